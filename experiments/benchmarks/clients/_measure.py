@@ -1,0 +1,26 @@
+"""What every peer's client shares: the load and the clock. Only the standard library: peers lack the rest."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MESSAGES = [{"role": "user", "content": "What is six times seven? End with `Answer: `."}]
+SINGLES, SINGLES_IN_FLIGHT = 1600, 64
+PROMPTS, SAMPLES_EACH = 200, 8
+BEST_OF = 64
+
+
+@contextmanager
+def measured() -> Iterator[dict[str, float]]:
+    """Fill in `wall_seconds` and `cpu_seconds` (of this process) at the end of the block."""
+    spent: dict[str, float] = {}
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield spent
+    spent["wall_seconds"] = round(time.perf_counter() - wall, 4)
+    spent["cpu_seconds"] = round(time.process_time() - cpu, 4)
+
+
+def report(client: str, samples: int, spent: dict[str, float]) -> None:
+    """Print one JSON line: the client, its samples and what they cost."""
+    print(json.dumps({"client": client, "samples": samples, **spent}), flush=True)

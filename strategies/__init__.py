@@ -1,0 +1,1 @@
+"""Ways to spend compute at inference time: one file a strategy."""

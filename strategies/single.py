@@ -1,0 +1,22 @@
+"""One sample, taken as it is: the baseline of every curve."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from tts.base import Strategy
+from tts.session import Session
+from tts.types import Candidate, Problem
+
+
+class Single(Strategy):
+    """One sample, no verification."""
+
+    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        """Yield the one candidate."""
+        async for candidate in session.propose(n=1):
+            yield candidate
+
+    def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
+        """The sample."""
+        return candidates[0] if candidates else None

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tts.curves import Curve, CurveError, draw_curves, pass_at_k, plot_curves, write_csv, write_parquet
+from tts.curves.export import COLUMNS, curve_rows
+from tts.curves.plot import short_number, spread
+from tts.errors import MissingExtra
+
+
+@pytest.fixture
+def curves() -> list[Curve]:
+    rng = np.random.default_rng(0)
+    ks = [1, 2, 4, 8, 16, 32]
+    return [
+        Curve.from_values(label, "pass@k", ks, pass_at_k(32, rng.binomial(32, rng.beta(a, 2, 60)), ks))
+        for label, a in (("small, 1B", 0.3), ("large <70B>", 1.0))
+    ]
+
+
+def test_csv_and_parquet_hold_every_point_in_full_precision(curves, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_csv(curves, tmp_path / "curves.csv")
+    write_parquet(curves, tmp_path / "curves.parquet")
+    rows = curve_rows(curves)
+    assert len(rows) == 12
+    assert rows[7]["accuracy"] == curves[1].y[1]
+    with (tmp_path / "curves.csv").open(newline="", encoding="utf-8") as file:
+        read = list(csv.DictReader(file))
+    assert tuple(read[0]) == COLUMNS
+    assert [(row["label"], int(row["k"]), float(row["high"])) for row in read] == [
+        (row["label"], row["k"], row["high"]) for row in rows
+    ]
+    assert parquet.read_table(tmp_path / "curves.parquet").to_pylist() == rows
+
+
+def test_parquet_of_no_curves_has_the_same_columns(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_parquet([], tmp_path / "none.parquet")
+    assert tuple(parquet.read_table(tmp_path / "none.parquet").column_names) == COLUMNS
+
+
+def test_the_figure_shows_every_curve_with_its_interval(curves):
+    pytest.importorskip("matplotlib")
+    axes = draw_curves(curves, title="Coverage").axes[0]
+    for line, curve in zip(axes.lines, curves, strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), np.column_stack([curve.x, curve.y]))
+    for band, curve in zip(axes.collections, curves, strict=True):
+        corners = {tuple(point) for point in np.asarray(band.get_paths()[0].vertices)}
+        assert corners >= set(zip(curve.x, curve.low, strict=True)) | set(zip(curve.x, curve.high, strict=True))
+    assert [text.get_text() for text in axes.texts] == [curve.label for curve in sorted(curves, key=lambda c: c.y[-1])]
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlabel() == "samples"
+
+
+def test_figures_are_written_as_png_svg_and_pdf_and_svg_is_reproducible(curves, tmp_path):
+    pytest.importorskip("matplotlib")
+    for name in ("a.png", "a.svg", "b.svg", "a.pdf"):
+        plot_curves(curves, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    words = "".join(ElementTree.parse(tmp_path / "a.svg").getroot().itertext())
+    assert "large <70B>" in words
+
+
+def test_a_figure_that_would_mislead_or_has_no_format_is_refused(curves, tmp_path):
+    pytest.importorskip("matplotlib")
+    other = Curve.from_values("tokens", "pass@k", [1], np.zeros((2, 1)), x=[9], x_name="compute", x_unit="tokens")
+    for wrong in ([], [curves[0], other]):
+        with pytest.raises(CurveError, match="same x axis"):
+            draw_curves(wrong)
+    with pytest.raises(CurveError, match=r"\.png, \.svg or \.pdf"):
+        plot_curves(curves, tmp_path / "curves.xyz")
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8).map(sorted), st.floats(0.001, 0.3))
+def test_labels_are_moved_apart_around_where_they_belong(places, distance):
+    moved = spread(places, distance)
+    assert all(b - a >= distance - 1e-9 for a, b in pairwise(moved))
+    assert np.mean(moved) == pytest.approx(np.mean(places))
+    if all(b - a >= distance for a, b in pairwise(places)):
+        assert moved == pytest.approx(places)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1, "1"),
+        (64, "64"),
+        (1024, "1.02k"),
+        (1500, "1.5k"),
+        (2e6, "2M"),
+        (3e15, "3e15"),
+        (2e-6, "2e-6"),
+        (0.002, "0.002"),
+        (0, "0"),
+    ],
+)
+def test_tick_labels_are_short(value, text):
+    assert short_number(value) == text
+
+
+def test_missing_extras_are_named_with_the_command_that_installs_them(curves, tmp_path, monkeypatch):
+    for module in ("matplotlib", "pyarrow"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=r"pip install 'ttscale\[plot\]'"):
+        plot_curves(curves, tmp_path / "curves.png")
+    with pytest.raises(MissingExtra, match=r"pip install 'ttscale\[data\]'"):
+        write_parquet(curves, tmp_path / "curves.parquet")
+
+
+def test_importing_the_curves_needs_numpy_only():
+    heavy = ["matplotlib", "pyarrow", "scipy", "pandas"]
+    code = f"import sys, tts.curves; print([module for module in {heavy} if module in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

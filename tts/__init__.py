@@ -1,0 +1,69 @@
+"""Inference-time scaling: sample, verify, select, and see accuracy against compute.
+
+The names below are loaded when they are first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tts.base import AnswerVerifier, Strategy, Verifier
+    from tts.curves import ModelCard
+    from tts.driver import solve
+    from tts.errors import TTSError
+    from tts.experiment import Experiment, Run
+    from tts.local_vllm import LocalVLLM
+    from tts.sampler import Endpoint, Sampler
+    from tts.sampler.mock import MockModel
+    from tts.session import Session
+    from tts.tasks import Example, Task
+    from tts.types import Budget, Candidate, Problem, Result, Sample, Usage, Verdict
+
+_HOMES = {
+    "tts.base": ("AnswerVerifier", "Strategy", "Verifier"),
+    "tts.curves": ("ModelCard",),
+    "tts.errors": ("TTSError",),
+    "tts.experiment": ("Experiment", "Run"),
+    "tts.local_vllm": ("LocalVLLM",),
+    "tts.sampler": ("Endpoint", "Sampler"),
+    "tts.sampler.mock": ("MockModel",),
+    "tts.session": ("Session",),
+    "tts.driver": ("solve",),
+    "tts.tasks": ("Example", "Task"),
+    "tts.types": ("Budget", "Candidate", "Problem", "Result", "Sample", "Usage", "Verdict"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AnswerVerifier",
+    "Budget",
+    "Candidate",
+    "Endpoint",
+    "Example",
+    "Experiment",
+    "LocalVLLM",
+    "MockModel",
+    "ModelCard",
+    "Problem",
+    "Result",
+    "Run",
+    "Sample",
+    "Sampler",
+    "Session",
+    "Strategy",
+    "TTSError",
+    "Task",
+    "Usage",
+    "Verdict",
+    "Verifier",
+    "solve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'tts' has no attribute '{name}'")
+    globals()[name] = value = getattr(import_module(_HOME_OF[name]), name)
+    return value

@@ -1,0 +1,137 @@
+"""Concurrency that cannot leak: streams fed by workers, inside scopes that outlive none of their tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
+
+from tts.errors import BudgetSpent
+
+T = TypeVar("T")
+R = TypeVar("R")
+Work = Coroutine[Any, Any, None]
+
+_scope: ContextVar[set[asyncio.Task[None]] | None] = ContextVar("scope", default=None)
+
+
+@asynccontextmanager
+async def scope() -> AsyncIterator[None]:
+    """Workers that flows start inside are cancelled and awaited on leaving.
+
+    A generator that is closed cannot await what its own abandoned inner generators were doing; the scope can.
+    """
+    tasks: set[asyncio.Task[None]] = set()
+    token = _scope.set(tasks)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+        await _stop(tasks)
+
+
+class Flow(Generic[T]):
+    """What a worker of a flow holds: it emits items and starts further workers."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.events: asyncio.Queue[tuple[bool, Any]] = asyncio.Queue()  # bounded by what the workers may ask for
+        self.running = 0
+
+    def emit(self, item: T) -> None:
+        """Hand `item` to whoever iterates the flow."""
+        self.events.put_nowait((True, item))
+
+    def start(self, work: Work) -> None:
+        """Run `work` beside the others; the flow ends when the last one ends."""
+        task = asyncio.create_task(self._run(work))
+        self.running += 1
+        for owner in (self.tasks, _scope.get()):
+            if owner is not None:
+                owner.add(task)
+                task.add_done_callback(owner.discard)
+
+    async def _run(self, work: Work) -> None:
+        error = None
+        try:
+            await work
+        except Exception as caught:
+            error = caught
+        self.events.put_nowait((False, error))
+
+
+async def flow(main: Callable[[Flow[T]], Work]) -> AsyncGenerator[T, None]:
+    """Items that `main(flow)` and the workers it starts emit, as they come.
+
+    The first error of a worker ends the stream and cancels the others, except `BudgetSpent`, which is raised only
+    after the others have delivered what is already being paid for. Closing the stream cancels and awaits them.
+    """
+    state: Flow[T] = Flow()
+    spent: BudgetSpent | None = None
+    state.start(main(state))
+    try:
+        while state.running:
+            is_item, value = await state.events.get()
+            if is_item:
+                yield value
+                continue
+            state.running -= 1
+            if isinstance(value, BudgetSpent):
+                spent = value
+            elif value is not None:
+                raise value
+        if spent is not None:
+            raise spent
+    finally:
+        await _stop(state.tasks)
+
+
+async def merge(sources: Iterable[AsyncIterable[T]]) -> AsyncGenerator[T, None]:
+    """Items of all `sources` as they come."""
+
+    async def drain(source: AsyncIterable[T], out: Flow[T]) -> None:
+        async for item in source:
+            out.emit(item)
+
+    async def main(out: Flow[T]) -> None:
+        for source in sources:
+            out.start(drain(source, out))
+
+    async with aclosing(flow(main)) as items:
+        async for item in items:
+            yield item
+
+
+async def concurrent_map(
+    function: Callable[[T], Awaitable[R]], source: AsyncIterable[T], *, limit: int = 1024
+) -> AsyncGenerator[R, None]:
+    """`function` of every item, each started as its item arrives, results as they are ready.
+
+    At most `limit` run at once; the source is not read further until one ends.
+    """
+    room = asyncio.Semaphore(limit)
+
+    async def one(item: T, out: Flow[R]) -> None:
+        try:
+            out.emit(await function(item))
+        finally:
+            room.release()
+
+    async def main(out: Flow[R]) -> None:
+        async for item in source:
+            await room.acquire()
+            out.start(one(item, out))
+
+    async with aclosing(flow(main)) as results:
+        async for result in results:
+            yield result
+
+
+async def _stop(tasks: set[asyncio.Task[None]]) -> None:
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    if pending:
+        await asyncio.gather(*pending, return_exceptions=True)

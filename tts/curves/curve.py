@@ -1,0 +1,191 @@
+"""Accuracy against compute: one line with its interval, and what can be read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tts.curves.bootstrap import bootstrap
+from tts.curves.errors import CurveError, TooFewSamples
+from tts.curves.estimators import Floats, Integers, valid_ks
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Mean accuracy over problems at increasing compute."""
+
+    label: str
+    """What the legend calls it, e.g. the strategy and the model."""
+    estimator: str
+    """How it was computed: `pass@k`, `best-of-k`, `majority@k (exact)`, `replay`, ..."""
+    k: Integers
+    """Samples (or candidates) that the selection sees; strictly increasing."""
+    x: Floats
+    """Mean compute per problem at each k, in `x_unit`; never decreasing."""
+    y: Floats
+    """Mean accuracy, from 0 to 1."""
+    low: Floats
+    high: Floats
+    """Bounds of the confidence interval of `y` over problems."""
+    problems: int
+    level: float = 0.95
+    """Probability with which the interval covers."""
+    x_name: str = "samples"
+    x_unit: str = ""
+    """E.g. `tokens`, `FLOPs`, `USD`, `s`; empty for a plain count."""
+
+    def __post_init__(self) -> None:
+        shapes = {np.shape(values) for values in (self.k, self.x, self.y, self.low, self.high)}
+        if len(shapes) != 1 or len(shape := shapes.pop()) != 1 or shape == (0,):
+            raise CurveError(f"curve '{self.label}': k, x, y, low and high must be equally long and not empty")
+        if np.any(np.diff(self.k) <= 0):
+            raise CurveError(f"curve '{self.label}': k must increase strictly; sort it and drop repeats")
+        if not np.isfinite(self.x).all() or np.any(np.diff(self.x) < 0):
+            raise CurveError(f"curve '{self.label}': {self.x_name} must be finite and not fall as k grows")
+
+    @classmethod
+    def from_values(
+        cls,
+        label: str,
+        estimator: str,
+        k: ArrayLike,
+        values: ArrayLike,
+        *,
+        x: ArrayLike | None = None,
+        x_name: str = "samples",
+        x_unit: str = "",
+        level: float = 0.95,
+        resamples: int = 2000,
+        seed: int = 0,
+    ) -> Curve:
+        """Average a (problems x ks) matrix of accuracies and bootstrap its interval over problems.
+
+        `x` is the compute at each k, or a (problems x ks) matrix of it, which is averaged; left out, it is k.
+        """
+        matrix = np.asarray(values, dtype=np.float64)
+        ks = valid_ks(k)
+        compute = np.asarray(ks if x is None else x, dtype=np.float64)
+        if compute.ndim == 2:
+            if compute.shape != matrix.shape:
+                raise CurveError(f"curve '{label}': compute {compute.shape} and values {matrix.shape} differ in shape")
+            compute = compute.mean(axis=0)
+        interval = bootstrap(matrix, level=level, resamples=resamples, seed=seed)
+        return cls(
+            label=label,
+            estimator=estimator,
+            k=ks,
+            x=compute,
+            y=interval.mean,
+            low=interval.low,
+            high=interval.high,
+            problems=len(matrix),
+            level=level,
+            x_name=x_name,
+            x_unit=x_unit,
+        )
+
+    @property
+    def x_label(self) -> str:
+        """Axis title: name and unit."""
+        return f"{self.x_name} ({self.x_unit})" if self.x_unit else self.x_name
+
+    def accuracy_at(self, compute: float) -> float:
+        """Accuracy at `compute` (in the x axis' unit), by linear interpolation between the measured points.
+
+        Raises `CurveError` outside the measured range: a curve is not extrapolated.
+        """
+        if not self.x[0] <= compute <= self.x[-1]:
+            raise CurveError(
+                f"curve '{self.label}' is measured from {self.x[0]:g} to {self.x[-1]:g} {self.x_label}, "
+                f"not at {compute:g}: run with other budgets, or fit a law to it"
+            )
+        return float(np.interp(compute, self.x, self.y))
+
+    def compute_to_reach(self, accuracy: float) -> float | None:
+        """Least compute at which the curve first reaches `accuracy`; None if it never does.
+
+        Linear interpolation before the first point that reaches it; a later fall does not matter. If the
+        first point reaches it already, that point's compute: what less would do was not measured.
+        """
+        reached = np.flatnonzero(self.y >= accuracy)
+        if not reached.size:
+            return None
+        i = int(reached[0])
+        if i == 0:
+            return float(self.x[0])
+        share = (accuracy - self.y[i - 1]) / (self.y[i] - self.y[i - 1])
+        return float(self.x[i - 1] + share * (self.x[i] - self.x[i - 1]))
+
+
+def powers_of_two(limit: int) -> Integers:
+    """1, 2, 4, ... and `limit` itself: the usual ks."""
+    if limit < 1:
+        raise CurveError(f"a curve needs at least one sample of every problem, not {limit}")
+    return np.unique([*(1 << i for i in range(limit.bit_length())), limit])
+
+
+def replay(
+    costs: Sequence[ArrayLike],
+    correct: Sequence[ArrayLike],
+    k: ArrayLike,
+    *,
+    finished: ArrayLike | None = None,
+) -> tuple[Floats, Floats]:
+    """Accuracies and compute at prefixes of recorded runs, both problems x ks.
+
+    `costs[i][j]` is the cumulative compute of the first j + 1 candidates of problem i, `correct[i][j]`
+    whether the selection among them is correct. Where `finished[i]` is true, the strategy ended by itself (a
+    verifier accepted, the search was exhausted): more budget would change nothing, so its last prefix stands
+    for every larger k.
+
+    Raises `TooFewSamples` where k exceeds the candidates of a problem that is not finished.
+    """
+    ks = np.atleast_1d(valid_ks(k))
+    lengths = np.array([len(np.asarray(flags)) for flags in correct])
+    if [len(np.asarray(cost)) for cost in costs] != lengths.tolist():
+        raise CurveError("a replay needs one cumulative cost and one flag for every prefix of every problem")
+    ended = np.zeros(len(lengths), bool) if finished is None else np.asarray(finished, bool)
+    if ended.shape != lengths.shape:
+        raise CurveError(f"`finished` must hold one flag for each of the {len(lengths)} problems")
+    if not lengths.all():
+        raise CurveError(f"problem {int(np.argmin(lengths))} (counted from 0) has no candidates: leave it out")
+    short: NDArray[np.bool_] = ~ended & (lengths < ks.max())
+    if short.any():
+        worst = int(np.flatnonzero(short)[0])
+        raise TooFewSamples("replay", int(ks.max()), worst, int(lengths[worst]))
+    at = np.minimum(ks, lengths[:, np.newaxis]) - 1
+    values = np.array([np.asarray(c, np.float64)[i] for c, i in zip(correct, at, strict=True)])
+    compute = np.array([np.asarray(c, np.float64)[i] for c, i in zip(costs, at, strict=True)])
+    return values, compute
+
+
+def replay_curve(
+    label: str,
+    costs: Sequence[ArrayLike],
+    correct: Sequence[ArrayLike],
+    k: ArrayLike,
+    *,
+    finished: ArrayLike | None = None,
+    x_name: str = "samples",
+    x_unit: str = "",
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Curve:
+    """The curve of `replay`: each prefix of one run at the largest budget stands for a smaller budget."""
+    values, compute = replay(costs, correct, k, finished=finished)
+    return Curve.from_values(
+        label,
+        "replay",
+        np.atleast_1d(k),
+        values,
+        x=compute,
+        x_name=x_name,
+        x_unit=x_unit,
+        level=level,
+        resamples=resamples,
+        seed=seed,
+    )

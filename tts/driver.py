@@ -1,0 +1,169 @@
+"""One strategy on one problem: drive it, account for it, stop it early, select."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+from tts import registry
+from tts.aio import scope
+from tts.base import Strategy, Verifier
+from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused
+from tts.sampler import Endpoint, Sampler
+from tts.session import SampleStore, Session, Shared
+from tts.types import Budget, Candidate, Ended, Problem, Result, by_role
+
+Models = Endpoint | Sampler | Mapping[str, Endpoint | Sampler]
+"""One model for the role `policy`, or a model for each role."""
+
+OnCandidate = Callable[[Candidate], None]
+
+
+async def solve(
+    problem: Problem | str,
+    strategy: Strategy | str,
+    models: Models,
+    *,
+    verifier: Verifier | str | None = None,
+    truth: Verifier | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    stop_early: bool = True,
+    store: SampleStore | None = None,
+    on_candidate: OnCandidate | None = None,
+) -> Result:
+    """Run `strategy` on `problem` and return every candidate, the selected one and the cost.
+
+    `strategy` and `verifier` may be specs such as `"best_of_n:n=16"`. With `stop_early` the search ends as soon as
+    no further candidate can change the selection, which aborts what is still being generated; the result then says
+    `ended="settled"`. Candidates that were paid for are always returned: a spent budget, a deadline or a server that
+    fails halfway ends the search, not the result.
+
+    Raises `ConfigError` before anything is spent when a role or the verifier is missing, and `EndpointRefused` when
+    the endpoint rejects the key or does not know the model.
+
+        result = await tts.solve("What is 6 * 7?", "self_consistency:n=8,answer=numeric_answer", endpoint)
+        result.answer, result.usage.completion_tokens
+    """
+    problem = Problem.from_prompt(problem) if isinstance(problem, str) else problem
+    chosen: Strategy = registry.make("strategies", strategy) if isinstance(strategy, str) else strategy
+    judge: Verifier | None = registry.make("verifiers", verifier) if isinstance(verifier, str) else verifier
+    async with open_models(models) as samplers, Shared() as shared:
+        session = open_session(
+            problem,
+            chosen,
+            samplers,
+            verifier=judge,
+            truth=truth,
+            budget=budget,
+            seed=seed,
+            store=store,
+            shared=shared,
+        )
+        return await drive(chosen, session, stop_early=stop_early, on_candidate=on_candidate)
+
+
+@asynccontextmanager
+async def open_models(models: Models) -> AsyncIterator[dict[str, Sampler]]:
+    """Samplers by role; those made here are closed at the end. Roles with the same endpoint share one."""
+    by_role = models if isinstance(models, Mapping) else {"policy": models}
+    made: list[Sampler] = []
+    async with AsyncExitStack() as stack:
+
+        def sampler(model: Endpoint | Sampler) -> Sampler:
+            if isinstance(model, Sampler):
+                return model
+            known = next((one for one in made if one.endpoint == model), None)
+            if known is None:
+                known = Sampler(model)
+                made.append(known)
+                stack.push_async_callback(known.aclose)
+            return known
+
+        yield {role: sampler(model) for role, model in by_role.items()}
+
+
+def open_session(
+    problem: Problem,
+    strategy: Strategy,
+    models: Mapping[str, Sampler],
+    *,
+    verifier: Verifier | None = None,
+    **settings: Any,
+) -> Session:
+    """A session for `strategy`, after checking that every role and verifier it needs is there.
+
+    The verifier is the strategy's own, else `verifier`, else the one that the problem names.
+    """
+    verifier = strategy.verifier or verifier
+    if verifier is None and problem.verifier is not None:
+        verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
+    if verifier is None and (strategy.needs_verifier or getattr(strategy, "weighted", False)):
+        raise ConfigError(f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME")
+    missing = sorted((strategy.roles | (verifier.roles if verifier else frozenset())) - set(models))
+    if missing:
+        raise ConfigError(
+            f"{strategy.spec} needs a model for: {', '.join(missing)}. Give one under [models.NAME.{missing[0]}], "
+            f"or models={{'{missing[0]}': Endpoint(...)}} in Python"
+        )
+    return Session(problem, models, verifier=verifier, stream=strategy.spec, **settings)
+
+
+async def drive(
+    strategy: Strategy,
+    session: Session,
+    *,
+    stop_early: bool = True,
+    on_candidate: OnCandidate | None = None,
+    keep_crashes: bool = False,
+) -> Result:
+    """Run `strategy` in `session` to its end. See `solve`.
+
+    With `keep_crashes` an error in the strategy's own code ends the search and is noted, instead of being raised.
+    """
+    candidates: list[Candidate] = []
+    ended: Ended = "complete"
+    deadline = asyncio.timeout(session.budget.seconds)
+    try:
+        async with deadline, scope(), aclosing(cast(Any, strategy.search(session.problem, session))) as search:
+            async for candidate in search:
+                candidate = replace(candidate, arrived=len(candidates), elapsed=session.elapsed)
+                candidates.append(candidate)
+                if on_candidate is not None:
+                    on_candidate(candidate)
+                if stop_early and strategy.settled(candidates):
+                    ended = "settled"
+                    break
+    except BudgetSpent:
+        ended = "budget"
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        ended = "deadline"
+    except (EndpointRefused, ConfigError):
+        raise
+    except EndpointError as error:
+        ended = "failed"
+        session.ledger.failures.append(str(error))
+    except Exception as error:
+        if not keep_crashes:
+            raise
+        ended = "failed"
+        session.ledger.failures.append(f"{strategy.name} crashed: {type(error).__name__}: {error}")
+    ledger = session.ledger
+    return Result(
+        problem=session.problem.id,
+        strategy=strategy.spec,
+        candidates=tuple(candidates),
+        selected=strategy.select(sorted(candidates, key=lambda candidate: candidate.spawned)),
+        ended=ended,
+        spent=by_role(ledger.paid),
+        reused=by_role(ledger.reused),
+        wasted=dict(ledger.wasted),
+        failures=tuple(ledger.failures),
+        oracle=ledger.oracle_used,
+        seconds=session.elapsed,
+    )

@@ -1,0 +1,71 @@
+"""Every error the library raises on purpose. Each message says what was being done and what to do next."""
+
+from __future__ import annotations
+
+
+class TTSError(Exception):
+    """Root of the library's errors; the command line prints it in one line."""
+
+
+class ConfigError(TTSError):
+    """A setting, name, file or parameter that cannot be used as given."""
+
+
+class MissingExtra(TTSError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, extra: str, what: str) -> None:
+        super().__init__(f"{what} needs the extra '{extra}': pip install 'ttscale[{extra}]'")
+
+
+class BudgetSpent(TTSError):
+    """The session's budget does not allow the next call; what was found so far is kept."""
+
+
+class EndpointError(TTSError):
+    """A model server did not give a usable answer.
+
+    `status` is the HTTP status where there was one, `body` the server's own words,
+    `retry_after` the seconds it asked to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        body: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+
+
+class TransientError(EndpointError):
+    """Worth another try: connection lost, attempt timed out, 408/409/5xx, unreadable answer."""
+
+
+class Throttled(TransientError):
+    """The server asks for less: 429, or 503 with or without Retry-After."""
+
+
+class RequestRejected(EndpointError):
+    """The server refuses this very request (400, 413, 422, ...); repeating it would not help."""
+
+
+class EndpointRefused(EndpointError):
+    """No request to this endpoint can succeed: bad key (401, 403), unknown path or model (404)."""
+
+
+class SamplingFailed(EndpointError):
+    """None of the samples asked for could be had; `__cause__` is the last reason."""
+
+
+class RunLocked(TTSError):
+    """Another process is writing to this run directory."""
+
+
+class RunMismatch(ConfigError):
+    """A run directory holds results of another configuration."""

@@ -1,0 +1,174 @@
+"""From a run to its curves and its summary table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts.curves import (
+    Curve,
+    best_of_k,
+    bootstrap,
+    fit_coverage_law,
+    majority_at_k,
+    pass_at_k,
+    powers_of_two,
+    replay,
+)
+from tts.errors import ConfigError
+from tts.experiment.run import Run, Track
+
+Floats = NDArray[np.float64]
+
+UNITS = {
+    "samples": "",
+    "seconds": "s",
+    "flops": "FLOPs",
+    "completion_tokens": "tokens",
+    "prompt_tokens": "tokens",
+    "total_tokens": "tokens",
+    "verifier_seconds": "s",
+}
+
+
+def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
+    """Selected accuracy of every strategy and model against `x`, and coverage (pass@k) where samples are independent.
+
+    `x` is a measure of `Track.cost`; `ks` are the numbers of candidates (by default powers of two up to what every
+    problem has). Intervals are 95 % bootstrap intervals over problems; several seeds of a problem count as one.
+    Raises `ConfigError` when there is nothing to draw or a model card lacks what `x` needs, and `CurveError` when
+    a k is larger than what was sampled.
+    """
+    found = [curve for track in run.tracks for curve in track_curves(track, x, ks)]
+    if not found:
+        raise ConfigError(f"{run.path} has no graded candidates yet")
+    return found
+
+
+def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
+    """The curves of one strategy with one model."""
+    correct, costs = track.correct, track.cost(x)
+    kept = [i for i, flags in enumerate(correct) if len(flags) and not np.isnan(flags).any()]
+    if not kept:
+        return []
+    sizes = np.array([len(correct[i]) for i in kept])
+    independent = track.method.estimator != "replay" and not any(track.rows[i].ended == "settled" for i in kept)
+    limit = int(sizes.min() if independent else sizes.max())
+    grid = np.array(ks) if ks is not None else powers_of_two(limit)
+    problems = [track.rows[i].problem for i in kept]
+    flags = [correct[i] for i in kept]
+
+    def curve(estimator: str, values: Floats, compute: Floats, label: str = track.label) -> Curve:
+        values, compute = _by_problem(values, problems), _by_problem(compute, problems)
+        unit = UNITS.get(x, run_currency(track) if x == "money" else "")
+        return Curve.from_values(label, estimator, grid, values, x=compute, x_name=x.replace("_", " "), x_unit=unit)
+
+    if not independent:
+        chosen = [_selections(track, i, grid) for i in kept]
+        ended = np.array([track.rows[i].ended in ("complete", "settled") for i in kept])
+        values, compute = replay([costs[i] for i in kept], chosen, grid, finished=ended | (sizes >= grid.max()))
+        return [curve("replay", values, compute)]
+    compute = np.array([costs[i][np.minimum(grid, len(costs[i])) - 1] for i in kept])
+    coverage = pass_at_k(sizes, np.array([part.sum() for part in flags]), grid)
+    found = [curve("pass@k", coverage, compute, f"{track.label} coverage")]
+    if track.method.estimator == "best_of_k":
+        ranks = track.ranks
+        found.insert(0, curve("best-of-k", best_of_k([ranks[i] for i in kept], flags, grid), compute))
+    else:
+        answers = track.answers
+        vote = majority_at_k([answers[i] for i in kept], flags, grid)
+        found.insert(0, curve(vote.method, vote.values, compute))
+    return found
+
+
+def _selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
+    """Whether the selection is correct at every prefix that `grid` asks for (0 elsewhere)."""
+    candidates, correct = track.candidates(track.rows[index]), track.correct[index]
+    right = np.zeros(len(candidates))
+    for k in {min(int(k), len(candidates)) for k in grid}:
+        chosen = track.method.select(candidates[:k])
+        right[k - 1] = correct[chosen.spawned[0]] if chosen is not None else 0.0
+    return right
+
+
+def _by_problem(values: Floats, problems: Sequence[str]) -> Floats:
+    """The mean of the rows (seeds) of each problem."""
+    names, index = np.unique(np.array(problems), return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, index, values)
+    return sums / np.bincount(index)[:, np.newaxis]
+
+
+def run_currency(track: Track) -> str:
+    """The currency of the policy's prices."""
+    return track.run.card(track.model, "policy").currency
+
+
+def summary(run: Run) -> list[dict[str, Any]]:
+    """One row for each strategy and model: selected accuracy with its interval, coverage, and what it cost.
+
+    Problems without a usable candidate count as not solved and are shown as `failed`; those that could not be
+    graded are left out of the accuracy and shown as `ungraded`.
+    """
+    return [_summary(track) for track in run.tracks]
+
+
+def _summary(track: Track) -> dict[str, Any]:
+    solved, covered, problems, ungraded = [], [], [], 0
+    for row, flags in zip(track.rows, track.correct, strict=True):
+        chosen = flags[row.selected] if row.selected is not None else 0.0
+        if np.isnan(chosen):
+            ungraded += 1
+            continue
+        solved.append([chosen])
+        covered.append(bool(np.nansum(flags)))
+        problems.append(row.problem)
+    usage, wasted = track.usage(), track.wasted()
+    interval = bootstrap(_by_problem(np.array(solved), problems)) if solved else None
+    return {
+        "strategy": track.strategy,
+        "model": track.model,
+        "problems": len(track.rows),
+        "accuracy": float(interval.mean[0]) if interval else None,
+        "low": float(interval.low[0]) if interval else None,
+        "high": float(interval.high[0]) if interval else None,
+        "coverage": float(np.mean(covered)) if covered else None,
+        "abstained": sum(
+            row.selected is None and len(flags) > 0 for row, flags in zip(track.rows, track.correct, strict=True)
+        ),
+        "failed": sum(not len(flags) for flags in track.correct),
+        "ungraded": ungraded,
+        "lost_samples": sum(len(row.failures) for row in track.rows),
+        "candidates": sum(map(len, track.correct)),
+        **{
+            name: getattr(usage, name)
+            for name in ("requests", "prompt_tokens", "completion_tokens", "verifier_seconds")
+        },
+        "estimated_tokens": usage.estimated_tokens,
+        "wasted_requests": wasted.requests,
+        "wasted_tokens": wasted.total_tokens,
+        "money": _money(track),
+        "oracle": any(row.oracle for row in track.rows),
+        "settled_early": sum(row.ended == "settled" for row in track.rows),
+    }
+
+
+def _money(track: Track) -> float | None:
+    """What the track's work costs; None where a model has no prices."""
+    try:
+        return float(sum(part[-1] for part in track.cost("money") if len(part)))
+    except ValueError:  # CurveError: a card without prices
+        return None
+
+
+def coverage_law(run: Run) -> list[dict[str, Any]]:
+    """For each coverage curve over samples, the fit c = exp(a k^b) and how well it holds (Brown et al. 2024, 3.2)."""
+    laws = []
+    for curve in curves(run, "samples"):
+        if curve.estimator == "pass@k" and len(curve.k) >= 3:
+            law = fit_coverage_law(curve.k, curve.y)
+            laws.append({"curve": curve.label, "a": law.a, "b": law.b, "r_squared": law.r_squared})
+    return laws

@@ -1,0 +1,121 @@
+"""SQLite on a thread of its own, and one writer for each run directory."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+from tts.errors import RunLocked
+
+T = TypeVar("T")
+_Job = tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]
+
+BATCH = 512
+"""Jobs committed together at most."""
+
+
+class Database:
+    """Runs functions on a connection in a thread, in order; what waits together is committed together.
+
+    A job's result is handed back after its transaction is committed, so what a caller has seen survives a kill of
+    the process (WAL with synchronous=NORMAL; a power cut may lose the last moments).
+    """
+
+    def __init__(self, path: Path, schema: str) -> None:
+        self._path, self._schema = path, schema
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = Thread(target=self._work, name="tts-store", daemon=True)
+        self._thread.start()
+
+    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `function(connection)`, once committed."""
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put((function, done))
+        return await done
+
+    async def aclose(self) -> None:
+        """Finish what is queued and close the file."""
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        connection = connect(self._path)
+        connection.executescript(self._schema)
+        open_ = True
+        while open_:
+            jobs = [self._jobs.get()]
+            while not self._jobs.empty() and len(jobs) < BATCH:
+                jobs.append(self._jobs.get())
+            open_ = None not in jobs
+            self._commit(connection, [job for job in jobs if job is not None])
+        connection.close()
+
+    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+        outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        connection.execute("BEGIN")
+        for function, done in jobs:
+            connection.execute("SAVEPOINT job")  # a job that fails takes nothing of the others with it
+            try:
+                outcomes.append((done, function(connection), None))
+            except BaseException as error:
+                connection.execute("ROLLBACK TO job")
+                outcomes.append((done, None, error))
+            connection.execute("RELEASE job")
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:  # disk full: nobody is told that anything is safe
+            connection.execute("ROLLBACK")
+            outcomes = [(done, None, failed or error) for done, _, failed in outcomes]
+        self._loop.call_soon_threadsafe(_settle, outcomes)
+
+
+def _settle(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+    for done, result, error in outcomes:
+        if done.cancelled():
+            continue
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection with the settings that every user of the file shares."""
+    uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "")
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+    if not read_only:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+    return connection
+
+
+class Lock:
+    """The right to write into a run directory; the operating system gives it back when the process ends."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / "lock"
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(self._file, 32).decode() or "unknown"
+            os.close(self._file)
+            raise RunLocked(
+                f"{directory} is being written by another process (pid {holder}); wait for it, or use another --out"
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.write(self._file, str(os.getpid()).encode())
+
+    def release(self) -> None:
+        """Let others write."""
+        os.close(self._file)

@@ -1,0 +1,169 @@
+"""What was paid, what was re-used, what was wasted, and what the budget still allows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tts.errors import BudgetSpent
+from tts.types import Budget, Charge, Usage
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Every payment of one session, each once."""
+
+    paid: set[Charge] = field(default_factory=set)
+    reused: set[Charge] = field(default_factory=set)
+    wasted: dict[str, Usage] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    oracle_used: bool = False
+    """Whether the hidden truth was looked at."""
+    watchers: list[Callable[[Charge], None]] = field(default_factory=list)
+
+    def pay(self, charge: Charge) -> None:
+        """Book new work."""
+        self._book(self.paid, charge)
+
+    def reuse(self, charge: Charge) -> None:
+        """Book an answer that an earlier run paid for."""
+        if charge not in self.paid:
+            self._book(self.reused, charge)
+
+    def waste(self, role: str, usage: Usage) -> None:
+        """Book a request that failed or was cancelled."""
+        self.wasted[role] = self.wasted.get(role, Usage()) + usage
+
+    def _book(self, account: set[Charge], charge: Charge) -> None:
+        if charge not in account:
+            account.add(charge)
+            for watcher in self.watchers:
+                watcher(charge)
+
+
+Price = Callable[[str, Usage], float]
+"""Money for a usage under a role."""
+
+
+class Allowance:
+    """Grants work against a `Budget` so that what is in flight and what was used never exceed it.
+
+    Completion tokens are reserved as `max_tokens` of each sample before it is asked for and settled when it is
+    answered. Prompt tokens are known only afterwards, so they are reserved by estimate: `total_tokens` and `money`
+    can be exceeded by the error of that estimate, `completion_tokens` and `requests` cannot (retries of a
+    granted request aside).
+    """
+
+    def __init__(self, budget: Budget, price: Price) -> None:
+        self.budget = budget
+        self._price = price
+        self.used = Usage()
+        """Everything booked so far."""
+        self._money = 0.0
+        self._reserved = _Reserve()
+        self._changed = asyncio.Event()
+
+    def book(self, charge: Charge) -> None:
+        """Count work that was done."""
+        self.used += charge.usage
+        self._money += self._price(charge.role, charge.usage)
+
+    async def reserve(self, role: str, wanted: int, per_request: int, prompt: int, maximum: int | None) -> _Reserve:
+        """Room for 1 to `wanted` samples of at most `maximum` tokens each (None: whatever is left).
+
+        Waits while work in flight might still leave room; raises `BudgetSpent` when nothing can. When not even one
+        sample fits in full, one with a smaller `tokens` is granted. `per_request` is how many samples share a
+        request, `prompt` the estimated prompt tokens of a request.
+        """
+        while True:
+            self.check()
+            grant = self._fit(role, wanted, per_request, prompt, maximum, trim=not self._reserved.samples)
+            if grant is not None:
+                self._reserved += grant
+                return grant
+            if not self._reserved.samples:
+                raise BudgetSpent(f"the budget {self.budget.model_dump(exclude_none=True)} is spent")
+            self._changed.clear()
+            await self._changed.wait()
+
+    def release(self, grant: _Reserve) -> None:
+        """Give back a reservation whose work was booked, failed or cancelled."""
+        self._reserved -= grant
+        self._changed.set()
+
+    def check(self) -> None:
+        """Raise `BudgetSpent` when a cap is reached."""
+        caps = (
+            (self.budget.requests, self.used.requests),
+            (self.budget.completion_tokens, self.used.completion_tokens),
+            (self.budget.total_tokens, self.used.total_tokens),
+            (self.budget.money, self._money),
+            (self.budget.verifier_seconds, self.used.verifier_seconds),
+        )
+        if any(cap is not None and used >= cap for cap, used in caps):
+            raise BudgetSpent(f"the budget {self.budget.model_dump(exclude_none=True)} is spent")
+
+    def _fit(
+        self, role: str, wanted: int, per_request: int, prompt: int, maximum: int | None, *, trim: bool
+    ) -> _Reserve | None:
+        for count in range(wanted, 0, -1):
+            requests = -(-count // per_request)
+            tokens = self._tokens_left(role, count, requests, prompt)
+            if requests > self._left(self.budget.requests, self.used.requests, self._reserved.requests):
+                continue
+            if maximum is not None and tokens >= maximum:
+                money = self._price(role, Usage(requests, requests * prompt, 0, count * maximum))
+                return _Reserve(count, requests, requests * prompt, count * maximum, money, maximum)
+            if count == 1 and trim and tokens >= 1:
+                most = None if tokens == float("inf") else int(tokens)
+                reserved = most or 0
+                money = self._price(role, Usage(requests, prompt, 0, reserved))
+                return _Reserve(1, requests, prompt, reserved, money, most)
+        return None
+
+    def _tokens_left(self, role: str, count: int, requests: int, prompt: int) -> float:
+        """Completion tokens that each of `count` samples may still use."""
+        completion = self._left(
+            self.budget.completion_tokens, self.used.completion_tokens, self._reserved.completion_tokens
+        )
+        total = self._left(
+            self.budget.total_tokens,
+            self.used.total_tokens,
+            self._reserved.prompt_tokens + self._reserved.completion_tokens,
+        )
+        left = min(completion, total - requests * prompt)
+        if self.budget.money is not None and (per_token := self._price(role, Usage(completion_tokens=1))) > 0:
+            money = self.budget.money - self._money - self._reserved.money
+            left = min(left, (money - self._price(role, Usage(prompt_tokens=requests * prompt))) / per_token)
+        return left / count
+
+    @staticmethod
+    def _left(cap: float | None, used: float, reserved: float) -> float:
+        return float("inf") if cap is None else cap - used - reserved
+
+
+@dataclass(frozen=True, slots=True)
+class _Reserve:
+    samples: int = 0
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    money: float = 0.0
+    tokens: int | None = None
+    """`max_tokens` of each sample granted; None: no limit."""
+
+    def __add__(self, other: _Reserve) -> _Reserve:
+        return self._combine(other, 1)
+
+    def __sub__(self, other: _Reserve) -> _Reserve:
+        return self._combine(other, -1)
+
+    def _combine(self, other: _Reserve, sign: int) -> _Reserve:
+        return _Reserve(
+            self.samples + sign * other.samples,
+            self.requests + sign * other.requests,
+            self.prompt_tokens + sign * other.prompt_tokens,
+            self.completion_tokens + sign * other.completion_tokens,
+            self.money + sign * other.money,
+        )

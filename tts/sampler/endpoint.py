@@ -1,0 +1,104 @@
+"""Which model to talk to, where, and within which limits."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+
+from tts.curves.compute import ModelCard
+from tts.errors import ConfigError
+from tts.types import Usage
+
+
+class Endpoint(BaseModel):
+    """One model behind one or more replicas of an OpenAI-compatible server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
+
+    model: str
+    """Name of the model as the server knows it."""
+    base_url: tuple[str, ...] = Field(default_factory=lambda: (os.environ.get("OPENAI_BASE_URL", ""),))
+    """Where it is served, up to and with /v1; several replicas share the load. Default: $OPENAI_BASE_URL."""
+    api_key: SecretStr | None = Field(default=None, exclude=True)
+    """The key itself; it is never logged or stored. Better: `api_key_env` or `api_key_file`."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; unset means no key."""
+    api_key_file: Path | None = None
+    """File that holds the key."""
+    identity: str | None = None
+    """What stored answers are filed under. Default: the first base URL. Set it when the same model moves."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Sampling parameters of every request, sent as they are: temperature, max_tokens, top_k, seed, ..."""
+    headers: dict[str, str] = Field(default_factory=dict, exclude=True)
+    """Extra HTTP headers; not stored."""
+    max_concurrency: PositiveInt = 256
+    """Requests in flight at one replica, at most; the sampler finds the right number below."""
+    max_n: PositiveInt = 8
+    """Samples asked for in one request where the server supports `n`: one prefill, one failure domain."""
+    stream: bool = False
+    """Read answers token by token: choices count as soon as each is complete, and the tokens of cancelled work
+    are known. Costs client CPU."""
+    attempt_timeout: PositiveFloat = 600.0
+    """Seconds for one attempt of a request."""
+    total_timeout: PositiveFloat = 3600.0
+    """Seconds for a request with all its retries and waits."""
+    connect_timeout: PositiveFloat = 10.0
+    """Seconds to open a connection."""
+    max_attempts: PositiveInt = 8
+    """Attempts of a request that fails in a way worth repeating."""
+    hedge_after: PositiveFloat | None = None
+    """Seconds after which a slow request is sent a second time and the first answer wins; None: never."""
+    target_latency: PositiveFloat | None = None
+    """Seconds per request above which concurrency is reduced; None: only errors reduce it."""
+    card: ModelCard = ModelCard()
+    """Size and price, to turn tokens into FLOPs and money."""
+    transport: httpx.AsyncBaseTransport | None = Field(default=None, exclude=True, repr=False)
+    """Replaces the network, for `MockModel` and servers in the same process."""
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _split_urls(cls, value: Any) -> Any:
+        urls = [url.strip() for url in value.split(",")] if isinstance(value, str) else value
+        return tuple(url.rstrip("/") for url in urls)
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        if not urls or not all(urls):
+            raise ValueError("no base URL: give base_url (--base-url) or set OPENAI_BASE_URL")
+        for url in urls:
+            if urlsplit(url).scheme not in ("http", "https", "mock"):
+                raise ValueError(f"'{url}' is not an http(s) URL; write for example http://localhost:8000/v1")
+        return urls
+
+    @cached_property
+    def filed_as(self) -> str:
+        """The endpoint's part of the address of a stored answer."""
+        return self.identity or self.base_url[0]
+
+    def money(self, usage: Usage) -> float:
+        """The price of `usage` in the card's currency; 0 where the card has no prices."""
+        card = self.card
+        if card.prompt_price is None or card.completion_price is None:
+            return 0.0
+        return float(card.price(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens))
+
+    def key(self) -> str | None:
+        """The API key, read now.
+
+        Raises `ConfigError` when the key file cannot be read.
+        """
+        if self.api_key is not None:
+            return self.api_key.get_secret_value()
+        if self.api_key_file is not None:
+            try:
+                return self.api_key_file.expanduser().read_text().strip()
+            except OSError as error:
+                raise ConfigError(f"cannot read the API key file {self.api_key_file}: {error.strerror}") from None
+        return os.environ.get(self.api_key_env) or None

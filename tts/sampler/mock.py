@@ -1,0 +1,44 @@
+"""A model that is a function: for tests and examples, without a server, through the very same sampler."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+
+from tts.sampler.endpoint import Endpoint
+from tts.sampler.wire import estimate_prompt, estimate_tokens
+
+Handler = Callable[[dict[str, Any]], str | Awaitable[str]]
+
+
+def MockModel(handler: Handler, *, model: str = "mock", **settings: Any) -> Endpoint:
+    """An endpoint whose every choice is the text `handler(request)`, where `request` is the request's JSON body.
+
+    `settings` are further fields of `Endpoint`. Tokens are counted by the rule of four bytes each.
+
+        endpoint = MockModel(lambda request: "Answer: 42")
+    """
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"data": [{"id": model, "owned_by": "mock"}]})
+        body = json.loads(request.content)
+        made = [handler(body) for _ in range(body.get("n", 1))]
+        texts = [await text if inspect.isawaitable(text) else text for text in made]
+        chat = "messages" in body
+        choices = [
+            {"index": i, "finish_reason": "stop"}
+            | ({"message": {"role": "assistant", "content": text}} if chat else {"text": text})
+            for i, text in enumerate(texts)
+        ]
+        usage = {
+            "prompt_tokens": estimate_prompt(body["messages"] if chat else body["prompt"]),
+            "completion_tokens": sum(map(estimate_tokens, texts)),
+        }
+        return httpx.Response(200, json={"model": model, "choices": choices, "usage": usage})
+
+    return Endpoint(model=model, base_url=("mock://model",), transport=httpx.MockTransport(answer), **settings)

@@ -1,0 +1,148 @@
+"""Which replica serves the next request, and how many requests each may have in flight.
+
+Concurrency grows and shrinks as TCP's window does (Chiu and Jain 1989): doubling per round trip at first, then
+one more per round trip; halved when the server throttles or times out, at most once per round trip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from enum import Enum
+
+INITIAL = 64
+"""Requests in flight at a replica before anything is known about it."""
+
+
+DOWN_AFTER = 5
+"""Connections lost in a row, none served in between, after which a replica is set aside."""
+
+
+class Outcome(Enum):
+    """How an attempt ended, as far as the replica is concerned."""
+
+    SERVED = "served"
+    CONGESTED = "congested"
+    """Throttled or timed out: send less."""
+    FAILED = "failed"
+    """Connection lost or server error: perhaps it is down."""
+    ABANDONED = "abandoned"
+    """Cancelled by us, or the request itself was at fault."""
+
+
+class Replica:
+    """One server and its congestion window."""
+
+    def __init__(self, url: str, maximum: int, target_latency: float | None) -> None:
+        self.url = url
+        self.in_flight = 0
+        self.window = float(min(INITIAL, maximum))
+        self.paused_until = 0.0
+        self._maximum = maximum
+        self._target_latency = target_latency
+        self._slow_start = True
+        self._no_cut_before = 0.0
+        self._failures = 0
+
+    def has_room(self, now: float) -> bool:
+        """Whether one more request may be sent; a replica that failed gets a single one as a probe."""
+        return now >= self.paused_until and self.in_flight < (1 if self._failures >= DOWN_AFTER else self.window)
+
+    @property
+    def load(self) -> float:
+        """Share of the window in use."""
+        return self.in_flight / self.window
+
+    def observe(self, outcome: Outcome, latency: float, retry_after: float | None, now: float) -> None:
+        """Learn from an attempt that has just ended (`in_flight` still counts it)."""
+        if outcome is Outcome.SERVED:
+            self._failures = 0
+            if self._target_latency is not None and latency > self._target_latency:
+                self._cut(latency, now)
+            elif self.in_flight >= self.window - 1:  # grow only a window that is used
+                self.window = min(self._maximum, self.window + (1 if self._slow_start else 1 / self.window))
+        elif outcome is Outcome.CONGESTED:
+            self._cut(latency, now)
+            if retry_after is not None:
+                self.paused_until = max(self.paused_until, now + retry_after)
+        elif outcome is Outcome.FAILED:
+            self._failures += 1
+            if self._failures >= DOWN_AFTER:  # set aside, and probed again after a pause that doubles
+                self.paused_until = now + min(30.0, 0.25 * 2.0 ** min(self._failures - DOWN_AFTER, 10))
+
+    def _cut(self, latency: float, now: float) -> None:
+        if now >= self._no_cut_before:
+            self.window = max(1.0, self.window / 2)
+            self._slow_start = False
+            self._no_cut_before = now + max(latency, 0.1)
+
+
+class Pool:
+    """Replicas of one model, with one queue in order of arrival."""
+
+    def __init__(self, urls: tuple[str, ...], maximum: int, target_latency: float | None = None) -> None:
+        self.replicas = [Replica(url, maximum, target_latency) for url in urls]
+        self._waiting: deque[tuple[asyncio.Future[Replica], int]] = deque()
+        self._wake: asyncio.TimerHandle | None = None
+
+    @property
+    def capacity(self) -> float:
+        """Requests that may be in flight now, all replicas together."""
+        return sum(replica.window for replica in self.replicas)
+
+    @property
+    def waiting(self) -> int:
+        """Requests queued for room."""
+        return len(self._waiting)
+
+    async def acquire(self, affinity: int) -> Replica:
+        """A replica with room, the same for the same `affinity` (its prefix cache is warm) unless it is full.
+
+        Every `acquire` must be followed by `release`.
+        """
+        preferred = affinity % len(self.replicas)
+        if not self._waiting and (replica := self._pick(preferred)):
+            replica.in_flight += 1
+            return replica
+        turn: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
+        self._waiting.append((turn, preferred))
+        self._dispatch()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # room was given in the very moment of the cancellation
+                self.release(turn.result(), Outcome.ABANDONED, 0.0)
+            raise
+
+    def release(self, replica: Replica, outcome: Outcome, latency: float, retry_after: float | None = None) -> None:
+        """End an attempt: `latency` in seconds, `retry_after` as the server asked."""
+        replica.observe(outcome, latency, retry_after, asyncio.get_running_loop().time())
+        replica.in_flight -= 1
+        self._dispatch()
+
+    def _pick(self, preferred: int) -> Replica | None:
+        now = asyncio.get_running_loop().time()
+        replica = self.replicas[preferred]
+        if replica.has_room(now):
+            return replica
+        return min((r for r in self.replicas if r.has_room(now)), key=lambda r: r.load, default=None)
+
+    def _dispatch(self) -> None:
+        while self._waiting:
+            turn, preferred = self._waiting[0]
+            if not turn.done():
+                replica = self._pick(preferred)
+                if replica is None:
+                    self._wake_when_resumed()
+                    return
+                replica.in_flight += 1
+                turn.set_result(replica)
+            self._waiting.popleft()
+
+    def _wake_when_resumed(self) -> None:
+        """Dispatch again when the first paused replica may be used."""
+        loop = asyncio.get_running_loop()
+        paused = [r.paused_until for r in self.replicas if r.paused_until > loop.time()]
+        if self._wake is not None:
+            self._wake.cancel()
+        self._wake = loop.call_at(min(paused), self._dispatch) if paused else None

@@ -1,0 +1,31 @@
+"""Benchmarks: problems that a solver may see, and apart from them the truth that grades it.
+
+A task is a plug-in (entry point group `tts.tasks`). The truth of a problem is a verifier that holds the hidden
+reference: only the grader and the `oracle` verifier reach it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tts.base import Plugin, Verifier
+from tts.types import Problem
+
+
+class Example(NamedTuple):
+    """A problem and the truth that grades it."""
+
+    problem: Problem
+    truth: Verifier
+
+
+class Task(Plugin):
+    """A named source of examples; its parameters say where the data is and which part is used."""
+
+    def examples(self) -> Iterator[Example]:
+        """All examples, in a fixed order, with ids that are unique within the task.
+
+        Raises `ConfigError` when the data cannot be had or read, saying which line and what to do.
+        """
+        raise NotImplementedError

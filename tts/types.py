@@ -1,0 +1,240 @@
+"""The nouns of the library: problem, sample, candidate, verdict, usage, budget, result.
+
+Compute is carried by *charges*. A charge is one thing that was paid for (the shared prompt of a request,
+one completion, one verification); whatever was made from it carries it along. What a set of candidates
+cost is therefore the union of their charges: an observation that forty programs share is counted once,
+and the cost of a prefix does not depend on timing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
+
+Message = Mapping[str, Any]
+"""One chat message in OpenAI's form."""
+
+Prompt = Sequence[Message] | str | Sequence[int]
+"""Chat messages, a raw text to complete, or token ids to complete."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Usage:
+    """Compute, additive. `seconds` is the summed duration of the calls, not elapsed time."""
+
+    requests: float = 0
+    prompt_tokens: float = 0
+    cached_tokens: float = 0
+    """Of the prompt tokens, those that the server read from its prefix cache."""
+    completion_tokens: float = 0
+    """Generated tokens, reasoning included."""
+    reasoning_tokens: float = 0
+    verifier_seconds: float = 0
+    """CPU seconds spent checking candidates."""
+    seconds: float = 0
+    estimated_tokens: float = 0
+    """Of all tokens, those that had to be estimated because the server did not count them."""
+
+    @property
+    def total_tokens(self) -> float:
+        """Prompt and completion tokens."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in USAGE_FIELDS))
+
+    def __repr__(self) -> str:
+        return f"Usage({', '.join(f'{name}={value:g}' for name, value in self.as_dict().items())})"
+
+    def as_dict(self) -> dict[str, float]:
+        """The fields that are not zero."""
+        return {name: value for name in USAGE_FIELDS if (value := getattr(self, name))}
+
+
+USAGE_FIELDS = tuple(f.name for f in fields(Usage))
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One thing paid for. Two charges with the same id are the same payment."""
+
+    id: str
+    role: str
+    usage: Usage = field(compare=False)
+    started: float = field(default=0.0, compare=False)
+    """Unix time at which the work began; it ended `usage.seconds` later."""
+
+
+def total(charges: Iterable[Charge]) -> Usage:
+    """The sum of `charges`, each payment once."""
+    return sum_usage(charge.usage for charge in set(charges))
+
+
+def by_role(charges: Iterable[Charge]) -> dict[str, Usage]:
+    """The sum of `charges` for each role, each payment once."""
+    grouped: dict[str, list[Usage]] = {}
+    for charge in set(charges):
+        grouped.setdefault(charge.role, []).append(charge.usage)
+    return {role: sum_usage(usages) for role, usages in sorted(grouped.items())}
+
+
+def sum_usage(usages: Iterable[Usage]) -> Usage:
+    """The sum of `usages`; nothing at all is `Usage()`."""
+    sums = [0.0] * len(USAGE_FIELDS)
+    for usage in usages:
+        for i, name in enumerate(USAGE_FIELDS):
+            sums[i] += getattr(usage, name)
+    return Usage(*sums)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion of one prompt."""
+
+    text: str
+    finish_reason: str | None = None
+    """"stop", "length", "tool_calls", ... as the server said."""
+    charges: tuple[Charge, ...] = field(default=(), repr=False)
+    """The prompt of its request (shared by the request's choices) and its own completion."""
+    index: int = 0
+    """Spawn number within the session: the order in which samples were asked for."""
+    role: str = "policy"
+    model: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+    """Natural log-probability of each generated token, where asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verifier says of a candidate."""
+
+    score: float | None
+    """Higher is better; None when the candidate could not be rated."""
+    passed: bool | None = None
+    """Accepted, refused, or None where the verifier only ranks."""
+    feedback: str = ""
+    """Words for the model: what failed and how."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    charges: frozenset[Charge] = field(default=frozenset(), repr=False)
+    """Filled in by the session: the calls and CPU time that this verdict took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A proposed answer with everything it descends from."""
+
+    id: int
+    content: str
+    spawned: tuple[int, ...]
+    """Position for curves, compared lexicographically; independent of which call was answered first."""
+    samples: tuple[Sample, ...] = field(default=(), repr=False)
+    """The samples that made it, the last one being the answer itself."""
+    parents: tuple[int, ...] = ()
+    """Ids of the candidates it was made from."""
+    charges: frozenset[Charge] = field(default=frozenset(), repr=False)
+    """Every payment it descends from, its verdict's included."""
+    verdict: Verdict | None = None
+    arrived: int = -1
+    """Position in order of arrival, set by the driver."""
+    elapsed: float = 0.0
+    """Seconds from the session's begin to its arrival."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever the strategy wants to be kept and shown: the plan, the round, the parsed answer."""
+
+    @property
+    def usage(self) -> Usage:
+        """What this candidate alone would have cost."""
+        return total(self.charges)
+
+    @property
+    def passed(self) -> bool:
+        """Whether a verifier accepted it."""
+        return self.verdict is not None and self.verdict.passed is True
+
+    @property
+    def tool_calls(self) -> tuple[Mapping[str, Any], ...]:
+        """The tool calls of the sample that is the answer."""
+        return self.samples[-1].tool_calls if self.samples else ()
+
+
+class Problem(BaseModel):
+    """What a solver may see. The truth that grades it lives with the task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    messages: tuple[dict[str, Any], ...] | str
+    """Chat messages, or a raw text to complete."""
+    tests: dict[str, Any] | None = None
+    """Public tests, in the form that the `unit_tests` verifier documents."""
+    verifier: str | None = None
+    """Spec of the verifier that suits the public information of this problem."""
+    answer: str | None = None
+    """Spec of the answer verifier that parses and compares answers of this kind, for votes."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def from_prompt(cls, prompt: str, *, id: str = "prompt", system: str | None = None, **fields: Any) -> Problem:
+        """A problem of one user message."""
+        head = ({"role": "system", "content": system},) if system else ()
+        return cls(id=id, messages=(*head, {"role": "user", "content": prompt}), **fields)
+
+
+class Budget(BaseModel):
+    """Caps on what one problem may cost; None is no cap. Work re-used from a store counts like new work."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests: NonNegativeInt | None = None
+    completion_tokens: NonNegativeInt | None = None
+    total_tokens: NonNegativeInt | None = None
+    """Prompt and completion tokens."""
+    money: NonNegativeFloat | None = None
+    """In the currency of the endpoints' prices."""
+    verifier_seconds: NonNegativeFloat | None = None
+    seconds: NonNegativeFloat | None = None
+    """Elapsed time from the session's begin."""
+
+
+Ended = Literal["complete", "settled", "budget", "deadline", "failed"]
+"""The strategy ran out; its selection could not change any more; a cap was reached; the time was up; an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One strategy on one problem: every candidate, the choice, and what was really spent."""
+
+    problem: str
+    strategy: str
+    candidates: tuple[Candidate, ...]
+    """In order of arrival."""
+    selected: Candidate | None
+    ended: Ended
+    spent: Mapping[str, Usage]
+    """By role: all work that was answered and paid for in this run."""
+    reused: Mapping[str, Usage] = field(default_factory=dict)
+    """By role: answers taken from a store, paid for in an earlier run."""
+    wasted: Mapping[str, Usage] = field(default_factory=dict)
+    """By role: requests that failed or were cancelled, with the tokens they are known to have cost."""
+    failures: tuple[str, ...] = ()
+    """Samples and verdicts that could not be had, each with its reason."""
+    oracle: bool = False
+    """Whether the hidden truth was used to find or select the answer."""
+    seconds: float = 0.0
+
+    @property
+    def answer(self) -> str | None:
+        """The selected candidate's text; None when the strategy abstains."""
+        return None if self.selected is None else self.selected.content
+
+    @property
+    def usage(self) -> Usage:
+        """All that was spent, roles and wasted work together."""
+        return sum_usage([*self.spent.values(), *self.wasted.values()])

@@ -1,0 +1,1 @@
+"""Ways to judge a candidate: one file a verifier."""

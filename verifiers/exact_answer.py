@@ -1,0 +1,31 @@
+"""Final answers compared as text."""
+
+from __future__ import annotations
+
+from tts.base import AnswerVerifier
+from tts.verifiers.extraction import clean, final_answers
+
+
+class ExactAnswer(AnswerVerifier):
+    """Accepts an answer that reads like the reference, emphasis, quotes and a full stop around it aside."""
+
+    case_sensitive: bool = False
+    """Whether upper and lower case differ."""
+    bare: bool = True
+    """Whether a text of one line that announces no answer is the answer itself."""
+
+    def parse(self, text: str) -> str | None:
+        """The answer announced last, as `extraction` describes; None when there is none."""
+        answers = final_answers(text)
+        if answers is None:
+            return None
+        if not answers and self.bare and "\n" not in text.strip():
+            return clean(text) or None
+        return answers[0] if answers else None
+
+    def same(self, one: str, other: str) -> bool:
+        """Equal but for case and spacing."""
+        return self._fold(one) == self._fold(other)
+
+    def _fold(self, answer: str) -> str:
+        return clean(answer) if self.case_sensitive else clean(answer).casefold()

@@ -1,0 +1,15 @@
+"""The hidden truth as a verifier: the ceiling of every selection, and never a fair result."""
+
+from __future__ import annotations
+
+from tts.base import Verifier
+from tts.session import Session
+from tts.types import Candidate, Problem, Verdict
+
+
+class Oracle(Verifier):
+    """Judges as the task's grader does. Whatever was found with it is labelled so."""
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """The verdict of the task's truth. Raises `ConfigError` where there is none."""
+        return await session.consult_truth(candidate)
