@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
@@ -37,12 +38,25 @@ class Flow(Generic[T]):
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
-        self.events: asyncio.Queue[tuple[bool, Any]] = asyncio.Queue()  # bounded by what the workers may ask for
         self.running = 0
+        self._events: deque[tuple[bool, Any]] = deque()  # bounded by what the workers may ask for
+        self._reader: asyncio.Future[None] | None = None
 
     def emit(self, item: T) -> None:
         """Hand `item` to whoever iterates the flow."""
-        self.events.put_nowait((True, item))
+        self._put((True, item))
+
+    async def next(self) -> tuple[bool, Any]:
+        """The next event: (True, item), or (False, error or None) when a worker ends."""
+        if not self._events:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        return self._events.popleft()
+
+    def _put(self, event: tuple[bool, Any]) -> None:
+        self._events.append(event)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def start(self, work: Work) -> None:
         """Run `work` beside the others; the flow ends when the last one ends."""
@@ -59,21 +73,21 @@ class Flow(Generic[T]):
             await work
         except Exception as caught:
             error = caught
-        self.events.put_nowait((False, error))
+        self._put((False, error))
 
 
-async def flow(main: Callable[[Flow[T]], Work]) -> AsyncGenerator[T, None]:
-    """Items that `main(flow)` and the workers it starts emit, as they come.
+async def flow(begin: Callable[[Flow[T]], None]) -> AsyncGenerator[T, None]:
+    """Items that the workers emit which `begin(flow)` starts, and those that they start, as they come.
 
     The first error of a worker ends the stream and cancels the others, except `BudgetSpent`, which is raised only
     after the others have delivered what is already being paid for. Closing the stream cancels and awaits them.
     """
     state: Flow[T] = Flow()
     spent: BudgetSpent | None = None
-    state.start(main(state))
     try:
+        begin(state)
         while state.running:
-            is_item, value = await state.events.get()
+            is_item, value = await state.next()
             if is_item:
                 yield value
                 continue
@@ -95,11 +109,11 @@ async def merge(sources: Iterable[AsyncIterable[T]]) -> AsyncGenerator[T, None]:
         async for item in source:
             out.emit(item)
 
-    async def main(out: Flow[T]) -> None:
+    def begin(out: Flow[T]) -> None:
         for source in sources:
             out.start(drain(source, out))
 
-    async with aclosing(flow(main)) as items:
+    async with aclosing(flow(begin)) as items:
         async for item in items:
             yield item
 
@@ -119,12 +133,15 @@ async def concurrent_map(
         finally:
             room.release()
 
-    async def main(out: Flow[R]) -> None:
+    async def each(out: Flow[R]) -> None:
         async for item in source:
             await room.acquire()
             out.start(one(item, out))
 
-    async with aclosing(flow(main)) as results:
+    def begin(out: Flow[R]) -> None:
+        out.start(each(out))
+
+    async with aclosing(flow(begin)) as results:
         async for result in results:
             yield result
 

@@ -58,18 +58,19 @@ class Allowance:
     def __init__(self, budget: Budget, price: Price) -> None:
         self.budget = budget
         self._price = price
-        self.used = Usage()
-        """Everything booked so far."""
+        self._used = Usage()
         self._money = 0.0
-        self._reserved = _Reserve()
+        self._reserved = Grant()
         self._changed = asyncio.Event()
+        self.capped = any(cap is not None for name, cap in budget if name != "seconds")
+        """Whether anything but time is limited."""
 
     def book(self, charge: Charge) -> None:
         """Count work that was done."""
-        self.used += charge.usage
+        self._used += charge.usage
         self._money += self._price(charge.role, charge.usage)
 
-    async def reserve(self, role: str, wanted: int, per_request: int, prompt: int, maximum: int | None) -> _Reserve:
+    async def reserve(self, role: str, wanted: int, per_request: int, prompt: int, maximum: int | None) -> Grant:
         """Room for 1 to `wanted` samples of at most `maximum` tokens each (None: whatever is left).
 
         Waits while work in flight might still leave room; raises `BudgetSpent` when nothing can. When not even one
@@ -87,7 +88,7 @@ class Allowance:
             self._changed.clear()
             await self._changed.wait()
 
-    def release(self, grant: _Reserve) -> None:
+    def release(self, grant: Grant) -> None:
         """Give back a reservation whose work was booked, failed or cancelled."""
         self._reserved -= grant
         self._changed.set()
@@ -95,41 +96,41 @@ class Allowance:
     def check(self) -> None:
         """Raise `BudgetSpent` when a cap is reached."""
         caps = (
-            (self.budget.requests, self.used.requests),
-            (self.budget.completion_tokens, self.used.completion_tokens),
-            (self.budget.total_tokens, self.used.total_tokens),
+            (self.budget.requests, self._used.requests),
+            (self.budget.completion_tokens, self._used.completion_tokens),
+            (self.budget.total_tokens, self._used.total_tokens),
             (self.budget.money, self._money),
-            (self.budget.verifier_seconds, self.used.verifier_seconds),
+            (self.budget.verifier_seconds, self._used.verifier_seconds),
         )
         if any(cap is not None and used >= cap for cap, used in caps):
             raise BudgetSpent(f"the budget {self.budget.model_dump(exclude_none=True)} is spent")
 
     def _fit(
         self, role: str, wanted: int, per_request: int, prompt: int, maximum: int | None, *, trim: bool
-    ) -> _Reserve | None:
+    ) -> Grant | None:
         for count in range(wanted, 0, -1):
             requests = -(-count // per_request)
             tokens = self._tokens_left(role, count, requests, prompt)
-            if requests > self._left(self.budget.requests, self.used.requests, self._reserved.requests):
+            if requests > self._left(self.budget.requests, self._used.requests, self._reserved.requests):
                 continue
             if maximum is not None and tokens >= maximum:
                 money = self._price(role, Usage(requests, requests * prompt, 0, count * maximum))
-                return _Reserve(count, requests, requests * prompt, count * maximum, money, maximum)
+                return Grant(count, requests, requests * prompt, count * maximum, money, maximum)
             if count == 1 and trim and tokens >= 1:
                 most = None if tokens == float("inf") else int(tokens)
                 reserved = most or 0
                 money = self._price(role, Usage(requests, prompt, 0, reserved))
-                return _Reserve(1, requests, prompt, reserved, money, most)
+                return Grant(1, requests, prompt, reserved, money, most)
         return None
 
     def _tokens_left(self, role: str, count: int, requests: int, prompt: int) -> float:
         """Completion tokens that each of `count` samples may still use."""
         completion = self._left(
-            self.budget.completion_tokens, self.used.completion_tokens, self._reserved.completion_tokens
+            self.budget.completion_tokens, self._used.completion_tokens, self._reserved.completion_tokens
         )
         total = self._left(
             self.budget.total_tokens,
-            self.used.total_tokens,
+            self._used.total_tokens,
             self._reserved.prompt_tokens + self._reserved.completion_tokens,
         )
         left = min(completion, total - requests * prompt)
@@ -144,7 +145,9 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reserve:
+class Grant:
+    """Room for some samples."""
+
     samples: int = 0
     requests: int = 0
     prompt_tokens: int = 0
@@ -153,14 +156,14 @@ class _Reserve:
     tokens: int | None = None
     """`max_tokens` of each sample granted; None: no limit."""
 
-    def __add__(self, other: _Reserve) -> _Reserve:
+    def __add__(self, other: Grant) -> Grant:
         return self._combine(other, 1)
 
-    def __sub__(self, other: _Reserve) -> _Reserve:
+    def __sub__(self, other: Grant) -> Grant:
         return self._combine(other, -1)
 
-    def _combine(self, other: _Reserve, sign: int) -> _Reserve:
-        return _Reserve(
+    def _combine(self, other: Grant, sign: int) -> Grant:
+        return Grant(
             self.samples + sign * other.samples,
             self.requests + sign * other.requests,
             self.prompt_tokens + sign * other.prompt_tokens,

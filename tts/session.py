@@ -19,11 +19,11 @@ import numpy as np
 from tts.aio import Flow, concurrent_map, flow
 from tts.base import Verifier
 from tts.errors import BudgetSpent, ConfigError, EndpointRefused
-from tts.ledger import Allowance, Ledger
+from tts.ledger import Allowance, Grant, Ledger
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import TokenScores, score
 from tts.sampler.wire import estimate_prompt
-from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Usage, Verdict
+from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Usage, Verdict, total
 
 T = TypeVar("T")
 
@@ -90,13 +90,14 @@ class Session:
         self._truth = truth
         self._store = store
         self._allowance = Allowance(self.budget, self._price)
-        self._capped = bool(self.budget.model_dump(exclude_none=True, exclude={"seconds"}))
+        self._capped = self._allowance.capped
         self._occurrences: dict[bytes, int] = {}
         self._spawned = 0
         self._recorded: set[Charge] = set()
         self._ids = count()
         self._began = monotonic()
-        self.ledger.watchers.append(self._allowance.book)
+        if self._capped:
+            self.ledger.watchers.append(self._allowance.book)
 
     @cached_property
     def rng(self) -> np.random.Generator:
@@ -112,7 +113,7 @@ class Session:
     @property
     def spent(self) -> Usage:
         """All charges so far, new and re-used."""
-        return self._allowance.used
+        return total(self.ledger.paid | self.ledger.reused)
 
     def sampler(self, role: str) -> Sampler:
         """The sampler of `role`. Raises `ConfigError` naming the roles that exist."""
@@ -141,59 +142,66 @@ class Session:
     ) -> AsyncGenerator[Sample, None]:
         sampler = self.sampler(role)
 
-        async def main(out: Flow[Sample]) -> None:
-            missing = list(spawns)
-            while missing:
-                grant, options = None, params
-                if self._capped:
-                    grant, options = await self._reserve(sampler, prompt, role, len(missing), params)
-                batch = missing[: grant.samples if grant else len(missing)]
-                missing = missing[len(batch) :]
-                out.start(self._draw(out, sampler, prompt, batch, role, options, grant))
+        def begin(out: Flow[Sample]) -> None:
+            out.start(self._draw_within_budget(out, sampler, prompt, spawns, role, params))
 
-        async with aclosing(flow(main)) as samples:
+        batches = flow(begin) if self._capped else self._draw(sampler, prompt, spawns, role, params)
+        async with aclosing(batches) as samples:
             async for sample in samples:
                 yield sample
 
     async def _draw(
-        self,
-        out: Flow[Sample],
-        sampler: Sampler,
-        prompt: Prompt,
-        spawns: list[int],
-        role: str,
-        params: dict[str, Any],
-        grant: Any,
-    ) -> None:
-        """Emit one sample for each of `spawns`, from the store or the server."""
+        self, sampler: Sampler, prompt: Prompt, spawns: Sequence[int], role: str, params: dict[str, Any]
+    ) -> AsyncGenerator[Sample, None]:
+        """One sample for each of `spawns`, from the store or the server."""
         key = self._address(sampler, prompt, params)
         first = self._occurrences.get(key, 0)
         self._occurrences[key] = first + len(spawns)
         spawn_of = {first + i: spawn for i, spawn in enumerate(spawns)}
-        try:
-            stored = await self._store.get(key, list(spawn_of)) if self._store else {}
-            for occurrence, sample in sorted(stored.items()):
-                for charge in sample.charges:
-                    self.ledger.reuse(charge)
+        stored = await self._store.get(key, list(spawn_of)) if self._store else {}
+        for occurrence, sample in sorted(stored.items()):
+            for charge in sample.charges:
+                self.ledger.reuse(charge)
+            self._recorded.update(sample.charges)
+            yield replace(sample, index=spawn_of[occurrence])
+        missing = [occurrence for occurrence in spawn_of if occurrence not in stored]
+        if not missing:
+            return
+        async with aclosing(sampler.sample(prompt, missing, role=role, ledger=self.ledger, **params)) as samples:
+            async for sample in samples:
+                if self._store is not None:
+                    await self._store.put(key, sample)
                 self._recorded.update(sample.charges)
-                out.emit(replace(sample, index=spawn_of[occurrence]))
-            missing = [occurrence for occurrence in spawn_of if occurrence not in stored]
-            if not missing:
-                return
-            drawn = sampler.sample(prompt, missing, role=role, ledger=self.ledger, **params)
-            async with aclosing(drawn) as samples:
+                spawn = spawn_of[sample.index]
+                yield sample if spawn == sample.index else replace(sample, index=spawn)
+
+    async def _draw_within_budget(
+        self,
+        out: Flow[Sample],
+        sampler: Sampler,
+        prompt: Prompt,
+        spawns: Sequence[int],
+        role: str,
+        params: dict[str, Any],
+    ) -> None:
+        """`_draw` in as many batches as the budget grants room for, side by side."""
+        missing = list(spawns)
+        while missing:
+            grant, options = await self._reserve(sampler, prompt, role, len(missing), params)
+            batch, missing = missing[: grant.samples], missing[grant.samples :]
+            out.start(self._draw_granted(out, self._draw(sampler, prompt, batch, role, options), grant))
+
+    async def _draw_granted(self, out: Flow[Sample], batch: AsyncGenerator[Sample, None], grant: Grant) -> None:
+        try:
+            async with aclosing(batch) as samples:
                 async for sample in samples:
-                    if self._store is not None:
-                        await self._store.put(key, sample)
-                    self._recorded.update(sample.charges)
-                    out.emit(replace(sample, index=spawn_of[sample.index]))
+                    out.emit(sample)
         finally:
-            if grant is not None:
-                self._allowance.release(grant)
+            self._allowance.release(grant)
 
     async def _reserve(
         self, sampler: Sampler, prompt: Prompt, role: str, wanted: int, params: dict[str, Any]
-    ) -> tuple[Any, dict[str, Any]]:
+    ) -> tuple[Grant, dict[str, Any]]:
         """Room for some of the `wanted` samples, and the parameters that keep them within it."""
         merged = {**sampler.endpoint.params, **params}
         limit = "max_completion_tokens" if "max_completion_tokens" in merged else "max_tokens"

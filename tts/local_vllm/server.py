@@ -31,7 +31,8 @@ READ_BYTES = 64_000
 class LocalVLLMError(TTSError):
     """The local server died or did not get ready in time.
 
-    `log_tail` holds the last lines of its log and the first error in it, `hint` what to do about it ("" where the cause is not known).
+    `log_tail` holds the last lines of its log, after the first error in it where that is further up; `hint` says
+    what to do about it ("" where the cause is not known).
     """
 
     def __init__(self, what: str, log_tail: str, hint: str) -> None:

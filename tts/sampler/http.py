@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
@@ -23,26 +25,28 @@ def _tls() -> ssl.SSLContext:
 
 
 class Connection:
-    """The HTTP client of one endpoint. aiohttp carries the bytes: it costs a fraction of httpx's own transport."""
+    """The HTTP side of one endpoint.
+
+    Requests go straight to an httpx transport: a client's cookies, redirects and authentication flows have no use
+    here and cost as much CPU as the rest of a request. aiohttp carries the bytes.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        encrypted = any(url.startswith("https:") for url in endpoint.base_url)
-        most = endpoint.max_concurrency * len(endpoint.base_url) + 16
-        self._client = httpx.AsyncClient(
-            transport=endpoint.transport
-            or AiohttpTransport(
-                verify=_tls() if encrypted else False,
-                limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
-            ),
-            timeout=httpx.Timeout(None, connect=endpoint.connect_timeout),  # attempts are timed as a whole
-            headers={"user-agent": "ttscale", "content-type": "application/json", **endpoint.headers},
-        )
+        self._transport = endpoint.transport or _network(endpoint)
+        self._headers = {
+            "user-agent": "ttscale",
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            **endpoint.headers,
+        }
         if key := endpoint.key():
-            self._client.headers["authorization"] = f"Bearer {key}"
+            self._headers["authorization"] = f"Bearer {key}"
+        self._extensions = {"timeout": httpx.Timeout(None, connect=endpoint.connect_timeout).as_dict()}
+        self._urls: dict[str, httpx.URL] = {}
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
     async def get(self, url: str) -> Any:
         """The JSON answer to a GET."""
@@ -56,8 +60,8 @@ class Connection:
         return await self._json("POST", url, json.dumps(body).encode())
 
     async def _json(self, method: str, url: str, content: bytes) -> Any:
-        async with self._exchange(method, url, content) as response:
-            data = await response.aread()
+        response = await self._send(method, url, content)
+        data = await _body(response)
         try:
             return json.loads(data)
         except ValueError as error:
@@ -66,16 +70,51 @@ class Connection:
     @asynccontextmanager
     async def stream(self, url: str, body: Any) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """The events of a streamed answer to a POST; leaving early closes the connection."""
-        async with self._exchange("POST", url, json.dumps(body).encode()) as response:
-            yield wire.events(response)
-
-    @asynccontextmanager
-    async def _exchange(self, method: str, url: str, content: bytes) -> AsyncIterator[httpx.Response]:
+        response = await self._send("POST", url, json.dumps(body).encode())
         try:
-            async with self._client.stream(method, url, content=content) as response:
-                if response.status_code >= 400:
-                    raise wire.error_of(response, await response.aread())
-                yield response
+            yield wire.events(response)
         except httpx.TransportError as error:
-            words = str(error) or type(error).__name__
-            raise TransientError(f"connection to {url} failed: {words}. Is the server running there?") from error
+            raise _lost(url, error) from error
+        finally:
+            await response.aclose()
+
+    async def _send(self, method: str, url: str, content: bytes) -> httpx.Response:
+        """A response whose body is still to be read, if its status is good."""
+        place = self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url))
+        request = httpx.Request(method, place, headers=self._headers, content=content, extensions=self._extensions)
+        try:
+            response = await self._transport.handle_async_request(request)
+        except httpx.TransportError as error:
+            raise _lost(url, error) from error
+        response.request = request
+        if response.status_code >= 300:
+            raise wire.error_of(response, await _body(response))
+        return response
+
+
+async def _body(response: httpx.Response) -> bytes:
+    """The whole body as sent (it is asked for without compression); the connection is free for the next request."""
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    try:
+        return b"".join([chunk async for chunk in response.stream])
+    except httpx.TransportError as error:
+        raise _lost(str(response.request.url), error) from error
+    finally:
+        await response.stream.aclose()
+
+
+def _lost(url: str, error: httpx.TransportError) -> TransientError:
+    words = str(error) or type(error).__name__
+    return TransientError(f"connection to {url} failed: {words}. Is the server running there?")
+
+
+def _network(endpoint: Endpoint) -> AiohttpTransport:
+    encrypted = any(url.startswith("https:") for url in endpoint.base_url)
+    most = endpoint.max_concurrency * len(endpoint.base_url) + 16
+    proxied = any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ)
+
+    def session() -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=most, ssl=_tls() if encrypted else False)
+        return aiohttp.ClientSession(connector=connector, trust_env=proxied, cookie_jar=aiohttp.DummyCookieJar())
+
+    return AiohttpTransport(verify=False, client=session)

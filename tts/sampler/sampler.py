@@ -120,14 +120,14 @@ class Sampler:
         affinity = hash(json.dumps(prompt)[:2048]) if len(self.pool.replicas) > 1 else 0
         errors: list[EndpointError] = []
 
-        async def main(out: Flow[Sample]) -> None:
+        def begin(out: Flow[Sample]) -> None:
             order = _Order(prompt, path, body, role, ledger, out, errors, keep_ids, affinity)
             size = 1 if self.takes_n is False else self.endpoint.max_n
-            for begin in range(0, len(indices), size):
-                out.start(self._start(order, indices[begin : begin + size]))
+            for i in range(0, len(indices), size):
+                out.start(self._start(order, indices[i : i + size]))
 
         any_had = False
-        async with aclosing(flow(main)) as samples:
+        async with aclosing(flow(begin)) as samples:
             async for sample in samples:
                 any_had = True
                 yield sample
@@ -170,7 +170,8 @@ class Sampler:
         """Learn what the server is, once; costs no tokens. An endpoint that does not tell is taken as it is."""
         if self._identified is None:
             self._identified = asyncio.create_task(self._identify())
-        await asyncio.shield(self._identified)
+        if not self._identified.done():
+            await asyncio.shield(self._identified)
 
     async def _identify(self) -> None:
         try:
@@ -218,6 +219,10 @@ class Sampler:
 
     async def _retrying(self, attempt: Callable[[int], Awaitable[T]]) -> T:
         """`attempt(number)`, again until it succeeds or is not worth repeating."""
+        try:
+            return await attempt(0)
+        except TransientError as error:  # only now is the machinery of repetition worth its cost
+            first = error
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             wait=self._wait,
@@ -226,7 +231,10 @@ class Sampler:
         )
         async for state in attempts:
             with state:
-                return await attempt(state.retry_state.attempt_number - 1)
+                number = state.retry_state.attempt_number - 1
+                if number == 0:
+                    raise first
+                return await attempt(number)
         raise AssertionError("unreachable: the last error is raised again")
 
     def _wait(self, state: RetryCallState) -> float:

@@ -1,0 +1,39 @@
+"""GSM8K: 1,319 grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from tts.tasks import Example, Task
+from tts.tasks.loading import data_file, read_jsonl
+from tts.types import Problem
+from tts.verifiers.numeric_answer import NumericAnswer
+
+URL = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data/test.jsonl"
+INSTRUCTION = (
+    "Work out the following problem step by step. Then write the result, a number and nothing else, "
+    "on a last line of the form\nAnswer: x"
+)
+
+
+class GSM8K(Task):
+    """The test part of GSM8K; an answer is right when its final number is the reference's."""
+
+    name: ClassVar[str] = "gsm8k"
+
+    path: Path | None = None
+    """A local file in the original format; downloaded by default."""
+
+    def examples(self) -> Iterator[Example]:
+        """Problems `gsm8k/0`, `gsm8k/1`, ... in the order of the file."""
+        for number, line in enumerate(read_jsonl(data_file(self.path, "gsm8k_test.jsonl", URL))):
+            _, mark, reference = line.need("answer", str).rpartition("####")
+            if not mark:
+                raise line.error("'answer' has no '#### x' at its end")
+            question = line.need("question", str)
+            yield Example(
+                Problem.from_prompt(f"{INSTRUCTION}\n\n{question}", id=f"gsm8k/{number}", answer=NumericAnswer.name),
+                NumericAnswer(reference=reference.strip()),
+            )

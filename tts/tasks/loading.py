@@ -1,0 +1,89 @@
+"""Where task data comes from: a local file, or a public one fetched once; and how lines of JSON are read."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tts.errors import ConfigError
+
+
+def data_file(path: Path | None, name: str, url: str) -> Path:
+    """The local `path`, or `url` downloaded as `name` into the cache folder (`$TTS_DATA`, else `~/.cache/ttscale/data`).
+
+    Raises `ConfigError` when the file is not there or cannot be downloaded, saying how to give a local one.
+    """
+    if path is not None:
+        path = path.expanduser()
+        if not path.is_file():
+            raise ConfigError(f"there is no file {path}; give an existing one as path=")
+        return path
+    cached = Path(os.environ.get("TTS_DATA") or Path.home() / ".cache" / "ttscale" / "data") / name
+    if not cached.is_file():
+        _download(url, cached)
+    return cached
+
+
+def _download(url: str, target: Path) -> None:
+    import httpx  # only where it is needed: it costs a tenth of a second to import
+
+    try:
+        response = httpx.get(url, follow_redirects=True, timeout=60)
+        response.raise_for_status()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(response.content)
+        os.replace(partial, target)
+    except (httpx.HTTPError, OSError) as error:
+        raise ConfigError(
+            f"cannot download {url} to {target}: {error or type(error).__name__}. "
+            f"Download it elsewhere and give it as path=FILE, or put it at {target}"
+        ) from error
+
+
+class Line:
+    """One JSON object of a file, with its place for error messages."""
+
+    def __init__(self, path: Path, number: int, record: Any) -> None:
+        self.place = f"{path}:{number}"
+        if not isinstance(record, dict):
+            raise self.error(f"expected a JSON object, found {type(record).__name__}")
+        self.record: dict[str, Any] = record
+
+    def need(self, key: str, *kinds: type) -> Any:
+        """The value at `key`. Raises `ConfigError` when it is missing or of none of `kinds`."""
+        value = self.record.get(key)
+        if value is None:
+            raise self.error(f"no '{key}'; there are: {', '.join(self.record) or 'no fields'}")
+        if kinds and not isinstance(value, kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise self.error(f"'{key}' must be {names}, not {type(value).__name__}")
+        return value
+
+    def error(self, message: str) -> ConfigError:
+        """An error that names this line."""
+        return ConfigError(f"{self.place}: {message}")
+
+
+def read_jsonl(path: Path) -> Iterator[Line]:
+    """The objects of a file with one JSON object a line, plain or .gz; empty lines are skipped.
+
+    Raises `ConfigError` naming the line that is not a JSON object, or the file that cannot be read.
+    """
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield Line(path, number, json.loads(line))
+    except ValueError as error:
+        raise ConfigError(f"{path}:{number}: not JSON: {error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
