@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from copy import copy
 from dataclasses import replace
@@ -35,8 +35,8 @@ class SampleStore(Protocol):
         """The stored samples among `occurrences`."""
         ...
 
-    async def put(self, key: bytes, sample: Sample) -> None:
-        """Keep `sample` under its index; returns when it is safe."""
+    def put(self, key: bytes, sample: Sample) -> Awaitable[None]:
+        """Begin to keep `sample` under its index; awaiting the result waits until it is safe."""
         ...
 
 
@@ -167,10 +167,17 @@ class Session:
         missing = [occurrence for occurrence in spawn_of if occurrence not in stored]
         if not missing:
             return
-        async with aclosing(sampler.sample(prompt, missing, role=role, ledger=self.ledger, **params)) as samples:
+        saved: dict[int, Awaitable[None]] = {}
+
+        def save(sample: Sample) -> None:
+            if self._store is not None:
+                saved[sample.index] = self._store.put(key, sample)
+
+        drawn = sampler.sample(prompt, missing, role=role, ledger=self.ledger, on_sample=save, **params)
+        async with aclosing(drawn) as samples:
             async for sample in samples:
-                if self._store is not None:
-                    await self._store.put(key, sample)
+                if sample.index in saved:
+                    await saved.pop(sample.index)
                 self._recorded.update(sample.charges)
                 spawn = spawn_of[sample.index]
                 yield sample if spawn == sample.index else replace(sample, index=spawn)

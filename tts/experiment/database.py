@@ -35,11 +35,11 @@ class Database:
         self._thread = Thread(target=self._work, name="tts-store", daemon=True)
         self._thread.start()
 
-    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of `function(connection)`, once committed."""
+    def run(self, function: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Queue `function(connection)`; the future has its result once it is committed."""
         done: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put((function, done))
-        return await done
+        return done
 
     async def aclose(self) -> None:
         """Finish what is queued and close the file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,14 @@ class Store:
         wanted = set(occurrences)
         return {number: _load_sample(number, data) for number, data in rows if number in wanted}
 
-    async def put(self, key: bytes, sample: Sample) -> None:
-        """Keep `sample`; when this returns it is safe."""
+    def put(self, key: bytes, sample: Sample) -> Awaitable[None]:
+        """Begin to keep `sample`; once the result is awaited it is safe."""
         row = (key, sample.index, _dump_sample(sample))
-        await self._database.run(lambda db: db.execute("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", row) and None)
+
+        def insert(db: sqlite3.Connection) -> None:
+            db.execute("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", row)
+
+        return self._database.run(insert)
 
     async def finished(self) -> set[Cell]:
         """The cells that need no more work: finished, and nothing of them failed."""

@@ -52,6 +52,8 @@ class Endpoint(BaseModel):
     """Seconds to open a connection."""
     max_attempts: PositiveInt = 8
     """Attempts of a request that fails in a way worth repeating."""
+    retry_wait: PositiveFloat = 0.25
+    """Seconds before the second attempt, at most; it doubles with every further one, up to 30, at random below."""
     hedge_after: PositiveFloat | None = None
     """Seconds after which a slow request is sent a second time and the first answer wins; None: never."""
     target_latency: PositiveFloat | None = None

@@ -12,6 +12,7 @@ from functools import partial
 from time import time
 from typing import Any, TypeVar
 from uuid import uuid4
+from zlib import crc32
 
 from tenacity import (
     AsyncRetrying,
@@ -55,6 +56,8 @@ class _Order:
     errors: list[EndpointError]
     keep_ids: bool
     affinity: int
+    on_sample: Callable[[Sample], None] | None
+    answered: bool = False
 
 
 class Sampler:
@@ -71,7 +74,7 @@ class Sampler:
         """What the server cannot do and what is done instead."""
         self._connection: Connection | None = None
         self._identified: asyncio.Task[None] | None = None
-        self._jitter = wait_random_exponential(multiplier=0.25, max=30)
+        self._jitter = wait_random_exponential(multiplier=endpoint.retry_wait, max=30)
 
     async def __aenter__(self) -> Sampler:
         return self
@@ -102,12 +105,14 @@ class Sampler:
         *,
         role: str = "policy",
         ledger: Ledger | None = None,
+        on_sample: Callable[[Sample], None] | None = None,
         **params: Any,
     ) -> AsyncGenerator[Sample, None]:
         """`n` samples of `prompt` as they complete; `params` are added to the endpoint's own.
 
         `n` may be the occurrence numbers to draw: they become `Sample.index` and, where `seed` is given, are added
         to it, so that occurrence i of a seeded prompt is the same however the work is split.
+        `on_sample` is called with each sample as soon as it is there, also if nobody waits for it any more.
         A sample that cannot be had is noted in `ledger.failures`. Raises `SamplingFailed` when none can, and
         `EndpointRefused` at once when no request can succeed.
         """
@@ -117,11 +122,11 @@ class Sampler:
         path, body = wire.request(prompt, self.endpoint.model, {**self.endpoint.params, **params})
         body.pop("n", None)
         keep_ids = bool(body.get("return_token_ids"))
-        affinity = hash(json.dumps(prompt)[:2048]) if len(self.pool.replicas) > 1 else 0
+        affinity = crc32(json.dumps(prompt)[:2048].encode()) if len(self.pool.replicas) > 1 else 0
         errors: list[EndpointError] = []
 
         def begin(out: Flow[Sample]) -> None:
-            order = _Order(prompt, path, body, role, ledger, out, errors, keep_ids, affinity)
+            order = _Order(prompt, path, body, role, ledger, out, errors, keep_ids, affinity, on_sample)
             size = 1 if self.takes_n is False else self.endpoint.max_n
             for i in range(0, len(indices), size):
                 out.start(self._start(order, indices[i : i + size]))
@@ -208,7 +213,7 @@ class Sampler:
                 # Perhaps only this very request was at fault: one alone tells whether the others are worth asking.
                 alone, missing = missing[:1], missing[1:]
                 hopeless = not missing or not isinstance(error, RequestRejected)
-                if hopeless or not await self._fill(order, alone):
+                if hopeless or not (await self._fill(order, alone) or order.answered):
                     order.errors.extend([error] * (len(missing) + hopeless))
                     return False
                 whole = False
@@ -382,7 +387,11 @@ class Sampler:
             charge = Charge(f"{request}.{choice.index}", order.role, own, begin)
             order.ledger.pay(charge)
             missing.remove(index)
-            order.out.emit(_sample(choice, (prompt, charge), index, order, reply.model or self.endpoint.model))
+            sample = _sample(choice, (prompt, charge), index, order, reply.model or self.endpoint.model)
+            if order.on_sample is not None:
+                order.on_sample(sample)
+            order.out.emit(sample)
+            order.answered = True
 
 
 def _sample(choice: wire.Choice, charges: tuple[Charge, ...], index: int, order: _Order, model: str) -> Sample:

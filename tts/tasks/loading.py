@@ -15,19 +15,25 @@ from tts.errors import ConfigError
 
 
 def data_file(path: Path | None, name: str, url: str) -> Path:
-    """The local `path`, or `url` downloaded as `name` into the cache folder (`$TTS_DATA`, else `~/.cache/ttscale/data`).
+    """The local `path`, or `url` downloaded once as `name` into the cache folder.
 
+    That is `$TTS_DATA`, or `~/.cache/ttscale/data` where it is not set.
     Raises `ConfigError` when the file is not there or cannot be downloaded, saying how to give a local one.
     """
     if path is not None:
-        path = path.expanduser()
-        if not path.is_file():
-            raise ConfigError(f"there is no file {path}; give an existing one as path=")
-        return path
+        return local_file(path)
     cached = Path(os.environ.get("TTS_DATA") or Path.home() / ".cache" / "ttscale" / "data") / name
     if not cached.is_file():
         _download(url, cached)
     return cached
+
+
+def local_file(path: Path) -> Path:
+    """`path` with `~` expanded. Raises `ConfigError` when there is no such file."""
+    path = path.expanduser()
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}; give an existing one as path=")
+    return path
 
 
 def _download(url: str, target: Path) -> None:

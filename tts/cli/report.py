@@ -1,0 +1,190 @@
+"""`tts report`: what runs have found, as tables, files and a figure."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tts.cli.common import AsJson, say, show_json
+from tts.errors import ConfigError, TTSError
+
+if TYPE_CHECKING:
+    from tts.curves import Curve
+    from tts.experiment import Run
+
+EPILOG = """\
+\b
+Examples:
+  tts report runs/gsm8k-small
+  tts report runs/a runs/b --x flops --plot curves.svg
+  tts report runs/a --at 2000 --reach 0.8 --json
+"""
+
+File = Annotated[Path | None, typer.Option(metavar="FILE")]
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories; several are compared.")],
+    x: Annotated[
+        str,
+        typer.Option(help="Compute: samples, completion_tokens, total_tokens, requests, flops, money, seconds, ..."),
+    ] = "completion_tokens",
+    at: Annotated[
+        list[float] | None, typer.Option(metavar="COMPUTE", help="Read the accuracy at this compute; may be repeated.")
+    ] = None,
+    reach: Annotated[
+        list[float] | None,
+        typer.Option(metavar="ACCURACY", min=0, max=1, help="Read the compute to reach it; may be repeated."),
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the curves' points.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="The same as Parquet.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the curves: .png, .svg or .pdf.")] = None,
+    candidates: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every candidate with its cost: .csv or .jsonl.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show accuracy, cost and curves of finished or still going runs; files are written only where asked for."""
+    from tts.cli import tables
+    from tts.experiment import Run
+
+    opened = _labelled([Run(path) for path in runs])
+    from tts.experiment.analysis import coverage_law, summary
+
+    summaries = {label: summary(run) for label, run in opened.items()}
+    curves, missing = _curves(opened, x)
+    wanted = {"--at": at, "--reach": reach, "--csv": csv_file, "--parquet": parquet, "--plot": plot}
+    if not curves and (asked := [name for name, value in wanted.items() if value]):
+        raise ConfigError(f"no curve for {asked[0]}: {'; '.join(missing) or 'nothing is graded yet'}")
+    accuracies = [_readout(curve, c, curve.accuracy_at) for c in at or () for curve in curves]
+    computes = [_readout(curve, a, curve.compute_to_reach) for a in reach or () for curve in curves]
+    laws = [
+        {**law, "curve": _prefixed(label, law["curve"])}
+        for label, run in opened.items()
+        for law in _or_nothing(lambda run=run: coverage_law(run))
+    ]
+    if as_json:
+        from tts.curves import curve_rows
+
+        show_json(
+            {
+                "summary": [
+                    {"run": str(opened[label].path), **row} for label, rows in summaries.items() for row in rows
+                ],
+                "curves": curve_rows(curves),
+                "at": accuracies,
+                "reach": computes,
+                "coverage_law": laws,
+                "without_curve": missing,
+            }
+        )
+    else:
+        tables.summary_table(summaries)
+        if curves:
+            tables.curve_table(curves)
+        for c in at or ():
+            rows = [row for row in accuracies if row["asked"] == c]
+            tables.readout_table(f"At {tables.number(c)} {curves[0].x_label}", rows, "accuracy", tables.percent)
+        for a in reach or ():
+            rows = [row for row in computes if row["asked"] == a]
+            tables.readout_table(f"To reach {tables.percent(a)}", rows, curves[0].x_label, tables.number)
+        if laws:
+            tables.law_table(laws)
+        for words in missing:
+            say(f"no curve of {words}")
+    _write(curves, csv_file, parquet, plot)
+    if candidates:
+        _write_candidates(opened, candidates)
+
+
+def _labelled(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by what precedes their curves' names: nothing for one, else the directory's name, its path if need be."""
+    if len(runs) == 1:
+        return {"": runs[0]}
+    names = [run.path.resolve().name for run in runs]
+    unique = len(set(names)) == len(names)
+    return {name if unique else str(run.path): run for name, run in zip(names, runs, strict=True)}
+
+
+def _prefixed(label: str, name: str) -> str:
+    return f"{label}/{name}" if label else name
+
+
+def _curves(runs: dict[str, Run], x: str) -> tuple[list[Curve], list[str]]:
+    """The curves of every strategy and model, and why some have none."""
+    from tts.experiment.analysis import track_curves
+
+    found, missing = [], []
+    for label, run in runs.items():
+        for track in run.tracks:
+            name = _prefixed(label, track.label)
+            try:
+                made = track_curves(track, x)
+            except TTSError as error:
+                missing.append(f"{name}: {error}")
+                continue
+            found += [replace(curve, label=_prefixed(label, curve.label)) for curve in made]
+            if not made:
+                missing.append(f"{name}: none of its candidates is graded")
+    return found, missing
+
+
+def _readout(curve: Curve, asked: float, read: Callable[[float], float | None]) -> dict[str, Any]:
+    try:
+        value, why_not = read(asked), "not reached"
+    except TTSError as error:
+        value, why_not = None, str(error)
+    return {
+        "curve": curve.label,
+        "estimator": curve.estimator,
+        "asked": asked,
+        "value": value,
+        "why_not": None if value is not None else why_not,
+    }
+
+
+def _or_nothing(read: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A read-out that needs curves; their absence has been told already."""
+    try:
+        return read()
+    except TTSError:
+        return []
+
+
+def _write(curves: Sequence[Curve], csv_file: Path | None, parquet: Path | None, plot: Path | None) -> None:
+    from tts.curves import plot_curves, write_csv, write_parquet
+
+    for path, write in ((csv_file, write_csv), (parquet, write_parquet), (plot, plot_curves)):
+        if path is not None:
+            try:
+                write(curves, path)
+            except OSError as error:
+                raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+            say(f"wrote {path}")
+
+
+def _write_candidates(runs: dict[str, Run], path: Path) -> None:
+    """Every candidate of the runs, one row each, as they are read."""
+    rows = ({**({"run": label} if label else {}), **row} for label, run in runs.items() for row in run.export())
+    if path.suffix not in (".csv", ".jsonl"):
+        raise ConfigError(f"cannot tell the format of {path}: end the name in .csv or .jsonl")
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            if path.suffix == ".jsonl":
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            else:
+                first = next(rows, None)
+                if first is not None:
+                    writer = csv.DictWriter(file, list(first))
+                    writer.writeheader()
+                    writer.writerow(first)
+                    writer.writerows(rows)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    say(f"wrote {path}")

@@ -1,0 +1,234 @@
+"""`tts run`: a grid of strategies, models and seeds over a task, stored and resumable."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tts.cli.common import (
+    INTERRUPTED,
+    AsJson,
+    BaseUrl,
+    DottedCommand,
+    MaxTokens,
+    N,
+    Temperature,
+    Verifier,
+    dotted,
+    finish,
+    model_or_default,
+    place,
+    say,
+    show_json,
+    with_n,
+)
+from tts.errors import ConfigError, EndpointError
+
+if TYPE_CHECKING:
+    from tts.base import Strategy
+    from tts.experiment import Experiment, Run
+    from tts.experiment.progress import Progress
+
+__all__ = ["DottedCommand", "run"]
+
+EPILOG = """\
+\b
+Examples:
+  tts run --task gsm8k --strategy self_consistency:n=16 --strategy single --limit 100 --temperature 0.8
+  tts run --task humaneval --strategy best_of_n -n 64 --out runs/he --resume
+  tts run grid.toml --sampling.top_p 0.95 --budget.completion_tokens 20000
+
+\b
+A TOML file has the same keys as the dotted options:
+  task = "gsm8k"
+  strategies = ["self_consistency:n=16"]
+  limit = 100
+  [sampling]
+  temperature = 0.8
+  [models."Qwen/Qwen2.5-0.5B-Instruct"]
+  base_url = "http://localhost:8000/v1"
+
+Exit code: 0 done, 1 a cell or the endpoint failed, 2 something to put right, 130 interrupted.
+"""
+
+
+def run(
+    ctx: typer.Context,
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG.toml]", help="Options win over the file.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="SPEC", help="See: tts list tasks.")] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="May be repeated; see: tts list strategies.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="May be repeated. Default: $OPENAI_MODEL, or the only one served."),
+    ] = None,
+    base_url: BaseUrl = None,
+    verifier: Verifier = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many problems.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="An independent repetition each; may be repeated.")] = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    n: N = None,
+    stop_early: Annotated[
+        bool | None, typer.Option("--stop-early/--no-stop-early", help="End a search whose selection is settled.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/TASK-MODEL-DATE-TIME.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; ask no model.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run strategies over a task; every answer is stored, and an interrupted run resumes without loss."""
+    if resume and out is None:
+        raise ConfigError("--resume continues a run directory: say which with --out DIR")
+    options = {
+        "task": task,
+        "strategies": strategy or None,
+        "verifier": verifier,
+        "limit": limit,
+        "seeds": seed or None,
+        "stop_early": stop_early,
+        "sampling.temperature": temperature,
+        "sampling.max_tokens": max_tokens,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    experiment = _experiment(config, {**given, **dotted(ctx)}, model or [], base_url, n, ask=not dry_run)
+    out = out or Path("runs") / _name(experiment)
+    if dry_run:
+        _show_plan(experiment, out, as_json)
+        return
+    done = _execute(experiment, out, resume, _progress(quiet))
+    _show(done, as_json)
+    failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
+    if failed:
+        say(f"{len(failed)} cells failed: {failed[0].failures[-1]}; --resume tries them again")
+        raise typer.Exit(1)
+
+
+def _experiment(
+    config: Path | None,
+    options: Mapping[str, Any],
+    models: list[str],
+    base_url: str | None,
+    n: int | None,
+    *,
+    ask: bool,
+) -> Experiment:
+    """The configuration; with `ask` the endpoint may be asked for its model where none is named."""
+    from tts.experiment import Experiment
+    from tts.experiment.config import load
+
+    table = load(config, options)
+    if not {"task", "strategies"} <= table.keys():
+        raise ConfigError("nothing to run: give --task and --strategy, or a TOML file that has task and strategies")
+    known = table.get("models", {})
+    if isinstance(known, dict):
+        if not models and not known:
+            if not ask and not _default_model():
+                raise ConfigError("--dry-run asks no server for its model: name it with --model or OPENAI_MODEL")
+            models = [finish(model_or_default(None, base_url))]
+        chosen = {name: known.get(name, {}) for name in models} or known
+        table["models"] = {name: _at(entry, base_url) for name, entry in chosen.items()}
+    experiment = Experiment.parse(table)
+    return experiment.model_copy(update={"strategies": with_n(experiment.strategies, n)})
+
+
+def _default_model() -> str | None:
+    import os
+
+    return os.environ.get("OPENAI_MODEL")
+
+
+def _at(entry: Any, base_url: str | None) -> Any:
+    """A model's table with the policy's base URL set."""
+    if base_url is None or not isinstance(entry, dict):
+        return entry
+    if isinstance(entry.get("policy"), dict):
+        return {**entry, "policy": {**entry["policy"], **place(base_url)}}
+    return {**entry, **place(base_url)}
+
+
+def _name(experiment: Experiment) -> str:
+    models = "+".join(experiment.models)
+    words = f"{experiment.task.name}-{models}-{datetime.now():%Y%m%d-%H%M%S}"
+    return re.sub(r"[^\w.+-]+", "-", words)
+
+
+def _progress(quiet: bool) -> Progress:
+    from tts.cli.progress import LineProgress
+    from tts.experiment.progress import LiveProgress, Progress
+
+    if quiet:
+        return Progress()
+    return LiveProgress() if sys.stderr.isatty() else LineProgress()
+
+
+def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress) -> Run:
+    """Run it; when it is broken off, say how to go on."""
+    try:
+        return asyncio.run(experiment.run(out, resume=resume, progress=progress))
+    except KeyboardInterrupt:
+        say(f"interrupted; what was answered is stored. {_how_to_resume(out)}")
+        raise typer.Exit(INTERRUPTED) from None
+    except EndpointError:
+        if (out / "run.sqlite").exists():
+            say(f"broken off; what was answered is stored. {_how_to_resume(out)}")
+        raise
+
+
+def _how_to_resume(out: Path) -> str:
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    if not any(word == "--out" or word.startswith("--out=") for word in words):
+        words += ["--out", str(out)]
+    return f"Continue with:\n  {shlex.join(['tts', *words, '--resume'])}"
+
+
+def _show(done: Run, as_json: bool) -> None:
+    from tts.cli.tables import summary_table
+    from tts.experiment.analysis import summary
+
+    rows = summary(done)
+    if as_json:
+        show_json({"run": str(done.path), "summary": rows})
+    else:
+        summary_table({"": rows})
+    say(f"stored in {done.path}; curves: tts report {shlex.quote(str(done.path))}")
+
+
+# -- dry run -----------------------------------------------------------------------------------------------------------
+
+
+def _show_plan(experiment: Experiment, out: Path, as_json: bool) -> None:
+    problems = sum(1 for _ in islice(experiment.task.examples(), experiment.limit))
+    repeats = problems * len(experiment.models) * len(experiment.seeds)
+    samples = {strategy.spec: _samples(strategy) for strategy in experiment.strategies}
+    known = None if None in samples.values() else repeats * sum(filter(None, samples.values()))
+    config = experiment.model_dump(mode="json", exclude_defaults=True)
+    plan = {"problems": problems, "cells": repeats * len(experiment.strategies), "samples_at_most": known}
+    if as_json:
+        show_json({"config": config, "out": str(out), **plan})
+        return
+    typer.echo(json.dumps(config, indent=2, ensure_ascii=False))
+    unknown = [spec for spec, count in samples.items() if count is None]
+    most = f"{known:,} samples at most" if known is not None else f"samples not known beforehand ({', '.join(unknown)})"
+    typer.echo(f"\n{problems:,} problems, {plan['cells']:,} cells, {most}; nothing was sent. Would be stored in {out}")
+
+
+def _samples(strategy: Strategy) -> int | None:
+    """Samples of the policy that a strategy draws for a problem at most, as its parameters say; None: they do not."""
+    if strategy.name == "single":
+        return 1
+    return getattr(strategy, "n", None) or getattr(strategy, "k", None)

@@ -1,0 +1,196 @@
+"""`tts solve`: one prompt, one strategy, the answer on stdout."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tts.cli.common import (
+    AsJson,
+    BaseUrl,
+    MaxTokens,
+    Model,
+    N,
+    Temperature,
+    Verifier,
+    checked,
+    dotted,
+    finish,
+    model_or_default,
+    place,
+    say,
+    show_json,
+    tree,
+    with_n,
+)
+from tts.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tts.sampler import Endpoint
+    from tts.types import Candidate, Result
+
+EPILOG = """\
+\b
+Any further sampling parameter:  --sampling.top_k 20 --sampling.stop '["END"]'
+Caps on the cost:                --budget.completion_tokens 2000 --budget.seconds 30
+Settings of the endpoint:        --models.policy.max_concurrency 16
+Models for further roles:        --models.judge.model NAME --models.judge.base_url URL
+
+\b
+Exit code: 0 answered, 1 the endpoint failed, 2 something to put right, 3 no answer found (abstained).
+"""
+
+ABSTAINED = 3
+ENDED = {
+    "complete": "complete",
+    "settled": "settled early",
+    "budget": "budget spent",
+    "deadline": "time was up",
+    "failed": "failed",
+}
+
+
+def solve(
+    ctx: typer.Context,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The question, or - to read it from stdin.")],
+    strategy: Annotated[str, typer.Option(metavar="SPEC", help="See: tts list strategies.")] = "single",
+    verifier: Verifier = None,
+    model: Model = None,
+    base_url: BaseUrl = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    n: N = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Sent with the samples, and the strategy's own dice.")] = None,
+    stop_early: Annotated[bool, typer.Option(help="End when the selection is settled.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Answer one prompt with a strategy; the answer alone goes to stdout."""
+    from tts import registry
+    from tts.types import Budget, Problem
+
+    question = sys.stdin.read() if prompt == "-" else prompt
+    if not question.strip():
+        raise ConfigError('the prompt is empty: tts solve "QUESTION", or - to read it from stdin')
+    options = tree(dotted(ctx), ("sampling", "budget", "models"))
+    given = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    sampling = {**options["sampling"], **{key: value for key, value in given.items() if value is not None}}
+    budget = checked(Budget, **options["budget"])
+    chosen = with_n([registry.make("strategies", strategy)], n)[0]
+    problem = Problem.from_prompt(question, system=system)
+
+    async def work() -> Result:
+        from tts.driver import solve
+
+        models = await _models(model, base_url, sampling, options["models"])
+        with _Status() as status:
+            return await solve(
+                problem,
+                chosen,
+                models,
+                verifier=verifier,
+                budget=budget,
+                seed=seed or 0,
+                stop_early=stop_early,
+                on_candidate=status.candidate,
+            )
+
+    result = finish(work())
+    if as_json:
+        show_json(as_table(result))
+    elif result.answer is not None:
+        typer.echo(result.answer)
+    say(summary_line(result))
+    if result.selected is None:
+        raise typer.Exit(1 if result.ended == "failed" else ABSTAINED)
+
+
+async def _models(
+    model: str | None, base_url: str | None, sampling: dict[str, Any], roles: dict[str, Any]
+) -> dict[str, Endpoint]:
+    """Endpoints by role; what a further role does not say is as the policy's."""
+    from tts.sampler import Endpoint
+
+    if wrong := [role for role, fields in roles.items() if not isinstance(fields, dict)]:
+        raise ConfigError(f"write --models.{wrong[0]}.model NAME")
+    policy = {**place(base_url), **roles.get("policy", {})}
+    name = await model_or_default(policy.pop("model", model), policy.get("base_url"))
+    params = {**policy.pop("params", {}), **sampling}
+    endpoints = {"policy": checked(Endpoint, model=name, params=params, **policy)}
+    for role, fields in roles.items():
+        if role != "policy":
+            endpoints[role] = checked(Endpoint, **{"model": name, **place(base_url), **fields})
+    return endpoints
+
+
+class _Status:
+    """A line on the terminal while candidates arrive; nothing where stderr is no terminal."""
+
+    def __enter__(self) -> _Status:
+        from rich.console import Console
+
+        self._count = 0
+        self._status = Console(stderr=True).status("sampling")
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    def candidate(self, candidate: Candidate) -> None:
+        """Count one more."""
+        self._count += 1
+        self._status.update(f"{self._count} candidates")
+
+
+def summary_line(result: Result) -> str:
+    """What it took, in one line."""
+    usage, count = result.usage, len(result.candidates)
+    parts = [
+        f"{count} candidate{'s' * (count != 1)}",
+        f"{usage.total_tokens:,.0f} tokens ({usage.completion_tokens:,.0f} generated)",
+        f"{usage.requests:,.0f} request{'s' * (usage.requests != 1)}",
+        f"{result.seconds:.1f} s",
+        ENDED[result.ended],
+    ]
+    if result.selected is None:
+        parts.append("no answer")
+    if result.failures:
+        parts.append(f"{len(result.failures)} lost: {result.failures[0]}")
+    return ", ".join(parts)
+
+
+def as_table(result: Result) -> dict[str, Any]:
+    """The result as plain data."""
+    return {
+        "answer": result.answer,
+        "strategy": result.strategy,
+        "ended": result.ended,
+        "oracle": result.oracle,
+        "seconds": result.seconds,
+        "usage": result.usage.as_dict(),
+        "spent": {role: usage.as_dict() for role, usage in result.spent.items()},
+        "wasted": {role: usage.as_dict() for role, usage in result.wasted.items()},
+        "failures": list(result.failures),
+        "candidates": [_candidate(candidate, result) for candidate in result.candidates],
+    }
+
+
+def _candidate(candidate: Candidate, result: Result) -> dict[str, Any]:
+    verdict = candidate.verdict
+    return {
+        "id": candidate.id,
+        "selected": result.selected is not None and candidate.id == result.selected.id,
+        "content": candidate.content,
+        "tool_calls": list(candidate.tool_calls),
+        "parents": list(candidate.parents),
+        "spawned": list(candidate.spawned),
+        "elapsed": candidate.elapsed,
+        "score": verdict and verdict.score,
+        "passed": verdict and verdict.passed,
+        "feedback": verdict.feedback if verdict else "",
+        "notes": dict(candidate.notes),
+        "usage": candidate.usage.as_dict(),
+    }
