@@ -5,7 +5,7 @@ An answer is announced by one of four marks, of whatever kind; the last mark in 
     \boxed{x}  \fbox{x}      braces balanced
     #### x                   x does not begin with a letter, or it is the text's last line (others are headings)
     Answer: x                also **Answer:** x, Final answer: x, and x on the next line
-    the answer is x
+    the answer is x          up to the end of the sentence
 
 Nothing here raises on any text, and time grows linearly with its length.
 """
@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 LONGEST_ANSWER = 10_000  # characters; what is longer is no final answer
-LONGEST_NUMBER = 300  # digits, and the largest power of ten
+LONGEST_NUMBER = 400  # digits, and the largest power of ten
 MARKS_READ = 16  # the last ones of a text; an answer is not sought before them
 
 _MARK = re.compile(
     r"(?P<box>\\(?:boxed|fbox)\s*\{)"
     r"|^[ \t]*\#{4}[ \t]*(?=[^A-Za-z\s]|[^\n]+\s*\Z)"
-    r"|\banswer\b[ \t*_`]{0,4}(?:[:=]|is\b[ \t]*:?)[\s*_:]*",
+    r"|\banswer\b[ \t*_`]{0,4}(?:[:=]|(?P<sentence>is\b)[ \t]*:?)[\s*_:]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -41,6 +41,8 @@ def final_answers(text: str) -> list[str] | None:
     for i, mark in enumerate(reversed(marks)):
         rest = text[mark.end() : mark.end() + LONGEST_ANSWER]
         content = _within_braces(rest) if mark["box"] else rest.partition("\n")[0]
+        if content and mark["sentence"]:
+            content = first_sentence(content)
         if content is None and i == 0:
             return None
         if content and (answer := clean(content)):
@@ -54,6 +56,11 @@ def clean(answer: str) -> str:
     answer = answer.lstrip(" *_`\"'$").rstrip(" *_`\"'$.")
     wrapped = _WRAPPED.fullmatch(answer)
     return wrapped[1].strip() if wrapped else answer
+
+
+def first_sentence(text: str) -> str:
+    """`text` up to a full stop that is followed by space."""
+    return re.split(r"\.\s", text, maxsplit=1)[0]
 
 
 def _within_braces(text: str) -> str | None:
@@ -83,7 +90,7 @@ _NUMBER = re.compile(
     re.VERBOSE,
 )
 _EXPRESSION = re.compile(r"\\(?:sqrt|pi|infty|log|ln|sin|cos|tan)\b|[√π∞]")
-_NOISE = re.compile(r"(?:\bUS|\bA|\bC)?\\?[$€£¥₹]|\\[,!; ]|(?<=\d)\{(?=,\})|(?<=\{,)\}|[*_`]{2,}")
+_NOISE = re.compile(r"(?:\bUS|\bA|\bC)?\\?[$€£¥₹]|\\[,!; ]|[*_`]{2,}")
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -92,7 +99,7 @@ def parse_number(text: str) -> Fraction | None:
     Thousands separators, currency, units behind, a percent sign (dropped: 50 % reads as 50), a/b, \frac{a}{b},
     1.5e3, 1.5 \times 10^3, unicode minus; of `x = 3`, and of `3 + 4 = 7`, what is behind the last equals sign.
     """
-    text = re.split(r"\.\s", _plain(text[:LONGEST_ANSWER]), maxsplit=1)[0].rpartition("=")[2]
+    text = first_sentence(_plain(text[:LONGEST_ANSWER])).rpartition("=")[2]
     found = [] if _EXPRESSION.search(text) else list(_numbers(text))
     if len(found) != 1 or text[found[0].end() :].lstrip().startswith("^"):
         return None

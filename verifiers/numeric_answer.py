@@ -21,17 +21,14 @@ class NumericAnswer(AnswerVerifier):
     @field_validator("reference")
     @classmethod
     def _is_number(cls, reference: str | None) -> str | None:
-        if reference is not None and not any(map(parse_number, [reference, *(final_answers(reference) or ())])):
+        if reference is not None and _announced(reference) is None:
             raise ValueError(f"{reference[-80:]!r} is no number; for answers of another kind use exact_answer")
         return reference
 
     def parse(self, text: str) -> str | None:
         """The number announced last, in canonical form (`18`, `0.5`); None when there is none."""
-        answers = final_answers(text)
-        if answers is None:
-            return None
-        number = next((number for answer in answers if (number := parse_number(answer)) is not None), None)
-        if number is None and self.fallback:
+        number = _announced(text)
+        if number is None and self.fallback and final_answers(text) is not None:
             number = last_number(text)
         return None if number is None else canonical(number)
 
@@ -39,3 +36,11 @@ class NumericAnswer(AnswerVerifier):
         """Whether two numbers in canonical form differ by no more than the tolerance."""
         first, second = Fraction(one), Fraction(other)
         return abs(first - second) <= Fraction(self.tolerance) * max(1, abs(first), abs(second))
+
+
+def _announced(text: str) -> Fraction | None:
+    """The last announced answer that is a number; a text of one line may be the answer itself."""
+    answers = final_answers(text)
+    if answers == [] and "\n" not in text.strip():
+        answers = [text]
+    return next((number for answer in answers or () if (number := parse_number(answer)) is not None), None)

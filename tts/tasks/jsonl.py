@@ -59,7 +59,7 @@ class Jsonl(Task):
         answered = line.record.get(self.answer_field) is not None
         fields: dict[str, Any] = {"id": id, "messages": messages}
         if public is not None:
-            fields |= {"tests": public.model_dump(exclude_defaults=True), "verifier": UnitTests.name}
+            fields |= {"tests": public.model_dump(mode="json", exclude_defaults=True), "verifier": UnitTests.name}
         if answered:
             fields["answer"] = self.answer_verifier
         try:

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+BESIDE = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """A file of the benchmarks' own data, from the folder `$TTS_TEST_DATA`."""
+
+    def find(name: str) -> Path:
+        path = Path(os.environ.get("TTS_TEST_DATA") or BESIDE) / name
+        if not path.is_file():
+            pytest.skip(f"no {name}: set TTS_TEST_DATA to a folder that has it")
+        return path
+
+    return find
