@@ -1,7 +1,6 @@
 """The local server against real vLLM: it answers, counts, says why it fails, and leaves nothing behind."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.processes import living_processes
 from tts.errors import ConfigError, MissingExtra
 from tts.local_vllm import LocalVLLM, LocalVLLMError, serve
 
@@ -20,29 +20,8 @@ LATEST_STOP = 20.0  # seconds; the supervisor's grace period is 10
 pytestmark = pytest.mark.vllm
 
 
-def processes_of(model: Path) -> dict[int, str]:
-    """Command line by pid of the processes that serve `model`, and of their descendants (supervisor, engine, workers).
-
-    An engine process renames itself; its environment, inherited from the launch, still gives it away.
-    """
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment, command = (folder / "environ").read_bytes(), (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if marker(model).encode() in environment:
-            found[int(folder.name)] = command.replace(b"\0", b" ").decode()
-    return found
-
-
-def marker(model: Path) -> str:
-    return f"TTS_TEST_SERVER_OF={model}"
-
-
-def marked(model: Path) -> dict[str, str]:
-    name, _, value = marker(model).partition("=")
-    return {name: value}
+def engines_of(session: int) -> list[str]:
+    return [command for command in living_processes(session).values() if command.startswith("VLLM::")]
 
 
 async def eventually(condition: Callable[[], object], seconds: float) -> bool:
@@ -55,20 +34,20 @@ async def eventually(condition: Callable[[], object], seconds: float) -> bool:
     return True
 
 
-@pytest.fixture
-def lone_model(tiny_model: Path, tmp_path: Path) -> Path:
-    """The tiny model under a path of the test's own, by which its processes are told from others'."""
-    link = tmp_path / "model"
-    link.symlink_to(tiny_model)
-    return link
-
-
 async def chat(server: LocalVLLM, **parameters: object) -> dict:
+    """One chat request; returns when the server's metrics, which may lag its answer by a moment, count it too."""
+    finished = "vllm:request_success_total"
+    before = (await server.metrics())[finished]
     body = {"model": server.name, "messages": [{"role": "user", "content": "Ana has 3 coins. How many?"}]}
     async with httpx.AsyncClient(timeout=120) as client:
         response = await client.post(f"{server.base_url}/chat/completions", json=body | parameters)
     assert response.status_code == 200, response.text
-    return response.json()
+    reply = response.json()
+    for _ in range(200):
+        if (await server.metrics())[finished] == before + len(reply["choices"]):
+            return reply
+        await asyncio.sleep(0.05)
+    raise AssertionError("the server's metrics do not count the request")
 
 
 async def test_answers_four_samples_of_one_chat_request(vllm_server: LocalVLLM):
@@ -88,7 +67,6 @@ async def test_metrics_grow_by_the_usage_of_the_requests(vllm_server: LocalVLLM)
 
     assert growth("vllm:prompt_tokens_total") == sum(usage["prompt_tokens"] for usage in usages)
     assert growth("vllm:generation_tokens_total") == sum(usage["completion_tokens"] for usage in usages)
-    assert growth("vllm:request_success_total") == 3
     assert after["vllm:num_requests_running"] == 0
 
 
@@ -96,8 +74,9 @@ async def test_metrics_count_the_prompt_once_for_each_of_n_samples(vllm_server: 
     before = await vllm_server.metrics()
     usage = (await chat(vllm_server, n=4, max_tokens=5))["usage"]
     after = await vllm_server.metrics()
-    name = "vllm:prompt_tokens_total"
-    assert after[name] - before[name] == 4 * usage["prompt_tokens"]
+    prompt, completion = "vllm:prompt_tokens_total", "vllm:generation_tokens_total"
+    assert after[prompt] - before[prompt] == 4 * usage["prompt_tokens"]
+    assert after[completion] - before[completion] == usage["completion_tokens"]
 
 
 async def test_an_unknown_option_is_an_error_with_the_last_lines_of_the_log(vllm_python: str, tiny_model: Path):
@@ -138,13 +117,11 @@ async def test_an_engine_that_fails_is_quoted_with_its_own_error(vllm_python: st
     assert "Not enough memory" in failure.value.hint
 
 
-async def test_a_late_server_is_stopped_and_reported(vllm_python: str, lone_model: Path):
-    server = LocalVLLM(lone_model, python=vllm_python, startup_timeout=3, env=marked(lone_model))
+async def test_a_late_server_is_stopped_and_reported(vllm_python: str, tiny_model: Path, tmp_path: Path):
+    server = LocalVLLM(tiny_model, python=vllm_python, startup_timeout=3, log=tmp_path / "log")
     with pytest.raises(LocalVLLMError, match="not ready after 3 s"):
         await server.__aenter__()
-    assert processes_of(lone_model) == {}
-    assert server.log
-    server.log.unlink()
+    assert living_processes(server.pid) == {}
 
 
 async def test_an_interpreter_without_vllm_is_refused_before_anything_starts(tmp_path: Path):
@@ -167,6 +144,77 @@ async def test_a_taken_port_is_refused(vllm_server: LocalVLLM, vllm_python: str,
     assert not (tmp_path / "log").exists()
 
 
-@pytest.mark.parametrize("moment", ["Worker pid", "EngineCore pid", "usage|vLLM"], ids=["worker", "engine", "early"])
-async def test_cancellation_while_starting_leaves_nothing(vllm_python: str, lone_model: Path, tmp_path: Path, moment):
-    pass
+@pytest.mark.parametrize("with_engine", [False, True], ids=["at once", "while the engine is built"])
+async def test_cancellation_of_a_start_leaves_nothing(
+    vllm_python: str, tiny_model: Path, tmp_path: Path, with_engine: bool
+):
+    launched = asyncio.Event()
+    server = LocalVLLM(tiny_model, python=vllm_python, log=tmp_path / "log", on_progress=lambda *_: launched.set())
+    start = asyncio.create_task(server.__aenter__())
+    await launched.wait()
+    assert living_processes(server.pid)
+    if with_engine:
+        assert await eventually(lambda: engines_of(server.pid), 60)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert living_processes(server.pid) == {}
+
+
+PARENT = """
+import asyncio, sys
+from tts.local_vllm import LocalVLLM
+
+model, python, log = sys.argv[1:]
+
+async def main():
+    server = LocalVLLM(model, python=python, log=log, on_progress=lambda *_: print(server.pid, flush=True))
+    async with server:
+        print("ready", flush=True)
+        await server.wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("when_ready", [False, True], ids=["while the engine is built", "when ready"])
+async def test_kill_9_of_the_parent_leaves_no_server_and_no_engine(
+    vllm_python: str, tiny_model: Path, tmp_path: Path, when_ready: bool
+):
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PARENT,
+        str(tiny_model),
+        vllm_python,
+        str(tmp_path / "log"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert parent.stdout
+    session = int(await parent.stdout.readline())
+    try:
+        assert await eventually(lambda: engines_of(session), 60)
+        while when_ready and await parent.stdout.readline() != b"ready\n":
+            pass
+        assert len(living_processes(session)) >= 3  # supervisor, server, engine
+    finally:
+        parent.kill()
+        await parent.wait()
+    assert await eventually(lambda: not living_processes(session), LATEST_STOP), living_processes(session)
+
+
+async def test_a_server_that_dies_later_ends_serve_with_its_log(vllm_python: str, tiny_model: Path, tmp_path: Path):
+    announced: list[str] = []
+    server = LocalVLLM(tiny_model, name="mortal", python=vllm_python, log=tmp_path / "log")
+
+    def kill_engine(line: str) -> None:
+        announced.append(line)
+        for pid, command in living_processes(server.pid).items():
+            if command.startswith("VLLM::EngineCore"):
+                os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(LocalVLLMError, match="The vLLM server ended") as failure:
+        await asyncio.wait_for(serve(server, kill_engine), 120)
+    assert announced == [f"mortal is ready at {server.base_url}"]
+    assert failure.value.log_tail
+    assert living_processes(server.pid) == {}

@@ -1,14 +1,14 @@
+# pyright: reportMissingImports=false
 """Builds a tiny Llama model folder that transformers and vLLM load unchanged, for tests on a real server.
 
 Run it with an interpreter that has torch and transformers (one that has vLLM does):
 
-    python tests/support/tiny_model.py OUT_DIR [--gsm8k gsm8k_test.jsonl] [--humaneval HumanEval.jsonl.gz]
+    python tests/support/tiny_model.py OUT [--gsm8k gsm8k_test.jsonl] [--humaneval HumanEval.jsonl.gz]
 
-The model reads one byte per token and knows nothing. A short training teaches it the outer form of an answer
-only: after a word problem some noise, "Answer: 18" with a random small number, and the end token; after a prompt
-with Python code a fenced block with a random one-line body. A right answer is luck, so accuracy grows with the
-number of samples as it does for a real model, and every sample ends by itself. The optional files supply
-prompts to train on; their answers are never read.
+The model reads one byte per token and knows nothing. A short training teaches it the outer form of answers
+only: some noise, "Answer: 18" with a random small number and the end token after a word problem; a fenced
+block with a random one-line body after Python code. A right answer is luck, so accuracy grows with the number
+of samples, as it does for a real model. The optional files supply prompts; their answers are never read.
 """
 
 import argparse
@@ -26,8 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 END, PAD, ROLES = "<|end|>", "<|pad|>", ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
-    "{% if not (continue_final_message and loop.last) %}{{ '<|end|>' }}{% endif %}{% endfor %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 MAX_POSITIONS = 4096
@@ -55,15 +54,16 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> LlamaForCausalLM:
     """Return a randomly initialised model: `hidden` wide, `layers` deep, heads of 32."""
+    heads = hidden // 32
     config = LlamaConfig(
-        initializer_range=0.7 * hidden**-0.5,  # the usual 0.02 starts too slowly at this width
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
-        num_key_value_heads=hidden // 32,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=MAX_POSITIONS,
+        initializer_range=0.7 * hidden**-0.5,  # the usual 0.02 starts too slowly at this width
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -80,39 +80,25 @@ def read_prompts(path: Path | None, field: str) -> list[str]:
         return [json.loads(line)[field] for line in lines]
 
 
-def word_problem(rng: random.Random) -> str:
-    """Return a made-up question in words."""
-    name, thing = (
-        rng.choice(["Ana", "Ben", "Carl", "Dora"]),
-        rng.choice(["apples", "books", "coins", "ducks"]),
-    )
-    facts = [f"{name} has {rng.randrange(2, 99)} {thing}."]
-    facts += [
-        f"Then {name} {rng.choice(['buys', 'sells', 'finds'])} {rng.randrange(2, 20)} of them." for _ in "ab"
-    ]
-    return " ".join(facts) + f" How many {thing} does {name} have?"
-
-
-def code_problem(rng: random.Random) -> str:
-    """Return a made-up function head with a docstring."""
-    name, argument = (
-        rng.choice(["count", "total", "is_valid", "first_of"]),
-        rng.choice(["x", "n", "text", "items"]),
-    )
-    example = f"    >>> {name}({rng.randrange(99)})\n    {rng.randrange(99)}\n"
-    return f'def {name}({argument}: int) -> int:\n    """Return the {name} of {argument}.\n{example}    """\n'
+def made_up_prompt(is_code: bool, rng: random.Random) -> str:
+    """Return a function head with a docstring, or a question in words."""
+    number = rng.randrange(2, 99)
+    if is_code:
+        name, argument = rng.choice(["count", "total", "is_valid"]), rng.choice(["x", "n", "text"])
+        docstring = f'"""Return the {name} of {argument}.\n    >>> {name}({number})\n    {rng.randrange(99)}\n    """'
+        return f"def {name}({argument}: int) -> int:\n    {docstring}\n"
+    name, thing = rng.choice(["Ana", "Ben", "Carl"]), rng.choice(["apples", "books", "coins"])
+    change = f"{rng.choice(['buys', 'sells', 'finds'])} {rng.randrange(2, 20)} {thing}"
+    return f"{name} has {number} {thing}. Then {name} {change}. How many {thing} does {name} have?"
 
 
 def wrap(prompt: str, is_code: bool, rng: random.Random) -> str:
     """Return the prompt with or without the kind of instruction that benchmarks put around it."""
     if is_code and rng.random() < 0.5:
         prompt = f"```python\n{prompt}```"
-    before = ["", "Complete this Python function.\n\n" if is_code else "Solve this problem step by step.\n\n"]
-    after = [
-        "",
-        "\n\nGive the code in a fenced block." if is_code else "\n\nEnd with 'Answer: ' and a number.",
-    ]
-    return rng.choice(before) + prompt + rng.choice(after)
+    before = "Complete this Python function.\n\n" if is_code else "Solve this problem step by step.\n\n"
+    after = "\n\nGive the code in a fenced block." if is_code else "\n\nEnd with 'Answer: ' and a number."
+    return rng.choice(["", before]) + prompt + rng.choice(["", after])
 
 
 def answer(is_code: bool, rng: random.Random) -> str:
@@ -125,15 +111,13 @@ def answer(is_code: bool, rng: random.Random) -> str:
     return "".join(steps) + f"Answer: {small[2]}"
 
 
-def batch(
-    tokenizer: PreTrainedTokenizerFast, prompts: dict[bool, list[str]], longest: int, rng: random.Random
-):
-    """Return (input ids, labels), each (rows, length): prompts cut to `longest` characters; answers count alone."""
+def batch(tokenizer: PreTrainedTokenizerFast, prompts: dict[bool, list[str]], longest: int, rng: random.Random):
+    """Return (input ids, labels), each (rows, width): prompts of at most `longest` characters, labels for answers."""
     rows = []
     for _ in range(BATCH_TOKENS // longest):
         is_code = rng.random() < 0.5
         made_up = not prompts[is_code] or rng.random() < 0.3
-        prompt = (code_problem if is_code else word_problem)(rng) if made_up else rng.choice(prompts[is_code])
+        prompt = made_up_prompt(is_code, rng) if made_up else rng.choice(prompts[is_code])
         context = tokenizer.encode(f"<|user|>{wrap(prompt[:longest], is_code, rng)}{END}<|assistant|>")
         rows.append((context, tokenizer.encode(answer(is_code, rng) + END)))
     width = max(len(context) + len(target) for context, target in rows)
@@ -168,9 +152,7 @@ def train(model: LlamaForCausalLM, make_batch, steps: int, seconds: float) -> st
 
 def main() -> None:
     """Build, train and save the model."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hidden", type=int, default=64)
@@ -184,17 +166,11 @@ def main() -> None:
     rng = random.Random(options.seed)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer, options.hidden, options.layers)
-    prompts = {
-        False: read_prompts(options.gsm8k, "question"),
-        True: read_prompts(options.humaneval, "prompt"),
-    }
     print(f"{model.num_parameters():,} parameters")
+    prompts = {False: read_prompts(options.gsm8k, "question"), True: read_prompts(options.humaneval, "prompt")}
     if options.train_steps:
-        print(
-            train(
-                model, partial(batch, tokenizer, prompts, rng=rng), options.train_steps, options.train_seconds
-            )
-        )
+        make_batch = partial(batch, tokenizer, prompts, rng=rng)
+        print(train(model, make_batch, options.train_steps, options.train_seconds))
     model.save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
 

@@ -1,0 +1,18 @@
+"""Who is alive, read from /proc (Linux)."""
+
+from contextlib import suppress
+from pathlib import Path
+
+
+def living_processes(session: int) -> dict[int, str]:
+    """Command line by pid of the processes of a session, the dead but unburied ones left out.
+
+    A process started with `start_new_session=True` and all its descendants have its pid as their session.
+    """
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if state != "Z" and int(its_session) == session:
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    return found
