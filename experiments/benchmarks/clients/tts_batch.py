@@ -3,8 +3,9 @@
 import asyncio
 import sys
 
-import tts
 from _measure import PROMPTS, SAMPLES_EACH, measured, report
+
+import tts
 from tts.driver import drive, open_session
 from tts.registry import make
 

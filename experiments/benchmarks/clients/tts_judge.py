@@ -5,8 +5,9 @@ import json
 import sys
 from typing import ClassVar
 
-import tts
 from _measure import BEST_OF, MESSAGES, measured, report
+
+import tts
 from tts.driver import drive, open_session
 from tts.registry import make
 

@@ -1,4 +1,7 @@
-"""One-sample problems of a mock model through the whole runner, everything stored. Argument: how many (2000)."""
+"""Problems of a mock model through the whole runner, everything stored; memory must not grow with the samples.
+
+Arguments: problems (2000), samples of each (1).
+"""
 
 import asyncio
 import sys
@@ -6,9 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import tts
 from _measure import measured, report
+
+import tts
 from tts import registry
+from tts.experiment.progress import Progress
 from tts.verifiers.exact_answer import ExactAnswer
 
 
@@ -24,16 +29,31 @@ class Echo(tts.Task):
             yield tts.Example(problem, ExactAnswer(reference="42"))
 
 
-async def main(count: int) -> None:
+class Memory(Progress):
+    """Resident memory after each problem, in MB."""
+
+    def __init__(self) -> None:
+        self.resident: list[float] = []
+
+    def cell(self, *_: object) -> None:
+        """Note it."""
+        self.resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6)
+
+
+async def main(count: int, samples: int) -> None:
     registry.register("tasks", Echo)
+    strategy = "single" if samples == 1 else f"best_of_n:n={samples},verifier=exact_answer(reference=42)"
     grid = tts.Experiment.parse(
-        {"task": f"echo:count={count}", "models": tts.MockModel(lambda _: "Answer: 42"), "strategies": ["single"]}
+        {"task": f"echo:count={count}", "models": tts.MockModel(lambda _: "Answer: 42"), "strategies": [strategy]}
     )
+    memory = Memory()
     with tempfile.TemporaryDirectory() as folder:
         with measured() as spent:
-            run = await grid.run(Path(folder) / "run")
-        assert len(run.tracks[0].rows) == count
-    report("tts, mock model, whole runner", count, spent)
+            run = await grid.run(Path(folder) / "run", progress=memory)
+        (stored,) = run.db.execute("SELECT COUNT(*) FROM samples").fetchone()
+    assert (len(memory.resident), stored) == (count, count * samples)
+    spent["resident_growth_mb"] = round(max(memory.resident) - memory.resident[count // 20], 1)
+    report("tts, mock model, whole runner", stored, spent)
 
 
-asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000))
+asyncio.run(main(*map(int, sys.argv[1:] or ["2000"]), *([] if len(sys.argv) > 2 else [1])))

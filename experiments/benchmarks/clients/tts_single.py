@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from _measure import MESSAGES, SINGLES, SINGLES_IN_FLIGHT, measured, report
+
 from tts import Endpoint, Problem, Sampler, Session
 from tts.experiment.store import Store
 

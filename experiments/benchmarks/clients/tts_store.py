@@ -10,6 +10,7 @@ from time import time
 from uuid import uuid4
 
 from _measure import measured
+
 from tts.experiment.store import Store
 from tts.types import Charge, Sample, Usage
 
