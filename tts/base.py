@@ -26,7 +26,12 @@ Estimator = Literal["replay", "best_of_k", "majority"]
 class Plugin(BaseModel):
     """A named, immutable, serialisable set of parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,  # a spec reads reference=42 as a number
+    )
 
     name: ClassVar[str] = ""
     """The name it is found by: the class name in snake case unless set."""
@@ -53,7 +58,10 @@ def _arguments(parameters: dict[str, Any]) -> str:
         if isinstance(value, dict) and "name" in value:
             rest = {k: v for k, v in value.items() if k != "name"}
             return f"{value['name']}({_arguments(rest)})" if rest else value["name"]
-        return value if isinstance(value, str) and re.fullmatch(r"[\w.@/+-]+", value) else json.dumps(value)
+        if isinstance(value, str) and re.fullmatch(r"[\w.@/+-]+", value):
+            reads_back = registry.parse_spec(f"_:value={value}")[1] == {"value": value}
+            return value if reads_back else json.dumps(value)  # "42" stays a text
+        return json.dumps(value)
 
     return ",".join(f"{key}={text(value)}" for key, value in parameters.items())
 

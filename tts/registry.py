@@ -55,8 +55,9 @@ def load(group: Group, name: str) -> type[Plugin]:
         return cast("type[Plugin]", point.load())
     except MissingExtra:
         raise
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{group} '{name}' ({point.value}) cannot be imported: {error}") from error
+    except Exception as error:  # a stranger's module may fail in any way
+        words = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{group} '{name}' ({point.value}) cannot be imported: {words}") from error
 
 
 def make(group: Group, spec: str | dict[str, Any]) -> Any:

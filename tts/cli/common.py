@@ -40,9 +40,9 @@ Verifier = Annotated[
     str | None,
     typer.Option("--verifier", metavar="SPEC", help="What candidates are verified with (see: tts list verifiers)."),
 ]
-Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Default: the server's.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", min=1, help="Tokens of one sample, at most.")]
-N = Annotated[int | None, typer.Option("-n", min=1, help="Sets n of the strategies that have it.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", min=0, help="Default: the server's.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Of one sample, at most.")]
+N = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="Sets n of the strategies that have it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -75,8 +75,8 @@ def take_dotted(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             text = match[2]
             if text is None:
                 i += 1
-                if i == len(words):
-                    raise ConfigError(f"--{match[1]} needs a value: --{match[1]} VALUE")
+                if i == len(words) or words[i].startswith("--"):
+                    raise ConfigError(f"--{match[1]} needs a value: --{match[1]} VALUE, or --{match[1]}=VALUE")
                 text = words[i]
             found[match[1]] = _value(text)
         else:
@@ -112,10 +112,11 @@ def checked(kind: type[M], **fields: Any) -> M:
     try:
         return kind(**fields)
     except ValidationError as error:
-        clauses = (
-            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()
-        )
-        raise ConfigError("; ".join(clauses)) from None
+        problems = error.errors()
+        clauses = [f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}" for one in problems]
+        if any(one["type"] == "extra_forbidden" for one in problems):
+            clauses.append(f"there are: {', '.join(kind.model_fields)}")
+        raise ConfigError(f"{kind.__name__.lower()}: {'; '.join(clauses)}") from None
 
 
 def place(base_url: str | None) -> dict[str, str]:
@@ -140,11 +141,16 @@ async def model_or_default(model: str | None, base_url: str | None) -> str:
 
 def with_n(strategies: Sequence[Strategy], n: int | None) -> tuple[Strategy, ...]:
     """`strategies` with their parameter `n` set; a `ConfigError` if none has it."""
+    from tts import registry
+
     if n is None:
         return tuple(strategies)
     if not any("n" in type(strategy).model_fields for strategy in strategies):
         raise ConfigError(f"-n has nothing to set: no n in {', '.join(strategy.spec for strategy in strategies)}")
-    changed = (s.model_copy(update={"n": n}) if "n" in type(s).model_fields else s for s in strategies)
+    changed = (
+        registry.make("strategies", {**strategy.config(), "n": n}) if "n" in type(strategy).model_fields else strategy
+        for strategy in strategies
+    )
     return tuple({strategy.spec: strategy for strategy in changed}.values())
 
 

@@ -26,14 +26,15 @@ Examples:
   tts report runs/a --at 2000 --reach 0.8 --json
 """
 
-File = Annotated[Path | None, typer.Option(metavar="FILE")]
-
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories; several are compared.")],
     x: Annotated[
         str,
-        typer.Option(help="Compute: samples, completion_tokens, total_tokens, requests, flops, money, seconds, ..."),
+        typer.Option(
+            metavar="MEASURE",
+            help="Compute: samples, completion_tokens, requests, flops, money, seconds, ...",
+        ),
     ] = "completion_tokens",
     at: Annotated[
         list[float] | None, typer.Option(metavar="COMPUTE", help="Read the accuracy at this compute; may be repeated.")
@@ -50,16 +51,19 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show accuracy, cost and curves of finished or still going runs; files are written only where asked for."""
+    """Show accuracy, cost and curves of runs.
+
+    A run may still be going. Files are written only where asked for.
+    """
     from tts.cli import tables
     from tts.experiment import Run
-
-    opened = _labelled([Run(path) for path in runs])
     from tts.experiment.analysis import coverage_law, summary
 
+    opened = _labelled([Run(path) for path in runs])
     summaries = {label: summary(run) for label, run in opened.items()}
     curves, missing = _curves(opened, x)
-    wanted = {"--at": at, "--reach": reach, "--csv": csv_file, "--parquet": parquet, "--plot": plot}
+    other_x = x if x != "completion_tokens" else None
+    wanted = {"--x": other_x, "--at": at, "--reach": reach, "--csv": csv_file, "--parquet": parquet, "--plot": plot}
     if not curves and (asked := [name for name, value in wanted.items() if value]):
         raise ConfigError(f"no curve for {asked[0]}: {'; '.join(missing) or 'nothing is graded yet'}")
     accuracies = [_readout(curve, c, curve.accuracy_at) for c in at or () for curve in curves]
@@ -136,10 +140,12 @@ def _curves(runs: dict[str, Run], x: str) -> tuple[list[Curve], list[str]]:
 
 
 def _readout(curve: Curve, asked: float, read: Callable[[float], float | None]) -> dict[str, Any]:
+    from tts.curves import CurveError
+
     try:
         value, why_not = read(asked), "not reached"
-    except TTSError as error:
-        value, why_not = None, str(error)
+    except CurveError:
+        value, why_not = None, f"measured from {curve.x[0]:.4g} to {curve.x[-1]:.4g} only"
     return {
         "curve": curve.label,
         "estimator": curve.estimator,
@@ -158,7 +164,7 @@ def _or_nothing(read: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]
 
 
 def _write(curves: Sequence[Curve], csv_file: Path | None, parquet: Path | None, plot: Path | None) -> None:
-    from tts.curves import plot_curves, write_csv, write_parquet
+    from tts.curves import CurveError, plot_curves, write_csv, write_parquet
 
     for path, write in ((csv_file, write_csv), (parquet, write_parquet), (plot, plot_curves)):
         if path is not None:
@@ -166,6 +172,8 @@ def _write(curves: Sequence[Curve], csv_file: Path | None, parquet: Path | None,
                 write(curves, path)
             except OSError as error:
                 raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+            except CurveError as error:
+                raise ConfigError(str(error)) from None
             say(f"wrote {path}")
 
 

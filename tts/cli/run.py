@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shlex
 import sys
@@ -19,7 +20,6 @@ from tts.cli.common import (
     INTERRUPTED,
     AsJson,
     BaseUrl,
-    DottedCommand,
     MaxTokens,
     N,
     Temperature,
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from tts.base import Strategy
     from tts.experiment import Experiment, Run
     from tts.experiment.progress import Progress
-
-__all__ = ["DottedCommand", "run"]
 
 EPILOG = """\
 \b
@@ -64,7 +62,7 @@ Exit code: 0 done, 1 a cell or the endpoint failed, 2 something to put right, 13
 
 def run(
     ctx: typer.Context,
-    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG.toml]", help="Options win over the file.")] = None,
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", help="Options win over the file.")] = None,
     task: Annotated[str | None, typer.Option(metavar="SPEC", help="See: tts list tasks.")] = None,
     strategy: Annotated[
         list[str] | None, typer.Option(metavar="SPEC", help="May be repeated; see: tts list strategies.")
@@ -75,8 +73,8 @@ def run(
     ] = None,
     base_url: BaseUrl = None,
     verifier: Verifier = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many problems.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="An independent repetition each; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Use the first so many problems.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(metavar="S", help="A repetition each; may be repeated.")] = None,
     temperature: Temperature = None,
     max_tokens: MaxTokens = None,
     n: N = None,
@@ -91,7 +89,10 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run strategies over a task; every answer is stored, and an interrupted run resumes without loss."""
+    """Run strategies over a task.
+
+    Every answer is stored before it is used; an interrupted run resumes without loss.
+    """
     if resume and out is None:
         raise ConfigError("--resume continues a run directory: say which with --out DIR")
     options = {
@@ -137,19 +138,13 @@ def _experiment(
     known = table.get("models", {})
     if isinstance(known, dict):
         if not models and not known:
-            if not ask and not _default_model():
+            if not ask and not os.environ.get("OPENAI_MODEL"):
                 raise ConfigError("--dry-run asks no server for its model: name it with --model or OPENAI_MODEL")
             models = [finish(model_or_default(None, base_url))]
         chosen = {name: known.get(name, {}) for name in models} or known
         table["models"] = {name: _at(entry, base_url) for name, entry in chosen.items()}
     experiment = Experiment.parse(table)
     return experiment.model_copy(update={"strategies": with_n(experiment.strategies, n)})
-
-
-def _default_model() -> str | None:
-    import os
-
-    return os.environ.get("OPENAI_MODEL")
 
 
 def _at(entry: Any, base_url: str | None) -> Any:
@@ -193,7 +188,7 @@ def _how_to_resume(out: Path) -> str:
     words = [word for word in sys.argv[1:] if word != "--resume"]
     if not any(word == "--out" or word.startswith("--out=") for word in words):
         words += ["--out", str(out)]
-    return f"Continue with:\n  {shlex.join(['tts', *words, '--resume'])}"
+    return f"To continue:\n  {shlex.join(['tts', *words, '--resume'])}"
 
 
 def _show(done: Run, as_json: bool) -> None:

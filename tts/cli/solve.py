@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 \b
+Examples:
+  tts solve "What is 17 * 23?" --strategy self_consistency:n=8,answer=numeric_answer
+  git diff | tts solve - --system "Write a commit message." > message.txt
+
+\b
 Any further sampling parameter:  --sampling.top_k 20 --sampling.stop '["END"]'
 Caps on the cost:                --budget.completion_tokens 2000 --budget.seconds 30
 Settings of the endpoint:        --models.policy.max_concurrency 16
@@ -62,12 +67,15 @@ def solve(
     temperature: Temperature = None,
     max_tokens: MaxTokens = None,
     n: N = None,
-    system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Sent with the samples, and the strategy's own dice.")] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Of the samples and of the strategy itself.")] = None,
     stop_early: Annotated[bool, typer.Option(help="End when the selection is settled.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Answer one prompt with a strategy; the answer alone goes to stdout."""
+    """Answer one prompt with a strategy.
+
+    The answer alone goes to stdout, what it took to stderr.
+    """
     from tts import registry
     from tts.types import Budget, Problem
 
@@ -82,20 +90,23 @@ def solve(
     problem = Problem.from_prompt(question, system=system)
 
     async def work() -> Result:
-        from tts.driver import solve
+        from tts.driver import open_models, solve
 
         models = await _models(model, base_url, sampling, options["models"])
-        with _Status() as status:
-            return await solve(
-                problem,
-                chosen,
-                models,
-                verifier=verifier,
-                budget=budget,
-                seed=seed or 0,
-                stop_early=stop_early,
-                on_candidate=status.candidate,
-            )
+        async with open_models(models) as samplers:
+            for sampler in set(samplers.values()):
+                await sampler.check()  # a server that is not there is told at once, not after many attempts
+            with _Status() as status:
+                return await solve(
+                    problem,
+                    chosen,
+                    samplers,
+                    verifier=verifier,
+                    budget=budget,
+                    seed=seed or 0,
+                    stop_early=stop_early,
+                    on_candidate=status.candidate,
+                )
 
     result = finish(work())
     if as_json:

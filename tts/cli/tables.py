@@ -13,7 +13,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 def summary_table(runs: Mapping[str, Rows]) -> None:
     """Print the summary of each run; the label of a run, if any, stands before its strategies."""
-    columns = ("problems", "accuracy", "95 %", "coverage", "samples", "tokens", "requests", "money", "lost")
+    columns = ("problems", "accuracy", "95 %", "coverage", "candidates", "generated", "requests", "money", "lost")
     made = table("", ("strategy", "model"), columns)
     notes = set()
     for label, rows in runs.items():
@@ -24,7 +24,7 @@ def summary_table(runs: Mapping[str, Rows]) -> None:
                 row["model"],
                 f"{row['problems']:,}",
                 percent(row["accuracy"]),
-                f"{percent(row['low'])} to {percent(row['high'])}",
+                f"{percent(row['low'])} to {percent(row['high'])}" if row["low"] is not None else "",
                 percent(row["coverage"]),
                 f"{row['candidates']:,}",
                 f"{row['completion_tokens']:,.0f}",

@@ -75,7 +75,8 @@ def draw_curves(
     if len({curve.x_label for curve in curves}) != 1:
         raise CurveError("one figure needs at least one curve, and all of them over the same x axis")
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        longest = max(len(curve.label) for curve in curves) if len(curves) > 1 else 0  # they stand beside the axes
+        figure = Figure(figsize=(max(5.2, 3.9 + 0.065 * longest), 3.4), layout="constrained")
         axes = figure.add_subplot()
         for i, curve in enumerate(curves):
             colour = COLOURS[i % len(COLOURS)]

@@ -127,12 +127,13 @@ def _summary(track: Track) -> dict[str, Any]:
         covered.append(bool(np.nansum(flags)))
         problems.append(row.problem)
     usage, wasted = track.usage(), track.wasted()
-    interval = bootstrap(_by_problem(np.array(solved), problems)) if solved else None
+    means = _by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
+    interval = bootstrap(means) if len(means) > 1 else None  # one problem tells nothing of others
     return {
         "strategy": track.strategy,
         "model": track.model,
         "problems": len(track.rows),
-        "accuracy": float(interval.mean[0]) if interval else None,
+        "accuracy": float(means.mean()) if len(means) else None,
         "low": float(interval.low[0]) if interval else None,
         "high": float(interval.high[0]) if interval else None,
         "coverage": float(np.mean(covered)) if covered else None,

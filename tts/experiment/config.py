@@ -37,7 +37,7 @@ def _models(value: Any) -> Any:
 def _roles(name: str, entry: Any) -> Any:
     if isinstance(entry, Endpoint):
         return {"policy": entry}
-    if not isinstance(entry, Mapping) or all(isinstance(one, Endpoint) for one in entry.values()):
+    if not isinstance(entry, Mapping) or (entry and all(isinstance(one, Endpoint) for one in entry.values())):
         return entry
     roles = {
         key: {"model": key, **one} if isinstance(one, Mapping) else one
@@ -178,6 +178,6 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict) or not tree:
+    if not isinstance(tree, dict):
         return {prefix.removesuffix("."): tree}
     return {key: value for name, child in tree.items() for key, value in _flat(child, f"{prefix}{name}.").items()}

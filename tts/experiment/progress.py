@@ -51,13 +51,15 @@ class LiveProgress(Progress):
         self, experiment: Experiment, problems: int, *, rows_left: int, models: dict[str, dict[str, Sampler]]
     ) -> None:
         """Start drawing."""
+        from rich.console import Console
         from rich.live import Live
 
         self._left, self._begin, self._finished, self._models = rows_left, monotonic(), 0, models
         self._new_tokens = 0.0
         self._total = problems * len(experiment.seeds)
         self._grid = [(s.spec, model) for model in experiment.models for s in experiment.strategies]
-        self._live = Live(get_renderable=self._table, refresh_per_second=4, transient=False)
+        console = Console(stderr=True)  # stdout is for results
+        self._live = Live(get_renderable=self._table, refresh_per_second=4, transient=False, console=console)
         self._live.start()
 
     def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:

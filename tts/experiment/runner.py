@@ -117,8 +117,16 @@ async def _at_once(rows: list[_Row], run: Callable[[_Row], Awaitable[None]], cap
 async def _harvest(running: set[asyncio.Task[None]]) -> None:
     done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
     running -= done
-    for task in done:
-        task.result()
+    errors = [error for task in done if (error := task.exception())]
+    if errors:
+        raise _cause(errors[0])
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong in a row, out of the group that its tasks wrap it in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class _Runner:

@@ -1,0 +1,75 @@
+"""`tts list`: everything that is installed with its parameters, whoever it comes from and whether or not it works."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from tests.cli.conftest import Command, finished, start
+from tts import registry
+from tts.cli.listing import type_text
+
+
+def test_lists_every_strategy_verifier_and_task(tts: Command):
+    said = tts("list").out
+    groups: list[registry.Group] = ["strategies", "verifiers", "tasks"]
+    for group in groups:
+        assert f"{group}\n" in said
+        for name in registry.names(group):
+            assert f"  {name}: " in said
+
+
+def test_shows_the_parameters_of_one_with_type_default_and_meaning(tts: Command):
+    said = tts("list", "strategies", "best_of_n").out
+    assert "      n: int > 0 = 16\n          Samples.\n" in said
+    assert "first_pass" not in said
+
+
+def test_a_name_is_found_whatever_its_group(tts: Command):
+    (entry,) = tts("list", "first_pass", "--json").json
+    assert (entry["group"], entry["source"], entry["error"]) == ("strategies", "ttscale", None)
+    parameters = {parameter["name"]: parameter for parameter in entry["parameters"]}
+    assert parameters["abstain"] | {"type": "bool", "default": True, "required": False} == parameters["abstain"]
+    (task,) = tts("list", "tasks", "jsonl", "--json").json
+    assert next(parameter for parameter in task["parameters"] if parameter["name"] == "path")["required"]
+
+
+def test_an_unknown_name_is_told_with_those_there_are(tts: Command):
+    ended = tts("list", "strategies", "gsm8k")
+    assert ended.code == 2
+    assert "best_of_n" in ended.err
+
+
+def test_a_plug_in_that_cannot_be_imported_is_shown_with_its_reason(clean: Path):
+    site = clean / "site"
+    metadata = site / "broken_things-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-things\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[tts.strategies]\nbroken = broken_things:Broken\n")
+    (site / "broken_things.py").write_text("import a_module_that_is_missing\n")
+    where = {"PYTHONPATH": f"{site}:{Path(__file__).parents[2]}"}
+    ended = finished(start("list", env=where))
+    assert ended.code == 0
+    assert "broken (from broken-things): cannot be used" in ended.out
+    assert "a_module_that_is_missing" in ended.out
+    assert "best_of_n" in ended.out
+    used = finished(start("solve", "What?", "--strategy", "broken", env=where))
+    assert used.code == 2
+    assert used.err.startswith("error: ")
+    assert "a_module_that_is_missing" in used.err
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        (int | None, "int | None"),
+        (list[Annotated[float, Field(ge=0, lt=1)]], "list[float ≥ 0 < 1]"),
+        (tuple[str, ...], "tuple[str, ...]"),
+        (dict[str, int | None], "dict[str, int | None]"),
+        (Literal["mean", "last"], '"mean" | "last"'),
+        (Path, "Path"),
+    ],
+)
+def test_types_read_as_users_write_them(annotation: object, text: str):
+    assert type_text(annotation) == text

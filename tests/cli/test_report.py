@@ -1,0 +1,92 @@
+"""`tts report`: tables of one run or several, files where asked for, read-outs that do not extrapolate."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.support.double import ModelDouble
+
+
+@pytest.fixture
+def run(tts: Command, double: ModelDouble, task: str) -> str:
+    """The directory of a run of two strategies over ten problems."""
+    strategies = ["--strategy", "self_consistency:n=8", "--strategy", "best_of_n:n=8,verifier=oracle"]
+    assert tts("run", "--task", task, *strategies, "--out", "one", "--quiet", "--base-url", double.base_url).code == 0
+    return "one"
+
+
+def test_shows_accuracy_curves_and_the_coverage_law_and_writes_nothing(tts: Command, run: str, clean: Path):
+    def files() -> list[Path]:
+        return sorted(path for path in clean.rglob("*") if "sqlite-" not in path.name)
+
+    before = files()
+    ended = tts("report", run)
+    assert ended.code == 0
+    for words in ("self_consistency:n=8", "majority@k", "pass@k", "(oracle)", "Coverage law", "completion tokens"):
+        assert words in ended.out
+    assert files() == before
+
+
+def test_json_has_the_summary_the_points_and_the_read_outs(tts: Command, run: str, double: ModelDouble):
+    report = tts("report", run, "--x", "samples", "--at", 2, "--at", 99, "--reach", 0.01, "--json").json
+    assert [row["completion_tokens"] for row in report["summary"]] == [double.stats.completion_tokens] * 2
+    assert {row["k"] for row in report["curves"]} == {1, 2, 4, 8}
+    coverage = {row["k"]: row["accuracy"] for row in report["curves"] if row["label"].endswith("(oracle) coverage")}
+    read = {row["asked"]: row for row in report["at"] if row["curve"].endswith("(oracle) coverage")}
+    assert read[2]["value"] == pytest.approx(coverage[2])
+    assert read[99] | {"value": None, "why_not": "measured from 1 to 8 only"} == read[99]
+    assert all(row["value"] == 1 for row in report["reach"])
+    assert len(report["coverage_law"]) == 2
+
+
+def test_read_outs_are_shown(tts: Command, run: str):
+    ended = tts("report", run, "--x", "samples", "--at", 2, "--at", 99, "--reach", 1.0)
+    assert "At 2 samples" in ended.out
+    assert "measured from 1 to 8 only" in ended.out
+    assert "To reach 100.0%" in ended.out
+
+
+def test_writes_curves_figure_and_candidates_where_asked(tts: Command, run: str, clean: Path):
+    files = ["--csv", "c.csv", "--parquet", "c.parquet", "--plot", "c.svg", "--candidates", "all.jsonl"]
+    assert tts("report", run, *files).code == 0
+    with (clean / "c.csv").open() as file:
+        assert {row["estimator"] for row in csv.DictReader(file)} >= {"pass@k", "best-of-k"}
+    assert (clean / "c.parquet").stat().st_size > 0
+    assert "<svg" in (clean / "c.svg").read_text()
+    rows = [json.loads(line) for line in (clean / "all.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * 10 * 8
+    assert sum(row["chosen"] for row in rows if row["strategy"].startswith("best")) == 10
+
+
+def test_several_runs_are_compared_under_their_directories_names(
+    tts: Command, run: str, double: ModelDouble, task: str
+):
+    words = ["--task", task, "--strategy", "single", "--quiet", "--base-url", double.base_url]
+    assert tts("run", *words, "--out", "two").code == 0
+    ended = tts("report", run, "two", "--candidates", "all.csv", "--json")
+    labels = {row["label"].partition("/")[0] for row in ended.json["curves"]}
+    assert labels == {"one", "two"}
+    assert [row["run"] for row in ended.json["summary"]] == ["one", "one", "two"]
+    with Path("all.csv").open() as file:
+        assert {row["run"] for row in csv.DictReader(file)} == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["absent"], "absent is not a run directory"),
+        (["one", "--x", "smaples"], "samples"),
+        (["one", "--x", "flops"], "parameters"),
+        (["one", "--candidates", "all.txt"], ".jsonl"),
+        (["one", "--csv", "absent/c.csv"], "absent/c.csv"),
+        (["one", "--plot", "c.bmp"], ".svg"),
+    ],
+)
+def test_what_the_user_must_put_right_is_told_in_one_line(tts: Command, run: str, words: list[str], named: str):
+    ended = tts("report", *words)
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1].startswith("error: ")
+    assert named in ended.err

@@ -1,0 +1,228 @@
+"""`tts run`: flags and files make one configuration; what is stored survives Ctrl-C and is never paid for twice."""
+
+import os
+import shlex
+import signal
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command, finished, start
+from tests.support.double import ModelDouble
+from tests.support.threaded import serving
+
+VOTE = "self_consistency:n=4"
+
+
+def named(double: ModelDouble) -> Counter[str]:
+    """How many requests each question has had."""
+    return Counter(seen.body["messages"][-1]["content"] for seen in double.requests)
+
+
+def finished_cells(out: Path) -> int:
+    if not (out / "run.sqlite").exists():
+        return 0
+    with sqlite3.connect(f"file:{out}/run.sqlite?mode=ro", uri=True) as db:
+        try:
+            return db.execute("SELECT COUNT(*) FROM cells").fetchone()[0]
+        except sqlite3.OperationalError:  # not even the tables are there yet
+            return 0
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def test_runs_a_grid_and_shows_what_it_found(tts: Command, double: ModelDouble, task: str, clean: Path):
+    strategies = ["--strategy", VOTE, "--strategy", "single"]
+    ended = tts("run", "--task", task, *strategies, "--limit", 6, "--out", "found", "--base-url", double.base_url)
+    assert ended.code == 0
+    assert double.stats.choices == 6 * 4  # `single` uses the first of the four
+    assert "self_consistency:n=4" in ended.out
+    assert (clean / "found" / "run.json").exists()
+    assert "12 cells over 6 problems" in ended.err
+    assert "tts report found" in ended.err
+
+
+def test_json_is_the_summary_alone(tts: Command, double: ModelDouble, task: str):
+    words = ["--strategy", VOTE, "--out", "found", "--json", "--quiet", "--base-url", double.base_url]
+    ended = tts("run", "--task", task, *words)
+    (row,) = ended.json["summary"]
+    assert ended.json["run"] == "found"
+    assert (row["problems"], row["candidates"]) == (10, 40)
+    assert row["completion_tokens"] == double.stats.completion_tokens
+    assert ended.err.count("\n") == 1  # where it is stored
+
+
+def test_the_directory_names_task_model_and_time_by_default(tts: Command, double: ModelDouble, task: str, clean: Path):
+    double.models = ["org/test-model"]
+    assert tts("run", "--task", task, "--strategy", "single", "--limit", 1, "--base-url", double.base_url).code == 0
+    (made,) = (clean / "runs").iterdir()
+    assert made.name.startswith("jsonl-org-test-model-2")
+
+
+def test_options_win_over_the_file(tts: Command, task: str, clean: Path):
+    (clean / "grid.toml").write_text(
+        f"""task = '{task}'
+strategies = ["single", "best_of_n:n=2,verifier=oracle"]
+seeds = [1, 2]
+[sampling]
+temperature = 0.2
+top_p = 0.9
+[models.here]
+base_url = "http://one/v1"
+max_concurrency = 3
+[models.there]
+base_url = "http://two/v1"
+"""
+    )
+    words = ["--temperature", 0.7, "--sampling.min_p", 0.1, "--budget.requests", 9, "-n", 6, "--limit", 4]
+    ended = tts("run", "grid.toml", *words, "--model", "here", "--base-url", "http://three/v1", "--dry-run", "--json")
+    config = ended.json["config"]
+    assert config["sampling"] == {"temperature": 0.7, "top_p": 0.9, "min_p": 0.1}
+    assert config["budget"] == {"requests": 9}
+    assert [strategy.get("n") for strategy in config["strategies"]] == [None, 6]
+    assert list(config["models"]) == ["here"]
+    policy = config["models"]["here"]["policy"]
+    assert (policy["base_url"], policy["max_concurrency"]) == (["http://three/v1"], 3)
+    assert (ended.json["problems"], ended.json["cells"]) == (4, 4 * 2 * 2)
+    assert ended.json["samples_at_most"] == 4 * 2 * (1 + 6)
+
+
+def test_a_dry_run_asks_no_model_and_writes_nothing(tts: Command, double: ModelDouble, task: str, clean: Path):
+    words = ["--model", "test-model", "--base-url", double.base_url, "--dry-run"]
+    ended = tts("run", "--task", task, "--strategy", VOTE, *words)
+    assert ended.code == 0
+    assert "10 problems, 10 cells, 40 samples at most" in ended.out
+    assert double.stats.received == 0
+    assert not (clean / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "--task and --strategy"),
+        (["absent.toml"], "absent.toml"),
+        (["--task", "jsonl:path=absent", "--strategy", "single"], "absent"),
+        (["--task", "nope", "--strategy", "single"], "gsm8k"),
+        (["--task", "TASK", "--strategy", "single", "-n", "3"], "-n"),
+        (["--task", "TASK", "--strategy", "single", "--sampling", "3"], "--sampling"),
+        (["--task", "TASK", "--strategy", "single", "--smapling.top_k", "3"], "smapling"),
+        (["--task", "TASK", "--strategy", "single", "--resume"], "--out"),
+        (["--task", "TASK", "--strategy", "best_of_n"], "--verifier"),
+    ],
+)
+def test_what_the_user_must_put_right_is_exit_code_2(
+    tts: Command, double: ModelDouble, task: str, words: list[str], named: str
+):
+    given = [task if word == "TASK" else word for word in words]
+    ended = tts("run", *given, "--base-url", double.base_url)
+    assert ended.code == 2
+    assert named in ended.err
+    assert double.stats.received == 0
+
+
+def test_another_configuration_is_refused_with_the_key_that_differs(tts: Command, double: ModelDouble, task: str):
+    words = ["run", "--task", task, "--strategy", "single", "--out", "found", "--base-url", double.base_url]
+    assert tts(*words, "--temperature", 0.5).code == 0
+    served = double.stats.received
+    again = tts(*words, "--temperature", 0.5)
+    assert (again.code, "--resume" in again.err) == (2, True)
+    other = tts(*words, "--temperature", 0.6, "--resume")
+    assert other.code == 2
+    assert "models.test-model.policy.params.temperature was 0.5, is 0.6" in other.err
+    assert tts(*words, "--temperature", 0.5, "--resume").code == 0
+    assert double.stats.received == served
+
+
+def test_ctrl_c_keeps_what_was_answered_and_the_printed_words_resume(double: ModelDouble, task: str, clean: Path):
+    def latency(request: dict, index: int) -> float:
+        return 0.0 if request["messages"][-1]["content"][:4] in ("[[p0", "[[p1", "[[p2") else 600.0
+
+    double.latency = latency
+    out = clean / "found"
+    process = start("run", "--task", task, "--strategy", VOTE, "--out", out, "--base-url", double.base_url, cwd=clean)
+    wait_for(lambda: finished_cells(out) == 3 and double.stats.running == 7, process)
+    process.send_signal(signal.SIGINT)
+    ended = finished(process)
+    assert ended.code == 130
+    assert "Traceback" not in ended.err
+    printed = ended.err.splitlines()[-1].strip()
+    assert printed.startswith("tts run ")
+    assert printed.endswith(" --resume")
+    while double.stats.running:
+        time.sleep(0.01)
+    assert double.stats.cancelled == 7
+
+    answered = named(double)
+    double.latency = 0.0
+    double.requests.clear()
+    resumed = finished(start(*shlex.split(printed)[1:], cwd=clean))
+    assert resumed.code == 0, resumed.err
+    assert "10 cells over 10 problems, 3 stored already" in resumed.err
+    assert len(answered) == 10
+    assert set(named(double)) == {question for question in answered if question[:4] not in ("[[p0", "[[p1", "[[p2")}
+    assert double.stats.choices == 10 * 4
+    assert finished_cells(out) == 10
+
+
+def test_a_second_process_on_the_same_directory_is_refused(double: ModelDouble, task: str, clean: Path):
+    double.latency = 600.0
+    words = ["run", "--task", task, "--strategy", "single", "--out", "found", "--base-url", double.base_url]
+    first = start(*words, cwd=clean)
+    try:
+        wait_for(lambda: double.stats.running == 10, first)
+        second = finished(start(*words, "--resume", cwd=clean))
+        assert second.code == 1
+        assert second.err.startswith("error: ")
+        assert f"(pid {first.pid})" in second.err
+        assert double.stats.received == 10
+    finally:
+        first.send_signal(signal.SIGINT)
+        assert finished(first).code == 130
+
+
+def test_cells_that_fail_are_exit_code_1_and_are_tried_again_by_resume(tts: Command, task: str):
+    unfit = {"[[p3]]"}
+
+    def answer(request: dict, rng: object) -> str:
+        if request["messages"][-1]["content"][:6] in unfit:
+            raise RuntimeError("unfit")
+        return "Answer: 42"
+
+    with serving(answer=answer) as double:
+        words = ["run", "--task", task, "--strategy", "single", "--out", "found", "--base-url", double.base_url]
+        ended = tts(*words)
+        assert ended.code == 1
+        assert "1 cells failed" in ended.err
+        assert "unfit" in ended.err
+        unfit.clear()
+        double.requests.clear()
+        assert tts(*words, "--resume").code == 0
+        assert [question[:6] for question in named(double)] == ["[[p3]]"]
+
+
+def test_a_model_that_is_not_served_is_one_line_and_exit_code_1(tts: Command, double: ModelDouble, task: str):
+    words = ["--model", "absent", "--quiet", "--base-url", double.base_url]
+    ended = tts("run", "--task", task, "--strategy", "single", "--out", "found", *words)
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1].startswith("error: HTTP 404")
+
+
+def test_on_a_terminal_progress_is_drawn_on_stderr_and_stdout_stays_clean(double: ModelDouble, task: str, clean: Path):
+    reader, terminal = os.openpty()
+    words = ["--strategy", "single", "--out", "found", "--json", "--base-url", double.base_url]
+    ended = finished(start("run", "--task", task, *words, cwd=clean, stderr=terminal, env={"COLUMNS": "100"}))
+    os.close(terminal)
+    drawn = os.read(reader, 65536).decode()
+    os.close(reader)
+    assert ended.code == 0
+    assert ended.json["summary"][0]["problems"] == 10
+    assert "10/10" in drawn

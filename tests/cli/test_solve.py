@@ -1,0 +1,196 @@
+"""`tts solve`: the answer on stdout, everything else on stderr, and an exit code that says how it went."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command, finished, start
+from tests.support.double import Fault, FaultKind, ModelDouble
+from tests.support.threaded import serving
+from tts.errors import ConfigError
+
+VOTE = "self_consistency:n=8,answer=numeric_answer"
+
+
+def test_prints_the_answer_alone_and_the_summary_beside_it(tts: Command, double: ModelDouble):
+    double.answer = lambda request, rng: "It is 42."
+    ended = tts("solve", "What?", "--base-url", double.base_url)
+    assert (ended.code, ended.out) == (0, "It is 42.\n")
+    tokens = double.stats.prompt_tokens + double.stats.completion_tokens
+    assert ended.err.startswith(f"1 candidate, {tokens} tokens (9 generated), 1 request, ")
+
+
+def test_reads_the_prompt_from_stdin(tts: Command, double: ModelDouble):
+    ended = tts("solve", "-", "--base-url", double.base_url, stdin="Piped\nquestion")
+    assert ended.code == 0
+    assert double.requests[-1].body["messages"] == [{"role": "user", "content": "Piped\nquestion"}]
+
+
+def test_options_and_dotted_options_reach_the_server(tts: Command, double: ModelDouble):
+    words = ["--temperature", 0.5, "--max-tokens", 70, "--seed", 7, "--system", "Be brief."]
+    dotted = ["--sampling.top_k", 20, '--sampling.stop=["END"]', "--sampling.chat_template_kwargs.thinking", "false"]
+    tts("solve", *dotted, "What?", *words, "--base-url", double.base_url)
+    body = double.requests[-1].body
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    given = {"temperature": 0.5, "max_tokens": 70, "seed": 7, "top_k": 20, "stop": ["END"]}
+    assert body | given | {"chat_template_kwargs": {"thinking": False}} == body
+
+
+def test_runs_a_strategy_with_n_samples(tts: Command, double: ModelDouble):
+    ended = tts(
+        "solve", "What?", "--strategy", VOTE, "-n", 5, "--no-stop-early", "--json", "--base-url", double.base_url
+    )
+    assert double.stats.choices == 5
+    assert len(ended.json["candidates"]) == 5
+    assert ended.json["strategy"].startswith("self_consistency:n=5")
+
+
+def test_json_has_every_candidate_and_the_exact_cost(tts: Command, double: ModelDouble):
+    result = tts("solve", "What?", "--strategy", VOTE, "--no-stop-early", "--json", "--base-url", double.base_url).json
+    assert [c["content"] for c in result["candidates"] if c["selected"]] == [result["answer"]]
+    assert result["usage"]["completion_tokens"] == double.stats.completion_tokens
+    assert result["usage"]["requests"] == double.stats.received
+    assert result["ended"] == "complete"
+
+
+def test_a_budget_ends_it_with_the_best_so_far(tts: Command, double: ModelDouble):
+    budget = ["--budget.requests", 3, "--models.policy.max_n", 1, "--max-tokens", 200]
+    ended = tts("solve", "What?", "--strategy", VOTE, *budget, "--base-url", double.base_url)
+    assert ended.code == 0
+    assert double.stats.received == 3
+    assert "budget spent" in ended.err
+
+
+def test_abstaining_is_exit_code_3(tts: Command, double: ModelDouble):
+    verifier = ["--verifier", "numeric_answer:reference=7"]
+    ended = tts("solve", "What?", "--strategy", "first_pass:k=2", *verifier, "--base-url", double.base_url)
+    assert (ended.code, ended.out) == (3, "")
+    assert "2 candidates" in ended.err
+    assert "no answer" in ended.err
+
+
+def test_a_server_that_refuses_the_request_is_exit_code_1(tts: Command, double: ModelDouble):
+    def refuse(request: object, rng: object) -> str:
+        raise RuntimeError("unfit")
+
+    double.answer = refuse
+    ended = tts("solve", "What?", "--base-url", double.base_url)
+    assert ended.code == 1
+    assert "unfit" in ended.err
+
+
+def test_a_server_that_is_not_there_is_exit_code_1_in_one_line(tts: Command):
+    ended = tts("solve", "What?", "--model", "m", "--base-url", "http://127.0.0.1:9/v1")
+    assert ended.code == 1
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+
+
+def test_a_wrong_key_is_told_and_never_shown(tts: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with serving(api_key="another") as double:
+        ended = tts("solve", "What?", "--base-url", double.base_url)
+    assert ended.code == 1
+    assert "API key" in ended.err
+    assert "sk-secret" not in ended.err + ended.out
+
+
+def test_a_further_role_is_given_by_dotted_options(tts: Command, double: ModelDouble):
+    ended = tts("solve", "What?", "--models.judge.max_nn", 3, "--base-url", double.base_url)
+    assert ended.code == 2
+    assert "max_nn" in ended.err
+    assert tts("solve", "What?", "--models.judge.max_n", 3, "--base-url", double.base_url).code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["", "--model", "m"], "the prompt is empty"),
+        (["What?", "--strategy", "nope"], "best_of_n"),
+        (["What?", "--strategy", "best_of_n:m=3"], "Parameters: verifier, n"),
+        (["What?", "--strategy", "best_of_n"], "--verifier"),
+        (["What?", "--strategy", "self_consistency"], "exact_answer"),
+        (["What?", "-n", "4"], "single"),
+        (["What?", "--budget.tokens", "4"], "completion_tokens"),
+        (["What?", "--sample.top_k", "4"], "--sampling."),
+        (["What?", "--sampling.top_k"], "--sampling.top_k VALUE"),
+        (["What?", "--models.judge", "m"], "--models.judge.model"),
+    ],
+)
+def test_what_the_user_must_put_right_is_exit_code_2_in_one_line(
+    tts: Command, double: ModelDouble, words: list[str], named: str
+):
+    ended = tts("solve", *words, "--base-url", double.base_url)
+    assert ended.code == 2
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert named in ended.err
+    assert double.stats.received == 0
+
+
+def test_no_endpoint_at_all_is_told_with_the_ways_to_name_one(tts: Command):
+    ended = tts("solve", "What?")
+    assert ended.code == 2
+    assert "--base-url" in ended.err
+    assert "OPENAI_BASE_URL" in ended.err
+
+
+def test_settings_come_from_a_dotenv_file_unless_the_environment_has_them(
+    tts: Command, clean: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with serving(models=["one", "two"], api_key="kept secret") as double:
+        lines = [
+            f"OPENAI_BASE_URL={double.base_url}  # here",
+            "export OPENAI_API_KEY='kept secret'",
+            "OPENAI_MODEL=one",
+        ]
+        (clean / ".env").write_text("# settings\n\n" + "\n".join(lines))
+        monkeypatch.setenv("OPENAI_MODEL", "two")
+        assert tts("solve", "What?").code == 0
+        assert double.requests[-1].body["model"] == "two"
+
+
+def test_several_models_and_none_named_is_told_with_their_names(tts: Command):
+    with serving(models=["one", "two"]) as double:
+        ended = tts("solve", "What?", "--base-url", double.base_url)
+        assert ended.code == 2
+        assert "one, two" in ended.err
+        assert double.stats.received == 0
+
+
+def test_lost_samples_are_told_with_the_reason(tts: Command):
+    strategy = ["--strategy", VOTE, "-n", 3, "--no-stop-early", "--models.policy.max_n", 1]
+    with serving(faults=[Fault(FaultKind.BAD_REQUEST)]) as double:
+        ended = tts("solve", "What?", *strategy, "--base-url", double.base_url)
+    assert ended.code == 0
+    assert "2 candidates" in ended.err
+    assert "1 lost: policy: " in ended.err
+
+
+def test_ctrl_c_aborts_the_request_at_the_server(double: ModelDouble, clean: Path):
+    double.latency = 600.0
+    process = start("solve", "What?", "--base-url", double.base_url, cwd=clean)
+    while not double.stats.running:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    ended = finished(process)
+    assert (ended.code, ended.out, ended.err) == (130, "", "interrupted\n")
+    while double.stats.running:
+        time.sleep(0.01)
+    assert double.stats.cancelled == 1
+
+
+def test_debug_shows_the_traceback(tts: Command):
+    with pytest.raises(ConfigError):
+        tts("solve", "", "--debug")
+
+
+def test_json_values_keep_their_text(tts: Command, double: ModelDouble):
+    double.answer = lambda request, rng: "Größe: 4²"
+    ended = tts("solve", "What?", "--json", "--base-url", double.base_url)
+    assert json.loads(ended.out)["answer"] == "Größe: 4²"
+    assert "Größe" in ended.out

@@ -1,0 +1,67 @@
+"""`tts vllm`: the settings on stdout, progress on stderr, gone with Ctrl-C. A stand-in plays the server."""
+
+import signal
+import stat
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.conftest import finished, start
+
+STAND_IN = """#!{python}
+import json, sys, time
+if sys.argv[1] == "-c":
+    print(json.dumps({{"found": {found}, "versions": {{}}}}))
+    sys.exit()
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+print("arguments", sys.argv[1:], flush=True)
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Health).serve_forever()
+"""
+
+
+def stand_in(folder: Path, found: bool) -> Path:
+    """An interpreter that has vLLM, or has not."""
+    path = folder / "python"
+    path.write_text(STAND_IN.format(python=sys.executable, found=found))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_serves_until_ctrl_c_and_prints_the_settings(clean: Path):
+    python, log = stand_in(clean, True), clean / "server.log"
+    words = ["org/model", "--name", "mine", "--python", python, "--log", log, "--", "--max-model-len", "64"]
+    process = start("vllm", *words, cwd=clean)
+    assert process.stdout is not None
+    url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
+    assert process.stdout.readline() == "export OPENAI_MODEL=mine\n"
+    health = url.removesuffix("/v1") + "/health"
+    assert httpx.get(health).status_code == 200
+    process.send_signal(signal.SIGINT)
+    ended = finished(process)
+    assert ended.code == 0
+    assert f"mine is ready at {url}" in ended.err
+    assert "Traceback" not in ended.err
+    assert "'--max-model-len', '64'" in log.read_text()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(health)
+
+
+def test_an_interpreter_without_vllm_is_told_with_the_extra(clean: Path):
+    ended = finished(start("vllm", "org/model", "--python", stand_in(clean, False), cwd=clean))
+    assert ended.code == 1
+    assert ended.err.startswith("error: ")
+    assert "ttscale[vllm]" in ended.err
+
+
+def test_an_interpreter_that_does_not_exist_is_exit_code_2(clean: Path):
+    ended = finished(start("vllm", "org/model", "--python", clean / "absent", cwd=clean))
+    assert ended.code == 2
+    assert "absent" in ended.err

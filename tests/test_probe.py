@@ -1,0 +1,151 @@
+"""The probe finds out what an endpoint can do, with the reason for each no, and says exactly what it cost."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.double import Fault, FaultKind, ModelDouble
+from tts import Endpoint, MockModel, Sampler
+from tts.sampler.capabilities import NOT_TRIED, Capabilities
+from tts.sampler.probe import probe
+
+QUICK: dict[str, Any] = {"connect_timeout": 2}
+
+
+async def find(double: ModelDouble, model: str = "test-model", **settings: Any) -> Capabilities:
+    async with Sampler(Endpoint(model=model, base_url=(double.base_url,), **QUICK, **settings)) as sampler:
+        return await probe(sampler)
+
+
+def noes(found: Capabilities) -> set[str]:
+    return {name for name, finding in found.findings().items() if finding.ok is False}
+
+
+async def test_a_vllm_server_can_do_all_that_its_model_follows():
+    def answer(request: dict[str, Any], rng: Any) -> str:
+        return '{"blue": true}' if "response_format" in request else f"word {rng.integers(1_000_000)} word"
+
+    async with ModelDouble(answer=answer) as double:
+        found = await find(double)
+    assert found.server == "vLLM"
+    assert found.models == ("test-model",)
+    assert noes(found) == set()
+    assert {name for name, finding in found.findings().items() if finding.ok is None} == {"tools"}
+    assert "called none" in found.tools.why
+
+
+async def test_another_server_lacks_what_only_vllm_has_each_with_a_reason():
+    async with ModelDouble(owned_by="someone") as double:
+        found = await find(double)
+    assert found.server == "not vLLM (models owned by: someone)"
+    assert noes(found) == {"prompt_logprobs", "token_ids", "tokenize", "structured_output"}
+    assert all(finding.why for finding in found.findings().values() if finding.ok is not True)
+    assert found.tokenize.why == "There is no /tokenize here."
+    assert "This step" in found.structured_output.why
+
+
+async def test_the_cost_is_what_the_server_counted():
+    async with ModelDouble() as double:
+        found = await find(double)
+        stats = double.stats
+    assert found.cost.requests == stats.received
+    assert found.cost.prompt_tokens == stats.prompt_tokens
+    assert found.cost.completion_tokens == stats.completion_tokens
+    assert found.cost.completion_tokens < 250
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [(FaultKind.N_REJECTED, "'n' must be 1"), (FaultKind.N_IGNORED, "1 choice for n=2")]
+)
+async def test_n_is_no_where_it_is_rejected_or_ignored(kind: FaultKind, why: str):
+    async with ModelDouble(faults=Fault(kind)) as double:
+        found = await find(double)
+    assert found.n.ok is False
+    assert why in found.n.why
+    assert found.chat
+
+
+async def test_a_stream_without_usage_is_told():
+    async with ModelDouble(faults=Fault(FaultKind.MISSING_USAGE)) as double:
+        found = await find(double)
+    assert found.stream_usage.ok is False
+    assert "does not count" in found.stream_usage.why
+    assert found.continuation.ok is None
+
+
+async def test_a_model_that_always_says_the_same_tells_nothing_of_seeds():
+    async with ModelDouble(answer=lambda request, rng: "the same every time") as double:
+        found = await find(double)
+    assert found.seed.ok is None
+
+
+async def test_samples_that_ignore_the_seed_are_told():
+    told = iter(range(1000))
+    async with ModelDouble(answer=lambda request, rng: f"{next(told)} words") as double:
+        found = await find(double)
+    assert found.seed.ok is False
+
+
+async def test_a_server_that_ignores_the_partial_message_is_told():
+    async with Sampler(MockModel(lambda request: "words")) as sampler:
+        found = await probe(sampler)
+    assert found.continuation.ok is False
+    assert "ignored" in found.continuation.why
+
+
+async def test_tool_calls_are_recognised():
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content) if request.content else {}
+        if request.method == "GET":
+            return httpx.Response(200, json={"data": [{"id": "m"}]})
+        call = {"id": "1", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        said = message if "tools" in body else {"role": "assistant", "content": "words"}
+        return httpx.Response(200, json={"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]})
+
+    endpoint = Endpoint(model="m", base_url=("mock://m",), transport=httpx.MockTransport(answer))
+    async with Sampler(endpoint) as sampler:
+        found = await probe(sampler)
+    assert found.tools
+    assert found.server == "unknown"
+
+
+@pytest.mark.parametrize("said", ['{"blue": tr', "{ " + " \n" * 40])
+async def test_an_answer_cut_off_inside_its_object_tells_nothing_of_schemas(said: str):
+    async with ModelDouble(answer=lambda request, rng: said + " " * 60) as double:
+        found = await find(double)
+    assert found.structured_output.ok is None
+
+
+async def test_a_wrong_key_is_found_before_anything_is_asked():
+    async with ModelDouble(api_key="right") as double:
+        found = await find(double)
+        assert double.stats.received == 0
+    assert found.reachable
+    assert found.key_accepted.ok is False
+    assert found.chat == NOT_TRIED
+
+
+async def test_a_model_that_is_not_served_is_told_with_those_that_are():
+    async with ModelDouble(models=["one", "two"]) as double:
+        found = await find(double, model="three")
+    assert found.model_served.ok is False
+    assert "one, two" in found.model_served.why
+    assert found.n == NOT_TRIED
+
+
+async def test_no_server_is_a_finding_and_no_error():
+    async with Sampler(Endpoint(model="m", base_url=("http://127.0.0.1:9/v1",), **QUICK)) as sampler:
+        found = await probe(sampler)
+    assert found.reachable.ok is False
+    assert "127.0.0.1:9" in found.reachable.why
+    assert found.cost.requests == 0
+
+
+async def test_a_failure_that_passes_is_given_a_second_chance():
+    async with ModelDouble(faults=[Fault(FaultKind.SERVER_ERROR)]) as double:
+        found = await find(double)
+        assert found.chat
+        assert found.cost.requests == double.stats.received

@@ -1,0 +1,137 @@
+"""`tts doctor`: what an endpoint can do, and what is installed here."""
+
+from __future__ import annotations
+
+import platform
+import re
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tts.cli.common import AsJson, BaseUrl, Model, checked, console, finish, model_or_default, place, show_json, table
+from tts.errors import ConfigError, EndpointError
+
+if TYPE_CHECKING:
+    from tts.sampler.capabilities import Capabilities, Finding
+
+EPILOG = """\
+\b
+Examples:
+  tts doctor --base-url http://localhost:8000/v1
+  tts doctor --json
+
+It sends about twenty small requests and says what they cost.
+Exit code: 0 the endpoint answers prompts, 1 it does not, 2 something to put right.
+"""
+
+SIGNS = {True: "yes", False: "no", None: "?"}
+COLOURS = {True: "green", False: "red", None: "yellow"}
+
+
+def doctor(base_url: BaseUrl = None, model: Model = None, as_json: AsJson = False) -> None:
+    """Find out what an endpoint can do.
+
+    Each no comes with its reason. Also shows what is installed here.
+    """
+    here = local_facts()
+    if not as_json:
+        _show_local(here)
+    name, url, found = finish(_probe(base_url, model))
+    if as_json:
+        show_json({"base_url": url, "model": name, **as_table(found), "local": here})
+    else:
+        _show(name, url, found)
+    if not (found.chat or found.completions):
+        raise typer.Exit(1)
+
+
+async def _probe(base_url: str | None, model: str | None) -> tuple[str, str, Capabilities]:
+    from tts.sampler import Endpoint, Sampler
+    from tts.sampler.probe import probe
+
+    endpoint = checked(Endpoint, model=model or "", **place(base_url))
+    url, *others = endpoint.base_url
+    if others:
+        raise ConfigError(f"doctor looks at one server at a time: --base-url {url}")
+    try:
+        name = await model_or_default(model, base_url)
+    except EndpointError:
+        name = ""  # the probe says what is wrong
+    async with Sampler(endpoint.model_copy(update={"model": name})) as sampler:
+        return name, url, await probe(sampler)
+
+
+def as_table(found: Capabilities) -> dict[str, Any]:
+    """Capabilities as plain data."""
+    return {
+        "server": found.server,
+        "models": list(found.models),
+        "capabilities": {name: {"ok": one.ok, "why": one.why} for name, one in found.findings().items()},
+        "cost": found.cost.as_dict(),
+    }
+
+
+def _show(name: str, url: str, found: Capabilities) -> None:
+    from tts.sampler.capabilities import NOT_TRIED
+
+    made = table(f"{url}: {name or 'no model'}, server: {found.server}", ("capability", "", "why"))
+    tried = {name: one for name, one in found.findings().items() if one != NOT_TRIED}
+    for capability, one in tried.items():
+        made.add_row(capability.replace("_", " "), _sign(one), one.why)
+    console().print(made)
+    cost = found.cost
+    typer.echo(
+        f"The probe took {cost.requests:g} requests, {cost.prompt_tokens:,g} prompt tokens "
+        f"and {cost.completion_tokens:,g} generated ones."
+    )
+
+
+def _sign(one: Finding) -> Any:
+    from rich.text import Text
+
+    return Text(SIGNS[one.ok], style=COLOURS[one.ok])
+
+
+# -- this installation ---------------------------------------------------------------------------------------------
+
+
+def local_facts() -> dict[str, Any]:
+    """Versions, and for each extra what it lacks."""
+    required = metadata.requires("ttscale") or []
+    core = [_name(line) for line in required if "extra ==" not in line]
+    extras = {}
+    for line in required:
+        if (extra := re.search(r"extra == ['\"]([\w-]+)['\"]", line)) and extra[1] not in ("dev", "all"):
+            extras.setdefault(extra[1], []).append(_name(line))
+    return {
+        "ttscale": metadata.version("ttscale"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _installed(name) for name in core},
+        "extras": {
+            extra: {"installed": all(map(_installed, names)), "packages": {name: _installed(name) for name in names}}
+            for extra, names in extras.items()
+        },
+    }
+
+
+def _name(requirement: str) -> str:
+    matched = re.match(r"[\w.-]+", requirement)
+    return matched[0] if matched else requirement
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _show_local(facts: dict[str, Any]) -> None:
+    typer.echo(f"ttscale {facts['ttscale']}, Python {facts['python']}, {facts['platform']}")
+    typer.echo(", ".join(f"{name} {version}" for name, version in facts["packages"].items()))
+    for extra, state in facts["extras"].items():
+        packages = ", ".join(f"{name} {version or 'missing'}" for name, version in state["packages"].items())
+        typer.echo(f"extra {extra}: {'installed' if state['installed'] else 'not installed'} ({packages})")
+    typer.echo()

@@ -1,0 +1,146 @@
+"""`tts list`: the strategies, verifiers and tasks that are installed, with their parameters."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+
+from tts.cli.common import AsJson, show_json
+from tts.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from tts.registry import Group
+
+EPILOG = """\
+\b
+Examples:
+  tts list
+  tts list strategies
+  tts list best_of_n
+
+A parameter is set in a spec: best_of_n:n=32,verifier=unit_tests(timeout=5)
+"""
+
+GROUPS: Sequence[Group] = ("strategies", "verifiers", "tasks")
+BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+
+
+def list_(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[strategies|verifiers|tasks] [NAME]", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List strategies, verifiers and tasks.
+
+    Each with its parameters; those of other packages with the package they come from.
+    """
+    entries = [describe(group, name) for group, name in _wanted(words or [])]
+    if as_json:
+        show_json(entries)
+        return
+    for group in GROUPS:
+        members = [entry for entry in entries if entry["group"] == group]
+        if members:
+            typer.secho(group, bold=True)
+        for entry in members:
+            _show(entry)
+
+
+def _wanted(words: list[str]) -> list[tuple[Group, str]]:
+    """What the words ask for: everything, a group, a name of a group, or a name wherever it is."""
+    from tts import registry
+
+    groups: list[Group] = [group for group in GROUPS if words[:1] == [group]]
+    names = words[1:] if groups else words
+    everything: list[tuple[Group, str]] = [
+        (group, name) for group in groups or GROUPS for name in registry.names(group)
+    ]
+    for name in names:
+        if not any(name == known for _, known in everything):
+            there = ", ".join(dict.fromkeys(known for _, known in everything))
+            raise ConfigError(f"no '{name}' among the {' and '.join(groups or GROUPS)}; there are: {there}")
+    return [entry for entry in everything if not names or entry[1] in names]
+
+
+def describe(group: Group, name: str) -> dict[str, Any]:
+    """A plug-in as plain data; one that cannot be loaded has an `error` that says why."""
+    from tts import registry
+
+    entry: dict[str, Any] = {"group": group, "name": name, "source": _source(group, name)}
+    try:
+        plugin = registry.load(group, name)
+        parameters = [_parameter(key, field) for key, field in plugin.model_fields.items()]
+    except Exception as error:  # a stranger's module may fail in any way; the others are listed all the same
+        return {**entry, "summary": "", "parameters": [], "error": str(error)}
+    summary = inspect.cleandoc(plugin.__doc__ or "").partition("\n")[0]
+    return {**entry, "summary": summary, "parameters": parameters, "error": None}
+
+
+def _source(group: Group, name: str) -> str | None:
+    """The distribution that a plug-in comes from; None for those added by hand."""
+    found = [point.dist.name for point in entry_points(group=f"tts.{group}", name=name) if point.dist]
+    return found[-1] if found else None
+
+
+def _parameter(name: str, field: FieldInfo) -> dict[str, Any]:
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    return {
+        "name": name,
+        "type": type_text(field.annotation, field.metadata),
+        "required": field.is_required(),
+        "default": _plain(default),
+        "help": " ".join((field.description or "").split()),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A default as JSON knows it."""
+    spec = getattr(value, "spec", None)
+    return spec if spec is not None else json.loads(json.dumps(value, default=str))
+
+
+def type_text(annotation: Any, metadata: Any = ()) -> str:
+    """A type as users write it: `int > 0`, `str | None`, `Verifier`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        text = type_text(arguments[0], arguments[1:])
+    elif origin in (Union, UnionType):
+        text = " | ".join(map(type_text, arguments))
+    elif origin is Literal:
+        text = " | ".join(map(json.dumps, arguments))
+    elif arguments:
+        inner = ", ".join("..." if argument is ... else type_text(argument) for argument in arguments)
+        text = f"{type_text(origin)}[{inner}]"
+    else:
+        text = "None" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
+    bounds = (
+        f" {sign} {limit:g}"
+        for declared in metadata
+        for item in getattr(declared, "metadata", [declared])
+        for name, sign in BOUNDS.items()
+        if isinstance(limit := getattr(item, name, None), int | float)
+    )
+    return text + "".join(bounds)
+
+
+def _show(entry: Mapping[str, Any]) -> None:
+    theirs = f" (from {entry['source']})" if entry["source"] not in (None, "ttscale") else ""
+    if entry["error"]:
+        typer.echo(f"  {entry['name']}{theirs}: cannot be used: {entry['error']}\n")
+        return
+    typer.echo(f"  {entry['name']}{theirs}: {entry['summary']}")
+    for parameter in entry["parameters"]:
+        default = "required" if parameter["required"] else f"= {json.dumps(parameter['default'], ensure_ascii=False)}"
+        typer.echo(f"      {parameter['name']}: {parameter['type']} {default}")
+        if parameter["help"]:
+            typer.echo(f"          {parameter['help']}")
+    typer.echo()
