@@ -51,7 +51,7 @@ async def stream(http: aiohttp.ClientSession, url: str, **fields: Any) -> list[A
 async def start(http: aiohttp.ClientSession, double: ModelDouble, **fields: Any) -> asyncio.Task[Any]:
     """A request that the double has begun to answer."""
     asking = asyncio.create_task(chat(http, double, **fields))
-    while not double.stats.running:  # noqa: ASYNC110 - the double announces no such event
+    while not double.stats.running:
         await asyncio.sleep(0.001)
     return asking
 

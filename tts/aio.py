@@ -8,14 +8,16 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from tts.errors import BudgetSpent
 
 T = TypeVar("T")
 R = TypeVar("R")
-Work = Coroutine[Any, Any, None]
+Work = Coroutine[Any, Any, object]
 
-_scope: ContextVar[set[asyncio.Task[None]] | None] = ContextVar("scope", default=None)
+_scope: ContextVar[set[asyncio.Task[object]] | None] = ContextVar("scope", default=None)
+_stopped: WeakSet[asyncio.Task[object]] = WeakSet()
 
 
 @asynccontextmanager
@@ -24,7 +26,7 @@ async def scope() -> AsyncIterator[None]:
 
     A generator that is closed cannot await what its own abandoned inner generators were doing; the scope can.
     """
-    tasks: set[asyncio.Task[None]] = set()
+    tasks: set[asyncio.Task[object]] = set()
     token = _scope.set(tasks)
     try:
         yield
@@ -37,7 +39,7 @@ class Flow(Generic[T]):
     """What a worker of a flow holds: it emits items and starts further workers."""
 
     def __init__(self) -> None:
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[object]] = set()
         self.running = 0
         self._events: deque[tuple[bool, Any]] = deque()  # bounded by what the workers may ask for
         self._reader: asyncio.Future[None] | None = None
@@ -58,22 +60,20 @@ class Flow(Generic[T]):
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def start(self, work: Work) -> None:
+    def start(self, work: Work) -> asyncio.Task[object]:
         """Run `work` beside the others; the flow ends when the last one ends."""
-        task = asyncio.create_task(self._run(work))
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
         self.running += 1
         for owner in (self.tasks, _scope.get()):
             if owner is not None:
                 owner.add(task)
                 task.add_done_callback(owner.discard)
+        return task
 
-    async def _run(self, work: Work) -> None:
-        error = None
-        try:
-            await work
-        except Exception as caught:
-            error = caught
-        self._put((False, error))
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        # A worker that somebody else cancelled must end the stream too, or its reader would wait for ever.
+        self._put((False, asyncio.CancelledError() if task.cancelled() else task.exception()))
 
 
 async def flow(begin: Callable[[Flow[T]], None]) -> AsyncGenerator[T, None]:
@@ -106,8 +106,9 @@ async def merge(sources: Iterable[AsyncIterable[T]]) -> AsyncGenerator[T, None]:
     """Items of all `sources` as they come."""
 
     async def drain(source: AsyncIterable[T], out: Flow[T]) -> None:
-        async for item in source:
-            out.emit(item)
+        async with _closing(source):
+            async for item in source:
+                out.emit(item)
 
     def begin(out: Flow[T]) -> None:
         for source in sources:
@@ -134,9 +135,10 @@ async def concurrent_map(
             room.release()
 
     async def each(out: Flow[R]) -> None:
-        async for item in source:
-            await room.acquire()
-            out.start(one(item, out))
+        async with _closing(source):
+            async for item in source:
+                await room.acquire()
+                out.start(one(item, out))
 
     def begin(out: Flow[R]) -> None:
         out.start(each(out))
@@ -146,9 +148,21 @@ async def concurrent_map(
             yield result
 
 
-async def _stop(tasks: set[asyncio.Task[None]]) -> None:
+@asynccontextmanager
+async def _closing(source: AsyncIterable[Any]) -> AsyncIterator[None]:
+    """Close `source` at the end, if it is a generator."""
+    try:
+        yield
+    finally:
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
+
+
+async def _stop(tasks: set[asyncio.Task[object]]) -> None:
     pending = [task for task in tasks if not task.done()]
     for task in pending:
-        task.cancel()
+        if task not in _stopped:  # a second cancellation would interrupt its cleaning up
+            _stopped.add(task)
+            task.cancel()
     if pending:
         await asyncio.gather(*pending, return_exceptions=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, cast
 
@@ -127,32 +128,32 @@ async def drive(
     candidates: list[Candidate] = []
     ended: Ended = "complete"
     deadline = asyncio.timeout(session.budget.seconds)
+    outside = copy_context()  # what a callback starts does not end with the search
     try:
         async with deadline, scope(), aclosing(cast(Any, strategy.search(session.problem, session))) as search:
             async for candidate in search:
                 candidate = replace(candidate, arrived=len(candidates), elapsed=session.elapsed)
                 candidates.append(candidate)
                 if on_candidate is not None:
-                    on_candidate(candidate)
+                    outside.run(on_candidate, candidate)
                 if stop_early and strategy.settled(candidates):
                     ended = "settled"
                     break
     except BudgetSpent:
         ended = "budget"
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        ended = "deadline"
     except (EndpointRefused, ConfigError):
         raise
     except EndpointError as error:
         ended = "failed"
         session.ledger.failures.append(str(error))
     except Exception as error:
-        if not keep_crashes:
+        if isinstance(error, TimeoutError) and deadline.expired():
+            ended = "deadline"
+        elif keep_crashes:
+            ended = "failed"
+            session.ledger.failures.append(f"{strategy.name} crashed: {type(error).__name__}: {error}")
+        else:
             raise
-        ended = "failed"
-        session.ledger.failures.append(f"{strategy.name} crashed: {type(error).__name__}: {error}")
     ledger = session.ledger
     return Result(
         problem=session.problem.id,

@@ -25,8 +25,8 @@ class BudgetSpent(TTSError):
 class EndpointError(TTSError):
     """A model server did not give a usable answer.
 
-    `status` is the HTTP status where there was one, `body` the server's own words,
-    `retry_after` the seconds it asked to wait.
+    `status` is the HTTP status where there was one, `body` the server's own words, `retry_after` the seconds it
+    asked to wait, `server` the base URL that was tried, `seconds` how long that took.
     """
 
     def __init__(
@@ -41,6 +41,8 @@ class EndpointError(TTSError):
         self.status = status
         self.body = body
         self.retry_after = retry_after
+        self.server: str | None = None
+        self.seconds = 0.0
 
 
 class TransientError(EndpointError):

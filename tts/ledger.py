@@ -51,8 +51,8 @@ class Allowance:
 
     Completion tokens are reserved as `max_tokens` of each sample before it is asked for and settled when it is
     answered. Prompt tokens are known only afterwards, so they are reserved by estimate: `total_tokens` and `money`
-    can be exceeded by the error of that estimate, `completion_tokens` and `requests` cannot (retries of a
-    granted request aside).
+    can be exceeded by the error of that estimate, `completion_tokens` and `requests` cannot (repeating a granted
+    request for what failed or was left out of its answer aside).
     """
 
     def __init__(self, budget: Budget, price: Price) -> None:
@@ -84,7 +84,7 @@ class Allowance:
                 self._reserved += grant
                 return grant
             if not self._reserved.samples:
-                raise BudgetSpent(f"the budget {self.budget.model_dump(exclude_none=True)} is spent")
+                raise self._spent()
             self._changed.clear()
             await self._changed.wait()
 
@@ -100,10 +100,20 @@ class Allowance:
             (self.budget.completion_tokens, self._used.completion_tokens),
             (self.budget.total_tokens, self._used.total_tokens),
             (self.budget.money, self._money),
-            (self.budget.verifier_seconds, self._used.verifier_seconds),
         )
         if any(cap is not None and used >= cap for cap, used in caps):
-            raise BudgetSpent(f"the budget {self.budget.model_dump(exclude_none=True)} is spent")
+            raise self._spent()
+        self.check_verifier()
+
+    def check_verifier(self) -> None:
+        """Raise `BudgetSpent` when no verification may begin. What is sampled may still be verified when no further
+        sample is allowed."""
+        cap = self.budget.verifier_seconds
+        if cap is not None and self._used.verifier_seconds >= cap:
+            raise self._spent()
+
+    def _spent(self) -> BudgetSpent:
+        return BudgetSpent(f"the budget {self.budget.model_dump(exclude_none=True)} is spent")
 
     def _fit(
         self, role: str, wanted: int, per_request: int, prompt: int, maximum: int | None, *, trim: bool
@@ -113,15 +123,16 @@ class Allowance:
             tokens = self._tokens_left(role, count, requests, prompt)
             if requests > self._left(self.budget.requests, self._used.requests, self._reserved.requests):
                 continue
-            if maximum is not None and tokens >= maximum:
-                money = self._price(role, Usage(requests, requests * prompt, 0, count * maximum))
-                return Grant(count, requests, requests * prompt, count * maximum, money, maximum)
+            if tokens >= (float("inf") if maximum is None else maximum):
+                return self._grant(role, count, requests, prompt, maximum)
             if count == 1 and trim and tokens >= 1:
-                most = None if tokens == float("inf") else int(tokens)
-                reserved = most or 0
-                money = self._price(role, Usage(requests, prompt, 0, reserved))
-                return Grant(1, requests, prompt, reserved, money, most)
+                return self._grant(role, 1, requests, prompt, int(tokens))
         return None
+
+    def _grant(self, role: str, count: int, requests: int, prompt: int, tokens: int | None) -> Grant:
+        usage = Usage(requests, requests * prompt, 0, count * (tokens or 0))
+        money = self._price(role, usage)
+        return Grant(count, requests, requests * prompt, count * (tokens or 0), money, tokens)
 
     def _tokens_left(self, role: str, count: int, requests: int, prompt: int) -> float:
         """Completion tokens that each of `count` samples may still use."""

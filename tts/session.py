@@ -18,7 +18,7 @@ import numpy as np
 
 from tts.aio import Flow, concurrent_map, flow
 from tts.base import Verifier
-from tts.errors import BudgetSpent, ConfigError, EndpointRefused
+from tts.errors import BudgetSpent, ConfigError, EndpointRefused, SamplingFailed
 from tts.ledger import Allowance, Grant, Ledger
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import TokenScores, score
@@ -82,7 +82,7 @@ class Session:
         self.problem = problem
         self.budget = budget or Budget()
         self.verifier = verifier
-        self.shared = shared or Shared()
+        self.shared = shared if shared is not None else Shared()
         self.ledger = Ledger()
         self.seed = seed
         self._stream = stream
@@ -141,23 +141,25 @@ class Session:
         self, prompt: Prompt, spawns: range, role: str, params: dict[str, Any]
     ) -> AsyncGenerator[Sample, None]:
         sampler = self.sampler(role)
-
-        def begin(out: Flow[Sample]) -> None:
-            out.start(self._draw_within_budget(out, sampler, prompt, spawns, role, params))
-
-        batches = flow(begin) if self._capped else self._draw(sampler, prompt, spawns, role, params)
-        async with aclosing(batches) as samples:
-            async for sample in samples:
-                yield sample
-
-    async def _draw(
-        self, sampler: Sampler, prompt: Prompt, spawns: Sequence[int], role: str, params: dict[str, Any]
-    ) -> AsyncGenerator[Sample, None]:
-        """One sample for each of `spawns`, from the store or the server."""
+        draw = self._draw_within_budget if self._capped else self._draw
         key = self._address(sampler, prompt, params)
         first = self._occurrences.get(key, 0)
         self._occurrences[key] = first + len(spawns)
         spawn_of = {first + i: spawn for i, spawn in enumerate(spawns)}
+        async with aclosing(draw(sampler, prompt, key, spawn_of, role, params)) as samples:
+            async for sample in samples:
+                yield sample
+
+    async def _draw(
+        self,
+        sampler: Sampler,
+        prompt: Prompt,
+        key: bytes,
+        spawn_of: dict[int, int],
+        role: str,
+        params: dict[str, Any],
+    ) -> AsyncGenerator[Sample, None]:
+        """One sample for each occurrence in `spawn_of`, under its spawn number, from the store or the server."""
         stored = await self._store.get(key, list(spawn_of)) if self._store else {}
         for occurrence, sample in sorted(stored.items()):
             for charge in sample.charges:
@@ -174,47 +176,69 @@ class Session:
                 saved[sample.index] = self._store.put(key, sample)
 
         drawn = sampler.sample(prompt, missing, role=role, ledger=self.ledger, on_sample=save, **params)
-        async with aclosing(drawn) as samples:
-            async for sample in samples:
-                if sample.index in saved:
-                    await saved.pop(sample.index)
-                self._recorded.update(sample.charges)
-                spawn = spawn_of[sample.index]
-                yield sample if spawn == sample.index else replace(sample, index=spawn)
+        try:
+            async with aclosing(drawn) as samples:
+                async for sample in samples:
+                    if sample.index in saved:
+                        await saved.pop(sample.index)
+                    self._recorded.update(sample.charges)
+                    spawn = spawn_of[sample.index]
+                    yield sample if spawn == sample.index else replace(sample, index=spawn)
+        except SamplingFailed:
+            if not stored:
+                raise
 
     async def _draw_within_budget(
         self,
-        out: Flow[Sample],
         sampler: Sampler,
         prompt: Prompt,
-        spawns: Sequence[int],
+        key: bytes,
+        spawn_of: dict[int, int],
         role: str,
         params: dict[str, Any],
-    ) -> None:
+    ) -> AsyncGenerator[Sample, None]:
         """`_draw` in as many batches as the budget grants room for, side by side."""
-        missing = list(spawns)
-        while missing:
-            grant, options = await self._reserve(sampler, prompt, role, len(missing), params)
-            batch, missing = missing[: grant.samples], missing[grant.samples :]
-            out.start(self._draw_granted(out, self._draw(sampler, prompt, batch, role, options), grant))
+        failures: list[SamplingFailed] = []
 
-    async def _draw_granted(self, out: Flow[Sample], batch: AsyncGenerator[Sample, None], grant: Grant) -> None:
-        try:
-            async with aclosing(batch) as samples:
-                async for sample in samples:
-                    out.emit(sample)
-        finally:
-            self._allowance.release(grant)
+        async def draw(out: Flow[Sample], batch: AsyncGenerator[Sample, None]) -> None:
+            try:
+                async with aclosing(batch) as samples:
+                    async for sample in samples:
+                        out.emit(sample)
+            except SamplingFailed as error:  # loses its own samples, not those of the other batches
+                failures.append(error)
+
+        async def draw_all(out: Flow[Sample]) -> None:
+            missing = list(spawn_of.items())
+            while missing:
+                grant, options = await self._reserve(sampler, prompt, role, len(missing), params)
+                batch, missing = dict(missing[: grant.samples]), missing[grant.samples :]
+                place = key if options is params else self._address(sampler, prompt, options)
+                task = out.start(draw(out, self._draw(sampler, prompt, place, batch, role, options)))
+                task.add_done_callback(lambda _, grant=grant: self._allowance.release(grant))
+
+        def begin(out: Flow[Sample]) -> None:
+            out.start(draw_all(out))
+
+        any_had = False
+        async with aclosing(flow(begin)) as samples:
+            async for sample in samples:
+                any_had = True
+                yield sample
+        if failures and not any_had:
+            raise failures[-1]
 
     async def _reserve(
         self, sampler: Sampler, prompt: Prompt, role: str, wanted: int, params: dict[str, Any]
     ) -> tuple[Grant, dict[str, Any]]:
         """Room for some of the `wanted` samples, and the parameters that keep them within it."""
+        await sampler.identify()
         merged = {**sampler.endpoint.params, **params}
         limit = "max_completion_tokens" if "max_completion_tokens" in merged else "max_tokens"
-        per_request = 1 if sampler.takes_n is False else sampler.endpoint.max_n
-        grant = await self._allowance.reserve(role, wanted, per_request, estimate_prompt(prompt), merged.get(limit))
-        if grant.tokens is not None and grant.tokens != merged.get(limit):
+        most = merged.get(limit) or sampler.context_length  # a server without a limit stops at the end of its context
+        per_request = sampler.endpoint.max_n if sampler.takes_n else 1
+        grant = await self._allowance.reserve(role, wanted, per_request, estimate_prompt(prompt), most)
+        if grant.tokens != most:
             params = {**params, limit: grant.tokens}
         return grant, params
 
@@ -226,9 +250,14 @@ class Session:
 
     async def score(self, prompt: Prompt, continuation: str | Sequence[int], *, role: str = "target") -> TokenScores:
         """Log-probability of every token of `continuation` after `prompt` under the role's model."""
-        if self._capped:
-            self._allowance.check()
-        scores = await score(self.sampler(role), prompt, continuation, role=role, ledger=self.ledger)
+        grant = Grant()
+        if self._capped:  # a server scores while it generates one token
+            size = estimate_prompt(prompt) + estimate_prompt(continuation)
+            grant = await self._allowance.reserve(role, 1, 1, size, 1)
+        try:
+            scores = await score(self.sampler(role), prompt, continuation, role=role, ledger=self.ledger)
+        finally:
+            self._allowance.release(grant)
         self._recorded.update(scores.charges)
         return scores
 
@@ -261,11 +290,14 @@ class Session:
             notes=notes,
         )
 
-    async def propose(
+    def propose(
         self, prompt: Prompt | None = None, *, n: int = 1, role: str = "policy", **params: Any
     ) -> AsyncGenerator[Candidate, None]:
         """`sample`, each as a candidate."""
-        async with aclosing(self.sample(prompt, n=n, role=role, **params)) as samples:
+        return self._propose(self.sample(prompt, n=n, role=role, **params))
+
+    async def _propose(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Candidate, None]:
+        async with aclosing(drawn) as samples:
             async for sample in samples:
                 yield self.candidate(sample)
 
@@ -277,10 +309,11 @@ class Session:
         verifier = verifier or self.verifier
         if verifier is None:
             raise ConfigError("this run has no verifier; name one (--verifier, or `verifier` of the strategy)")
-        if self._capped:
-            self._allowance.check()
-        inner = copy(self)  # the same ledger and budget, but a record of its own
+        self._allowance.check_verifier()
+        inner = copy(self)  # the same ledger and budget, but a record and random numbers of its own
         inner._recorded, inner._spawned = set(), 0
+        inner._stream = f"{self._stream}\0{verifier.name}\0{candidate.spawned}"
+        inner.__dict__.pop("rng", None)
         began, begin = monotonic(), time()
         try:
             verdict = await verifier.verify(self.problem, candidate, inner)
@@ -301,15 +334,26 @@ class Session:
     async def verified(
         self, candidates: AsyncIterable[Candidate], verifier: Verifier | None = None
     ) -> AsyncGenerator[Candidate, None]:
-        """`candidates` with their verdicts, each verified as it arrives, in the order the verdicts are ready."""
+        """`candidates` with their verdicts, each verified as it arrives, in the order the verdicts are ready.
+
+        One that the budget leaves no room to verify comes without a verdict; `BudgetSpent` is raised at the end.
+        """
+        spent: BudgetSpent | None = None
 
         async def one(candidate: Candidate) -> Candidate:
-            verdict = await self.verify(candidate, verifier)
+            nonlocal spent
+            try:
+                verdict = await self.verify(candidate, verifier)
+            except BudgetSpent as error:
+                spent = error
+                return candidate
             return replace(candidate, verdict=verdict, charges=candidate.charges | verdict.charges)
 
         async with aclosing(concurrent_map(one, candidates)) as results:
             async for candidate in results:
                 yield candidate
+        if spent is not None:
+            raise spent
 
     async def consult_truth(self, candidate: Candidate) -> Verdict:
         """The hidden truth's verdict, for the `oracle` verifier only: the result is labelled by it for good."""

@@ -12,7 +12,7 @@ from tests.support.double import ModelDouble
 from tts import Endpoint, Experiment, ModelCard, registry
 from tts.curves import CurveError
 from tts.errors import ConfigError
-from tts.experiment.analysis import coverage_law, curves, summary
+from tts.experiment.analysis import coverage_laws, curves, summary
 
 SOLVE = np.array(list(PROBABILITIES.values()))
 
@@ -90,7 +90,7 @@ async def test_the_summary_tells_selected_accuracy_coverage_and_cost_apart(grid:
 
 
 async def test_coverage_law_is_fitted_to_the_coverage_curve(grid: Experiment, tmp_path: Path) -> None:
-    (law,) = coverage_law(await grid.run(tmp_path / "run"))
+    (law,) = coverage_laws(curves(await grid.run(tmp_path / "run")))
     assert law["a"] < 0 > law["b"]
     assert law["r_squared"] > 0.9
 

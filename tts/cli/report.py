@@ -57,7 +57,7 @@ def report(
     """
     from tts.cli import tables
     from tts.experiment import Run
-    from tts.experiment.analysis import coverage_law, summary
+    from tts.experiment.analysis import coverage_laws, summary
 
     opened = _labelled([Run(path) for path in runs])
     summaries = {label: summary(run) for label, run in opened.items()}
@@ -68,11 +68,7 @@ def report(
         raise ConfigError(f"no curve for {asked[0]}: {'; '.join(missing) or 'nothing is graded yet'}")
     accuracies = [_readout(curve, c, curve.accuracy_at) for c in at or () for curve in curves]
     computes = [_readout(curve, a, curve.compute_to_reach) for a in reach or () for curve in curves]
-    laws = [
-        {**law, "curve": _prefixed(label, law["curve"])}
-        for label, run in opened.items()
-        for law in _or_nothing(lambda run=run: coverage_law(run))
-    ]
+    laws = coverage_laws(curves)
     if as_json:
         from tts.curves import curve_rows
 
@@ -153,14 +149,6 @@ def _readout(curve: Curve, asked: float, read: Callable[[float], float | None]) 
         "value": value,
         "why_not": None if value is not None else why_not,
     }
-
-
-def _or_nothing(read: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A read-out that needs curves; their absence has been told already."""
-    try:
-        return read()
-    except TTSError:
-        return []
 
 
 def _write(curves: Sequence[Curve], csv_file: Path | None, parquet: Path | None, plot: Path | None) -> None:

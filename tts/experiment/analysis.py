@@ -23,15 +23,8 @@ from tts.experiment.run import Run, Track
 
 Floats = NDArray[np.float64]
 
-UNITS = {
-    "samples": "",
-    "seconds": "s",
-    "flops": "FLOPs",
-    "completion_tokens": "tokens",
-    "prompt_tokens": "tokens",
-    "total_tokens": "tokens",
-    "verifier_seconds": "s",
-}
+UNITS = {"seconds": "s", "flops": "FLOPs", "verifier_seconds": "s"}
+"""Of the measures whose name does not tell."""
 
 
 def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
@@ -165,10 +158,10 @@ def _money(track: Track) -> float | None:
         return None
 
 
-def coverage_law(run: Run) -> list[dict[str, Any]]:
-    """For each coverage curve over samples, the fit c = exp(a k^b) and how well it holds (Brown et al. 2024, 3.2)."""
+def coverage_laws(drawn: Sequence[Curve]) -> list[dict[str, Any]]:
+    """For each coverage curve, the fit c = exp(a k^b) and how well it holds (Brown et al. 2024, 3.2)."""
     laws = []
-    for curve in curves(run, "samples"):
+    for curve in drawn:
         if curve.estimator == "pass@k" and len(curve.k) >= 3:
             law = fit_coverage_law(curve.k, curve.y)
             laws.append({"curve": curve.label, "a": law.a, "b": law.b, "r_squared": law.r_squared})

@@ -9,7 +9,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from tts.curves.compute import ModelCard
 from tts.errors import ConfigError
@@ -23,7 +32,9 @@ class Endpoint(BaseModel):
 
     model: str
     """Name of the model as the server knows it."""
-    base_url: tuple[str, ...] = Field(default_factory=lambda: (os.environ.get("OPENAI_BASE_URL", ""),))
+    base_url: tuple[str, ...] = Field(
+        default_factory=lambda: tuple(os.environ.get("OPENAI_BASE_URL", "").split(",")), validate_default=True
+    )
     """Where it is served, up to and with /v1; several replicas share the load. Default: $OPENAI_BASE_URL."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
     """The key itself; it is never logged or stored. Better: `api_key_env` or `api_key_file`."""
@@ -35,8 +46,8 @@ class Endpoint(BaseModel):
     """What stored answers are filed under. Default: the first base URL. Set it when the same model moves."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Sampling parameters of every request, sent as they are: temperature, max_tokens, top_k, seed, ..."""
-    headers: dict[str, str] = Field(default_factory=dict, exclude=True)
-    """Extra HTTP headers; not stored."""
+    headers: dict[str, str] = Field(default_factory=dict, exclude=True, repr=False)
+    """Extra HTTP headers; neither shown nor stored."""
     max_concurrency: PositiveInt = 256
     """Requests in flight at one replica, at most; the sampler finds the right number below."""
     max_n: PositiveInt = 8
@@ -47,7 +58,7 @@ class Endpoint(BaseModel):
     attempt_timeout: PositiveFloat = 600.0
     """Seconds for one attempt of a request."""
     total_timeout: PositiveFloat = 3600.0
-    """Seconds for a request with all its retries and waits."""
+    """Seconds for a request with all its retries and the waits between them, from when it was first sent."""
     connect_timeout: PositiveFloat = 10.0
     """Seconds to open a connection."""
     max_attempts: PositiveInt = 8
@@ -55,7 +66,8 @@ class Endpoint(BaseModel):
     retry_wait: PositiveFloat = 0.25
     """Seconds before the second attempt, at most; it doubles with every further one, up to 30, at random below."""
     hedge_after: PositiveFloat | None = None
-    """Seconds after which a slow request is sent a second time and the first answer wins; None: never."""
+    """Seconds after which a slow request is sent a second time and the first answer wins; None: never. Not together
+    with `stream`."""
     target_latency: PositiveFloat | None = None
     """Seconds per request above which concurrency is reduced; None: only errors reduce it."""
     card: ModelCard = ModelCard()
@@ -66,8 +78,8 @@ class Endpoint(BaseModel):
     @field_validator("base_url", mode="before")
     @classmethod
     def _split_urls(cls, value: Any) -> Any:
-        urls = [url.strip() for url in value.split(",")] if isinstance(value, str) else value
-        return tuple(url.rstrip("/") for url in urls)
+        urls = value.split(",") if isinstance(value, str) else value
+        return tuple(url.strip().rstrip("/") for url in urls)
 
     @field_validator("base_url")
     @classmethod
@@ -78,6 +90,12 @@ class Endpoint(BaseModel):
             if urlsplit(url).scheme not in ("http", "https", "mock"):
                 raise ValueError(f"'{url}' is not an http(s) URL; write for example http://localhost:8000/v1")
         return urls
+
+    @model_validator(mode="after")
+    def _check_hedging(self) -> Endpoint:
+        if self.stream and self.hedge_after is not None:
+            raise ValueError("hedge_after works on whole answers only; leave it out or set stream=False")
+        return self
 
     @cached_property
     def filed_as(self) -> str:
@@ -103,4 +121,4 @@ class Endpoint(BaseModel):
                 return self.api_key_file.expanduser().read_text().strip()
             except OSError as error:
                 raise ConfigError(f"cannot read the API key file {self.api_key_file}: {error.strerror}") from None
-        return os.environ.get(self.api_key_env) or None
+        return os.environ.get(self.api_key_env, "").strip() or None

@@ -33,14 +33,11 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._transport = endpoint.transport or _network(endpoint)
-        self._headers = {
-            "user-agent": "ttscale",
-            "content-type": "application/json",
-            "accept-encoding": "identity",
-            **endpoint.headers,
-        }
-        if key := endpoint.key():
-            self._headers["authorization"] = f"Bearer {key}"
+        headers = {"user-agent": "ttscale", "content-type": "application/json", "accept-encoding": "identity"}
+        self._headers = httpx.Headers(headers | endpoint.headers)
+        self._key = (endpoint.key() or "").encode()
+        if self._key:
+            self._headers["authorization"] = f"Bearer {self._key.decode()}"
         self._extensions = {"timeout": httpx.Timeout(None, connect=endpoint.connect_timeout).as_dict()}
         self._urls: dict[str, httpx.URL] = {}
 
@@ -73,7 +70,7 @@ class Connection:
         response = await self._send("POST", url, json.dumps(body).encode())
         try:
             yield wire.events(response)
-        except httpx.TransportError as error:
+        except _LOST as error:
             raise _lost(url, error) from error
         finally:
             await response.aclose()
@@ -84,11 +81,14 @@ class Connection:
         request = httpx.Request(method, place, headers=self._headers, content=content, extensions=self._extensions)
         try:
             response = await self._transport.handle_async_request(request)
-        except httpx.TransportError as error:
+        except _LOST as error:
             raise _lost(url, error) from error
         response.request = request
         if response.status_code >= 300:
-            raise wire.error_of(response, await _body(response))
+            body = await _body(response)
+            if self._key:  # some servers repeat it in their complaint
+                body = body.replace(self._key, b"[API key]")
+            raise wire.error_of(response, body)
         return response
 
 
@@ -97,13 +97,16 @@ async def _body(response: httpx.Response) -> bytes:
     assert isinstance(response.stream, httpx.AsyncByteStream)
     try:
         return b"".join([chunk async for chunk in response.stream])
-    except httpx.TransportError as error:
+    except _LOST as error:
         raise _lost(str(response.request.url), error) from error
     finally:
         await response.stream.aclose()
 
 
-def _lost(url: str, error: httpx.TransportError) -> TransientError:
+_LOST = (httpx.TransportError, aiohttp.ClientError, OSError)  # the transport translates most of aiohttp's errors
+
+
+def _lost(url: str, error: Exception) -> TransientError:
     words = str(error) or type(error).__name__
     return TransientError(f"connection to {url} failed: {words}. Is the server running there?")
 
@@ -114,7 +117,8 @@ def _network(endpoint: Endpoint) -> AiohttpTransport:
     proxied = any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ)
 
     def session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=most, ssl=_tls() if encrypted else False)
+        # Idle connections are dropped before the server does it (uvicorn: after 5 s), or a request might meet that end.
+        connector = aiohttp.TCPConnector(limit=most, ssl=_tls() if encrypted else False, keepalive_timeout=4)
         return aiohttp.ClientSession(connector=connector, trust_env=proxied, cookie_jar=aiohttp.DummyCookieJar())
 
     return AiohttpTransport(verify=False, client=session)

@@ -14,6 +14,10 @@ INITIAL = 64
 """Requests in flight at a replica before anything is known about it."""
 
 
+SLACK = 16
+"""A preferred replica may hold twice as many requests as the least loaded one and these: not more, or a few-shot
+prefix that all prompts share would send everything to one replica."""
+
 DOWN_AFTER = 5
 """Connections lost in a row, none served in between, after which a replica is set aside."""
 
@@ -25,9 +29,9 @@ class Outcome(Enum):
     CONGESTED = "congested"
     """Throttled or timed out: send less."""
     FAILED = "failed"
-    """Connection lost or server error: perhaps it is down."""
+    """Connection lost or answer unreadable: perhaps it is down."""
     ABANDONED = "abandoned"
-    """Cancelled by us, or the request itself was at fault."""
+    """Cancelled by us, or answered by an error that says nothing of the server's load."""
 
 
 class Replica:
@@ -43,6 +47,7 @@ class Replica:
         self._slow_start = True
         self._no_cut_before = 0.0
         self._failures = 0
+        self._set_aside_at = 0.0
 
     def has_room(self, now: float) -> bool:
         """Whether one more request may be sent; a replica that failed gets a single one as a probe."""
@@ -65,10 +70,11 @@ class Replica:
             self._cut(latency, now)
             if retry_after is not None:
                 self.paused_until = max(self.paused_until, now + retry_after)
-        elif outcome is Outcome.FAILED:
+        elif outcome is Outcome.FAILED and now - latency >= self._set_aside_at:  # older ones tell nothing new
             self._failures += 1
             if self._failures >= DOWN_AFTER:  # set aside, and probed again after a pause that doubles
-                self.paused_until = now + min(30.0, 0.25 * 2.0 ** min(self._failures - DOWN_AFTER, 10))
+                pause = min(30.0, 0.25 * 2.0 ** min(self._failures - DOWN_AFTER, 10))
+                self._set_aside_at, self.paused_until = now, max(self.paused_until, now + pause)
 
     def _cut(self, latency: float, now: float) -> None:
         if now >= self._no_cut_before:
@@ -82,7 +88,7 @@ class Pool:
 
     def __init__(self, urls: tuple[str, ...], maximum: int, target_latency: float | None = None) -> None:
         self.replicas = [Replica(url, maximum, target_latency) for url in urls]
-        self._waiting: deque[tuple[asyncio.Future[Replica], int]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Replica], int, str | None]] = deque()
         self._wake: asyncio.TimerHandle | None = None
 
     @property
@@ -95,17 +101,18 @@ class Pool:
         """Requests queued for room."""
         return len(self._waiting)
 
-    async def acquire(self, affinity: int) -> Replica:
-        """A replica with room, the same for the same `affinity` (its prefix cache is warm) unless it is full.
+    async def acquire(self, affinity: int, avoid: str | None = None) -> Replica:
+        """A replica with room, the same for the same `affinity` (its prefix cache is warm) unless it is overloaded.
 
+        The one at the URL `avoid`, where a request has just failed, is taken only if no other has room.
         Every `acquire` must be followed by `release`.
         """
         preferred = affinity % len(self.replicas)
-        if not self._waiting and (replica := self._pick(preferred)):
+        if not self._waiting and (replica := self._pick(preferred, avoid)):
             replica.in_flight += 1
             return replica
         turn: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
-        self._waiting.append((turn, preferred))
+        self._waiting.append((turn, preferred, avoid))
         self._dispatch()
         try:
             return await turn
@@ -120,18 +127,23 @@ class Pool:
         replica.in_flight -= 1
         self._dispatch()
 
-    def _pick(self, preferred: int) -> Replica | None:
+    def _pick(self, preferred: int, avoid: str | None) -> Replica | None:
         now = asyncio.get_running_loop().time()
         replica = self.replicas[preferred]
-        if replica.has_room(now):
+        if len(self.replicas) == 1:
+            return replica if replica.has_room(now) else None
+        free = [replica for replica in self.replicas if replica.has_room(now)]
+        free = [replica for replica in free if replica.url != avoid] or free
+        least = min(free, key=lambda replica: replica.load, default=None)
+        if least is not None and replica in free and replica.in_flight < 2 * least.in_flight + SLACK:
             return replica
-        return min((r for r in self.replicas if r.has_room(now)), key=lambda r: r.load, default=None)
+        return least
 
     def _dispatch(self) -> None:
         while self._waiting:
-            turn, preferred = self._waiting[0]
+            turn, preferred, avoid = self._waiting[0]
             if not turn.done():
-                replica = self._pick(preferred)
+                replica = self._pick(preferred, avoid)
                 if replica is None:
                     self._wake_when_resumed()
                     return

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import time
 from typing import Any, TypeVar
@@ -42,6 +42,8 @@ from tts.types import Charge, Prompt, Sample, Usage
 log = logging.getLogger("tts")
 T = TypeVar("T")
 
+ONE_REQUEST = Usage(requests=1)
+
 
 @dataclass(slots=True)
 class _Order:
@@ -59,6 +61,10 @@ class _Order:
     on_sample: Callable[[Sample], None] | None
     answered: bool = False
 
+    def run(self, missing: Sequence[int]) -> list[int]:
+        """Those of the occurrences `missing` that one request can ask for: with a seed, consecutive ones."""
+        return list(missing) if self.body.get("seed") is None else _leading_run(missing)
+
 
 class Sampler:
     """Talks to one `Endpoint`. Use it as an async context manager, or call `aclose`; it belongs to one event loop."""
@@ -70,6 +76,8 @@ class Sampler:
         """Whether the server answers `n` choices to one request; None until known."""
         self.vllm = False
         """Whether it is vLLM, which can count each choice's tokens exactly and knows token ids."""
+        self.context_length: int | None = None
+        """Most tokens of a prompt and its completion together, where the server tells."""
         self.notices: list[str] = []
         """What the server cannot do and what is done instead."""
         self._connection: Connection | None = None
@@ -129,29 +137,33 @@ class Sampler:
             order = _Order(prompt, path, body, role, ledger, out, errors, keep_ids, affinity, on_sample)
             size = 1 if self.takes_n is False else self.endpoint.max_n
             for i in range(0, len(indices), size):
-                out.start(self._start(order, indices[i : i + size]))
+                out.start(self._fill(order, indices[i : i + size]))
 
         any_had = False
-        async with aclosing(flow(begin)) as samples:
-            async for sample in samples:
-                any_had = True
-                yield sample
-        ledger.failures.extend(f"{role}: {error}" for error in errors)
+        try:
+            async with aclosing(flow(begin)) as samples:
+                async for sample in samples:
+                    any_had = True
+                    yield sample
+        finally:
+            ledger.failures.extend(f"{role}: {error}" for error in errors)
         if errors and not any_had:
             raise SamplingFailed(f"no sample could be had: {errors[-1]}", status=errors[-1].status) from errors[-1]
 
     async def post(
         self, path: str, body: dict[str, Any], *, role: str, ledger: Ledger | None = None, affinity: int = 0
     ) -> Any:
-        """The JSON answer to one request to `path`, with the pool's limits and retries; the caller books its usage."""
+        """The JSON answer to one request to `path`, with the pool's limits and retries; the caller books its usage.
+
+        `path` goes on from the base URL, or with `/../` from where its `/v1` would be.
+        """
         ledger = Ledger() if ledger is None else ledger
 
-        async def attempt(number: int) -> Any:
-            return await self._exchange(
-                role, ledger, affinity + number, lambda url: self.connection.post(url + path, body)
-            )
+        async def talk(url: str) -> Any:
+            place = url.removesuffix("/v1") + path[3:] if path.startswith("/../") else url + path
+            return await self.connection.post(place, body)
 
-        return await self._retrying(attempt)
+        return await self._retrying(lambda avoid: self._exchange(role, ledger, affinity, avoid, talk))
 
     async def check(self) -> None:
         """Raise `EndpointRefused` when the server cannot be reached or rejects the key. Costs no tokens."""
@@ -180,7 +192,10 @@ class Sampler:
 
     async def _identify(self) -> None:
         try:
-            self.vllm = any(model.get("owned_by") == "vllm" for model in (await self._models())["data"])
+            models = (await self._models())["data"]
+            self.vllm = any(model.get("owned_by") == "vllm" for model in models)
+            lengths = [model.get("max_model_len") for model in models if model.get("id") == self.endpoint.model]
+            self.context_length = next(iter(lengths), None)
         except (EndpointError, KeyError, TypeError, AttributeError) as error:
             log.debug("no model list from %s: %s", self.endpoint.base_url[0], error)
 
@@ -199,7 +214,7 @@ class Sampler:
         while missing:
             if self.takes_n is False and len(missing) > 1:
                 for index in missing:
-                    order.out.start(self._start(order, [index]))
+                    order.out.start(self._fill(order, [index]))
                 return whole
             ask = self._stream if self.endpoint.stream else self._ask
             try:
@@ -219,33 +234,34 @@ class Sampler:
                 whole = False
         return whole
 
-    async def _start(self, order: _Order, indices: list[int]) -> None:
-        await self._fill(order, indices)
-
-    async def _retrying(self, attempt: Callable[[int], Awaitable[T]]) -> T:
-        """`attempt(number)`, again until it succeeds or is not worth repeating."""
+    async def _retrying(self, attempt: Callable[[str | None], Awaitable[T]]) -> T:
+        """`attempt(server to avoid)`, again until it succeeds or is not worth repeating."""
         try:
-            return await attempt(0)
+            return await attempt(None)
         except TransientError as error:  # only now is the machinery of repetition worth its cost
-            first = error
+            last = error
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             wait=self._wait,
-            stop=stop_after_attempt(self.endpoint.max_attempts) | stop_before_delay(self.endpoint.total_timeout),
+            stop=stop_after_attempt(self.endpoint.max_attempts)
+            | stop_before_delay(self.endpoint.total_timeout - last.seconds),
             reraise=True,
         )
         async for state in attempts:
             with state:
-                number = state.retry_state.attempt_number - 1
-                if number == 0:
-                    raise first
-                return await attempt(number)
+                if state.retry_state.attempt_number == 1:
+                    raise last
+                try:
+                    return await attempt(last.server)
+                except TransientError as error:
+                    last = error
+                    raise
         raise AssertionError("unreachable: the last error is raised again")
 
     def _wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, EndpointError) else None
-        return self._jitter(state) if asked is None else asked
+        return max(asked or 0.0, self._jitter(state))
 
     def _learn_n(self, takes_n: bool, why: str = "") -> None:
         if not takes_n and self.takes_n is None:
@@ -255,65 +271,82 @@ class Sampler:
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
-    async def _ask(self, order: _Order, missing: list[int], number: int) -> None:
-        run = _leading_run(missing)
+    async def _ask(self, order: _Order, missing: list[int], avoid: str | None) -> None:
+        run = order.run(missing)
         body = self._body(order, run)
-        begin = time()
 
-        def fetch(replica: int) -> Awaitable[Any]:
-            return self._exchange(
-                order.role, order.ledger, replica, lambda url: self.connection.post(url + order.path, body)
-            )
+        async def fetch(avoid: str | None, sent: asyncio.Future[str] | None = None) -> tuple[wire.Reply, float]:
+            begin = 0.0
 
-        place = order.affinity + number
-        reply = wire.parse(await _hedged((partial(fetch, place), partial(fetch, place + 1)), self.endpoint.hedge_after))
+            async def talk(url: str) -> wire.Reply:
+                nonlocal begin
+                begin = time()
+                if sent is not None:
+                    sent.set_result(url)
+                return wire.parse(await self.connection.post(url + order.path, body))
+
+            return await self._exchange(order.role, order.ledger, order.affinity, avoid, talk), begin
+
+        def lose(answer: tuple[wire.Reply, float]) -> None:
+            order.ledger.waste(order.role, ONE_REQUEST + (answer[0].usage or Usage()))
+
+        after = self.endpoint.hedge_after
+        answer = await (fetch(avoid) if after is None else _hedged(fetch, avoid, after, lose))
+        reply, begin = answer
         if not reply.choices:
-            order.ledger.waste(order.role, Usage(requests=1) + (reply.usage or Usage()))
+            lose(answer)
             raise TransientError("the answer has no choices")
         if len(run) > 1 and self.takes_n is None:
             self._learn_n(len(reply.choices) > 1, "it answers a single choice whatever n is")
-        self._deliver(order, missing, run, reply, begin)
+        if not self._deliver(order, missing, run, reply, begin):
+            raise TransientError("the answer has none of the choices that were asked for")
 
-    async def _stream(self, order: _Order, missing: list[int], number: int) -> None:
+    async def _stream(self, order: _Order, missing: list[int], avoid: str | None) -> None:
         if not missing:  # the stream before broke after its last choice
             return
-        run = _leading_run(missing)
+        run = order.run(missing)
         options = {"include_usage": True, **({"continuous_usage_stats": True} if self.vllm else {})}
         body = {**self._body(order, run), "stream": True, "stream_options": options}
-        begin, request = time(), uuid4().hex
-        assembly, given = wire.Assembly(), Usage()
+        begin, request = 0.0, uuid4().hex
+        assembly, given = wire.Assembly(), 0.0
+        paid = delivered = False
 
         def hand_over(choices: list[wire.Choice], usage: Usage | None) -> None:
-            nonlocal given
+            nonlocal given, paid, delivered
             for choice in choices:
-                given += Usage(completion_tokens=choice.tokens or 0)
+                given += choice.tokens or 0
                 del assembly.choices[choice.index]
             reply = wire.Reply(choices, usage, assembly.model)
-            self._deliver(order, missing, run, reply, begin, request)
+            delivered |= self._deliver(order, missing, run, reply, begin, request)
+            paid = True
+
+        def lost() -> Usage:
+            known = assembly.known()  # the request itself is paid for as soon as one of its choices was handed over
+            return Usage(completion_tokens=known.completion_tokens) if paid else ONE_REQUEST + known
 
         async def read(url: str) -> None:
+            nonlocal begin
+            begin = time()
             async with self.connection.stream(url + order.path, body) as events:
                 async for event in events:
                     finished = assembly.add(event)
                     if finished and assembly.usage is not None and all(c.tokens is not None for c in finished):
                         tokens = sum(choice.tokens or 0 for choice in finished)
-                        hand_over(
-                            finished,
-                            Usage(prompt_tokens=assembly.usage.prompt_tokens, completion_tokens=tokens),
-                        )
+                        hand_over(finished, replace(assembly.usage, completion_tokens=tokens))
 
-        await self._exchange(order.role, order.ledger, order.affinity + number, read, assembly.known)
+        await self._exchange(order.role, order.ledger, order.affinity, avoid, read, lost)
         if len(run) > 1 and self.takes_n is None:
             self._learn_n(assembly.seen > 1, "it answers a single choice whatever n is")
         if not assembly.seen:
-            order.ledger.waste(order.role, Usage(requests=1) + (assembly.usage or Usage()))
+            order.ledger.waste(order.role, ONE_REQUEST + (assembly.usage or Usage()))
             raise TransientError("the stream has no choices")
         if left := list(assembly.choices.values()):
             usage = assembly.usage
-            if usage is not None and given.completion_tokens:
-                own = usage.completion_tokens - given.completion_tokens
-                usage = Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=max(0, own))
+            if usage is not None and given:
+                usage = replace(usage, completion_tokens=max(0, usage.completion_tokens - given))
             hand_over(left, usage)
+        if not delivered:
+            raise TransientError("the stream has none of the choices that were asked for")
 
     def _body(self, order: _Order, run: Sequence[int]) -> dict[str, Any]:
         body = dict(order.body)
@@ -330,30 +363,37 @@ class Sampler:
         role: str,
         ledger: Ledger,
         affinity: int,
+        avoid: str | None,
         talk: Callable[[str], Awaitable[T]],
-        known: Callable[[], Usage] = Usage,
+        lost: Callable[[], Usage] = lambda: ONE_REQUEST,
     ) -> T:
-        """`talk` to a replica within the attempt's time; what it is known to have cost is wasted when it fails."""
+        """`talk` to a replica within the attempt's time; what is `lost` when it fails is booked as wasted."""
         loop = asyncio.get_running_loop()
-        replica: Replica = await self.pool.acquire(affinity)
+        replica: Replica = await self.pool.acquire(affinity, avoid)
         begin, outcome, wait = loop.time(), Outcome.ABANDONED, None
+        limit = min(self.endpoint.attempt_timeout, self.endpoint.total_timeout)
         try:
-            async with asyncio.timeout(self.endpoint.attempt_timeout):
+            async with asyncio.timeout(limit):
                 answer = await talk(replica.url)
             outcome = Outcome.SERVED
             return answer
         except TimeoutError:
             outcome = Outcome.CONGESTED
-            raise TransientError(f"no answer within {self.endpoint.attempt_timeout} s (attempt_timeout)") from None
-        except Throttled as error:
-            outcome, wait = Outcome.CONGESTED, error.retry_after
-            raise
+            late = TransientError(f"no answer from {replica.url} within {limit:g} s (attempt_timeout)")
+            late.server, late.seconds = replica.url, loop.time() - begin
+            raise late from None
         except TransientError as error:
-            outcome = Outcome.FAILED if error.status is None else Outcome.ABANDONED
+            error.server, error.seconds = replica.url, loop.time() - begin
+            if isinstance(error, Throttled):
+                outcome, wait = Outcome.CONGESTED, error.retry_after
+            elif error.status is None:
+                outcome = Outcome.FAILED
             raise
         finally:
             if outcome is not Outcome.SERVED:
-                ledger.waste(role, known() + Usage(requests=1, seconds=loop.time() - begin))
+                ledger.waste(role, lost() + Usage(seconds=loop.time() - begin))
+            if wait is not None:  # nobody else in the queue may wait longer than this either
+                wait = min(wait, self.endpoint.total_timeout)
             self.pool.release(replica, outcome, loop.time() - begin, wait)
 
     def _deliver(
@@ -364,8 +404,11 @@ class Sampler:
         reply: wire.Reply,
         begin: float,
         request: str | None = None,
-    ) -> None:
-        """Turn choices into samples: the prompt is one charge that they share, each completion another."""
+    ) -> bool:
+        """Turn choices into samples: the prompt is one charge that they share, each completion another.
+
+        Choices that nobody asked for are wasted. Returns whether there was any other.
+        """
         request = request or uuid4().hex
         seconds = time() - begin
         estimated = 0 if reply.usage else wire.estimate_prompt(order.prompt)
@@ -378,12 +421,14 @@ class Sampler:
         )
         order.ledger.pay(prompt)
         tokens = wire.share_tokens(reply.choices, reply.usage)
+        delivered = False
         for choice, (count, guessed) in zip(reply.choices, tokens, strict=True):
-            if choice.index >= len(run) or run[choice.index] not in missing:
-                continue  # more than was asked for
-            index = run[choice.index]
             reasoning = shared.reasoning_tokens / len(reply.choices)
             own = Usage(0, 0, 0, count, reasoning, seconds=seconds, estimated_tokens=count if guessed else 0)
+            index = run[choice.index] if choice.index < len(run) else None
+            if index is None or index not in missing:
+                order.ledger.waste(order.role, own)
+                continue
             charge = Charge(f"{request}.{choice.index}", order.role, own, begin)
             order.ledger.pay(charge)
             missing.remove(index)
@@ -391,7 +436,8 @@ class Sampler:
             if order.on_sample is not None:
                 order.on_sample(sample)
             order.out.emit(sample)
-            order.answered = True
+            order.answered = delivered = True
+        return delivered
 
 
 def _sample(choice: wire.Choice, charges: tuple[Charge, ...], index: int, order: _Order, model: str) -> Sample:
@@ -415,24 +461,39 @@ def _leading_run(indices: Sequence[int]) -> list[int]:
     return list(indices[:length])
 
 
-async def _hedged(attempts: Sequence[Callable[[], Awaitable[Any]]], after: float | None) -> Any:
-    """The first of two attempts to succeed, the second one begun `after` seconds; None: only the first."""
-    if after is None:
-        return await attempts[0]()
-    running = {asyncio.ensure_future(attempts[0]())}
-    everything = set(running)
+async def _hedged(
+    fetch: Callable[[str | None, asyncio.Future[str] | None], Coroutine[Any, Any, T]],
+    avoid: str | None,
+    after: float,
+    lose: Callable[[T], None],
+) -> T:
+    """The first success of one attempt and another that begins `after` seconds after that was sent, elsewhere.
+
+    Time in the queue does not count: sending twice what waits for room would make the queue longer. The slower one
+    is cancelled; if it was answered all the same, `lose` is told.
+    """
+    sent: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def patience() -> None:
+        await asyncio.shield(sent)
+        await asyncio.sleep(after)
+
+    timer = asyncio.create_task(patience())
+    attempts = [asyncio.create_task(fetch(avoid, sent))]
+    winner: asyncio.Task[T] | None = None
     try:
-        done, running = await asyncio.wait(running, timeout=after)
-        if not done:
-            second = asyncio.ensure_future(attempts[1]())
-            everything.add(second)
-            running = running | {second}
-        while True:
-            for task in sorted(done, key=lambda task: task.exception() is not None):
-                if task.exception() is None or not running:
-                    return task.result()
+        await asyncio.wait([timer, *attempts], return_when=asyncio.FIRST_COMPLETED)
+        if not attempts[0].done():
+            attempts.append(asyncio.create_task(fetch(sent.result(), None)))
+        running = set(attempts)
+        while running and winner is None:
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            winner = next((task for task in done if task.exception() is None), None)
+        return (winner or attempts[0]).result()
     finally:
-        for task in everything:
+        for task in (timer, *attempts):
             task.cancel()
-        await asyncio.gather(*everything, return_exceptions=True)
+        await asyncio.gather(timer, *attempts, return_exceptions=True)
+        for task in attempts:
+            if task is not winner and not task.cancelled() and task.exception() is None:
+                lose(task.result())

@@ -8,7 +8,7 @@ from time import time
 from typing import Any
 from uuid import uuid4
 
-from tts.errors import ConfigError, EndpointError, RequestRejected
+from tts.errors import ConfigError, EndpointRefused, RequestRejected
 from tts.ledger import Ledger
 from tts.sampler import wire
 from tts.sampler.sampler import Sampler
@@ -43,11 +43,11 @@ async def tokenize(sampler: Sampler, prompt: Prompt, *, special: bool = True) ->
         body |= {"prompt": prompt, "add_special_tokens": special}
     else:
         body |= {"messages": list(prompt), "add_generation_prompt": True}
-    url = sampler.endpoint.base_url[0].removesuffix("/v1") + "/tokenize"
     try:
-        return list((await sampler.connection.post(url, body))["tokens"])
-    except (EndpointError, KeyError, TypeError) as error:
-        raise ConfigError(f"{url} cannot tokenize ({error}); scoring needs a vLLM server or token ids") from error
+        return list((await sampler.post("/../tokenize", body, role="tokenizer"))["tokens"])
+    except (EndpointRefused, RequestRejected, KeyError, TypeError) as error:
+        server = sampler.endpoint.base_url[0]
+        raise ConfigError(f"{server} cannot tokenize ({error}); scoring needs a vLLM server or token ids") from error
 
 
 async def score(
@@ -80,13 +80,13 @@ async def score(
         data = await sampler.post("/completions", body, role=role, ledger=ledger)
     except RequestRejected as error:
         raise ConfigError(f"{sampler.endpoint.model} cannot score given text: {error}") from error
+    usage = wire.usage_of(data.get("usage")) or Usage(prompt_tokens=len(head) + len(tail), completion_tokens=1)
+    charge = Charge(uuid4().hex, role, usage + Usage(requests=1, seconds=time() - begin), begin)
+    if ledger is not None:
+        ledger.pay(charge)
     entries = (data.get("choices") or [{}])[0].get("prompt_logprobs")
     if not entries or len(entries) != len(head) + len(tail):
         raise ConfigError(f"{sampler.endpoint.model} returned no prompt log-probabilities; score with vLLM")
     pairs = zip(tail, entries[len(head) :], strict=True)
     logprobs = tuple(float(entry[str(token)]["logprob"]) for token, entry in pairs)  # by id: top-k may be there too
-    usage = wire.usage_of(data.get("usage")) or Usage(prompt_tokens=len(head) + len(tail), completion_tokens=1)
-    charge = Charge(uuid4().hex, role, usage + Usage(requests=1, seconds=time() - begin), begin)
-    if ledger is not None:
-        ledger.pay(charge)
     return TokenScores(tuple(tail), logprobs, (charge,))

@@ -55,7 +55,7 @@ def parse(data: Mapping[str, Any]) -> Reply:
     """A complete answer. Raises `TransientError` when it is not one."""
     try:
         choices = [_choice(item) for item in data["choices"]]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TransientError(f"the answer has no readable choices: {str(data)[:200]}") from error
     return Reply(choices, usage_of(data.get("usage")), str(data.get("model") or ""))
 
@@ -130,7 +130,10 @@ def error_of(response: httpx.Response, body: bytes) -> EndpointError:
         return EndpointRefused(f"{message}. Check the API key (OPENAI_API_KEY, or api_key_file)", **details)
     if status == 404:
         return EndpointRefused(f"{message}. Check the model's name and that the base URL ends in /v1", **details)
-    if status in (408, 409, 425) or status >= 500:
+    if status in (301, 302, 303, 307, 308):
+        target = response.headers.get("location", "elsewhere")
+        return EndpointRefused(f"{message}. It redirects to {target}; set base_url to where that leads", **details)
+    if status in (408, 409, 425) or (status >= 500 and status != 501):
         return TransientError(message, **details)
     return RequestRejected(message, **details)
 

@@ -1,0 +1,257 @@
+"""Replicas, their congestion windows and the queue in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.double import Fault, FaultKind, ModelDouble
+from tests.support.solving import check_account, draw, endpoint
+from tts.ledger import Ledger
+from tts.sampler import Sampler
+from tts.sampler.pool import DOWN_AFTER, Outcome, Pool, Replica
+
+OUTCOMES = st.sampled_from(Outcome)
+
+
+# -- the window of one replica -----------------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(1, 300),
+    st.lists(st.tuples(OUTCOMES, st.floats(0, 5), st.none() | st.floats(0, 3), st.floats(0, 1))),
+)
+def test_the_window_never_leaves_its_bounds(maximum, history):
+    replica, now = Replica("http://a", maximum, target_latency=2.0), 100.0
+    for outcome, latency, retry_after, step in history:
+        now += step
+        replica.in_flight = int(replica.window)
+        replica.observe(outcome, latency, retry_after, now)
+        assert 1 <= replica.window <= maximum
+
+
+def test_the_window_is_halved_once_for_all_that_a_round_trip_throttles():
+    replica = Replica("http://a", 64, None)
+    replica.in_flight = 64
+    for _ in range(60):
+        replica.observe(Outcome.CONGESTED, 0.5, None, now=10.0)
+    assert replica.window == 32
+    replica.observe(Outcome.CONGESTED, 0.5, None, now=10.4)
+    assert replica.window == 32
+    replica.observe(Outcome.CONGESTED, 0.5, None, now=10.6)
+    assert replica.window == 16
+
+
+def test_a_window_that_is_used_doubles_a_round_trip_at_first_and_then_grows_by_one():
+    replica = Replica("http://a", 1000, None)
+    replica.in_flight = 1000
+    for _ in range(64):
+        replica.observe(Outcome.SERVED, 0.1, None, now=10.0)
+    assert replica.window == 128
+    replica.observe(Outcome.CONGESTED, 0.1, None, now=10.0)
+    for _ in range(64):
+        replica.observe(Outcome.SERVED, 0.1, None, now=11.0)
+    assert replica.window == pytest.approx(65, abs=0.1)
+
+
+def test_an_idle_window_does_not_grow():
+    replica = Replica("http://a", 1000, None)
+    replica.in_flight = 3
+    for _ in range(100):
+        replica.observe(Outcome.SERVED, 0.1, None, now=10.0)
+    assert replica.window == 64
+
+
+def test_requests_slower_than_the_target_reduce_the_window():
+    replica = Replica("http://a", 64, target_latency=1.0)
+    replica.in_flight = 64
+    replica.observe(Outcome.SERVED, 1.5, None, now=10.0)
+    assert replica.window == 32
+
+
+def test_a_replica_that_loses_connections_is_set_aside_and_probed_by_one_request():
+    replica = Replica("http://a", 64, None)
+    for _ in range(DOWN_AFTER):
+        replica.observe(Outcome.FAILED, 0.01, None, now=10.0)
+    assert not replica.has_room(10.1)
+    assert replica.has_room(10.3)
+    replica.in_flight = 1
+    assert not replica.has_room(10.3)
+    replica.observe(Outcome.SERVED, 0.01, None, now=10.4)
+    replica.in_flight = 60
+    assert replica.has_room(10.4)
+
+
+def test_all_that_was_in_flight_when_a_replica_fell_counts_once():
+    replica = Replica("http://a", 64, None)
+    for _ in range(64):
+        replica.observe(Outcome.FAILED, 0.5, None, now=10.0)
+    assert replica.has_room(10.3)
+    replica.observe(Outcome.FAILED, 5.0, None, now=10.4)  # sent before the fall
+    assert replica.has_room(10.4)
+    replica.observe(Outcome.FAILED, 0.01, None, now=10.4)  # the probe
+    assert not replica.has_room(10.8)
+    assert replica.has_room(11.0)
+
+
+# -- the queue ---------------------------------------------------------------------------------------------------------
+
+
+async def test_room_is_given_in_order_of_arrival():
+    pool, served = Pool(("http://a",), maximum=3), []
+
+    async def use(number: int) -> None:
+        replica = await pool.acquire(0)
+        served.append(number)
+        await asyncio.sleep(0)
+        pool.release(replica, Outcome.SERVED, 0.0)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(use(number) for number in range(50)))
+    assert served == list(range(50))
+    assert pool.replicas[0].in_flight == pool.waiting == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 3))
+def test_storms_of_cancellations_leave_nothing_in_flight_and_nobody_waiting(seed, maximum, replicas):
+    rng = random.Random(seed)
+
+    async def storm() -> None:
+        pool = Pool(tuple(f"http://{i}" for i in range(replicas)), maximum)
+        most = dict.fromkeys(pool.replicas, 0)
+
+        async def use() -> None:
+            for _ in range(rng.randrange(3)):
+                await asyncio.sleep(0)
+            replica = await pool.acquire(rng.randrange(100))
+            most[replica] = max(most[replica], replica.in_flight)
+            outcome = Outcome.ABANDONED
+            try:
+                for _ in range(rng.randrange(4)):
+                    await asyncio.sleep(0)
+                outcome = rng.choice([Outcome.SERVED, Outcome.CONGESTED])
+            finally:
+                pool.release(replica, outcome, 0.0)
+
+        users = [asyncio.create_task(use()) for _ in range(60)]
+        while not all(user.done() for user in users):
+            await asyncio.sleep(0)
+            if rng.random() < 0.5:
+                for user in rng.sample(users, 6):
+                    user.cancel()
+        last = await pool.acquire(0)  # there is room again for anyone
+        assert [replica.in_flight for replica in pool.replicas] == [int(replica is last) for replica in pool.replicas]
+        assert all(1 <= count <= maximum for count in most.values() if count)
+
+    async def guarded() -> None:
+        async with asyncio.timeout(20):
+            await storm()
+
+    asyncio.run(guarded())
+
+
+async def test_those_who_wait_for_a_paused_replica_go_on_when_the_pause_is_over():
+    pool = Pool(("http://a",), maximum=4)
+    first = await pool.acquire(0)
+    pool.release(first, Outcome.CONGESTED, 0.0, retry_after=0.1)
+    begin = asyncio.get_running_loop().time()
+    async with asyncio.timeout(10):
+        await asyncio.gather(pool.acquire(0), pool.acquire(0))
+    assert asyncio.get_running_loop().time() - begin >= 0.1
+
+
+async def test_a_full_replica_spills_over_and_one_that_all_prefer_does_not_take_all():
+    pool = Pool(("http://a", "http://b"), maximum=200)
+    assert {(await pool.acquire(7)).url for _ in range(8)} == {"http://b"}
+    for _ in range(100):
+        await pool.acquire(7)
+    fewer, more = (replica.in_flight for replica in pool.replicas)
+    assert fewer + more == 108
+    assert 0 < fewer < more <= 2 * fewer + 16
+    assert all(replica.in_flight <= replica.window for replica in pool.replicas)
+
+
+# -- over real connections ---------------------------------------------------------------------------------------------
+
+
+async def test_the_same_prompt_goes_to_the_same_replica_and_prompts_are_spread():
+    async with ModelDouble() as one, ModelDouble() as other, Sampler(endpoint(one, other, max_n=1)) as sampler:
+        for number in range(32):
+            for _ in range(2):
+                async for _ in sampler.sample(f"prompt {number} " * 3, 2):
+                    pass
+    homes = [{seen.body["prompt"] for seen in double.requests} for double in (one, other)]
+    assert not homes[0] & homes[1]
+    assert len(homes[0] | homes[1]) == 32
+    assert min(len(home) for home in homes) >= 4
+
+
+async def test_a_failed_request_is_repeated_at_another_replica():
+    ledger = Ledger()
+    async with (
+        ModelDouble(faults=Fault(FaultKind.SERVER_ERROR)) as broken,
+        ModelDouble() as sound,
+        Sampler(endpoint(broken, sound, max_attempts=2, max_n=1)) as sampler,
+    ):
+        samples = await draw(sampler, 32, ledger)
+    assert len(samples) == 32
+    check_account(ledger, broken.stats, sound.stats)
+
+
+async def test_a_dead_replica_is_set_aside_and_used_again_when_it_is_back():
+    async with ModelDouble() as sound:
+        async with ModelDouble() as dead:
+            port = dead.port
+            target = endpoint(sound, dead, max_n=1)
+        async with Sampler(target) as sampler:
+            ledger = Ledger()
+            assert len(await draw(sampler, 128, ledger)) == 128
+            attempts = ledger.wasted.get("policy")
+            assert attempts is None or attempts.requests < 64 + DOWN_AFTER  # not one for each request that prefers it
+            async with ModelDouble(port=port) as back, asyncio.timeout(20):
+                while not back.stats.served:
+                    for number in range(8):
+                        async for _ in sampler.sample(f"prompt {number}", 1):
+                            pass
+
+
+async def test_more_requests_than_threads_resolve_a_host_name():
+    async with ModelDouble(latency=0.05) as double:
+        target = endpoint(double).model_copy(update={"base_url": (double.base_url.replace("127.0.0.1", "localhost"),)})
+        async with Sampler(target.model_copy(update={"max_n": 1})) as sampler:
+            assert len(await draw(sampler, 200)) == 200
+    assert double.stats.peak_running > 40
+
+
+@pytest.mark.parametrize("room", [1, 4])
+async def test_a_server_that_throttles_is_sent_what_it_takes_and_all_is_served(room):
+    ledger = Ledger()
+    async with (
+        ModelDouble(max_running=room, latency=0.005) as double,
+        Sampler(endpoint(double, max_n=1, retry_wait=0.25)) as sampler,
+    ):
+        samples = await draw(sampler, 96, ledger)
+        window = sampler.pool.replicas[0].window
+    assert len(samples) == 96
+    assert window < 64
+    check_account(ledger, double.stats)
+
+
+async def test_a_task_cancelled_in_the_queue_or_in_flight_gives_its_room_back():
+    async with ModelDouble(latency=60) as double, Sampler(endpoint(double, max_n=1, max_concurrency=4)) as sampler:
+        drawing = asyncio.create_task(draw(sampler, 32))
+        while double.stats.running < 4:
+            await asyncio.sleep(0.005)
+        drawing.cancel()
+        await asyncio.gather(drawing, return_exceptions=True)
+        async with asyncio.timeout(10):
+            await double.idle()
+        assert sampler.pool.replicas[0].in_flight == 0
+        assert double.stats.received == double.stats.cancelled == 4
+        double.latency = 0.0
+        assert len(await draw(sampler, 4)) == 4
