@@ -103,3 +103,13 @@ async def test_selection_is_replayed_by_the_strategy_itself(task: str, endpoint:
     for row in track.rows:
         chosen = vote.select(track.candidates(row))
         assert (chosen.spawned[0] if chosen else None) == row.selected
+
+
+async def test_a_run_without_a_right_answer_has_curves_at_zero_and_no_law(task: str, tmp_path: Path) -> None:
+    async with ModelDouble(answer=lambda *_: "Answer: 0") as double:
+        endpoint = Endpoint(model="test-model", base_url=(double.base_url,))
+        table = {"task": task, "models": endpoint, "strategies": ["self_consistency:n=8"]}
+        run = await Experiment.parse(table).run(tmp_path / "run")
+    drawn = curves(run)
+    assert all(curve.y.tolist() == [0.0] * len(curve.y) for curve in drawn)
+    assert coverage_laws(drawn) == []

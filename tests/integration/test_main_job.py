@@ -1,4 +1,4 @@
-"""The main job against a real vLLM server: benchmarks through strategies, accounts equal to the server's, stops that reach it."""
+"""The main job against a real vLLM server: exact accounts, and stops that reach it."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tts.curves import (
     Curve,
+    CurveError,
     best_of_k,
     bootstrap,
     fit_coverage_law,
@@ -159,10 +160,16 @@ def _money(track: Track) -> float | None:
 
 
 def coverage_laws(drawn: Sequence[Curve]) -> list[dict[str, Any]]:
-    """For each coverage curve, the fit c = exp(a k^b) and how well it holds (Brown et al. 2024, 3.2)."""
+    """For each coverage curve, the fit c = exp(a k^b) and how well it holds (Brown et al. 2024, 3.2).
+
+    A curve that does not determine the fit, such as one that is 0 throughout, is left out.
+    """
     laws = []
     for curve in drawn:
         if curve.estimator == "pass@k" and len(curve.k) >= 3:
-            law = fit_coverage_law(curve.k, curve.y)
+            try:
+                law = fit_coverage_law(curve.k, curve.y)
+            except CurveError:
+                continue
             laws.append({"curve": curve.label, "a": law.a, "b": law.b, "r_squared": law.r_squared})
     return laws

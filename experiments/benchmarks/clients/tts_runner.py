@@ -35,7 +35,7 @@ class Memory(Progress):
     def __init__(self) -> None:
         self.resident: list[float] = []
 
-    def cell(self, *_: object) -> None:
+    def cell(self, cell: object, result: object, correct: object) -> None:
         """Note it."""
         self.resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6)
 

@@ -12,14 +12,14 @@ from tts.experiment.store import Store
 
 
 async def main(base_url: str, stored: bool) -> None:
-    endpoint = Endpoint(model="test-model", base_url=base_url, max_concurrency=SINGLES_IN_FLIGHT)
+    endpoint = Endpoint(model="test-model", base_url=(base_url,), max_concurrency=SINGLES_IN_FLIGHT)
     with tempfile.TemporaryDirectory() as folder:
         async with Sampler(endpoint) as sampler, Store(Path(folder) / "run.sqlite") as store:
             left = iter(range(SINGLES))
 
             async def work() -> None:
                 for number in left:
-                    problem = Problem(id=str(number), messages=MESSAGES)
+                    problem = Problem(id=str(number), messages=tuple(MESSAGES))
                     session = Session(problem, {"policy": sampler}, seed=number, store=store if stored else None)
                     assert [sample.text async for sample in session.sample()]
 
