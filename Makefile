@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format integration vllm bench clean
+.PHONY: help install test demo lint format integration vllm bench clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,9 @@ endif
 
 test: install  ## Run the tests that need no model server
 	$(BIN)/python -m pytest --ignore=tests/integration
+
+demo: install  ## Compare strategies on a model of known abilities, and draw their curves
+	$(BIN)/python examples/compare_strategies.py runs/demo
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

@@ -50,6 +50,7 @@ class Plugin(BaseModel):
     def spec(self) -> str:
         """Short text form with the parameters that are not default: `best_of_n:n=32`."""
         changed = self.model_dump(mode="json", exclude_defaults=True)
+        changed = dict(sorted(changed.items(), key=lambda item: isinstance(item[1], dict)))  # plug-ins come last
         return self.name + (":" + _arguments(changed) if changed else "")
 
 

@@ -1,0 +1,191 @@
+"""One attempt to have occurrences of a prompt answered: the request, whole or streamed, and what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import time
+from typing import Any
+from uuid import uuid4
+
+from tts.aio import Flow
+from tts.errors import EndpointError, TransientError
+from tts.ledger import Ledger
+from tts.sampler import wire
+from tts.sampler.client import ONE_REQUEST, Client
+from tts.sampler.hedge import hedged
+from tts.types import Charge, Prompt, Sample, Usage
+
+
+@dataclass(slots=True)
+class Order:
+    """What the requests for one prompt have in common, and where their samples go."""
+
+    prompt: Prompt
+    path: str
+    body: dict[str, Any]
+    role: str
+    ledger: Ledger
+    out: Flow[Sample]
+    errors: list[EndpointError]
+    keep_ids: bool
+    affinity: int
+    on_sample: Callable[[Sample], None] | None
+    answered: bool = False
+
+    def run(self, missing: Sequence[int]) -> list[int]:
+        """Those of the occurrences `missing` that one request can ask for: with a seed, consecutive ones."""
+        return list(missing) if self.body.get("seed") is None else _leading_run(missing)
+
+    def request(self, run: Sequence[int], vllm: bool) -> dict[str, Any]:
+        """The body that asks for the occurrences `run`."""
+        body = dict(self.body)
+        if body.get("seed") is not None:
+            body["seed"] = int(body["seed"]) + run[0]
+        if len(run) > 1:
+            body["n"] = len(run)
+            if vllm:
+                body["return_token_ids"] = True
+        return body
+
+    def deliver(
+        self,
+        missing: list[int],
+        run: Sequence[int],
+        reply: wire.Reply,
+        begin: float,
+        request: str | None = None,
+    ) -> bool:
+        """Turn choices into samples: the prompt is one charge that they share, each completion another.
+
+        Choices that nobody asked for are wasted. Returns whether there was any other.
+        """
+        request = request or uuid4().hex
+        seconds = time() - begin
+        estimated = 0 if reply.usage else wire.estimate_prompt(self.prompt)
+        shared = reply.usage or Usage(prompt_tokens=estimated)
+        prompt = Charge(
+            request,
+            self.role,
+            Usage(1, shared.prompt_tokens, shared.cached_tokens, estimated_tokens=estimated),
+            begin,
+        )
+        self.ledger.pay(prompt)
+        tokens = wire.share_tokens(reply.choices, reply.usage)
+        delivered = False
+        for choice, (count, guessed) in zip(reply.choices, tokens, strict=True):
+            reasoning = shared.reasoning_tokens / len(reply.choices)
+            own = Usage(0, 0, 0, count, reasoning, seconds=seconds, estimated_tokens=count if guessed else 0)
+            index = run[choice.index] if choice.index < len(run) else None
+            if index is None or index not in missing:
+                self.ledger.waste(self.role, own)
+                continue
+            charge = Charge(f"{request}.{choice.index}", self.role, own, begin)
+            self.ledger.pay(charge)
+            missing.remove(index)
+            sample = self._sample(choice, (prompt, charge), index, reply.model)
+            if self.on_sample is not None:
+                self.on_sample(sample)
+            self.out.emit(sample)
+            self.answered = delivered = True
+        return delivered
+
+    def _sample(self, choice: wire.Choice, charges: tuple[Charge, ...], index: int, model: str) -> Sample:
+        return Sample(
+            choice.text,
+            choice.finish_reason,
+            charges,
+            index,
+            self.role,
+            model or self.body["model"],
+            choice.reasoning,
+            tuple(choice.tool_calls),
+            tuple(choice.token_ids) if self.keep_ids and choice.token_ids is not None else None,
+            tuple(choice.logprobs) if choice.logprobs is not None else None,
+        )
+
+
+async def ask(client: Client, order: Order, missing: list[int], avoid: str | None) -> int:
+    """One request for the first of `missing`; those that are answered leave the list. Returns how many choices came."""
+    run = order.run(missing)
+    body = order.request(run, client.vllm)
+
+    async def fetch(avoid: str | None, sent: asyncio.Future[str] | None = None) -> tuple[wire.Reply, float]:
+        begin = 0.0
+
+        async def talk(url: str) -> wire.Reply:
+            nonlocal begin
+            begin = time()
+            if sent is not None:
+                sent.set_result(url)
+            return wire.parse(await client.connection.post(url + order.path, body))
+
+        return await client.exchange(order.role, order.ledger, order.affinity, avoid, talk), begin
+
+    def lose(answer: tuple[wire.Reply, float]) -> None:
+        order.ledger.waste(order.role, ONE_REQUEST + (answer[0].usage or Usage()))
+
+    after = client.endpoint.hedge_after
+    answer = await (fetch(avoid) if after is None else hedged(fetch, avoid, after, lose))
+    reply, begin = answer
+    if not reply.choices:
+        lose(answer)
+        raise TransientError("the answer has no choices")
+    if not order.deliver(missing, run, reply, begin):
+        raise TransientError("the answer has none of the choices that were asked for")
+    return len(reply.choices)
+
+
+async def stream(client: Client, order: Order, missing: list[int], avoid: str | None) -> int:
+    """`ask`, read token by token: a choice is delivered as soon as it is complete, if its tokens are counted."""
+    if not missing:  # the stream before broke after its last choice
+        return 0
+    run = order.run(missing)
+    options = {"include_usage": True, **({"continuous_usage_stats": True} if client.vllm else {})}
+    body = {**order.request(run, client.vllm), "stream": True, "stream_options": options}
+    begin, request = 0.0, uuid4().hex
+    assembly, given = wire.Assembly(), 0.0
+    paid = delivered = False
+
+    def hand_over(choices: list[wire.Choice], usage: Usage | None) -> None:
+        nonlocal given, paid, delivered
+        for choice in choices:
+            given += choice.tokens or 0
+            del assembly.choices[choice.index]
+        reply = wire.Reply(choices, usage, assembly.model)
+        delivered |= order.deliver(missing, run, reply, begin, request)
+        paid = True
+
+    def lost() -> Usage:
+        known = assembly.known()  # the request itself is paid for as soon as one of its choices was handed over
+        return Usage(completion_tokens=known.completion_tokens) if paid else ONE_REQUEST + known
+
+    async def read(url: str) -> None:
+        nonlocal begin
+        begin = time()
+        async with client.connection.stream(url + order.path, body) as events:
+            async for event in events:
+                finished = assembly.add(event)
+                if finished and assembly.usage is not None and all(c.tokens is not None for c in finished):
+                    tokens = sum(choice.tokens or 0 for choice in finished)
+                    hand_over(finished, replace(assembly.usage, completion_tokens=tokens))
+
+    await client.exchange(order.role, order.ledger, order.affinity, avoid, read, lost)
+    if not assembly.seen:
+        order.ledger.waste(order.role, ONE_REQUEST + (assembly.usage or Usage()))
+        raise TransientError("the stream has no choices")
+    if left := list(assembly.choices.values()):
+        usage = assembly.usage
+        if usage is not None and given:
+            usage = replace(usage, completion_tokens=max(0, usage.completion_tokens - given))
+        hand_over(left, usage)
+    if not delivered:
+        raise TransientError("the stream has none of the choices that were asked for")
+    return assembly.seen
+
+
+def _leading_run(indices: Sequence[int]) -> list[int]:
+    """The consecutive numbers at the begin of `indices`."""
+    length = next((i for i in range(1, len(indices)) if indices[i] != indices[0] + i), len(indices))
+    return list(indices[:length])
