@@ -11,12 +11,14 @@ import tts
 def loaded(statement: str) -> set[str]:
     """Top-level modules in memory after `statement` in a fresh interpreter."""
     script = f"{statement}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
-    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
 
 
 def test_importing_the_package_loads_no_library() -> None:
     extra = loaded("import tts") - loaded("pass")
-    assert extra & {"numpy", "httpx", "aiohttp", "pydantic", "tenacity", "typer", "rich", "matplotlib", "pyarrow"} == set()
+    libraries = {"numpy", "httpx", "aiohttp", "pydantic", "tenacity", "typer", "rich", "matplotlib", "pyarrow"}
+    assert extra & libraries == set()
 
 
 def test_running_loads_nothing_that_belongs_to_an_extra() -> None:

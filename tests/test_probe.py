@@ -15,7 +15,7 @@ QUICK: dict[str, Any] = {"connect_timeout": 2}
 
 
 async def find(double: ModelDouble, model: str = "test-model", **settings: Any) -> Capabilities:
-    async with Sampler(Endpoint(model=model, base_url=(double.base_url,), **QUICK, **settings)) as sampler:
+    async with Sampler(Endpoint(model=model, base_url=double.base_url, **QUICK, **settings)) as sampler:
         return await probe(sampler)
 
 
@@ -105,7 +105,7 @@ async def test_tool_calls_are_recognised():
         said = message if "tools" in body else {"role": "assistant", "content": "words"}
         return httpx.Response(200, json={"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]})
 
-    endpoint = Endpoint(model="m", base_url=("mock://m",), transport=httpx.MockTransport(answer))
+    endpoint = Endpoint(model="m", base_url="mock://m", transport=httpx.MockTransport(answer))
     async with Sampler(endpoint) as sampler:
         found = await probe(sampler)
     assert found.tools
@@ -137,7 +137,7 @@ async def test_a_model_that_is_not_served_is_told_with_those_that_are():
 
 
 async def test_no_server_is_a_finding_and_no_error():
-    async with Sampler(Endpoint(model="m", base_url=("http://127.0.0.1:9/v1",), **QUICK)) as sampler:
+    async with Sampler(Endpoint(model="m", base_url="http://127.0.0.1:9/v1", **QUICK)) as sampler:
         found = await probe(sampler)
     assert found.reachable.ok is False
     assert "127.0.0.1:9" in found.reachable.why

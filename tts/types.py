@@ -170,7 +170,7 @@ class Problem(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    messages: tuple[dict[str, Any], ...] | str
+    messages: Sequence[dict[str, Any]] | str
     """Chat messages, or a raw text to complete."""
     tests: dict[str, Any] | None = None
     """Public tests, in the form that the `unit_tests` verifier documents."""

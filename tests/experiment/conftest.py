@@ -31,4 +31,4 @@ async def double() -> AsyncIterator[ModelDouble]:
 
 @pytest.fixture
 def endpoint(double: ModelDouble) -> Endpoint:
-    return Endpoint(model="test-model", base_url=(double.base_url,))
+    return Endpoint(model="test-model", base_url=double.base_url)

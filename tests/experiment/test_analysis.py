@@ -107,7 +107,7 @@ async def test_selection_is_replayed_by_the_strategy_itself(task: str, endpoint:
 
 async def test_a_run_without_a_right_answer_has_curves_at_zero_and_no_law(task: str, tmp_path: Path) -> None:
     async with ModelDouble(answer=lambda *_: "Answer: 0") as double:
-        endpoint = Endpoint(model="test-model", base_url=(double.base_url,))
+        endpoint = Endpoint(model="test-model", base_url=double.base_url)
         table = {"task": task, "models": endpoint, "strategies": ["self_consistency:n=8"]}
         run = await Experiment.parse(table).run(tmp_path / "run")
     drawn = curves(run)

@@ -18,7 +18,7 @@ CHILD = """
 import asyncio, sys
 from tts import Endpoint, Experiment
 task, url, out = sys.argv[1:]
-endpoint = Endpoint(model="test-model", base_url=(url,), params={"seed": 7}, max_n=3)
+endpoint = Endpoint(model="test-model", base_url=url, params={"seed": 7}, max_n=3)
 experiment = Experiment.parse({"task": task, "models": endpoint, "strategies": ["single", "self_consistency:n=16"]})
 asyncio.run(experiment.run(out, resume=True))
 """
@@ -53,7 +53,7 @@ async def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(
         survived = now
     assert survived
     before = double.stats.choices
-    endpoint = Endpoint(model="test-model", base_url=(double.base_url,), params={"seed": 7}, max_n=3)
+    endpoint = Endpoint(model="test-model", base_url=double.base_url, params={"seed": 7}, max_n=3)
     grid = {"task": task, "models": endpoint, "strategies": ["single", "self_consistency:n=16"]}
     run = await Experiment.parse(grid).run(out, resume=True)
     assert double.stats.choices - before == 20 * 16 - len(survived), "nothing stored is asked for again"

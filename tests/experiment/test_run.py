@@ -92,7 +92,7 @@ async def test_a_second_writer_is_refused_with_the_first_ones_pid(
 @pytest.mark.parametrize("kind", [kind for kind in FaultKind if kind not in (FaultKind.UNAUTHORIZED, FaultKind.HANG)])
 async def test_a_tenth_of_each_fault_loses_no_problem(task: str, kind: FaultKind, tmp_path: Path) -> None:
     async with ModelDouble(faults={Fault(kind): 0.1}, latency=0.001) as double:
-        endpoint = Endpoint(model="test-model", base_url=(double.base_url,), retry_wait=0.01, max_n=4)
+        endpoint = Endpoint(model="test-model", base_url=double.base_url, retry_wait=0.01, max_n=4)
         run = await experiment(task, endpoint, "self_consistency:n=12").run(tmp_path / "run")
         (track,) = run.tracks
         lost = sum(12 - len(flags) for flags in track.correct)
@@ -108,7 +108,7 @@ async def test_a_tenth_of_each_fault_loses_no_problem(task: str, kind: FaultKind
 
 async def test_hanging_requests_lose_no_problem(task: str, tmp_path: Path) -> None:
     async with ModelDouble(faults={Fault(FaultKind.HANG): 0.1}) as double:
-        endpoint = Endpoint(model="test-model", base_url=(double.base_url,), retry_wait=0.01, attempt_timeout=0.5)
+        endpoint = Endpoint(model="test-model", base_url=double.base_url, retry_wait=0.01, attempt_timeout=0.5)
         run = await experiment(task, endpoint, "self_consistency:n=12").run(tmp_path / "run")
         assert [len(flags) for flags in run.tracks[0].correct] == [12] * 20
 
@@ -116,7 +116,7 @@ async def test_hanging_requests_lose_no_problem(task: str, tmp_path: Path) -> No
 async def test_lost_samples_are_shown_and_asked_for_again_on_resume(task: str, tmp_path: Path) -> None:
     grid: list[Experiment] = []
     async with ModelDouble(faults=[Fault(FaultKind.BAD_REQUEST)] * 2) as double:
-        endpoint = Endpoint(model="test-model", base_url=(double.base_url,), max_n=1, max_concurrency=1)
+        endpoint = Endpoint(model="test-model", base_url=double.base_url, max_n=1, max_concurrency=1)
         grid.append(experiment(task, endpoint, "self_consistency:n=5", limit=3))
         run = await grid[0].run(tmp_path / "run")
         assert summary(run)[0]["lost_samples"] == 2
@@ -158,7 +158,7 @@ async def test_what_cannot_work_is_refused_before_anything_is_spent(
         experiment(task, endpoint, "best_of_m")
     with pytest.raises(ConfigError, match=r"strategies.*n.*greater than 0.*Parameters: verifier, n"):
         experiment(task, endpoint, "best_of_n:n=0")
-    dead = Endpoint(model="test-model", base_url=("http://127.0.0.1:9/v1",))
+    dead = Endpoint(model="test-model", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(EndpointRefused, match="Is the server running"):
         await experiment(task, dead, "single").run(tmp_path / "b")
     assert double.stats.received == 0
@@ -166,7 +166,7 @@ async def test_what_cannot_work_is_refused_before_anything_is_spent(
 
 async def test_a_rejected_key_ends_the_run_at_once(task: str, tmp_path: Path) -> None:
     async with ModelDouble(api_key="right") as double:
-        endpoint = Endpoint(model="test-model", base_url=(double.base_url,), api_key="wrong")  # type: ignore[arg-type]
+        endpoint = Endpoint(model="test-model", base_url=double.base_url, api_key="wrong")  # type: ignore[arg-type]
         with pytest.raises(EndpointRefused, match="API key"):
             await experiment(task, endpoint, "single").run(tmp_path / "run")
         assert "wrong" not in (tmp_path / "run" / "run.json").read_text()

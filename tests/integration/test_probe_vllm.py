@@ -9,7 +9,7 @@ pytestmark = pytest.mark.vllm
 
 
 async def test_finds_what_vllm_can_do_and_what_it_was_not_started_for(vllm_server: LocalVLLM):
-    async with Sampler(Endpoint(model=vllm_server.name, base_url=(vllm_server.base_url,))) as sampler:
+    async with Sampler(Endpoint(model=vllm_server.name, base_url=vllm_server.base_url)) as sampler:
         found = await probe(sampler)
     assert found.server.startswith("vLLM 0.")
     assert found.models == (vllm_server.name,)
@@ -19,7 +19,7 @@ async def test_finds_what_vllm_can_do_and_what_it_was_not_started_for(vllm_serve
 
 async def test_its_cost_is_the_growth_of_the_servers_counters(vllm_server: LocalVLLM):
     before = await vllm_server.metrics()
-    async with Sampler(Endpoint(model=vllm_server.name, base_url=(vllm_server.base_url,))) as sampler:
+    async with Sampler(Endpoint(model=vllm_server.name, base_url=vllm_server.base_url)) as sampler:
         found = await probe(sampler)
     after = await vllm_server.metrics()
     generated = after["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"]

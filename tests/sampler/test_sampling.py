@@ -199,7 +199,7 @@ async def test_a_key_that_the_server_repeats_in_its_complaint_is_not_repeated_by
 
 
 async def test_a_key_file_that_cannot_be_read_is_named(tmp_path: Path):
-    target = Endpoint(model="m", base_url=("http://localhost:1/v1",), api_key_file=tmp_path / "nowhere")
+    target = Endpoint(model="m", base_url="http://localhost:1/v1", api_key_file=tmp_path / "nowhere")
     async with Sampler(target) as sampler:
         with pytest.raises(ConfigError, match="nowhere"):
             await draw(sampler)
@@ -236,5 +236,5 @@ def test_an_endpoint_needs_a_usable_url(monkeypatch):
     with pytest.raises(ValidationError, match="write for example http"):
         Endpoint(model="m", base_url="localhost:8000/v1")  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="hedge_after"):
-        Endpoint(model="m", base_url=("http://a/v1",), stream=True, hedge_after=1)
+        Endpoint(model="m", base_url="http://a/v1", stream=True, hedge_after=1)
     assert Endpoint(model="m", base_url="http://a/v1/, http://b/v1").base_url == ("http://a/v1", "http://b/v1")  # type: ignore[arg-type]

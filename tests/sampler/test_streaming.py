@@ -78,9 +78,10 @@ async def test_leaving_early_aborts_every_request_at_the_server(max_n, stream):
         await settle(before, double)
         assert sampler.pool.replicas[0].in_flight == sampler.pool.waiting == 0
         assert all(at - left < 5 for at in double.cancel_times)  # a minute before they would have ended
-    assert double.stats.cancelled == double.stats.received - 1 == 64 // max_n - 1
+    assert double.stats.cancelled == double.stats.received - 1 > 0
     spent, wasted = account(ledger)
-    assert spent.requests + wasted.requests == double.stats.received
+    assert spent.requests == 1
+    assert double.stats.received - 1 <= wasted.requests == 64 // max_n - 1  # some were perhaps left on the way there
 
 
 async def test_choices_received_before_a_stream_broke_are_not_asked_for_again():

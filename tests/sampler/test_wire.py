@@ -144,7 +144,7 @@ def answering(*answers: Any, **settings: Any) -> Endpoint:
         return httpx.Response(200, json=left.pop(0) if len(left) > 1 else left[0])
 
     transport = httpx.MockTransport(answer)
-    return Endpoint(model="m", base_url=("mock://m",), transport=transport, retry_wait=0.001, **settings)
+    return Endpoint(model="m", base_url="mock://m", transport=transport, retry_wait=0.001, **settings)
 
 
 def answer(*indices: int, tokens: int = 10) -> dict[str, Any]:

@@ -1,28 +1,45 @@
 """Sampling from a double, and the checks that every account must pass."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, TypeVar
 
 from tests.support.double import ModelDouble, Stats
 from tts.ledger import Ledger
 from tts.sampler import Endpoint, Sampler
 from tts.types import Problem, Result, Sample, Usage, by_role, sum_usage
 
+T = TypeVar("T")
+
 PROBLEM = Problem.from_prompt("[[p]] What is 6 times 7?", id="p", answer="numeric_answer")
 PROMPT = PROBLEM.messages
+
+RIGHT = "numeric_answer(reference=42)"
+STRATEGIES = [
+    "single",
+    f"best_of_n:n=20,verifier={RIGHT}",
+    "self_consistency:n=20",
+    f"self_consistency:n=20,weighted=true,verifier={RIGHT}",
+    f"first_pass:k=20,batch=6,abstain=false,verifier={RIGHT}",
+]
 
 
 def endpoint(*doubles: ModelDouble, **settings: Any) -> Endpoint:
     """An endpoint with the doubles as its replicas, impatient so that retries cost a test no time."""
     defaults = {"model": "test-model", "retry_wait": 0.005, "api_key_env": "NO_KEY_IN_TESTS"}
-    return Endpoint(base_url=tuple(double.base_url for double in doubles), **defaults | settings)
+    return Endpoint(base_url=",".join(double.base_url for double in doubles), **defaults | settings)
 
 
 async def draw(sampler: Sampler, n: int = 1, ledger: Ledger | None = None, **params: Any) -> list[Sample]:
     """`n` samples of the problem's prompt; a test that hangs fails after 30 seconds."""
     async with asyncio.timeout(30):
         return [sample async for sample in sampler.sample(PROMPT, n, ledger=ledger, **params)]
+
+
+async def everything(source: AsyncGenerator[T, None]) -> list[T]:
+    """All items of `source`; a test that hangs fails after 30 seconds."""
+    async with asyncio.timeout(30):
+        return [item async for item in source]
 
 
 def account(source: Ledger | Result) -> tuple[Usage, Usage]:

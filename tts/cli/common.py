@@ -136,7 +136,7 @@ async def model_or_default(model: str | None, base_url: str | None) -> str:
         if len(served) == 1:
             return served[0]
         there = f"it serves {', '.join(served)}" if served else "it serves none"
-        raise ConfigError(f"name a model of {sampler.endpoint.base_url[0]} (--model or OPENAI_MODEL); {there}")
+        raise ConfigError(f"name a model of {sampler.endpoint.urls[0]} (--model or OPENAI_MODEL); {there}")
 
 
 def with_n(strategies: Sequence[Strategy], n: int | None) -> tuple[Strategy, ...]:

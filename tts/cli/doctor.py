@@ -51,7 +51,7 @@ async def _probe(base_url: str | None, model: str | None) -> tuple[str, str, Cap
     from tts.sampler.probe import probe
 
     endpoint = checked(Endpoint, model=model or "", **place(base_url))
-    url, *others = endpoint.base_url
+    url, *others = endpoint.urls
     if others:
         raise ConfigError(f"doctor looks at one server at a time: --base-url {url}")
     try:

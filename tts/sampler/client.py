@@ -34,7 +34,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.pool = Pool(endpoint.base_url, endpoint.max_concurrency, endpoint.target_latency)
+        self.pool = Pool(endpoint.urls, endpoint.max_concurrency, endpoint.target_latency)
         self.vllm = False
         """Whether it is vLLM, which can count each choice's tokens exactly and knows token ids."""
         self.context_length: int | None = None
@@ -112,14 +112,14 @@ class Client:
             lengths = [model.get("max_model_len") for model in models if model.get("id") == self.endpoint.model]
             self.context_length = next(iter(lengths), None)
         except (EndpointError, KeyError, TypeError, AttributeError) as error:
-            log.debug("no model list from %s: %s", self.endpoint.base_url[0], error)
+            log.debug("no model list from %s: %s", self.endpoint.urls[0], error)
 
     async def _models(self) -> Any:
         try:
             async with asyncio.timeout(self.endpoint.connect_timeout):
-                return await self.connection.get(self.endpoint.base_url[0] + "/models")
+                return await self.connection.get(self.endpoint.urls[0] + "/models")
         except TimeoutError:
-            raise TransientError(f"no answer from {self.endpoint.base_url[0]}; is the server running there?") from None
+            raise TransientError(f"no answer from {self.endpoint.urls[0]}; is the server running there?") from None
 
     async def retrying(self, attempt: Callable[[str | None], Awaitable[T]]) -> T:
         """`attempt(server to avoid)`, again until it succeeds or is not worth repeating."""

@@ -32,10 +32,9 @@ class Endpoint(BaseModel):
 
     model: str
     """Name of the model as the server knows it."""
-    base_url: tuple[str, ...] = Field(
-        default_factory=lambda: tuple(os.environ.get("OPENAI_BASE_URL", "").split(",")), validate_default=True
-    )
-    """Where it is served, up to and with /v1; several replicas share the load. Default: $OPENAI_BASE_URL."""
+    base_url: str = Field(default_factory=lambda: os.environ.get("OPENAI_BASE_URL", ""), validate_default=True)
+    """Where it is served, up to and with /v1; several replicas, with commas between, share the load.
+    Default: $OPENAI_BASE_URL."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
     """The key itself; it is never logged or stored. Better: `api_key_env` or `api_key_file`."""
     api_key_env: str = "OPENAI_API_KEY"
@@ -77,16 +76,16 @@ class Endpoint(BaseModel):
 
     @field_validator("base_url", mode="before")
     @classmethod
-    def _split_urls(cls, value: Any) -> Any:
+    def _join_urls(cls, value: Any) -> Any:
         urls = value.split(",") if isinstance(value, str) else value
-        return tuple(url.strip().rstrip("/") for url in urls)
+        return ",".join(url.strip().rstrip("/") for url in urls)
 
     @field_validator("base_url")
     @classmethod
-    def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        if not urls or not all(urls):
-            raise ValueError("no base URL: give base_url (--base-url) or set OPENAI_BASE_URL")
-        for url in urls:
+    def _check_urls(cls, urls: str) -> str:
+        for url in urls.split(","):
+            if not url:
+                raise ValueError("no base URL: give base_url (--base-url) or set OPENAI_BASE_URL")
             if urlsplit(url).scheme not in ("http", "https", "mock"):
                 raise ValueError(f"'{url}' is not an http(s) URL; write for example http://localhost:8000/v1")
         return urls
@@ -98,9 +97,14 @@ class Endpoint(BaseModel):
         return self
 
     @cached_property
+    def urls(self) -> tuple[str, ...]:
+        """The base URL of each replica."""
+        return tuple(self.base_url.split(","))
+
+    @cached_property
     def filed_as(self) -> str:
         """The endpoint's part of the address of a stored answer."""
-        return self.identity or self.base_url[0]
+        return self.identity or self.urls[0]
 
     def money(self, usage: Usage) -> float:
         """The price of `usage` in the card's currency; 0 where the card has no prices."""

@@ -112,8 +112,8 @@ def _lost(url: str, error: Exception) -> TransientError:
 
 
 def _network(endpoint: Endpoint) -> AiohttpTransport:
-    encrypted = any(url.startswith("https:") for url in endpoint.base_url)
-    most = endpoint.max_concurrency * len(endpoint.base_url) + 16
+    encrypted = any(url.startswith("https:") for url in endpoint.urls)
+    most = endpoint.max_concurrency * len(endpoint.urls) + 16
     proxied = any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ)
 
     def session() -> aiohttp.ClientSession:

@@ -41,4 +41,4 @@ def MockModel(handler: Handler, *, model: str = "mock", **settings: Any) -> Endp
         }
         return httpx.Response(200, json={"model": model, "choices": choices, "usage": usage})
 
-    return Endpoint(model=model, base_url=("mock://model",), transport=httpx.MockTransport(answer), **settings)
+    return Endpoint(model=model, base_url="mock://model", transport=httpx.MockTransport(answer), **settings)

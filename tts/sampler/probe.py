@@ -42,7 +42,7 @@ async def list_models(sampler: Sampler) -> list[str]:
 
 
 async def _model_cards(sampler: Sampler) -> list[dict[str, Any]]:
-    url = sampler.endpoint.base_url[0]
+    url = sampler.endpoint.urls[0]
     try:
         async with asyncio.timeout(sampler.endpoint.connect_timeout):
             return list((await sampler.connection.get(url + "/models"))["data"])
@@ -224,7 +224,7 @@ class _Probe:
 
     @property
     def _url(self) -> str:
-        return self.sampler.endpoint.base_url[0]
+        return self.sampler.endpoint.urls[0]
 
     async def _find(self, look: Callable[[], Awaitable[Finding]]) -> Finding:
         """The finding of a probe, a failure of any kind included."""

@@ -46,7 +46,7 @@ async def tokenize(sampler: Sampler, prompt: Prompt, *, special: bool = True) ->
     try:
         return list((await sampler.post("/../tokenize", body, role="tokenizer"))["tokens"])
     except (EndpointRefused, RequestRejected, KeyError, TypeError) as error:
-        server = sampler.endpoint.base_url[0]
+        server = sampler.endpoint.urls[0]
         raise ConfigError(f"{server} cannot tokenize ({error}); scoring needs a vLLM server or token ids") from error
 
 

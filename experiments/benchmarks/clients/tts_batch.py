@@ -12,7 +12,7 @@ from tts.registry import make
 
 async def main(base_url: str) -> None:
     strategy = make("strategies", f"self_consistency:n={SAMPLES_EACH}")
-    async with tts.Sampler(tts.Endpoint(model="test-model", base_url=(base_url,))) as sampler:
+    async with tts.Sampler(tts.Endpoint(model="test-model", base_url=base_url)) as sampler:
 
         async def one(number: int) -> tts.Result:
             prompt = f"Problem {number}: what is {number} times seven? End with `Answer: `."

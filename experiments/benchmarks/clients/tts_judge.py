@@ -29,7 +29,7 @@ class Judge(tts.Verifier):
 
 async def main(base_url: str) -> None:
     strategy, rounds = make("strategies", f"best_of_n:n={BEST_OF}"), []
-    endpoints = [tts.Endpoint(model=name, base_url=(base_url,)) for name in ("test-model", "judge")]
+    endpoints = [tts.Endpoint(model=name, base_url=base_url) for name in ("test-model", "judge")]
     async with tts.Sampler(endpoints[0]) as policy, tts.Sampler(endpoints[1]) as judge:
         for _ in range(ROUNDS):
             problem = tts.Problem(id="one", messages=tuple(MESSAGES))

@@ -12,7 +12,7 @@ from tts.experiment.store import Store
 
 
 async def main(base_url: str, stored: bool) -> None:
-    endpoint = Endpoint(model="test-model", base_url=(base_url,), max_concurrency=SINGLES_IN_FLIGHT)
+    endpoint = Endpoint(model="test-model", base_url=base_url, max_concurrency=SINGLES_IN_FLIGHT)
     with tempfile.TemporaryDirectory() as folder:
         async with Sampler(endpoint) as sampler, Store(Path(folder) / "run.sqlite") as store:
             left = iter(range(SINGLES))
