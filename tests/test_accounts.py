@@ -18,9 +18,7 @@ SERVERS: dict[str, dict[str, Any]] = {
     "n refused": {"faults": lambda number, body: Fault(FaultKind.N_REJECTED)},
     "n ignored": {"faults": lambda number, body: Fault(FaultKind.N_IGNORED)},
     "fewer choices": {"faults": {Fault(FaultKind.FEWER_CHOICES): 0.5}},
-    "failing": {
-        "faults": {Fault(kind): 0.1 for kind in (FaultKind.SERVER_ERROR, FaultKind.TRUNCATED, FaultKind.RESET)}
-    },
+    "failing": {"faults": {Fault(kind): 0.1 for kind in LOSSY}},
     "not vLLM": {"owned_by": "somebody"},
 }
 

@@ -9,57 +9,18 @@ from typing import Any
 import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
-from tests.support.solving import PROBLEM, account, check_account, check_exact, endpoint, settle
+from tests.support.solving import PROBLEM, RIGHT, STRATEGIES, account, endpoint, settle
 from tts.base import Strategy, Verifier
 from tts.driver import drive, open_models, open_session, solve
 from tts.errors import ConfigError, EndpointRefused
 from tts.sampler import Sampler
 from tts.session import Session
-from tts.types import Candidate, Charge, Problem, Result, Usage, Verdict, by_role, total
-
-RIGHT = "numeric_answer(reference=42)"
-STRATEGIES = [
-    "single",
-    f"best_of_n:n=20,verifier={RIGHT}",
-    "self_consistency:n=20",
-    f"self_consistency:n=20,weighted=true,verifier={RIGHT}",
-    f"first_pass:k=20,batch=6,abstain=false,verifier={RIGHT}",
-]
-LOSSY = (FaultKind.SERVER_ERROR, FaultKind.TRUNCATED, FaultKind.RESET)
-SERVERS: dict[str, dict[str, Any]] = {
-    "sound": {},
-    "n refused": {"faults": lambda number, body: Fault(FaultKind.N_REJECTED)},
-    "n ignored": {"faults": lambda number, body: Fault(FaultKind.N_IGNORED)},
-    "fewer choices": {"faults": {Fault(FaultKind.FEWER_CHOICES): 0.5}},
-    "failing": {
-        "faults": {Fault(kind): 0.1 for kind in (FaultKind.SERVER_ERROR, FaultKind.TRUNCATED, FaultKind.RESET)}
-    },
-    "not vLLM": {"owned_by": "somebody"},
-}
+from tts.types import Candidate, Problem, Result, Verdict
 
 
 async def solved(strategy: str | Strategy, double: ModelDouble, *, settings: dict[str, Any], **options: Any) -> Result:
     async with asyncio.timeout(30):
         return await solve(PROBLEM, strategy, endpoint(double, **settings), **options)
-
-
-@pytest.mark.parametrize("settings", [{}, {"max_n": 1}, {"stream": True}, {"max_n": 3, "hedge_after": 5.0}], ids=str)
-@pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-async def test_the_result_accounts_for_every_request_and_token(strategy, server, settings):
-    async with ModelDouble(answer=solvable({"p": 0.2}), **server) as double:
-        result = await solved(strategy, double, settings=settings, stop_early=False)
-        await double.idle()
-    assert result.ended == "complete"
-    assert result.selected is not None
-    check_account(result, double.stats)
-    if not (settings.get("stream") and server is SERVERS["failing"]):  # choices of a stream that broke count too
-        check_exact(result, double.stats)
-    spent, _ = account(result)
-    everything = total(charge for candidate in result.candidates for charge in candidate.charges)
-    assert everything.completion_tokens == spent.completion_tokens
-    assert everything.requests == spent.requests
-    assert result.usage.requests == double.stats.received
 
 
 @pytest.mark.parametrize("max_n", [1, 8])
@@ -80,10 +41,11 @@ async def test_the_first_accepted_of_64_candidates_aborts_the_rest_at_the_server
     assert result.ended == "settled"
     assert result.selected is not None
     assert result.selected.passed
-    assert double.stats.cancelled == 64 // max_n - 1
+    assert double.stats.cancelled == double.stats.received - 1 > 0
     assert all(at < ended + 5 for at in double.cancel_times)  # they would have taken a minute
     spent, wasted = account(result)
-    assert spent.requests + wasted.requests == double.stats.received
+    assert spent.requests == 1
+    assert double.stats.received - 1 <= wasted.requests == 64 // max_n - 1  # some were perhaps left on the way there
     assert spent.completion_tokens == double.stats.completion_tokens
     assert stream or wasted.completion_tokens == 0
 
@@ -275,18 +237,3 @@ async def test_a_callback_may_start_work_that_outlives_the_search():
         )
         async with asyncio.timeout(10):
             assert [(await task).score for task in later] == [3.0]
-
-
-# -- the arithmetic of accounts ----------------------------------------------------------------------------------------
-
-
-def test_usage_adds_field_by_field_and_the_same_payment_counts_once():
-    one = Usage(requests=1, prompt_tokens=5, completion_tokens=2, seconds=0.5)
-    other = Usage(requests=1, completion_tokens=3, reasoning_tokens=1)
-    assert one + other == Usage(2, 5, 0, 5, 1, 0, 0.5)
-    assert (one + other).total_tokens == 10
-    assert (one + Usage()).as_dict() == {"requests": 1, "prompt_tokens": 5, "completion_tokens": 2, "seconds": 0.5}
-    a, again, b = Charge("a", "policy", one), Charge("a", "policy", one), Charge("b", "judge", other)
-    assert total([a, again, b]) == one + other
-    assert by_role([b, a, again]) == {"judge": other, "policy": one}
-    assert total([]) == Usage()

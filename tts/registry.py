@@ -88,6 +88,9 @@ def parse_spec(spec: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
             return str(parameters.pop("name")), parameters
         except KeyError:
             raise ConfigError(f"a spec given as a table needs the key 'name': {spec}") from None
+    value = _value(spec.strip())
+    if isinstance(value, dict) and "name" in value:  # written as it would be inside another spec: name(key=value)
+        return parse_spec(value)
     name, _, rest = spec.strip().partition(":")
     return name, {key: _value(text) for key, text in _pairs(rest, spec)}
 

@@ -91,7 +91,7 @@ base_url = "http://two/v1"
     assert [strategy.get("n") for strategy in config["strategies"]] == [None, 6]
     assert list(config["models"]) == ["here"]
     policy = config["models"]["here"]["policy"]
-    assert (policy["base_url"], policy["max_concurrency"]) == (["http://three/v1"], 3)
+    assert (policy["base_url"], policy["max_concurrency"]) == ("http://three/v1", 3)
     assert (ended.json["problems"], ended.json["cells"]) == (4, 4 * 2 * 2)
     assert ended.json["samples_at_most"] == 4 * 2 * (1 + 6)
 

@@ -222,8 +222,10 @@ async def test_a_dead_replica_is_set_aside_and_used_again_when_it_is_back():
 
 async def test_more_requests_than_threads_resolve_a_host_name():
     async with ModelDouble(latency=0.05) as double:
-        target = endpoint(double).model_copy(update={"base_url": (double.base_url.replace("127.0.0.1", "localhost"),)})
-        async with Sampler(target.model_copy(update={"max_n": 1})) as sampler:
+        named = endpoint(double, max_n=1).model_copy(
+            update={"base_url": double.base_url.replace("127.0.0.1", "localhost")}
+        )
+        async with Sampler(named) as sampler:
             assert len(await draw(sampler, 200)) == 200
     assert double.stats.peak_running > 40
 

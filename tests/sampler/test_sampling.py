@@ -237,4 +237,4 @@ def test_an_endpoint_needs_a_usable_url(monkeypatch):
         Endpoint(model="m", base_url="localhost:8000/v1")  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="hedge_after"):
         Endpoint(model="m", base_url="http://a/v1", stream=True, hedge_after=1)
-    assert Endpoint(model="m", base_url="http://a/v1/, http://b/v1").base_url == ("http://a/v1", "http://b/v1")  # type: ignore[arg-type]
+    assert Endpoint(model="m", base_url="http://a/v1/, http://b/v1").urls == ("http://a/v1", "http://b/v1")

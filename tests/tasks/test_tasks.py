@@ -147,7 +147,7 @@ async def test_jsonl_reads_answers_and_tests(tmp_path: Path):
     path = write(tmp_path / "mine.v1.jsonl", records)
     number, code = Jsonl(path=path, answer_verifier="numeric_answer:tolerance=0.1").examples()
     assert (number.problem.id, code.problem.id) == ("mine/0", "double")
-    assert number.problem.messages == ({"role": "user", "content": "2 + 3?"},)
+    assert list(number.problem.messages) == [{"role": "user", "content": "2 + 3?"}]
     assert number.problem.answer == "numeric_answer:tolerance=0.1"
     assert (await graded(number, "Answer: 5.4")).passed
     assert not (await graded(number, "Answer: 8")).passed

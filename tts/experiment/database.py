@@ -47,37 +47,55 @@ class Database:
         await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:
-        connection = connect(self._path)
-        connection.executescript(self._schema)
+        connection, broken = None, None
+        try:
+            connection = connect(self._path)
+            connection.executescript(self._schema)
+        except sqlite3.Error as error:
+            broken = error
         open_ = True
         while open_:
             jobs = [self._jobs.get()]
             while not self._jobs.empty() and len(jobs) < BATCH:
                 jobs.append(self._jobs.get())
             open_ = None not in jobs
-            self._commit(connection, [job for job in jobs if job is not None])
-        connection.close()
+            batch = [job for job in jobs if job is not None]
+            if connection is None or broken is not None:
+                outcomes: list[_Outcome] = [(done, None, broken) for _, done in batch]
+            else:
+                outcomes = _commit(connection, batch)
+            self._loop.call_soon_threadsafe(_settle, outcomes)
+        if connection is not None:
+            connection.close()
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
-        outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+
+_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
+
+
+def _commit(connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Outcome]:
+    """Run `jobs` in one transaction. When it cannot be committed, say the disk is full, nobody is told that it was."""
+    outcomes: list[_Outcome] = []
+    try:
         connection.execute("BEGIN")
         for function, done in jobs:
             connection.execute("SAVEPOINT job")  # a job that fails takes nothing of the others with it
             try:
                 outcomes.append((done, function(connection), None))
-            except BaseException as error:
+            except Exception as error:
+                if not connection.in_transaction:  # the disk is full: SQLite has given up the whole batch
+                    raise
                 connection.execute("ROLLBACK TO job")
                 outcomes.append((done, None, error))
             connection.execute("RELEASE job")
-        try:
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:  # disk full: nobody is told that anything is safe
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
             connection.execute("ROLLBACK")
-            outcomes = [(done, None, failed or error) for done, _, failed in outcomes]
-        self._loop.call_soon_threadsafe(_settle, outcomes)
+        return [(done, None, error) for _, done in jobs]
+    return outcomes
 
 
-def _settle(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+def _settle(outcomes: list[_Outcome]) -> None:
     for done, result, error in outcomes:
         if done.cancelled():
             continue
