@@ -41,6 +41,10 @@ class SelfConsistency(Strategy):
             answer = reader.class_of(reader.parse(candidate.content), known)
             yield replace(candidate, notes={**candidate.notes, "answer": answer})
 
+    def ready(self, problem: Problem) -> None:
+        """Answers must be readable, and a weighted vote needs weights."""
+        self.reader(problem)
+
     def reader(self, problem: Problem) -> AnswerVerifier:
         """What parses and compares the answers to `problem`."""
         if self.answer is not None:

@@ -139,11 +139,11 @@ async def test_a_crash_of_the_strategy_is_raised_or_noted():
 
 
 async def test_a_server_that_fails_ends_the_search_and_not_the_result():
-    async with ModelDouble(faults=[None, Fault(FaultKind.BAD_REQUEST)]) as double:
-        result = await solved(f"first_pass:k=4,verifier={RIGHT}", double, settings={"max_n": 1})
+    async with ModelDouble(faults=[None, Fault(FaultKind.SERVER_ERROR)], answer=lambda *_: "Answer: 0") as double:
+        result = await solved(f"first_pass:k=4,verifier={RIGHT}", double, settings={"max_n": 1, "max_attempts": 1})
     assert result.ended == "failed"
     assert len(result.candidates) == 1
-    assert any("malformed" in failure for failure in result.failures)
+    assert any("HTTP 500" in failure for failure in result.failures)
 
 
 async def test_failed_samples_are_told_and_the_others_kept():

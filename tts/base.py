@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from tts import registry
+from tts.errors import ConfigError
 from tts.types import Candidate, Problem, Verdict
 
 if TYPE_CHECKING:
@@ -49,22 +50,26 @@ class Plugin(BaseModel):
     @property
     def spec(self) -> str:
         """Short text form with the parameters that are not default: `best_of_n:n=32`."""
-        changed = self.model_dump(mode="json", exclude_defaults=True)
-        changed = dict(sorted(changed.items(), key=lambda item: isinstance(item[1], dict)))  # plug-ins come last
-        return self.name + (":" + _arguments(changed) if changed else "")
+        arguments = _arguments(self)
+        return f"{self.name}:{arguments}" if arguments else self.name
 
 
-def _arguments(parameters: dict[str, Any]) -> str:
-    def text(value: Any) -> str:
-        if isinstance(value, dict) and "name" in value:
-            rest = {k: v for k, v in value.items() if k != "name"}
-            return f"{value['name']}({_arguments(rest)})" if rest else value["name"]
+def _arguments(plugin: Plugin) -> str:
+    """The parameters that are not default, plug-ins last, as they are written in a spec."""
+    changed = plugin.model_dump(mode="json", exclude_defaults=True)
+
+    def text(key: str, value: Any) -> str:
+        inner = getattr(plugin, key)
+        if isinstance(inner, Plugin):
+            arguments = _arguments(inner)
+            return f"{inner.name}({arguments})" if arguments else inner.name
         if isinstance(value, str) and re.fullmatch(r"[\w.@/+-]+", value):
             reads_back = registry.parse_spec(f"_:value={value}")[1] == {"value": value}
             return value if reads_back else json.dumps(value)  # "42" stays a text
         return json.dumps(value)
 
-    return ",".join(f"{key}={text(value)}" for key, value in parameters.items())
+    last = sorted(changed, key=lambda key: isinstance(getattr(plugin, key), Plugin))
+    return ",".join(f"{key}={text(key, changed[key])}" for key in last)
 
 
 class Verifier(Plugin):
@@ -72,6 +77,9 @@ class Verifier(Plugin):
 
     roles: ClassVar[frozenset[str]] = frozenset()
     """Roles that it samples from."""
+
+    def ready(self, problem: Problem) -> None:
+        """Raise `ConfigError` if it cannot judge candidates for `problem`; asked before anything is spent."""
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Rate `candidate`. Every call through `session` is charged to the verdict."""
@@ -111,10 +119,17 @@ class AnswerVerifier(Verifier):
         known.append(answer)
         return answer
 
+    def ready(self, problem: Problem) -> None:
+        """It judges by comparing with a reference."""
+        if self.reference is None:
+            raise ConfigError(
+                f"{self.name} has nothing to compare with: {self.name}:reference=..., or use it for votes"
+            )
+
     def check(self, problem: Problem, candidate: Candidate) -> Verdict:
         """Accepted iff the answer is the reference's; no answer is a wrong one."""
         if self.reference is None:
-            raise ValueError(f"{self.name} has no reference to compare with; give it one or use it for votes")
+            raise ConfigError(f"{self.name} has no reference to compare with")
         begin = thread_time()
         answer = self.parse(candidate.content)
         reference = self.parse(self.reference) or self.reference
@@ -151,6 +166,9 @@ class Strategy(Plugin):
     verifier: VerifierField | None = None
     """Overrides the verifier of the run or the problem."""
 
+    def ready(self, problem: Problem) -> None:
+        """Raise `ConfigError` if it cannot work on `problem`; asked before anything is spent."""
+
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         """Yield candidates as they are made (an async generator). Closing it stops all its work."""
         raise NotImplementedError
@@ -163,7 +181,7 @@ class Strategy(Plugin):
         return max(candidates, key=rank, default=None)
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
-        """Whether no further candidate could change the selection. Pure."""
+        """Whether to end the search early. Pure. By default a candidate that the verifier accepted is good enough."""
         return any(candidate.passed for candidate in candidates)
 
 

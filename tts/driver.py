@@ -53,6 +53,9 @@ async def solve(
     chosen: Strategy = registry.make("strategies", strategy) if isinstance(strategy, str) else strategy
     judge: Verifier | None = registry.make("verifiers", verifier) if isinstance(verifier, str) else verifier
     async with open_models(models) as samplers, Shared() as shared:
+        for role, model in models.items() if isinstance(models, Mapping) else [("policy", models)]:
+            if isinstance(model, Endpoint):
+                await samplers[role].check()
         session = open_session(
             problem,
             chosen,
@@ -104,12 +107,23 @@ def open_session(
         verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
     if verifier is None and (strategy.needs_verifier or getattr(strategy, "weighted", False)):
         raise ConfigError(f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME")
+    strategy.ready(problem)
+    if verifier is not None:
+        verifier.ready(problem)
     missing = sorted((strategy.roles | (verifier.roles if verifier else frozenset())) - set(models))
     if missing:
         raise ConfigError(
             f"{strategy.spec} needs a model for: {', '.join(missing)}. Give one under [models.NAME.{missing[0]}], "
             f"or models={{'{missing[0]}': Endpoint(...)}} in Python"
         )
+    budget: Budget | None = settings.get("budget")
+    if budget is not None and budget.money is not None:
+        free = sorted(role for role, model in models.items() if not model.endpoint.priced)
+        if free:
+            raise ConfigError(
+                f"a cap on money needs prices for: {', '.join(free)}. "
+                "Set card.prompt_price and card.completion_price (0 where it is free)"
+            )
     return Session(problem, models, verifier=verifier, stream=strategy.spec, **settings)
 
 
@@ -126,6 +140,7 @@ async def drive(
     With `keep_crashes` an error in the strategy's own code ends the search and is noted, instead of being raised.
     """
     candidates: list[Candidate] = []
+    selected: Candidate | None = None
     ended: Ended = "complete"
     deadline = asyncio.timeout(session.budget.seconds)
     outside = copy_context()  # what a callback starts does not end with the search
@@ -139,27 +154,37 @@ async def drive(
                 if stop_early and strategy.settled(candidates):
                     ended = "settled"
                     break
-    except BudgetSpent:
-        ended = "budget"
-    except (EndpointRefused, ConfigError):
-        raise
-    except EndpointError as error:
-        ended = "failed"
-        session.ledger.failures.append(str(error))
     except Exception as error:
-        if isinstance(error, TimeoutError) and deadline.expired():
+        cause = _cause(error)
+        if isinstance(cause, EndpointRefused | ConfigError):
+            raise cause from None
+        if isinstance(cause, BudgetSpent):
+            ended = "budget"
+        elif isinstance(cause, TimeoutError) and deadline.expired():
             ended = "deadline"
+        elif isinstance(cause, EndpointError):
+            ended = "failed"
+            session.ledger.failures.append(str(cause))
         elif keep_crashes:
             ended = "failed"
-            session.ledger.failures.append(f"{strategy.name} crashed: {type(error).__name__}: {error}")
+            session.ledger.failures.append(f"{strategy.name} crashed: {type(cause).__name__}: {cause}")
         else:
             raise
     ledger = session.ledger
+    if not candidates and ledger.failures:
+        ended = "failed"
+    try:
+        selected = strategy.select(sorted(candidates, key=lambda candidate: candidate.spawned))
+    except Exception as error:
+        if not keep_crashes:
+            raise
+        ended = "failed"
+        ledger.failures.append(f"{strategy.name} cannot select: {type(error).__name__}: {error}")
     return Result(
         problem=session.problem.id,
         strategy=strategy.spec,
         candidates=tuple(candidates),
-        selected=strategy.select(sorted(candidates, key=lambda candidate: candidate.spawned)),
+        selected=selected,
         ended=ended,
         spent=by_role(ledger.paid),
         reused=by_role(ledger.reused),
@@ -168,3 +193,15 @@ async def drive(
         oracle=ledger.oracle_used,
         seconds=session.elapsed,
     )
+
+
+def _cause(error: Exception) -> BaseException:
+    """What a group of errors, as a strategy's own TaskGroup raises it, comes down to: its most telling member."""
+    leaves: list[BaseException] = [error]
+    while any(isinstance(leaf, BaseExceptionGroup) for leaf in leaves):
+        leaves = [
+            inner for leaf in leaves for inner in (leaf.exceptions if isinstance(leaf, BaseExceptionGroup) else [leaf])
+        ]
+    telling = (EndpointRefused, ConfigError, EndpointError, BudgetSpent)  # errors in code come second
+    rank = {EndpointRefused: 0, ConfigError: 0, EndpointError: 2, BudgetSpent: 3}
+    return min(leaves, key=lambda leaf: next((rank[kind] for kind in telling if isinstance(leaf, kind)), 1))

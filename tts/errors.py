@@ -69,5 +69,9 @@ class RunLocked(TTSError):
     """Another process is writing to this run directory."""
 
 
+class StoreError(TTSError):
+    """A run's file cannot be written or read: no space left, or damaged."""
+
+
 class RunMismatch(ConfigError):
     """A run directory holds results of another configuration."""

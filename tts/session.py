@@ -27,6 +27,9 @@ from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Usage,
 
 T = TypeVar("T")
 
+SEED_STRIDE = 1_000_003
+"""Between the sampling seeds of successive seeds of a run; larger than any number of samples of a prompt."""
+
 
 class SampleStore(Protocol):
     """Where answers are kept. `key` is the address of a prompt with everything that shaped its answers."""
@@ -131,7 +134,8 @@ class Session:
 
         Stored answers to the same prompt and parameters come first and cost nothing new. The samples' spawn numbers
         are taken now, in the order of the calls. Raises `BudgetSpent` once no further sample is allowed, after all
-        that were; `SamplingFailed` when none could be had.
+        that were; `SamplingFailed` when the server answers none. Samples whose request it rejects are only missing,
+        and noted in `ledger.failures`.
         """
         prompt = self.problem.messages if prompt is None else prompt
         first, self._spawned = self._spawned, self._spawned + n
@@ -141,6 +145,9 @@ class Session:
         self, prompt: Prompt, spawns: range, role: str, params: dict[str, Any]
     ) -> AsyncGenerator[Sample, None]:
         sampler = self.sampler(role)
+        base = params.get("seed", sampler.endpoint.params.get("seed"))
+        if base is not None and self.seed:  # another seed of the run is another stream of samples
+            params = {**params, "seed": int(base) + SEED_STRIDE * self.seed}
         draw = self._draw_within_budget if self._capped else self._draw
         key = self._address(sampler, prompt, params)
         first = self._occurrences.get(key, 0)
@@ -184,8 +191,9 @@ class Session:
                     self._recorded.update(sample.charges)
                     spawn = spawn_of[sample.index]
                     yield sample if spawn == sample.index else replace(sample, index=spawn)
-        except SamplingFailed:
-            if not stored:
+        except SamplingFailed as error:  # a request that is rejected loses its samples, not the search
+            rejected = error.status is not None and 400 <= error.status < 500 and error.status != 429
+            if not stored and not rejected:
                 raise
 
     async def _draw_within_budget(

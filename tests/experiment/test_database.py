@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tts.errors import StoreError
 from tts.experiment.database import Database
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS kept (value INTEGER NOT NULL)"
@@ -37,7 +38,7 @@ async def test_a_file_that_is_no_database_is_reported_to_every_caller(tmp_path: 
     async with asyncio.timeout(10):
         results = await asyncio.gather(*(database.run(insert(i)) for i in range(3)), return_exceptions=True)
         await database.aclose()
-    assert all(isinstance(result, sqlite3.DatabaseError) for result in results)
+    assert all(isinstance(result, StoreError) for result in results)
 
 
 async def test_a_full_disk_confirms_nothing_and_a_later_batch_goes_on(tmp_path: Path) -> None:
@@ -49,7 +50,7 @@ async def test_a_full_disk_confirms_nothing_and_a_later_batch_goes_on(tmp_path: 
     def flood(db: sqlite3.Connection) -> None:
         db.executemany("INSERT INTO kept VALUES (?)", [(i,) for i in range(100_000)])
 
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(StoreError, match="full"):
         await database.run(flood)
     await database.run(lambda db: db.execute("PRAGMA max_page_count = 1000000") and None)
     assert await database.run(insert(1)) == 2

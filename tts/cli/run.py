@@ -141,6 +141,8 @@ def _experiment(
             if not ask and not os.environ.get("OPENAI_MODEL"):
                 raise ConfigError("--dry-run asks no server for its model: name it with --model or OPENAI_MODEL")
             models = [finish(model_or_default(None, base_url))]
+        if known and (unknown := [name for name in models if name not in known]):
+            raise ConfigError(f"the file has no model '{unknown[0]}'; it has: {', '.join(known)}")
         chosen = {name: known.get(name, {}) for name in models} or known
         table["models"] = {name: _at(entry, base_url) for name, entry in chosen.items()}
     experiment = Experiment.parse(table)
@@ -185,7 +187,9 @@ def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress
 
 
 def _how_to_resume(out: Path) -> str:
-    words = [word for word in sys.argv[1:] if word != "--resume"]
+    from tts.experiment.config import redacted
+
+    words = [word for word in redacted(sys.argv[1:]) if word != "--resume"]
     if not any(word == "--out" or word.startswith("--out=") for word in words):
         words += ["--out", str(out)]
     return f"To continue:\n  {shlex.join(['tts', *words, '--resume'])}"

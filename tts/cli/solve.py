@@ -68,7 +68,7 @@ def solve(
     max_tokens: MaxTokens = None,
     n: N = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="S", help="Of the samples and of the strategy itself.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Of the samples, where the server takes seeds.")] = None,
     stop_early: Annotated[bool, typer.Option(help="End when the selection is settled.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -103,7 +103,6 @@ def solve(
                     samplers,
                     verifier=verifier,
                     budget=budget,
-                    seed=seed or 0,
                     stop_early=stop_early,
                     on_candidate=status.candidate,
                 )

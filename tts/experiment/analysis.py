@@ -43,7 +43,10 @@ def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = No
 
 
 def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
-    """The curves of one strategy with one model."""
+    """The curves of one strategy with one model.
+
+    A problem without any candidate counts as not solved at every k; one that could not be graded is left out.
+    """
     correct, costs = track.correct, track.cost(x)
     kept = [i for i, flags in enumerate(correct) if len(flags) and not np.isnan(flags).any()]
     if not kept:
@@ -54,9 +57,11 @@ def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] |
     grid = np.array(ks) if ks is not None else powers_of_two(limit)
     problems = [track.rows[i].problem for i in kept]
     flags = [correct[i] for i in kept]
+    empty = [row.problem for row, part in zip(track.rows, correct, strict=True) if not len(part)]
 
     def curve(estimator: str, values: Floats, compute: Floats, label: str = track.label) -> Curve:
-        values, compute = _by_problem(values, problems), _by_problem(compute, problems)
+        nothing = np.zeros((len(empty), len(grid)))
+        values, compute = (_by_problem(np.concatenate([rows, nothing]), problems + empty) for rows in (values, compute))
         unit = UNITS.get(x, run_currency(track) if x == "money" else "")
         return Curve.from_values(label, estimator, grid, values, x=compute, x_name=x.replace("_", " "), x_unit=unit)
 
@@ -126,7 +131,7 @@ def _summary(track: Track) -> dict[str, Any]:
     return {
         "strategy": track.strategy,
         "model": track.model,
-        "problems": len(track.rows),
+        "problems": len({row.problem for row in track.rows}),
         "accuracy": float(means.mean()) if len(means) else None,
         "low": float(interval.low[0]) if interval else None,
         "high": float(interval.high[0]) if interval else None,
@@ -154,8 +159,14 @@ def _summary(track: Track) -> dict[str, Any]:
 def _money(track: Track) -> float | None:
     """What the track's work costs; None where a model has no prices."""
     try:
-        return float(sum(part[-1] for part in track.cost("money") if len(part)))
-    except ValueError:  # CurveError: a card without prices
+        return sum(
+            float(
+                track.run.card(track.model, role).price(used.prompt_tokens, used.completion_tokens, used.cached_tokens)
+            )
+            for role, used in track.by_role().items()
+            if used.total_tokens
+        )
+    except CurveError:
         return None
 
 

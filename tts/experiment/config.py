@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tts.base import Strategy, VerifierField, as_config, made_from_spec
 from tts.errors import ConfigError, RunMismatch
 from tts.sampler import Endpoint
-from tts.tasks import Task
+from tts.sampler.endpoint import check_params
+from tts.tasks import Example, Task
 from tts.types import Budget
 
 if TYPE_CHECKING:
@@ -76,6 +88,27 @@ class Experiment(BaseModel):
     stop_early: bool = False
     """End a search when its selection is settled. Cheaper, but the curves then have what was drawn until there."""
 
+    @field_validator("strategies")
+    @classmethod
+    def _each_once(cls, strategies: tuple[Strategy, ...]) -> tuple[Strategy, ...]:
+        return tuple({strategy.spec: strategy for strategy in strategies}.values())
+
+    @field_validator("sampling")
+    @classmethod
+    def _check_sampling(cls, sampling: dict[str, Any]) -> dict[str, Any]:
+        return check_params(sampling)
+
+    @model_validator(mode="after")
+    def _set_once(self) -> Experiment:
+        for name, roles in self.models.items():
+            params = roles["policy"].params if "policy" in roles else {}
+            for key in params.keys() & self.sampling.keys():
+                if params[key] != self.sampling[key]:
+                    raise ValueError(
+                        f"{key} is {self.sampling[key]} in sampling and {params[key]} in models.{name}.params; keep one"
+                    )
+        return self
+
     def endpoints(self, model: str) -> dict[str, Endpoint]:
         """The endpoints of a model by role, with `sampling` in the policy's parameters."""
         roles = dict(self.models[model])
@@ -94,7 +127,7 @@ class Experiment(BaseModel):
             for name in self.models
         }
         essence = {
-            "task": self.task.config(),
+            "task": {key: value for key, value in self.task.config().items() if key != "path"},  # problems tell
             "verifier": self.verifier.config() if self.verifier else None,
             "budget": self.budget.model_dump(exclude_none=True),
             "stop_early": self.stop_early,
@@ -144,27 +177,79 @@ def load(path: Path | None, overrides: Mapping[str, Any] | None = None) -> dict[
     return table
 
 
-def settle(directory: Path, experiment: Experiment, made_with: Mapping[str, Any], *, resume: bool) -> None:
+def settle(
+    directory: Path,
+    experiment: Experiment,
+    examples: Sequence[Example],
+    made_with: Mapping[str, Any],
+    *,
+    resume: bool,
+    used: bool,
+) -> None:
     """Write `run.json` beside the data, after checking that results already there are of the same configuration.
 
-    Strategies, seeds, models and the limit may be added to or taken away. Raises `RunMismatch` that names the keys
-    which differ, and `ConfigError` when there are results and no `resume`.
+    Strategies, seeds, models and the limit may be added to or taken away. `used` is whether the directory holds
+    anything that was paid for. Raises `RunMismatch` that names the keys or the problem which differ, and
+    `ConfigError` when there are results and no `resume`.
     """
     path = directory / "run.json"
-    essence = experiment.essence()
-    if path.exists():
+    record = {
+        "config": experiment.model_dump(mode="json"),
+        "essence": experiment.essence(),
+        "problems": {example.problem.id: _fingerprint(example) for example in examples},
+        **made_with,
+    }
+    if used and path.exists():
         if not resume:
             raise ConfigError(f"{directory} already holds a run; add --resume to continue it, or choose another --out")
-        differ = _differences(json.loads(path.read_text())["essence"], essence)
-        if differ:
-            raise RunMismatch(
-                f"{directory} holds results of another configuration: {'; '.join(differ)}. "
-                "Go back to the old settings, or choose another --out"
-            )
-    record = {"config": experiment.model_dump(mode="json"), "essence": essence, **made_with}
+        _merge(record, read_record(directory), directory)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(record, indent=2, default=str))
     temporary.replace(path)
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """The contents of `run.json`. Raises `ConfigError` when there are none."""
+    try:
+        return json.loads((directory / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{directory} is not a run directory ({error}); `tts run --out {directory}` makes one"
+        ) from None
+
+
+def _merge(record: dict[str, Any], before: dict[str, Any], directory: Path) -> None:
+    """Check that `record` is of the same configuration as `before`, and add to it what only that one knows."""
+    differ = _differences(before["essence"], record["essence"])
+    changed = [name for name, digest in record["problems"].items() if before["problems"].get(name, digest) != digest]
+    if changed:
+        differ.append(f"problem {changed[0]} reads otherwise")
+    if differ:
+        raise RunMismatch(
+            f"{directory} holds results of another configuration: {'; '.join(differ)}. "
+            "Go back to the old settings, or choose another --out. "
+            "(The same model at another place: set models.NAME.identity)"
+        )
+    for part in ("essence", "config"):
+        record[part]["models"] = {**before[part]["models"], **record[part]["models"]}
+    record["problems"] = {**before["problems"], **record["problems"]}
+
+
+def _fingerprint(example: Example) -> str:
+    content = json.dumps([example.problem.model_dump(mode="json"), example.truth.config()], sort_keys=True, default=str)
+    return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
+
+
+def redacted(words: Sequence[str]) -> list[str]:
+    """A command's words without what is secret: values of options that name a key or headers."""
+    secret = re.compile(r"--\S*(api_key|headers\.[^=\s]+)(?!_)")
+    shown, hide = [], False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        found = bool(secret.fullmatch(option))
+        shown.append("***" if hide else f"{option}=***" if found and equals else word)
+        hide = found and not equals
+    return shown
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
-from tts.errors import RunLocked
+from tts.errors import ConfigError, RunLocked, StoreError
 
 T = TypeVar("T")
 _Job = tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]
@@ -60,10 +60,15 @@ class Database:
                 jobs.append(self._jobs.get())
             open_ = None not in jobs
             batch = [job for job in jobs if job is not None]
-            if connection is None or broken is not None:
-                outcomes: list[_Outcome] = [(done, None, broken) for _, done in batch]
-            else:
+            outcomes: list[_Outcome]
+            try:
+                if connection is None or broken is not None:
+                    raise broken or sqlite3.OperationalError("no connection")
                 outcomes = _commit(connection, batch)
+            except sqlite3.Error as error:
+                failure = StoreError(f"cannot write {self._path}: {error}. Nothing that is stored is lost; --resume")
+                failure.__cause__ = error
+                outcomes = [(done, None, failure) for _, done in batch]
             self._loop.call_soon_threadsafe(_settle, outcomes)
         if connection is not None:
             connection.close()
@@ -73,7 +78,7 @@ _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
 def _commit(connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Outcome]:
-    """Run `jobs` in one transaction. When it cannot be committed, say the disk is full, nobody is told that it was."""
+    """Run `jobs` in one transaction; raises `sqlite3.Error` when it cannot be committed, say for a full disk."""
     outcomes: list[_Outcome] = []
     try:
         connection.execute("BEGIN")
@@ -88,10 +93,10 @@ def _commit(connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Outcome]:
                 outcomes.append((done, None, error))
             connection.execute("RELEASE job")
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except sqlite3.Error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        return [(done, None, error) for _, done in jobs]
+        raise
     return outcomes
 
 
@@ -120,9 +125,12 @@ class Lock:
     """The right to write into a run directory; the operating system gives it back when the process ends."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / "lock"
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ConfigError(f"cannot write into {directory}: {error.strerror}; choose another --out") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

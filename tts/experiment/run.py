@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from tts import registry
 from tts.base import Strategy
 from tts.curves import ModelCard
-from tts.errors import ConfigError
+from tts.errors import ConfigError, StoreError
+from tts.experiment.config import read_record
 from tts.experiment.database import connect
 from tts.types import USAGE_FIELDS, Candidate, Usage, Verdict, sum_usage
 
@@ -31,11 +32,14 @@ class Run:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.record: dict[str, Any] = read_record(self.path)
+        """The resolved configuration, the command and the versions that made the run."""
         try:
-            self.record: dict[str, Any] = json.loads((self.path / "run.json").read_text())
-            """The resolved configuration, the command and the versions that made the run."""
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} is not a run directory ({error}); `tts run --out {path}` makes one") from None
+            self.db.execute("SELECT 1 FROM cells LIMIT 1")
+        except sqlite3.OperationalError as error:
+            raise ConfigError(f"{path} has no results yet ({error})") from None
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{self.path / 'run.sqlite'} is damaged: {error}") from None
 
     @cached_property
     def db(self) -> sqlite3.Connection:
@@ -224,10 +228,17 @@ class Track:
         prompt, completion, cached = values.T
         return (card.flops if measure == "flops" else card.price)(prompt, completion, cached)
 
+    def by_role(self) -> dict[str, Usage]:
+        """What the track cost by role as if nothing had been re-used, whether it ended in a candidate or not."""
+        roles: dict[str, Usage] = {}
+        for row in self.rows:
+            for role, usage in [*row.spent.items(), *row.reused.items()]:
+                roles[role] = roles.get(role, Usage()) + usage
+        return roles
+
     def usage(self) -> Usage:
-        """What the track cost as if nothing had been re-used: the sum of all its candidates' charges."""
-        query = f"SELECT {', '.join(f'SUM({name})' for name in USAGE_FIELDS)} FROM charges {self._mine}"
-        return Usage(*(value or 0 for value in self.run.db.execute(query, (self.strategy, self.model)).fetchone()))
+        """`by_role`, summed."""
+        return sum_usage(self.by_role().values())
 
     def wasted(self) -> Usage:
         """Failed and cancelled requests."""

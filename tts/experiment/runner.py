@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from time import time
 from tts.base import Strategy
 from tts.driver import drive, open_models, open_session
 from tts.errors import ConfigError
-from tts.experiment.config import Experiment, settle
+from tts.experiment.config import Experiment, redacted, settle
 from tts.experiment.database import Lock
 from tts.experiment.progress import Progress
 from tts.experiment.run import Run
@@ -46,35 +46,32 @@ class _Row:
 async def execute(experiment: Experiment, out: Path, *, resume: bool, progress: Progress | None) -> Run:
     """See `Experiment.run`."""
     progress = progress or Progress()
-    lock = Lock(out)
-    try:
-        examples = list(islice(experiment.task.examples(), experiment.limit))
-        if not examples:
-            raise ConfigError(f"the task {experiment.task.spec} has no problems")
-        made_with = {
-            "started": time(),
-            "command": sys.argv,
-            "versions": {"ttscale": version("ttscale"), "python": platform.python_version()},
+    examples = list(islice(experiment.task.examples(), experiment.limit))
+    if not examples:
+        raise ConfigError(f"the task {experiment.task.spec} has no problems")
+    made_with = {
+        "started": time(),
+        "command": redacted(sys.argv),
+        "versions": {"ttscale": version("ttscale"), "python": platform.python_version()},
+    }
+    async with AsyncExitStack() as stack:
+        models = {
+            name: await stack.enter_async_context(open_models(experiment.endpoints(name))) for name in experiment.models
         }
-        settle(out, experiment, made_with, resume=resume)
-        async with AsyncExitStack() as stack:
-            models = {
-                name: await stack.enter_async_context(open_models(experiment.endpoints(name)))
-                for name in experiment.models
-            }
-            shared = await stack.enter_async_context(Shared())
-            store = await stack.enter_async_context(Store(out / "run.sqlite"))
-            done = await store.finished()
-            rows = list(_rows(experiment, examples, done))
-            progress.begin(experiment, len(examples), rows_left=sum(len(row.strategies) for row in rows), models=models)
-            await _preflight(rows, models, experiment)
-            runner = _Runner(experiment, models, store, shared, progress)
-            await _at_once(
-                rows, runner.run, lambda: sum(s.pool.capacity for m in models.values() for s in {*m.values()})
-            )
-    finally:
-        progress.end()
-        lock.release()
+        samplers = {sampler for roles in models.values() for sampler in roles.values()}
+        _check_needs(experiment, examples, models)
+        stack.callback(progress.end)
+        stack.callback(Lock(out).release)
+        shared = await stack.enter_async_context(Shared())
+        store = await stack.enter_async_context(Store(out / "run.sqlite"))
+        settle(out, experiment, examples, made_with, resume=resume, used=await store.used())
+        rows = list(_rows(experiment, examples, await store.finished()))
+        if rows:
+            for sampler in samplers:
+                await sampler.check()
+        progress.begin(experiment, len(examples), rows_left=sum(len(row.strategies) for row in rows), models=models)
+        runner = _Runner(experiment, models, store, shared, progress)
+        await _at_once(rows, runner.run, lambda: sum(sampler.pool.capacity for sampler in samplers))
     return Run(out)
 
 
@@ -88,14 +85,12 @@ def _rows(experiment: Experiment, examples: list[Example], done: set[Cell]) -> I
                     yield _Row(example, model, seed, left)
 
 
-async def _preflight(rows: list[_Row], models: dict[str, dict[str, Sampler]], experiment: Experiment) -> None:
-    """Find out before anything is spent whether roles and verifiers are there and the servers answer."""
-    for row in rows[:1]:
+def _check_needs(experiment: Experiment, examples: list[Example], models: dict[str, dict[str, Sampler]]) -> None:
+    """Find out before anything is spent whether every strategy can work on every problem with every model."""
+    for roles in models.values():
         for strategy in experiment.strategies:
-            for samplers in models.values():
-                open_session(row.example.problem, strategy, samplers, verifier=experiment.verifier)
-        for sampler in {sampler for samplers in models.values() for sampler in samplers.values()}:
-            await sampler.check()
+            for example in examples:
+                open_session(example.problem, strategy, roles, verifier=experiment.verifier, budget=experiment.budget)
 
 
 async def _at_once(rows: list[_Row], run: Callable[[_Row], Awaitable[None]], capacity: Callable[[], float]) -> None:
@@ -179,5 +174,7 @@ class _Runner:
                     keep_crashes=True,
                 )
             correct = {candidate.id: grades[candidate.content].result() for candidate in result.candidates}
+            if ungraded := grading.ledger.failures:
+                result = replace(result, failures=(*result.failures, *(f"grading: {reason}" for reason in ungraded)))
             await self._store.finish(row.cell(strategy), result, correct)
             self._progress.cell(row.cell(strategy), result, correct)

@@ -80,6 +80,11 @@ class Store:
 
         return self._database.run(insert)
 
+    async def used(self) -> bool:
+        """Whether anything is kept already."""
+        query = "SELECT EXISTS (SELECT 1 FROM samples) OR EXISTS (SELECT 1 FROM cells)"
+        return bool((await self._database.run(lambda db: db.execute(query).fetchone()))[0])
+
     async def finished(self) -> set[Cell]:
         """The cells that need no more work: finished, and nothing of them failed."""
         query = "SELECT problem, strategy, model, seed FROM cells WHERE failures = '[]'"
@@ -92,12 +97,17 @@ class Store:
 
 def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
     place = (cell.problem, cell.strategy, cell.model, cell.seed)
-    db.execute("DELETE FROM cells WHERE (problem, strategy, model, seed) = (?,?,?,?)", place)  # and what hangs on it
+    where = "WHERE (problem, strategy, model, seed) = (?,?,?,?)"
+    before = db.execute(f"SELECT wasted FROM cells {where}", place).fetchone()
+    wasted = dict(result.wasted)
+    for role, usage in json.loads(before[0] if before else "{}").items():  # an earlier try of the same cell
+        wasted[role] = wasted.get(role, Usage()) + Usage(**usage)
+    db.execute(f"DELETE FROM cells {where}", place)  # and what hangs on it
     ordered = sorted(result.candidates, key=lambda candidate: candidate.spawned)
     positions = {candidate.id: position for position, candidate in enumerate(ordered)}
     accounts = [
         json.dumps({role: usage.as_dict() for role, usage in account.items()})
-        for account in (result.spent, result.reused, result.wasted)
+        for account in (result.spent, result.reused, wasted)
     ]
     selected = positions[result.selected.id] if result.selected else None
     row = (*place, result.ended, selected, result.oracle, result.seconds, *accounts, json.dumps(result.failures))

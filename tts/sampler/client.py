@@ -16,7 +16,7 @@ from tenacity import (
 )
 from tenacity.wait import wait_random_exponential
 
-from tts.errors import EndpointError, EndpointRefused, Throttled, TransientError
+from tts.errors import EndpointError, EndpointRefused, RequestRejected, Throttled, TransientError
 from tts.ledger import Ledger
 from tts.sampler.endpoint import Endpoint
 from tts.sampler.http import Connection
@@ -40,6 +40,7 @@ class Client:
         self.context_length: int | None = None
         """Most tokens of a prompt and its completion together, where the server tells."""
         self._connection: Connection | None = None
+        self._served = False
         self._identified: asyncio.Task[None] | None = None
         self._jitter = wait_random_exponential(multiplier=endpoint.retry_wait, max=30)
 
@@ -168,7 +169,12 @@ class Client:
             async with asyncio.timeout(limit):
                 answer = await talk(replica.url)
             outcome = Outcome.SERVED
+            self._served = True
             return answer
+        except EndpointRefused as error:
+            if self._served:  # the key and the model are good: it is this request that is refused
+                raise RequestRejected(str(error), status=error.status, body=error.body) from error
+            raise
         except TimeoutError:
             outcome = Outcome.CONGESTED
             late = TransientError(f"no answer from {replica.url} within {limit:g} s (attempt_timeout)")
@@ -178,7 +184,7 @@ class Client:
             error.server, error.seconds = replica.url, loop.time() - begin
             if isinstance(error, Throttled):
                 outcome, wait = Outcome.CONGESTED, error.retry_after
-            elif error.status is None:
+            elif error.status in (None, 502, 504):
                 outcome = Outcome.FAILED
             raise
         finally:

@@ -24,6 +24,23 @@ from tts.curves.compute import ModelCard
 from tts.errors import ConfigError
 from tts.types import Usage
 
+PROTOCOL = {
+    "n": "the strategy's n, or max_n for the choices of one request",
+    "stream": "the endpoint's own field stream",
+    "stream_options": "the endpoint's own field stream",
+    "model": "the endpoint's own field model",
+    "messages": "the problem",
+    "prompt": "the problem",
+}
+"""Keys of a request that are not sampling parameters, and where they come from."""
+
+
+def check_params(params: dict[str, Any]) -> dict[str, Any]:
+    """`params` if all of them are sampling parameters; raises `ValueError` that says where the others belong."""
+    for key in params.keys() & PROTOCOL.keys():
+        raise ValueError(f"'{key}' is no sampling parameter; it comes from {PROTOCOL[key]}")
+    return params
+
 
 class Endpoint(BaseModel):
     """One model behind one or more replicas of an OpenAI-compatible server."""
@@ -86,9 +103,20 @@ class Endpoint(BaseModel):
         for url in urls.split(","):
             if not url:
                 raise ValueError("no base URL: give base_url (--base-url) or set OPENAI_BASE_URL")
-            if urlsplit(url).scheme not in ("http", "https", "mock"):
+            if "@" in urlsplit(url).netloc:
+                raise ValueError("a base URL with a password in it would be stored; use api_key_env or headers")
+            try:
+                usable = httpx.URL(url).scheme in ("http", "https", "mock")
+            except httpx.InvalidURL:
+                usable = False
+            if not usable:
                 raise ValueError(f"'{url}' is not an http(s) URL; write for example http://localhost:8000/v1")
         return urls
+
+    @field_validator("params")
+    @classmethod
+    def _check_params(cls, params: dict[str, Any]) -> dict[str, Any]:
+        return check_params(params)
 
     @model_validator(mode="after")
     def _check_hedging(self) -> Endpoint:
@@ -106,12 +134,16 @@ class Endpoint(BaseModel):
         """The endpoint's part of the address of a stored answer."""
         return self.identity or self.urls[0]
 
+    @property
+    def priced(self) -> bool:
+        """Whether the card has prices."""
+        return self.card.prompt_price is not None and self.card.completion_price is not None
+
     def money(self, usage: Usage) -> float:
         """The price of `usage` in the card's currency; 0 where the card has no prices."""
-        card = self.card
-        if card.prompt_price is None or card.completion_price is None:
+        if not self.priced:
             return 0.0
-        return float(card.price(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens))
+        return float(self.card.price(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens))
 
     def key(self) -> str | None:
         """The API key, read now.

@@ -92,16 +92,19 @@ def _logprobs(data: Any) -> list[float] | None:
 
 
 def usage_of(data: Any) -> Usage | None:
-    """Usage as the server counted it; None where it did not."""
-    if not isinstance(data, Mapping) or data.get("prompt_tokens") is None:
+    """Usage as the server counted it; None where it did not, or not in numbers."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("prompt_tokens"), int | float):
         return None
-    prompt = data.get("prompt_tokens_details") or {}
-    completion = data.get("completion_tokens_details") or {}
+
+    def number(table: Any, key: str) -> float:
+        value = table.get(key) if isinstance(table, Mapping) else None
+        return value if isinstance(value, int | float) else 0
+
     return Usage(
         prompt_tokens=data["prompt_tokens"],
-        cached_tokens=prompt.get("cached_tokens") or 0,
-        completion_tokens=data.get("completion_tokens") or 0,
-        reasoning_tokens=completion.get("reasoning_tokens") or 0,
+        cached_tokens=number(data.get("prompt_tokens_details"), "cached_tokens"),
+        completion_tokens=number(data, "completion_tokens"),
+        reasoning_tokens=number(data.get("completion_tokens_details"), "reasoning_tokens"),
     )
 
 
