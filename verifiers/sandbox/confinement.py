@@ -65,15 +65,12 @@ class Confinement:
         return None
 
     def _limit(self, limits: dict[str, Any]) -> None:
-        seconds, memory, processes = (
-            int(limits["cpu"]) + 1,
-            self._base_memory + limits["memory"],
-            limits["processes"] + 2,
-        )
+        seconds, memory = int(limits["cpu"]) + 1, self._base_memory + limits["memory"]
         lower(resource.RLIMIT_CPU, seconds, seconds + 1)
         lower(resource.RLIMIT_AS, memory, memory)
         lower(resource.RLIMIT_FSIZE, limits["file"], limits["file"])
         if self._namespaces:  # else it would count all of the user's processes
+            processes = limits["processes"] + 2  # with the zygote and the process that waits for it
             lower(resource.RLIMIT_NPROC, processes, processes)
 
 

@@ -39,6 +39,7 @@ async def run_cases(worker: Worker, job: Job) -> tuple[CaseResult, list[CaseResu
             run.send({"load": job.program, "output": job.limits.output_kb * 1024})
             for case in job.cases:
                 run.send(order_of(case))
+            run.no_more_orders()
             loaded = await run.answer()
         else:
             await program.load(job.program)

@@ -61,6 +61,7 @@ class Channel:
         self._on_data = on_data
         self._loop = asyncio.get_running_loop()
         self._unsent: list[memoryview] = []
+        self._last = False
         self._loop.add_reader(self._number, self.read)
         self._open = True
 
@@ -92,6 +93,12 @@ class Channel:
         if first:
             self._flush()
 
+    def end(self) -> None:
+        """Nothing more will be sent: the other side reads an end after all that was."""
+        self._last = True
+        if not self._unsent:
+            self._flush()
+
     def _flush(self) -> None:
         try:
             while self._unsent:
@@ -104,6 +111,9 @@ class Channel:
         except OSError:
             self._unsent.clear()  # it has ended; its end is told elsewhere
         self._loop.remove_writer(self._number)
+        if self._last and self._socket:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Take nothing more."""

@@ -15,7 +15,7 @@ from typing import Any
 from tts.verifiers.sandbox import codec
 from tts.verifiers.sandbox.jobs import Call, CaseResult, Limits, Status
 from tts.verifiers.sandbox.process import Channel, Handle, Watch
-from tts.verifiers.sandbox.worker import TMP_MB, Worker, WorkerDied
+from tts.verifiers.sandbox.worker import TMP_MB, Worker
 
 TOLD = ("ok", "error", "memory", "output")  # what a program may say of itself
 READY = b"[]"
@@ -85,18 +85,20 @@ class Run:
             self.watch.stop()
             handle.kill()
             try:
-                await asyncio.shield(self.worker.ended)
+                await self.over()
             except asyncio.CancelledError:
-                self.worker.close()
+                self.worker.close()  # cancelled again: no time to wait for the program's end alone
                 raise
-            except WorkerDied:
-                pass
 
     # -- talking ---------------------------------------------------------------------------------------------------
 
     def send(self, order: Any) -> None:
         """Give an order; several may be under way."""
         self._data.write(json.dumps(order).encode() + b"\n")
+
+    def no_more_orders(self) -> None:
+        """The program ends by itself after the last answer."""
+        self._data.end()
 
     async def answer(self) -> CaseResult:
         """The next answer, or how the program ended instead."""
@@ -131,16 +133,16 @@ class Run:
     def _heard(self, data: bytes) -> None:
         if not self._room_for(data):
             return
-        if not self.speaks and self._ready:
+        if b"\n" not in data or (self._ready and not self.speaks):
             self.words += data
             return
-        *lines, rest = (bytes(self.words) + data).split(b"\n") if b"\n" in data else (None,)
-        if rest is None:
-            self.words += data
-            return
+        *lines, rest = (bytes(self.words) + data).split(b"\n")
         self.words[:] = rest
-        if not self._ready and lines:
+        if not self._ready:
             self._ready = lines.pop(0) == READY
+            if not self.speaks:
+                self.words[:] = b"\n".join([*lines, rest])
+                return
         if lines:
             clock = self.handle.cpu_seconds()
             share = max(clock - self._last_clock, 0.0) / len(lines)

@@ -25,7 +25,7 @@ START = 60.0  # seconds that a zygote may need on a busy machine
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-class WorkerDied(Exception):
+class WorkerDied(SandboxError):
     """The machinery, not the program, has failed; the job may be tried again."""
 
 
