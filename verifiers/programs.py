@@ -12,30 +12,46 @@ import warnings
 
 LONGEST_PARSED = 100_000  # characters; a longer program is taken as it stands
 _CODE_LINE = re.compile(r"^(?:from\s+\S+\s+import|import\s|def\s|class\s|async\s+def\s|@\w)", re.MULTILINE)
+_DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-def extract_program(text: str, entry_point: str | None = None, prompt: str = "") -> str | None:
+def extract_program(
+    text: str,
+    entry_point: str | None = None,
+    prompt: str = "",
+    container: str | None = None,
+    *,
+    language: str = "python",
+) -> str | None:
     """The program that `text` proposes, or None when there is nothing that could be one.
 
-    `entry_point` is the function or class that it must define, `prompt` the code that a completion continues.
-    In this order: the continuation of `prompt`; the last fenced block that defines `entry_point` and parses;
-    unfenced code that defines it; a fenced body for `prompt`; else the largest block, or the text itself.
-    A program that is whole comes behind `prompt`, whose imports and helpers it may use.
+    `entry_point` is the function or class that it must define, be it in the class `container`; `prompt` is the code
+    that a completion continues. Thoughts that end with `</think>` are left out. Then, in this order: the whole text
+    where it is Python that defines `entry_point`; the continuation of `prompt`; the last fenced block that defines
+    `entry_point` and parses; unfenced code that defines it; a fenced body for `prompt`; else the largest block, or
+    the text itself. A program that is whole comes behind `prompt`, whose imports and helpers it may use; if its only
+    function has another name, it gets the name `entry_point` too. In a `language` other than Python it is the largest
+    block, or the text itself.
     """
+    text = text.rpartition("</think>")[2] or text
+    if language != "python":
+        return max(reversed(fenced_blocks(text)), key=len, default=text) if text.strip() else None
+    wanted = [name for name in (entry_point, container) if name]
+    if any(defines(text, name) for name in wanted) and parses(text):
+        return _behind(prompt, text)
     blocks = fenced_blocks(text)
-    if prompt and (program := _continued(prompt, text.partition("\n```")[0])):
+    if prompt and (program := _continued(prompt, text.partition("\n```")[0], entry_point)):
         return program
-    if entry_point:
-        whole = [block for block in blocks if defines(block, entry_point)]
-        if not whole and not blocks and defines(text, entry_point):
-            whole = [unfenced(text)]
-        if whole:
-            return _behind(prompt, next(filter(parses, reversed(whole)), whole[-1]))
+    whole = [block for block in blocks if any(defines(block, name) for name in wanted)]
+    if not whole and not blocks and any(defines(text, name) for name in wanted):
+        whole = [unfenced(text)]
+    if whole:
+        return _behind(prompt, next(filter(parses, reversed(whole)), whole[-1]))
     largest = max(reversed(blocks), key=len, default="")
     if prompt and _is_body(largest) and (program := _continued(prompt, largest, indent=True)):
         return program
     code = largest or unfenced(text)
-    return _behind(prompt, code) if code.strip() else None
+    return _behind(prompt, _named(code, entry_point)) if code.strip() else None
 
 
 def fenced_blocks(text: str) -> list[str]:
@@ -71,41 +87,60 @@ def unfenced(text: str) -> str:
 
 def parses(source: str) -> bool:
     """Whether `source` is Python by its syntax; what is too long to try counts as Python."""
-    return _first_bad_line(source) is None
+    return len(source) > LONGEST_PARSED or not isinstance(syntax(source), int)
 
 
-def _first_bad_line(source: str) -> int | None:
-    if len(source) > LONGEST_PARSED:
-        return None
+def with_setup(setup: str, program: str) -> str:
+    """`program` behind `setup`; its future imports, which must come first, stay first."""
+    if not setup.strip():
+        return program
+    tree = syntax(program) if "__future__" in program else 1
+    if not isinstance(tree, int):
+        future = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+        lines = program.splitlines(keepends=True)
+        place = max((node.end_lineno or 0 for node in future), default=0)
+        return "".join([*lines[:place], "\n", setup, "\n", *lines[place:]])
+    return f"{setup}\n{program}"
+
+
+def syntax(source: str) -> ast.Module | int:
+    """The syntax tree, or the number of the first line that is wrong."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ast.parse(source)
+            return ast.parse(source)
     except SyntaxError as error:
         return error.lineno or 1
     except (ValueError, MemoryError, RecursionError):  # null bytes, nesting too deep
         return 1
-    return None
 
 
 def _trimmed(source: str, keep: int = 0) -> str | None:
     """`source` without what follows its last line that parses; at least `keep` lines must remain."""
     lines = source.splitlines(keepends=True)
     for _ in range(6):
-        bad = _first_bad_line("".join(lines))
-        if bad is None:
-            return "".join(lines)
+        text = "".join(lines)
+        bad = None if len(text) > LONGEST_PARSED else syntax(text)
+        if not isinstance(bad, int):
+            return text
         lines = lines[: min(bad, len(lines)) - 1]
         if len(lines) <= keep:
             return None
     return None
 
 
-def _continued(prompt: str, body: str, indent: bool = False) -> str | None:
-    """`prompt` and the indented `body` that completes it; with `indent`, a flush body is indented first."""
+def _continued(prompt: str, body: str, entry_point: str | None = None, indent: bool = False) -> str | None:
+    """`prompt` and the indented `body` that completes it; with `indent`, a flush body is indented first.
+
+    A body that begins with the function's signature again is the whole function, indented.
+    """
     first = next((line for line in body.splitlines() if line.strip()), "")
     if not first or (first == first.lstrip() and not indent):
         return None
+    if entry_point and re.match(rf"\s+(?:async\s+)?(?:def|class)\s+{re.escape(entry_point)}\b", first):
+        indentation = first[: len(first) - len(first.lstrip())]
+        whole = _trimmed("".join(line.removeprefix(indentation) for line in body.splitlines(keepends=True)))
+        return _behind(prompt, whole) if whole else None
     if first == first.lstrip():
         body = textwrap.indent(body, "    ")
     if not prompt.endswith("\n"):
@@ -118,8 +153,29 @@ def _is_body(code: str) -> bool:
     return bool(re.search(r"^(?:return|yield)\b", code, re.MULTILINE)) or not _CODE_LINE.search(code)
 
 
+def _named(code: str, entry_point: str | None) -> str:
+    """`code` with the name `entry_point` for its only function that no other uses, or a method of its only class."""
+    tree = syntax(code) if entry_point and len(code) <= LONGEST_PARSED else 1
+    if isinstance(tree, int):
+        return code
+    found = {node.name: node for node in tree.body if isinstance(node, _DEFINITIONS)}
+    used = {
+        part.id
+        for name, node in found.items()
+        for part in ast.walk(node)
+        if isinstance(part, ast.Name) and part.id != name
+    }
+    leading = [name for name in found if name not in used]
+    if len(leading) != 1 or leading[0].startswith("__"):
+        return code
+    node, value = found[leading[0]], leading[0]
+    if isinstance(node, ast.ClassDef) and any(getattr(part, "name", None) == entry_point for part in node.body):
+        value = f"{value}().{entry_point}"
+    return f"{code.rstrip()}\n\n\n{entry_point} = {value}\n"
+
+
 def _behind(prompt: str, code: str) -> str:
     """`code` after `prompt`, where that stands alone (its stub is then defined again by `code`)."""
-    if not prompt or "from __future__" in code or not parses(prompt):
+    if not prompt or not parses(prompt):
         return code
-    return f"{prompt}\n\n{code}"
+    return with_setup(prompt, code) if "__future__" in code else f"{prompt}\n\n{code}"

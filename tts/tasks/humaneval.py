@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tts.tasks import Example, Task
-from tts.tasks.loading import data_file, read_jsonl
+from tts.tasks.loading import Line, data_file, read_jsonl
 from tts.tasks.prompt_examples import prompt_examples
 from tts.types import Problem
 from tts.verifiers.unit_tests import TestSuite, UnitTests
@@ -45,6 +45,9 @@ class HumanEval(Task):
 
     name: ClassVar[str] = "humaneval"
 
+    source: ClassVar[tuple[str, str]] = ("HumanEval.jsonl.gz", URL)
+    """Name and address of the data."""
+
     path: Path | None = None
     """A local file in the original format (.jsonl or .jsonl.gz); downloaded by default."""
     style: Literal["chat", "completion"] = "chat"
@@ -53,22 +56,22 @@ class HumanEval(Task):
 
     def examples(self) -> Iterator[Example]:
         """Problems `HumanEval/0` to `HumanEval/163`."""
-        for line in read_jsonl(data_file(self.path, "HumanEval.jsonl.gz", URL)):
+        for line in read_jsonl(data_file(self.path, *self.source)):
             id, prompt, name = (line.need(key, str) for key in ("task_id", "prompt", "entry_point"))
             wrong = WRONG_EXAMPLES.get(id, {})
             asserts = [text for text in prompt_examples(prompt, name) if text not in wrong]
-            check = TestSuite(entry_point=name, prompt=prompt, check=line.need("test", str))
-            public = {"entry_point": name, "prompt": prompt, "asserts": asserts}
-            yield Example(
-                Problem(
-                    id=id,
-                    messages=self._messages(prompt),
-                    tests=public,
-                    verifier=UnitTests.name,
-                    metadata={"entry_point": name},
-                ),
-                UnitTests(tests=check),
+            problem = Problem(
+                id=id,
+                messages=self._messages(prompt),
+                tests={"entry_point": name, "prompt": prompt, "asserts": asserts},
+                verifier=UnitTests.name,
+                metadata={"entry_point": name},
             )
+            yield Example(problem, self._truth(line, id, prompt, name))
+
+    def _truth(self, line: Line, id: str, prompt: str, name: str) -> UnitTests:
+        suite = TestSuite(entry_point=name, prompt=prompt, check=line.need("test", str))
+        return UnitTests(tests=suite, stop_at_failure=True)
 
     def _messages(self, prompt: str) -> tuple[dict[str, Any], ...] | str:
         if self.style == "completion":

@@ -93,3 +93,15 @@ def read_jsonl(path: Path) -> Iterator[Line]:
         raise ConfigError(f"{path}:{number}: not JSON: {error}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
+
+
+def read_json_list(path: Path) -> Iterator[Line]:
+    """The objects of a file that is one JSON list, numbered from 1. Raises `ConfigError` for any other file."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"cannot read {path} as JSON: {error}") from error
+    if not isinstance(records, list):
+        raise ConfigError(f"{path}: expected a JSON list, found {type(records).__name__}")
+    for number, record in enumerate(records, 1):
+        yield Line(path, number, record)

@@ -1,0 +1,48 @@
+"""EvalPlus's own `check_correctness` in its own kind of pool, processes, with as many workers as the others.
+
+The reference's values are computed before the clock starts. `fast_check` stops at a program's first failure.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+
+from _load import WORKERS, load, measured, report
+from evalplus.evaluate import check_correctness  # pyright: ignore[reportMissingImports] - the peer's environment
+from evalplus.gen.util import trusted_exec  # pyright: ignore[reportMissingImports] - the peer's environment
+
+
+def main() -> None:
+    job, problems = load()
+    expected = {}
+    for id, problem in problems.items():
+        expected[id] = {}
+        for kind in ("base", "plus") if job["plus"] else ("base",):
+            values = trusted_exec(
+                problem["prompt"] + problem["canonical_solution"],
+                problem[f"{kind}_input"],
+                problem["entry_point"],
+                record_time=True,
+            )
+            expected[id][kind], expected[id][f"{kind}_time"] = values
+    with measured() as spent, ProcessPoolExecutor(WORKERS) as pool:
+        futures = [
+            pool.submit(
+                check_correctness,
+                "humaneval",
+                number,
+                problems[id],
+                program,
+                expected[id],
+                base_only=not job["plus"],
+                fast_check=True,
+                identifier=number,
+                min_time_limit=job["limit"],
+            )
+            for number, (id, program) in enumerate(job["programs"])
+        ]
+        results = [future.result() for future in futures]
+    kinds = ("base", "plus") if job["plus"] else ("base",)
+    report([all(result[kind][0] == "pass" for kind in kinds) for result in results], spent)
+
+
+if __name__ == "__main__":
+    main()

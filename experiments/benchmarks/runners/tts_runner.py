@@ -1,0 +1,35 @@
+"""Our runner, through the verifier and with all of its isolation."""
+
+import asyncio
+from pathlib import Path
+
+from _load import load, measured, report
+
+from tts.session import Session, Shared
+from tts.tasks.humaneval import HumanEval
+from tts.tasks.humaneval_plus import HumanEvalPlus
+from tts.types import Verdict
+
+
+async def main() -> None:
+    job, _ = load()
+    task = (HumanEvalPlus if job["plus"] else HumanEval)(path=Path(job["data"]))
+    examples = {example.problem.id: example for example in task.examples()}
+    async with Shared() as shared:
+
+        async def judged(id: str, program: str) -> Verdict:
+            example = examples[id]
+            session = Session(example.problem, {}, shared=shared)
+            truth = example.truth.model_copy(update={"timeout": job["limit"]})
+            return await session.verify(session.candidate(program), truth)
+
+        if job["plus"]:  # the reference's values are kept on disk: computed before, as the peers do
+            first = dict(reversed(job["programs"]))
+            await asyncio.gather(*(judged(id, program + "\n# first\n") for id, program in first.items()))
+        with measured() as spent:
+            verdicts = await asyncio.gather(*(judged(id, program) for id, program in job["programs"]))
+    spent["cpu_seconds"] += sum(verdict.cpu_seconds for verdict in verdicts)  # no child of this process has them
+    report([verdict.passed is True for verdict in verdicts], spent)
+
+
+asyncio.run(main())

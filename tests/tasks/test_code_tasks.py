@@ -1,0 +1,137 @@
+"""HumanEval+ and MBPP: the reference solutions pass, and what is hidden stays hidden."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tts.errors import ConfigError
+from tts.session import Session, Shared
+from tts.tasks import Example
+from tts.tasks.humaneval import HumanEval
+from tts.tasks.humaneval_plus import HumanEvalPlus
+from tts.tasks.loading import read_json_list, read_jsonl
+from tts.tasks.mbpp import MBPP
+from tts.types import Verdict
+from tts.verifiers.judging.plan import make_plan
+from tts.verifiers.unit_tests import UnitTests
+
+RealData = Callable[[str], Path]
+PLUS = {
+    "task_id": "HumanEval/900",
+    "prompt": 'def after(x):\n    """The next number.\n    >>> after(1)\n    2\n    """\n',
+    "entry_point": "after",
+    "canonical_solution": "    return x + 1\n",
+    "test": "def check(candidate):\n    assert candidate(10) == 11\n",
+    "base_input": [[10]],
+    "plus_input": [[0], [-5], [0.25]],
+    "atol": 0,
+}
+SHARED_ITEMS = {
+    "task_id": 2,
+    "prompt": "Write a function to find the shared items.",
+    "code": "def helper(x):\n    return set(x)\ndef shared(a, b):\n    return tuple(helper(a) & helper(b))",
+    "test_imports": ["import math"],
+    "test_list": ["assert set(shared((1, 2), (2, 3))) == set((2,))", "assert set(shared((4,), (4, 5))) == set((4,))"],
+}
+
+
+@pytest.fixture
+async def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shared]:
+    monkeypatch.setenv("TTS_DATA", str(tmp_path / "data"))
+    async with Shared() as made:
+        yield made
+
+
+async def graded(example: Example, answer: str, shared: Shared, verifier: Any = None) -> Verdict:
+    session = Session(example.problem, {}, shared=shared)
+    return await (verifier or example.truth).verify(example.problem, session.candidate(answer), session)
+
+
+async def test_humaneval_plus_judges_by_the_reference_on_all_inputs(tmp_path: Path, shared: Shared):
+    path = tmp_path / "plus.jsonl"
+    path.write_text(json.dumps(PLUS))
+    (example,) = HumanEvalPlus(path=path).examples()
+    assert example.problem.tests is not None
+    assert example.problem.tests["asserts"] == ["assert after(1) == 2"]
+    assert "-5" not in example.problem.model_dump_json()
+    right = await graded(example, "```python\ndef after(x):\n    return x - -1\n```", shared)
+    assert right.passed, right
+    assert right.details["total"] == 4
+    wrong = await graded(example, "def after(x):\n    return abs(x) + 1", shared)
+    assert (wrong.passed, wrong.feedback) == (False, "after(-5): expected -4, got 6")
+
+
+async def test_mbpp_shows_its_first_assertion_and_hides_the_others(tmp_path: Path, shared: Shared):
+    path = tmp_path / "mbpp.json"
+    path.write_text(json.dumps([SHARED_ITEMS]))
+    (example,) = MBPP(path=path).examples()
+    assert example.problem.id == "Mbpp/2"
+    assert example.problem.metadata == {"entry_point": "shared"}
+    assert SHARED_ITEMS["test_list"][0] in example.problem.messages[0]["content"]  # type: ignore[index]
+    assert "(4, 5)" not in example.problem.model_dump_json()
+    assert (await graded(example, SHARED_ITEMS["code"], shared)).passed
+    memorised = "def shared(a, b):\n    return (2,)"
+    assert (await graded(example, memorised, shared, UnitTests())).passed
+    assert not (await graded(example, memorised, shared)).passed
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ({}, "expected a JSON list"),
+        ([{**SHARED_ITEMS, "code": "x = 1"}], r"mbpp\.json:1: .*calls no function"),
+        ([{**SHARED_ITEMS, "test_list": None}], r"mbpp\.json:1: .*test_list"),
+        ([SHARED_ITEMS, 3], r"mbpp\.json:2: .*JSON object"),
+    ],
+)
+def test_mbpp_names_what_cannot_be_used(records: Any, words: str, tmp_path: Path):
+    path = tmp_path / "mbpp.json"
+    path.write_text(json.dumps(records))
+    with pytest.raises(ConfigError, match=words):
+        list(MBPP(path=path).examples())
+
+
+async def all_pass(examples: list[Example], solutions: dict[str, str], shared: Shared) -> list[Any]:
+    async def one(example: Example) -> list[Any]:
+        answer = solutions[example.problem.id]
+        hidden = await graded(example, answer, shared)
+        public = await graded(example, answer, shared, UnitTests())
+        failed = [] if hidden.passed else [(example.problem.id, "hidden", hidden)]
+        return failed + ([(example.problem.id, "public", public)] if public.passed is False else [])
+
+    return [failed for found in await asyncio.gather(*map(one, examples)) for failed in found]
+
+
+async def test_every_reference_solution_of_humaneval_plus_passes(real_data: RealData, shared: Shared):
+    path = real_data("HumanEvalPlus.jsonl.gz")
+    solutions = {line.record["task_id"]: line.record["canonical_solution"] for line in read_jsonl(path)}
+    examples = list(HumanEvalPlus(path=path).examples())
+    assert len(examples) == 164
+    assert sum(len(example.truth.tests) for example in examples) == 124_253  # type: ignore[attr-defined]
+    assert await all_pass(examples, solutions, shared) == []
+
+
+async def test_every_reference_solution_of_mbpp_passes(real_data: RealData, shared: Shared):
+    path = real_data("mbpp_sanitized.json")
+    solutions = {f"Mbpp/{line.record['task_id']}": line.record["code"] for line in read_json_list(path)}
+    examples = list(MBPP(path=path).examples())
+    assert len(examples) == 427
+    assert await all_pass(examples, solutions, shared) == []
+
+
+def test_nearly_all_checks_of_humaneval_are_compared_here(real_data: RealData):
+    examples = list(HumanEval(path=real_data("HumanEval.jsonl.gz")).examples())
+    left = [example.problem.id for example in examples if make_plan(example.truth.tests).dialogues]  # type: ignore[attr-defined]
+    assert left == ["HumanEval/32", "HumanEval/38", "HumanEval/50", "HumanEval/53"]
+
+
+def test_nearly_all_assertions_of_mbpp_are_compared_here(real_data: RealData):
+    examples = list(MBPP(path=real_data("mbpp_sanitized.json")).examples())
+    left = [example.problem.id for example in examples if make_plan(example.truth.tests).dialogues]  # type: ignore[attr-defined]
+    assert left == ["Mbpp/596"]

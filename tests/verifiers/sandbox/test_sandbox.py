@@ -1,0 +1,329 @@
+"""What the sandbox answers to programs that mean no harm, and how it manages its workers."""
+
+# ruff: noqa: E501 - a program is read more easily on one line
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import living_processes
+from tts.verifiers.sandbox import Call, CaseResult, Job, Limits, Sandbox, SandboxError
+from tts.verifiers.sandbox.codec import Opaque, encode
+from tts.verifiers.sandbox.isolation import report
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    sandbox = Sandbox(1)
+    yield sandbox
+    await sandbox.aclose()
+
+
+def call(path: str, *args: Any, store: str | None = None, **named: Any) -> Call:
+    return Call(path, encode(args), encode(named) if named else "", store)
+
+
+def cases(path: str, *inputs: Any) -> tuple[tuple[Call, ...], ...]:
+    return tuple((call(path, value),) for value in inputs)
+
+
+# -- calls ---------------------------------------------------------------------------------------------------------
+
+
+async def test_values_come_back_exactly(sandbox: Sandbox) -> None:
+    values = [None, True, 1 << 200, -3, 1.5, "a\ud800\n", b"\0\xff", [1, (2,)], {(1, 2): {3}}, frozenset({4}), 2j, {}]
+    result = await sandbox.run(Job("def same(x): return x", cases("same", *values)))
+    assert [case.values[0] for case in result.cases] == values
+    assert [type(case.values[0]) for case in result.cases] == [type(value) for value in values]
+
+
+async def test_subclasses_cross_as_what_they_are_and_other_objects_not_at_all(sandbox: Sandbox) -> None:
+    program = "from collections import Counter\nimport enum\nclass E(enum.IntEnum): A = 3\ndef f(): return Counter('aab'), E.A, f"
+    result = await sandbox.run(Job(program, ((call("f"),),)))
+    counter, number, function = result.cases[0].values[0]
+    assert (counter, number) == ({"a": 2, "b": 1}, 3)
+    assert type(counter) is dict
+    assert type(number) is int
+    assert isinstance(function, Opaque)
+    assert function.type == "function"
+
+
+async def test_an_exception_fails_its_case_alone(sandbox: Sandbox) -> None:
+    result = await sandbox.run(
+        Job("def f(n):\n    if n == 2: raise ValueError('two')\n    return n", cases("f", 1, 2, 3))
+    )
+    assert [case.status for case in result.cases] == ["ok", "error", "ok"]
+    assert result.cases[1].error == "ValueError: two"
+
+
+async def test_stored_objects_live_as_long_as_the_program(sandbox: Sandbox) -> None:
+    program = "class Box:\n    def __init__(self, x): self.x = x\n    def add(self, y, *, times=1):\n        self.x += y * times\n        return self.x"
+    first = (call("Box", 5, store="box"), call("box.add", 2, times=3))
+    result = await sandbox.run(Job(program, (first, (Call("box.x", ""),), (call("nothing"),))))
+    assert isinstance(result.cases[0].values[0], Opaque)
+    assert [result.cases[0].values[1], result.cases[1].values[0]] == [11, 11]
+    assert result.cases[2].error == "NameError: name 'nothing' is not defined"
+
+
+async def test_a_program_that_does_not_load_has_no_cases(sandbox: Sandbox) -> None:
+    result = await sandbox.run(Job("import nothing_of_this_name", cases("f", 1)))
+    assert result.loaded.status == "error"
+    assert "ModuleNotFoundError" in result.loaded.error
+    assert result.cases == ()
+
+
+async def test_output_of_a_case_is_kept_with_it(sandbox: Sandbox) -> None:
+    result = await sandbox.run(Job("print('loading')\ndef f(n): print(n)", cases("f", 1, 2)))
+    assert [result.loaded.stdout, *(case.stdout for case in result.cases)] == ["loading\n", "1\n", "2\n"]
+
+
+async def test_the_judge_can_stop_a_program(sandbox: Sandbox) -> None:
+    seen: list[CaseResult] = []
+
+    def stop(index: int, result: CaseResult) -> bool:
+        seen.append(result)
+        return result.values == (1,)
+
+    program = "def f(n):\n    while n == 9: pass\n    return n"
+    result = await sandbox.run(Job(program, cases("f", 0, 1, 9), stop_at_failure=stop))
+    assert [case.values for case in result.cases] == [(0,), (1,)]
+    assert list(result.cases) == seen
+
+
+async def test_cases_share_a_process_unless_they_are_isolated(sandbox: Sandbox) -> None:
+    program = "seen = []\ndef f(n):\n    seen.append(n)\n    return seen"
+    together = await sandbox.run(Job(program, cases("f", 1, 2)))
+    apart = await sandbox.run(Job(program, cases("f", 1, 2), isolate_cases=True))
+    assert [case.values[0] for case in together.cases] == [[1], [1, 2]]
+    assert [case.values[0] for case in apart.cases] == [[1], [2]]
+
+
+async def test_a_thousand_large_cases_pass_through(sandbox: Sandbox) -> None:
+    result = await sandbox.run(Job("def f(s): return len(s)", cases("f", *("x" * n for n in range(1000, 2000)))))
+    assert [case.values[0] for case in result.cases] == list(range(1000, 2000))
+
+
+# -- limits --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_loop_costs_its_limit_and_nothing_more(sandbox: Sandbox) -> None:
+    program = "def f(n):\n    while n == 2: pass\n    return n"
+    result = await sandbox.run(Job(program, cases("f", 1, 2, 3), limits=Limits(cpu_seconds=0.3)))
+    assert [case.status for case in result.cases] == ["ok", "cpu"]
+    assert 0.3 <= result.cpu_seconds < 1
+
+
+async def test_each_case_has_its_own_limit(sandbox: Sandbox) -> None:
+    program = "import time\ndef f(s):\n    end = time.process_time() + s\n    while time.process_time() < end: pass\n    return s"
+    limits = Limits(cpu_seconds=10, case_cpu_seconds=0.3)
+    result = await sandbox.run(Job(program, cases("f", 0.2, 0.2, 0.2, 5.0, 0.1), limits=limits))
+    assert [case.status for case in result.cases] == ["ok", "ok", "ok", "cpu"]
+    assert all(case.cpu_seconds >= 0.19 for case in result.cases)
+
+
+async def test_a_program_over_its_limit_is_refused_even_when_nobody_was_there_to_end_it(sandbox: Sandbox) -> None:
+    import time
+
+    program = "import time\ndef f(s):\n    while time.process_time() < s: pass\n    return s"
+    task = asyncio.ensure_future(sandbox.run(Job(program, cases("f", 0.6), limits=Limits(cpu_seconds=0.3))))
+    await asyncio.sleep(0.25)
+    time.sleep(1.5)  # noqa: ASYNC251 - the loop is held up
+    result = await task
+    assert [case.status for case in result.cases] == ["cpu"]
+
+
+async def test_a_memory_error_is_told_and_the_program_goes_on(sandbox: Sandbox) -> None:
+    program = "def f(n): return len(bytearray(n))"
+    result = await sandbox.run(Job(program, cases("f", 10, 10**10, 20), limits=Limits(memory_mb=256)))
+    assert [case.status for case in result.cases] == ["ok", "memory", "ok"]
+
+
+async def test_crowded_cores_change_no_verdict(sandbox: Sandbox) -> None:
+    crowd = Sandbox(4 * (os.cpu_count() or 1))
+    program = "import time\ndef f(s):\n    while time.process_time() < s: pass\n    return s"
+    job = Job(program, cases("f", 0.3), limits=Limits(cpu_seconds=0.5))
+    try:
+        results = await asyncio.gather(*(crowd.run(job) for _ in range(8)))
+        assert [result.cases[0].status for result in results] == ["ok"] * 8
+    finally:
+        await crowd.aclose()
+
+
+# -- scripts and other languages -----------------------------------------------------------------------------------
+
+
+async def test_scripts_read_standard_input_and_their_output_is_the_result(sandbox: Sandbox) -> None:
+    program = "import sys\nn = int(input())\nprint(n * 2, __name__)\nsys.stdout.buffer.write(b'raw\\n') if n == 1 else sys.exit(n)"
+    result = await sandbox.run(Job(program, scripts=("1\n", "3\n", "x\n")))
+    assert [case.status for case in result.cases] == ["ok", "error", "error"]
+    assert "2 __main__\n" in result.cases[0].stdout
+    assert "raw\n" in result.cases[0].stdout
+    assert result.cases[1].error == "SystemExit: 3"
+    assert result.cases[2].error.startswith("ValueError: invalid literal")
+
+
+@pytest.mark.parametrize(
+    "ending", ["exit()", "import sys; sys.exit(0)", "import os, sys; sys.stdout.flush(); os._exit(0)"]
+)
+async def test_a_script_may_end_by_leaving(sandbox: Sandbox, ending: str) -> None:
+    result = await sandbox.run(Job(f"print('done')\n{ending}", scripts=("",)))
+    assert result.cases == (CaseResult("ok", (), "done\n", "", result.cases[0].cpu_seconds),)
+
+
+async def test_a_script_waits_for_its_threads_and_flushes(sandbox: Sandbox) -> None:
+    program = "import threading, time, atexit\natexit.register(print, 'last')\nthreading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()\nprint('main')"
+    result = await sandbox.run(Job(program, scripts=("",)))
+    assert result.cases[0].stdout == "main\nthread\nlast\n"
+
+
+async def test_scripts_can_name_their_input(sandbox: Sandbox) -> None:
+    result = await sandbox.run(Job("print(open('/dev/stdin').read(), open(0).read())", scripts=("a", "b")))
+    assert [case.stdout for case in result.cases] == ["a a\n", "b b\n"]
+
+
+async def test_a_slow_script_does_not_end_the_others(sandbox: Sandbox) -> None:
+    program = "n = int(input())\nwhile n == 2: pass\nprint(n)"
+    result = await sandbox.run(Job(program, scripts=("1", "2", "3"), limits=Limits(cpu_seconds=0.3)))
+    assert [case.status for case in result.cases] == ["ok", "cpu", "ok"]
+
+
+CPP = "#include <iostream>\nint main() { int a, b; std::cin >> a >> b; if (b == 0) return 3; std::cout << a / b; }"
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+async def test_cpp_programs_are_compiled_once_and_run(sandbox: Sandbox) -> None:
+    result = await sandbox.run(Job(CPP, scripts=("6 3", "1 0"), language="cpp"))
+    assert [(case.status, case.stdout) for case in result.cases] == [("ok", "2"), ("error", "")]
+    broken = await sandbox.run(Job("int main() { return x; }", scripts=("",), language="cpp"))
+    assert broken.loaded.status == "error"
+    assert "not declared" in broken.loaded.error
+    assert broken.cases == ()
+
+
+# -- the pool ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_program_is_kept_open_and_another_beside_it(sandbox: Sandbox) -> None:
+    async with sandbox.open(Job("def f(n): return n + 1")) as one, sandbox.open(Job("g = 5"), beside=one) as other:
+        assert one.loaded.status == other.loaded.status == "ok"
+        assert (await one.call(call("f", 1))).values == (2,)
+        assert (await other.call(Call("g", ""))).values == (5,)
+        assert one.cpu_seconds > 0
+
+
+async def test_an_open_program_that_has_died_says_so_again(sandbox: Sandbox) -> None:
+    async with sandbox.open(Job("import os\ndef f(): os._exit(1)")) as program:
+        ends = [await program.call(call("f")) for _ in range(2)]
+        assert [end.status for end in ends] == ["crashed", "crashed"]
+
+
+async def test_cancelling_ends_the_program_at_once_and_frees_its_place(sandbox: Sandbox) -> None:
+    task = asyncio.ensure_future(sandbox.run(Job("while True: pass", limits=Limits(cpu_seconds=1000))))
+    await asyncio.sleep(0.3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    result = await sandbox.run(Job("def f(n): return n", cases("f", 1)))
+    assert result.cases[0].values == (1,)
+    assert sum(len(living_processes(worker.process_id)) for worker in sandbox._all) <= 2
+
+
+async def test_a_dead_zygote_is_replaced_and_its_job_done_again(sandbox: Sandbox) -> None:
+    await sandbox.run(Job(""))
+    task = asyncio.ensure_future(sandbox.run(Job("import time\ntime.sleep(0.5)\ndef f(n): return n", cases("f", 7))))
+    await asyncio.sleep(0.2)
+    for worker in sandbox._all:
+        os.kill(worker.process_id, signal.SIGKILL)
+    result = await task
+    assert [case.values for case in result.cases] == [(7,)]
+
+
+async def test_modules_can_be_loaded_beforehand(sandbox: Sandbox) -> None:
+    program = "import sys\nhad = 'numpy' in sys.modules\nimport numpy as np\ndef f(n): return had, np.float64(n), np.arange(n).sum()"
+    result = await sandbox.run(Job(program, cases("f", 4), preload=("numpy",)))
+    assert result.cases[0].values == ((True, 4.0, 6),)
+    with pytest.raises(SandboxError, match="nothing_of_this_name"):
+        await sandbox.run(Job("", preload=("nothing_of_this_name",)))
+
+
+async def test_everything_ends_with_the_sandbox() -> None:
+    sandbox = Sandbox(2)
+    await asyncio.gather(*(sandbox.run(Job("x = 1")) for _ in range(4)))
+    started = [worker.process_id for worker in sandbox._all]
+    await sandbox.aclose()
+    assert [living_processes(session) for session in started] == [{}] * len(started)
+
+
+KILLED = """
+import asyncio, sys
+from tts.verifiers.sandbox import Job, Limits, Sandbox
+async def main():
+    sandbox = Sandbox(1, without=sys.argv[1:])
+    await sandbox.run(Job(""))
+    print(*(worker.process_id for worker in sandbox._all), flush=True)
+    await sandbox.run(Job("while True: pass", limits=Limits(cpu_seconds=1000)))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("without", [(), ("namespaces",)], ids=["namespaces", "landlock"])
+async def test_everything_ends_when_the_judge_is_killed(without: tuple[str, ...]) -> None:
+    judge = subprocess.Popen([sys.executable, "-c", KILLED, *without], stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
+    assert judge.stdout
+    session = int(judge.stdout.readline())
+    await asyncio.sleep(0.3)
+    judge.kill()
+    judge.wait()
+    judge.stdout.close()
+    async with asyncio.timeout(20):
+        while living_processes(session):
+            await asyncio.sleep(0.05)
+
+
+async def test_hundreds_of_programs_leave_no_trace(sandbox: Sandbox) -> None:
+    def state() -> tuple[int, int, int]:
+        zygotes = [pid for worker in sandbox._all for pid in living_processes(worker.process_id)]
+        sizes = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in zygotes]
+        return len(os.listdir("/proc/self/fd")), len(zygotes), sum(sizes)
+
+    async def some() -> None:
+        jobs = [Job("def f(n):\n    open('x', 'w').write('y' * n)\n    return n", cases("f", 5)) for _ in range(150)]
+        assert all(result.cases[0].values == (5,) for result in await asyncio.gather(*map(sandbox.run, jobs)))
+
+    await some()
+    before = state()
+    await some()
+    after = state()
+    assert after[:2] == before[:2]
+    assert after[2] <= before[2] + 64
+
+
+# -- isolation -----------------------------------------------------------------------------------------------------
+
+
+async def test_too_weak_isolation_is_refused_unless_it_was_accepted() -> None:
+    sandbox = Sandbox(1, without=("namespaces", "landlock"))
+    try:
+        with pytest.raises(SandboxError, match="best_effort"):
+            await sandbox.run(Job("x = 1"))
+        result = await sandbox.run(Job("x = 1", isolation="best_effort"))
+        assert result.loaded.status == "ok"
+        assert result.isolation == "seccomp"
+    finally:
+        await sandbox.aclose()
+
+
+async def test_the_report_names_every_layer_with_its_reason() -> None:
+    layers = {layer.layer: layer for layer in await report(without=("landlock",))}
+    assert set(layers) == {"namespaces", "seccomp", "landlock", "rlimits"}
+    assert not layers["landlock"].active
+    assert layers["landlock"].reason == "not wanted"
+    assert layers["seccomp"].active

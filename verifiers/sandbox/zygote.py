@@ -1,0 +1,245 @@
+"""A warm interpreter that forks a confined process for each program. Started by `worker.py`, never imported.
+
+    python -s -P -S zygote.py DESCRIPTOR
+
+Over the socket it is told once how to set itself up, says which layers hold, and then, for each program, receives
+limits and the program's own descriptors, forks, answers with the process (a pidfd), and with its end. The program
+itself never passes through here: it travels between the judge and the forked process, so that no memory of one is in
+reach of the next. Standard library alone; nothing in this process is secret, and no foreign code runs in it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import codec  # noqa: F401
+import confinement
+import program
+
+# What programs import most; one that does finds it warm. Each costs every program a little, by the size of the fork.
+USUAL = (
+    "abc", "array", "bisect", "collections", "collections.abc", "contextlib", "copy", "dataclasses", "enum",
+    "functools", "heapq", "io", "itertools", "json", "math", "operator", "queue", "random", "re", "string", "struct",
+    "sys", "threading", "time", "types", "typing",
+)  # fmt: skip
+LINUX = sys.platform == "linux"
+OWN_MODULES = ("codec", "confinement", "kernel", "landlock", "namespaces", "program", "seccomp")
+SIZE = "/proc/self/statm"
+
+
+def main() -> None:
+    """Set up, then serve until the socket closes."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    config, _ = receive(control)
+    if config is None:
+        return
+    os.environ.clear()
+    doing = "layers"
+    try:
+        layers, memory, program_id, spaces, tmp = isolate(config)
+        doing = "preload"
+        for name in [*USUAL, *config["preload"]]:
+            importlib.import_module(name)
+        doing = "layers"
+        writable = "/tmp" if tmp else config["folder"]
+        confined = confinement.Confinement(**layers, writable=writable, memory=address_space(memory))
+    except BaseException as error:
+        send(control, {"failed": doing, "reason": f"{type(error).__name__}: {error}"})
+        return
+    announce(control, os.getpid(), {"layers": layers})
+    program.offer_exit()
+    confinement.limit_all()
+    gc.collect()
+    gc.freeze()
+    serve(control, confined, program_id, spaces, tmp, config["folder"])
+
+
+def isolate(config: dict[str, Any]) -> tuple[dict[str, bool], int, int | None, Any, Any]:
+    """Enter the layers that are wanted.
+
+    Returns which hold, a descriptor to read this process's size from, the uid of programs, and what renews process
+    spaces and /tmp.
+    """
+    layers = {name: name in config["layers"] for name in ("namespaces", "seccomp", "landlock")}
+    here = sys.path.pop(0)
+    sys.path += config["packages"]
+    if not LINUX:
+        return layers, -1, None, None, None
+    sys.path.insert(0, here)
+    for name in OWN_MODULES:  # read while they can be
+        importlib.import_module(name)
+    sys.path.remove(here)
+    probe(layers)
+    if not layers["namespaces"]:
+        die_with_parent(os.getppid())
+        return layers, os.open(SIZE, os.O_RDONLY | os.O_CLOEXEC), None, None, None
+    import namespaces
+
+    owner = os.getppid()
+    program_id = namespaces.unshare_world()
+    die_with_parent(owner)
+    child = os.fork()
+    if child:
+        guard_until_end(child)
+    die_with_parent(0)  # the guard, which is outside of the new namespace
+    own, size = (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in ("/proc/self/ns/pid", SIZE))
+    library = os.path.dirname(os.path.dirname(os.path.realpath(os.__file__)))
+    namespaces.build_root(library, config["packages"])
+    sys.path[:] = namespaces.search_path(library, config["packages"])
+    importlib.invalidate_caches()
+    tmp = namespaces.PrivateTmp(program_id, config["tmp_mb"])
+    return layers, size, program_id, namespaces.ProcessSpaces(own), tmp
+
+
+def probe(layers: dict[str, bool]) -> None:
+    """Raise `OSError`, its text beginning with the layer's name, when the kernel cannot do one that is wanted."""
+    import landlock
+    import seccomp
+
+    if layers["seccomp"] and (reason := seccomp.supported()):
+        raise OSError(f"seccomp: {reason}")
+    if layers["landlock"]:
+        try:
+            landlock.version()
+        except OSError as error:
+            raise OSError(f"landlock: {error}") from error
+
+
+def die_with_parent(owner: int) -> None:
+    """When the process that started this one ends, end. `owner` is that process, as seen from here."""
+    import kernel
+
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != owner:
+        os._exit(0)
+
+
+def guard_until_end(child: int) -> None:
+    """The process between the judge and the new process namespace: it only waits. Does not return."""
+    os.closerange(3, 64)
+    _, status = os.waitpid(child, 0)
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+def address_space(size: int) -> int:
+    """Bytes of address space that this process has."""
+    return int(os.pread(size, 100, 0).split()[0]) * resource.getpagesize() if size >= 0 else 256 << 20
+
+
+# -- one program after the other -----------------------------------------------------------------------------------
+
+
+def serve(control: socket.socket, confined: Any, program_id: int | None, spaces: Any, tmp: Any, folder: str) -> None:
+    """Fork a program for each order until there are no more."""
+    owner = os.getpid()
+    while True:
+        order, descriptors = receive(control)
+        if order is None:
+            return
+        if order["fresh"]:
+            if tmp is not None and tmp.renew():
+                confined.renew(sys.path)
+            elif tmp is None:
+                empty(folder)
+        if spaces is not None:
+            spaces.prepare()
+        process = os.fork()
+        if process == 0:
+            if LINUX and spaces is None:  # no namespace ends it when this process ends
+                order["owner"] = owner
+            become_program(control, order, descriptors, confined, program_id, folder if tmp is None else "/tmp")
+        announce(control, process, {})
+        for descriptor in descriptors:
+            os.close(descriptor)
+        _, status, usage = os.wait4(process, 0)
+        send(control, {"status": status, "cpu": usage.ru_utime + usage.ru_stime, "rss": usage.ru_maxrss})
+
+
+def become_program(
+    control: socket.socket, order: dict[str, Any], descriptors: list[int], confined: Any, id: int | None, folder: str
+) -> None:
+    """In the fork: keep nothing but the program's own descriptors, give up all rights, run it. Does not return."""
+    data, *output = descriptors
+    try:
+        if output:
+            os.dup2(output[0], 1)
+            os.dup2(os.memfd_create("stdin") if LINUX else nameless_file(folder), 0)
+        os.chdir(folder)
+        if "owner" in order:
+            die_with_parent(order["owner"])
+        confined.enter(order, id)
+        control.detach()
+        data = os.dup2(data, 3)
+        os.closerange(4, 1024)
+        for name in OWN_MODULES:
+            sys.modules.pop(name, None)
+        os.environ["TMPDIR"] = folder
+        program.serve(3)
+    except BaseException as error:
+        os.write(data, f"{type(error).__name__}: {error}".encode())
+        os._exit(97)
+    os._exit(0)
+
+
+def nameless_file(folder: str) -> int:
+    """A file that exists only as long as it is open."""
+    path = os.path.join(folder, "stdin")
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.unlink(path)
+    return file
+
+
+def announce(control: socket.socket, process: int, message: dict[str, Any]) -> None:
+    """Tell which process it is: by a pidfd, which means the same in every process namespace."""
+    if not LINUX:
+        return send(control, {"pid": process, **message})
+    descriptor = os.pidfd_open(process)
+    socket.send_fds(control, [json.dumps(message).encode() + b"\n"], [descriptor])
+    return os.close(descriptor)
+
+
+def empty(folder: str) -> None:
+    """Remove all that a program left in its folder."""
+    import shutil
+
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            for parent, folders, _ in os.walk(entry.path):
+                os.chmod(parent, 0o700)
+                for name in folders:
+                    path = os.path.join(parent, name)
+                    if not os.path.islink(path):
+                        os.chmod(path, 0o700)
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            os.unlink(entry.path)
+
+
+def send(control: socket.socket, message: dict[str, Any]) -> None:
+    """One line of JSON."""
+    control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """One line of JSON and the descriptors that came with it; None at the end."""
+    text, descriptors = b"", []
+    while not text.endswith(b"\n"):
+        part, more, _, _ = socket.recv_fds(control, 1 << 16, 4)
+        if not part:
+            return None, descriptors
+        text, descriptors = text + part, descriptors + list(more)
+    return json.loads(text), descriptors
+
+
+if __name__ == "__main__":
+    main()
