@@ -10,6 +10,7 @@ import pytest
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tests.support.solving import PROBLEM, STRATEGIES, account, check_account, check_exact, endpoint
 from tts.driver import solve
+from tts.ledger import Ledger
 from tts.types import Charge, Usage, by_role, total
 
 LOSSY = (FaultKind.SERVER_ERROR, FaultKind.TRUNCATED, FaultKind.RESET)
@@ -53,3 +54,15 @@ def test_usage_adds_field_by_field_and_the_same_payment_counts_once():
     assert total([a, again, b]) == one + other
     assert by_role([b, a, again]) == {"judge": other, "policy": one}
     assert total([]) == Usage()
+
+
+def test_a_payment_is_booked_once_and_what_is_paid_for_here_is_not_booked_as_reused():
+    paid, found = Charge("a", "policy", Usage(requests=1)), Charge("b", "policy", Usage(completion_tokens=3))
+    ledger, told = Ledger(), list[Charge]()
+    ledger.watchers.append(told.append)
+    for _ in range(2):
+        ledger.pay(paid)
+        ledger.reuse(paid)
+        ledger.reuse(found)
+    assert (ledger.paid, ledger.reused) == ({paid}, {found})
+    assert told == [paid, found]

@@ -1,5 +1,6 @@
 """`tts list`: everything that is installed with its parameters, whoever it comes from and whether or not it works."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +18,7 @@ def test_lists_every_strategy_verifier_and_task(tts: Command):
     for group in groups:
         assert f"{group}\n" in said
         for name in registry.names(group):
-            assert f"  {name}: " in said
+            assert re.search(rf"^  {name}( \(from .+\))?: ", said, re.MULTILINE)  # those of other packages say whose
 
 
 def test_shows_the_parameters_of_one_with_type_default_and_meaning(tts: Command):

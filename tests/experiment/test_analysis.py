@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.curves.brute_force import over_all_orders
 from tests.experiment.conftest import PROBABILITIES
 from tests.support.double import ModelDouble
-from tts import Endpoint, Experiment, ModelCard, registry
+from tts import (
+    Candidate,
+    Endpoint,
+    Experiment,
+    ModelCard,
+    Problem,
+    Session,
+    Strategy,
+    Verdict,
+    Verifier,
+    registry,
+)
 from tts.curves import CurveError
 from tts.errors import ConfigError
 from tts.experiment.analysis import coverage_laws, curves, summary
@@ -36,6 +50,63 @@ async def test_curves_match_the_analytic_ones(grid: Experiment, tmp_path: Path) 
         assert np.all(np.abs(curve.y - truth.mean(axis=0)) <= 4.5 * spread), curve.label
         assert curve.problems == 20
     np.testing.assert_allclose(best.y, coverage.y)  # a perfect verifier selects whatever was covered
+
+
+class Fallible(Verifier):
+    """Judges by the length of the answer, which tells nothing of its truth: accepts, refuses and ties wrongly."""
+
+    def check(self, problem: Problem, candidate: Candidate) -> Verdict:
+        length = len(candidate.content)
+        return Verdict([0.0, 1.0, None][length % 3], [True, False, None, None][length % 4])
+
+
+async def test_best_of_k_with_a_fallible_verifier_is_the_mean_over_all_draws_of_the_pool(
+    task: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    registry.register("verifiers", Fallible)
+    table = {"task": task, "models": endpoint, "strategies": ["best_of_n:n=6,verifier=fallible"]}
+    run = await Experiment.parse(table).run(tmp_path / "run")
+    (track,), ks = run.tracks, range(1, 7)
+    best, coverage = curves(run, "samples", ks=ks)
+
+    def accuracy(k: int) -> float:
+        """Of the plain strategy, repeated over every order in which `k` of a problem's samples can come."""
+        problems = []
+        for row, correct in zip(track.rows, track.correct, strict=True):
+            pool = track.candidates(row)
+
+            def selects_rightly(order: Sequence[int], pool=pool, correct=correct) -> float:
+                chosen = track.method.select([pool[i] for i in order])
+                return correct[chosen.spawned[0]] if chosen else 0.0
+
+            problems.append(over_all_orders(len(pool), k, selects_rightly))
+        return float(np.mean(problems))
+
+    np.testing.assert_allclose(best.y, [accuracy(k) for k in ks])
+    assert best.y[0] == pytest.approx(coverage.y[0])
+    assert np.all(best.y[1:] < coverage.y[1:])
+
+
+class Backwards(Strategy):
+    """Yields its samples in the reverse of the order they were spawned in."""
+
+    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        drawn = [candidate async for candidate in session.propose(n=4)]
+        for candidate in sorted(drawn, key=lambda candidate: candidate.spawned, reverse=True):
+            await asyncio.sleep(0.001)
+            yield candidate
+
+
+async def test_a_prefix_is_there_only_when_the_last_of_its_candidates_is(
+    task: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    registry.register("strategies", Backwards)
+    run = await Experiment.parse({"task": task, "models": endpoint, "strategies": ["backwards"]}).run(tmp_path / "run")
+    (track,) = run.tracks
+    for row, seconds in zip(track.rows, track.cost("seconds"), strict=True):
+        elapsed = [candidate.elapsed for candidate in track.candidates(row)]
+        assert elapsed[0] > elapsed[1] > elapsed[2] > elapsed[3] > 0
+        assert seconds.tolist() == [elapsed[0]] * 4
 
 
 async def test_compute_of_a_prefix_counts_each_request_and_token_once(

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -147,6 +148,39 @@ async def test_a_crashing_strategy_loses_its_cell_but_neither_the_run_nor_what_i
     assert [row.ended for row in sorted(rows, key=lambda row: row.problem)] == ["failed", "complete", "complete"] * 2
     assert all(len(flags) == 1 for flags in run.tracks[0].correct)
     assert "ZeroDivisionError: a bug in the strategy" in rows[[row.ended for row in rows].index("failed")].failures[0]
+
+
+class Endless(Strategy):
+    """Finds on p0, once all the others are at work, that it cannot go on; works for ever on every other problem."""
+
+    working: ClassVar[set[str]] = set()
+    cancelled: ClassVar[set[str]] = set()
+
+    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        if problem.id == "p0":
+            while len(self.working) < 5:
+                await asyncio.sleep(0.001)
+            raise ConfigError("nothing can work")
+        self.working.add(problem.id)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.add(problem.id)
+            raise
+        async for candidate in session.propose(n=1):
+            yield candidate
+
+
+async def test_the_first_error_that_ends_a_run_cancels_all_other_problems(
+    task: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    registry.register("strategies", Endless)
+    before = asyncio.all_tasks()
+    with pytest.raises(ConfigError, match="nothing can work"):
+        async with asyncio.timeout(10):
+            await experiment(task, endpoint, "endless", limit=6).run(tmp_path / "run")
+    assert Endless.cancelled == Endless.working == {f"p{number}" for number in range(1, 6)}
+    assert asyncio.all_tasks() == before
 
 
 async def test_what_cannot_work_is_refused_before_anything_is_spent(

@@ -176,6 +176,21 @@ async def test_a_full_replica_spills_over_and_one_that_all_prefer_does_not_take_
     assert all(replica.in_flight <= replica.window for replica in pool.replicas)
 
 
+async def test_the_replica_to_avoid_is_taken_only_when_no_other_has_room():
+    pool = Pool(("http://a", "http://b"), maximum=1)
+    assert (await pool.acquire(0, avoid="http://a")).url == "http://b"
+    assert (await pool.acquire(0, avoid="http://a")).url == "http://a"
+
+
+async def test_one_who_waited_in_the_queue_still_avoids_a_replica():
+    pool = Pool(("http://a", "http://b"), maximum=1)
+    resumed = asyncio.get_running_loop().time() + 0.05
+    for replica in pool.replicas:  # both have room again at the same moment
+        replica.paused_until = resumed
+    async with asyncio.timeout(10):
+        assert (await pool.acquire(0, avoid="http://a")).url == "http://b"
+
+
 # -- over real connections ---------------------------------------------------------------------------------------------
 
 
@@ -191,12 +206,13 @@ async def test_the_same_prompt_goes_to_the_same_replica_and_prompts_are_spread()
     assert min(len(home) for home in homes) >= 4
 
 
-async def test_a_failed_request_is_repeated_at_another_replica():
+@pytest.mark.parametrize("broken_first", [True, False])  # in one of the orders the prompt prefers the broken one
+async def test_a_failed_request_is_repeated_at_another_replica(broken_first):
     ledger = Ledger()
     async with (
         ModelDouble(faults=Fault(FaultKind.SERVER_ERROR)) as broken,
         ModelDouble() as sound,
-        Sampler(endpoint(broken, sound, max_attempts=2, max_n=1)) as sampler,
+        Sampler(endpoint(*((broken, sound) if broken_first else (sound, broken)), max_attempts=2, max_n=1)) as sampler,
     ):
         samples = await draw(sampler, 32, ledger)
     assert len(samples) == 32

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.double import ModelDouble, reply, solvable
+from tests.support.double import Fault, FaultKind, ModelDouble, reply, solvable
 from tests.support.solving import PROBLEM, check_exact, endpoint
 from tts.base import Verifier
 from tts.driver import solve
 from tts.sampler.mock import MockModel
-from tts.types import Candidate, Problem, Result, Verdict
+from tts.types import Budget, Candidate, Problem, Result, Verdict
 
 RIGHT, CHECK = "numeric_answer(reference=42)", "numeric_answer:reference=42"
 
@@ -131,3 +131,32 @@ async def test_verdicts_that_a_strategy_cannot_use_do_not_lose_candidates():
     assert best.selected is min(best.candidates, key=lambda candidate: candidate.spawned)
     assert vote.selected is None
     assert len(vote.candidates) == 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("budget", [None, Budget(requests=100)], ids=["no budget", "budget"])
+@pytest.mark.parametrize(
+    ("strategy", "candidates"),
+    [
+        ("single", 0),
+        ("best_of_n:n=8", 7),
+        ("self_consistency:n=8", 7),
+        ("self_consistency:n=8,weighted=true", 7),
+        ("first_pass:k=8", 1),
+        ("first_pass:k=8,batch=3", 2),
+    ],
+)
+async def test_a_rejected_request_loses_its_sample_and_not_the_search(strategy, candidates, budget, stream):
+    async with ModelDouble(answer=solvable({"p": 1.0}), faults=[Fault(FaultKind.BAD_REQUEST)]) as double:
+        settings = {"max_n": 1, "stream": stream}
+        result = await solved(strategy, double, settings, verifier=CHECK, budget=budget, stop_early=False)
+    assert len(result.candidates) == double.stats.choices == candidates
+    (failure,) = result.failures
+    assert "The request is malformed." in failure
+    if candidates:
+        assert result.ended == "complete"
+        assert result.answer is not None
+        assert result.answer.endswith("Answer: 42")
+    else:
+        assert result.ended == "failed"
+        assert result.selected is None

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tts.cli import doctor, listing, report, run, solve, vllm
+from tts.cli import doctor, listing, report, run, solve, verify, vllm
 from tts.cli.common import DottedCommand, say
 from tts.cli.dotenv import apply
 from tts.errors import ConfigError, TTSError
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.command("solve", cls=DottedCommand, epilog=solve.EPILOG)(solve.solve)
 app.command("run", cls=DottedCommand, epilog=run.EPILOG)(run.run)
 app.command("report", epilog=report.EPILOG)(report.report)
+app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.command("list", epilog=listing.EPILOG)(listing.list_)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.command("vllm", epilog=vllm.EPILOG)(vllm.vllm)
