@@ -31,6 +31,13 @@ def test_json_has_the_reasons(tts: Command):
     assert found["local"]["packages"]["pydantic"] == version("pydantic")
 
 
+def test_tells_which_layers_hold_untrusted_programs_here(tts: Command):
+    layers = tts("doctor", "--json").json["local"]["isolation"]
+    assert list(layers) == ["namespaces", "seccomp", "landlock", "rlimits"]
+    assert all(layer["why"] for layer in layers.values())
+    assert layers["rlimits"]["holds"]
+
+
 def test_a_server_that_is_not_there_is_exit_code_1_with_the_reason(tts: Command):
     ended = tts("doctor", "--base-url", "http://127.0.0.1:9/v1")
     assert ended.code == 1

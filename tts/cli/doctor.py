@@ -97,7 +97,13 @@ def _sign(one: Finding) -> Any:
 
 
 def local_facts() -> dict[str, Any]:
-    """Versions, and for each extra what it lacks."""
+    """Versions, for each extra what it lacks, and what holds untrusted programs here."""
+    from tts.verifiers.sandbox import SandboxError, isolation_report
+
+    try:
+        isolation = {one.layer: {"holds": one.active, "why": one.reason} for one in isolation_report()}
+    except SandboxError as error:
+        isolation = {"sandbox": {"holds": False, "why": str(error)}}
     required = metadata.requires("ttscale") or []
     core = [_name(line) for line in required if "extra ==" not in line]
     extras = {}
@@ -113,6 +119,7 @@ def local_facts() -> dict[str, Any]:
             extra: {"installed": all(map(_installed, names)), "packages": {name: _installed(name) for name in names}}
             for extra, names in extras.items()
         },
+        "isolation": isolation,
     }
 
 
@@ -134,4 +141,6 @@ def _show_local(facts: dict[str, Any]) -> None:
     for extra, state in facts["extras"].items():
         packages = ", ".join(f"{name} {version or 'missing'}" for name, version in state["packages"].items())
         typer.echo(f"extra {extra}: {'installed' if state['installed'] else 'not installed'} ({packages})")
+    for layer, state in facts["isolation"].items():
+        typer.echo(f"isolation by {layer}: {'yes' if state['holds'] else 'no'} ({state['why']})")
     typer.echo()
