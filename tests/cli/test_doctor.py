@@ -31,8 +31,8 @@ def test_json_has_the_reasons(tts: Command):
     assert found["local"]["packages"]["pydantic"] == version("pydantic")
 
 
-def test_tells_which_layers_hold_untrusted_programs_here(tts: Command):
-    layers = tts("doctor", "--json").json["local"]["isolation"]
+def test_tells_which_layers_hold_untrusted_programs_here(tts: Command, double: ModelDouble):
+    layers = tts("doctor", "--json", "--base-url", double.base_url).json["local"]["isolation"]
     assert list(layers) == ["namespaces", "seccomp", "landlock", "rlimits"]
     assert all(layer["why"] for layer in layers.values())
     assert layers["rlimits"]["holds"]
