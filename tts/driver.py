@@ -12,7 +12,7 @@ from typing import Any, cast
 from tts import registry
 from tts.aio import scope
 from tts.base import Strategy, Verifier
-from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused
+from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, cause_of
 from tts.sampler import Endpoint, Sampler
 from tts.session import SampleStore, Session, Shared
 from tts.types import Budget, Candidate, Ended, Problem, Result, by_role
@@ -155,7 +155,7 @@ async def drive(
                     ended = "settled"
                     break
     except Exception as error:
-        cause = _cause(error)
+        cause = cause_of(error)
         if isinstance(cause, EndpointRefused | ConfigError):
             raise cause from None
         if isinstance(cause, BudgetSpent):
@@ -193,15 +193,3 @@ async def drive(
         oracle=ledger.oracle_used,
         seconds=session.elapsed,
     )
-
-
-def _cause(error: Exception) -> BaseException:
-    """What a group of errors, as a strategy's own TaskGroup raises it, comes down to: its most telling member."""
-    leaves: list[BaseException] = [error]
-    while any(isinstance(leaf, BaseExceptionGroup) for leaf in leaves):
-        leaves = [
-            inner for leaf in leaves for inner in (leaf.exceptions if isinstance(leaf, BaseExceptionGroup) else [leaf])
-        ]
-    telling = (EndpointRefused, ConfigError, EndpointError, BudgetSpent)  # errors in code come second
-    rank = {EndpointRefused: 0, ConfigError: 0, EndpointError: 2, BudgetSpent: 3}
-    return min(leaves, key=lambda leaf: next((rank[kind] for kind in telling if isinstance(leaf, kind)), 1))

@@ -75,3 +75,15 @@ class StoreError(TTSError):
 
 class RunMismatch(ConfigError):
     """A run directory holds results of another configuration."""
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What a group of errors, as a TaskGroup raises it, comes down to: its most telling member, or `error` itself."""
+    leaves: list[BaseException] = [error]
+    while any(isinstance(leaf, BaseExceptionGroup) for leaf in leaves):
+        leaves = [
+            inner for leaf in leaves for inner in (leaf.exceptions if isinstance(leaf, BaseExceptionGroup) else [leaf])
+        ]
+    telling = (EndpointRefused, ConfigError, EndpointError, BudgetSpent)  # errors in code come second
+    rank = {EndpointRefused: 0, ConfigError: 0, EndpointError: 2, BudgetSpent: 3}
+    return min(leaves, key=lambda leaf: next((rank[kind] for kind in telling if isinstance(leaf, kind)), 1))

@@ -106,12 +106,17 @@ def _pairs(text: str, spec: str) -> list[tuple[str, str]]:
 
 
 def _value(text: str) -> Any:
+    head, parenthesis, inner = text.partition("(")
+    if parenthesis and inner.endswith(")") and head.isidentifier():
+        return {"name": head, **{key: _value(value) for key, value in _pairs(inner[:-1], text)}}
+    return plain_value(text)
+
+
+def plain_value(text: str) -> Any:
+    """What a word of a spec or of the command line stands for: JSON where it is JSON, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
-        head, parenthesis, inner = text.partition("(")
-        if parenthesis and inner.endswith(")") and head.isidentifier():
-            return {"name": head, **{key: _value(value) for key, value in _pairs(inner[:-1], text)}}
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 

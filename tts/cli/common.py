@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from tts.errors import ConfigError
+from tts.registry import plain_value
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -78,18 +79,11 @@ def take_dotted(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
                 if i == len(words) or words[i].startswith("--"):
                     raise ConfigError(f"--{match[1]} needs a value: --{match[1]} VALUE, or --{match[1]}=VALUE")
                 text = words[i]
-            found[match[1]] = _value(text)
+            found[match[1]] = plain_value(text)
         else:
             others.append(words[i])
         i += 1
     return found, others
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
 def tree(options: Mapping[str, Any], roots: Iterable[str]) -> dict[str, dict[str, Any]]:

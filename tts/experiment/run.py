@@ -171,11 +171,6 @@ class Track:
         return self.split(dense.astype(np.float64).ravel())
 
     @property
-    def accepted(self) -> list[Floats]:
-        """1 where the verifier accepted, else 0."""
-        return self.split(np.nan_to_num(self._table[:, 3]))
-
-    @property
     def answers(self) -> list[list[str | None]]:
         """The parsed answer of each candidate, where the strategy noted one."""
         query = f"SELECT json_extract(details, '$.notes.answer') FROM candidates {self._mine} ORDER BY cell, position"

@@ -15,7 +15,7 @@ from time import time
 
 from tts.base import Strategy
 from tts.driver import drive, open_models, open_session
-from tts.errors import ConfigError
+from tts.errors import ConfigError, cause_of
 from tts.experiment.config import Experiment, redacted, settle
 from tts.experiment.database import Lock
 from tts.experiment.progress import Progress
@@ -114,14 +114,7 @@ async def _harvest(running: set[asyncio.Task[None]]) -> None:
     running -= done
     errors = [error for task in done if (error := task.exception())]
     if errors:
-        raise _cause(errors[0])
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What went wrong in a row, out of the group that its tasks wrap it in."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        raise cause_of(errors[0])
 
 
 class _Runner:
