@@ -9,6 +9,7 @@ import ast
 import re
 import textwrap
 import warnings
+from functools import lru_cache
 
 LONGEST_PARSED = 100_000  # characters; a longer program is taken as it stands
 _CODE_LINE = re.compile(r"^(?:from\s+\S+\s+import|import\s|def\s|class\s|async\s+def\s|@\w)", re.MULTILINE)
@@ -85,6 +86,7 @@ def unfenced(text: str) -> str:
     return _trimmed(code) or code
 
 
+@lru_cache(256)
 def parses(source: str) -> bool:
     """Whether `source` is Python by its syntax; what is too long to try counts as Python."""
     return len(source) > LONGEST_PARSED or not isinstance(syntax(source), int)
@@ -176,6 +178,6 @@ def _named(code: str, entry_point: str | None) -> str:
 
 def _behind(prompt: str, code: str) -> str:
     """`code` after `prompt`, where that stands alone (its stub is then defined again by `code`)."""
-    if not prompt or not parses(prompt):
+    if code.startswith(prompt) or not parses(prompt):
         return code
     return with_setup(prompt, code) if "__future__" in code else f"{prompt}\n\n{code}"

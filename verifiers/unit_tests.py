@@ -6,7 +6,7 @@ patches, prints or forges has a say in its verdict (`tts.verifiers.judging`).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
@@ -43,8 +43,12 @@ class UnitTests(Verifier):
     held the program). An identical program is not run again on the same tests: `details` has `cached` then.
     """
 
+    runs_code: ClassVar[bool] = True
+
     tests: TestSuite | None = None
     """The public tests of the problem by default."""
+    first: PositiveInt | None = None
+    """Only so many of the tests, in their order: a weaker verifier, to study what imperfection costs."""
     timeout: PositiveFloat = 10.0
     """Seconds of CPU time for all tests in one run of the program together, and for each input of `stdin`."""
     test_timeout: PositiveFloat | None = None
@@ -67,6 +71,7 @@ class UnitTests(Verifier):
         suite = self.tests or public_tests(problem)
         if not suite:
             return Verdict(None, details={"kind": Kind.untested.value, "reason": "there are no tests"})
+        suite = suite.first(self.first) if self.first is not None else suite
         program = extract_program(
             candidate.content, suite.entry_point, suite.prompt, suite.container, language=suite.language
         )

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tts.verifiers.judging.compare import is_plain, output_difference, same_as_reference, same_json, same_output, shown
-from tts.verifiers.sandbox.codec import Opaque
+from tts.verifiers.judging.compare import output_difference, same_as_reference, same_json, same_output, shown
+from tts.verifiers.sandbox.codec import Opaque, is_plain
 
 NAN, INF = math.nan, math.inf
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tts.verifiers.judging.compare import is_plain, shortened, shown
+from tts.verifiers.judging.compare import shortened, shown
 from tts.verifiers.judging.plain import NotPlain, bound, computable, evaluate
 from tts.verifiers.programs import syntax
 from tts.verifiers.sandbox import Call
-from tts.verifiers.sandbox.codec import encode
+from tts.verifiers.sandbox.codec import encode, is_plain
 
 MOST_CASES = 10_000
 

@@ -146,13 +146,3 @@ def shortened(text: str, limit: int = FEEDBACK) -> str:
     """`text` with its middle left out."""
     half = (limit - 5) // 2
     return text if len(text) <= limit else f"{text[:half]} ... {text[-half:]}"
-
-
-def is_plain(value: Any) -> bool:
-    """Whether `value` is nothing but exact built-in data."""
-    kind = type(value)
-    if kind in (bool, int, float, complex, str, bytes, type(None)):
-        return True
-    if kind in (list, tuple, set, frozenset):
-        return all(map(is_plain, value))
-    return kind is dict and all(map(is_plain, value)) and all(map(is_plain, value.values()))

@@ -1,33 +1,42 @@
 """Tests that need an interpreter get one of their own: the program is reached through plain data alone.
 
-Two sandboxed programs run side by side, the candidate's and the tests' (`dialogue_host`). The tests ask for calls;
-this module has them made by the candidate, and carries values back. Neither sees the other's memory, and how a test
-ended is said by the tests' interpreter.
+Two sandboxed programs run side by side, the candidate's and the tests' (`dialogue_host`), with one channel between
+them. Neither sees the other's memory, and how a test ended is said by the tests' interpreter.
 """
 
 from __future__ import annotations
 
+import ast
+import marshal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from tts.verifiers.judging.compare import is_plain, shown
+from tts.verifiers.judging.compare import shown
 from tts.verifiers.judging.verdicts import Kind, Outcome
-from tts.verifiers.sandbox import Call, CaseResult, Job, Program, Sandbox
-from tts.verifiers.sandbox.codec import Opaque, encode
+from tts.verifiers.programs import syntax
+from tts.verifiers.sandbox import Call, Job, Program, Sandbox
+from tts.verifiers.sandbox.codec import encode
 
-HOST = Path(__file__).with_name("dialogue_host.py").read_text()
-MOST_CALLS = 100_000
-"""Calls that one test may make."""
+_host = Path(__file__).with_name("dialogue_host.py")
+_code = marshal.dumps(compile(_host.read_text(), _host.name, "exec"))
+HOST = f"import marshal; exec(marshal.loads({_code!r}))"  # the same interpreter runs it: it need not be compiled again
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dialogue:
     """Test code: statements, or the definition of `check`, which is then called."""
 
     source: str
     calls_check: bool = False
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names that it uses."""
+        tree = syntax(self.source)
+        parts = () if isinstance(tree, int) else ast.walk(tree)
+        return sorted({node.id for node in parts if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ async def hold(
 
     `tests` is the job of `HOST`.
     """
-    async with sandbox.open(program) as candidate, sandbox.open(tests, beside=candidate) as host:
+    async with sandbox.open(program) as candidate, sandbox.open(tests, remote=candidate) as host:
         ready = [candidate.loaded, host.loaded]
         if all(one.status == "ok" for one in ready):
             arguments = (stage.setup, stage.helpers, dict(stage.remote))
@@ -63,51 +72,21 @@ async def hold(
 
 
 async def _hold_one(candidate: Program, host: Program, dialogue: Dialogue) -> Outcome:
-    said = await host.call(Call("begin", encode((dialogue.source, dialogue.calls_check))))
-    last, objects = "", False
-    for _ in range(MOST_CALLS):
-        if said.status != "ok":
-            return Outcome.of(said, "the tests")
-        match said.values[-1]:
-            case ("passed",):
-                return Outcome(Kind.passed)
-            case ("failed", str(name), str(words)):
-                return Outcome(Kind.wrong, "; ".join(filter(None, [_failure(dialogue, name, words), last])))
-            case ("call" | "read" as kind, str(path), tuple(args), dict(kwargs), str(kept)):
-                if not is_plain([args, kwargs]):  # made by the test, unless the program gave such a thing before
-                    kind = Kind.wrong if objects else Kind.infra
-                    return Outcome(kind, f"a test hands something to {path} that is no plain data")
-                call = Call(path, "", store=kept)
-                if kind == "call":
-                    call = Call(path, encode(args), encode(kwargs) if kwargs else "", store=kept)
-                got = await candidate.call(call)
-                if got.status not in ("ok", "error"):
-                    return Outcome.of(got, path)
-                objects = objects or not is_plain(list(got.values))
-                last = f"{_shown(kind, path, args, kwargs)} {_gave(got)}"
-                said = await host.call(Call("step", encode(_answer(got))))
-            case other:
-                return Outcome(Kind.infra, f"the tests' interpreter said {shown(other)}")
-    return Outcome(Kind.wrong, f"more than {MOST_CALLS:,} calls in one test")
-
-
-def _answer(got: CaseResult) -> tuple[str, Any, str]:
-    if got.status == "error":
-        name, _, words = got.error.partition(": ")
-        return "raised", name, words
-    value = got.values[-1]
-    return ("object", None, "") if isinstance(value, Opaque) else ("value", value, "")
-
-
-def _shown(kind: str, path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    if kind == "read":
-        return path
-    words = [*map(shown, args), *(f"{key}={shown(value)}" for key, value in kwargs.items())]
-    return f"{path}({', '.join(words)})"
-
-
-def _gave(got: CaseResult) -> str:
-    return f"raised {got.error}" if got.status == "error" else f"gave {shown(got.values[-1])}"
+    with candidate.timed():
+        said = await host.call(Call("hold", encode((dialogue.source, dialogue.names, dialogue.calls_check))))
+    if said.status != "ok":
+        return Outcome.of(said, "the tests")
+    match said.values[-1]:
+        case ("passed",):
+            return Outcome(Kind.passed)
+        case ("failed", str(name), str(words), str(last)):
+            return Outcome(Kind.wrong, "; ".join(filter(None, [_failure(dialogue, name, words), last])))
+        case ("ended", _):
+            return Outcome.of(await candidate.over())
+        case (("wrong" | "infra" | "crashed" | "memory" | "output") as kind, str(words)):
+            return Outcome(Kind(kind), words)
+        case other:
+            return Outcome(Kind.infra, f"the tests' interpreter said {shown(other)}")
 
 
 def _failure(dialogue: Dialogue, name: str, words: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from tts.once import Once
 from tts.types import Verdict
-from tts.verifiers.judging.once import Once
 from tts.verifiers.judging.plan import Plan, make_plan
 from tts.verifiers.judging.reference import expected_values
 from tts.verifiers.judging.run import Conditions, Run

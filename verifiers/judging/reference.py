@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tts.errors import ConfigError
-from tts.verifiers.judging.compare import is_plain
 from tts.verifiers.judging.suite import TestSuite
 from tts.verifiers.sandbox import Call, Job, Limits, Sandbox
-from tts.verifiers.sandbox.codec import decode, encode
+from tts.verifiers.sandbox.codec import decode, encode, is_plain
 
 LIMITS = Limits(cpu_seconds=120.0, memory_mb=4096, output_kb=256 << 10)
 

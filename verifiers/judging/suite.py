@@ -123,8 +123,26 @@ class TestSuite(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some fields replaced, and a fingerprint of its own."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("fingerprint", None)
+        vars(copied).pop("fingerprint", None)
         return copied
+
+    def first(self, most: int) -> TestSuite:
+        """The suite with the first `most` of its tests, in the order calls, interactions, reference, asserts, check,
+        stdin."""
+        left, kept = most, {}
+        for kind in ("calls", "interactions", "reference", "asserts", "check", "stdin"):
+            tests = getattr(self, kind)
+            if kind == "reference" and tests is not None:
+                inputs = tests.inputs[:left]
+                kept[kind], used = (tests.model_copy(update={"inputs": inputs}) if inputs else None), len(inputs)
+            elif kind == "check":
+                kept[kind], used = (tests if left else None), bool(tests)
+            elif tests is not None:
+                kept[kind], used = tests[:left], len(tests)
+            else:
+                used = 0
+            left = max(0, left - used)
+        return self.model_copy(update=kept)
 
     def __len__(self) -> int:
         inputs = len(self.reference.inputs) if self.reference else 0

@@ -21,6 +21,8 @@ Value = Any
 
 DEPTH = 200  # levels of nesting; what is deeper is Opaque
 SMALL = 1 << 63
+MOST_DIGITS = 4300  # of a number: reading it takes quadratic time
+NUMBERS, CONTAINERS = frozenset((int, float)), frozenset((list, dict))
 NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -44,7 +46,7 @@ class Opaque:
 
 def encode(value: Any) -> str:
     """`value` as one line of ASCII. Cycles, too deep nesting and foreign objects become `Opaque`."""
-    return json.dumps(pack(value), separators=(",", ":"))
+    return _write(pack(value))
 
 
 def decode(text: str) -> Value:
@@ -52,7 +54,20 @@ def decode(text: str) -> Value:
     return unpack(parse(text))
 
 
+def is_plain(value: Any) -> bool:
+    """Whether `value` is nothing but exact built-in data."""
+    kind = type(value)
+    if kind in (bool, int, float, complex, str, bytes, type(None)):
+        return True
+    if kind in (list, tuple, set, frozenset):
+        return all(map(is_plain, value))
+    return kind is dict and all(map(is_plain, value)) and all(map(is_plain, value.values()))
+
+
 # -- writing -------------------------------------------------------------------------------------------------------
+
+
+_write = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def pack(value: Any, depth: int = DEPTH) -> Any:
@@ -71,7 +86,7 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
     if depth == 0:
         return {"o": kind.__name__}
     if kind is list:
-        return [pack(item, depth - 1) for item in value]
+        return value if _stands_for_itself(value) else [pack(item, depth - 1) for item in value]
     for base, write in WRITERS:
         if isinstance(value, base) and issubclass(kind, base):
             return write(value, depth - 1)
@@ -79,6 +94,14 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
     if numpy is not None and isinstance(value, numpy.generic):
         return pack(value.item(), depth - 1)
     return {"o": value.type if kind is Opaque else kind.__name__}
+
+
+def _stands_for_itself(items: list[Any]) -> bool:
+    """Whether `items` are all text, all small integers or all finite numbers: found out at the speed of C."""
+    kinds = set(map(type, items))
+    if kinds == {int}:
+        return min(items) > -SMALL and max(items) < SMALL
+    return kinds == {str} or (kinds == {float} and all(map(math.isfinite, items)))
 
 
 def _items(base: Any) -> Callable[[Any, int], list[Any]]:
@@ -110,23 +133,25 @@ WRITERS: tuple[tuple[Any, Callable[[Any, int], Any]], ...] = (
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
-def _small(digits: str) -> int:
-    if len(digits) > 20:
-        raise ValueError("a number of too many digits")
-    return int(digits)
-
-
 def _refused(name: str) -> Any:
     raise ValueError(f"{name} is not part of the format")
 
 
-_decoder = json.JSONDecoder(parse_int=_small, parse_constant=_refused)
+def _few_digits(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError("a number of too many digits")
+    return int(digits)
+
+
+_decoder = json.JSONDecoder(parse_constant=_refused)
+_careful = json.JSONDecoder(parse_int=_few_digits, parse_constant=_refused)
 
 
 def parse(text: str) -> Any:
     """The JSON tree of a hostile text. Raises `ValueError`."""
+    bounded = 0 < sys.get_int_max_str_digits() <= MOST_DIGITS  # else the interpreter itself reads without a limit
     try:
-        return _decoder.decode(text)
+        return (_decoder if bounded else _careful).decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -137,6 +162,8 @@ def unpack(tree: Any, depth: int = DEPTH + 2) -> Value:
     if kind is list:
         if depth == 0:
             raise ValueError("nested too deeply")
+        if CONTAINERS.isdisjoint(map(type, tree)):
+            return tree
         return [unpack(item, depth - 1) for item in tree]
     if kind is not dict:
         return tree

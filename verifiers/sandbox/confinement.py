@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Callable
 from typing import Any
 
 STACK = 112 << 20  # deep recursion is legitimate; the address space is laid out for 128 MiB
@@ -19,6 +20,8 @@ class Confinement:
         self._filters: dict[str, Any] = {}
         self._landlock = landlock
         self._rules = -1
+        self._apply_rules: Callable[[], int] | None = None
+        self._drop: Callable[[], int] | None = None
         self._writable = writable
         self._base_memory = memory
         if sys.platform == "linux" and seccomp:
@@ -26,6 +29,13 @@ class Confinement:
 
             self._filters = {starting: Filter(starting, namespaces=namespaces) for starting in STARTING}
         self.renew(sys.path)
+        if sys.platform == "linux":
+            import kernel
+
+            if namespaces or os.getuid() == 0:
+                kernel.make_users_equal()
+                self._drop = kernel.dropping_capabilities()
+            kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)  # every program inherits it
 
     def renew(self, readable: list[str]) -> None:
         """The writable folder is a new one: make the file rules again."""
@@ -38,31 +48,21 @@ class Confinement:
         system = ["/"] if self._namespaces else ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", *readable]
         devices = [f"/dev/{name}" for name in ("null", "zero", "urandom", "random")]
         self._rules = landlock.ruleset(system, [self._writable, *devices])
+        self._apply_rules = landlock.applying(self._rules)
 
     def enter(self, limits: dict[str, Any], program_id: int | None) -> None:
         """Give up everything. Raises `OSError` when a layer that was promised does not hold."""
-        if sys.platform != "linux":
-            return self._limit(limits)
-        import kernel
-
-        powerful = self._namespaces or os.getuid() == 0
-        if powerful:
-            kernel.make_users_equal()
         if program_id is not None and os.getuid() == 0:
             os.setgroups([])
             os.setresgid(program_id, program_id, program_id)
             os.setresuid(program_id, program_id, program_id)
         self._limit(limits)
-        if powerful:
-            kernel.drop_capabilities()
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        if self._landlock:
-            import landlock
-
-            landlock.apply(self._rules)
+        if self._drop:
+            self._drop()
+        if self._apply_rules:
+            self._apply_rules()
         if self._filters:
             self._filters[limits["starting"]].apply()
-        return None
 
     def _limit(self, limits: dict[str, Any]) -> None:
         seconds, memory = int(limits["cpu"]) + 1, self._base_memory + limits["memory"]

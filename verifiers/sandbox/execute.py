@@ -36,9 +36,8 @@ async def run_cases(worker: Worker, job: Job) -> tuple[CaseResult, list[CaseResu
     async with Run(worker, job.limits).running() as run:
         program = Program(run)
         if streamed:
-            run.send({"load": job.program, "output": job.limits.output_kb * 1024})
-            for case in job.cases:
-                run.send(order_of(case))
+            loading = {"load": job.program, "output": job.limits.output_kb * 1024}
+            run.send(loading, *map(order_of, job.cases))
             run.no_more_orders()
             loaded = await run.answer()
         else:

@@ -65,7 +65,7 @@ class CaseResult:
     error: str = ""
     """`ValueError: text`: the program's own words, shortened, never to be trusted."""
     cpu_seconds: float = 0.0
-    """Measured from outside; of cases that were streamed together, an equal share."""
+    """Measured from outside, of a case that has a limit of its own and of a script; else 0."""
 
 
 @dataclass(frozen=True, slots=True)

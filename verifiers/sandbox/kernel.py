@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Callable
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -27,11 +28,21 @@ PR_SET_PDEATHSIG, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = 1, 28, 38
 
 def syscall(number: int, *arguments: int | bytes | ctypes.Array | None) -> int:
     """The result of a system call. Raises `OSError`."""
-    result = libc.syscall(ctypes.c_long(number), *(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments))
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return result
+    return prepared(number, *arguments)()
+
+
+def prepared(number: int, *arguments: int | bytes | ctypes.Array | None) -> Callable[[], int]:
+    """`syscall`, to be made later, and quickly then."""
+    words = [ctypes.c_long(number), *(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)]
+
+    def call() -> int:
+        result = libc.syscall(*words)
+        if result < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return result
+
+    return call
 
 
 def prctl(option: int, value: int) -> None:
@@ -47,7 +58,6 @@ def make_users_equal() -> None:
     prctl(PR_SET_SECUREBITS, 0x2F)
 
 
-def drop_capabilities() -> None:
-    """Give up all capabilities."""
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    syscall(CAPSET, header, (ctypes.c_uint32 * 6)())
+def dropping_capabilities() -> Callable[[], int]:
+    """What gives up all capabilities."""
+    return prepared(CAPSET, (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from kernel import LANDLOCK_ADD_RULE, LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF, syscall
+from kernel import LANDLOCK_ADD_RULE, LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF, prepared, syscall
 
 READ = 0b1101  # execute, read files, read folders
 FILE = 0b111 | 1 << 14 | 1 << 15  # what a rule on a single file may grant
@@ -40,6 +40,6 @@ def ruleset(readable: Sequence[str], writable: Sequence[str]) -> int:
     return rules
 
 
-def apply(rules: int) -> None:
-    """Hold this process by the rules, for good. It must have given up new privileges."""
-    syscall(LANDLOCK_RESTRICT_SELF, rules, 0)
+def applying(rules: int) -> Callable[[], int]:
+    """What holds a process by the rules, for good. It must have given up new privileges."""
+    return prepared(LANDLOCK_RESTRICT_SELF, rules, 0)

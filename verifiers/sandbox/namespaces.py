@@ -158,3 +158,11 @@ def search_path(library: str, packages: Sequence[str]) -> list[str]:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     base = library if library.startswith("/usr/") else "/python"
     return [f"{base}/{version}", f"{base}/{version}/lib-dynload", *(f"/packages/{i}" for i in range(len(packages)))]
+
+
+def relocate_packages(outside: str, inside: str) -> None:
+    """Let packages that were imported outside find their further modules inside."""
+    for module in list(sys.modules.values()):
+        places = getattr(module, "__path__", ())
+        if any(place.startswith(f"{outside}/") for place in places):
+            module.__path__ = [place.replace(outside, inside, 1) for place in places]

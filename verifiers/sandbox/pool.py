@@ -1,4 +1,7 @@
-"""The pool: as many programs at once as there are cores, each in a warm worker."""
+"""The pool: as many programs at once as there are cores, each in a warm worker.
+
+While they run, the process of the next one is made ready and waits for its turn, so that no core has to wait.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from tts.verifiers.sandbox.runs import Run
 from tts.verifiers.sandbox.worker import Worker, WorkerDied
 
 ATTEMPTS = 2  # of a job whose zygote dies
+PATIENCE = 0.5  # seconds that a program has its core to itself, while others wait
 
 
 class Sandbox:
@@ -30,7 +34,9 @@ class Sandbox:
 
     def __init__(self, workers: int | None = None, *, without: Collection[str] = ()) -> None:
         self.workers = workers or usable_cores()
-        self._slots = asyncio.Semaphore(self.workers)
+        self._places = asyncio.Semaphore(self.workers + 1)
+        self._cores = asyncio.Semaphore(self.workers)
+        self._sharing = 0
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
         self._ladder = Ladder(without)
@@ -48,7 +54,7 @@ class Sandbox:
         """Run a job. Raises `SandboxError` where programs cannot be isolated; cancelling kills the program at once."""
         for attempt in range(ATTEMPTS):
             try:
-                async with self._slots, self._worker(job) as worker:
+                async with self._places, self._worker(job) as worker:
                     result = await execute.run(worker, job)
             except WorkerDied as error:
                 result = JobResult(CaseResult("infra", error=str(error)), (), 0.0, "")
@@ -57,24 +63,47 @@ class Sandbox:
         raise AssertionError
 
     @asynccontextmanager
-    async def open(self, job: Job, *, beside: Program | None = None) -> AsyncIterator[Program]:
+    async def open(self, job: Job, *, remote: Program | None = None) -> AsyncIterator[Program]:
         """The job's program, kept open for calls; its limits count over its whole life.
 
-        `beside` names an open program of the same task: this one then takes no further slot.
+        `remote` is an open program that this one then calls by itself, over a descriptor of its own; they share the
+        slot, since one of them waits.
         """
-        if beside is None:
-            async with self._slots, self._open(job) as program:
+        if remote is None:
+            async with self._places, self._open(job) as program:
                 yield program
         else:
-            async with self._open(job) as program:
+            async with self._open(job, remote.hand_over()) as program:
                 yield program
 
     @asynccontextmanager
-    async def _open(self, job: Job) -> AsyncIterator[Program]:
-        async with self._worker(job) as worker, Run(worker, job.limits).running() as run:
+    async def _open(self, job: Job, remote: int | None = None) -> AsyncIterator[Program]:
+        async with self._worker(job) as worker, Run(worker, job.limits, remote=remote).running() as run:
             program = Program(run)
             await program.load(job.program)
             yield program
+
+    @asynccontextmanager
+    async def _core(self) -> AsyncIterator[None]:
+        """A core for one program. A slow one shares it after a while, so that quick ones need not wait for it."""
+        shared = False
+
+        def share() -> None:
+            nonlocal shared
+            if self._sharing < self.workers:
+                shared, self._sharing = True, self._sharing + 1
+                self._cores.release()
+
+        await self._cores.acquire()
+        timer = asyncio.get_running_loop().call_later(PATIENCE, share)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if shared:
+                self._sharing -= 1
+            else:
+                self._cores.release()
 
     @asynccontextmanager
     async def _worker(self, job: Job) -> AsyncIterator[Worker]:
@@ -83,6 +112,7 @@ class Sandbox:
             self._idle.remove(worker)
         else:
             worker = await self._ladder.climb(job.preload)
+            worker.core = self._core
             self._all.add(worker)
         try:
             self._ladder.check(worker, job.isolation)

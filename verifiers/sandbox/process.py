@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 SLICE = 0.005  # seconds: no finer ticks than these when a limit comes near
@@ -18,21 +19,22 @@ class Handle:
     """The process: a pidfd, or where there is none its number."""
 
     def __init__(self, descriptor: int | None, pid: int | None = None) -> None:
-        self.descriptor = descriptor
-        self._clock = 0
-        if descriptor is not None:
-            with suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}") as info:
-                pid = next((int(line[4:]) for line in info if line.startswith("Pid:")), None)
-        self._pid = pid
-        if pid is not None and pid > 0 and descriptor is not None:
-            self._clock = (~pid << 3) | 2  # the process's CPU clock, see clock_getcpuclockid(3)
+        self.descriptor, self._pid = descriptor, pid
+
+    @cached_property
+    def _clock(self) -> int:
+        """The process's CPU clock, see clock_getcpuclockid(3); 0 where there is none."""
+        if self.descriptor is None:
+            return 0
+        with suppress(OSError), open(f"/proc/self/fdinfo/{self.descriptor}") as info:
+            pid = next((int(line[4:]) for line in info if line.startswith("Pid:")), 0)
+            return (~pid << 3) | 2 if pid > 0 else 0
+        return 0
 
     def cpu_seconds(self) -> float:
         """CPU time up to now; 0 when it has ended or the platform cannot say."""
-        if not self._clock:
-            return 0.0
         try:
-            return time.clock_gettime(self._clock)
+            return time.clock_gettime(self._clock) if self._clock else 0.0
         except OSError:
             return 0.0
 
@@ -61,13 +63,13 @@ class Channel:
         self._on_data = on_data
         self._loop = asyncio.get_running_loop()
         self._unsent: list[memoryview] = []
-        self._last = False
+        self._last = self._writing = False
         self._loop.add_reader(self._number, self.read)
-        self._open = True
+        self._open = self._ours = True
 
     def read(self) -> bool:
         """Take what is there. Whether there may be more."""
-        if not self._open:
+        if not (self._open and self._ours):
             return False
         try:
             data = os.read(self._number, CHUNK)
@@ -99,6 +101,13 @@ class Channel:
         if not self._unsent:
             self._flush()
 
+    def hand_over(self) -> int:
+        """The descriptor, for somebody else to read and write from now on."""
+        self._ours = False
+        self._loop.remove_reader(self._number)
+        os.set_blocking(self._number, True)
+        return self._number
+
     def _flush(self) -> None:
         try:
             while self._unsent:
@@ -106,21 +115,28 @@ class Channel:
                 rest = self._unsent[0][sent:]
                 self._unsent[:1] = [rest] if rest else []
         except BlockingIOError:
-            self._loop.add_writer(self._number, self._flush)
+            if not self._writing:
+                self._loop.add_writer(self._number, self._flush)
+                self._writing = True
             return
         except OSError:
             self._unsent.clear()  # it has ended; its end is told elsewhere
-        self._loop.remove_writer(self._number)
+        self._stop_writing()
         if self._last and self._socket:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
+
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._number)
 
     def close(self) -> None:
         """Take nothing more."""
         if self._open:
             self._open = False
             self._loop.remove_reader(self._number)
-            self._loop.remove_writer(self._number)
+            self._stop_writing()
             self._socket.close() if self._socket else os.close(self._number)
 
 
@@ -133,10 +149,14 @@ class Watch:
         self.case_limit: float | None = None
         self._handle, self._cpu = handle, cpu
         self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + wall
+        self._wall, self._deadline = wall, 0.0
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._timer: asyncio.TimerHandle | None = None
-        self.check()
+
+    def start(self) -> None:
+        """From now on the program uses its time."""
+        self._deadline = self._loop.time() + self._wall
+        self._come_again(self._cpu, self._wall)
 
     def check(self) -> None:
         """Look at the clocks, and come again when a limit may have been reached at the earliest."""
@@ -147,7 +167,11 @@ class Watch:
         if used > limit or left <= 0:
             self.end("cpu" if used > limit else "wall")
             return
-        self._timer = self._loop.call_later(min(max((limit - used) / self._cores, SLICE), left), self.check)
+        self._come_again(limit - used, left)
+
+    def _come_again(self, cpu_left: float, wall_left: float) -> None:
+        soon = min(max(cpu_left / self._cores, SLICE), wall_left)
+        self._timer = self._loop.call_later(soon, self.check)
 
     def end(self, verdict: str) -> None:
         """Kill, for this reason unless there was one before."""

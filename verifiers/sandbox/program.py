@@ -59,7 +59,8 @@ def say(data: bytes) -> None:
 
 # -- calls ---------------------------------------------------------------------------------------------------------
 
-space: dict[str, Any] = {}
+module = ModuleType("program")
+space = module.__dict__
 stored: dict[str, Any] = {}
 
 
@@ -95,18 +96,22 @@ class Capture(io.RawIOBase):
 capture = Capture(0)
 
 
+def prepare() -> None:
+    """In the zygote: all that is the same for all programs."""
+    words: Any = capture
+    sys.stdin = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    sys.stdout = sys.stderr = io.TextIOWrapper(words, "utf-8", "backslashreplace", write_through=True)
+    sys.argv = ["program.py"]
+    module.__file__ = "program.py"
+    from _sitebuiltins import Quitter  # the names that `site` would have added
+
+    builtins.exit, builtins.quit = Quitter("exit", "Ctrl-D"), Quitter("quit", "Ctrl-D")
+
+
 def load(source: str, output: int) -> bytes:
     """Execute the program's text as the module `program`."""
-    global space
     capture.left = output
-    sys.stdin = io.TextIOWrapper(io.BytesIO(), "utf-8")
-    words: Any = capture
-    sys.stdout = io.TextIOWrapper(words, "utf-8", "backslashreplace", write_through=True)
-    sys.stderr = sys.stdout
-    sys.argv = ["program.py"]
-    module = sys.modules["program"] = ModuleType("program")
-    space = module.__dict__
-    space["__file__"] = "program.py"
+    sys.modules["program"] = module
     try:
         exec(compile(source, "program.py", "exec", dont_inherit=True), space)
     except BaseException as error:
@@ -191,10 +196,10 @@ def run_script(source: str, given: str) -> None:
 def finish() -> int:
     """What the interpreter does at its end."""
     import atexit
-    import threading
 
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if threading := sys.modules.get("threading"):
+            threading._shutdown()
         atexit._run_exitfuncs()
         sys.stdout.flush()
     except BaseException:
@@ -226,10 +231,3 @@ def become(order: dict[str, Any]) -> None:
     os.dup2(ANSWERS, 2)
     os.closerange(3, 1024)
     os.execve(order["run"][0], order["run"], {"PATH": "/usr/bin:/bin", "TMPDIR": os.getcwd()})
-
-
-def offer_exit() -> None:
-    """The names that `site` would have added."""
-    from _sitebuiltins import Quitter
-
-    builtins.exit, builtins.quit = Quitter("exit", "Ctrl-D"), Quitter("quit", "Ctrl-D")

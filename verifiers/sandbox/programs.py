@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from tts.verifiers.sandbox.jobs import Call, CaseResult
@@ -42,6 +44,23 @@ class Program:
         """Several calls as one."""
         self._run.send(order_of(calls))
         return await self._timed()
+
+    def hand_over(self) -> int:
+        """The descriptor that this program listens and answers at, for another that calls it from now on."""
+        return self._run.hand_over()
+
+    async def over(self) -> CaseResult:
+        """Wait for its end: how it ended."""
+        return await self._run.over()
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Inside, the limit of one case holds for what others have it do."""
+        watch, handle = self._run.watch, self._run.handle
+        watch.case_begin, watch.case_limit = handle.cpu_seconds(), self._run.limits.case_cpu_seconds
+        watch.check()
+        yield
+        watch.case_limit = None
 
     async def _timed(self) -> CaseResult:
         run = self._run

@@ -9,7 +9,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from tts.verifiers.sandbox import codec
@@ -24,8 +24,9 @@ READY = b"[]"
 class Run:
     """One process of one program. Nothing it says decides anything but the values of its calls."""
 
-    def __init__(self, worker: Worker, limits: Limits, *, scripted: bool = False) -> None:
-        self.worker, self.limits, self.scripted = worker, limits, scripted
+    def __init__(self, worker: Worker, limits: Limits, *, scripted: bool = False, remote: int | None = None) -> None:
+        """`remote` is a descriptor that the program gets, at the other end of which another program listens."""
+        self.worker, self.limits, self.scripted, self._remote = worker, limits, scripted, remote
         self.stdout = bytearray()
         self.words = bytearray()
         """What came that is not a line yet; of another language, what it complained of."""
@@ -34,17 +35,16 @@ class Run:
         self.cpu_seconds = 0.0
         self.fate: CaseResult | None = None
         """How it ended, once it has."""
-        self._answers: deque[tuple[bytes, float]] = deque()
+        self._answers: deque[bytes] = deque()
         self._news: asyncio.Future[None] | None = None
         self._ready = False
         self._left = limits.output_kb * 1024
-        self._last_clock = 0.0
 
     @asynccontextmanager
     async def running(
         self, *, starting: str = "threads", fresh: bool = True, memory: int | None = None, file: int = 0
     ) -> AsyncIterator[Run]:
-        """Fork it; on leaving, kill it and wait for its end."""
+        """Fork it and wait for its turn; on leaving, kill it and wait for its end."""
         ours, theirs = socket.socketpair()
         outputs = os.pipe() if self.scripted else ()
         order = {
@@ -54,18 +54,21 @@ class Run:
             "file": max(TMP_MB << 20, file),
             "starting": starting,
             "fresh": fresh,
+            "remote": self._remote is not None,
         }
+        passed = [*outputs[1:], *([] if self._remote is None else [self._remote])]
         self._data = Channel(ours, self._heard)
         self._output = Channel(outputs[0], self._printed) if outputs else None
         try:
             try:
-                handle = await self.worker.fork(order, [theirs.fileno(), *outputs[1:]])
+                handle = await self.worker.fork(order, [theirs.fileno(), *passed])
             finally:
                 theirs.close()
                 for descriptor in outputs[1:]:
                     os.close(descriptor)
             try:
-                async with self._watched(handle):
+                async with self._watched(handle), nullcontext() if self._remote else self.worker.core():
+                    self.watch.start()
                     yield self
             finally:
                 handle.close()
@@ -92,13 +95,17 @@ class Run:
 
     # -- talking ---------------------------------------------------------------------------------------------------
 
-    def send(self, order: Any) -> None:
-        """Give an order; several may be under way."""
-        self._data.write(json.dumps(order).encode() + b"\n")
+    def send(self, *orders: Any) -> None:
+        """Give orders; several may be under way."""
+        self._data.write("".join(f"{json.dumps(order)}\n" for order in orders).encode())
 
     def no_more_orders(self) -> None:
         """The program ends by itself after the last answer."""
         self._data.end()
+
+    def hand_over(self) -> int:
+        """The judge's end of the talk, for another program: nothing is said or heard here any more."""
+        return self._data.hand_over()
 
     async def answer(self) -> CaseResult:
         """The next answer, or how the program ended instead."""
@@ -108,8 +115,7 @@ class Run:
         if not self._answers:
             assert self.fate is not None
             return self.fate
-        line, seconds = self._answers.popleft()
-        result = read_answer(line, seconds)
+        result = read_answer(self._answers.popleft())
         if result.status in ("crashed", "output"):
             self.watch.end(result.status)
             return await self._until_over(result)
@@ -144,10 +150,7 @@ class Run:
                 self.words[:] = b"\n".join([*lines, rest])
                 return
         if lines:
-            clock = self.handle.cpu_seconds()
-            share = max(clock - self._last_clock, 0.0) / len(lines)
-            self._last_clock = max(clock, self._last_clock)
-            self._answers.extend((line, share) for line in lines)
+            self._answers.extend(lines)
             self._tell()
 
     def _printed(self, data: bytes) -> None:
@@ -191,7 +194,7 @@ class Run:
             error = f"killed by {signal.Signals(-exit).name}"
             if exit == -signal.SIGKILL and self.worker.layers.get("namespaces"):
                 name = "memory" if rss > self.limits.memory_mb * 512 else "infra"
-        return CaseResult(_status(name), error=error, cpu_seconds=max(cpu - self._last_clock, 0.0))
+        return CaseResult(_status(name), error=error)
 
     @property
     def exit_zero(self) -> bool:
@@ -208,13 +211,13 @@ def order_of(case: tuple[Call, ...]) -> list[list[Any]]:
     return [[call.path, call.args, call.kwargs, call.store] for call in case]
 
 
-def read_answer(line: bytes, cpu_seconds: float) -> CaseResult:
+def read_answer(line: bytes) -> CaseResult:
     """An answer, or `crashed` when the line is none: something else has written there."""
     try:
         tree = codec.parse(line.decode("ascii"))
         status, values, stdout, error = tree
         if status not in TOLD or not (type(values) is list and type(stdout) is str and type(error) is str):
             raise ValueError("not an answer")
-        return CaseResult(status, tuple(map(codec.unpack, values)), stdout, error[:1000], cpu_seconds)
+        return CaseResult(status, tuple(map(codec.unpack, values)), stdout, error[:1000])
     except (ValueError, TypeError) as problem:
-        return CaseResult("crashed", error=f"its answer cannot be read: {problem}"[:200], cpu_seconds=cpu_seconds)
+        return CaseResult("crashed", error=f"its answer cannot be read: {problem}"[:200])

@@ -10,7 +10,7 @@ import ctypes
 import struct
 from errno import ENOSYS, EPERM
 
-from kernel import MACHINE, PR_SET_PDEATHSIG, SECCOMP, syscall
+from kernel import MACHINE, PR_SET_PDEATHSIG, SECCOMP, prepared, syscall
 
 NEWEST = 462  # mseal; numbers above are unknown here
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -98,10 +98,8 @@ class Filter:
         code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
         self._code = ctypes.create_string_buffer(code, len(code))
         self._header = (ctypes.c_uint64 * 2)(len(program), ctypes.addressof(self._code))
-
-    def apply(self) -> None:
+        self.apply = prepared(SECCOMP, 1, 0, self._header)
         """Hold this process by the filter, for good. It must have given up new privileges."""
-        syscall(SECCOMP, 1, 0, self._header)
 
 
 def ret(answer: int) -> Instruction:

@@ -11,8 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Worker:
         self.layers: dict[str, bool] = {}
         self.alive = True
         self.busy = False
+        self.core: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+        """What a program that is ready waits for before it may begin."""
         self._wanted = layers
         self._folder = "" if "namespaces" in layers else tempfile.mkdtemp(prefix="tts-sandbox-")
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

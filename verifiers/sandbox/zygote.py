@@ -25,11 +25,12 @@ import codec  # noqa: F401
 import confinement
 import program
 
-# What programs import most; one that does finds it warm. Each costs every program a little, by the size of the fork.
+# What programs import most; one that does finds it warm. Each costs every program a little, by the size of the fork;
+# `threading` and `random` would cost most, by what they have every fork do.
 USUAL = (
     "abc", "array", "bisect", "collections", "collections.abc", "contextlib", "copy", "dataclasses", "enum",
-    "functools", "heapq", "io", "itertools", "json", "math", "operator", "queue", "random", "re", "string", "struct",
-    "sys", "threading", "time", "types", "typing",
+    "functools", "heapq", "io", "itertools", "json", "math", "operator", "re", "string", "struct", "sys",
+    "time", "types", "typing",
 )  # fmt: skip
 LINUX = sys.platform == "linux"
 OWN_MODULES = ("codec", "confinement", "kernel", "landlock", "namespaces", "program", "seccomp")
@@ -57,7 +58,7 @@ def main() -> None:
         send(control, {"failed": doing, "reason": f"{type(error).__name__}: {error}"})
         return
     announce(control, os.getpid(), {"layers": layers})
-    program.offer_exit()
+    program.prepare()
     confinement.limit_all()
     gc.collect()
     gc.freeze()
@@ -93,9 +94,11 @@ def isolate(config: dict[str, Any]) -> tuple[dict[str, bool], int, int | None, A
         guard_until_end(child)
     die_with_parent(0)  # the guard, which is outside of the new namespace
     own, size = (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in ("/proc/self/ns/pid", SIZE))
-    library = os.path.dirname(os.path.dirname(os.path.realpath(os.__file__)))
+    outside = os.path.dirname(os.path.dirname(os.__file__))
+    library = os.path.realpath(outside)
     namespaces.build_root(library, config["packages"])
     sys.path[:] = namespaces.search_path(library, config["packages"])
+    namespaces.relocate_packages(outside, os.path.dirname(sys.path[0]))
     importlib.invalidate_caches()
     tmp = namespaces.PrivateTmp(program_id, config["tmp_mb"])
     return layers, size, program_id, namespaces.ProcessSpaces(own), tmp
@@ -169,26 +172,35 @@ def become_program(
     control: socket.socket, order: dict[str, Any], descriptors: list[int], confined: Any, id: int | None, folder: str
 ) -> None:
     """In the fork: keep nothing but the program's own descriptors, give up all rights, run it. Does not return."""
-    data, *output = descriptors
+    data, *others = descriptors
     try:
-        if output:
-            os.dup2(output[0], 1)
+        remote = others.pop() if order["remote"] else None
+        if others:
+            os.dup2(others[0], 1)
             os.dup2(os.memfd_create("stdin") if LINUX else nameless_file(folder), 0)
         os.chdir(folder)
         if "owner" in order:
             die_with_parent(order["owner"])
         confined.enter(order, id)
         control.detach()
-        data = os.dup2(data, 3)
-        os.closerange(4, 1024)
+        data = own(data, remote)
         for name in OWN_MODULES:
-            sys.modules.pop(name, None)
+            if name != "codec" or remote is None:
+                sys.modules.pop(name, None)
         os.environ["TMPDIR"] = folder
         program.serve(3)
     except BaseException as error:
         os.write(data, f"{type(error).__name__}: {error}".encode())
         os._exit(97)
     os._exit(0)
+
+
+def own(data: int, remote: int | None) -> int:
+    """Keep these descriptors and no other but the standard ones: as number 3, which is returned, and 4."""
+    moved = [os.dup2(one, 100 + i) for i, one in enumerate((data, remote)) if one is not None]
+    kept = [os.dup2(one, 3 + i) for i, one in enumerate(moved)]
+    os.closerange(3 + len(kept), 1024)
+    return kept[0]
 
 
 def nameless_file(folder: str) -> int:

@@ -3,6 +3,7 @@
 # ruff: noqa: E501 - a program is read more easily on one line
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from tests.support.processes import living_processes
 from tts.verifiers.sandbox import Call, CaseResult, Job, Limits, Sandbox, SandboxError
 from tts.verifiers.sandbox.codec import Opaque, encode
 from tts.verifiers.sandbox.isolation import report
+from tts.verifiers.sandbox.runs import read_answer
 
 
 @pytest.fixture
@@ -211,12 +213,31 @@ async def test_cpp_programs_are_compiled_once_and_run(sandbox: Sandbox) -> None:
 # -- the pool ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_program_is_kept_open_and_another_beside_it(sandbox: Sandbox) -> None:
-    async with sandbox.open(Job("def f(n): return n + 1")) as one, sandbox.open(Job("g = 5"), beside=one) as other:
+async def test_a_program_is_kept_open_and_another_calls_it(sandbox: Sandbox) -> None:
+    order = json.dumps([["f", encode((1,)), "", None]]) + "\n"
+    caller = f"import os\ndef g():\n    os.write(4, {order.encode()!r})\n    return os.read(4, 1000).decode()"
+    async with sandbox.open(Job("def f(n): return n + 1")) as one, sandbox.open(Job(caller), remote=one) as other:
         assert one.loaded.status == other.loaded.status == "ok"
-        assert (await one.call(call("f", 1))).values == (2,)
-        assert (await other.call(Call("g", ""))).values == (5,)
+        for _ in range(2):
+            (answer,) = (await other.call(call("g"))).values
+            assert read_answer(answer.strip().encode()).values == (2,)
         assert one.cpu_seconds > 0
+
+
+async def test_only_the_program_that_calls_another_has_its_descriptor(sandbox: Sandbox) -> None:
+    opened = """
+import os
+def g(): return [n for n in range(200) if is_open(n)]
+def is_open(n):
+    try:
+        return bool(os.fstat(n))
+    except OSError:
+        return False
+"""
+    async with sandbox.open(Job(opened)) as one:
+        assert (await one.call(call("g"))).values == ([0, 1, 2, 3],)
+        async with sandbox.open(Job(opened), remote=one) as other:
+            assert (await other.call(call("g"))).values == ([0, 1, 2, 3, 4],)
 
 
 async def test_an_open_program_that_has_died_says_so_again(sandbox: Sandbox) -> None:
@@ -244,6 +265,12 @@ async def test_a_dead_zygote_is_replaced_and_its_job_done_again(sandbox: Sandbox
         os.kill(worker.process_id, signal.SIGKILL)
     result = await task
     assert [case.values for case in result.cases] == [(7,)]
+
+
+async def test_packages_that_were_imported_outside_have_their_modules_inside(sandbox: Sandbox):
+    program = "import importlib.metadata, json.tool, collections.abc\ndef f(x):\n    return x + 1\n"
+    result = await sandbox.run(Job(program, cases("f", 4)))
+    assert [case.values for case in result.cases] == [(5,)]
 
 
 async def test_modules_can_be_loaded_beforehand(sandbox: Sandbox) -> None:
