@@ -1,0 +1,83 @@
+"""Trains the lab models. `python experiments/lab_models/train.py` does all of it, and goes on where it was stopped:
+
+the tokenizer; lab-draft and lab-target; lab-reward on lab-target's own solutions; the evaluation; and the model
+folders in tts/embedded/models. See README.md beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from itertools import islice
+from pathlib import Path
+
+import torch
+from corpus import dialogues
+from evaluate import evaluate
+from export import export
+from lab_tokenizer import train_tokenizer
+from model import DRAFT, TARGET, LanguageModel
+from pretrain import pretrain
+from reward import evaluate_reward, train_reward
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from tts.tasks.lab_code import LabCode
+from tts.tasks.lab_math import LabMath
+
+HERE = Path(__file__).parent
+MODELS = HERE.parents[1] / "tts" / "embedded" / "models"
+TOKENS = {"lab-draft": 12_000_000, "lab-target": 20_000_000}
+SHAPES = {"lab-draft": DRAFT, "lab-target": TARGET}
+TASKS = [LabMath(), LabCode()]
+PROBLEMS, SAMPLES, TEMPERATURE = 120, 64, 0.8
+
+
+def tokenizer_in(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of all models, made at the first call."""
+    if not (folder / "tokenizer").exists():
+        texts = (f"{one.prompt}\n{one.answer}" for one in islice(dialogues("tokenizer"), 6000))
+        train_tokenizer(texts, TARGET.positions).save_pretrained(folder / "tokenizer")
+    return AutoTokenizer.from_pretrained(folder / "tokenizer")
+
+
+def record(results: Path, name: str, found: object) -> None:
+    """Keep the figures `found` of a model."""
+    known = json.loads(results.read_text()) if results.exists() else {}
+    results.write_text(json.dumps(known | {name: found}, indent=1) + "\n")
+    print(name, json.dumps(found), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("runs/lab_models"), help="checkpoints and logs")
+    parser.add_argument("--only", choices=SHAPES, help="train this model alone and stop")
+    parser.add_argument("--tokens", type=int, help="train on this many tokens")
+    parser.add_argument("--threads", type=int, default=1, help="more only where the machine is idle")
+    parser.add_argument("--compile", action="store_true", help="compile the model first: a third faster, after minutes")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.work.mkdir(parents=True, exist_ok=True)
+    tokenizer = tokenizer_in(options.work)
+    models: dict[str, LanguageModel] = {}
+    for name in [options.only] if options.only else SHAPES:
+        models[name] = pretrain(
+            name, SHAPES[name], tokenizer, options.tokens or TOKENS[name], options.work, options.compile
+        )
+    if options.only:
+        return
+    results = HERE / "results.json"
+    for name, model in models.items():
+        export(model, tokenizer, MODELS / name)
+        figures = [asyncio.run(evaluate(model, tokenizer, task, PROBLEMS, SAMPLES, TEMPERATURE)) for task in TASKS]
+        record(results, name, {"parameters": sum(p.numel() for p in model.parameters()), "evaluation": figures})
+    reward = train_reward(models["lab-target"], tokenizer, options.work)
+    export(reward, tokenizer, MODELS / "lab-reward")
+    record(results, "lab-reward", evaluate_reward(reward, models["lab-target"], tokenizer, LabMath(), PROBLEMS, n=16))
+    for log in options.work.glob("*.jsonl"):
+        (HERE / "logs" / log.name).parent.mkdir(exist_ok=True)
+        (HERE / "logs" / log.name).write_text(log.read_text())
+
+
+if __name__ == "__main__":
+    main()
