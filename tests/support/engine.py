@@ -30,6 +30,8 @@ class Engine:
     owned_by: str = "vllm"
     """Whose server it is. vLLM's extensions (token ids, prompt log-probabilities, /tokenize, continuous
     usage, stop_reason) are there only when this is `vllm`."""
+    echo: bool = True
+    """Whether `echo` repeats the prompt of a plain completion, with its log-probabilities where they are asked for."""
     max_model_len: int = 32_768
     prefix_cache: bool = False
     """Report `cached_tokens`: the longest beginning of the prompt, in blocks of 16 tokens, seen before."""
@@ -64,6 +66,7 @@ class Engine:
             choices=choices,
             cached_tokens=self._cached(prompt) if self.prefix_cache else None,
             extensions=self.owned_by == "vllm",
+            echo=self.echo and bool(body.get("echo")),
             with_usage=kind is not FaultKind.MISSING_USAGE,
         )
 

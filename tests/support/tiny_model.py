@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 END, PAD, ROLES = "<|end|>", "<|pad|>", ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 CHAT_TEMPLATE = (
@@ -52,10 +52,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> LlamaForCausalLM:
-    """Return a randomly initialised model: `hidden` wide, `layers` deep, heads of 32."""
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, classes: int = 0
+) -> LlamaForCausalLM | LlamaForSequenceClassification:
+    """Return a randomly initialised model: `hidden` wide, `layers` deep, heads of 32, a classifier if of `classes`."""
     heads = hidden // 32
     config = LlamaConfig(
+        **({"num_labels": classes} if classes else {}),
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -67,9 +70,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) ->
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=True,
+        tie_word_embeddings=not classes,
     )
-    return LlamaForCausalLM(config)
+    return (LlamaForSequenceClassification if classes else LlamaForCausalLM)(config)
 
 
 def read_prompts(path: Path | None, field: str) -> list[str]:
@@ -157,6 +160,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--classes", type=int, default=0, help="a random classifier of so many classes instead")
     parser.add_argument("--train-steps", type=int, default=1000, help="0 leaves the weights random")
     parser.add_argument("--train-seconds", type=float, default=60.0, help="training stops after this time")
     parser.add_argument("--gsm8k", type=Path, help="JSON Lines with 'question': word problems to train on")
@@ -165,10 +169,10 @@ def main() -> None:
     torch.manual_seed(options.seed)
     rng = random.Random(options.seed)
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer, options.hidden, options.layers)
+    model = build_model(tokenizer, options.hidden, options.layers, options.classes)
     print(f"{model.num_parameters():,} parameters")
     prompts = {False: read_prompts(options.gsm8k, "question"), True: read_prompts(options.humaneval, "prompt")}
-    if options.train_steps:
+    if options.train_steps and not options.classes:
         make_batch = partial(batch, tokenizer, prompts, rng=rng)
         print(train(model, make_batch, options.train_steps, options.train_seconds))
     model.save_pretrained(options.out)

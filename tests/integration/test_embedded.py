@@ -1,0 +1,149 @@
+"""The embedded engine against transformers and real vLLM, on the same weights."""
+
+import asyncio
+import json
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from tests.support.small_llama import write_model
+from tts import Endpoint, LocalVLLM, Sampler
+from tts.embedded.engine import Engine
+from tts.embedded.models import bundled_models
+from tts.embedded.tokenizer import Tokenizer
+from tts.errors import EndpointError
+from tts.sampler.scoring import score
+
+pytestmark = pytest.mark.vllm
+
+TEXTS = [
+    "the bell and the hand = 12 + 7\nAnswer: 19",
+    "def total(numbers):\n    return sum(x for x in numbers if x > 3)  # über 3€\n",
+    "  spaces   and\ttabs, 100 digits_and_names <|end|> twice",
+]
+REFERENCE = """
+import json, sys, torch
+from transformers import AutoTokenizer, AutoModelForCausalLM
+folder, texts = sys.argv[1], json.loads(sys.argv[2])
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+with torch.no_grad():
+    logprobs = [torch.log_softmax(model(torch.tensor([one])).logits[0].float(), -1).tolist() for one in ids]
+messages = [{"role": "user", "content": texts[0]}]
+chat = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+print(json.dumps({"ids": ids, "logprobs": logprobs, "chat": chat}))
+"""
+
+
+@pytest.fixture(scope="module")
+def shared_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The largest bundled model that generates; else one with random weights of its shape."""
+    known = [folder for folder in bundled_models() if folder.name == "lab-target"]
+    sizes: dict[str, Any] = {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "head_dim": 32,
+        "max_position_embeddings": 1024,
+    }
+    return known[0] if known else write_model(tmp_path_factory.mktemp("models") / "random", scale=0.5, **sizes)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def both(vllm_python: str, shared_model: Path) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
+    """The model in this process, and on real vLLM in bfloat16."""
+    async with LocalVLLM(shared_model, name=shared_model.name, python=vllm_python) as server:
+        here = Endpoint(model=shared_model.name, base_url=f"embedded://{shared_model}")
+        yield here, Endpoint(model=server.name, base_url=server.base_url)
+
+
+def test_tokens_and_log_probabilities_are_those_of_transformers(vllm_python: str, shared_model: Path):
+    command = [vllm_python, "-c", REFERENCE, str(shared_model), json.dumps(TEXTS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    truth = json.loads(done.stdout.splitlines()[-1])
+    tokenizer = Tokenizer(shared_model)
+    assert [tokenizer.encode(text) for text in TEXTS] == truth["ids"]
+    assert tokenizer.render([{"role": "user", "content": TEXTS[0]}], open_turn=True) == truth["chat"]
+    engine, worst = Engine(shared_model), 0.0
+    worker = engine.workers[0]
+    for ids, expected in zip(truth["ids"], truth["logprobs"], strict=True):
+        states = worker.model.forward(np.array([ids]), np.zeros(1, np.int64), worker._cache)[0]
+        logits = worker.model.logits(states).astype(np.float64)
+        found = (
+            logits
+            - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
+            - logits.max(1)[:, None]
+        )
+        worst = max(worst, float(np.abs(found - np.array(expected)).max()))
+    print(f"greatest difference to transformers in float32: {worst:.1e}")
+    assert worst <= 1e-3
+
+
+async def test_log_probabilities_are_those_of_vllm(both: tuple[Endpoint, Endpoint]):
+    worst = 0.0
+    for text in TEXTS:
+        scores = []
+        for endpoint in both:
+            async with Sampler(endpoint) as sampler:
+                scores.append(await score(sampler, [{"role": "user", "content": text}], text))
+        assert scores[0].token_ids == scores[1].token_ids
+        worst = max(worst, *(abs(a - b) for a, b in zip(scores[0].logprobs, scores[1].logprobs, strict=True)))
+    print(f"greatest difference to vLLM in bfloat16: {worst:.3f}")
+    assert worst <= 0.3  # bfloat16 rounds the log-probability of what a trained model finds unlikely by up to 0.24
+
+
+async def test_next_tokens_are_as_frequent_as_vllms(both: tuple[Endpoint, Endpoint]):
+    counts: list[Counter[int]] = []
+    prompt, draws = [{"role": "user", "content": TEXTS[0]}], 2000
+    for endpoint in both:
+        async with Sampler(endpoint.model_copy(update={"max_n": 100})) as sampler:
+            params: dict[str, Any] = {"max_tokens": 1, "temperature": 0.8, "top_p": 0.95, "return_token_ids": True}
+            params |= {"seed": 0} if endpoint.embedded else {}
+            ids = [sample.token_ids async for sample in sampler.sample(prompt, draws, **params)]
+        counts.append(Counter(one[0] for one in ids if one))
+    here, there = counts
+    common = [token for token in here.keys() | there.keys() if here[token] + there[token] >= 10]
+    rest = [tuple(sum(c.values()) - sum(c[token] for token in common) for c in counts)]
+    pairs = [*((here[token], there[token]) for token in common), *(pair for pair in rest if sum(pair) >= 10)]
+    chi_square = sum((a - b) ** 2 / (a + b) for a, b in pairs)
+    freedom = max(1, len(pairs) - 1)
+    print(f"chi-square {chi_square:.1f} with {freedom} degrees of freedom")
+    assert chi_square < freedom + 4 * (2 * freedom) ** 0.5 + 8
+
+
+REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "unknown model": ("/chat/completions", {"model": "nope", "messages": [{"role": "user", "content": "x"}]}),
+    "too long": ("/completions", {"prompt": [9] * 5000}),
+    "too much": ("/completions", {"prompt": "x", "max_tokens": 10**6}),
+    "a word for a number": ("/completions", {"prompt": "x", "temperature": "hot"}),
+    "no messages": ("/chat/completions", {}),
+    "a number for a prompt": ("/completions", {"prompt": 5}),
+    "negative": ("/completions", {"prompt": "x", "temperature": -1}),
+    "top_p": ("/completions", {"prompt": "x", "top_p": 0}),
+    "nothing to say": ("/completions", {"prompt": "x", "max_tokens": 0}),
+    "logprobs": ("/completions", {"prompt": "x", "logprobs": 1000}),
+    "greedy": ("/completions", {"prompt": "x", "temperature": 0, "n": 2}),
+    "out of the vocabulary": ("/completions", {"prompt": [10**6]}),
+    "stream_options": ("/completions", {"prompt": "x", "stream_options": {"include_usage": True}}),
+}
+
+
+@pytest.mark.parametrize(("path", "body"), REQUESTS.values(), ids=REQUESTS)
+async def test_bad_requests_get_the_same_status_type_and_parameter(
+    both: tuple[Endpoint, Endpoint], path: str, body: dict[str, Any]
+):
+    async def ask(endpoint: Endpoint) -> tuple[int | None, Any, Any]:
+        async with Sampler(endpoint) as sampler:
+            with pytest.raises(EndpointError) as refused:
+                await sampler.connection.post(endpoint.urls[0] + path, {"model": endpoint.model, **body})
+        error = json.loads(refused.value.body)["error"]
+        return refused.value.status, error["type"], error["param"]
+
+    here, there = await asyncio.gather(*map(ask, both))
+    assert here == there

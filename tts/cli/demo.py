@@ -1,0 +1,108 @@
+"""`tts demo`: a comparison of strategies on the lab tasks with a model that runs in this process."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tts.cli.common import AsJson, finish, say, show_json
+
+if TYPE_CHECKING:
+    from tts.experiment import Run
+    from tts.experiment.progress import Progress
+
+EPILOG = """\
+\b
+Examples:
+  tts demo
+  tts demo --model lab-draft --out runs/draft
+  tts demo --limit 20 -n 64
+
+It needs no server, no key and no download. The same with a model of yours: tts run --task lab_math --base-url URL ...
+"""
+
+SAMPLING = {"temperature": 0.8, "max_tokens": 256}
+
+STRATEGIES = {
+    "lab_math": (
+        "single",
+        "self_consistency:n={n}",
+        "best_of_n:n={n},verifier=oracle",
+        "first_pass:k={n},verifier=oracle",
+    ),
+    "lab_code": ("single", "best_of_n:n={n}", "first_pass:k={n}"),
+}
+"""What is compared on each task. Programs are verified with the tests in their prompts; sums have nothing of the kind,
+so there the truth shows what a perfect verifier would reach (and is labelled)."""
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Run directories, curves and tables go here.")] = Path(
+        "runs/demo"
+    ),
+    model: Annotated[str, typer.Option(metavar="MODEL", help="See: tts embedded list.")] = "lab-target",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Problems of each task.")] = 40,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Samples of each problem.")] = 32,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare strategies on two tasks, with a small model that runs here.
+
+    Ends in about a minute. Run again, it shows the stored results, and computes only what is new.
+    """
+    from tts.cli import tables
+    from tts.cli.run import shown_progress
+    from tts.experiment.analysis import curves, summary
+
+    grids = {task: [spec.format(n=n) for spec in specs] for task, specs in STRATEGIES.items()}
+    runs = finish(compare(grids, model, out, limit, shown_progress(quiet)))
+    if as_json:
+        show_json({task: {"run": str(run.path), "summary": summary(run)} for task, run in runs.items()})
+    else:
+        tables.summary_table({task: summary(run) for task, run in runs.items()})
+        for run in runs.values():
+            tables.curve_table(curves(run))
+    for task, run in runs.items():
+        _write(run, out / f"{task}.csv", out / f"{task}.png")
+    say(f"more: tts report {shlex.join(str(run.path) for run in runs.values())}")
+
+
+async def compare(
+    grids: Mapping[str, Sequence[str]], model: str, out: Path, limit: int, progress: Progress | None = None
+) -> dict[str, Run]:
+    """Run strategies over tasks, `{task: [strategy, ...]}`, each task into a run directory below `out`."""
+    from tts.embedded.models import SCHEME, model_folder
+    from tts.experiment import Experiment
+
+    folder = model_folder(model)
+    endpoint = {"base_url": SCHEME + model, "params": SAMPLING, "card": {"parameters": _parameters(folder)}}
+    return {
+        task.partition(":")[0]: await Experiment.parse(
+            {"task": task, "strategies": strategies, "models": {folder.name: endpoint}, "limit": limit}
+        ).run(out / task.partition(":")[0], resume=True, progress=progress)
+        for task, strategies in grids.items()
+    }
+
+
+def _parameters(folder: Path) -> float:
+    """How many numbers the model has: two bytes each, as it is stored."""
+    return float((folder / "model.safetensors").stat().st_size // 2)
+
+
+def _write(run: Run, table: Path, figure: Path) -> None:
+    """The curves of a run as a table, and as a figure where matplotlib is installed."""
+    from tts.curves import plot_curves, write_csv
+    from tts.errors import MissingExtra
+    from tts.experiment.analysis import curves
+
+    write_csv(curves(run), table)
+    try:
+        plot_curves(curves(run), figure)
+    except MissingExtra as missing:
+        say(f"wrote {table}; no figure: {missing}")
+    else:
+        say(f"wrote {figure} and {table}")

@@ -1,0 +1,80 @@
+"""`tts embedded`: the models that run without a server of their own, listed, or served to other clients."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tts.cli.common import AsJson, console, say, show_json, table
+
+EPILOG = """\
+\b
+Examples:
+  tts embedded list
+  tts embedded serve lab-target --port 8000
+  tts solve "..." --base-url embedded://lab-target
+
+A MODEL is a name from the list, or a folder as transformers saves it (a small Llama with byte-level BPE).
+"""
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
+
+
+@app.callback()
+def embedded() -> None:
+    """Use models that run in this process, at embedded://MODEL."""
+
+
+@app.command("list", epilog=EPILOG)
+def list_(as_json: AsJson = False) -> None:
+    """List the models that come with the library."""
+    from tts.embedded.models import SCHEME, bundled_models
+    from tts.embedded.weights import read_shape
+
+    rows = [
+        {"model": folder.name, "base_url": SCHEME + folder.name, "for": shape.kind, "context": shape.positions}
+        | {"layers": shape.layers, "width": shape.width, "megabytes": _megabytes(folder / "model.safetensors")}
+        for folder in bundled_models()
+        for shape in [read_shape(folder)]
+    ]
+    if as_json:
+        show_json(rows)
+        return
+    made = table("", ("model", "base_url", "for"), ("context", "layers", "width", "megabytes"))
+    for row in rows:
+        made.add_row(*map(str, row.values()))
+    console().print(made)
+
+
+@app.command("serve", epilog=EPILOG)
+def serve(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from the list, or a folder.")],
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0: a free one.")] = 8000,
+    host: Annotated[str, typer.Option(metavar="HOST", help="0.0.0.0: reachable from other machines.")] = "127.0.0.1",
+) -> None:
+    """Serve a model to OpenAI clients until Ctrl-C.
+
+    Prints the settings that point a client to it, on stdout.
+    """
+    from tts import port as on_port
+    from tts.embedded.loading import load_app
+    from tts.embedded.models import model_folder
+
+    app = load_app(model_folder(model))
+
+    def announce(base_url: str) -> None:
+        say(f"{app.engine.name} is ready at {base_url}; stop it with Ctrl-C")
+        typer.echo(f"export OPENAI_BASE_URL={shlex.quote(base_url)}")
+        typer.echo(f"export OPENAI_MODEL={shlex.quote(app.engine.name)}")
+        sys.stdout.flush()
+
+    on_port.serve(app, host, port, announce)
+    say("stopped")
+
+
+def _megabytes(path: Path) -> float:
+    return round(path.stat().st_size / 1e6, 1)

@@ -1,0 +1,28 @@
+"""Where the models are that the engine can run: those that come with the library, and folders of your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tts.errors import ConfigError
+
+SCHEME = "embedded://"
+BUNDLED = Path(__file__).parent / "models"
+
+
+def bundled_models() -> list[Path]:
+    """The folders of the models that come with the library."""
+    return sorted(path.parent for path in BUNDLED.glob("*/config.json"))
+
+
+def model_folder(place: str) -> Path:
+    """The folder of a model: `lab-target`, `embedded://lab-target`, `./folder` or `embedded:///folder`.
+
+    Raises `ConfigError` where there is none.
+    """
+    name = place.removeprefix(SCHEME).removesuffix("/v1").rstrip("/")
+    folder = Path(name).expanduser() if "/" in name or name.startswith(("~", ".")) else BUNDLED / name
+    if not name or not (folder / "config.json").is_file():
+        there = ", ".join(path.name for path in bundled_models()) or "none"
+        raise ConfigError(f"no embedded model '{name}'; there are: {there}. Or give a folder: {SCHEME}/path/to/model")
+    return folder
