@@ -1,6 +1,28 @@
-"""Settings of all tests."""
+"""Settings of all tests, and the data that some read."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("tts", deadline=None)  # how busy the machine is decides no test
 settings.load_profile("tts")
+
+BESIDE = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """A file of the benchmarks' own data, from the folder `$TTS_TEST_DATA`."""
+
+    def find(name: str) -> Path:
+        path = Path(os.environ.get("TTS_TEST_DATA") or BESIDE) / name
+        if not path.is_file():
+            pytest.skip(f"no {name}: set TTS_TEST_DATA to a folder that has it")
+        return path
+
+    return find

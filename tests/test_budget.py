@@ -254,3 +254,13 @@ async def test_grants_never_add_up_to_more_than_the_budget(caps, orders, per_req
         allowance.book(charge)
         used += charge.usage
         allowance.release(grant)
+
+
+async def test_the_calls_that_a_budget_has_room_for_are_told_by_what_they_cost_so_far():
+    async with ModelDouble(tokens=(10, 10)) as double, Sampler(endpoint(double)) as model:
+        by_tokens = Session(PROBLEM, {"policy": model}, budget=Budget(completion_tokens=100))
+        by_requests = Session(PROBLEM, {"policy": model}, budget=Budget(requests=5))
+        assert (by_tokens.calls_left, by_requests.calls_left) == (float("inf"), 5)
+        for session in (by_tokens, by_requests, open_ended := Session(PROBLEM, {"policy": model})):
+            assert len([sample async for sample in session.sample(max_tokens=10)]) == 1
+    assert (by_tokens.calls_left, by_requests.calls_left, open_ended.calls_left) == (9, 4, float("inf"))

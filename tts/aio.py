@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
-from tts.errors import BudgetSpent
+from tts.errors import BudgetSpent, cause_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,8 +92,8 @@ async def flow(begin: Callable[[Flow[T]], None]) -> AsyncGenerator[T, None]:
                 yield value
                 continue
             state.running -= 1
-            if isinstance(value, BudgetSpent):
-                spent = value
+            if value is not None and isinstance(cause := cause_of(value), BudgetSpent):
+                spent = cause
             elif value is not None:
                 raise value
         if spent is not None:
@@ -146,6 +146,23 @@ async def concurrent_map(
     async with aclosing(flow(begin)) as results:
         async for result in results:
             yield result
+
+
+async def in_order(source: AsyncIterable[T], place: Callable[[T], int]) -> AsyncGenerator[T, None]:
+    """Items of `source` by their places 0, 1, 2, ..., each as soon as all before it are there.
+
+    Those behind a place that never came are given at the end.
+    """
+    early: dict[int, T] = {}
+    due = 0
+    async with _closing(source):
+        async for item in source:
+            early[place(item)] = item
+            while due in early:
+                yield early.pop(due)
+                due += 1
+    for number in sorted(early):
+        yield early[number]
 
 
 @asynccontextmanager

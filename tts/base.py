@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from time import thread_time
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -58,18 +59,19 @@ def _arguments(plugin: Plugin) -> str:
     """The parameters that are not default, plug-ins last, as they are written in a spec."""
     changed = plugin.model_dump(mode="json", exclude_defaults=True)
 
-    def text(key: str, value: Any) -> str:
-        inner = getattr(plugin, key)
-        if isinstance(inner, Plugin):
-            arguments = _arguments(inner)
-            return f"{inner.name}({arguments})" if arguments else inner.name
-        if isinstance(value, str) and re.fullmatch(r"[\w.@/+-]+", value):
-            reads_back = registry.parse_spec(f"_:value={value}")[1] == {"value": value}
-            return value if reads_back else json.dumps(value)  # "42" stays a text
-        return json.dumps(value)
+    def text(value: Any, plain: Any) -> str:
+        if isinstance(value, Plugin):
+            arguments = _arguments(value)
+            return f"{value.name}({arguments})" if arguments else value.name
+        if isinstance(value, tuple) and any(isinstance(member, Plugin) for member in value):
+            return f"[{','.join(map(text, value, plain))}]"
+        if isinstance(plain, str) and re.fullmatch(r"[\w.@/+-]+", plain):
+            reads_back = registry.parse_spec(f"_:value={plain}")[1] == {"value": plain}
+            return plain if reads_back else json.dumps(plain)  # "42" stays a text
+        return json.dumps(plain)
 
     last = sorted(changed, key=lambda key: isinstance(getattr(plugin, key), Plugin))
-    return ",".join(f"{key}={text(key, changed[key])}" for key in last)
+    return ",".join(f"{key}={text(getattr(plugin, key), changed[key])}" for key in last)
 
 
 class Verifier(Plugin):
@@ -77,9 +79,26 @@ class Verifier(Plugin):
 
     roles: ClassVar[frozenset[str]] = frozenset()
     """Roles that it samples from."""
+    sampling: ClassVar[Mapping[str, Any]] = {}
+    """Parameters that the policy's samples must be drawn with to be judged: `{"logprobs": True}`."""
+    runs_code: ClassVar[bool] = False
+    """Whether it runs programs that models or requests wrote. (It must do so in the sandbox.)"""
+
+    @property
+    def relative(self) -> bool:
+        """Whether its ratings depend on which other candidates there are."""
+        return type(self).among is not Verifier.among
 
     def ready(self, problem: Problem) -> None:
         """Raise `ConfigError` if it cannot judge candidates for `problem`; asked before anything is spent."""
+
+    def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The verified `candidates` (in spawned order) with the verdicts that they have in each other's company.
+
+        Pure: a vote share or a rank follows from what `verify` put into each verdict's `details`, so that the rating
+        within any prefix can be replayed. By default each keeps its own verdict.
+        """
+        return candidates
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Rate `candidate`. Every call through `session` is charged to the verdict."""
@@ -93,6 +112,23 @@ class Verifier(Plugin):
     def check(self, problem: Problem, candidate: Candidate) -> Verdict | bool | float:
         """The plain form: a verdict, accepted or not, or a score. It must be quick: it runs on the loop."""
         raise NotImplementedError(f"{type(self).__name__} must define check() or verify()")
+
+
+class ScoreVerifier(Verifier):
+    """Judges by a number, and accepts or refuses only where it is told from which number on."""
+
+    accept: float | None = None
+    """The score from which a candidate is accepted; below it is refused. None: it only ranks."""
+
+    def rated(self, score: float, feedback: str = "", **details: Any) -> Verdict:
+        """The verdict that `score` makes."""
+        return Verdict(score, None if self.accept is None else score >= self.accept, feedback, details)
+
+    def rescored(self, candidate: Candidate, score: float) -> Candidate:
+        """`candidate` with its verdict's score replaced, for `among`."""
+        assert candidate.verdict is not None
+        passed = self.rated(score).passed
+        return replace(candidate, verdict=replace(candidate.verdict, score=score, passed=passed))
 
 
 class AnswerVerifier(Verifier):
@@ -109,12 +145,16 @@ class AnswerVerifier(Verifier):
         """Whether two parsed answers mean the same."""
         return one == other
 
-    def class_of(self, answer: str | None, known: list[str]) -> str | None:
+    async def equal(self, one: str, other: str, session: Session) -> bool:
+        """`same`, for what takes too long to hold up the loop; what that costs is charged to `session`."""
+        return self.same(one, other)
+
+    async def class_of(self, answer: str | None, known: list[str], session: Session) -> str | None:
         """The one of the `known` answers that means the same as `answer`; a new one is added to them."""
-        if answer is None:
-            return None
+        if answer is None or answer in known:
+            return answer
         for other in known:
-            if answer == other or self.same(answer, other):
+            if await self.equal(answer, other, session):
                 return other
         known.append(answer)
         return answer
@@ -126,16 +166,17 @@ class AnswerVerifier(Verifier):
                 f"{self.name} has nothing to compare with: {self.name}:reference=..., or use it for votes"
             )
 
-    def check(self, problem: Problem, candidate: Candidate) -> Verdict:
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Accepted iff the answer is the reference's; no answer is a wrong one."""
         if self.reference is None:
             raise ConfigError(f"{self.name} has no reference to compare with")
         begin = thread_time()
         answer = self.parse(candidate.content)
         reference = self.parse(self.reference) or self.reference
-        passed = answer is not None and self.same(answer, reference)
+        parsing = thread_time() - begin
+        passed = answer is not None and (answer == reference or await self.equal(answer, reference, session))
         feedback = "" if passed else "no final answer found" if answer is None else "wrong answer"
-        return Verdict(float(passed), passed, feedback, {"answer": answer}, thread_time() - begin)
+        return Verdict(float(passed), passed, feedback, {"answer": answer}, parsing)
 
 
 def made_from_spec(group: registry.Group) -> BeforeValidator:
@@ -152,6 +193,15 @@ VerifierField = Annotated[Verifier, made_from_spec("verifiers"), as_config]
 AnswerField = Annotated[AnswerVerifier, made_from_spec("verifiers"), as_config]
 
 
+def answer_reader(problem: Problem, named: AnswerVerifier | None = None) -> AnswerVerifier:
+    """What parses and compares the answers to `problem`: the one that is `named`, else the problem's own."""
+    if named is not None:
+        return named
+    if problem.answer is None:
+        raise ConfigError(f"{problem.id} does not say how its answers are read; set answer=, say exact_answer")
+    return registry.make("verifiers", problem.answer)
+
+
 class Strategy(Plugin):
     """Searches for candidates, and selects one from any prefix of them."""
 
@@ -162,6 +212,9 @@ class Strategy(Plugin):
     estimator: ClassVar[Estimator] = "replay"
     """How its curve is made. Candidates drawn independently of each other allow a closed form over all subsets
     (`best_of_k`, `majority`); any other strategy is replayed prefix by prefix through `select`."""
+    exhaustive: ClassVar[bool] = False
+    """Whether it goes on whatever the verdicts are. A replayed strategy then has a curve of coverage too: the share of
+    problems that any candidate of the prefix solves."""
 
     verifier: VerifierField | None = None
     """Overrides the verifier of the run or the problem."""
@@ -170,7 +223,10 @@ class Strategy(Plugin):
         """Raise `ConfigError` if it cannot work on `problem`; asked before anything is spent."""
 
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield candidates as they are made (an async generator). Closing it stops all its work."""
+        """Yield candidates as they are made (an async generator). Closing it stops all its work.
+
+        One that is yielded again (the same `id`) takes its own place: its verdict came later than itself.
+        """
         raise NotImplementedError
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
@@ -187,7 +243,11 @@ class Strategy(Plugin):
 
 def rank(candidate: Candidate) -> tuple[int, float]:
     """Sort key of a candidate by its verdict; unrated candidates come last."""
-    verdict = candidate.verdict
+    return standing(candidate.verdict)
+
+
+def standing(verdict: Verdict | None) -> tuple[int, float]:
+    """Sort key of a verdict: accepted, unknown, refused, none; then by score."""
     if verdict is None or (verdict.score is None and verdict.passed is None):
         return (-1, 0.0)
     level = {True: 2, None: 1, False: 0}[verdict.passed]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 from tts import registry
@@ -35,13 +36,15 @@ async def solve(
     stop_early: bool = True,
     store: SampleStore | None = None,
     on_candidate: OnCandidate | None = None,
+    folder: Path | None = None,
 ) -> Result:
     """Run `strategy` on `problem` and return every candidate, the selected one and the cost.
 
     `strategy` and `verifier` may be specs such as `"best_of_n:n=16"`. With `stop_early` the search ends as soon as
     no further candidate can change the selection, which aborts what is still being generated; the result then says
     `ended="settled"`. Candidates that were paid for are always returned: a spent budget, a deadline or a server that
-    fails halfway ends the search, not the result.
+    fails halfway ends the search, not the result. Pictures are files in `folder`/images, by default below the working
+    directory; a candidate's content is the file's name.
 
     Raises `ConfigError` before anything is spent when a role or the verifier is missing, and `EndpointRefused` when
     the endpoint rejects the key or does not know the model.
@@ -66,6 +69,7 @@ async def solve(
             seed=seed,
             store=store,
             shared=shared,
+            folder=folder,
         )
         return await drive(chosen, session, stop_early=stop_early, on_candidate=on_candidate)
 
@@ -140,6 +144,7 @@ async def drive(
     With `keep_crashes` an error in the strategy's own code ends the search and is noted, instead of being raised.
     """
     candidates: list[Candidate] = []
+    places: dict[int, int] = {}
     selected: Candidate | None = None
     ended: Ended = "complete"
     deadline = asyncio.timeout(session.budget.seconds)
@@ -147,9 +152,10 @@ async def drive(
     try:
         async with deadline, scope(), aclosing(cast(Any, strategy.search(session.problem, session))) as search:
             async for candidate in search:
-                candidate = replace(candidate, arrived=len(candidates), elapsed=session.elapsed)
-                candidates.append(candidate)
-                if on_candidate is not None:
+                place = places.setdefault(candidate.id, len(candidates))
+                candidate = replace(candidate, arrived=place, elapsed=session.elapsed)
+                candidates[place : place + 1] = [candidate]
+                if on_candidate is not None and place == len(candidates) - 1:
                     outside.run(on_candidate, candidate)
                 if stop_early and strategy.settled(candidates):
                     ended = "settled"
@@ -173,8 +179,11 @@ async def drive(
     ledger = session.ledger
     if not candidates and ledger.failures:
         ended = "failed"
+    ordered = sorted(candidates, key=lambda candidate: candidate.spawned)
     try:
-        selected = strategy.select(sorted(candidates, key=lambda candidate: candidate.spawned))
+        if session.verifier is not None:
+            ordered = session.verifier.among(ordered)
+        selected = strategy.select(ordered)
     except Exception as error:
         if not keep_crashes:
             raise
@@ -183,7 +192,7 @@ async def drive(
     return Result(
         problem=session.problem.id,
         strategy=strategy.spec,
-        candidates=tuple(candidates),
+        candidates=tuple(sorted(ordered, key=lambda candidate: candidate.arrived)),
         selected=selected,
         ended=ended,
         spent=by_role(ledger.paid),
@@ -192,4 +201,5 @@ async def drive(
         failures=tuple(ledger.failures),
         oracle=ledger.oracle_used,
         seconds=session.elapsed,
+        loose=frozenset(ledger.paid | ledger.reused).difference(*(candidate.charges for candidate in candidates)),
     )

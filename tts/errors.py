@@ -53,6 +53,10 @@ class Throttled(TransientError):
     """The server asks for less: 429, or 503 with or without Retry-After."""
 
 
+class TimedOut(TransientError):
+    """An attempt was not answered in its time."""
+
+
 class RequestRejected(EndpointError):
     """The server refuses this very request (400, 413, 422, ...); repeating it would not help."""
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tts.errors import BudgetSpent
+from tts.errors import BudgetSpent, EndpointError
 from tts.types import Budget, Charge, Usage
 
 
@@ -18,6 +18,8 @@ class Ledger:
     reused: set[Charge] = field(default_factory=set)
     wasted: dict[str, Usage] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    error: EndpointError | None = None
+    """The last error for which samples could not be had."""
     oracle_used: bool = False
     """Whether the hidden truth was looked at."""
     watchers: list[Callable[[Charge], None]] = field(default_factory=list)
@@ -64,6 +66,19 @@ class Allowance:
         self._changed = asyncio.Event()
         self.capped = any(cap is not None for name, cap in budget if name != "seconds")
         """Whether anything but time is limited."""
+
+    def calls_left(self) -> float:
+        """Further requests that the caps allow, if they cost what those so far did on average; infinite at first."""
+        used, caps = self._used, self.budget
+        left = float("inf") if caps.requests is None else caps.requests - used.requests
+        for cap, spent in (
+            (caps.completion_tokens, used.completion_tokens),
+            (caps.total_tokens, used.total_tokens),
+            (caps.money, self._money),
+        ):
+            if cap is not None and spent:
+                left = min(left, (cap - spent) * used.requests / spent)
+        return left
 
     def book(self, charge: Charge) -> None:
         """Count work that was done."""

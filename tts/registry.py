@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 Group = Literal["strategies", "verifiers", "tasks"]
 P = TypeVar("P", bound="type[Plugin]")
 
+_files: ContextVar[bool] = ContextVar("files", default=True)
 _registered: dict[tuple[str, str], type[Plugin]] = {}
 
 
@@ -80,8 +84,24 @@ def make(group: Group, spec: str | dict[str, Any]) -> Any:
         raise ConfigError(f"cannot make {group} '{name}': {problems}. Parameters: {known}") from error
 
 
+@contextmanager
+def without_files() -> Iterator[None]:
+    """Objects made inside may not read files: their specs come from strangers."""
+    token = _files.set(False)
+    try:
+        yield
+    finally:
+        _files.reset(token)
+
+
+def may_read_files() -> bool:
+    """Whether a parameter may name a file to be read. Plug-ins that read one when they are made must ask."""
+    return _files.get()
+
+
 def parse_spec(spec: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and parameters of a spec. Values are JSON where they parse as JSON, nested specs in (), else text."""
+    """Name and parameters of a spec. Values are JSON where they parse as JSON, nested specs in (), else text; what is
+    in [] and no JSON is a list of such values."""
     if isinstance(spec, dict):
         parameters = dict(spec)
         try:
@@ -109,7 +129,10 @@ def _value(text: str) -> Any:
     head, parenthesis, inner = text.partition("(")
     if parenthesis and inner.endswith(")") and head.isidentifier():
         return {"name": head, **{key: _value(value) for key, value in _pairs(inner[:-1], text)}}
-    return plain_value(text)
+    value = plain_value(text)
+    if value == text and text.startswith("[") and text.endswith("]"):  # a list of words and specs
+        return [_value(part.strip()) for part in _split(text[1:-1])]
+    return value
 
 
 def plain_value(text: str) -> Any:

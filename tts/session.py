@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Mapping, Sequence
+import sys
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from itertools import count
-from time import monotonic, time
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 from uuid import uuid4
 
 import numpy as np
 
 from tts.aio import Flow, concurrent_map, flow
-from tts.base import Verifier
-from tts.errors import BudgetSpent, ConfigError, EndpointRefused, SamplingFailed
+from tts.base import AnswerVerifier, Verifier
+from tts.clock import now
+from tts.errors import BudgetSpent, ConfigError, EndpointRefused, SamplingFailed, cause_of
 from tts.ledger import Allowance, Grant, Ledger
+from tts.once import Once
+from tts.pictures import Pictures
 from tts.sampler.sampler import Sampler
-from tts.sampler.scoring import TokenScores, score
+from tts.sampler.scoring import TokenScores, call, score
 from tts.sampler.wire import estimate_prompt
-from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Usage, Verdict, total
+from tts.types import Budget, Candidate, Charge, Drawing, Problem, Prompt, Sample, Usage, Verdict, total
 
 T = TypeVar("T")
 
@@ -80,13 +84,20 @@ class Session:
         stream: str = "",
         store: SampleStore | None = None,
         shared: Shared | None = None,
+        folder: Path | None = None,
+        sampling: Mapping[str, Any] | None = None,
     ) -> None:
-        """`seed` and `stream` (a name, of the strategy say) determine `rng`; `seed` is part of stored addresses."""
+        """`seed` and `stream` (a name, of the strategy say) determine `rng`; `seed` is part of stored addresses.
+
+        `folder` is where files are kept: by default the working directory. `sampling` are parameters of the policy's
+        samples, over the endpoint's own.
+        """
         self.problem = problem
         self.budget = budget or Budget()
         self.verifier = verifier
         self.shared = shared if shared is not None else Shared()
         self.ledger = Ledger()
+        self.pictures = Pictures(folder or Path())
         self.seed = seed
         self._stream = stream
         self._models = models
@@ -98,7 +109,9 @@ class Session:
         self._spawned = 0
         self._recorded: set[Charge] = set()
         self._ids = count()
-        self._began = monotonic()
+        self._made: Once[tuple[Any, BaseException | None, set[Charge]]] = Once(sys.maxsize)
+        self._sampling = {**(sampling or {}), **(verifier.sampling if verifier is not None else {})}
+        self._began = now()
         if self._capped:
             self.ledger.watchers.append(self._allowance.book)
 
@@ -111,12 +124,17 @@ class Session:
     @property
     def elapsed(self) -> float:
         """Seconds since the session began."""
-        return monotonic() - self._began
+        return now() - self._began
 
     @property
     def spent(self) -> Usage:
         """All charges so far, new and re-used."""
         return total(self.ledger.paid | self.ledger.reused)
+
+    @property
+    def calls_left(self) -> float:
+        """About how many further calls the budget has room for, by what those so far cost; infinite at first."""
+        return self._allowance.calls_left() if self._capped else float("inf")
 
     def sampler(self, role: str) -> Sampler:
         """The sampler of `role`. Raises `ConfigError` naming the roles that exist."""
@@ -139,6 +157,8 @@ class Session:
         """
         prompt = self.problem.messages if prompt is None else prompt
         first, self._spawned = self._spawned, self._spawned + n
+        if role == "policy" and self._sampling:
+            params = {**self._sampling, **params}
         return self._sample(prompt, range(first, first + n), role, params)
 
     async def _sample(
@@ -182,6 +202,8 @@ class Session:
             if self._store is not None:
                 saved[sample.index] = self._store.put(key, sample)
 
+        if isinstance(prompt, Drawing):
+            params = {**params, "pictures": self.pictures}
         drawn = sampler.sample(prompt, missing, role=role, ledger=self.ledger, on_sample=save, **params)
         try:
             async with aclosing(drawn) as samples:
@@ -244,6 +266,8 @@ class Session:
         merged = {**sampler.endpoint.params, **params}
         limit = "max_completion_tokens" if "max_completion_tokens" in merged else "max_tokens"
         most = merged.get(limit) or sampler.context_length  # a server without a limit stops at the end of its context
+        if isinstance(prompt, Drawing):
+            most = 0
         per_request = sampler.endpoint.max_n if sampler.takes_n else 1
         grant = await self._allowance.reserve(role, wanted, per_request, estimate_prompt(prompt), most)
         if grant.tokens != most:
@@ -252,22 +276,99 @@ class Session:
 
     def _address(self, sampler: Sampler, prompt: Prompt, params: Mapping[str, Any]) -> bytes:
         options = {**sampler.endpoint.params, **params}
-        content = [sampler.endpoint.filed_as, sampler.endpoint.model, prompt, options, self.seed]
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
-        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+        asked = {"draw": prompt} if isinstance(prompt, Drawing) else prompt
+        return _digest([sampler.endpoint.filed_as, sampler.endpoint.model, asked, options, self.seed])
 
-    async def score(self, prompt: Prompt, continuation: str | Sequence[int], *, role: str = "target") -> TokenScores:
-        """Log-probability of every token of `continuation` after `prompt` under the role's model."""
+    async def score(
+        self, prompt: Prompt, continuation: str | Sequence[int], *, role: str = "target", special: bool = True
+    ) -> TokenScores:
+        """Log-probability of every token of `continuation` after `prompt` under the role's model, stored like samples.
+
+        See `tts.sampler.scoring.score` for where tokens begin and what `special` is. Raises `ConfigError` where the
+        server cannot score, `BudgetSpent` once nothing more is allowed, and `EndpointError` when this very score could
+        not be had.
+        """
+        sampler = self.sampler(role)
+        key = _digest(["score", sampler.endpoint.filed_as, sampler.endpoint.model, prompt, continuation, special])
+        if self._store is not None and (stored := (await self._store.get(key, [0])).get(0)):
+            for charge in stored.charges:
+                self.ledger.reuse(charge)
+            self._recorded.update(stored.charges)
+            return TokenScores(stored.token_ids or (), stored.logprobs or (), stored.charges)
         grant = Grant()
         if self._capped:  # a server scores while it generates one token
             size = estimate_prompt(prompt) + estimate_prompt(continuation)
             grant = await self._allowance.reserve(role, 1, 1, size, 1)
         try:
-            scores = await score(self.sampler(role), prompt, continuation, role=role, ledger=self.ledger)
+            scores = await score(sampler, prompt, continuation, role=role, ledger=self.ledger, special=special)
         finally:
             self._allowance.release(grant)
         self._recorded.update(scores.charges)
+        if self._store is not None:
+            await self._store.put(
+                key, Sample("", "score", scores.charges, 0, role, token_ids=scores.token_ids, logprobs=scores.logprobs)
+            )
         return scores
+
+    async def post(self, path: str, body: Mapping[str, Any], *, role: str) -> Any:
+        """The JSON answer of the role's server to `body`, for what is no sample: a reward, an embedding.
+
+        The model is filled in; `path` is one of `Client.post`. The same request is asked once, and stored.
+        """
+        sampler = self.sampler(role)
+        body = {"model": sampler.endpoint.model, **body}
+        key = self._address(sampler, path, body)
+
+        async def ask(session: Session) -> Any:
+            stored = await self._store.get(key, [0]) if self._store else {}
+            if stored:
+                for charge in stored[0].charges:
+                    self.ledger.reuse(charge)
+                session._recorded.update(stored[0].charges)
+                return json.loads(stored[0].text)
+            grant, size = Grant(), estimate_prompt(json.dumps(body))
+            if self._capped:
+                grant = await self._allowance.reserve(role, 1, 1, size, body.get("max_tokens", 1))
+            try:
+                data, charge = await call(sampler, path, body, role=role, ledger=self.ledger, prompt_tokens=size)
+            finally:
+                self._allowance.release(grant)
+            session._recorded.add(charge)
+            if self._store is not None:
+                await self._store.put(key, Sample(json.dumps(data), charges=(charge,), role=role))
+            return data
+
+        return await self.once(key, ask)
+
+    async def once(self, key: Hashable, make: Callable[[Session], Awaitable[T]]) -> T:
+        """What `make(session)` gives, made once for this problem however many candidates need it.
+
+        All who ask carry what it cost. If it fails they all fail with its error.
+        """
+
+        async def made() -> tuple[Any, BaseException | None, set[Charge]]:
+            inner = self._inner(str(key))
+            try:
+                return await make(inner), None, inner._recorded
+            except Exception as error:
+                return None, _own_failure(error), inner._recorded
+
+        (value, error, charges), _ = await self._made.get(key, made)
+        self._recorded |= charges
+        if error is not None:
+            raise error
+        return value
+
+    async def remember(self, about: Any, value: str) -> str:
+        """`value`, or what an interrupted run remembered `about` the same: for decisions that would fall otherwise
+        when they are taken again."""
+        if self._store is None:
+            return value
+        key = _digest(["remember", self._stream, self.problem.id, self.seed, about])
+        if stored := (await self._store.get(key, [0])).get(0):
+            return stored.text
+        await self._store.put(key, Sample(value))
+        return value
 
     # -- candidates and verdicts -------------------------------------------------------------------------------------
 
@@ -318,26 +419,49 @@ class Session:
         if verifier is None:
             raise ConfigError("this run has no verifier; name one (--verifier, or `verifier` of the strategy)")
         self._allowance.check_verifier()
-        inner = copy(self)  # the same ledger and budget, but a record and random numbers of its own
-        inner._recorded, inner._spawned = set(), 0
-        inner._stream = f"{self._stream}\0{verifier.name}\0{candidate.spawned}"
-        inner.__dict__.pop("rng", None)
-        began, begin = monotonic(), time()
+        inner = self._inner(f"{verifier.name}\0{candidate.spawned}")
+        began = now()
         try:
             verdict = await verifier.verify(self.problem, candidate, inner)
-        except (BudgetSpent, EndpointRefused, ConfigError):
-            raise
-        except Exception as error:
+        except Exception as raised:
+            error = _own_failure(raised)
             self.ledger.failures.append(f"{verifier.name}: {type(error).__name__}: {error}")
             verdict = Verdict(None, details={"error": f"{type(error).__name__}: {error}"})
         if verdict.cpu_seconds:
-            own = Usage(verifier_seconds=verdict.cpu_seconds, seconds=monotonic() - began)
-            charge = Charge(uuid4().hex, "verifier", own, begin)
-            self.ledger.pay(charge)
-            inner._recorded.add(charge)
+            inner.pay_verifier(verdict.cpu_seconds, now() - began)
         charges = verdict.charges | inner._recorded
         self._recorded |= charges
         return replace(verdict, charges=charges)
+
+    def pay_verifier(self, cpu_seconds: float, seconds: float) -> None:
+        """Book CPU time spent on checking what is verified now; `seconds` is how long ago it began."""
+        charge = Charge(uuid4().hex, "verifier", Usage(verifier_seconds=cpu_seconds, seconds=seconds), now() - seconds)
+        self.ledger.pay(charge)
+        self._recorded.add(charge)
+
+    async def classified(self, candidate: Candidate, reader: AnswerVerifier, known: list[str]) -> Candidate:
+        """`candidate` with the class of its answer in `notes`, and what finding it cost.
+
+        `known` are the answers so far, to which a new one is added: classify one candidate after the other. An answer
+        whose comparison fails has no class, and the failure is noted.
+        """
+        inner, answer = self._inner(f"{reader.name}\0{candidate.spawned}"), None
+        try:
+            answer = await reader.class_of(reader.parse(candidate.content), known, inner)
+        except Exception as raised:
+            error = _own_failure(raised)
+            self.ledger.failures.append(f"{reader.name}: {type(error).__name__}: {error}")
+        self._recorded |= inner._recorded
+        charges = candidate.charges | inner._recorded
+        return replace(candidate, notes={**candidate.notes, "answer": answer}, charges=charges)
+
+    def _inner(self, stream: str) -> Session:
+        """A session with the same ledger and budget, but a record and random numbers of its own."""
+        inner = copy(self)
+        inner._recorded, inner._spawned, inner._sampling = set(), 0, {}
+        inner._stream = f"{self._stream}\0{stream}"
+        inner.__dict__.pop("rng", None)
+        return inner
 
     async def verified(
         self, candidates: AsyncIterable[Candidate], verifier: Verifier | None = None
@@ -372,3 +496,17 @@ class Session:
 
     def _price(self, role: str, usage: Usage) -> float:
         return self._models[role].endpoint.money(usage) if role in self._models else 0.0
+
+
+def _own_failure(raised: Exception) -> BaseException:
+    """What went wrong, if it concerns this verdict alone; what ends the search is raised again."""
+    error = cause_of(raised)
+    if isinstance(error, BudgetSpent | EndpointRefused | ConfigError):
+        raise error from raised.__cause__
+    return error
+
+
+def _digest(content: Any) -> bytes:
+    """The address of what is stored under `content`."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -17,8 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 Message = Mapping[str, Any]
 """One chat message in OpenAI's form."""
 
+
+class Drawing(str):
+    """A picture in words, to be drawn."""
+
+    __slots__ = ()
+
+
 Prompt = Sequence[Message] | str | Sequence[int]
-"""Chat messages, a raw text to complete, or token ids to complete."""
+"""Chat messages, a raw text to complete (or a `Drawing`), or token ids to complete."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -96,7 +103,7 @@ class Sample:
 
     text: str
     finish_reason: str | None = None
-    """"stop", "length", "tool_calls", ... as the server said."""
+    """"stop", "length", "tool_calls", ... as the server said; "abandoned" where a stop rule ended it."""
     charges: tuple[Charge, ...] = field(default=(), repr=False)
     """The prompt of its request (shared by the request's choices) and its own completion."""
     index: int = 0
@@ -108,6 +115,13 @@ class Sample:
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     """Natural log-probability of each generated token, where asked for."""
+    confidences: tuple[float, ...] | None = None
+    """For each generated token, minus the mean log-probability of the likeliest tokens at its place, where
+    `top_logprobs` were asked for: high where the model was sure (Fu et al. 2025, arXiv 2508.15260, section 2)."""
+    top_logprobs: Mapping[str, float] | None = None
+    """The most likely first tokens with their log-probabilities, where asked for."""
+    raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    """The choice as the server sent it, where the sampler keeps it (`Sampler.keep_raw`); it is not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +242,8 @@ class Result:
     oracle: bool = False
     """Whether the hidden truth was used to find or select the answer."""
     seconds: float = 0.0
+    loose: frozenset[Charge] = field(default=frozenset(), repr=False)
+    """What was paid for or re-used, and no candidate descends from: drafts of samples that were ended early."""
 
     @property
     def answer(self) -> str | None:

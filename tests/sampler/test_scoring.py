@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import PROBLEM, check_account, endpoint
 from tests.support.wire import bigram_logprobs
-from tts.errors import BudgetSpent, ConfigError
+from tts.errors import BudgetSpent, ConfigError, RequestRejected
+from tts.experiment.store import Store
 from tts.ledger import Ledger
-from tts.sampler import Sampler
+from tts.sampler import Endpoint, Sampler
 from tts.sampler.scoring import score, tokenize
 from tts.session import Session
 from tts.types import Budget, total
+
+
+def merging_server() -> Sampler:
+    """A server with echo whose tokens are words and spaces; the i-th token of a prompt has log-probability -i - 1."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content or "{}")
+        tokens = re.findall(r"\w+|\W", body.get("prompt", ""))
+        logprobs: list[float | None] = [-i - 1.0 for i in range(len(tokens) + 1)]
+        choice = {"text": "", "logprobs": {"tokens": [*tokens, "!"], "token_logprobs": [None, *logprobs[1:]]}}
+        usage = {"prompt_tokens": len(tokens), "completion_tokens": 1}
+        return httpx.Response(200, json={"data": [], "choices": [choice], "usage": usage})
+
+    return Sampler(Endpoint(model="words", base_url="mock://words", transport=httpx.MockTransport(answer)))
 
 
 async def test_scores_are_the_models_own_log_probabilities_of_every_token():
@@ -48,14 +67,68 @@ async def test_scoring_is_repeated_when_it_fails(kind):
     check_account(ledger, double.stats)
 
 
-async def test_a_server_without_prompt_log_probabilities_is_an_error_and_never_a_number():
+async def test_a_server_with_echo_scores_the_same():
+    scores = []
+    for owner in ("vllm", "somebody"):
+        for prompt, tail in ((list(b"one plus one is "), list(b"two")), ("one plus one is ", "two")):
+            ledger = Ledger()
+            async with ModelDouble(owned_by=owner) as double, Sampler(endpoint(double)) as sampler:
+                scores.append(await score(sampler, prompt, tail, ledger=ledger))
+            check_account(ledger, double.stats)
+    assert len({one.logprobs for one in scores}) == 1
+    assert [one.token_ids for one in scores] == [tuple(b"two")] * 3 + [()]
+
+
+async def test_text_is_tokenized_as_a_whole_and_a_token_across_the_boundary_is_left_out():
+    async with merging_server() as sampler:
+        across = await score(sampler, "a th", "e end")  # as a whole: "a", " ", "the", " ", "end"
+        clean = await score(sampler, "a ", "the end")
+    assert across.logprobs == (-4.0, -5.0)
+    assert clean.logprobs == (-3.0, -4.0, -5.0)
+
+
+async def test_a_server_without_log_probabilities_of_a_prompt_is_an_error_and_never_a_number():
     ledger = Ledger()
-    async with ModelDouble(owned_by="somebody") as double, Sampler(endpoint(double)) as sampler:
+    async with ModelDouble(owned_by="somebody", echo=False) as double, Sampler(endpoint(double)) as sampler:
         with pytest.raises(ConfigError, match="cannot tokenize"):
-            await score(sampler, "one", "two", ledger=ledger)
-        with pytest.raises(ConfigError, match="no prompt log-probabilities"):
-            await score(sampler, [1, 2], [3], ledger=ledger)
+            await score(sampler, PROBLEM.messages, "two", ledger=ledger)
+        for prompt, tail in (([1, 2], [3]), ("one", "two")):
+            with pytest.raises(ConfigError, match="no prompt log-probabilities"):
+                await score(sampler, prompt, tail, ledger=ledger)
     check_account(ledger, double.stats)
+
+
+async def test_a_request_that_is_too_long_to_be_scored_is_no_fault_of_the_configuration():
+    async with ModelDouble(max_model_len=10) as double, Sampler(endpoint(double)) as sampler:
+        with pytest.raises(RequestRejected, match="maximum context length"):
+            await score(sampler, "one plus one is ", "two")
+
+
+async def test_scores_are_stored_like_samples(tmp_path: Path):
+    async with (
+        ModelDouble() as double,
+        Sampler(endpoint(double)) as sampler,
+        Store(tmp_path / "run.sqlite") as store,
+    ):
+        first, again = (Session(PROBLEM, {"target": sampler}, store=store) for _ in range(2))
+        assert await first.score("one", "two") == await again.score("one", "two")
+        assert double.stats.received == 1
+        assert again.spent == first.spent == total(again.ledger.reused)
+        assert (await again.score("one", "three")).token_ids == tuple(b"three")
+        assert double.stats.received == 2
+
+
+async def test_what_a_session_remembers_is_told_to_the_next_run_of_the_same_search(tmp_path: Path):
+    async with Store(tmp_path / "run.sqlite") as store:
+        sessions = [Session(PROBLEM, {}, store=store, stream=name) for name in ("one", "one", "other")]
+        told = [await session.remember(["a choice", 1], value) for session, value in zip(sessions, "abc", strict=True)]
+    assert told == ["a", "a", "c"]
+
+
+async def test_no_more_requests_score_at_once_than_the_endpoint_says():
+    async with ModelDouble(latency=0.005) as double, Sampler(endpoint(double, max_scoring=3)) as sampler:
+        await asyncio.gather(*(score(sampler, "one", str(i)) for i in range(12)))
+    assert double.stats.peak_running == 3
 
 
 async def test_scoring_needs_something_to_score():

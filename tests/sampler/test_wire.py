@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.solving import PROMPT, draw
+from tests.support.double import ModelDouble
+from tests.support.solving import PROMPT, draw, endpoint
 from tts.errors import EndpointRefused, RequestRejected, SamplingFailed, Throttled, TransientError
+from tts.experiment.store import _dump_sample, _load_sample
 from tts.ledger import Ledger
 from tts.sampler import Endpoint, Sampler, wire
 from tts.types import Usage, total
@@ -94,7 +96,7 @@ def test_retry_after_is_read_in_seconds_and_as_a_date():
     ],
 )
 def test_a_rejection_of_n_is_told_from_others(status, body, about_n):
-    assert wire.refuses_n(error(status, body)) is about_n
+    assert wire.refuses(error(status, body), "n") is about_n
 
 
 @pytest.mark.parametrize("data", [None, [], {}, {"choices": None}, {"choices": [3]}, {"choices": [{"index": "a"}]}])
@@ -177,3 +179,19 @@ async def test_an_unreadable_answer_is_booked_as_a_wasted_request():
         assert len(await draw(sampler, 1, ledger)) == 1
     assert ledger.wasted["policy"].requests == 1
     assert total(ledger.paid).requests == 1
+
+
+async def test_the_likeliest_first_tokens_are_kept_where_asked_for_and_survive_the_store():
+    async with ModelDouble() as double:
+        for stream in (False, True):
+            async with Sampler(endpoint(double, stream=stream)) as sampler:
+                [chat] = await draw(sampler, logprobs=True, top_logprobs=3, max_tokens=5)
+                [text] = [s async for s in sampler.sample("One", 1, logprobs=True, top_logprobs=3, max_tokens=5)]
+                [plain] = await draw(sampler, max_tokens=5)
+            for sample in (chat, text):
+                assert sample.top_logprobs is not None
+                assert sample.logprobs is not None
+                assert sample.top_logprobs
+                assert max(sample.top_logprobs.values()) >= sample.logprobs[0]
+                assert _load_sample(sample.index, _dump_sample(sample)) == sample
+            assert plain.top_logprobs is None

@@ -80,6 +80,8 @@ class Generation:
     cached_tokens: int | None = None
     extensions: bool = True
     """Whether vLLM's own fields are honoured."""
+    echo: bool = False
+    """Whether the prompt is repeated before each choice of a plain completion in one piece."""
     with_usage: bool = True
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
@@ -167,7 +169,15 @@ class Generation:
             said |= {"text": choice.text} | self._prompt_fields()
         if self.extensions:
             said["stop_reason"] = choice.stop_reason
-        return said | self._span(choice, 0, len(choice.tokens))
+        said |= self._span(choice, 0, len(choice.tokens))
+        if self.echo and not self.chat:
+            said["text"] = self.prompt.decode("utf-8", "ignore") + choice.text
+            if said["logprobs"] is not None:
+                tops = int(self.request["logprobs"])
+                known = _scored(self.model, self.prompt + choice.tokens, 0, len(self.prompt + choice.tokens), tops)
+                said["logprobs"] = _plain_logprobs(known, 0)
+                said["logprobs"]["token_logprobs"][0] = None  # nothing stands before the first token
+        return said
 
     def _span(self, choice: Choice, start: int, end: int) -> Json:
         """What is said of the tokens from `start` to `end` of a choice, besides their text."""
@@ -204,13 +214,20 @@ def bigram_logprobs(model: str) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
+@lru_cache
+def _ranking(model: str) -> tuple[np.ndarray, np.ndarray]:
+    """After each byte: the next ones from the likeliest on, and the rank of each from 1."""
+    order = np.argsort(-bigram_logprobs(model), axis=1)
+    return order, np.argsort(order, axis=1) + 1
+
+
 def _scored(model: str, tokens: bytes, start: int, count: int, tops: int) -> Iterator[Scores]:
-    table = bigram_logprobs(model)
+    table, (order, ranks) = bigram_logprobs(model), _ranking(model)
     for position in range(start, start + count):
         # An empty prompt has no last byte; the zero byte stands in for the start of the text.
-        row, token = table[tokens[position - 1] if position else 0], tokens[position]
-        best = np.argsort(-row)[:tops].tolist()
-        yield [(t, float(row[t]), int((row > row[t]).sum()) + 1) for t in [token, *best]]
+        last, token = tokens[position - 1] if position else 0, tokens[position]
+        best = order[last, :tops].tolist()
+        yield [(t, float(table[last, t]), int(ranks[last, t])) for t in [token, *best]]
 
 
 def _shown(token: int) -> str:

@@ -40,6 +40,26 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: ArrayLike) -> Floats:
     return 1.0 - all_missed(sizes, right, ks)
 
 
+def filtered_pass_at_k(accepted: ArrayLike, accepted_correct: ArrayLike, k: ArrayLike) -> Floats:
+    """pass@k over the candidates alone that passed the public tests (Wang et al. 2024, arXiv 2409.03733, app. R).
+
+    `accepted` candidates of a problem passed them, of which `accepted_correct` are truly correct; shapes as in
+    `pass_at_k`. A problem of which none passed scores 0. Where fewer than k passed, all of them are submitted: 1 if
+    any is correct, 0 otherwise.
+    """
+    sizes, right = np.broadcast_arrays(
+        whole_numbers(accepted, "accepted"), whole_numbers(accepted_correct, "accepted_correct")
+    )
+    ks = valid_ks(k)
+    if np.any(right < 0) or np.any(right > sizes):
+        raise CurveError("counts must satisfy 0 <= accepted_correct <= accepted for every problem")
+    rows = [
+        1.0 - all_missed(n, c, np.minimum(ks, n)) if c else np.zeros(ks.shape)
+        for n, c in zip(sizes.ravel(), right.ravel(), strict=True)
+    ]
+    return np.array(rows).reshape((*sizes.shape, *ks.shape))
+
+
 def best_of_k(scores: Pools, correct: Pools, k: ArrayLike) -> Floats:
     """Probability that the best-scored of k samples is correct.
 

@@ -51,7 +51,11 @@ def plot_curves(
     Raises `CurveError` for no curves or curves over different x axes, `MissingExtra` without the extra
     `plot`.
     """
-    figure = draw_curves(curves, title=title, y_label=y_label, log_x=log_x)
+    save_figure(draw_curves(curves, title=title, y_label=y_label, log_x=log_x), path)
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure, the same bytes for the same content. Raises `CurveError` for an unknown format."""
     suffix = Path(path).suffix.lower()
     if suffix not in {".png", ".svg", ".pdf"}:
         raise CurveError(f"cannot tell the figure's format from '{path}': end the name in .png, .svg or .pdf")

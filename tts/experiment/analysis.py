@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts.curves import (
+    Call,
     Curve,
     CurveError,
     best_of_k,
     bootstrap,
+    calls_of,
     fit_coverage_law,
     majority_at_k,
     pass_at_k,
@@ -21,6 +23,7 @@ from tts.curves import (
 )
 from tts.errors import ConfigError
 from tts.experiment.run import Run, Track
+from tts.types import USAGE_FIELDS, Charge, Usage
 
 Floats = NDArray[np.float64]
 
@@ -52,7 +55,7 @@ def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] |
     if not kept:
         return []
     sizes = np.array([len(correct[i]) for i in kept])
-    independent = track.method.estimator != "replay" and not any(track.rows[i].ended == "settled" for i in kept)
+    independent = track.independent
     limit = int(sizes.min() if independent else sizes.max())
     grid = np.array(ks) if ks is not None else powers_of_two(limit)
     problems = [track.rows[i].problem for i in kept]
@@ -61,26 +64,31 @@ def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] |
 
     def curve(estimator: str, values: Floats, compute: Floats, label: str = track.label) -> Curve:
         nothing = np.zeros((len(empty), len(grid)))
-        values, compute = (_by_problem(np.concatenate([rows, nothing]), problems + empty) for rows in (values, compute))
+        values, compute = (by_problem(np.concatenate([rows, nothing]), problems + empty) for rows in (values, compute))
         unit = UNITS.get(x, run_currency(track) if x == "money" else "")
         return Curve.from_values(label, estimator, grid, values, x=compute, x_name=x.replace("_", " "), x_unit=unit)
 
-    if not independent:
+    found = []
+    if not independent or track.estimator == "replay":
         chosen = [_selections(track, i, grid) for i in kept]
         ended = np.array([track.rows[i].ended in ("complete", "settled") for i in kept])
-        values, compute = replay([costs[i] for i in kept], chosen, grid, finished=ended | (sizes >= grid.max()))
-        return [curve("replay", values, compute)]
+        drawn, finished = [costs[i] for i in kept], ended | (sizes >= grid.max())
+        found = [curve("replay", *replay(drawn, chosen, grid, finished=finished))]
+        if track.method.exhaustive:
+            covered = [np.maximum.accumulate(part) for part in flags]
+            found.append(curve("replay", *replay(drawn, covered, grid, finished=finished), f"{track.label} coverage"))
+    if not independent:
+        return found
     compute = np.array([costs[i][np.minimum(grid, len(costs[i])) - 1] for i in kept])
     coverage = pass_at_k(sizes, np.array([part.sum() for part in flags]), grid)
-    found = [curve("pass@k", coverage, compute, f"{track.label} coverage")]
-    if track.method.estimator == "best_of_k":
+    if track.estimator == "best_of_k":
         ranks = track.ranks
-        found.insert(0, curve("best-of-k", best_of_k([ranks[i] for i in kept], flags, grid), compute))
-    else:
+        found.append(curve("best-of-k", best_of_k([ranks[i] for i in kept], flags, grid), compute))
+    elif track.estimator == "majority":
         answers = track.answers
         vote = majority_at_k([answers[i] for i in kept], flags, grid)
-        found.insert(0, curve(vote.method, vote.values, compute))
-    return found
+        found.append(curve(vote.method, vote.values, compute))
+    return [*found, curve("pass@k", coverage, compute, f"{track.label} coverage")]
 
 
 def _selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
@@ -88,12 +96,13 @@ def _selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
     candidates, correct = track.candidates(track.rows[index]), track.correct[index]
     right = np.zeros(len(candidates))
     for k in {min(int(k), len(candidates)) for k in grid}:
-        chosen = track.method.select(candidates[:k])
+        prefix = candidates[:k]
+        chosen = track.method.select(track.verifier.among(prefix) if track.verifier else prefix)
         right[k - 1] = correct[chosen.spawned[0]] if chosen is not None else 0.0
     return right
 
 
-def _by_problem(values: Floats, problems: Sequence[str]) -> Floats:
+def by_problem(values: Floats, problems: Sequence[str]) -> Floats:
     """The mean of the rows (seeds) of each problem."""
     names, index = np.unique(np.array(problems), return_inverse=True)
     sums = np.zeros((len(names), values.shape[1]))
@@ -126,7 +135,7 @@ def _summary(track: Track) -> dict[str, Any]:
         covered.append(bool(np.nansum(flags)))
         problems.append(row.problem)
     usage, wasted = track.usage(), track.wasted()
-    means = _by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
+    means = by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
     interval = bootstrap(means) if len(means) > 1 else None  # one problem tells nothing of others
     return {
         "strategy": track.strategy,
@@ -184,3 +193,19 @@ def coverage_laws(drawn: Sequence[Curve]) -> list[dict[str, Any]]:
                 continue
             laws.append({"curve": curve.label, "a": law.a, "b": law.b, "r_squared": law.r_squared})
     return laws
+
+
+def calls(track: Track, problem: str | None = None) -> list[Call]:
+    """Every call that was answered, by sample and in order of time; of one `problem` or of all.
+
+    Answers that another strategy of the run had paid for are where they were made.
+    """
+    query = f"""SELECT cell, charges.position, role, started, {", ".join(f"charges.{name}" for name in USAGE_FIELDS)}
+                FROM charges JOIN cells ON cells.id = cell
+                WHERE strategy = ? AND model = ? AND (? IS NULL OR problem = ?) ORDER BY cell, charges.position"""
+    rows = track.run.db.execute(query, (track.strategy, track.model, problem, problem)).fetchall()
+    lanes = {place: lane for lane, place in enumerate(dict.fromkeys(row[:2] for row in rows if row[1] is not None))}
+    return calls_of(
+        (lanes.get((cell, position)), Charge("", role, Usage(*usage), started))
+        for cell, position, role, started, *usage in rows
+    )

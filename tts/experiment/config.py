@@ -46,6 +46,10 @@ def _models(value: Any) -> Any:
     return {name: _roles(name, entry) for name, entry in value.items()}
 
 
+ModelsField = Annotated[dict[str, dict[str, Endpoint]], BeforeValidator(_models), Field(min_length=1)]
+"""Endpoints by name and role."""
+
+
 def _roles(name: str, entry: Any) -> Any:
     if isinstance(entry, Endpoint):
         return {"policy": entry}
@@ -57,7 +61,7 @@ def _roles(name: str, entry: Any) -> Any:
         if key not in Endpoint.model_fields and isinstance(one, Mapping | Endpoint)
     }
     own = {key: one for key, one in entry.items() if key not in roles}
-    return {"policy": {"model": name, **own}, **roles} if own or "policy" not in roles else roles
+    return {"policy": {"model": name, **own}, **roles} if own or not roles else roles
 
 
 class Experiment(BaseModel):
@@ -73,7 +77,7 @@ class Experiment(BaseModel):
         Field(min_length=1),
     ]
     """Strategies or their specs."""
-    models: Annotated[dict[str, dict[str, Endpoint]], BeforeValidator(_models), Field(min_length=1)]
+    models: ModelsField
     """Endpoints by a name of your choice; each may have further roles: `[models.NAME.judge]`."""
     verifier: VerifierField | None = None
     """What strategies verify with; by default what the task's problems name."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts import registry
-from tts.base import Strategy
+from tts.base import Estimator, Strategy, Verifier
 from tts.curves import ModelCard
 from tts.errors import ConfigError, StoreError
 from tts.experiment.config import read_record
@@ -131,6 +131,23 @@ class Track:
         """The strategy itself, to select with. Raises `ConfigError` when its package is not installed."""
         return registry.make("strategies", self.strategy)
 
+    @cached_property
+    def verifier(self) -> Verifier | None:
+        """What rated its candidates, if the strategy or the run named it."""
+        named = self.method.verifier or self.run.record["config"].get("verifier")
+        return registry.make("verifiers", named) if isinstance(named, dict) else named
+
+    @property
+    def estimator(self) -> Estimator:
+        """The strategy's, except where a candidate counts for more or less than its own score: that is replayed."""
+        relative = self.verifier is not None and self.verifier.relative
+        return "replay" if relative or getattr(self.method, "weighted", False) else self.method.estimator
+
+    @property
+    def independent(self) -> bool:
+        """Whether candidates were drawn independently of each other, all that were wanted."""
+        return self.method.estimator != "replay" and not any(row.ended == "settled" for row in self.rows)
+
     @property
     def label(self) -> str:
         """What legends and tables call it; results that used the hidden truth say so."""
@@ -161,14 +178,34 @@ class Track:
         return self.split(self._table[:, 4])
 
     @property
+    def passed(self) -> list[Floats]:
+        """What the strategy's verifier said of each candidate in spawned order: 1, 0, or NaN where it did not."""
+        return self.split(self._table[:, 3])
+
+    @property
     def ranks(self) -> list[Floats]:
         """A number for each candidate that orders as its verdict does (`tts.base.rank`), higher is better."""
-        score, passed = self._table[:, 2], self._table[:, 3]
-        level = np.where(np.isnan(passed), 1.0, passed * 2)
-        level[np.isnan(passed) & np.isnan(score)] = -1.0
-        keys = np.stack([level, np.where(np.isnan(score), -np.inf, score)], axis=1)
-        _, dense = np.unique(keys, axis=0, return_inverse=True)
-        return self.split(dense.astype(np.float64).ravel())
+        return self.split(ranked(*self.verdicts))
+
+    @property
+    def verdicts(self) -> tuple[Floats, Floats]:
+        """Score and decision (1 accepted, 0 refused) of every candidate, flat; NaN where there is none."""
+        return self._table[:, 2], self._table[:, 3]
+
+    @property
+    def part_verdicts(self) -> dict[str, tuple[Floats, Floats]]:
+        """The same for each part of a verifier made of verifiers, by its spec."""
+        query = f"""SELECT json_extract(details, '$.verdict.parts') FROM candidates {self._mine}
+                    ORDER BY cell, position"""
+        rows = [json.loads(text or "[]") for (text,) in self.run.db.execute(query, (self.strategy, self.model))]
+        found: dict[str, tuple[Floats, Floats]] = {}
+        for i, row in enumerate(rows):
+            for part in row:
+                unknown = (np.full(len(rows), np.nan), np.full(len(rows), np.nan))
+                score, passed = found.setdefault(part["verifier"], unknown)
+                score[i] = np.nan if part["score"] is None else part["score"]
+                passed[i] = np.nan if part["passed"] is None else part["passed"]
+        return found
 
     @property
     def answers(self) -> list[list[str | None]]:
@@ -207,7 +244,8 @@ class Track:
     def _charges(self, fields: tuple[str, ...]) -> Iterator[tuple[str, NDArray[np.int64], Floats]]:
         """For each role: the flat positions of its charges, and the fields (charges x fields)."""
         offset = {row.cell: int(begin) for row, begin in zip(self.rows, self._bounds, strict=False)}
-        query = f"SELECT cell, position, {', '.join(fields)} FROM charges {self._mine} AND role = ?"
+        mine = f"{self._mine} AND position IS NOT NULL"
+        query = f"SELECT cell, position, {', '.join(fields)} FROM charges {mine} AND role = ?"
         roles = self.run.db.execute(f"SELECT DISTINCT role FROM charges {self._mine}", (self.strategy, self.model))
         for (role,) in roles.fetchall():
             rows = self.run.db.execute(query, (self.strategy, self.model, role)).fetchall()
@@ -238,6 +276,15 @@ class Track:
     def wasted(self) -> Usage:
         """Failed and cancelled requests."""
         return sum_usage(usage for row in self.rows for usage in row.wasted.values())
+
+
+def ranked(score: Floats, passed: Floats) -> Floats:
+    """A number for each verdict that orders as `tts.base.standing` does."""
+    level = np.where(np.isnan(passed), 1.0, passed * 2)
+    level[np.isnan(passed) & np.isnan(score)] = -1.0
+    keys = np.stack([level, np.where(np.isnan(score), -np.inf, score)], axis=1)
+    _, dense = np.unique(keys, axis=0, return_inverse=True)
+    return dense.astype(np.float64).ravel()
 
 
 _PRICED = ("prompt_tokens", "completion_tokens", "cached_tokens")

@@ -70,7 +70,7 @@ async def execute(experiment: Experiment, out: Path, *, resume: bool, progress: 
             for sampler in samplers:
                 await sampler.check()
         progress.begin(experiment, len(examples), rows_left=sum(len(row.strategies) for row in rows), models=models)
-        runner = _Runner(experiment, models, store, shared, progress)
+        runner = _Runner(experiment, models, store, shared, progress, out)
         await _at_once(rows, runner.run, lambda: sum(sampler.pool.capacity for sampler in samplers))
     return Run(out)
 
@@ -90,7 +90,15 @@ def _check_needs(experiment: Experiment, examples: list[Example], models: dict[s
     for roles in models.values():
         for strategy in experiment.strategies:
             for example in examples:
-                open_session(example.problem, strategy, roles, verifier=experiment.verifier, budget=experiment.budget)
+                session = open_session(
+                    example.problem, strategy, roles, verifier=experiment.verifier, budget=experiment.budget
+                )
+                named = strategy.verifier or experiment.verifier
+                if session.verifier is not None and session.verifier.relative and named is None:
+                    raise ConfigError(
+                        f"{session.verifier.spec} rates candidates in each other's company, which curves must replay; "
+                        f"name it for the run, not in the problem {example.problem.id}"
+                    )
 
 
 async def _at_once(rows: list[_Row], run: Callable[[_Row], Awaitable[None]], capacity: Callable[[], float]) -> None:
@@ -125,7 +133,9 @@ class _Runner:
         store: Store,
         shared: Shared,
         progress: Progress,
+        folder: Path,
     ) -> None:
+        self._folder = folder
         self._experiment = experiment
         self._models = models
         self._store = store
@@ -135,7 +145,7 @@ class _Runner:
     async def run(self, row: _Row) -> None:
         problem, truth = row.example
         samplers = self._models[row.model]
-        grading = Session(problem, samplers, verifier=truth, shared=self._shared)
+        grading = Session(problem, samplers, verifier=truth, shared=self._shared, folder=self._folder)
         grades: dict[str, asyncio.Task[bool | None]] = {}  # the same text is graded once
 
         async def grade(candidate: Candidate) -> bool | None:
@@ -152,6 +162,7 @@ class _Runner:
                 seed=row.seed,
                 store=self._store,
                 shared=self._shared,
+                folder=self._folder,
             )
             async with asyncio.TaskGroup() as group:
 

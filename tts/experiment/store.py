@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS candidates (  -- position: order of spawning within t
     content TEXT NOT NULL, details TEXT NOT NULL,
     PRIMARY KEY (cell, position)) WITHOUT ROWID;
 
-CREATE TABLE IF NOT EXISTS charges (  -- each under the first candidate, in spawned order, that descends from it
+CREATE TABLE IF NOT EXISTS charges (  -- each under the first candidate, in spawned order, that descends from it, if any
     cell INTEGER NOT NULL REFERENCES cells (id) ON DELETE CASCADE, position INTEGER,
     role TEXT NOT NULL, started REAL NOT NULL, {", ".join(f"{name} REAL NOT NULL" for name in USAGE_FIELDS)});
 CREATE INDEX IF NOT EXISTS charge_cell ON charges (cell);
@@ -121,10 +121,11 @@ def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dic
     for position, candidate in enumerate(ordered):
         rows += [_charge_row(number, position, charge) for charge in candidate.charges - seen]
         seen |= candidate.charges
+    rows += [_charge_row(number, None, charge) for charge in result.loose]
     db.executemany(f"INSERT INTO charges VALUES (?,?,?,?{',?' * len(USAGE_FIELDS)})", rows)
 
 
-def _charge_row(cell: int | None, position: int, charge: Charge) -> tuple[Any, ...]:
+def _charge_row(cell: int | None, position: int | None, charge: Charge) -> tuple[Any, ...]:
     usage = [getattr(charge.usage, name) for name in USAGE_FIELDS]
     return (cell, position, charge.role, charge.started, *usage)
 
@@ -145,7 +146,9 @@ def _candidate_row(cell: int | None, position: int, candidate: Candidate, correc
     return (cell, position, candidate.arrived, candidate.elapsed, score, passed, correct, candidate.content, kept)
 
 
-_SAMPLE_FIELDS = ("finish_reason", "role", "model", "reasoning", "tool_calls", "token_ids", "logprobs")
+_SAMPLE_FIELDS = (
+    "finish_reason", "role", "model", "reasoning", "tool_calls", "token_ids", "logprobs", "confidences", "top_logprobs",
+)  # fmt: skip
 
 
 def _dump_sample(sample: Sample) -> str:
@@ -157,7 +160,7 @@ def _dump_sample(sample: Sample) -> str:
 def _load_sample(index: int, data: str) -> Sample:
     fields = json.loads(data)
     charges = tuple(Charge(i, role, Usage(**usage), started) for i, role, started, usage in fields.pop("charges"))
-    for name in ("tool_calls", "token_ids", "logprobs"):
+    for name in ("tool_calls", "token_ids", "logprobs", "confidences"):
         if name in fields:
             fields[name] = tuple(fields[name])
     return Sample(index=index, charges=charges, **fields)

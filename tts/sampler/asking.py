@@ -5,17 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from time import time
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from tts.aio import Flow
+from tts.clock import now
 from tts.errors import EndpointError, TransientError
 from tts.ledger import Ledger
+from tts.pictures import Pictures
 from tts.sampler import wire
 from tts.sampler.client import ONE_REQUEST, Client
 from tts.sampler.hedge import hedged
+from tts.sampler.images import read_pictures
 from tts.types import Charge, Prompt, Sample, Usage
+
+
+class StopRule(Protocol):
+    """When to end an answer that is still being written.
+
+    Its `repr` must tell all of it: it is part of the address under which the answer is stored.
+    """
+
+    def watch(self) -> Callable[[wire.Choice], bool]:
+        """For one answer: a function that is shown it whenever it has grown, and says whether to end it."""
+        ...
 
 
 @dataclass(slots=True)
@@ -32,6 +45,10 @@ class Order:
     keep_ids: bool
     affinity: int
     on_sample: Callable[[Sample], None] | None
+    stop_when: StopRule | None = None
+    pictures: Pictures | None = None
+    """Where pictures are kept, if the prompt is a `Drawing`."""
+    keep_raw: bool = False
     answered: bool = False
 
     def run(self, missing: Sequence[int]) -> list[int]:
@@ -62,7 +79,7 @@ class Order:
         Choices that nobody asked for are wasted. Returns whether there was any other.
         """
         request = request or uuid4().hex
-        seconds = time() - begin
+        seconds = now() - begin
         estimated = 0 if reply.usage else wire.estimate_prompt(self.prompt)
         shared = reply.usage or Usage(prompt_tokens=estimated)
         prompt = Charge(
@@ -103,6 +120,9 @@ class Order:
             tuple(choice.tool_calls),
             tuple(choice.token_ids) if self.keep_ids and choice.token_ids is not None else None,
             tuple(choice.logprobs) if choice.logprobs is not None else None,
+            tuple(choice.confidences) if choice.confidences is not None else None,
+            choice.top_logprobs or None,
+            choice.raw if self.keep_raw else None,
         )
 
 
@@ -116,10 +136,13 @@ async def ask(client: Client, order: Order, missing: list[int], avoid: str | Non
 
         async def talk(url: str) -> wire.Reply:
             nonlocal begin
-            begin = time()
+            begin = now()
             if sent is not None:
                 sent.set_result(url)
-            return wire.parse(await client.connection.post(url + order.path, body))
+            data = await client.connection.post(url + order.path, body)
+            if order.pictures is not None:
+                return await read_pictures(data, client.connection, order.pictures)
+            return wire.parse(data)
 
         return await client.exchange(order.role, order.ledger, order.affinity, avoid, talk), begin
 
@@ -138,7 +161,10 @@ async def ask(client: Client, order: Order, missing: list[int], avoid: str | Non
 
 
 async def stream(client: Client, order: Order, missing: list[int], avoid: str | None) -> int:
-    """`ask`, read token by token: a choice is delivered as soon as it is complete, if its tokens are counted."""
+    """`ask`, read token by token: a choice is delivered as soon as it is complete, if its tokens are counted.
+
+    Under a stop rule there is one choice, and leaving the stream is what makes the server end it.
+    """
     if not missing:  # the stream before broke after its last choice
         return 0
     run = order.run(missing)
@@ -163,13 +189,20 @@ async def stream(client: Client, order: Order, missing: list[int], avoid: str | 
 
     async def read(url: str) -> None:
         nonlocal begin
-        begin = time()
+        begin = now()
+        to_abandon = order.stop_when.watch() if order.stop_when is not None else lambda choice: False
         async with client.connection.stream(url + order.path, body) as events:
             async for event in events:
                 finished = assembly.add(event)
+                abandoned = [] if finished else list(filter(to_abandon, assembly.choices.values()))
+                for choice in abandoned:
+                    choice.finish_reason = "abandoned"
+                finished += abandoned
                 if finished and assembly.usage is not None and all(c.tokens is not None for c in finished):
                     tokens = sum(choice.tokens or 0 for choice in finished)
                     hand_over(finished, replace(assembly.usage, completion_tokens=tokens))
+                if abandoned:
+                    return
 
     await client.exchange(order.role, order.ledger, order.affinity, avoid, read, lost)
     if not assembly.seen:

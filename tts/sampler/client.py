@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Self, TypeVar
+from zlib import crc32
 
 from tenacity import (
     AsyncRetrying,
@@ -16,17 +18,19 @@ from tenacity import (
 )
 from tenacity.wait import wait_random_exponential
 
-from tts.errors import EndpointError, EndpointRefused, RequestRejected, Throttled, TransientError
+from tts.errors import EndpointError, EndpointRefused, RequestRejected, Throttled, TimedOut, TransientError
 from tts.ledger import Ledger
 from tts.sampler.endpoint import Endpoint
 from tts.sampler.http import Connection
 from tts.sampler.pool import Outcome, Pool
-from tts.types import Usage
+from tts.types import Prompt, Usage
 
 log = logging.getLogger("tts")
 T = TypeVar("T")
 
 ONE_REQUEST = Usage(requests=1)
+VLLM_SPEAKERS = {"vllm": "vLLM", "ttscale": "tts"}
+"""Servers with vLLM's extensions: as they sign in the model list, and by name."""
 
 
 class Client:
@@ -36,7 +40,7 @@ class Client:
         self.endpoint = endpoint
         self.pool = Pool(endpoint.urls, endpoint.max_concurrency, endpoint.target_latency)
         self.vllm = False
-        """Whether it is vLLM, which can count each choice's tokens exactly and knows token ids."""
+        """Whether it is vLLM or speaks its extensions: it counts each choice's tokens and knows token ids."""
         self.context_length: int | None = None
         """Most tokens of a prompt and its completion together, where the server tells."""
         self._connection: Connection | None = None
@@ -81,6 +85,10 @@ class Client:
 
         return await self.retrying(lambda avoid: self.exchange(role, ledger, affinity, avoid, talk))
 
+    def affinity(self, prompt: Prompt) -> int:
+        """What leads requests with the same beginning to the same replica."""
+        return crc32(json.dumps(prompt)[:2048].encode()) if len(self.pool.replicas) > 1 else 0
+
     async def check(self) -> None:
         """Raise `EndpointRefused` when the server cannot be reached or rejects the key. Costs no tokens."""
         failure: EndpointError | None = None
@@ -109,7 +117,7 @@ class Client:
     async def _identify(self) -> None:
         try:
             models = (await self._models())["data"]
-            self.vllm = any(model.get("owned_by") == "vllm" for model in models)
+            self.vllm = any(model.get("owned_by") in VLLM_SPEAKERS for model in models)
             lengths = [model.get("max_model_len") for model in models if model.get("id") == self.endpoint.model]
             self.context_length = next(iter(lengths), None)
         except (EndpointError, KeyError, TypeError, AttributeError) as error:
@@ -159,10 +167,15 @@ class Client:
         avoid: str | None,
         talk: Callable[[str], Awaitable[T]],
         lost: Callable[[], Usage] = lambda: ONE_REQUEST,
+        *,
+        queued: bool = True,
     ) -> T:
-        """`talk` to a replica within the attempt's time; what is `lost` when it fails is booked as wasted."""
+        """`talk` to a replica within the attempt's time; what is `lost` when it fails is booked as wasted.
+
+        One that is not `queued` goes out at once, or fails at once where every replica asks for a pause.
+        """
         loop = asyncio.get_running_loop()
-        replica = await self.pool.acquire(affinity, avoid)
+        replica = await self.pool.acquire(affinity, avoid) if queued else self.pool.take(affinity, avoid)
         begin, outcome, wait = loop.time(), Outcome.ABANDONED, None
         limit = min(self.endpoint.attempt_timeout, self.endpoint.total_timeout)
         try:
@@ -177,7 +190,7 @@ class Client:
             raise
         except TimeoutError:
             outcome = Outcome.CONGESTED
-            late = TransientError(f"no answer from {replica.url} within {limit:g} s (attempt_timeout)")
+            late = TimedOut(f"no answer from {replica.url} within {limit:g} s (attempt_timeout)")
             late.server, late.seconds = replica.url, loop.time() - begin
             raise late from None
         except TransientError as error:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from tts.curves.compute import ModelCard
+from tts.embedded.models import SCHEME, model_folder
 from tts.errors import ConfigError
 from tts.types import Usage
 
@@ -51,7 +52,7 @@ class Endpoint(BaseModel):
     """Name of the model as the server knows it."""
     base_url: str = Field(default_factory=lambda: os.environ.get("OPENAI_BASE_URL", ""), validate_default=True)
     """Where it is served, up to and with /v1; several replicas, with commas between, share the load.
-    Default: $OPENAI_BASE_URL."""
+    `embedded://NAME` is a model that runs in this process (see: tts embedded list). Default: $OPENAI_BASE_URL."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
     """The key itself; it is never logged or stored. Better: `api_key_env` or `api_key_file`."""
     api_key_env: str = "OPENAI_API_KEY"
@@ -66,6 +67,8 @@ class Endpoint(BaseModel):
     """Extra HTTP headers; neither shown nor stored."""
     max_concurrency: PositiveInt = 256
     """Requests in flight at one replica, at most; the sampler finds the right number below."""
+    max_scoring: PositiveInt = 16
+    """Requests that score given text in flight, at most: log-probabilities of a prompt take memory on the server."""
     max_n: PositiveInt = 8
     """Samples asked for in one request where the server supports `n`: one prefill, one failure domain."""
     stream: bool = False
@@ -100,6 +103,9 @@ class Endpoint(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _check_urls(cls, urls: str) -> str:
+        if urls.startswith(SCHEME):
+            model_folder(urls)
+            return urls
         for url in urls.split(","):
             if not url:
                 raise ValueError("no base URL: give base_url (--base-url) or set OPENAI_BASE_URL")
@@ -128,6 +134,11 @@ class Endpoint(BaseModel):
     def urls(self) -> tuple[str, ...]:
         """The base URL of each replica."""
         return tuple(self.base_url.split(","))
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the model runs in this process."""
+        return self.base_url.startswith(SCHEME)
 
     @cached_property
     def filed_as(self) -> str:

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,7 +32,7 @@ class Connection:
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._transport = endpoint.transport or _network(endpoint)
+        self._transport = endpoint.transport or (_in_process if endpoint.embedded else _network)(endpoint)
         headers = {"user-agent": "ttscale", "content-type": "application/json", "accept-encoding": "identity"}
         self._headers = httpx.Headers(headers | endpoint.headers)
         self._key = (endpoint.key() or "").encode()
@@ -56,8 +56,15 @@ class Connection:
         """
         return await self._json("POST", url, json.dumps(body).encode())
 
+    async def fetch(self, url: str) -> bytes:
+        """The file at a URL that the server gave, which may be anyone's: it is not shown the key."""
+        request = httpx.Request("GET", url, headers={"user-agent": "ttscale"}, extensions=self._extensions)
+        if request.url.scheme not in ("http", "https", "mock"):
+            raise TransientError(f"the server gave '{url[:100]}' where a picture should be")
+        return await _body(await self._answered(request))
+
     async def _json(self, method: str, url: str, content: bytes) -> Any:
-        response = await self._send(method, url, content)
+        response = await self.send(method, url, content)
         data = await _body(response)
         try:
             return json.loads(data)
@@ -67,7 +74,7 @@ class Connection:
     @asynccontextmanager
     async def stream(self, url: str, body: Any) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """The events of a streamed answer to a POST; leaving early closes the connection."""
-        response = await self._send("POST", url, json.dumps(body).encode())
+        response = await self.send("POST", url, json.dumps(body).encode())
         try:
             yield wire.events(response)
         except _LOST as error:
@@ -75,14 +82,20 @@ class Connection:
         finally:
             await response.aclose()
 
-    async def _send(self, method: str, url: str, content: bytes) -> httpx.Response:
-        """A response whose body is still to be read, if its status is good."""
+    async def send(self, method: str, url: str, content: bytes) -> httpx.Response:
+        """A response whose body is still to be read, if its status is good; close it in any case.
+
+        Raises an `EndpointError` of the right kind, which has the status and the body, if it is not.
+        """
         place = self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url))
         request = httpx.Request(method, place, headers=self._headers, content=content, extensions=self._extensions)
+        return await self._answered(request)
+
+    async def _answered(self, request: httpx.Request) -> httpx.Response:
         try:
             response = await self._transport.handle_async_request(request)
         except _LOST as error:
-            raise _lost(url, error) from error
+            raise _lost(str(request.url), error) from error
         response.request = request
         if response.status_code >= 300:
             body = await _body(response)
@@ -92,15 +105,21 @@ class Connection:
         return response
 
 
-async def _body(response: httpx.Response) -> bytes:
-    """The whole body as sent (it is asked for without compression); the connection is free for the next request."""
+async def chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The body as sent (it is asked for without compression), as it comes; at the end, however that comes about, the
+    connection is free for the next request. Raises `TransientError` when it is lost."""
     assert isinstance(response.stream, httpx.AsyncByteStream)
     try:
-        return b"".join([chunk async for chunk in response.stream])
+        async for chunk in response.stream:
+            yield chunk
     except _LOST as error:
         raise _lost(str(response.request.url), error) from error
     finally:
         await response.stream.aclose()
+
+
+async def _body(response: httpx.Response) -> bytes:
+    return b"".join([chunk async for chunk in chunks(response)])
 
 
 _LOST = (httpx.TransportError, aiohttp.ClientError, OSError)  # the transport translates most of aiohttp's errors
@@ -109,6 +128,12 @@ _LOST = (httpx.TransportError, aiohttp.ClientError, OSError)  # the transport tr
 def _lost(url: str, error: Exception) -> TransientError:
     words = str(error) or type(error).__name__
     return TransientError(f"connection to {url} failed: {words}. Is the server running there?")
+
+
+def _in_process(endpoint: Endpoint) -> httpx.AsyncBaseTransport:
+    from tts.embedded.transport import EmbeddedTransport
+
+    return EmbeddedTransport(endpoint.urls[0])
 
 
 def _network(endpoint: Endpoint) -> AiohttpTransport:

@@ -10,6 +10,8 @@ import asyncio
 from collections import deque
 from enum import Enum
 
+from tts.errors import Throttled
+
 INITIAL = 64
 """Requests in flight at a replica before anything is known about it."""
 
@@ -120,6 +122,24 @@ class Pool:
             if turn.done() and not turn.cancelled():  # room was given in the very moment of the cancellation
                 self.release(turn.result(), Outcome.ABANDONED, 0.0)
             raise
+
+    def take(self, affinity: int, avoid: str | None = None) -> Replica:
+        """`acquire` without a turn, for who limits himself: windows and the queue do not count, pauses do.
+
+        Raises `Throttled` while every replica is paused.
+        """
+        now = asyncio.get_running_loop().time()
+        awake = [replica for replica in self.replicas if now >= replica.paused_until]
+        if not awake:
+            wait = min(replica.paused_until for replica in self.replicas) - now
+            raise Throttled("the model's servers asked for a pause", status=503, retry_after=wait)
+        preferred = self.replicas[affinity % len(self.replicas)]
+        others = [replica for replica in awake if replica.url != avoid] or awake
+        least = min(others, key=lambda replica: replica.in_flight)
+        near = preferred in others and preferred.in_flight < 2 * least.in_flight + SLACK
+        replica = preferred if near else least
+        replica.in_flight += 1
+        return replica
 
     def release(self, replica: Replica, outcome: Outcome, latency: float, retry_after: float | None = None) -> None:
         """End an attempt: `latency` in seconds, `retry_after` as the server asked."""

@@ -12,6 +12,7 @@ from typing import Any
 from tts.errors import ConfigError, EndpointError, EndpointRefused, RequestRejected, TransientError
 from tts.sampler import wire
 from tts.sampler.capabilities import NOTHING, YES, Capabilities, Finding
+from tts.sampler.client import VLLM_SPEAKERS
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import tokenize
 from tts.types import Prompt, Usage
@@ -128,13 +129,13 @@ class _Probe:
 
     async def _server(self, cards: list[dict[str, Any]]) -> str:
         owner = next((str(card["owned_by"]) for card in cards if card.get("owned_by")), "")
-        if owner != "vllm":
+        if owner not in VLLM_SPEAKERS:
             return f"not vLLM (models owned by: {owner})" if owner else "unknown"
         with suppress(EndpointError, KeyError, TypeError, TimeoutError):
             async with asyncio.timeout(self.sampler.endpoint.connect_timeout):
                 answer = await self.sampler.connection.get(self._url.removesuffix("/v1") + "/version")
-                return f"vLLM {answer['version']}"
-        return "vLLM"
+                return f"{VLLM_SPEAKERS[owner]} {answer['version']}"
+        return VLLM_SPEAKERS[owner]
 
     async def _chat(self) -> Finding:
         try:

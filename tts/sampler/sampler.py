@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from tts.aio import Flow, flow
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed
 from tts.ledger import Ledger
+from tts.pictures import Pictures
 from tts.sampler import wire
-from tts.sampler.asking import Order, ask, stream
+from tts.sampler.asking import Order, StopRule, ask, stream
 from tts.sampler.client import Client, log
 from tts.sampler.endpoint import Endpoint
-from tts.types import Prompt, Sample
+from tts.types import Drawing, Prompt, Sample
 
 
 class Sampler(Client):
@@ -26,6 +27,14 @@ class Sampler(Client):
         super().__init__(endpoint)
         self.takes_n: bool | None = None
         """Whether the server answers `n` choices to one request; None until known."""
+        self.takes_form = True
+        """Whether it has not refused `response_format`; it is left out then, and answers are as the prompt asks."""
+        self.scoring = asyncio.Semaphore(endpoint.max_scoring)
+        """Room for requests that score given text."""
+        self.takes_seed = True
+        """Whether it has not refused `seed`; it is left out then, and no picture can be had a second time."""
+        self.keep_raw = False
+        """Whether each sample keeps its choice as the server sent it, for who must pass it on unchanged."""
         self.notices: list[str] = []
         """What the server cannot do and what is done instead."""
 
@@ -37,13 +46,20 @@ class Sampler(Client):
         role: str = "policy",
         ledger: Ledger | None = None,
         on_sample: Callable[[Sample], None] | None = None,
+        stop_when: StopRule | None = None,
+        pictures: Pictures | None = None,
         **params: Any,
     ) -> AsyncGenerator[Sample, None]:
         """`n` samples of `prompt` as they complete; `params` are added to the endpoint's own.
 
+        One that `stop_when` ends while it is written is delivered as far as it got, as "abandoned"; each is a request
+        of its own then.
+
         `n` may be the occurrence numbers to draw: they become `Sample.index` and, where `seed` is given, are added
         to it, so that occurrence i of a seeded prompt is the same however the work is split.
         `on_sample` is called with each sample as soon as it is there, also if nobody waits for it any more.
+        A `Drawing` is asked of the images API; a sample's text is the name of its file in `pictures`, by default
+        below the working directory.
         A sample that cannot be had is noted in `ledger.failures`. Raises `SamplingFailed` when none can, and
         `EndpointRefused` at once when no request can succeed.
         """
@@ -53,12 +69,28 @@ class Sampler(Client):
         path, body = wire.request(prompt, self.endpoint.model, {**self.endpoint.params, **params})
         body.pop("n", None)
         keep_ids = bool(body.get("return_token_ids"))
-        affinity = crc32(json.dumps(prompt)[:2048].encode()) if len(self.pool.replicas) > 1 else 0
+        affinity = self.affinity(prompt)
         errors: list[EndpointError] = []
+        if isinstance(prompt, Drawing):
+            pictures = pictures or Pictures(Path())
 
         def begin(out: Flow[Sample]) -> None:
-            order = Order(prompt, path, body, role, ledger, out, errors, keep_ids, affinity, on_sample)
-            size = 1 if self.takes_n is False else self.endpoint.max_n
+            order = Order(
+                prompt,
+                path,
+                body,
+                role,
+                ledger,
+                out,
+                errors,
+                keep_ids,
+                affinity,
+                on_sample,
+                stop_when,
+                pictures,
+                self.keep_raw,
+            )
+            size = 1 if self.takes_n is False or stop_when is not None else self.endpoint.max_n
             for i in range(0, len(indices), size):
                 out.start(self._fill(order, indices[i : i + size]))
 
@@ -70,6 +102,7 @@ class Sampler(Client):
                     yield sample
         finally:
             ledger.failures.extend(f"{role}: {error}" for error in errors)
+            ledger.error = errors[-1] if errors else ledger.error
         if errors and not any_had:
             raise SamplingFailed(f"no sample could be had: {errors[-1]}", status=errors[-1].status) from errors[-1]
 
@@ -81,7 +114,12 @@ class Sampler(Client):
                 for index in missing:
                     order.out.start(self._fill(order, [index]))
                 return whole
-            asked, attempt = len(order.run(missing)), stream if self.endpoint.stream else ask
+            asked = len(order.run(missing))
+            streamed = order.pictures is None and (self.endpoint.stream or order.stop_when is not None)
+            attempt = stream if streamed else ask
+            for taken, parameter in ((self.takes_form, "response_format"), (self.takes_seed, "seed")):
+                if not taken:
+                    order.body.pop(parameter, None)
             try:
                 seen = await self.retrying(partial(attempt, self, order, missing))
                 if asked > 1 and self.takes_n is None:
@@ -89,8 +127,14 @@ class Sampler(Client):
             except EndpointRefused:
                 raise
             except EndpointError as error:
-                if len(missing) > 1 and wire.refuses_n(error):
+                if len(missing) > 1 and wire.refuses(error, "n"):
                     self._learn_n(False, f"it refuses n ({wire.server_message(error.body)})")
+                    continue
+                if "response_format" in order.body and wire.refuses(error, "response_format", "json_schema"):
+                    self._learn_form(wire.server_message(error.body))
+                    continue
+                if order.pictures is not None and "seed" in order.body and wire.refuses(error, "seed"):
+                    self._learn_seed(wire.server_message(error.body))
                     continue
                 # Perhaps only this very request was at fault: one alone tells whether the others are worth asking.
                 alone, missing = missing[:1], missing[1:]
@@ -100,6 +144,18 @@ class Sampler(Client):
                     return False
                 whole = False
         return whole
+
+    def _learn_form(self, why: str) -> None:
+        if self.takes_form:
+            self.notices.append(f"{self.endpoint.model}: it refuses response_format ({why}); answers go without it")
+            log.warning(self.notices[-1])
+        self.takes_form = False
+
+    def _learn_seed(self, why: str) -> None:
+        if self.takes_seed:
+            self.notices.append(f"{self.endpoint.model}: it refuses seed ({why}); every picture is a new one")
+            log.warning(self.notices[-1])
+        self.takes_seed = False
 
     def _learn_n(self, takes_n: bool, why: str = "") -> None:
         if not takes_n and self.takes_n is None:

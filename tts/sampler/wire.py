@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from time import time
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, Throttled, TransientError
-from tts.types import Prompt, Usage
+from tts.types import Drawing, Prompt, Usage
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -28,8 +30,12 @@ class Choice:
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     token_ids: list[int] | None = None
     logprobs: list[float] | None = None
+    confidences: list[float] | None = None
+    top_logprobs: dict[str, float] | None = None
     tokens: float | None = None
     """Completion tokens of this choice alone, where the server tells."""
+    raw: Mapping[str, Any] | None = None
+    """The choice as it came, where it came in one piece."""
 
 
 @dataclass(slots=True)
@@ -44,6 +50,8 @@ class Reply:
 def request(prompt: Prompt, model: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Path and body of a request for `prompt`; `params` go in as they are, None values left out."""
     options = {key: value for key, value in params.items() if value is not None}
+    if isinstance(prompt, Drawing):
+        return "/images/generations", {"model": model, "prompt": prompt, "response_format": "b64_json", **options}
     if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
         if options.get("logprobs") is True:  # chat's flag; text completions want a number
             options["logprobs"] = options.pop("top_logprobs", 0)
@@ -65,17 +73,21 @@ def _choice(item: Mapping[str, Any]) -> Choice:
     content = message.get("content") if "message" in item else item.get("text")
     return Choice(
         index=int(item.get("index") or 0),
-        text=_text(content),
+        text=text_of(content),
         finish_reason=item.get("finish_reason"),
         reasoning=message.get("reasoning_content") or message.get("reasoning") or "",
         tool_calls=list(message.get("tool_calls") or ()),
         token_ids=item.get("token_ids"),
         logprobs=_logprobs(item.get("logprobs")),
+        confidences=_confidences(item.get("logprobs")),
+        top_logprobs=_first_tops(item.get("logprobs")),
         tokens=len(ids) if (ids := item.get("token_ids")) is not None else None,
+        raw=item,
     )
 
 
-def _text(content: Any) -> str:
+def text_of(content: Any) -> str:
+    """The text of a message's content, which may be absent or a list of typed parts."""
     if isinstance(content, list):  # content parts
         return "".join(part.get("text", "") for part in content if isinstance(part, Mapping))
     return content or ""
@@ -89,6 +101,27 @@ def _logprobs(data: Any) -> list[float] | None:
     if data.get("token_logprobs") is not None:  # text completion form; the first may be null with echo
         return [float(value) if value is not None else float("nan") for value in data["token_logprobs"]]
     return None
+
+
+def _confidences(data: Any) -> list[float] | None:
+    """See `Sample.confidences`; None where no alternatives were given."""
+    if not isinstance(data, Mapping):
+        return None
+    if data.get("content") is not None:
+        tops = [[token["logprob"] for token in place.get("top_logprobs") or ()] for place in data["content"]]
+    else:
+        tops = [list((place or {}).values()) for place in data.get("top_logprobs") or ()]
+    return [-sum(top) / len(top) for top in tops] if tops and all(tops) else None
+
+
+def _first_tops(data: Any) -> dict[str, float] | None:
+    """See `Sample.top_logprobs`."""
+    if not isinstance(data, Mapping):
+        return None
+    if content := data.get("content"):  # chat form
+        return {top["token"]: float(top["logprob"]) for top in content[0].get("top_logprobs") or ()}
+    places = data.get("top_logprobs") or [None]  # text completion form
+    return {token: float(value) for token, value in (places[0] or {}).items()}
 
 
 def usage_of(data: Any) -> Usage | None:
@@ -119,7 +152,9 @@ def estimate_prompt(prompt: Prompt) -> int:
         return estimate_tokens(prompt)
     if prompt and isinstance(prompt[0], int):
         return len(prompt)
-    return sum(4 + estimate_tokens(_text(message.get("content"))) for message in prompt if isinstance(message, Mapping))
+    return sum(
+        4 + estimate_tokens(text_of(message.get("content"))) for message in prompt if isinstance(message, Mapping)
+    )
 
 
 def error_of(response: httpx.Response, body: bytes) -> EndpointError:
@@ -166,8 +201,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             return None
 
 
-def refuses_n(error: EndpointError) -> bool:
-    """Whether a rejection is about the parameter `n`."""
+def refuses(error: EndpointError, *names: str) -> bool:
+    """Whether a rejection is about one of the parameters `names`."""
     if error.status not in (400, 422, 501):
         return False
     try:
@@ -175,7 +210,7 @@ def refuses_n(error: EndpointError) -> bool:
     except (ValueError, KeyError, TypeError):
         param = None
     words = server_message(error.body).lower()
-    return param == "n" or bool(re.search(r"(?<![\w.])[`'\"]?n[`'\"]?(?![\w.])", words))
+    return param in names or any(re.search(rf"(?<![\w.])[`'\"]?{name}[`'\"]?(?![\w.])", words) for name in names)
 
 
 async def events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
@@ -242,14 +277,23 @@ class Assembly:
 
     def _extend(self, choice: Choice, item: Mapping[str, Any]) -> None:
         delta = item.get("delta") or {}
-        choice.text += _text(delta.get("content") if "delta" in item else item.get("text"))
+        choice.text += text_of(delta.get("content") if "delta" in item else item.get("text"))
         choice.reasoning += delta.get("reasoning_content") or delta.get("reasoning") or ""
         for call in delta.get("tool_calls") or ():
             _extend_call(choice.tool_calls, call)
         if (ids := item.get("token_ids")) is not None:
-            choice.token_ids = [*(choice.token_ids or ()), *ids]
+            choice.token_ids = _grown(choice.token_ids, ids)
         if (logprobs := _logprobs(item.get("logprobs"))) is not None:
-            choice.logprobs = [*(choice.logprobs or ()), *logprobs]
+            choice.logprobs = _grown(choice.logprobs, logprobs)
+        if (confidences := _confidences(item.get("logprobs"))) is not None:
+            choice.confidences = _grown(choice.confidences, confidences)
+        choice.top_logprobs = choice.top_logprobs or _first_tops(item.get("logprobs"))
+
+
+def _grown(known: list[T] | None, more: list[T]) -> list[T]:
+    known = [] if known is None else known  # in place: a long answer comes in many pieces
+    known += more
+    return known
 
 
 def _extend_call(calls: list[dict[str, Any]], delta: Mapping[str, Any]) -> None:

@@ -1,0 +1,78 @@
+"""A server of reward models and embeddings over real HTTP, in the forms of vLLM and of chat reward servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from aiohttp import web
+
+from tests.support.wire import Json, prompt_tokens
+
+
+@dataclass(kw_only=True, eq=False)
+class RewardDouble:
+    """Rates the conversation it is given, as an async context manager inside the running loop."""
+
+    reward: Callable[[str], float] = lambda text: 0.5
+    """The reward of a text: the whole conversation, or what `input` says."""
+    embed: Callable[[str], Sequence[float]] = lambda text: [1.0, 0.0]
+    separator: str = "<step>"
+    """Where `/pooling` gives a row; the last token alone where the text has none."""
+    failing: int = 0
+    """The first requests are answered with 500."""
+    models: Sequence[str] = ("reward",)
+    asked: list[tuple[str, Json]] = field(default_factory=list)
+    prompt_tokens: int = 0
+    port: int = 0
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_get("/v1/models", self._models)
+        for path in ("/classify", "/pooling", "/score", "/v1/embeddings", "/v1/chat/completions"):
+            app.router.add_post(path, self._rate)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, `/v1` included."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": model, "owned_by": "vllm"} for model in self.models]})
+
+    async def _rate(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        self.asked.append((request.path, body))
+        if len(self.asked) <= self.failing:
+            return web.json_response({"error": {"message": "out of memory"}}, status=500)
+        text = body.get("input") or "\n".join(m["content"] for m in body.get("messages", ())) or body["text_2"]
+        tokens = len(prompt_tokens({"prompt": text}))
+        self.prompt_tokens += tokens
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
+        return web.json_response({"model": body["model"], "usage": usage, **self._answer(request.path, text)})
+
+    def _answer(self, path: str, text: str) -> dict[str, Any]:
+        value = self.reward(text)
+        if path == "/v1/chat/completions":
+            return {"choices": [{"message": {"role": "assistant", "content": f"reward:{value}"}}]}
+        if path == "/pooling":
+            ends = [i for i in range(len(text)) if text.startswith(self.separator, i)]
+            rows = [[-1.0, self.reward(text[:end])] for end in ends]
+            return {"data": [{"index": 0, "object": "pooling", "data": rows or [value]}]}
+        item = {
+            "/classify": {"label": "good", "probs": [0.0, value], "num_classes": 2},
+            "/score": {"object": "score", "score": value},
+            "/v1/embeddings": {"object": "embedding", "embedding": list(self.embed(text))},
+        }[path]
+        return {"data": [{"index": 0, **item}]}

@@ -1,0 +1,127 @@
+"""How well a verifier's decisions and scores agree with the truth, over candidates whose truth is known.
+
+Works on flat arrays of candidates: `correct` is 1 or 0, `passed` is 1, 0 or NaN where the verifier does not decide,
+`scores` are numbers, higher is better. What cannot be measured, such as an AUROC without a wrong candidate, is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tts.curves.errors import CurveError
+from tts.curves.estimators import Floats, Integers, Pools
+from tts.curves.ranks import mean_ranks
+
+Measure = Callable[[ArrayLike, ArrayLike], float | None]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What a verifier accepts and refuses of what is right and wrong."""
+
+    decided: int
+    """Candidates that it accepts or refuses."""
+    completeness: float | None
+    """Share of the right ones that it accepts (true positive rate, recall)."""
+    soundness: float | None
+    """Share of the wrong ones that it refuses (true negative rate)."""
+    false_discovery: float | None
+    """Share of those that it accepts that are wrong (1 - precision)."""
+
+
+def decisions(passed: ArrayLike, correct: ArrayLike) -> Decisions:
+    """The rates of a verifier's decisions; candidates on which it does not decide do not count."""
+    said, truth = _flat(passed, correct)
+    decided = ~np.isnan(said)
+    accepted, right = said[decided] > 0, truth[decided] > 0
+    return Decisions(
+        int(decided.sum()),
+        completeness=_share(accepted[right]),
+        soundness=_share(~accepted[~right]),
+        false_discovery=_share(~right[accepted]),
+    )
+
+
+def auroc(scores: ArrayLike, correct: ArrayLike) -> float | None:
+    """Probability that a right candidate scores higher than a wrong one, both drawn at random; a tie counts half.
+
+    The Mann-Whitney statistic U / (right x wrong) (Hanley & McNeil 1982). None where all are right or all are wrong.
+    """
+    values, truth = _flat(scores, correct)
+    right = truth > 0
+    pairs = int(right.sum()) * int((~right).sum())
+    if not pairs:
+        return None
+    above = mean_ranks(values)[right].sum() - right.sum() * (right.sum() + 1) / 2
+    return float(above / pairs)
+
+
+def rank_correlation(scores: ArrayLike, correct: ArrayLike) -> float | None:
+    """Spearman's rank correlation of scores and truth, from -1 to 1, with mean ranks for ties.
+
+    None where all scores are equal, or all are right, or all are wrong.
+    """
+    values, truth = _flat(scores, correct)
+    one, other = (mean_ranks(part) - (len(values) + 1) / 2 for part in (values, truth))
+    scale = np.sqrt((one**2).sum() * (other**2).sum())
+    return float(np.clip((one * other).sum() / scale, -1, 1)) if scale > 0 else None
+
+
+def within_problems(measure: Measure, scores: Pools, correct: Pools) -> tuple[float | None, int]:
+    """The mean of a measure over the problems in which it can be taken, and how many those are.
+
+    This is what selection depends on: that easy problems score higher than hard ones helps nobody to choose in one.
+    """
+    values = [measure(part, flags) for part, flags in zip(scores, correct, strict=True)]
+    known = [value for value in values if value is not None]
+    return (float(np.mean(known)) if known else None), len(known)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far scores between 0 and 1 are from being probabilities. Arrays have one entry for each bin that is not
+    empty."""
+
+    error: float
+    """Expected calibration error: the mean of |mean score - share right| over bins, weighted by their candidates."""
+    low: Floats
+    """Where each bin begins; it is as wide as the others."""
+    count: Integers
+    score: Floats
+    """Mean score."""
+    right: Floats
+    """Share of right candidates."""
+
+
+def calibration(scores: ArrayLike, correct: ArrayLike, bins: int = 10) -> Calibration | None:
+    """Reliability in bins of equal width (Guo et al. 2017, arXiv 1706.04599, section 2).
+
+    A score on an edge belongs to the bin above it, 1 to the last. None where a score lies outside 0 to 1, or there is
+    none.
+    """
+    values, truth = _flat(scores, correct)
+    if not len(values) or values.min() < 0 or values.max() > 1:
+        return None
+    place = np.minimum((values * bins).astype(np.int64), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    filled = np.flatnonzero(count)
+    score, right = (np.bincount(place, part, minlength=bins)[filled] / count[filled] for part in (values, truth))
+    error = float((count[filled] * np.abs(score - right)).sum() / len(values))
+    return Calibration(error, filled / bins, count[filled], score, right)
+
+
+def _flat(values: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:
+    said, truth = np.asarray(values, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if said.shape != truth.shape or said.ndim != 1:
+        raise CurveError(f"one value and one truth for each candidate, not {said.shape} and {truth.shape}")
+    if not np.isin(truth, (0.0, 1.0)).all():
+        raise CurveError("correct must be 0 or 1: leave out candidates that could not be graded")
+    return said, truth
+
+
+def _share(flags: NDArray[np.bool_]) -> float | None:
+    return float(flags.mean()) if len(flags) else None
