@@ -61,10 +61,10 @@ def test_tolerance_is_relative_and_absolute_below_one():
     assert NumericAnswer().same("0.1", "0.10000000000000002")
 
 
-def test_votes_meet_in_one_class():
-    reader, known = NumericAnswer(), []
-    classes = {reader.class_of(reader.parse(text), known) for text in ("Answer: 1/2", r"\boxed{0.5}", "#### .50")}
-    assert classes == {"0.5"}
+async def test_votes_meet_in_one_class():
+    reader, session, known = NumericAnswer(), Session(PROBLEM, {}), []
+    texts = ("Answer: 1/2", r"\boxed{0.5}", "#### .50")
+    assert {await reader.class_of(reader.parse(text), known, session) for text in texts} == {"0.5"}
 
 
 def test_a_reference_that_is_no_number_is_refused_at_once():

@@ -1,0 +1,125 @@
+"""Rewards from a real vLLM: a random classifier, whose opinions mean nothing and whose accounts must be right."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.conftest import BUILDER
+from tts import Endpoint
+from tts.confidence import LIKELIEST, LowConfidence
+from tts.driver import open_models
+from tts.errors import EndpointRefused
+from tts.local_vllm import LocalVLLM
+from tts.registry import make
+from tts.session import Session
+from tts.types import Problem, Verdict, by_role
+
+pytestmark = pytest.mark.vllm
+
+PROBLEM = Problem.from_prompt("Ana has 3 coins and finds 4. How many has she?", id="p")
+ANSWERS = ["She has 7.", "She has 12, I think.\n\nNo: 7.\n\nAnswer: 7", "She has 7."]
+
+
+@pytest.fixture(scope="session")
+def classifier(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two classes with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "classifier"
+    subprocess.run([vllm_python, str(BUILDER), str(folder), "--classes", "2"], check=True)
+    return folder
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def reward_server(vllm_python: str, classifier: Path) -> AsyncIterator[LocalVLLM]:
+    async with LocalVLLM(classifier, name="reward", python=vllm_python, options=("--runner", "pooling")) as server:
+        yield server
+
+
+async def rated(server: LocalVLLM, spec: str, role: str = "reward") -> tuple[list[Verdict], Session]:
+    endpoint = Endpoint(model=server.name, base_url=server.base_url)
+    async with open_models({role: endpoint}) as samplers:
+        session = Session(PROBLEM, samplers)
+        verifier = make("verifiers", spec)
+        return [await session.verify(session.candidate(answer), verifier) for answer in ANSWERS], session
+
+
+async def test_rewards_are_probabilities_and_the_prompt_tokens_are_the_servers(reward_server: LocalVLLM) -> None:
+    before = await reward_server.metrics()
+    (first, second, again), session = await rated(reward_server, "outcome_reward")
+    after = await reward_server.metrics()
+    assert not session.ledger.failures
+    assert first.score is not None
+    assert second.score is not None
+    assert 0 < first.score < 1
+    assert first.score != second.score
+    assert again == first
+    spent = by_role(session.ledger.paid)["reward"]
+    assert spent.requests == 2
+    assert spent.completion_tokens == spent.estimated_tokens == 0
+    counted = after["vllm:prompt_tokens_total"] - before.get("vllm:prompt_tokens_total", 0.0)
+    assert spent.prompt_tokens == counted > 0
+
+
+async def test_raw_values_and_probabilities_agree_on_the_class(reward_server: LocalVLLM) -> None:
+    (raw, *_), session = await rated(reward_server, 'outcome_reward:route=pooling,params={"task": "classify"}')
+    (rating, *_), _ = await rated(reward_server, "outcome_reward")
+    assert not session.ledger.failures
+    assert raw.score == pytest.approx(rating.score, abs=0.02)
+    (other, *_), _ = await rated(reward_server, "outcome_reward:label=0")
+    assert other.score is not None
+    assert rating.score is not None
+    assert other.score + rating.score == pytest.approx(1, abs=0.02)
+
+
+async def test_every_step_is_rated_as_its_prefix_is(reward_server: LocalVLLM) -> None:
+    (_, steps, _), session = await rated(reward_server, "process_reward:aggregate=min")
+    (_, whole, _), _ = await rated(reward_server, "outcome_reward")
+    assert not session.ledger.failures
+    assert len(steps.details["steps"]) == 3
+    assert steps.details["steps"][-1] == pytest.approx(whole.score)
+    assert steps.score == min(steps.details["steps"])
+    assert by_role(session.ledger.paid)["reward"].requests == 1 + 3
+
+
+async def test_a_route_that_the_server_does_not_have_ends_the_search_in_words(reward_server: LocalVLLM) -> None:
+    with pytest.raises(EndpointRefused, match="404"):
+        await rated(reward_server, "embedding_similarity", role="embed")
+
+
+async def test_confidences_are_the_servers_log_probabilities(vllm_server: LocalVLLM) -> None:
+    endpoint = Endpoint(model=vllm_server.name, base_url=vllm_server.base_url, params={"max_tokens": 30})
+    for stream in (False, True):
+        models = {"policy": endpoint.model_copy(update={"stream": stream})}
+        async with open_models(models) as samplers:
+            verifier = make("verifiers", "min_window_confidence:window=4")
+            session = Session(PROBLEM, samplers, verifier=verifier)
+            found = [candidate async for candidate in session.verified(session.propose(n=4))]
+        for candidate in found:
+            assert candidate.samples[-1].confidences is not None
+            tokens = candidate.samples[-1].charges[1].usage.completion_tokens
+            assert len(candidate.samples[-1].confidences) == tokens
+            assert candidate.verdict is not None
+            assert candidate.verdict.score is not None
+            assert candidate.verdict.score > 0
+
+
+async def test_abandoned_answers_end_at_the_server(vllm_server: LocalVLLM) -> None:
+    endpoint = Endpoint(model=vllm_server.name, base_url=vllm_server.base_url)
+    before = await vllm_server.metrics()
+    async with open_models(endpoint) as samplers:
+        session = Session(PROBLEM, samplers)
+        rule = LowConfidence(threshold=1e9, window=8)
+        long = {"max_tokens": 800, "ignore_eos": True, "stop_when": rule, **LIKELIEST}
+        found = [sample async for sample in session.sample(n=6, **long)]
+    after = await vllm_server.metrics()
+    assert [sample.finish_reason for sample in found] == ["abandoned"] * 6
+    for sample in found:
+        assert sample.confidences is not None
+        assert 8 <= len(sample.confidences) == sample.charges[1].usage.completion_tokens
+    generated = after["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"]
+    assert generated < 6 * 800 / 4
+    assert session.ledger.wasted == {}

@@ -1,0 +1,48 @@
+"""The share of all candidates that give the same answer: confidence without a verifier.
+
+Wang et al. 2022 (arXiv 2203.11171), where it is shown to grow with accuracy.
+
+Selecting by it is the majority vote of `self_consistency`; as a verifier it goes with other strategies and ratings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from tts.base import AnswerField, ScoreVerifier, answer_reader
+from tts.session import Session
+from tts.types import Candidate, Problem, Verdict
+
+
+class Agreement(ScoreVerifier):
+    """Scores a candidate by the share of the votes that its answer has; one without a readable answer is not rated."""
+
+    answer: AnswerField | None = None
+    """How answers are parsed and compared; the problem's own way by default."""
+
+    def ready(self, problem: Problem) -> None:
+        """Answers must be readable."""
+        answer_reader(problem, self.answer)
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """The class of answers it votes for, in `details`; alone it agrees with itself."""
+        known, one_by_one = await session.once(("answers", self.spec), _no_answers)
+        reader = answer_reader(problem, self.answer)
+        async with one_by_one:
+            answer = await reader.class_of(reader.parse(candidate.content), known, session)
+        return Verdict(None) if answer is None else self.rated(1.0, vote=answer)
+
+    def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Each with its share of the votes."""
+        votes = [c.verdict.details.get("vote") if c.verdict is not None else None for c in candidates]
+        count = Counter(vote for vote in votes if vote is not None)
+        return [
+            candidate if vote is None else self.rescored(candidate, count[vote] / count.total())
+            for candidate, vote in zip(candidates, votes, strict=True)
+        ]
+
+
+async def _no_answers(session: Session) -> tuple[list[str], asyncio.Lock]:
+    return [], asyncio.Lock()

@@ -1,0 +1,23 @@
+"""Several verifiers of which one must accept."""
+
+from __future__ import annotations
+
+from tts.session import Session
+from tts.types import Candidate, Problem, Verdict
+from tts.verifiers.composite import Panel, feedback_of, told
+
+
+class AnyOf(Panel):
+    """Accepts what any part accepts, refuses what all refuse; the score is the highest there is.
+
+    Where no part accepts and some do not decide, neither does it.
+    """
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """Ask all parts, side by side."""
+        verdicts = await self.verdicts(candidate, session)
+        decisions = [verdict.passed for verdict in verdicts]
+        passed = True if True in decisions else None if None in decisions else False
+        score = max((verdict.score for verdict in verdicts if verdict.score is not None), default=None)
+        feedback = "" if passed else feedback_of(verdicts)
+        return Verdict(score, passed, feedback, told(self.verifiers, verdicts))

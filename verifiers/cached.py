@@ -1,0 +1,59 @@
+"""Each text judged once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from tts.base import VerifierField
+from tts.once import Once
+from tts.session import Session
+from tts.types import Candidate, Problem, Verdict
+from tts.verifiers.composite import Composite
+
+KEPT = 1 << 16  # verdicts
+
+
+class Verdicts(Once[Verdict]):
+    """The verdicts of a run."""
+
+    def __init__(self) -> None:
+        super().__init__(KEPT)
+
+
+class Cached(Composite):
+    """Gives candidates of the same text for the same problem one verdict, also those that are judged at the same time.
+
+    The verdict's cost is carried by each of them and counted once. It holds over all strategies of a run; another
+    strategy books it as re-used. `unit_tests` needs no cache: it knows the programs it has run.
+    """
+
+    verifier: VerifierField
+    """Whose verdicts are kept."""
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """The first candidate's verdict; `details` of the others have `cached`. One without a score is not kept."""
+        tools = json.dumps(candidate.tool_calls, default=str)
+        key = (json.dumps(self.verifier.config(), default=str), problem.id, candidate.content, tools)
+
+        async def judged() -> Verdict:
+            verdict = await session.verify(candidate, self.verifier)
+            if verdict.score is None and verdict.passed is None:
+                raise _Unrated(verdict)
+            return verdict
+
+        try:
+            verdict, known = await session.shared.get(Verdicts).get(key, judged)
+        except _Unrated as unrated:
+            verdict, known = unrated.verdict, False
+        if known:
+            for charge in verdict.charges:
+                session.ledger.reuse(charge)
+        details = {**verdict.details, "cached": True} if known else verdict.details
+        return replace(verdict, details=details, cpu_seconds=0.0)  # the time is among its charges
+
+
+class _Unrated(Exception):
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__("no score")
+        self.verdict = verdict

@@ -1,0 +1,76 @@
+"""Verifiers in order of cost: the expensive ones see only what the cheap ones let through."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Self
+
+from pydantic import Field, FiniteFloat
+from pydantic import model_validator as validates
+
+from tts.base import Verifier, VerifierField
+from tts.session import Session
+from tts.types import USAGE_FIELDS, Candidate, Problem, Usage, Verdict, total
+from tts.verifiers.composite import Composite, told
+
+
+class Costs:
+    """What each verifier of a cascade has cost in a run, by candidate on average."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Usage] = defaultdict(Usage)
+        self._counts: dict[str, int] = defaultdict(int)
+
+    def add(self, verifier: Verifier, usage: Usage) -> None:
+        """Count one verdict."""
+        self._sums[verifier.spec] += usage
+        self._counts[verifier.spec] += 1
+
+    def expected(self, verifiers: Sequence[Verifier]) -> dict[str, float] | None:
+        """What one verdict of each would cost; None while one of them has given none."""
+        if not all(self._counts[verifier.spec] for verifier in verifiers):
+            return None
+        means = [(self._sums[verifier.spec], self._counts[verifier.spec]) for verifier in verifiers]
+        sums = {name: sum(getattr(usage, name) / count for usage, count in means) for name in USAGE_FIELDS}
+        return {name: value for name, value in sums.items() if value}
+
+
+class Cascade(Composite):
+    """Asks one verifier after the other until one refuses; the last one asked gives the verdict.
+
+    What a verifier does not refuse goes on, or, with a threshold, what it scores as high as that. A candidate that is
+    stopped before the last verifier is refused, without a score, as scores of different verifiers cannot be compared.
+    `details` have the verdicts of those `asked`, the `skipped`, and what was `saved`: an estimate, from what the
+    skipped ones have cost on average in this run so far.
+    """
+
+    verifiers: tuple[VerifierField, ...] = Field(min_length=1)
+    """The cheapest first."""
+    thresholds: tuple[FiniteFloat | None, ...] = ()
+    """The score that leads on to the next, for each verifier but the last; null: whatever is not refused."""
+
+    @validates(mode="after")
+    def _thresholds_fit(self) -> Self:
+        if len(self.thresholds) not in (0, len(self.verifiers) - 1):
+            raise ValueError(f"{len(self.verifiers)} verifiers have {len(self.verifiers) - 1} thresholds between them")
+        return self
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """Ask as many verifiers as it takes."""
+        costs, verdicts = session.shared.get(Costs), list[Verdict]()
+        for verifier, threshold in zip(self.verifiers, [*self.thresholds, *[None] * len(self.verifiers)], strict=False):
+            verdicts.append(verdict := await session.verify(candidate, verifier))
+            costs.add(verifier, total(verdict.charges))
+            if verdict.passed is False or not _reaches(verdict, threshold):
+                break
+        last, skipped = verdicts[-1], self.verifiers[len(verdicts) :]
+        details: dict[str, Any] = {**told(self.verifiers, verdicts)}
+        if skipped:
+            details |= {"skipped": [verifier.spec for verifier in skipped], "saved": costs.expected(skipped)}
+            return Verdict(None, False, last.feedback, details)
+        return Verdict(last.score, last.passed, last.feedback, details)
+
+
+def _reaches(verdict: Verdict, threshold: float | None) -> bool:
+    return threshold is None or (verdict.score is not None and verdict.score >= threshold)

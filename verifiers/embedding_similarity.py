@@ -1,0 +1,62 @@
+"""How near an answer is in meaning to the others, to a text, or to the question.
+
+Nearest to all others is the consensus of free texts, where no answer can be parsed and counted (minimum Bayes risk:
+Bertsch et al. 2023, arXiv 2310.01387).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from tts.base import ScoreVerifier
+from tts.session import Session
+from tts.structured import answer_of, problem_text
+from tts.types import Candidate, Problem, Verdict
+
+
+class EmbeddingSimilarity(ScoreVerifier):
+    """Scores by cosine similarity, from -1 to 1; needs a model for the role `embed` (`/v1/embeddings`)."""
+
+    roles: ClassVar[frozenset[str]] = frozenset({"embed"})
+
+    to: Literal["others", "problem", "reference"] = "others"
+    """What it is compared with: the mean over all other candidates, the question, or `reference`."""
+    reference: str = ""
+    """The text to be near to."""
+
+    @property
+    def relative(self) -> bool:
+        """Only what is compared with the others depends on them."""
+        return self.to == "others"
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """The similarity; where it is to the others, the `embedding` in `details` from which it follows."""
+        own = await _embedding(answer_of(candidate), session)
+        if self.to == "others":
+            return self.rated(1.0, embedding=own.round(5).tolist())
+        other = await _embedding(self.reference if self.to == "reference" else problem_text(problem), session)
+        return self.rated(float(own @ other))
+
+    def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Each with its mean similarity to the others; alone it is like itself."""
+        details = [c.verdict.details if c.verdict is not None else {} for c in candidates]
+        known = [i for i, one in enumerate(details) if "embedding" in one]
+        if len(known) < 2:
+            return candidates
+        vectors = np.array([details[i]["embedding"] for i in known])
+        nearness = (vectors @ vectors.T).sum(axis=1) - (vectors**2).sum(axis=1)
+        scores = dict(zip(known, nearness / (len(known) - 1), strict=True))
+        return [self.rescored(c, float(scores[i])) if i in scores else c for i, c in enumerate(candidates)]
+
+
+async def _embedding(text: str, session: Session) -> np.ndarray:
+    """The unit vector of a text. Raises `ValueError` where the server gives none."""
+    data = await session.post("/embeddings", {"input": text}, role="embed")
+    try:
+        vector = np.array(data["data"][0]["embedding"], dtype=np.float64)
+        return vector / np.linalg.norm(vector)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"no embedding in the answer: {str(data)[:200]}") from error

@@ -1,0 +1,108 @@
+"""JSON that fits a schema (extra `answers`: the `jsonschema` library)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from time import thread_time
+from typing import Any
+
+from pydantic import JsonValue, field_validator
+
+from tts import registry
+from tts.base import Verifier
+from tts.errors import ConfigError, MissingExtra
+from tts.session import Session
+from tts.types import Candidate, Problem, Verdict
+from tts.verifiers.programs import fenced_blocks
+from tts.verifiers.sandbox import Call, Job, Limits, Sandbox, SandboxError
+from tts.verifiers.sandbox.codec import encode
+
+LIMITS = Limits(cpu_seconds=2.0)
+"""A schema's patterns, and texts made to be slow to check, must not hold up the run."""
+
+PROGRAM = """
+import json
+from jsonschema.validators import validator_for
+
+def errors(schema, text):
+    kind = validator_for(schema)
+    found = kind(schema, format_checker=kind.FORMAT_CHECKER).iter_errors(json.loads(text))
+    return [f"{error.json_path}: {error.message[:200]}" for error, _ in zip(found, range(5))]
+"""
+
+
+class JsonSchema(Verifier):
+    """Accepts a text that is valid JSON and fits a schema; its feedback says what does not fit, and where.
+
+    The JSON may be all of the text, its last fenced block that is JSON, or what is between its outermost brackets.
+    """
+
+    definition: dict[str, JsonValue]
+    """The schema itself, or the path of a file that has it."""
+    bare: bool = False
+    """Whether nothing but JSON may be in the text."""
+
+    @field_validator("definition", mode="before")
+    @classmethod
+    def _read(cls, definition: Any) -> Any:
+        if not isinstance(definition, str | Path):
+            return definition
+        if not registry.may_read_files():
+            raise ConfigError("a schema must be given here itself, not as a file's name")
+        try:
+            return json.loads(Path(definition).expanduser().read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read the schema {definition}: {error}") from None
+
+    def model_post_init(self, context: Any) -> None:
+        """Raise `ConfigError` for a schema that is none, `MissingExtra` where the library is not installed."""
+        try:
+            import jsonschema.validators
+        except ImportError:
+            raise MissingExtra("answers", "the verifier json_schema") from None
+        try:
+            jsonschema.validators.validator_for(self.definition).check_schema(self.definition)
+        except jsonschema.SchemaError as error:
+            raise ConfigError(f"not a JSON schema, at {error.json_path}: {error.message}") from None
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """Accepted iff the JSON in the text fits. Raises `SandboxError` when the machinery fails."""
+        begin = thread_time()
+        text = next((text for text in self._proposals(candidate.content) if _is_json(text)), None)
+        reading = thread_time() - begin
+        if text is None:
+            return Verdict(0.0, False, "there is no valid JSON in the text", cpu_seconds=reading)
+        job = Job(
+            PROGRAM, ((Call("errors", encode((self.definition, text))),),), limits=LIMITS, preload=("jsonschema",)
+        )
+        result = await session.shared.get(Sandbox).run(job)
+        case = result.cases[0] if result.cases else result.loaded
+        if case.status == "infra":
+            raise SandboxError(f"the schema could not be applied: {case.error}")
+        wrong = list(case.values[0]) if case.status == "ok" else [f"it cannot be checked ({case.status}) {case.error}"]
+        return Verdict(float(not wrong), not wrong, "\n".join(wrong), {}, reading + result.cpu_seconds)
+
+    def _proposals(self, text: str) -> Iterator[str]:
+        """Where JSON may be: all of it, the last block first, between the outermost brackets."""
+        yield text
+        if self.bare:
+            return
+        yield from reversed(fenced_blocks(text))
+        begins = [place for bracket in "{[" if (place := text.find(bracket)) >= 0]
+        if begins:
+            begin = min(begins)
+            yield text[begin : text.rfind("}" if text[begin] == "{" else "]") + 1]
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,83 @@
+"""A model grades an answer on a scale, after giving its reasons (Zheng et al. 2023, arXiv 2306.05685, section 3.1)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, NonNegativeFloat, PositiveInt, create_model, model_validator
+from pydantic import Field as Limits
+
+from tts.base import ScoreVerifier
+from tts.session import Session
+from tts.structured import answer_of, ask, constrained, json_of, problem_text, shown, template
+from tts.types import Candidate, Problem, Verdict
+
+PROMPT = """\
+Grade an answer to a task. What counts is this: $rubric
+How long the answer is, how sure it sounds and how it is laid out are worth nothing in themselves.
+
+<task>
+$problem
+</task>
+
+<answer>
+$answer
+</answer>
+
+Look for the worst mistake first, and check what can be checked. Then grade from $low (worthless) to $high (flawless).
+Reply with JSON: {"reasons": "what is right and what is wrong, briefly", "grade": a whole number}"""
+
+
+class Judgement(BaseModel):
+    """Reasons come first: a grade that is given before them would not follow from them."""
+
+    reasons: str = ""
+    grade: int
+
+
+class Judge(ScoreVerifier):
+    """Scores by the mean grade of `votes` judgements, 0 for the lowest and 1 for the highest.
+
+    Needs a model for the role `judge`. A judgement that cannot be read is noted and does not count; without any there
+    is no score. `feedback` gives the reasons of the sternest; `details` has all `grades`.
+    """
+
+    roles: ClassVar[frozenset[str]] = frozenset({"judge"})
+
+    prompt: Annotated[str, template("problem", "answer", "rubric", "low", "high")] = PROMPT
+    """What is asked; the reply must be JSON with `reasons` and `grade`."""
+    rubric: str = "the answer is correct and does all that the task asks for."
+    """What makes an answer good."""
+    low: int = 1
+    """The lowest grade."""
+    high: int = 10
+    """The highest grade."""
+    votes: PositiveInt = 1
+    """Judgements that are averaged; more than one need a judge that samples (temperature above 0)."""
+    length_penalty: NonNegativeFloat = 0.0
+    """Taken off the score for every 1,000 characters of the answer, against a judge that favours long ones."""
+
+    @model_validator(mode="after")
+    def _is_a_scale(self) -> Judge:
+        if self.low >= self.high:
+            raise ValueError(f"the lowest grade, {self.low}, must be below the highest, {self.high}")
+        return self
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """The mean grade."""
+        form, answer = self._form(), answer_of(candidate)
+        scale = {"rubric": self.rubric, "low": self.low, "high": self.high}
+        prompt = await shown(session, self.prompt, candidate, problem=problem_text(problem), **scale)
+        (role,) = self.roles
+        messages = [{"role": "user", "content": prompt}]
+        judged = ask(session, messages, json_of(form), role=role, n=self.votes, **constrained(form))
+        found = sorted([(judgement.grade, judgement.reasons) async for _, judgement in judged])
+        if not found:
+            return Verdict(None, details={"reason": "no judgement could be read"})
+        grades = [grade for grade, _ in found]
+        mean = (sum(grades) / len(grades) - self.low) / (self.high - self.low)
+        return self.rated(mean - self.length_penalty * len(answer) / 1000, found[0][1], grades=grades)
+
+    def _form(self) -> type[Judgement]:
+        grade = Annotated[int, Limits(ge=self.low, le=self.high)]
+        return create_model("Judgement", __base__=Judgement, grade=(grade, ...))

@@ -1,0 +1,100 @@
+"""A model says which of two answers is better, asked in both orders (Zheng et al. 2023, arXiv 2306.05685, section 3.4).
+
+The strategy `tournament` compares all candidates with each other.
+"""
+
+from __future__ import annotations
+
+from asyncio import TaskGroup
+from statistics import fmean
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, PositiveInt
+
+from tts.base import ScoreVerifier
+from tts.errors import ConfigError, SamplingFailed
+from tts.session import Session
+from tts.structured import answer_of, ask, constrained, fill, json_of, problem_text, template
+from tts.types import Candidate, Problem, Verdict
+
+PROMPT = """\
+Two answers to one task are to be compared. Which is better? What counts is this: $rubric
+Which comes first, how long each is and how it is laid out are worth nothing in themselves.
+
+<task>
+$problem
+</task>
+
+<first>
+$first
+</first>
+
+<second>
+$second
+</second>
+
+Where they differ, check which one is right. Two that are equally good, or equally wrong, are a tie.
+Reply with JSON: {"reasons": "what decides it, briefly", "better": "first", "second" or "tie"}"""
+
+WORTH = {"first": 1.0, "tie": 0.5, "second": 0.0}
+
+
+class Comparison(BaseModel):
+    """What a judge says of two answers."""
+
+    reasons: str = ""
+    better: Literal["first", "second", "tie"]
+
+
+class Pairwise(ScoreVerifier):
+    """Scores by how much the answer is preferred to each of `rivals`, from 0 to 1.
+
+    Needs a model for the role `judge`. One that only looks at the order gives 0.5. A comparison that cannot be read in
+    both orders does not count; `details` has `wins`, one for each rival, None for such a one. Without any there is no
+    score.
+    """
+
+    roles: ClassVar[frozenset[str]] = frozenset({"judge"})
+
+    prompt: Annotated[str, template("problem", "first", "second", "rubric")] = PROMPT
+    """What is asked; the reply must be JSON with `reasons` and `better`: first, second or tie."""
+    rubric: str = "the answer is correct and does all that the task asks for."
+    """What makes an answer good."""
+    votes: PositiveInt = 1
+    """Judgements for each order; more than one need a judge that samples (temperature above 0)."""
+    rivals: tuple[str, ...] = ()
+    """The answers to be compared with."""
+
+    def ready(self, problem: Problem) -> None:
+        """There must be rivals."""
+        if not self.rivals:
+            raise ConfigError("pairwise needs answers to compare with: rivals=[...], or the strategy tournament")
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """The mean over all rivals, compared side by side."""
+        wins: list[float | None] = [None] * len(self.rivals)
+        answer, task = answer_of(candidate), problem_text(problem)
+
+        async def play(i: int) -> None:
+            async with TaskGroup() as group:
+                ahead = group.create_task(self._worth(session, task, answer, self.rivals[i]))
+                behind = group.create_task(self._worth(session, task, self.rivals[i], answer))
+            one, other = ahead.result(), behind.result()
+            wins[i] = None if one is None or other is None else (one + 1 - other) / 2
+
+        async with TaskGroup() as group:
+            for i in range(len(self.rivals)):
+                group.create_task(play(i))
+        known = [win for win in wins if win is not None]
+        return self.rated(fmean(known), wins=wins) if known else Verdict(None, details={"wins": wins})
+
+    async def _worth(self, session: Session, task: str, first: str, second: str) -> float | None:
+        """How much the judge prefers the `first`, from 0 to 1; None where no judgement can be read."""
+        prompt = fill(self.prompt, problem=task, first=first, second=second, rubric=self.rubric)
+        messages = [{"role": "user", "content": prompt}]
+        judged = ask(session, messages, json_of(Comparison), role="judge", n=self.votes, **constrained(Comparison))
+        try:
+            found = [WORTH[comparison.better] async for _, comparison in judged]
+        except SamplingFailed:  # noted already; the other comparisons go on
+            return None
+        return fmean(found) if found else None

@@ -1,0 +1,74 @@
+"""Answers found by a regular expression (extra `answers`: the `regex` library, which can limit a search in time)."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import cached_property
+from typing import Any
+
+from tts.base import AnswerVerifier
+from tts.errors import ConfigError, MissingExtra
+from tts.session import Session
+from tts.types import Candidate, Problem, Verdict
+from tts.verifiers.extraction import clean
+
+CPU_SECONDS = 0.2
+"""Of one search, which holds up the loop; a text that takes longer has no match."""
+
+
+class Regex(AnswerVerifier):
+    r"""Accepts a text in which a pattern is found, or in which what it finds is the reference.
+
+    `regex:pattern="^\\d{4}-\\d\\d-\\d\\d$",whole=true` checks a form; `regex:pattern="Result: (\\d+)",reference=42`
+    compares the last match, of a group that is called `answer`, else of the first group, else of all.
+    """
+
+    pattern: str
+    """In the syntax of Python's `re`; `.` matches line ends too with `(?s)`, `^` and `$` those of lines with `(?m)`."""
+    whole: bool = False
+    """Whether it must match the whole text, spaces around it aside."""
+    absent: bool = False
+    """Turns it round, without a reference: accepts a text in which the pattern is not found."""
+
+    def model_post_init(self, context: Any) -> None:
+        """Raise `ConfigError` for a pattern that is none, `MissingExtra` where the library is not installed."""
+        self._compiled  # noqa: B018
+
+    @cached_property
+    def _compiled(self) -> Any:
+        try:
+            import regex
+        except ImportError:
+            raise MissingExtra("answers", "the verifier regex") from None
+        try:
+            return regex.compile(self.pattern)
+        except regex.error as error:
+            raise ConfigError(f"the pattern {self.pattern!r} cannot be read: {error}") from None
+
+    def ready(self, problem: Problem) -> None:
+        """It needs no reference."""
+
+    def parse(self, text: str) -> str | None:
+        """What the last match found; None when there is none."""
+        found = self._last_match(text)
+        if found is None:
+            return None
+        group = "answer" if "answer" in self._compiled.groupindex else min(1, self._compiled.groups)
+        return None if found[group] is None else clean(found[group])
+
+    def _last_match(self, text: str) -> Any:
+        try:
+            if self.whole:
+                return self._compiled.fullmatch(text.strip(), timeout=CPU_SECONDS)
+            return next(iter(deque(self._compiled.finditer(text, timeout=CPU_SECONDS), maxlen=1)), None)
+        except TimeoutError:
+            return None
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """Compared with the reference; without one, accepted iff the pattern is found (or, `absent`, is not)."""
+        if self.reference is not None:
+            return await super().verify(problem, candidate, session)
+        found = self._last_match(candidate.content)
+        passed = (found is None) == self.absent
+        feedback = "" if passed else f"the text must {'not ' if self.absent else ''}match {self.pattern}"
+        return Verdict(float(passed), passed, feedback, {"answer": found[0][:200]} if found else {})

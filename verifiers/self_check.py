@@ -1,0 +1,38 @@
+"""The model that answered looks for mistakes in its own answer.
+
+Madaan et al. 2023, "Self-Refine" (arXiv 2303.17651), section 2: the feedback step.
+
+What it finds is the verdict's feedback, which strategies that revise an answer go by. It is as weak as the model is;
+`judge` with another model is the stronger choice where there is one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from tts.structured import template
+from tts.verifiers.judge import Judge
+
+PROMPT = """\
+You gave the answer below to a task. Assume that there is a mistake in it and find it: do the decisive steps again in
+another way, test it on a small case, and compare it with each thing that the task asks for ($rubric)
+
+<task>
+$problem
+</task>
+
+<answer>
+$answer
+</answer>
+
+Then say how sure you are that the answer holds, from $low (certainly wrong) to $high (certainly right).
+Reply with JSON: {"reasons": "each mistake and how to repair it, or why there is none", "grade": a whole number}"""
+
+
+class SelfCheck(Judge):
+    """`judge` with the model that made the answer: scores by how sure it is on a second look."""
+
+    roles: ClassVar[frozenset[str]] = frozenset({"policy"})
+
+    prompt: Annotated[str, template("problem", "answer", "rubric", "low", "high")] = PROMPT
+    """What is asked; the reply must be JSON with `reasons` and `grade`."""
