@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tts import registry
-from tts.base import Verifier
+from tts.base import Verifier, VerifierField
 from tts.errors import ConfigError
 from tts.tasks import Example, Task
 from tts.tasks.loading import Line, local_file, read_jsonl
@@ -32,12 +32,14 @@ class Jsonl(Task):
     path: Path
     """The file, .jsonl or .jsonl.gz."""
     answer_verifier: str = "exact_answer"
-    """Spec of the answer verifier that compares answers: exact_answer, numeric_answer, ..."""
+    """Spec of the answer verifier that compares answers: exact_answer, numeric_answer, math_answer, ..."""
     prompt_field: str = "prompt"
     """Holds the text of a user message, or a list of chat messages."""
     answer_field: str = "answer"
     tests_field: str = "tests"
     public_tests_field: str = "public_tests"
+    grader: VerifierField | None = None
+    """Grades the answers to prompts that have neither an answer nor tests: a verifier such as judge(accept=0.8)."""
     id_field: str = "id"
     """Where it is missing the id is the file's name and the number of the problem: data/0."""
 
@@ -76,8 +78,12 @@ class Jsonl(Task):
             except ConfigError as error:
                 raise line.error(str(error)) from error
         tests = self._suite(line, self.tests_field)
+        if not tests and self.grader is not None:
+            return self.grader
         if not tests:
-            raise line.error(f"neither '{self.answer_field}' nor '{self.tests_field}' with a test: no truth")
+            raise line.error(
+                f"neither '{self.answer_field}' nor '{self.tests_field}' with a test: no truth; give one, or grader="
+            )
         return UnitTests(tests=tests)
 
     def _suite(self, line: Line, key: str) -> TestSuite | None:

@@ -1,0 +1,79 @@
+"""LiveCodeBench: problems of programming contests by date, so that those newer than a model can be chosen
+(Jain et al. 2024, arXiv 2403.07974).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from tts.errors import ConfigError
+from tts.tasks import Example, Task
+from tts.tasks.loading import Line, data_file, read_jsonl
+from tts.types import Problem
+from tts.verifiers.judging.livecodebench import livecodebench_suites
+from tts.verifiers.unit_tests import UnitTests
+
+FOLDER = "https://huggingface.co/datasets/livecodebench/code_generation_lite/resolve/main"
+FUNCTION = (
+    "Solve the following problem in Python by completing the given beginning. Reply with the whole program in one "
+    "fenced python block.\n\n{question}\n\n```python\n{starter}\n```"
+)
+PROGRAM = (
+    "Solve the following problem with a Python program that reads standard input and prints the answer. Reply with "
+    "the whole program in one fenced python block.\n\n{question}"
+)
+
+
+class LiveCodeBench(Task):
+    """One release of LiveCodeBench's code generation (lite); right is a program that passes all its tests."""
+
+    name: ClassVar[str] = "livecodebench"
+
+    path: Path | None = None
+    """A local file in the original format (.jsonl); downloaded by default, which takes hundreds of megabytes."""
+    release: Literal[1, 2, 3, 4, 5, 6] = 6
+    """Which of the files is downloaded: each has the problems that were new in its release."""
+    since: date | None = None
+    """The first day of the contests that count."""
+    until: date | None = None
+    """The last day of the contests that count."""
+    difficulty: Literal["easy", "medium", "hard"] | None = None
+    timeout: float = 30.0
+    """Seconds of CPU time for all tests of a function together, and for each input of a program."""
+
+    def examples(self) -> Iterator[Example]:
+        """Problems by the ids of the benchmark, in the order of the file."""
+        name = f"test{'' if self.release == 1 else self.release}.jsonl"
+        for line in read_jsonl(data_file(self.path, f"livecodebench_{name}", f"{FOLDER}/{name}")):
+            if self._counts(line):
+                yield self._example(line)
+
+    def _counts(self, line: Line) -> bool:
+        if self.difficulty and line.record.get("difficulty") != self.difficulty:
+            return False
+        if self.since is None and self.until is None:
+            return True
+        try:
+            day = date.fromisoformat(line.need("contest_date", str)[:10])
+        except ValueError as error:
+            raise line.error(f"'contest_date' is no date: {error}") from error
+        return (self.since or day) <= day <= (self.until or day)
+
+    def _example(self, line: Line) -> Example:
+        try:
+            public, truth = livecodebench_suites(line.record)
+        except ConfigError as error:
+            raise line.error(str(error)) from error
+        question, starter = line.need("question_content", str), line.record.get("starter_code") or ""
+        form = FUNCTION if truth.entry_point else PROGRAM
+        problem = Problem.from_prompt(
+            form.format(question=question.strip(), starter=starter.strip()),
+            id=f"livecodebench/{line.need('question_id', str, int)}",
+            tests=public.model_dump(mode="json", exclude_defaults=True),
+            verifier=UnitTests(timeout=self.timeout).spec,
+            metadata={key: line.record.get(key) or "" for key in ("platform", "difficulty", "contest_date")},
+        )
+        return Example(problem, UnitTests(tests=truth, timeout=self.timeout, stop_at_failure=True))
