@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 
 from tts.base import Estimator, Strategy
 from tts.session import Session
+from tts.strategies.planning.prompts import PromptsField
 from tts.types import Candidate, Problem
 
 
@@ -23,8 +24,12 @@ class BestOfN(Strategy):
 
     n: PositiveInt = 16
     """Samples."""
+    prompts: PromptsField | None = None
+    """Asks in the words of a set of `plan_search` (`code`, `general`, ...) instead of the problem's own: repeated
+    sampling under the conditions of that strategy."""
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         """Yield the samples as their verdicts come."""
-        async for candidate in session.verified(session.propose(n=self.n)):
+        prompt = self.prompts.ask_directly(problem) if self.prompts else None
+        async for candidate in session.verified(session.propose(prompt, n=self.n)):
             yield candidate

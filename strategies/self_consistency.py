@@ -5,15 +5,13 @@ Weighted by a verifier's scores it is the weighted best-of-N of Li et al. 2022 (
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import ClassVar
 
 from pydantic import PositiveInt
 
-from tts import registry
-from tts.base import AnswerField, AnswerVerifier, Estimator, Strategy
-from tts.errors import ConfigError
+from tts.base import AnswerField, Estimator, Strategy, answer_reader
 from tts.session import Session
 from tts.types import Candidate, Problem
 
@@ -35,23 +33,21 @@ class SelfConsistency(Strategy):
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         """Yield the samples, each with its parsed answer in `notes`."""
-        reader, known = self.reader(problem), []
-        candidates = session.propose(n=self.n)
-        async for candidate in session.verified(candidates) if self.weighted else candidates:
-            answer = reader.class_of(reader.parse(candidate.content), known)
-            yield replace(candidate, notes={**candidate.notes, "answer": answer})
+        async for voter in self.voters(session.propose(n=self.n), session, []):
+            yield voter
+
+    async def voters(
+        self, candidates: AsyncGenerator[Candidate, None], session: Session, known: list[str]
+    ) -> AsyncIterator[Candidate]:
+        """`candidates` with the class of answers that each votes for; `known` are the classes there are already."""
+        reader = answer_reader(session.problem, self.answer)
+        async with aclosing(session.verified(candidates) if self.weighted else candidates) as arriving:
+            async for candidate in arriving:
+                yield await session.classified(candidate, reader, known)
 
     def ready(self, problem: Problem) -> None:
         """Answers must be readable, and a weighted vote needs weights."""
-        self.reader(problem)
-
-    def reader(self, problem: Problem) -> AnswerVerifier:
-        """What parses and compares the answers to `problem`."""
-        if self.answer is not None:
-            return self.answer
-        if problem.answer is None:
-            raise ConfigError(f"{problem.id} does not say how its answers are read; set answer=, say exact_answer")
-        return registry.make("verifiers", problem.answer)
+        answer_reader(problem, self.answer)
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """The first spawned candidate of the class with the most votes; None when nobody votes."""

@@ -1,0 +1,86 @@
+"""ATTS: asynchronous test-time scaling with conformal rejection (arXiv 2509.15148).
+
+Each of n samples goes through rounds of its own: a small draft model writes a chunk, the large target model scores it,
+and goes on itself where the conformal p-value is too large. No sample ever waits for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
+
+from tts.base import Estimator, Strategy
+from tts.conformal import Stratum, rate_within
+from tts.strategies.speculation.rejection import Rejection
+from tts.strategies.speculation.steps import Chain, Speculation
+from tts.strategies.speculation.strategy import Speculative, Turn
+from tts.types import Candidate
+
+Strata = Annotated[tuple[Stratum, ...], BeforeValidator(lambda by: by.split("+") if isinstance(by, str) else by)]
+
+
+class Atts(Speculative):
+    """N samples drafted by a small model, the poorest chunks continued by a large one; the majority's answer wins.
+
+    With `target_tokens=0` the draft model works alone, with `draft_tokens=0` the target model: the two controls.
+    """
+
+    rejection_rate: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Share of the drafts that the target continues."""
+    target_budget: PositiveInt | None = None
+    """Completion tokens of the target for a problem, in expectation at most; lowers `rejection_rate` where need be."""
+    calibration: Path | None = None
+    """File of scores to compare with, from `tts calibrate`; by default those of this run's earlier drafts."""
+    by: Strata = ()
+    """Compare only scores of the same `question`, `turn` or `length`; several with + between."""
+    window: PositiveInt | None = None
+    """Without a file: compare with the last so many scores only."""
+    presample: NonNegativeInt = 0
+    """Without a file: drafts of each problem that are drawn and scored beforehand, to compare with."""
+
+    async def begin(self, speculation: Speculation) -> Turn:
+        """Draft, look for an answer, score; keep the draft, or let the target continue it."""
+        rejection = Rejection.open(
+            speculation,
+            self.calibration,
+            self.rate,
+            made_with=speculation.made_with(draft_tokens=self.draft_tokens, target_tokens=self.target_tokens),
+            by=self.by,
+            window=self.window,
+        )
+        await rejection.presample(self.presample, self.draft_tokens)
+
+        async def turn(chain: Chain) -> None:
+            if self.draft_tokens:
+                await speculation.extend(chain, "draft", self.draft_tokens)
+                if chain.ended or not self.target_tokens or not await rejection.rejects(chain):
+                    return
+            await speculation.extend(chain, "target", self.target_tokens)
+
+        return turn
+
+    @property
+    def rate(self) -> float:
+        """`rejection_rate`, as far as the target's budget allows it."""
+        if self.target_budget is None:
+            return self.rejection_rate
+        most = rate_within(self.target_budget, samples=self.n, rounds=self.rounds, tokens=self.target_tokens or 1)
+        return min(self.rejection_rate, most)
+
+
+class AttsBest(Atts):
+    """The same samples; the one that the verifier rates highest wins."""
+
+    needs_verifier: ClassVar[bool] = True
+    estimator: ClassVar[Estimator] = "best_of_k"
+
+    def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
+        """The best verdict; the earliest among equals."""
+        return Strategy.select(self, candidates)
+
+    def settled(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether one is accepted."""
+        return Strategy.settled(self, candidates)

@@ -1,0 +1,60 @@
+"""Confident reasoning: votes are drawn many at a time, and those that lose their confidence are not written to the end.
+
+Fu et al. 2025, "Deep Think with Confidence" (arXiv 2508.15260), section 3.2: the first samples are whole and tell how
+sure the model is of this problem; a later one is abandoned where a passage of it is less sure than most of those were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from tts.base import Estimator
+from tts.confidence import LIKELIEST, LowConfidence, confidences_of, lowest_group
+from tts.errors import ConfigError
+from tts.session import Session
+from tts.strategies.self_consistency import SelfConsistency
+from tts.types import Candidate, Problem
+
+
+class DeepConf(SelfConsistency):
+    """Self-consistency in which weak samples are ended early and do not vote.
+
+    The paper's weights are `weighted=true,verifier=min_window_confidence`. Needs a server that streams
+    log-probabilities; one that counts tokens while it streams (vLLM) is billed exactly.
+    """
+
+    name: ClassVar[str] = "deepconf"
+    estimator: ClassVar[Estimator] = "replay"
+
+    n: PositiveInt = 64
+    """Samples, those that are abandoned included."""
+    warmup: PositiveInt = 16
+    """Samples that are drawn first and whole."""
+    keep: float = Field(default=0.9, gt=0, le=1)
+    """Share of the first samples that would not have been abandoned (the paper: 0.9, and 0.1 to save more)."""
+    window: PositiveInt = 2048
+    """Tokens whose mean confidence counts; an answer that is not longer is never abandoned."""
+
+    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        """Yield all samples; what is abandoned has no vote."""
+        known: list[str] = []
+        lowest: list[float] = []
+        first = min(self.warmup, self.n)
+        async for voter in self.voters(session.propose(n=first, **LIKELIEST), session, known):
+            try:
+                lowest.append(lowest_group(confidences_of(voter), self.window))
+            except ValueError as error:
+                raise ConfigError(f"deepconf cannot tell weak samples: {error}") from None
+            yield voter
+        if self.n == first or not lowest:
+            return
+        rule = LowConfidence(float(np.quantile(lowest, 1 - self.keep)), self.window)
+        later = session.propose(n=self.n - first, stop_when=rule, **LIKELIEST)
+        async for voter in self.voters(later, session, known):
+            abandoned = voter.samples[-1].finish_reason == "abandoned"
+            yield replace(voter, notes={**voter.notes, "answer": None}) if abandoned else voter

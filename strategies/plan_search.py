@@ -1,0 +1,49 @@
+"""PlanSearch: search over combinations of observations in words, then plans, then programs.
+
+Wang et al. 2024, "Planning In Natural Language Improves LLM Search For Code Generation" (arXiv 2409.03733), section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from pydantic import PositiveInt
+
+from tts.aio import flow
+from tts.session import Session
+from tts.strategies.planning.base import Planning
+from tts.strategies.planning.tree import Tree
+from tts.types import Candidate, Problem
+
+
+class PlanSearch(Planning):
+    """Observes, combines the observations, plans with each combination, criticises and improves the plan, writes.
+
+    The model observes; every combination of up to `subset` observations is a node, from which further observations
+    are derived, `layers` deep. With each node it sketches a plan; criticism gives a second one; each becomes an answer.
+    n1 first and n2 derived observations with subset=2 and layers=2 give l1 = 1 + n1 + C(n1, 2) nodes in the first
+    layer, l1 (1 + n2 + C(n2, 2)) in all, and twice as many answers. Nodes with equal observations are one: the first.
+    """
+
+    asked: PositiveInt = 10
+    """Observations asked for at once (of which models keep 3 to 6)."""
+    subset: PositiveInt = 2
+    """Observations combined at most, those of the parent aside (the paper's S)."""
+    layers: PositiveInt = 2
+    """How often observations are derived from combinations, the first ones included (the paper's L)."""
+    keep_parents: bool = True
+    """Whether a combination holds the observations that it is derived from, as the paper says; its code drops them."""
+    criticise: bool = True
+    """Whether a plan is criticised and improved into a second one."""
+    pseudocode: bool = True
+    """Whether a plan is brought into exact steps before the answer is written."""
+    codes: PositiveInt | None = None
+    """Answers at most. Upper layers of the tree come first, then as many from each parent."""
+
+    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        """Yield answers as they come; every branch goes its own pace."""
+        tree = Tree(self, self.author(problem, session, pseudocode=self.pseudocode))
+        async with aclosing(self.judged(session, flow(tree.begin))) as candidates:
+            async for candidate in candidates:
+                yield candidate

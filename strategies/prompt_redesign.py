@@ -1,0 +1,112 @@
+"""PRIS: find what the best candidates commonly miss, rewrite the prompt for exactly that, and generate again.
+
+"PRIS" (arXiv 2512.03534): prompt redesign for inference-time scaling, for texts, programs and pictures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from itertools import count, cycle, islice
+from typing import ClassVar
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from tts.base import Strategy, VerifierField
+from tts.session import Session
+from tts.strategies.redesign.attempts import Attempt, drawn, with_seeds, wording_of
+from tts.strategies.redesign.elements import covering
+from tts.strategies.redesign.prompts import Prompts
+from tts.strategies.redesign.rewriter import Rewriter
+from tts.structured import problem_text
+from tts.types import Candidate, Problem
+from tts.verifiers.element_check import ElementCheck
+
+
+class PromptRedesign(Strategy):
+    """N candidates in equal rounds; each round's prompt says what the best ones so far mostly missed.
+
+    Half of a round's number, chosen to meet the most elements together, are used again: their seeds for pictures,
+    they themselves as drafts for texts. Every candidate is judged by the original request. Needs a model for the role
+    that rewrites, and those of the verifier.
+    """
+
+    needs_verifier: ClassVar[bool] = True
+
+    n: PositiveInt = 20
+    """Candidates in all."""
+    rounds: NonNegativeInt = 1
+    """Redesigns. 0 is best-of-N."""
+    variants: PositiveInt = 2
+    """Rewritten prompts in a round."""
+    per_sample: bool = False
+    """Whether each of the chosen candidates has the prompt rewritten for what it misses itself, for comparison."""
+    expand: bool = False
+    """Whether the prompt is expanded before anything is generated."""
+    reuse: bool = True
+    """Whether seeds or drafts are used again; without, only the prompt is."""
+    images: bool = False
+    """Whether the role `image` draws the candidates, instead of `policy` writing them."""
+    rewrite_role: str = "policy"
+    """The model that rewrites."""
+    verifier: VerifierField | None = ElementCheck()
+    """What says which elements of the request are met; the verifier of the run is not used."""
+    prompts: Prompts = Prompts()
+    """What is asked. One is replaced by `prompts={"rewrite": "..."}`: rewrite, paraphrase, expand, draft."""
+
+    @property
+    def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Who generates, and who rewrites where anything is rewritten."""
+        writer = {self.rewrite_role} if self.rounds or self.expand else set()
+        return frozenset({"image" if self.images else "policy", *writer})
+
+    def ready(self, problem: Problem) -> None:
+        """It rewrites texts."""
+        problem_text(problem)
+        wording_of(problem)
+
+    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        """Yield each round's candidates as their verdicts come."""
+        pool: list[Candidate] = []
+        for number in range(self.rounds + 1):
+            attempts = await self._attempts(pool, self._until(number + 1) - self._until(number), session)
+            had: list[Candidate] = []
+            made = drawn(attempts, pool, session, images=self.images, draft=self.prompts.draft, number=number)
+            async with aclosing(session.verified(made)) as arriving:
+                async for candidate in arriving:
+                    had.append(candidate)
+                    yield candidate
+            pool = sorted([*pool, *had], key=lambda candidate: candidate.spawned)
+
+    def _until(self, number: int) -> int:
+        """Candidates before the round of that number."""
+        return self.n * number // (self.rounds + 1)
+
+    async def _attempts(self, pool: Sequence[Candidate], n: int, session: Session) -> list[Attempt]:
+        """`n` candidates' worth of what to ask next, knowing those of `pool`."""
+        rewriter = Rewriter(session, self.prompts, self.rewrite_role)
+        best = covering(pool, max(1, self.n // (2 * (self.rounds + 1))))
+        if best:
+            attempts = list(islice(cycle(await self._redesigned(best, rewriter)), n))
+        else:  # at first; or none could be rated, and nothing is known of what is missed
+            plain = await rewriter.expanded() if self.expand else Attempt(wording_of(session.problem))
+            attempts = [plain] * n if self.images else [replace(plain, n=n)]
+        if not self.images:
+            return attempts
+        first = session.sampler("image").endpoint.params.get("seed") or 0
+        return with_seeds(attempts, count(first + len(pool)))
+
+    async def _redesigned(self, best: list[Candidate], rewriter: Rewriter) -> list[Attempt]:
+        """Every new wording with every candidate of which something is used again, in turn."""
+        groups = [[one] for one in best] if self.per_sample else [best]
+        async with asyncio.TaskGroup() as running:
+            tasks = [running.create_task(rewriter.rewritten(group, self.variants)) for group in groups]
+        wordings = [task.result() for task in tasks]
+        return [
+            replace(new[i], parent=one, seed=one.notes.get("seed")) if self.reuse else new[i]
+            for i in range(self.variants)
+            for group, new in zip(groups, wordings, strict=True)
+            for one in group
+        ]

@@ -1,0 +1,77 @@
+"""What the models are asked in a redesign: a set of prompts, each of which can be replaced."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict
+
+from tts.structured import template
+
+REWRITE = """\
+A generative model was given this prompt several times.
+
+<prompt>
+$prompt
+</prompt>
+
+Its best results have this in common: they mostly miss
+
+<missed>
+$missed
+</missed>
+
+and mostly meet
+
+<met>
+$met
+</met>
+
+Rewrite the prompt such that what is missed can no longer be overlooked: say it early, explicitly and concretely, and
+say what to do instead of what went wrong. Keep everything that is met, and every other demand, as it is; ask for
+nothing new. Reply with the rewritten prompt alone."""
+
+PARAPHRASE = """\
+A generative model was given this prompt several times.
+
+<prompt>
+$prompt
+</prompt>
+
+Say the same in other words and another order, so that it may understand it differently. Keep every demand; ask for
+nothing new. Reply with the new prompt alone."""
+
+EXPAND = """\
+Expand this prompt for a generative model: make everything in it explicit, concrete and vivid, so that nothing has to
+be guessed. Keep every demand; contradict none.
+
+<prompt>
+$prompt
+</prompt>
+
+Reply with the expanded prompt alone."""
+
+DRAFT = """\
+$prompt
+
+Start from this earlier attempt. Keep what is good in it, and correct it wherever it does not do what is asked above;
+then give the whole answer anew, without a word on the changes.
+
+<attempt>
+$draft
+</attempt>"""
+
+
+class Prompts(BaseModel):
+    """`$prompt` is the wording so far. The verifier never sees a rewritten one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    rewrite: Annotated[str, template("prompt", "missed", "met")] = REWRITE
+    """Asks for a prompt that says what is missed: lists of the elements that most miss and that most meet."""
+    paraphrase: Annotated[str, template("prompt")] = PARAPHRASE
+    """Asks for another wording where nothing is missed in common."""
+    expand: Annotated[str, template("prompt")] = EXPAND
+    """Asks for the expanded prompt."""
+    draft: Annotated[str, template("prompt", "draft")] = DRAFT
+    """Asks for an answer that starts from an earlier one."""

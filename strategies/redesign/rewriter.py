@@ -1,0 +1,53 @@
+"""The calls to the model that rewrites prompts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tts.base import rank
+from tts.session import Session
+from tts.strategies.redesign.attempts import Attempt, wording_of
+from tts.strategies.redesign.elements import described, elements, failures
+from tts.strategies.redesign.prompts import Prompts
+from tts.structured import NoAnswer, fill, insist, prose
+from tts.types import Candidate
+
+
+@dataclass(frozen=True)
+class Rewriter:
+    """Rewrites in one role. Where no new wording can be had, which is noted, the prompt stays as it was."""
+
+    session: Session
+    prompts: Prompts
+    role: str
+
+    async def expanded(self) -> Attempt:
+        """The problem's prompt, expanded."""
+        wording = wording_of(self.session.problem)
+        asked = fill(self.prompts.expand, prompt=wording)
+        return await self._reworded(wording, asked)
+
+    async def rewritten(self, group: Sequence[Candidate], variants: int) -> list[Attempt]:
+        """The wording of the best of `group`, rewritten for what the group mostly misses, in so many variants."""
+        best = max(group, key=rank)
+        steps = [text for kind, text in best.notes["lineage"] if kind == "prompt"]
+        wording = steps[-1] if steps else wording_of(self.session.problem)
+        if missed := failures(group):
+            kept = [i for i in range(len(elements(best))) if i not in missed]
+            why = described(group, missed)
+            asked = fill(self.prompts.rewrite, prompt=wording, missed=why, met=described(group, kept) or "(nothing)")
+        else:
+            why, asked = "nothing in common", fill(self.prompts.paraphrase, prompt=wording)
+        async with asyncio.TaskGroup() as running:
+            tasks = [running.create_task(self._reworded(wording, asked, ("missed", why))) for _ in range(variants)]
+        return [task.result() for task in tasks]
+
+    async def _reworded(self, wording: str, asked: str, *steps: tuple[str, str]) -> Attempt:
+        messages = [{"role": "user", "content": asked}]
+        try:
+            samples, said = await insist(self.session, messages, prose, role=self.role, tries=[{}, {}])
+        except NoAnswer:
+            return Attempt(wording)
+        return Attempt(said, 1, samples, (*steps, ("prompt", said)))
