@@ -13,6 +13,7 @@ from pathlib import Path
 PEERS: dict[str, list[list[str]]] = {
     "its-hub": [["its-hub[lm]==1.2.0"]],
     # torch goes first and alone: where a CPU build is on offer, nothing after it asks for gigabytes of CUDA.
+    "its-hub-iaas": [["its-hub[iaas]==1.2.0"]],
     "optillm": [["torch==2.13.0"], ["optillm==0.4.0", "torch==2.13.0"]],
     "openai": [["openai==3.52.0"]],
     "evalplus": [["evalplus==0.3.1"]],

@@ -1,0 +1,186 @@
+"""The gateway beside its-hub's `its-iaas` and optillm, in front of the same server in one run.
+
+`python experiments/benchmarks/gateway.py [--rounds N] [GATEWAY ...]`. Each round runs every gateway once, in turn; the
+median round counts. Measured: a plain request with one client and with 32, best-of-8 with 200 at once, the time from
+start to the first answer, and the resident memory at the end. The figures go to `gateway.json` beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from peer_envs import PeerError, peer_python
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+DOUBLE = [sys.executable, "-m", "tests.support.double", "--latency"]
+QUESTION = [{"role": "user", "content": "What is six times seven? End with `Answer: `."}]
+VOTE = "self_consistency:n=8,answer=numeric_answer@test-model"
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """How one gateway is started and asked; URL and PORT are replaced in the command."""
+
+    peer: str | None
+    command: list[str]
+    plain: str = "test-model"
+    vote: dict[str, Any] | None = None
+    configure: dict[str, Any] | None = None
+    health: str = "/v1/models"
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+GATEWAYS = {
+    "tts": Gateway(
+        None,
+        [sys.executable, "-m", "tts", "serve", "--base-url", "URL", "--model", "test-model", "--port", "PORT"],
+        vote={"model": VOTE},
+        health="/healthz",
+    ),
+    "its-iaas": Gateway(
+        "its-hub-iaas",
+        ["BIN/its-iaas", "--port", "PORT", "--log-level", "ERROR"],
+        vote={"model": "test-model", "budget": 8},
+        configure={
+            "endpoint": "URL",
+            "api_key": "none",
+            "model": "test-model",
+            "alg": "self-consistency",
+            "regex_patterns": ["Answer: (.*)"],
+            "budget": 1,
+        },
+    ),
+    "optillm": Gateway(
+        "optillm",
+        ["BIN/optillm", "--base-url", "URL", "--port", "PORT", "--approach", "none", "--log", "warning"],
+        health="/health",
+        environment={"OPENAI_API_KEY": "none", "HF_HUB_OFFLINE": "1"},
+    ),
+}
+
+
+@contextmanager
+def upstream(latency: float) -> Iterator[str]:
+    """A fresh model server in a process of its own; gives its base URL."""
+    with subprocess.Popen([*DOUBLE, str(latency)], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().split()[1]
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def running(gateway: Gateway, url: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A gateway in a process of its own; gives its base URL, and figures to which its memory is added at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    bin_ = str(peer_python(gateway.peer).parent) if gateway.peer else ""
+    words = {"URL": url, "PORT": str(port)}
+    command = [words.get(word, word.replace("BIN", bin_)) for word in gateway.command]
+    own, begin = f"http://127.0.0.1:{port}", time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": "" if gateway.peer else str(ROOT)} | gateway.environment
+    with tempfile.TemporaryDirectory() as empty:  # optillm runs any plugin in its working directory
+        sink = subprocess.DEVNULL
+        process = subprocess.Popen(command, cwd=empty, env=environment, stdout=sink, stderr=sink)
+        try:
+            while True:
+                with suppress(urllib.error.URLError, ConnectionError):
+                    urllib.request.urlopen(own + gateway.health, timeout=5).close()
+                    break
+                if process.poll() is not None or time.perf_counter() - begin > 180:
+                    raise PeerError(f"it did not start: {' '.join(command)}")
+                time.sleep(0.02)
+            figures: dict[str, Any] = {"start_seconds": round(time.perf_counter() - begin, 2)}
+            if gateway.configure:
+                settings = {
+                    key: words.get(value, value) if isinstance(value, str) else value
+                    for key, value in gateway.configure.items()
+                }
+                request = urllib.request.Request(
+                    f"{own}/configure", json.dumps(settings).encode(), {"content-type": "application/json"}
+                )
+                urllib.request.urlopen(request, timeout=30).close()
+            yield f"{own}/v1", figures
+            status = Path(f"/proc/{process.pid}/status")
+            if status.exists():
+                resident = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+                figures["resident_mb"] = round(int(resident.split()[1]) / 1024)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def load(url: str, body: dict[str, Any], requests: int, at_once: int) -> dict[str, Any]:
+    """One run of the load."""
+    words = [url, json.dumps({"messages": QUESTION, **body}), str(requests), str(at_once)]
+    command = [sys.executable, str(HERE / "clients" / "gateway_load.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    return json.loads(done.stdout)
+
+
+def measure(url: str, gateway: Gateway, slow: bool) -> dict[str, Any]:
+    """The figures of one gateway (or of the server itself) at `url`."""
+    plain = {"model": gateway.plain}
+    load(url, plain, 20, 1)
+    one = load(url, plain, 40 if slow else 300, 1)
+    many = load(url, plain, 100 if slow else 3000, 32)
+    figures = {"p50_ms": one["p50_ms"], "per_second": many["per_second"], "failed": one["failed"] + many["failed"]}
+    if gateway.vote:
+        vote = load(url, gateway.vote, 200, 200)
+        figures |= {
+            "votes_per_second": vote["per_second"],
+            "votes_p99_ms": vote["p99_ms"],
+            "votes_failed": vote["failed"],
+        }
+    return figures
+
+
+def main() -> None:
+    """Run the gateways asked for and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("gateways", nargs="*", help=f"by default {', '.join(GATEWAYS)}")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--latency", type=float, default=0.0, help="of the server, in seconds")
+    options = parser.parse_args()
+    rounds: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(options.rounds):
+        with upstream(options.latency) as url:
+            bare = measure(url, Gateway(None, []), slow=False)
+            rounds.setdefault("no gateway", []).append(bare)
+            for name in options.gateways or GATEWAYS:
+                try:
+                    with running(GATEWAYS[name], url) as (own, figures):
+                        figures |= measure(own, GATEWAYS[name], slow=name == "optillm")
+                except PeerError as error:
+                    print(f"left out {name}: {error}", file=sys.stderr)
+                    continue
+                figures["added_p50_ms"] = round(figures["p50_ms"] - bare["p50_ms"], 2)
+                rounds.setdefault(name, []).append(figures)
+    table = {name: {key: median(one[key] for one in runs) for key in runs[0]} for name, runs in rounds.items()}
+    for name, figures in table.items():
+        print(f"{name:12}", *(f"{key} {value}" for key, value in figures.items()), sep="  ")
+    machine = f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"
+    (HERE / "gateway.json").write_text(json.dumps({**table, "machine": machine}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

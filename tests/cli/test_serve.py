@@ -1,0 +1,77 @@
+"""`tts serve` as a process: settings, keys, the port, and how it ends."""
+
+import json
+import signal
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.conftest import Command, start
+from tests.support.threaded import serving
+from tts.gateway.access import hashed
+
+ASK = [{"role": "user", "content": "[[p]] What is 6 times 7?"}]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_answers_and_drains_before_it_ends(clean: Path, number: signal.Signals):
+    with serving(latency=1.0) as double:
+        (clean / "gateway.toml").write_text(
+            f'[models.qwen]\nmodel = "test-model"\nbase_url = "{double.base_url}"\n'
+            '[presets.vote]\nstrategy = "self_consistency:n=2,answer=exact_answer"\n'
+        )
+        process = start("serve", "gateway.toml", "--port", 0, cwd=clean)
+        assert process.stdout is not None
+        url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
+        names = [one["id"] for one in httpx.get(f"{url}/models", timeout=30).json()["data"]]
+        assert names[:2] == ["qwen", "vote"]
+        answers: list[httpx.Response] = []
+
+        def ask() -> None:
+            answers.append(httpx.post(f"{url}/chat/completions", json={"model": "vote", "messages": ASK}, timeout=30))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        while double.stats.running == 0:
+            assert process.poll() is None
+        process.send_signal(number)
+        asking.join(30)
+        process.communicate(timeout=30)
+        assert answers[0].status_code == 200
+        assert process.returncode in (0, -number)
+
+
+def test_a_new_key_is_shown_once_with_the_hash_for_the_configuration(tts: Command):
+    made = tts("serve", "--new-key", "alice")
+    assert made.code == 0
+    assert f'[keys."alice"]\nsha256 = "{hashed(made.out.strip())}"' in made.err
+    assert tts("serve", "--new-key", "../alice").code == 2
+
+
+def test_other_machines_are_let_in_only_with_keys(tts: Command, clean: Path):
+    ended = tts("serve", "--host", "0.0.0.0", "--model", "m", "--base-url", "http://127.0.0.1:1/v1")
+    assert ended.code == 2
+    assert "--new-key" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "[models.m]\nbase_url = 'http://x/v1'\n[presets.p]\nstrategy = 'nothing'",
+            "no 'nothing' among the strategies",
+        ),
+        ("[models.m]\nbase_url = 'http://x/v1'\n[limits]\nrunnin = 1", "limits.runnin"),
+        ("[presets.p]\nstrategy = 'single'", "models"),
+        ("[models.m]\nbase_url = 'http://x/v1'\n[keys.a]\nsha256 = 'secret'", "keys.a.sha256"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_says_where(tts: Command, clean: Path, text: str, words: str):
+    (clean / "gateway.toml").write_text(text)
+    ended = tts("serve", "gateway.toml")
+    assert ended.code == 2
+    assert words in ended.err
+    assert "Traceback" not in ended.err
+    assert json.dumps(ended.err).count("secret") == 0

@@ -1,0 +1,70 @@
+"""A gateway on a port of its own, in the running loop."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from openai import AsyncOpenAI
+
+from tests.support.double import ModelDouble
+from tts.gateway import Settings
+from tts.gateway.app import gateway_app
+from tts.gateway.service import Gateway
+
+ASK: Any = [{"role": "user", "content": "[[p]] What is 6 times 7?"}]
+NUMBERS = "answer=numeric_answer"
+
+
+@dataclass
+class Served:
+    """A gateway and the ways to it."""
+
+    gateway: Gateway
+    base_url: str
+    http: httpx.AsyncClient
+
+    def openai(self, key: str = "none", **settings: Any) -> Any:
+        return AsyncOpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=30, **settings)
+
+    async def chat(self, model: str = "qwen", messages: Any = ASK, **fields: Any) -> httpx.Response:
+        return await self.http.post("/chat/completions", json={"model": model, "messages": messages, **fields})
+
+    async def at_rest(self) -> None:
+        """Wait until nothing is going on."""
+        async with asyncio.timeout(20):
+            while self.gateway.gate.running or self.gateway.gate.queued:
+                await asyncio.sleep(0.005)
+
+
+def settings_for(double: ModelDouble, **settings: Any) -> Settings:
+    """One model, `qwen`, whose server knows it as `test-model`; impatient, so that retries cost a test no time."""
+    endpoint = {"model": "test-model", "base_url": double.base_url, "retry_wait": 0.005, "api_key_env": "NO_KEY"}
+    qwen = {**endpoint, **settings.pop("endpoint", {})}
+    return Settings.parse({"models": {"qwen": qwen, **settings.pop("models", {})}, **settings})
+
+
+@asynccontextmanager
+async def serving(double: ModelDouble, **settings: Any) -> AsyncIterator[Served]:
+    """A gateway in front of `double`."""
+    app = gateway_app(settings_for(double, **settings))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, lifespan="on"))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(2048)
+        running = asyncio.create_task(server.serve(sockets=[listening]))
+        base_url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
+        try:
+            async with httpx.AsyncClient(base_url=base_url, timeout=30, limits=limits) as http:
+                async with asyncio.timeout(20):
+                    while not server.started:
+                        await asyncio.sleep(0.005)
+                yield Served(app.state.gateway, base_url, http)
+        finally:
+            server.should_exit = True
+            await running

@@ -1,0 +1,359 @@
+"""Who may come in, and what nobody may do."""
+
+import asyncio
+import gc
+import json
+import os
+import random
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.gateway.serving import ASK, NUMBERS, serving, settings_for
+from tests.support.double import Fault, FaultKind, ModelDouble, solvable
+from tts.errors import ConfigError
+from tts.gateway.access import hashed, new_key
+
+RIGHT = solvable({}, otherwise=1.0)
+KEY, OTHER = "tts-alice", "tts-bob"
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, bearer("wrong"), bearer(hashed(KEY)), {"authorization": f"Basic {KEY}"}, {"api-key": KEY}],
+)
+async def test_no_key_or_a_wrong_one_is_refused_before_anything_is_done(headers: dict[str, str]):
+    async with ModelDouble(answer=RIGHT) as double, serving(double, keys={"alice": {"sha256": hashed(KEY)}}) as served:
+        body = {"model": "qwen", "messages": ASK}
+        answer = await served.http.post("/chat/completions", json=body, headers=headers)
+        assert answer.status_code == 401
+        assert answer.json()["error"]["type"] == "authentication_error"
+        assert (await served.http.get("/models", headers=headers)).status_code == 401
+        assert "alice" not in answer.text
+        assert double.stats.received == 0
+
+
+async def test_a_good_key_lets_in_and_goes_no_further():
+    async with ModelDouble(answer=RIGHT, api_key="upstream") as double:
+        settings = {"keys": {"alice": {"sha256": hashed(KEY)}}, "endpoint": {"api_key": "upstream"}}
+        async with serving(double, **settings) as served:
+            for model in ("qwen", "single@qwen"):
+                body = {"model": model, "messages": ASK}
+                answer = await served.http.post("/chat/completions", json=body, headers=bearer(KEY))
+                assert answer.status_code == 200
+            seen = [request.headers["authorization"] for request in double.requests]
+            assert set(seen) == {"Bearer upstream"}
+
+
+async def test_keys_are_random_and_only_their_hash_is_configured():
+    (one, digest), (other, _) = new_key(), new_key()
+    assert one != other
+    assert hashed(one) == digest
+    assert one not in digest
+
+
+async def test_a_spent_day_is_429_and_tells_when_to_come_back():
+    async with ModelDouble(answer=RIGHT) as double:
+        keys = {"alice": {"sha256": hashed(KEY), "tokens_per_day": 200}}
+        async with serving(double, keys=keys) as served:
+            served.http.headers.update(bearer(KEY))
+            used = 0
+            while (answer := await served.chat()).status_code == 200:
+                used += answer.json()["usage"]["total_tokens"]
+                assert used < 1000
+            assert answer.status_code == 429
+            assert answer.json()["error"]["code"] == "insufficient_quota"
+            assert 0 < int(answer.headers["retry-after"]) <= 86_400
+            assert used >= 200
+
+
+async def test_a_strategy_stays_within_what_is_left_of_the_day():
+    async with ModelDouble(answer=RIGHT) as double:
+        keys = {"alice": {"sha256": hashed(KEY), "tokens_per_day": 300}}
+        async with serving(double, keys=keys, endpoint={"max_n": 1}) as served:
+            served.http.headers.update(bearer(KEY))
+            answer = await served.chat(f"self_consistency:n=64,{NUMBERS}", max_tokens=60)
+            assert answer.status_code == 200
+            assert double.stats.received <= 5  # of 64; their prompts are known by estimate only
+
+
+async def test_rates_and_concurrency_of_a_key():
+    async with ModelDouble(answer=RIGHT, latency=0.1) as double:
+        keys = {
+            "alice": {"sha256": hashed(KEY), "requests_per_minute": 2},
+            "bob": {"sha256": hashed(OTHER), "running": 2},
+        }
+        async with serving(double, keys=keys) as served:
+            for key in (KEY, OTHER):
+                body = {"model": "qwen", "messages": ASK}
+                asked = [served.http.post("/chat/completions", json=body, headers=bearer(key)) for _ in range(4)]
+                answers = await asyncio.gather(*asked)
+                assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429]
+                assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 429)
+
+
+async def test_a_key_may_be_for_some_models_only():
+    keys = {"alice": {"sha256": hashed(KEY), "models": ["coder"]}}
+    presets = {"coder": {"strategy": f"self_consistency:n=2,{NUMBERS}"}}
+    async with ModelDouble(answer=RIGHT) as double, serving(double, keys=keys, presets=presets) as served:
+        served.http.headers.update(bearer(KEY))
+        assert (await served.chat("coder")).status_code == 200
+        assert (await served.chat("qwen")).status_code == 403
+        assert (await served.chat("single@qwen")).status_code == 403
+        assert [one["id"] for one in (await served.http.get("/models")).json()["data"]] == ["coder"]
+
+
+async def test_too_large_and_too_slow_requests():
+    async with (
+        ModelDouble(answer=RIGHT) as double,
+        serving(double, limits={"body_bytes": 1000, "body_seconds": 0.2}) as served,
+    ):
+        assert (await served.chat(messages=[{"role": "user", "content": "x" * 2000}])).status_code == 413
+
+        async def pieces():
+            for _ in range(30):
+                yield b"x" * 100
+
+        assert (await served.http.post("/chat/completions", content=pieces())).status_code == 413
+        reader, writer = await asyncio.open_connection(*served.base_url[7:-3].split(":"))
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n{")
+        assert b" 408 " in await reader.readline()
+        writer.close()
+        assert double.stats.received == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"model": {"a": 1}}', b'{"model": null}'],
+)
+async def test_what_is_no_request_is_400(content: bytes):
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        answer = await served.http.post("/chat/completions", content=content)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"]
+
+
+WRONG = [
+    ("nothing", None, 404, "best_of_n"),
+    ("nothing@qwen", None, 400, "best_of_n"),
+    ("best_of_n@nowhere", None, 404, "qwen"),
+    ("best_of_n:m=3@qwen", None, 400, "Parameters: verifier, n"),
+    ("best_of_n:n=3@qwen", None, 400, "needs a verifier"),
+    ("best_of_n:n=0,verifier=regex@qwen", None, 400, "Parameters"),
+    ("self_consistency:n=100000@qwen", None, 400, "at most 256"),
+    ("../../etc/passwd@qwen", None, 400, "strategies"),
+    ("single@qwen@qwen", None, 400, ""),
+    ("qwen", {"strategy": "single", "wish": 1}, 400, "tts has: strategy"),
+    ("qwen", {"details": True}, 400, "needs a strategy"),
+    ("single@qwen", {"strategy": "single"}, 400, "twice"),
+    ("qwen", {"strategy": "single", "models": {"judge": "http://elsewhere/v1"}}, 400, "there are: qwen"),
+    ("qwen", {"strategy": "single", "base_url": "http://elsewhere/v1"}, 400, "tts has"),
+    ("qwen", "first_pass:verifier=unit_tests", 403, "run_code"),
+    ("qwen", {"strategy": "first_pass", "tests": {"asserts": ["1"]}}, 403, "run_code"),
+    ("qwen", "first_pass:verifier=all_of(verifiers=[unit_tests])", 403, "run_code"),
+    ("qwen", {"strategy": "first_pass", "verifier": "json_schema:definition=/etc/passwd"}, 400, "not as a file"),
+    ("qwen", {"strategy": 'first_pass:verifier="json_schema:definition=/etc/passwd"'}, 400, "not as a file"),
+    ("qwen", {"strategy": "first_pass", "verifier": "oracle"}, 400, "oracle"),
+    ("qwen", {"strategy": "best_of_n", "verifier": {"name": "outcome_reward"}}, 400, "needs a model for: reward"),
+    ("qwen", 17, 400, "tts"),
+]
+
+
+@pytest.mark.parametrize(("model", "tts", "status", "words"), WRONG)
+async def test_what_cannot_be_chosen_is_refused_with_what_exists(model: str, tts: object, status: int, words: str):
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        answer = await served.chat(model, **({} if tts is None else {"tts": tts}))
+        assert answer.status_code == status, answer.text
+        message = answer.json()["error"]["message"]
+        assert words in message
+        assert "root:" not in message
+        assert "oracle" in words or double.stats.received == 0
+
+
+async def test_only_allowed_strategies_and_verifiers_may_be_chosen_and_presets_may_do_more():
+    settings = {
+        "strategies": "self_consistency",
+        "verifiers": ["regex", "numeric_answer"],
+        "presets": {"coder": {"strategy": "best_of_n:n=2,verifier=mean_logprob", "budget": {"requests": 3}}},
+    }
+    async with ModelDouble(answer=RIGHT) as double, serving(double, **settings) as served:
+        assert (await served.chat("single@qwen")).status_code == 403
+        weighted = f"self_consistency:n=2,{NUMBERS},weighted=true,verifier=mean_logprob@qwen"
+        assert (await served.chat(weighted)).status_code == 403
+        assert (await served.chat(f"self_consistency:n=2,{NUMBERS}@qwen")).status_code == 200
+        assert (await served.chat("coder")).status_code == 200
+        assert (await served.chat("coder:n=99")).status_code in (400, 404)
+
+
+async def test_presets_cap_what_a_request_costs():
+    presets = {"frugal": {"strategy": f"self_consistency:n=32,{NUMBERS}", "budget": {"requests": 3}}}
+    async with (
+        ModelDouble(answer=RIGHT) as double,
+        serving(double, presets=presets, endpoint={"max_n": 1}) as served,
+    ):
+        answer = await served.chat("frugal", tts={"details": True, "budget": {"requests": 30}})
+        assert answer.json()["tts"]["ended"] in ("budget", "settled")
+        assert double.stats.received <= 3
+
+
+async def test_the_best_so_far_is_given_at_the_deadline():
+    def latency(body: dict, index: int) -> float:
+        return 0.01 if double.stats.received <= 2 else 60.0
+
+    async with (
+        ModelDouble(answer=RIGHT, latency=latency) as double,
+        serving(double, endpoint={"max_n": 1}) as served,
+    ):
+        tts = {"strategy": f"self_consistency:n=6,{NUMBERS}", "deadline": 0.5}
+        answer = await served.chat("qwen", tts=tts)
+        assert answer.headers["x-tts-ended"] == "deadline"
+        assert answer.json()["choices"][0]["message"]["content"].endswith("Answer: 42")
+        await double.idle()
+        double.latency = 60.0
+        assert (await served.chat("qwen", tts={**tts, "deadline": 0.1})).status_code == 504
+
+
+async def test_a_full_queue_is_429_with_retry_after():
+    async with (
+        ModelDouble(answer=RIGHT, latency=0.2) as double,
+        serving(double, limits={"running": 2, "queue": 3}) as served,
+    ):
+        answers = await asyncio.gather(*(served.chat(stream=bool(i % 2)) for i in range(8)))
+        assert sorted(answer.status_code for answer in answers) == [200] * 5 + [429] * 3
+        assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 429)
+        assert double.stats.peak_running == 2
+
+
+@pytest.mark.parametrize("kind", [FaultKind.UNAUTHORIZED, FaultKind.RESET, FaultKind.NOT_JSON])
+@pytest.mark.parametrize("model", ["qwen", "single@qwen"])
+async def test_secrets_and_places_are_never_told(kind: FaultKind, model: str):
+    endpoint = {"api_key": "upstream-secret", "headers": {"x-k": "more-secret"}}
+    async with (
+        ModelDouble(answer=RIGHT, faults={Fault(kind): 1.0}) as double,
+        serving(double, endpoint=endpoint) as served,
+    ):
+        answer = await served.chat(model, **({"tts": {"details": True}} if "@" in model else {}))
+        assert answer.status_code in (401, 502)
+        told = answer.text + str(answer.headers)
+        assert "secret" not in told
+        assert str(double.port) not in told
+
+
+async def test_headers_cannot_be_smuggled_in():
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        answer = await served.chat("single@qwen\r\nx-evil: 1")
+        assert answer.status_code == 404
+        assert "x-evil" not in answer.headers
+        reader, writer = await asyncio.open_connection(*served.base_url[7:-3].split(":"))
+        body = json.dumps({"model": "qwen", "messages": ASK}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-forwarded-host: evil\r\ncontent-length: {len(body)}"
+        writer.write(head.encode() + b"\r\nauthorization: Bearer mine\r\nx-upstream: http://evil/v1\r\n\r\n" + body)
+        assert b" 200 " in await reader.readline()
+        writer.close()
+        assert not {"x-forwarded-host", "authorization", "x-upstream"} & set(double.requests[-1].headers)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a@b", "a:b", "", "é", "x" + chr(0)])
+def test_presets_have_plain_names(name: str):
+    double = ModelDouble(port=1)
+    with pytest.raises(ConfigError, match="presets"):
+        settings_for(double, presets={name: {"strategy": "single"}})
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+@pytest.mark.parametrize("model", ["qwen", f"self_consistency:n=4,{NUMBERS}@qwen"])
+async def test_clients_that_leave_at_any_moment_leave_nothing_behind(model: str):
+    chance = random.Random(0)
+    async with ModelDouble(answer=RIGHT, latency=(0.0, 0.3)) as double, serving(double) as served:
+        await served.chat(model)
+        await served.at_rest()
+        tasks, files = len(asyncio.all_tasks()), _descriptors()
+
+        async def leave(i: int) -> None:
+            _, writer = await asyncio.open_connection(*served.base_url[7:-3].split(":"))
+            body = json.dumps({"model": model, "messages": ASK, "stream": bool(i % 2)})
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            writer.write((head + body).encode())
+            await asyncio.sleep(chance.random() * 0.4)
+            writer.transport.abort()
+
+        for _ in range(2):
+            await asyncio.gather(*(leave(i) for i in range(100)))
+        await served.at_rest()
+        async with asyncio.timeout(10):
+            await double.idle()
+        assert double.stats.cancelled > 0
+        sampler = served.gateway.models["qwen"]["policy"]
+        assert [replica.in_flight for replica in sampler.pool.replicas] == [0]
+        assert (await served.chat(model)).status_code == 200
+        await served.at_rest()
+        gc.collect()
+        async with asyncio.timeout(10):  # connections are closed a moment later
+            while len(asyncio.all_tasks()) > tasks + 3 or _descriptors() > files + 20:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_client_that_leaves_stops_generation_at_once():
+    async with ModelDouble(answer=RIGHT, latency=60.0) as double, serving(double) as served:
+        for model in ("qwen", "single@qwen", f"self_consistency:n=8,{NUMBERS}@qwen"):
+            with pytest.raises(httpx.ReadTimeout):
+                await served.http.post(
+                    "/chat/completions", json={"model": model, "messages": ASK}, timeout=httpx.Timeout(30, read=0.2)
+                )
+            async with asyncio.timeout(10):
+                await double.idle()
+            await served.at_rest()
+        assert double.stats.served == 0
+        metrics = (await served.http.get(served.base_url.removesuffix("/v1") + "/metrics")).text
+        assert 'tts_requests_total{name="qwen",status="499"} 1.0' in metrics
+
+
+async def test_health_readiness_and_metrics():
+    async with ModelDouble(answer=RIGHT) as double:
+        async with serving(double) as served:
+            root = served.base_url.removesuffix("/v1")
+            assert (await served.http.get(f"{root}/healthz")).status_code == 200
+            assert (await served.http.get(f"{root}/readyz")).status_code == 200
+            await served.chat(f"self_consistency:n=4,{NUMBERS}")
+            text = (await served.http.get(f"{root}/metrics")).text
+            generated = 'tts_tokens_total{kind="completion",name="self_consistency",role="policy"}'
+            assert f"{generated} {float(double.stats.completion_tokens)}" in text
+        with socket.socket() as closed:  # a port where nobody answers
+            closed.bind(("127.0.0.1", 0))
+            double.port, before = closed.getsockname()[1], double.port
+            async with serving(double, endpoint={"connect_timeout": 1.0}) as served:
+                root = served.base_url.removesuffix("/v1")
+                assert (await served.http.get(f"{root}/healthz")).status_code == 200
+                assert (await served.http.get(f"{root}/readyz")).status_code == 503
+                assert (await served.chat()).status_code == 502
+            double.port = before
+
+
+async def test_the_api_description_has_every_endpoint():
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        document = (await served.http.get(served.base_url.removesuffix("/v1") + "/openapi.json")).json()
+        paths = {
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/responses",
+            "/v1/models",
+            "/healthz",
+            "/readyz",
+            "/metrics",
+        }
+        assert paths <= set(document["paths"])
+
+
+def test_two_keys_may_not_be_the_same(tmp_path: Path):
+    keys = {name: {"sha256": hashed(KEY)} for name in ("a", "b")}
+    with pytest.raises(ConfigError, match="same key"):
+        settings_for(ModelDouble(port=1), keys=keys)

@@ -1,0 +1,114 @@
+"""`tts serve`: the gateway, any strategy behind an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tts.cli.common import BaseUrl, Model, checked, dotted, place, say
+from tts.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tts.gateway import Settings
+
+EPILOG = """\
+\b
+Examples:
+  tts serve --base-url http://127.0.0.1:8000/v1
+  tts serve gateway.toml --port 8080
+  tts serve --new-key alice
+
+\b
+Any setting of the file:         --limits.running 200 --run_code true
+Settings of the models:          --models.NAME.base_url URL --models.NAME.judge.model NAME
+
+\b
+Clients then use, with OPENAI_BASE_URL as printed:
+  model="NAME"                   as it is
+  model="best_of_n:n=8,verifier=judge@NAME"
+  model="PRESET"                 as [presets.PRESET] of the file has it
+"""
+
+
+def serve(
+    ctx: typer.Context,
+    config: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The configuration, in TOML.")] = None,
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0: a free one.")] = 8080,
+    host: Annotated[str, typer.Option(metavar="HOST", help="0.0.0.0: reachable from other machines.")] = "127.0.0.1",
+    model: Model = None,
+    base_url: BaseUrl = None,
+    new_key: Annotated[
+        str | None, typer.Option("--new-key", metavar="NAME", help="Make a key for a client, and leave.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Let other machines in without keys.")] = False,
+) -> None:
+    """Serve strategies to OpenAI clients until Ctrl-C or SIGTERM.
+
+    Prints the setting that points a client to it, on stdout.
+    """
+    if new_key is not None:
+        return _new_key(new_key)
+    from tts.errors import MissingExtra
+    from tts.gateway.settings import Settings
+
+    overrides = dotted(ctx)
+    if model or base_url or (config is None and not any(key.startswith("models.") for key in overrides)):
+        overrides = {**_models(model, base_url), **overrides}
+    settings = Settings.read(config, overrides)
+    _check_reach(settings, host, open_)
+    try:
+        from tts.gateway.app import gateway_app
+    except ImportError:
+        raise MissingExtra("serve", "the gateway") from None
+    from tts import port as on_port
+
+    def announce(base_url: str) -> None:
+        say(f"serving {', '.join([*settings.models, *settings.presets])} at {base_url}; stop it with Ctrl-C")
+        typer.echo(f"export OPENAI_BASE_URL={shlex.quote(base_url)}")
+        sys.stdout.flush()
+
+    on_port.serve(gateway_app(settings), host, port, announce, drain_seconds=settings.limits.drain_seconds)
+    say("stopped")
+
+
+def _new_key(name: str) -> None:
+    from tts.gateway.access import new_key
+    from tts.gateway.settings import NAME
+
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"'{name}' is no name for a key; use letters, digits, dots, dashes and underscores")
+    key, digest = new_key()
+    say("Give this key to the client; it is shown once. Put the table into the gateway's configuration:")
+    say(f'\n[keys."{name}"]\nsha256 = "{digest}"\n')
+    typer.echo(key)
+
+
+def _models(model: str | None, base_url: str | None) -> dict[str, Any]:
+    """The named model, or all that the endpoint serves, as settings."""
+    from tts.sampler import Endpoint, Sampler
+    from tts.sampler.probe import list_models
+
+    async def served() -> list[str]:
+        async with Sampler(checked(Endpoint, model="", **place(base_url))) as sampler:
+            return list(await list_models(sampler))
+
+    names = [model] if model else asyncio.run(served())
+    if not names:
+        raise ConfigError("the endpoint serves no model; name one with --model")
+    return {"models": {name: place(base_url) for name in names}}
+
+
+def _check_reach(settings: Settings, host: str, open_: bool) -> None:
+    """Without keys the gateway is for this machine alone, unless its operator says otherwise."""
+    try:
+        local = ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if not (local or settings.keys or open_):
+        raise ConfigError(f"at {host} anybody could use it: add keys (tts serve --new-key NAME), or say --open")

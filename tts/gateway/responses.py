@@ -1,0 +1,197 @@
+"""The Responses API for strategies: its requests as chat, and chat's answers in its form. No state is kept."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tts.gateway.answers import Form as ChatForm
+from tts.gateway.answers import usage_body
+from tts.gateway.failures import Refused
+from tts.types import Candidate, Usage
+
+Json = dict[str, Any]
+
+_SAME = ("model", "tts", "stream", "temperature", "top_p", "top_logprobs", "parallel_tool_calls", "user", "seed")
+_STATE = ("previous_response_id", "conversation", "background", "prompt")
+_PARTS = {"input_text": "text", "output_text": "text", "text": "text"}
+
+
+def as_chat(body: Mapping[str, Any]) -> Json:
+    """The request as a chat completion's body. Raises `Refused` for what needs state, or cannot be said in chat."""
+    for name in _STATE:
+        if body.get(name):
+            raise Refused(400, f"{name} is not kept by strategies; send all of the input", "not_supported", name)
+    chat: Json = {name: body[name] for name in _SAME if body.get(name) is not None}
+    chat["messages"] = _messages(body)
+    if (most := body.get("max_output_tokens")) is not None:
+        chat["max_tokens"] = most
+    if isinstance(effort := (body.get("reasoning") or {}), Mapping) and effort.get("effort"):
+        chat["reasoning_effort"] = effort["effort"]
+    form = (body.get("text") or {}).get("format") if isinstance(body.get("text"), Mapping) else None
+    if isinstance(form, Mapping) and form.get("type") == "json_schema":
+        schema = {key: value for key, value in form.items() if key != "type"}
+        chat["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif isinstance(form, Mapping) and form.get("type") == "json_object":
+        chat["response_format"] = {"type": "json_object"}
+    if body.get("tools"):
+        chat["tools"] = [_tool(tool) for tool in body["tools"]]
+        choice = body.get("tool_choice")
+        if isinstance(choice, Mapping) and choice.get("type") == "function":
+            choice = {"type": "function", "function": {"name": choice.get("name")}}
+        if choice is not None:
+            chat["tool_choice"] = choice
+    return chat
+
+
+def _tool(tool: Any) -> Json:
+    if not isinstance(tool, Mapping) or tool.get("type") != "function":
+        kind = tool.get("type") if isinstance(tool, Mapping) else tool
+        raise Refused(400, f"tools of the type {kind!r} are not there; only functions are", "not_supported", "tools")
+    return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
+
+
+def _messages(body: Mapping[str, Any]) -> list[Json]:
+    messages: list[Json] = []
+    if body.get("instructions"):
+        messages.append({"role": "system", "content": body["instructions"]})
+    items = body.get("input")
+    if isinstance(items, str):
+        return [*messages, {"role": "user", "content": items}]
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise Refused(400, "input must be a text or a list of items", "invalid_value", "input")
+    for item in items:
+        kind = item.get("type", "message")
+        if kind == "message":
+            messages.append({"role": item.get("role", "user"), "content": _content(item.get("content"))})
+        elif kind == "function_call":
+            function = {"name": item.get("name"), "arguments": item.get("arguments")}
+            call = {"id": item.get("call_id"), "type": "function", "function": function}
+            if messages and messages[-1].get("tool_calls"):  # calls that were made together
+                messages[-1]["tool_calls"].append(call)
+            else:
+                messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        elif kind == "function_call_output":
+            output = item.get("output")
+            words = output if isinstance(output, str) else json.dumps(output)
+            messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": words})
+        elif kind != "reasoning":  # a model's own thoughts are not part of chat
+            raise Refused(400, f"items of the type {kind!r} are not supported", "not_supported", "input")
+    return messages
+
+
+def _content(content: Any) -> Any:
+    if not isinstance(content, list):
+        return content
+    parts: list[Json] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in _PARTS:
+            parts.append({"type": "text", "text": part.get("text", "")})
+        elif kind == "input_image" and part.get("image_url"):
+            detail = {"detail": part["detail"]} if part.get("detail") else {}
+            parts.append({"type": "image_url", "image_url": {"url": part["image_url"], **detail}})
+        else:
+            raise Refused(400, f"content of the type {kind!r} is not supported", "not_supported", "input")
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
+
+
+class ResponsesForm:
+    """How the answers of one request look under the Responses API."""
+
+    def __init__(self, body: Mapping[str, Any], chat: Mapping[str, Any], run: str) -> None:
+        self._body, self._run = body, run
+        self._chat = ChatForm(chat, run, chat=True)
+        self._created = int(time.time())
+        self._sequence = -1
+
+    def begin(self) -> bytes:
+        """The first event of a stream."""
+        return self.event("response.created", response=self._response("in_progress", []))
+
+    def progress(self, told: Json) -> bytes:
+        """A comment: no event of this API could tell it."""
+        return b": " + json.dumps(told).encode() + b"\n\n"
+
+    def whole(self, candidates: Sequence[Candidate], usage: Usage, extra: Json) -> bytes:
+        """The answer in one piece."""
+        return json.dumps(self._complete(candidates[0], usage, extra)).encode()
+
+    def chunks(self, candidates: Sequence[Candidate], usage: Usage, extra: Json) -> Iterator[bytes]:
+        """The answer as the events of a stream, its end included."""
+        response = self._complete(candidates[0], usage, extra)
+        for place, item in enumerate(response["output"]):
+            at = {"output_index": place}
+            of = {**at, "item_id": item["id"]}
+            begun = {**item, "status": "in_progress", **({"content": []} if "content" in item else {"arguments": ""})}
+            yield self.event("response.output_item.added", **at, item=begun)
+            for i, part in enumerate(item.get("content", ())):
+                of |= {"content_index": i}
+                yield self.event("response.content_part.added", **of, part={**part, "text": ""})
+                yield self.event("response.output_text.delta", **of, delta=part["text"], logprobs=[])
+                yield self.event("response.output_text.done", **of, text=part["text"], logprobs=[])
+                yield self.event("response.content_part.done", **of, part=part)
+            if "arguments" in item:
+                yield self.event("response.function_call_arguments.delta", **of, delta=item["arguments"])
+                told = {"name": item["name"], "arguments": item["arguments"]}
+                yield self.event("response.function_call_arguments.done", **of, **told)
+            yield self.event("response.output_item.done", **at, item=item)
+        yield self.event(f"response.{response['status']}", response=response)
+
+    def event(self, kind: str, **fields: Any) -> bytes:
+        """One event of a stream."""
+        self._sequence += 1
+        data = {"type": kind, "sequence_number": self._sequence, **fields}
+        return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+    def _complete(self, candidate: Candidate, usage: Usage, extra: Json) -> Json:
+        choice = self._chat.choice(candidate, 0)
+        message, output = choice["message"], []
+        if message.get("content"):
+            part = {"type": "output_text", "text": message["content"], "annotations": []}
+            item = {"id": f"msg_{self._run}", "type": "message", "role": "assistant", "content": [part]}
+            output.append({**item, "status": "completed"})
+        for i, call in enumerate(message.get("tool_calls") or ()):
+            function = {"name": call["function"]["name"], "arguments": call["function"]["arguments"]}
+            item = {"id": f"fc_{i}_{self._run}", "type": "function_call", "call_id": call.get("id"), **function}
+            output.append({**item, "status": "completed"})
+        cut = choice.get("finish_reason") == "length"
+        response = self._response("incomplete" if cut else "completed", output)
+        if cut:
+            response["incomplete_details"] = {"reason": "max_output_tokens"}
+        counted = usage_body(usage)
+        response["usage"] = {
+            "input_tokens": counted["prompt_tokens"],
+            "input_tokens_details": counted["prompt_tokens_details"],
+            "output_tokens": counted["completion_tokens"],
+            "output_tokens_details": counted["completion_tokens_details"],
+            "total_tokens": counted["total_tokens"],
+        }
+        return {**response, **extra}
+
+    def _response(self, status: str, output: list[Json]) -> Json:
+        body = self._body
+        return {
+            "id": f"resp_{self._run}",
+            "object": "response",
+            "created_at": self._created,
+            "status": status,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": body.get("instructions"),
+            "metadata": body.get("metadata") or {},
+            "model": body["model"],
+            "output": output,
+            "parallel_tool_calls": body.get("parallel_tool_calls", True),
+            "temperature": body.get("temperature"),
+            "text": body.get("text") or {"format": {"type": "text"}},
+            "tool_choice": body.get("tool_choice", "auto"),
+            "tools": body.get("tools") or [],
+            "top_p": body.get("top_p"),
+            "store": False,
+            "usage": None,
+        }
