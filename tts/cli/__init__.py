@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tts.cli import doctor, listing, report, run, solve, verify, vllm
+from tts.cli import calibrate, demo, doctor, embedded, listing, report, run, serve, solve, verify, vllm
 from tts.cli.common import DottedCommand, say
 from tts.cli.dotenv import apply
 from tts.errors import ConfigError, TTSError
@@ -17,6 +17,7 @@ from tts.errors import ConfigError, TTSError
 EPILOG = """\
 \b
 Examples:
+  tts demo
   tts solve "What is 17 * 23?" --strategy self_consistency:n=8,answer=numeric_answer
   tts run --task gsm8k --strategy best_of_n:n=16 --limit 100 --temperature 0.8
   tts report runs/gsm8k-*
@@ -36,9 +37,13 @@ app = typer.Typer(
 app.command("solve", cls=DottedCommand, epilog=solve.EPILOG)(solve.solve)
 app.command("run", cls=DottedCommand, epilog=run.EPILOG)(run.run)
 app.command("report", epilog=report.EPILOG)(report.report)
+app.command("calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.command("list", epilog=listing.EPILOG)(listing.list_)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
+app.command("demo", epilog=demo.EPILOG)(demo.demo)
+app.add_typer(embedded.app, name="embedded")
+app.command("serve", cls=DottedCommand, epilog=serve.EPILOG)(serve.serve)
 app.command("vllm", epilog=vllm.EPILOG)(vllm.vllm)
 
 

@@ -165,7 +165,7 @@ def console() -> Console:
     """Where tables go: stdout, not cut to 80 columns when it is a file or a pipe."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 240, highlight=False, soft_wrap=False)
+    return Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False, soft_wrap=False)
 
 
 def table(title: str, left: Sequence[str], right: Sequence[str] = ()) -> Table:

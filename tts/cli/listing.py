@@ -139,8 +139,14 @@ def _show(entry: Mapping[str, Any]) -> None:
         return
     typer.echo(f"  {entry['name']}{theirs}: {entry['summary']}")
     for parameter in entry["parameters"]:
-        default = "required" if parameter["required"] else f"= {json.dumps(parameter['default'], ensure_ascii=False)}"
+        default = "required" if parameter["required"] else f"= {_short(parameter['default'])}"
         typer.echo(f"      {parameter['name']}: {parameter['type']} {default}")
         if parameter["help"]:
             typer.echo(f"          {parameter['help']}")
     typer.echo()
+
+
+def _short(default: Any) -> str:
+    """A default on one line; of a long one, such as a prompt, the beginning (`--json` has all of it)."""
+    text = json.dumps(default, ensure_ascii=False)
+    return text if len(text) <= 100 else f'{text[:80]}..."'

@@ -111,7 +111,7 @@ def run(
     if dry_run:
         _show_plan(experiment, out, as_json)
         return
-    done = _execute(experiment, out, resume, _progress(quiet))
+    done = _execute(experiment, out, resume, shown_progress(quiet))
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:
@@ -164,7 +164,8 @@ def _name(experiment: Experiment) -> str:
     return re.sub(r"[^\w.+-]+", "-", words)
 
 
-def _progress(quiet: bool) -> Progress:
+def shown_progress(quiet: bool) -> Progress:
+    """What tells of a run while it goes: a table on a terminal, else a line now and then."""
     from tts.cli.progress import LineProgress
     from tts.experiment.progress import LiveProgress, Progress
 

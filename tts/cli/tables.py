@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tts.cli.common import console, table
-from tts.curves import Curve
+from tts.curves import Call, Curve, utilisation, waiting
+
+if TYPE_CHECKING:
+    from tts.experiment.verifier_report import VerifierReport
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -49,6 +52,26 @@ COUNTED = {
 }
 
 
+def timeline_table(name: str, calls: Sequence[Call]) -> None:
+    """Print how busy each kind of call kept its server, and how long samples waited."""
+    columns = ("calls", "seconds", "busy", "in flight", "peak", "prompt tokens", "generated")
+    made = table(f"Calls of {name}", ("kind",), columns)
+    for row in utilisation(calls):
+        made.add_row(
+            row["kind"],
+            f"{row['calls']:,}",
+            number(row["seconds"]),
+            percent(row["busy"]),
+            f"{row['mean in flight']:.1f}",
+            f"{row['peak in flight']:,}",
+            f"{row['prompt_tokens']:,.0f}",
+            f"{row['completion_tokens']:,.0f}",
+        )
+    console().print(made)
+    seconds, share = waiting(calls)
+    console().print(f"  samples waited {percent(share)} of their time, {number(seconds)} s in all", highlight=False)
+
+
 def curve_table(curves: Sequence[Curve]) -> None:
     """Print the points of curves over the same x axis."""
     made = table("Accuracy against compute", ("curve", "estimator"), ("k", curves[0].x_label, "accuracy", "95 %"))
@@ -74,6 +97,53 @@ def law_table(laws: Rows) -> None:
     for law in laws:
         made.add_row(law["curve"], f"{law['a']:.4g}", f"{law['b']:.4g}", f"{law['r_squared']:.3f}")
     console().print(made)
+
+
+def verifier_tables(reports: Sequence[tuple[str, VerifierReport]]) -> None:
+    """Print how good verifiers are: their rates, their accuracy in selecting, and what that comes to in words."""
+    columns = ("rated", "right", "completeness", "soundness", "false discovery", "AUROC", "within", "rank corr.", "ECE")
+    rates = table("Verifiers against the truth", ("verifier", "strategy"), columns)
+    choice = table("Accuracy of selecting 1 of N, 95 % intervals", ("verifier",), ("N", "by it", "random", "majority"))
+    for label, report in reports:
+        made, error = report.decisions, report.calibration.error if report.calibration else None
+        rates.add_row(
+            report.verifier,
+            label,
+            f"{report.rated:,}",
+            percent(report.right),
+            *(percent(rate) for rate in (made.completeness, made.soundness, made.false_discovery)),
+            *(_decimal(value) for value in (report.auroc, report.auroc_within, report.rank_correlation, error)),
+        )
+        selection = report.selection
+        for i, n in enumerate(selection.n if selection else ()):
+            assert selection is not None
+            by_it, random, majority = (
+                f"{percent(of.mean[i])} ({percent(of.low[i])} to {percent(of.high[i])})" if of else "?"
+                for of in (selection.verifier, selection.random, selection.majority)
+            )
+            choice.add_row(report.verifier if i == 0 else "", str(n), by_it, random, majority)
+    console().print(rates)
+    if choice.row_count:
+        console().print(choice)
+    for label, report in reports:
+        console().print(f"{report.verifier} ({label}):", highlight=False)
+        for finding in report.findings:
+            console().print(f"  {finding}", highlight=False)
+        _reliability_table(report)
+
+
+def _reliability_table(report: VerifierReport) -> None:
+    found = report.calibration
+    if found is None or len(found.low) <= 2:
+        return
+    made = table("Reliability", ("score from",), ("candidates", "mean score", "right"))
+    for low, count, score, right in zip(found.low, found.count, found.score, found.right, strict=True):
+        made.add_row(f"{low:.1f}", f"{count:,}", f"{score:.3f}", percent(right))
+    console().print(made)
+
+
+def _decimal(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3f}"
 
 
 def percent(value: float | None) -> str:

@@ -1,0 +1,52 @@
+"""`tts report --repeats` and `--heterogeneity`, over a procedural task."""
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.support.double import ModelDouble
+
+
+@pytest.fixture
+def run(tts: Command, double: ModelDouble, task: str) -> str:
+    """The directory of a run of eight attempts."""
+    strategy = "self_consistency:n=8"
+    options = ["--out", "one", "--quiet", "--base-url", double.base_url]
+    assert tts("run", "--task", task, "--strategy", strategy, *options).code == 0
+    return "one"
+
+
+def test_repeats_are_shown_with_the_bound_named_as_one(tts: Command, run: str):
+    said = tts("report", run, "--repeats").out
+    assert "perfect verifier" in said
+    assert "worst of N" in said
+    (row,) = tts("report", run, "--repeats", "--json").json["repeats"]
+    assert row["repeats"]["worst"] <= row["repeats"]["average"] <= row["repeats"]["best"]
+    assert row["tokens"]["mean"] > 0
+
+
+def test_heterogeneity_recommends(tts: Command, run: str):
+    assert "for a verifier" in tts("report", run, "--heterogeneity").out
+    (row,) = tts("report", run, "--heterogeneity", "--json").json["heterogeneity"]
+    assert row["summary"]["advice"] in ("verifier", "majority", "neither")
+    assert len(row["problems"]) == row["summary"]["prompts"]
+
+
+def test_a_gap_is_between_models(tts: Command, run: str, double: ModelDouble, task: str):
+    assert tts("report", run, "--repeats", "--json").json["conventional_to_reasoning_gap"] is None
+    table = f"""
+        task = '{task}'
+        strategies = ["self_consistency:n=4"]
+        [models.one]
+        model = "test-model"
+        base_url = "{double.base_url}"
+        [models.other]
+        model = "test-model"
+        base_url = "{double.base_url}"
+        """
+    with open("two.toml", "w") as file:
+        file.write(table)
+    assert tts("run", "two.toml", "--out", "two", "--quiet").code == 0
+    found = tts("report", "two", "--repeats", "--json").json
+    average = max(row["repeats"]["average"] for row in found["repeats"])
+    bound = min(row["repeats"]["best"] for row in found["repeats"])
+    assert found["conventional_to_reasoning_gap"] == pytest.approx(average - bound)
