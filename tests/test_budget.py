@@ -233,7 +233,8 @@ async def test_the_deadline_keeps_what_there_was_no_time_to_verify():
         result = await solve(PROBLEM, "best_of_n:n=4", endpoint(server), verifier=Slow(), budget=Budget(seconds=1.5))
     assert result.ended == "deadline"
     assert sorted(candidate.verdict is None for candidate in result.candidates) == [False, True, True, True]
-    assert result.selected is not None and result.selected.spawned == (0,)
+    assert result.selected is not None
+    assert result.selected.spawned == (0,)
     assert not result.loose
 
 
