@@ -61,18 +61,16 @@ class Gate:
 @contextmanager
 def held(engine: Engine, steps: int) -> Iterator[Gate]:
     """Let `steps` forward passes through, hold the next one until the gate is opened or the block ends."""
-    gate, left = Gate(), [steps]
-    for worker in engine.workers:
-        forward = worker.model.forward
+    gate, left, forward = Gate(), [steps], engine.model.forward
 
-        def guarded(*args: Any, forward: Any = forward, **kwargs: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                gate.reached.set()
-                gate.open.wait(20)
-            return forward(*args, **kwargs)
+    def guarded(*args: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            gate.reached.set()
+            gate.open.wait(20)
+        return forward(*args)
 
-        worker.model.forward = guarded  # type: ignore[method-assign]
+    engine.model.forward = guarded  # type: ignore[method-assign]
     try:
         yield gate
     finally:

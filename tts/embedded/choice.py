@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections import deque
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tts.embedded.model import Ints
 from tts.embedded.sampling import Scored, Settings, noise
@@ -37,17 +37,17 @@ class Request:
     prompt_scores: list[Scored] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     """From a reward model: its raw value behind each token of the prompt."""
+    kept: Any = None
+    """The prompt as it was read, for all choices."""
     cancelled: bool = False
-    inbox: deque[Delta | Exception | None] = field(default_factory=deque)
+    deltas: asyncio.Queue[Delta | Exception] = field(default_factory=asyncio.Queue)
     loop: asyncio.AbstractEventLoop | None = None
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def send(self, item: Delta | Exception | None) -> None:
+    def send(self, item: Delta | Exception) -> None:
         """Hand `item` to whoever waits, from the thread that computes."""
-        self.inbox.append(item)
         try:
             assert self.loop is not None
-            self.loop.call_soon_threadsafe(self.arrived.set)
+            self.loop.call_soon_threadsafe(self.deltas.put_nowait, item)
         except RuntimeError:  # the loop is closed: nobody waits any more
             self.cancelled = True
 
