@@ -26,7 +26,7 @@ class Delta:
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """`n` choices for one prompt, or with no choices the scores of the prompt itself."""
+    """`n` choices for one prompt, and what reading it found out."""
 
     prompt: Ints
     settings: Settings

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from tts.embedded.choice import Choice, Delta, Request
 from tts.embedded.model import BLOCK, Ints, Llama
-from tts.embedded.sampling import Knobs, score
+from tts.embedded.sampling import draw, score
 from tts.embedded.tokenizer import Tokenizer
 from tts.embedded.weights import Floats, read_shape, read_tensors
 
@@ -51,13 +51,11 @@ class Worker:
 
     def __init__(self, model: Llama, tokenizer: Tokenizer, rows: int) -> None:
         self.model, self.tokenizer, self.rows = model, tokenizer, rows
-        self.ends = frozenset(model.shape.end_ids)
         self.waiting: deque[Choice] = deque()
         self.running: list[Choice] = []
         """Row i of the cache and of the states behind the last tokens belongs to running[i]."""
         self._cache = model.cache(rows)
         self._states = np.zeros((rows, model.shape.width), np.float32)
-        self._knobs: Knobs | None = None
         self._kept: deque[Kept] = deque(maxlen=KEPT_PROMPTS)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -69,8 +67,9 @@ class Worker:
 
     def submit(self, request: Request) -> None:
         """Queue all choices of `request`, and begin to compute if nothing is."""
+        ends = frozenset(self.model.shape.end_ids)
         with self._lock:
-            self.waiting.extend(Choice(request, index, self.tokenizer, self.ends) for index in range(max(1, request.n)))
+            self.waiting.extend(Choice(request, index, self.tokenizer, ends) for index in range(request.n))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="tts-embedded", daemon=True)
                 self._thread.start()
@@ -83,68 +82,62 @@ class Worker:
                     return
             try:
                 self._join()
-                self._draw()
-                self._leave()
-                self._read_on()
+                if self.running:
+                    self._draw()
+                    self._leave()
+                if self.running:
+                    self._read_on()
             except Exception as error:  # whoever waits must learn of it
                 with self._lock:
-                    lost = {choice.request for choice in (*self.running, *self.waiting)}
-                    self.running, self._knobs = [], None
+                    for choice in (*self.running, *self.waiting):
+                        choice.request.send(error)
+                    self.running.clear()
                     self.waiting.clear()
-                for request in lost:
-                    request.send(error)
 
     def _join(self) -> None:
-        """Give free rows to those who wait: their prompts are read, once for all choices of a request."""
+        """Give free rows to those who wait; a prompt is read once for all choices of its request."""
         budget = PREFILL
         while self.waiting and len(self.running) < self.rows and budget > 0:
             choice, row = self.waiting.popleft(), len(self.running)
             if choice.request.cancelled:
                 continue
             self.running.append(choice)
-            self._knobs = None
-            if choice.request.kept is None:
-                budget -= self._read(choice.request, row)
-            if choice.request.n:
-                kept = choice.request.kept
-                self._cache[:, row, :, : choice.length] = kept.cache
-                self._states[row] = kept.state
-            else:
-                self.running.pop()
-                choice.request.send(Delta(0, "", [], [], "length"))
+            kept = choice.request.kept
+            if kept is None:
+                kept = choice.request.kept = self._read(choice.request, row)
+                budget -= len(kept.tokens) - choice.request.cached_tokens
+            self._cache[:, row, :, : len(kept.tokens)] = kept.cache
+            self._states[row] = kept.state
 
-    def _read(self, request: Request, row: int) -> int:
-        """Read a prompt, in a free row and from the longest known beginning on; how many tokens were read."""
-        prompt, rewarding = request.prompt, self.model.shape.kind == "reward"
-        whole = rewarding or request.settings.prompt_tops is not None
-        best = None if whole else max(self._kept, key=lambda kept: kept.common(prompt), default=None)
-        request.cached_tokens = known = best.common(prompt) if best else 0
-        if best:
+    def _read(self, request: Request, row: int) -> Kept:
+        """Read a prompt, in a free row, on from the longest beginning that is known; score all of it where asked to."""
+        prompt, tops, rewarding = request.prompt, request.settings.prompt_tops, self.model.shape.kind == "reward"
+        known = 0
+        if self._kept and tops is None and not rewarding:
+            best = max(self._kept, key=lambda kept: kept.common(prompt))
+            request.cached_tokens = known = best.common(prompt)
             self._cache[:, row, :, :known] = best.cache[:, :, :known]
         # Block by block: so the arithmetic is the same, bit for bit, from wherever it begins.
-        pieces = [(prompt[None, i : i + BLOCK], np.array([i])) for i in range(known, len(prompt), BLOCK)]
-        states = np.concatenate([self.model.forward(*piece, self._cache, row)[0] for piece in pieces])
+        blocks = [(prompt[None, i : i + BLOCK], np.array([i])) for i in range(known, len(prompt), BLOCK)]
+        states = np.concatenate([self.model.forward(*block, self._cache, row)[0] for block in blocks])
         if rewarding:
             request.rewards = self.model.logits(states)[:, 0].tolist()
-        elif whole:
-            request.prompt_scores = score(self.model.logits(states[:-1]), prompt[1:], request.settings.prompt_tops or 0)
-        request.kept = Kept(prompt, self._cache[:, row, :, : len(prompt)].copy(), states[-1].copy())
-        self._kept.append(request.kept)
-        return len(prompt) - known
+        elif tops is not None:
+            request.prompt_scores = score(self.model.logits(states[:-1]), prompt[1:], tops)
+        self._kept.append(Kept(prompt, self._cache[:, row, :, : len(prompt)].copy(), states[-1].copy()))
+        return self._kept[-1]
 
     def _draw(self) -> None:
         """Draw the next token of every running sequence from the state behind its last one."""
         running = self.running
-        if not running:
-            return
         logits = allowed = self.model.logits(self._states[: len(running)])
         early = [row for row, choice in enumerate(running) if len(choice.tokens) < choice.settings.min_tokens]
         if early:
             allowed = logits.copy()
             for row in early:
                 allowed[row, list(running[row].ends | running[row].settings.stop_ids)] = -np.inf
-        self._knobs = self._knobs or Knobs([choice.settings for choice in running])
-        drawn = self._knobs.draw(allowed, np.array([choice.noise[len(choice.tokens)] for choice in running]))
+        uniform = np.array([choice.noise[len(choice.tokens)] for choice in running])
+        drawn = draw(allowed, [choice.settings for choice in running], uniform)
         tops = [choice.settings.tops for choice in running if choice.settings.tops is not None]
         scored = score(logits, drawn, max(tops)) if tops else [None] * len(running)
         for choice, token, one in zip(running, drawn.tolist(), scored, strict=True):
@@ -153,19 +146,15 @@ class Worker:
     def _leave(self) -> None:
         """Drop what is complete or not wanted any more; the last row moves into the gap."""
         for row in reversed(range(len(self.running))):
-            choice = self.running[row]
-            if choice.finish_reason or choice.request.cancelled:
-                self._knobs = None
+            if self.running[row].finish_reason or self.running[row].request.cancelled:
                 last = self.running.pop()
-                if last is not choice:
+                if row < len(self.running):
                     self.running[row] = last
                     self._cache[:, row, :, : last.length] = self._cache[:, len(self.running), :, : last.length]
 
     def _read_on(self) -> None:
         """Read the token that was drawn for every running sequence."""
-        if not self.running:
-            return
-        tokens = np.array([[choice.tokens[-1]] for choice in self.running])
+        tokens = np.array([choice.tokens[-1:] for choice in self.running])
         lengths = np.array([choice.length for choice in self.running])
         self._states[: len(tokens)] = self.model.forward(tokens, lengths, self._cache)[:, 0]
         for choice in self.running:
@@ -184,26 +173,25 @@ class Engine:
         self.name = name or folder.resolve().name
         self.shape = read_shape(folder)
         self.tokenizer = Tokenizer(folder)
+        self.model = Llama(self.shape, read_tensors(folder))
         threads = threads or min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
         threadpool_limits(1, "blas")
-        self.model = Llama(self.shape, read_tensors(folder))
         self.workers = [Worker(self.model, self.tokenizer, rows) for _ in range(threads)]
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The deltas of all choices of `request` as they come; closing the generator ends the computation.
 
-        Whole choices where the request does not stream. A request for no choices has its scores when the generator
-        ends. An error of the computation is raised here.
+        Whole choices where the request does not stream. An error of the computation is raised here.
         """
         request.loop = asyncio.get_running_loop()
         min(self.workers, key=lambda worker: worker.load).submit(request)
-        open_ = max(1, request.n)
+        left = request.n
         try:
-            while open_:
+            while left:
                 delta = await request.deltas.get()
                 if isinstance(delta, Exception):
                     raise delta
-                open_ -= delta.finish_reason is not None
+                left -= delta.finish_reason is not None
                 yield delta
         finally:
             request.cancelled = True

@@ -102,7 +102,7 @@ class Service:
     async def _rewards(self, ids: list[int], activation: bool) -> list[float]:
         """The reward behind each token."""
         check_length(len(ids), self.engine.shape.positions)
-        request = Request(np.array(ids), Settings(max_tokens=1), n=0)
+        request = Request(np.array(ids), Settings(max_tokens=1))  # its one choice means nothing
         async with aclosing(self.engine.generate(request)) as nothing:
             async for _ in nothing:
                 pass
