@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tests.support.small_llama import write_model
-from tts.embedded.app import App
 from tts.embedded.choice import Delta, Request
 from tts.embedded.engine import Engine
 from tts.embedded.sampling import Settings
+from tts.embedded.service import Service
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,8 @@ def engine(folder: Path) -> Engine:
 
 
 @pytest.fixture
-def app(engine: Engine) -> App:
-    return App(engine)
+def service(engine: Engine) -> Service:
+    return Service(engine)
 
 
 async def generate(engine: Engine, prompt: list[int], n: int = 1, **settings: Any) -> list[Delta]:
