@@ -1,7 +1,7 @@
 """Generated tokens per second of the embedded engine beside real vLLM on the same weights: `embedded.py [MODEL]`.
 
 TTS_VLLM_PYTHON names the interpreter that has vLLM. MODEL is a bundled model or a folder (default: lab-target). The
-two take turns on the same machine, and each is at rest while the other is measured; the best of the rounds counts.
+two take turns on the same machine, and each is stopped while the other is measured; the best of the rounds counts.
 Prompts have 150 tokens, answers 100. `shared`: 64 samples of 8 prompts, 8 a request, as best-of-n asks for them. Both
 are asked over the protocol: vLLM over HTTP, the engine through its in-process transport. Beside the time that passed
 stands the CPU time of all processes of a side, its client's included, which says the same on a machine that does other
@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +34,34 @@ CASES = {"1": (1, 1), "8": (8, 1), "64": (64, 1), "shared": (8, 8)}
 Rates = tuple[float, ...]
 
 
-def cpu_seconds(server: int) -> float:
-    """CPU time that this process and the tree of processes below `server` have used."""
-    used, trees = time.process_time(), {server}
-    for stat in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
+def processes(root: int) -> list[Path]:
+    """The folders in /proc of all processes below `root`."""
+    below, parents = {root}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(stat.parent.name) in trees or int(fields[1]) in trees:
-                trees.add(int(stat.parent.name))
-                used += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return used
+            parents[stat.parent] = int(stat.read_text().rpartition(")")[2].split()[1])
+    while more := {int(path.name) for path, parent in parents.items() if parent in below} - below:
+        below |= more
+    return [path for path in parents if int(path.name) in below - {root}]
+
+
+@contextmanager
+def at_rest(server: int) -> Iterator[None]:
+    """Hold the server's processes up: some of them look for work all the time."""
+    held = [int(path.name) for path in processes(server)]
+    try:
+        for process in held:
+            os.kill(process, signal.SIGSTOP)
+        yield
+    finally:
+        for process in held:
+            os.kill(process, signal.SIGCONT)
+
+
+def cpu_seconds(server: int) -> float:
+    """CPU time of this process and of all below `server`."""
+    ticks = [(path / "stat").read_text().rpartition(")")[2].split()[11:13] for path in processes(server)]
+    return time.process_time() + sum(int(tick) for pair in ticks for tick in pair) / os.sysconf("SC_CLK_TCK")
 
 
 async def rate(sampler: Sampler, case: tuple[int, int], vocabulary: int, seed: int, server: int) -> Rates:
@@ -72,7 +92,9 @@ async def main(model: str = "lab-target") -> None:
             for number in range(-1, ROUNDS):  # the first warms up
                 for index, case in enumerate(CASES):
                     for side, sampler in (("embedded", embedded), ("vllm", vllm)):
-                        seen = await rate(sampler, CASES[case], vocabulary, 100 * number + index + 1000, server.pid)
+                        seed = 100 * number + index + 1000
+                        with at_rest(server.pid) if side == "embedded" else nullcontext():
+                            seen = await rate(sampler, CASES[case], vocabulary, seed, server.pid)
                         if number >= 0:
                             best[case][side] = tuple(map(max, best[case][side], seen))
                         print(

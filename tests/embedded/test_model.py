@@ -61,7 +61,7 @@ def test_tokens_read_one_by_one_beside_rows_of_other_lengths_give_the_same(folde
 
 
 def test_a_row_is_computed_alike_to_the_last_bit_alone_and_beside_longer_ones(tmp_path: Path):
-    sizes = {"hidden_size": 192, "intermediate_size": 512, "num_attention_heads": 6, "head_dim": 32}
+    sizes: dict[str, Any] = {"hidden_size": 192, "intermediate_size": 512, "num_attention_heads": 6, "head_dim": 32}
     folder = write_model(tmp_path / "model", max_position_embeddings=1024, scale=0.8, **sizes)
     model = Llama(read_shape(folder), read_tensors(folder))
     ids, lengths = RNG.integers(6, 270, (40, 901)), RNG.integers(1, 900, 40)
