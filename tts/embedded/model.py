@@ -79,7 +79,8 @@ class Llama:
             heads = heads.reshape(*places.shape, -1, self.shape.head_width)
             seen[:new] = self._attend(heads, places, turns, hidden, memory)
             x += seen @ layer.out
-            gate, up = np.split(self._norm(x) @ layer.gate_up, 2, axis=1)
+            gate_up = self._norm(x) @ layer.gate_up
+            gate, up = gate_up[:, : len(layer.down)], gate_up[:, len(layer.down) :]
             gate /= 1 + np.exp(-gate)
             gate *= up
             x += gate @ layer.down
@@ -90,12 +91,11 @@ class Llama:
     ) -> Floats:
         """Put new keys and values (of `heads`: B, S, (G + 2) K, D) into `memory` (B, 2 K, T, D); what queries find."""
         (rows, count), kv_heads, width = places.shape, self.shape.kv_heads, self.shape.head_width
-        queries, keys_values = np.split(heads, [self.shape.heads], axis=2)
         heads[:, :, : self.shape.heads + kv_heads].view(np.complex64)[...] *= turns
-        memory[np.arange(rows)[:, None], :, places] = keys_values
+        memory[np.arange(rows)[:, None], :, places] = heads[:, :, self.shape.heads :]
         length = places.max() // BLOCK * BLOCK + BLOCK
         keys, values = memory[:, :kv_heads, :length], memory[:, kv_heads:, :length]
-        queries = queries.reshape(rows, count, kv_heads, -1, width).swapaxes(1, 2)
+        queries = heads[:, :, : self.shape.heads].reshape(rows, count, kv_heads, -1, width).swapaxes(1, 2)
         queries = queries.reshape(rows, kv_heads, 1, -1, width)  # (B, K, 1, S G, D)
         scores = np.empty((rows, kv_heads, queries.shape[3], length), np.float32)
         in_blocks = scores.reshape(*scores.shape[:3], -1, BLOCK).swapaxes(2, 3)
