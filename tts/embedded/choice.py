@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import codecs
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tts.embedded.model import Ints
 from tts.embedded.sampling import Scored, Settings, noise
 from tts.embedded.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tts.embedded.engine import Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Request:
     prompt_scores: list[Scored] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     """From a reward model: its raw value behind each token of the prompt."""
-    kept: Any = None
+    kept: Kept | None = None
     """The prompt as it was read, for all choices."""
     cancelled: bool = False
     deltas: asyncio.Queue[Delta | Exception] = field(default_factory=asyncio.Queue)
