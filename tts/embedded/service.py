@@ -53,7 +53,7 @@ class Reply:
 
 
 class Service:
-    """The routes of one engine. Each raises `Refused` for what cannot be answered."""
+    """The routes of one engine; each raises `Refused` for what cannot be answered."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
