@@ -12,13 +12,13 @@ from dataclasses import replace
 from itertools import count, cycle, islice
 from typing import ClassVar
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, field_validator
 
-from tts.base import Strategy, VerifierField
+from tts.base import Strategy, Verifier, VerifierField
 from tts.session import Session
 from tts.strategies.redesign.attempts import Attempt, drawn, with_seeds, wording_of
 from tts.strategies.redesign.elements import covering
-from tts.strategies.redesign.prompts import Prompts
+from tts.strategies.redesign.prompts import Prompts, PromptsField
 from tts.strategies.redesign.rewriter import Rewriter
 from tts.structured import problem_text
 from tts.types import Candidate, Problem
@@ -52,9 +52,19 @@ class PromptRedesign(Strategy):
     rewrite_role: str = "policy"
     """The model that rewrites."""
     verifier: VerifierField | None = ElementCheck()
-    """What says which elements of the request are met; the verifier of the run is not used."""
-    prompts: Prompts = Prompts()
-    """What is asked. One is replaced by `prompts={"rewrite": "..."}`: rewrite, paraphrase, expand, draft."""
+    """What says which elements of the request are met; for programs with public tests it may be
+    `unit_tests(elements=true)`. The verifier of the run is not used."""
+    prompts: PromptsField = Prompts()
+    """What is asked: `lab` for the lab models, or `{"rewrite": "..."}` where rewrite, element, paraphrase, expand or
+    draft differ from the usual."""
+
+    @field_validator("verifier")
+    @classmethod
+    def _by_elements(cls, verifier: Verifier | None) -> Verifier | None:
+        if verifier is None or not verifier.tells_elements:
+            name = verifier.name if verifier is not None else "null"
+            raise ValueError(f"{name} does not say which elements are met; verifier=element_check does")
+        return verifier
 
     @property
     def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -90,7 +100,9 @@ class PromptRedesign(Strategy):
         best = covering(pool, max(1, self.n // (2 * (self.rounds + 1))))
         if best:
             attempts = list(islice(cycle(await self._redesigned(best, rewriter)), n))
-        else:  # at first; or none could be rated, and nothing is known of what is missed
+        else:
+            if pool:
+                session.ledger.failures.append("no candidate could be rated: the prompt is not redesigned")
             plain = await rewriter.expanded() if self.expand else Attempt(wording_of(session.problem))
             attempts = [plain] * n if self.images else [replace(plain, n=n)]
         if not self.images:

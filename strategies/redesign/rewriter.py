@@ -36,8 +36,8 @@ class Rewriter:
         wording = steps[-1] if steps else wording_of(self.session.problem)
         if missed := failures(group):
             kept = [i for i in range(len(elements(best))) if i not in missed]
-            why = described(group, missed)
-            asked = fill(self.prompts.rewrite, prompt=wording, missed=why, met=described(group, kept) or "(nothing)")
+            why, met = (described(group, numbers, self.prompts.element) for numbers in (missed, kept))
+            asked = fill(self.prompts.rewrite, prompt=wording, missed=why, met=met or "(nothing)")
         else:
             why, asked = "nothing in common", fill(self.prompts.paraphrase, prompt=wording)
         async with asyncio.TaskGroup() as running:
