@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import count, cycle, islice
+from math import ceil
 from typing import ClassVar
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator
@@ -40,7 +41,7 @@ class PromptRedesign(Strategy):
     rounds: NonNegativeInt = 1
     """Redesigns. 0 is best-of-N."""
     variants: PositiveInt = 2
-    """Rewritten prompts in a round."""
+    """Rewritten prompts in a round, as far as there are candidates to be made from them."""
     per_sample: bool = False
     """Whether each of the chosen candidates has the prompt rewritten for what it misses itself, for comparison."""
     expand: bool = False
@@ -99,7 +100,7 @@ class PromptRedesign(Strategy):
         rewriter = Rewriter(session, self.prompts, self.rewrite_role)
         best = covering(pool, max(1, self.n // (2 * (self.rounds + 1))))
         if best:
-            attempts = list(islice(cycle(await self._redesigned(best, rewriter)), n))
+            attempts = await self._redesigned(best, n, rewriter)
         else:
             if pool:
                 session.ledger.failures.append("no candidate could be rated: the prompt is not redesigned")
@@ -110,15 +111,18 @@ class PromptRedesign(Strategy):
         first = session.sampler("image").endpoint.params.get("seed") or 0
         return with_seeds(attempts, count(first + len(pool)))
 
-    async def _redesigned(self, best: list[Candidate], rewriter: Rewriter) -> list[Attempt]:
-        """Every new wording with every candidate of which something is used again, in turn."""
+    async def _redesigned(self, best: list[Candidate], n: int, rewriter: Rewriter) -> list[Attempt]:
+        """`n` attempts: each new wording with every candidate of which something is used again, in turn."""
         groups = [[one] for one in best] if self.per_sample else [best]
+        served = [group if self.reuse else group[:1] for group in groups]
+        variants = min(self.variants, ceil(n / sum(map(len, served))))  # no more than are used
         async with asyncio.TaskGroup() as running:
-            tasks = [running.create_task(rewriter.rewritten(group, self.variants)) for group in groups]
+            tasks = [running.create_task(rewriter.rewritten(group, variants)) for group in groups]
         wordings = [task.result() for task in tasks]
-        return [
+        attempts = [
             replace(new[i], parent=one, seed=one.notes.get("seed")) if self.reuse else new[i]
-            for i in range(self.variants)
-            for group, new in zip(groups, wordings, strict=True)
-            for one in group
+            for i in range(variants)
+            for ones, new in zip(served, wordings, strict=True)
+            for one in ones
         ]
+        return list(islice(cycle(attempts), n))

@@ -20,11 +20,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.pris.shown import Found, as_dict, compared, draw, table, words
 from tests.support.direct import DirectQuestions
 from tests.support.painter import Painter
 from tests.support.vision import Vision
 from tests.support.world import accuracy, drawing_world, scenes
-from tts.curves import Interval, bootstrap
+from tts.curves import bootstrap
 from tts.curves.judging import auroc
 from tts.driver import open_models, solve
 from tts.session import Session
@@ -33,6 +34,7 @@ from tts.structured import problem_text
 from tts.types import Drawing, Problem, Result, total
 from tts.verifiers.element_check import ElementCheck
 
+MEASURE = "elements met by the selected"
 WORLDS = {
     "common failures": lambda: Painter(fade=0.6, seed=1),
     "independent failures": lambda: Painter(keeps=0.5, obeys=None, seed=1),
@@ -59,7 +61,7 @@ def prefixes(
     return shares, tokens
 
 
-async def curves(world: str, problems: list[Problem], n: int, folder: Path) -> dict[str, Any]:
+async def curves(world: str, problems: list[Problem], n: int, folder: Path) -> Found:
     """Mean curves of every strategy, and their differences to best-of-N at the end."""
     shares: dict[str, np.ndarray] = {}
     tokens: dict[str, np.ndarray] = {}
@@ -72,15 +74,7 @@ async def curves(world: str, problems: list[Problem], n: int, folder: Path) -> d
                 assert len(result.candidates) == n, result.failures
                 found.append(prefixes(strategy, problem, result, folder))
             shares[name], tokens[name] = (np.array(part) for part in zip(*found, strict=True))
-    base = shares["best of N"]
-    return {
-        name: {
-            "accuracy": as_dict(bootstrap(shares[name])),
-            "tokens": tokens[name].mean(axis=0).tolist(),
-            "over best of N": as_dict(bootstrap(shares[name][:, -1:] - base[:, -1:])),
-        }
-        for name in STRATEGIES
-    }
+    return compared(shares, tokens)
 
 
 async def verifiers(problems: list[Problem], n: int, folder: Path) -> dict[str, Any]:
@@ -109,46 +103,14 @@ async def verifiers(problems: list[Problem], n: int, folder: Path) -> dict[str, 
     }
 
 
-def as_dict(interval: Interval) -> dict[str, list[float]]:
-    return {part: getattr(interval, part).tolist() for part in ("mean", "low", "high")}
-
-
 def show(found: dict[str, Any]) -> None:
     console = Console(width=140)
     for world in WORLDS:
-        table = Table("strategy", "elements met, %", "over best of N, points", "tokens", title=world)
-        for name, row in found[world].items():
-            table.add_row(name, words(row["accuracy"]), words(row["over best of N"]), f"{row['tokens'][-1]:,.0f}")
-        console.print(table)
-    table = Table("verifier", "AUROC, %", "elements met by the selected, %", title="a judge that likes to say yes")
+        console.print(table(world, MEASURE, found[world]))
+    made = Table("verifier", "AUROC, %", "elements met by the selected, %", title="a judge that likes to say yes")
     for name, row in found["verifiers"].items():
-        table.add_row(name, words(row["auroc"]), words(row["accuracy of the selected"]))
-    console.print(table)
-
-
-def words(interval: dict[str, list[float]]) -> str:
-    mean, low, high = (100 * interval[part][-1] for part in ("mean", "low", "high"))
-    return f"{mean:.1f} ({low:.1f} to {high:.1f})"
-
-
-def draw(found: dict[str, Any], path: Path) -> None:
-    """The curves over candidates and over tokens, a row for each painter."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, rows = pyplot.subplots(len(WORLDS), 2, figsize=(11, 4 * len(WORLDS)), sharey="row", layout="constrained")
-    for world, row in zip(WORLDS, rows, strict=True):
-        for axes, measure in zip(row, ("candidates", "tokens"), strict=True):
-            for name, curve in found[world].items():
-                shares = curve["accuracy"]
-                x = curve["tokens"] if measure == "tokens" else range(1, len(shares["mean"]) + 1)
-                (line,) = axes.plot(x, shares["mean"], label=name)
-                axes.fill_between(x, shares["low"], shares["high"], color=line.get_color(), alpha=0.12, linewidth=0)
-            axes.set(title=world, xlabel=measure, ylabel="elements met by the selected")
-    rows[0][0].legend(fontsize=8)
-    figure.savefig(path)
+        made.add_row(name, words(row["auroc"]), words(row["accuracy of the selected"]))
+    console.print(made)
 
 
 async def measure(count: int, n: int) -> dict[str, Any]:
@@ -171,7 +133,7 @@ def main() -> None:
     if options.out:
         options.out.write_text(json.dumps(found) + "\n")
     if options.plot:
-        draw(found, options.plot)
+        draw({world: found[world] for world in WORLDS}, MEASURE, options.plot)
 
 
 if __name__ == "__main__":

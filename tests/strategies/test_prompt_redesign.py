@@ -112,6 +112,18 @@ async def test_the_chosen_ones_are_used_again_as_drafts_each_with_every_rewritte
     assert len(told) == 8
 
 
+@pytest.mark.parametrize(("variants", "reuse", "rewritten"), [(8, "false", 8), (20, "false", 8), (8, "true", 2)])
+async def test_no_prompt_is_rewritten_that_nothing_is_made_from(variants: int, reuse: str, rewritten: int):
+    class Numbering(Writer):
+        def rewriter(self, asked: str, rng: np.random.Generator) -> str:
+            return f"{super().rewriter(asked, rng)} (version {len(self.rewrites)})"
+
+    writer = Numbering(THINGS, EARLY)
+    await redesigned(writer, f"prompt_redesign:n=16,variants={variants},reuse={reuse}")
+    assert len(writer.rewrites) == rewritten
+    assert all(any(f"(version {i + 1})" in prompt for prompt in writer.prompts) for i in range(rewritten))
+
+
 async def test_where_nothing_is_missed_in_common_the_prompt_is_said_in_other_words():
     writer = Writer(THINGS, (1.0,) * 5)
     result = await redesigned(writer)
