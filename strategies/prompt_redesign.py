@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from itertools import count, cycle, islice
-from math import ceil
+from itertools import count
 from typing import ClassVar
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator
@@ -100,7 +98,7 @@ class PromptRedesign(Strategy):
         rewriter = Rewriter(session, self.prompts, self.rewrite_role)
         best = covering(pool, max(1, self.n // (2 * (self.rounds + 1))))
         if best:
-            attempts = await self._redesigned(best, n, rewriter)
+            attempts = await rewriter.redesigned(best, n, self.variants, per_sample=self.per_sample, reuse=self.reuse)
         else:
             if pool:
                 session.ledger.failures.append("no candidate could be rated: the prompt is not redesigned")
@@ -110,19 +108,3 @@ class PromptRedesign(Strategy):
             return attempts
         first = session.sampler("image").endpoint.params.get("seed") or 0
         return with_seeds(attempts, count(first + len(pool)))
-
-    async def _redesigned(self, best: list[Candidate], n: int, rewriter: Rewriter) -> list[Attempt]:
-        """`n` attempts: each new wording with every candidate of which something is used again, in turn."""
-        groups = [[one] for one in best] if self.per_sample else [best]
-        served = [group if self.reuse else group[:1] for group in groups]
-        variants = min(self.variants, ceil(n / sum(map(len, served))))  # no more than are used
-        async with asyncio.TaskGroup() as running:
-            tasks = [running.create_task(rewriter.rewritten(group, variants)) for group in groups]
-        wordings = [task.result() for task in tasks]
-        attempts = [
-            replace(new[i], parent=one, seed=one.notes.get("seed")) if self.reuse else new[i]
-            for i in range(variants)
-            for ones, new in zip(served, wordings, strict=True)
-            for one in ones
-        ]
-        return list(islice(cycle(attempts), n))

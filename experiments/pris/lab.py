@@ -38,7 +38,7 @@ def name_of(strategy: object) -> str:
 
 
 def prefixes(track: Track) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the selected one is right, and the tokens so far: problems x candidates. What was lost changes nothing."""
+    """Whether the selected one is right, and the tokens so far, both problems x candidates; what was lost adds none."""
     shares, tokens = [], []
     rows = zip(track.rows, track.correct, track.cost("total_tokens"), strict=True)
     for row, flags, cost in sorted(rows, key=lambda one: one[0].problem):
