@@ -39,6 +39,12 @@ WORLDS = {
     "common failures": lambda: Painter(fade=0.6, seed=1),
     "independent failures": lambda: Painter(keeps=0.5, obeys=None, seed=1),
 }
+RIVALS = {
+    "element_check": (ElementCheck(), lambda: Vision(kindness=0.7)),
+    "element_check, believing 10 % of what is not said": (ElementCheck(), lambda: Vision(kindness=0.7, credulity=0.1)),
+    "element_check, believing 70 % of what is not said": (ElementCheck(), lambda: Vision(kindness=0.7, credulity=0.7)),
+    "direct questions": (DirectQuestions(), lambda: Vision(kindness=0.7)),
+}
 STRATEGIES = {
     "best of N": {"rounds": 0},
     "expansion, best of N": {"rounds": 0, "expand": True},
@@ -78,29 +84,26 @@ async def curves(world: str, problems: list[Problem], n: int, folder: Path) -> F
 
 
 async def verifiers(problems: list[Problem], n: int, folder: Path) -> dict[str, Any]:
-    """AUROC within problems and accuracy of selecting, by a judge that says yes to 70 % of what is not so."""
-    rivals = {"element_check": ElementCheck(), "direct questions": DirectQuestions()}
-    areas, chosen = ({name: [] for name in rivals} for _ in range(2))
-    world = drawing_world(WORLDS["independent failures"](), Vision(kindness=0.7))
-    async with world as models, open_models(models) as samplers:
-        for problem in problems:
-            session = Session(problem, samplers, folder=folder)
-            drawing = Drawing(problem_text(problem))
-            candidates = [candidate async for candidate in session.propose(drawing, n=n, role="image")]
-            shares = np.array([accuracy(problem, candidate, folder) for candidate in candidates])
-            for name, verifier in rivals.items():
+    """AUROC within problems and accuracy of selecting, by judges that like to say yes to what is not so."""
+    found = {}
+    for name, (verifier, judge) in RIVALS.items():
+        areas, chosen = [], []
+        async with drawing_world(WORLDS["independent failures"](), judge()) as models, open_models(models) as samplers:
+            for problem in problems:
+                session = Session(problem, samplers, folder=folder)
+                drawing = Drawing(problem_text(problem))
+                candidates = [candidate async for candidate in session.propose(drawing, n=n, role="image", seed=0)]
+                shares = np.array([accuracy(problem, candidate, folder) for candidate in candidates])
                 verdicts = await asyncio.gather(*(session.verify(candidate, verifier) for candidate in candidates))
                 scores = np.array([verdict.score for verdict in verdicts], float)
                 area = auroc(scores, (shares == shares.max()).astype(float))
-                areas[name] += [area] if area is not None else []
-                chosen[name].append(shares[int(scores.argmax())])
-    return {
-        name: {
-            "auroc": as_dict(bootstrap(np.array(areas[name])[:, np.newaxis])),
-            "accuracy of the selected": as_dict(bootstrap(np.array(chosen[name])[:, np.newaxis])),
+                areas += [] if area is None else [area]
+                chosen.append(shares[int(scores.argmax())])
+        found[name] = {
+            "auroc": as_dict(bootstrap(np.array(areas)[:, np.newaxis])),
+            "accuracy of the selected": as_dict(bootstrap(np.array(chosen)[:, np.newaxis])),
         }
-        for name in rivals
-    }
+    return found
 
 
 def show(found: dict[str, Any]) -> None:
