@@ -21,11 +21,11 @@ EPILOG = """\
 \b
 Examples:
   tts serve --base-url http://127.0.0.1:8000/v1
-  tts serve gateway.toml --port 8080
+  tts serve gateway.toml --port 8080 --trace runs/today
   tts serve --new-key alice
 
 \b
-Any setting of the file:         --limits.running 200 --run_code true
+Settings of the file's tables:   --limits.running 200 --budget.requests 64
 Settings of the models:          --models.NAME.base_url URL --models.NAME.judge.model NAME
 
 \b
@@ -46,6 +46,12 @@ def serve(
     new_key: Annotated[
         str | None, typer.Option("--new-key", metavar="NAME", help="Make a key for a client, and leave.")
     ] = None,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="Let requests have programs run, isolated: their tests, a model's.")
+    ] = False,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep every request with a strategy; tts report shows them.")
+    ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Let other machines in without keys.")] = False,
 ) -> None:
     """Serve strategies to OpenAI clients until Ctrl-C or SIGTERM.
@@ -60,6 +66,8 @@ def serve(
     overrides = dotted(ctx)
     if model or base_url or (config is None and not any(key.startswith("models.") for key in overrides)):
         overrides = {**_models(model, base_url), **overrides}
+    overrides |= {"run_code": True} if run_code else {}
+    overrides |= {"trace": trace} if trace is not None else {}
     settings = Settings.read(config, overrides)
     _check_reach(settings, host, open_)
     try:
