@@ -71,17 +71,19 @@ def serve(
     settings = Settings.read(config, overrides)
     _check_reach(settings, host, open_)
     try:
+        from tts import port as on_port
         from tts.gateway.app import gateway_app
     except ImportError:
         raise MissingExtra("serve", "the gateway") from None
-    from tts import port as on_port
 
     def announce(base_url: str) -> None:
         say(f"serving {', '.join([*settings.models, *settings.presets])} at {base_url}; stop it with Ctrl-C")
         typer.echo(f"export OPENAI_BASE_URL={shlex.quote(base_url)}")
         sys.stdout.flush()
 
-    on_port.serve(gateway_app(settings), host, port, announce, drain_seconds=settings.limits.drain_seconds)
+    app, limits = gateway_app(settings), settings.limits
+    waits = {"drain_seconds": limits.drain_seconds, "client_seconds": limits.client_seconds}
+    on_port.serve(app, host, port, announce, **waits)
     say("stopped")
 
 
