@@ -31,6 +31,9 @@ from tts.types import Budget, Candidate, Charge, Drawing, Problem, Prompt, Sampl
 
 T = TypeVar("T")
 
+IN_PIECES = frozenset({"draft", "target"})
+"""Roles that write an answer together, piece by piece."""
+
 SEED_STRIDE = 1_000_003
 """Between the sampling seeds of successive seeds of a run; larger than any number of samples of a prompt."""
 
@@ -89,8 +92,8 @@ class Session:
     ) -> None:
         """`seed` and `stream` (a name, of the strategy say) determine `rng`; `seed` is part of stored addresses.
 
-        `folder` is where files are kept: by default the working directory. `sampling` are parameters of the policy's
-        samples, over the endpoint's own.
+        `folder` is where files are kept: by default the working directory. `sampling` are parameters of what writes
+        the answer (the policy, or draft and target), over the endpoint's own.
         """
         self.problem = problem
         self.budget = budget or Budget()
@@ -110,7 +113,8 @@ class Session:
         self._recorded: set[Charge] = set()
         self._ids = count()
         self._made: Once[tuple[Any, BaseException | None, set[Charge]]] = Once(sys.maxsize)
-        self._sampling = {**(sampling or {}), **(verifier.sampling if verifier is not None else {})}
+        self._given = sampling or {}
+        self._sampling = {**self._given, **(verifier.sampling if verifier is not None else {})}
         self._began = now()
         if self._capped:
             self.ledger.watchers.append(self._allowance.book)
@@ -159,6 +163,8 @@ class Session:
         first, self._spawned = self._spawned, self._spawned + n
         if role == "policy" and self._sampling:
             params = {**self._sampling, **params}
+        elif role in IN_PIECES and self._given:
+            params = {**self._given, **params}
         return self._sample(prompt, range(first, first + n), role, params)
 
     async def _sample(
