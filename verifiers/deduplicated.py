@@ -33,7 +33,7 @@ class Deduplicated(Cached):
 
     def ready(self, problem: Problem) -> None:
         """Answers must be readable where they count."""
-        super().ready(problem)
+        self.verifier.ready(problem)
         if self.by == "answer":
             answer_reader(problem, self.answer)
 
