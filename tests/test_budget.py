@@ -47,7 +47,7 @@ async def spend(
                 samples.append(sample)  # noqa: PERF401 - kept when the budget ends them
         except BudgetSpent:
             spent = True
-        assert session._allowance._reserved.samples == 0
+        assert session._supply.allowance._reserved.samples == 0
     return samples, spent, session, server
 
 
@@ -131,7 +131,7 @@ async def test_money_is_not_exceeded_by_more_than_the_estimate_of_a_prompt():
     paid = double.stats.prompt_tokens + 2 * double.stats.completion_tokens
     assert spent
     assert samples
-    assert session._allowance._money == pytest.approx(paid)
+    assert session._supply.allowance._money == pytest.approx(paid)
     assert paid <= 2000 + double.stats.prompt_tokens
 
 

@@ -15,7 +15,8 @@ from tts.aio import scope
 from tts.base import Strategy, Verifier
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, cause_of
 from tts.sampler import Endpoint, Sampler
-from tts.session import SampleStore, Session, Shared
+from tts.session import Session
+from tts.shared import SampleStore, Shared
 from tts.types import Budget, Candidate, Ended, Problem, Result, by_role
 
 Models = Endpoint | Sampler | Mapping[str, Endpoint | Sampler]

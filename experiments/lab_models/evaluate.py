@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tts.curves import majority_at_k, pass_at_k
 from tts.registry import make
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.tasks import Example, Task
 from tts.verifiers.unit_tests import UnitTests
 

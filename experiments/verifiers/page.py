@@ -12,15 +12,21 @@ import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from time import process_time
 
 from experiments.confidence.table import table as confidence_table
 from tts.base import Verifier
 from tts.curves import Interval
+from tts.driver import open_models
 from tts.embedded.models import bundled_models
 from tts.experiment import Experiment, Run
 from tts.experiment.config import load
+from tts.experiment.run import Track
 from tts.experiment.verifier_report import VerifierReport, verifier_report
 from tts.registry import make
+from tts.session import Session
+from tts.shared import Shared
+from tts.types import Usage
 
 HERE = Path(__file__).parent
 CONFIGS = {
@@ -43,10 +49,43 @@ def experiment(config: Path) -> Experiment:
     return Experiment.parse(table)
 
 
-def verifier_table(run: Run) -> Iterator[str]:
+TIMED = 4
+"""Problems whose candidates are verified again, one problem after the other, to see what that takes."""
+
+
+async def verifier_table(run: Run, grid: Experiment) -> str:
     """One row for each verifier, and below in words which of them are not worth selecting by."""
-    reports = {track.label: track for track in run.tracks}
-    whole = [(report, reports[report.track].verifier) for report in verifier_report(run) if report.cost is not None]
+    tracks = {track.label: track for track in run.tracks}
+    reports = [report for report in verifier_report(run) if report.cost is not None]
+    seconds = [await cpu_seconds(tracks[report.track], report.cost, grid) for report in reports]
+    return "\n".join(lines([(report, tracks[report.track].verifier) for report in reports], seconds))
+
+
+async def cpu_seconds(track: Track, cost: Usage | None, grid: Experiment) -> float:
+    """CPU seconds of a verdict, the model's (it runs in this process) and those of programs.
+
+    They do not depend on how busy the machine is, as the durations of calls do.
+    """
+    assert cost is not None
+    assert track.verifier is not None
+    if not cost.requests:
+        return cost.verifier_seconds
+    problems = {example.problem.id: example.problem for example in grid.task.examples()}
+    verdicts, spent = 0, 0.0
+    async with open_models(grid.endpoints(track.model)) as models, Shared() as shared:
+        for timed, row in enumerate(track.rows[: TIMED + 1]):
+            session = Session(problems[row.problem], models, verifier=track.verifier, shared=shared)
+            candidates = [session.candidate(stored.content) for stored in track.candidates(row)]
+            begin = process_time()
+            found = await asyncio.gather(*map(session.verify, candidates))
+            if timed:  # the first may have loaded the model
+                verdicts += len(found)
+                spent += process_time() - begin
+    return spent / verdicts + cost.verifier_seconds
+
+
+def lines(whole: list[tuple[VerifierReport, Verifier | None]], seconds: list[float]) -> Iterator[str]:
+    """The table and what it comes to."""
     chosen = next(report.selection for report, _ in whole if report.selection is not None)
     n, majority = chosen.n[-1], chosen.majority
     yield (
@@ -55,19 +94,19 @@ def verifier_table(run: Run) -> Iterator[str]:
         + f"; {whole[0][0].candidates:,} candidates."
     )
     yield ""
-    columns = ["verifier", "AUROC", f"right, best of {n}", "beats random", "beats majority", "tokens", "CPU s", "call s"]
+    columns = ["verifier", "AUROC", f"right, best of {n}", "beats random", "beats majority", "tokens", "CPU s"]
     if majority is None:
         columns.remove("beats majority")
     yield line(columns)
     yield line(["---", *["---:"] * (len(columns) - 1)])
-    for report, verifier in whole:
+    for (report, verifier), taken in zip(whole, seconds, strict=True):
         assert verifier is not None
-        yield line(row(report, verifier))
+        yield line(row(report, verifier, taken))
     yield ""
     yield from sentences(whole)
 
 
-def row(report: VerifierReport, verifier: Verifier) -> list[str]:
+def row(report: VerifierReport, verifier: Verifier, seconds: float) -> list[str]:
     """The cells of a verifier; AUROC is the mean over problems that have right and wrong candidates."""
     selection, cost = report.selection, report.cost
     assert selection is not None
@@ -81,13 +120,12 @@ def row(report: VerifierReport, verifier: Verifier) -> list[str]:
         percent(selection.verifier),
         *beaten,
         f"{cost.total_tokens:,.1f}",
-        f"{cost.verifier_seconds:.2g}",
-        f"{cost.seconds - cost.verifier_seconds:.2g}" if cost.requests else "0",
+        f"{seconds:.2g}",
     ]
 
 
 def sentences(whole: list[tuple[VerifierReport, Verifier | None]]) -> Iterator[str]:
-    """Which verifiers do not beat a random sample, which not the majority, which left candidates unrated, saved what."""
+    """Which verifiers do not beat a random sample, or the majority; which left candidates unrated, and saved what."""
 
     def listed(found: list[Verifier | None]) -> str:
         return ", ".join(f"`{named(one)}`" for one in found if one is not None)
@@ -145,8 +183,9 @@ async def main() -> None:
     options = parser.parse_args()
     page = options.into.read_text(encoding="utf-8")
     for name, config in CONFIGS.items():
-        run = await experiment(config).run(options.out / name, resume=True)
-        content = confidence_table(run) if name == "confidence" else "\n".join(verifier_table(run))
+        grid = experiment(config)
+        run = await grid.run(options.out / name, resume=True)
+        content = confidence_table(run) if name == "confidence" else await verifier_table(run, grid)
         page = rewritten(page, name, content)
         print(content, flush=True)
     options.into.write_text(page, encoding="utf-8")

@@ -17,7 +17,8 @@ import pytest_asyncio
 from tts import MockModel, registry
 from tts.driver import drive, open_models, open_session
 from tts.errors import MissingExtra
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.strategies.self_consistency import SelfConsistency
 from tts.tasks.loading import read_jsonl
 from tts.types import Problem, total

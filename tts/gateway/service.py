@@ -23,7 +23,8 @@ from tts.gateway.solving import Form, alive, chosen, session_for, solve
 from tts.gateway.trace import Trace
 from tts.gateway.wire import EVENTS, Left, Out, Receive, Scope, Send, header, read_body, while_present
 from tts.sampler import Sampler
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.types import Result, Usage, by_role, sum_usage
 
 log = logging.getLogger("tts")
