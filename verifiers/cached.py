@@ -39,7 +39,7 @@ class Cached(Composite):
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """The first candidate's verdict, kept unless it has no score.
 
-        `details` of the others have `cached`, and as `saved` what their own verdicts would have cost.
+        `details` of the others have `cached`, and as `saved` what the first one's verdict cost.
         """
         identity = await self.identity(problem, candidate, session)
         key = (json.dumps(self.config(), default=str), problem.id, identity)

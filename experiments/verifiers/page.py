@@ -27,6 +27,7 @@ from tts.registry import make
 from tts.session import Session
 from tts.shared import Shared
 from tts.types import Usage
+from tts.verifiers.agreement import Agreement
 
 HERE = Path(__file__).parent
 CONFIGS = {
@@ -125,7 +126,7 @@ def row(report: VerifierReport, verifier: Verifier, seconds: float) -> list[str]
 
 
 def sentences(whole: list[tuple[VerifierReport, Verifier | None]]) -> Iterator[str]:
-    """Which verifiers do not beat a random sample, or the majority; which left candidates unrated, and saved what."""
+    """Which verifiers do not beat a random sample, or the majority; and which left candidates unrated."""
 
     def listed(found: list[Verifier | None]) -> str:
         return ", ".join(f"`{named(one)}`" for one in found if one is not None)
@@ -133,21 +134,21 @@ def sentences(whole: list[tuple[VerifierReport, Verifier | None]]) -> Iterator[s
     of = [(report, report.selection, verifier) for report, verifier in whole if report.selection is not None]
     if useless := [verifier for _, one, verifier in of if one.against_random != "better"]:
         yield f"- No better than a random sample, as far as this can tell: {listed(useless)}."
-    if beaten := [verifier for _, one, verifier in of if one.against_majority not in (None, "better")]:
+    if beaten := [verifier for _, one, verifier in of if _loses(one.against_majority, verifier)]:
         yield f"- Not better than the majority, which costs nothing: {listed(beaten)}."
     for report, _, verifier in of:
         if report.rated < report.candidates:
             yield f"- {listed([verifier])} rated {report.rated:,} of {report.candidates:,} candidates."
-        if saved := report.saved.as_dict():
-            told = {"total": report.saved.total_tokens, "s of CPU time": saved.get("verifier_seconds", 0.0)}
-            words = [f"{told['total']:,.0f} tokens"] if told["total"] else []
-            words += [f"{told['s of CPU time']:.3g} s of CPU time"] if told["s of CPU time"] else []
-            yield f"- {listed([verifier])} saved {' and '.join(words)} by not asking."
+
+
+def _loses(against_majority: str | None, verifier: Verifier | None) -> bool:
+    return against_majority not in (None, "better") and not isinstance(verifier, Agreement)  # which is the majority
 
 
 def named(verifier: Verifier) -> str:
     """Its spec without prompts."""
-    return re.sub(r',?prompt="(?:[^"\\]|\\.)*"', "", verifier.spec).replace("(,", "(").replace(":,", ":")
+    spec = re.sub(r',?prompt="(?:[^"\\]|\\.)*"', "", verifier.spec)
+    return spec.replace("(,", "(").replace(":,", ":").replace("()", "").removesuffix(":")
 
 
 def percent(of: Interval) -> str:
@@ -157,7 +158,7 @@ def percent(of: Interval) -> str:
 
 def signed(of: Interval) -> str:
     """A difference in points and its interval, at the largest N."""
-    return f"{100 * of.mean[-1]:+.1f}; {100 * of.low[-1]:+.0f} to {100 * of.high[-1]:+.0f}"
+    return f"{100 * of.mean[-1]:+.1f}; {100 * of.low[-1]:+.1f} to {100 * of.high[-1]:+.1f}"
 
 
 def line(cells: list[str]) -> str:

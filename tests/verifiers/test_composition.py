@@ -157,6 +157,14 @@ async def test_a_cascade_spares_the_expensive_and_says_what_was_saved():
     assert saved["verifier_seconds"] == 1.0
 
 
+async def test_what_equal_candidates_share_counts_once_in_what_is_saved():
+    session = Session(PROBLEM, {})
+    cheap = Cascade(verifiers=(NumericAnswer(reference="1"), Cached(verifier=Says())))
+    for text in ("Answer: 1", "Answer: 1"):
+        await judged(cheap, text, session)
+    assert (await judged(cheap, "Answer: 3", session)).details["saved"]["verifier_seconds"] == 0.5
+
+
 async def test_a_threshold_leads_on():
     low = await judged(Cascade(verifiers=(Says(score=0.4), Says()), thresholds=(0.5,)))
     high = await judged(Cascade(verifiers=(Says(score=0.5), Says()), thresholds=(0.5,)))

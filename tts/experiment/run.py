@@ -214,7 +214,7 @@ class Track:
 
     @property
     def saved(self) -> Usage:
-        """What verifiers that ask others have saved by not asking, as far as they know."""
+        """What verdicts were worth that verifiers of verifiers took over or did without."""
         return self._summed("$.verdict.saved")
 
     def _summed(self, path: str) -> Usage:

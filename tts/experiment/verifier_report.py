@@ -90,7 +90,7 @@ class VerifierReport:
     cost: Usage | None
     """Of one verdict on average, what several share counted once; None for a part, whose cost is not kept apart."""
     saved: Usage
-    """By all verdicts that were taken from others or not asked for, as `cached` and `cascade` tell."""
+    """What all verdicts were worth that were taken over or not asked for, as `cached` and `cascade` tell."""
 
     @property
     def findings(self) -> list[str]:
@@ -234,7 +234,7 @@ def _findings(report: VerifierReport) -> Iterator[str]:
     if report.cost is not None and (told := _in_words(report.cost)):
         yield f"a verdict costs {told}"
     if told := _in_words(report.saved):
-        yield f"it saved {told} by not asking"
+        yield f"it did without verdicts worth {told}"
     if selection is None:
         yield "selection is not measured: it takes independent samples of at least two problems"
         return
