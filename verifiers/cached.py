@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from tts.base import VerifierField
@@ -31,6 +31,15 @@ class Cached(Composite):
 
     verifier: VerifierField
     """Whose verdicts are kept."""
+
+    @property
+    def relative(self) -> bool:
+        """Where the verifier's ratings are."""
+        return self.verifier.relative
+
+    def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The ratings that the verifier gives them in each other's company."""
+        return self.verifier.among(candidates)
 
     async def identity(self, problem: Problem, candidate: Candidate, session: Session) -> Hashable:
         """What candidates that are judged once have in common."""
