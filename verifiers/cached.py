@@ -37,6 +37,11 @@ class Cached(Composite):
         """Where the verifier's ratings are."""
         return self.verifier.relative
 
+    @property
+    def tells_elements(self) -> bool:
+        """If the verifier does whose verdicts are kept."""
+        return self.verifier.tells_elements
+
     def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """The ratings that the verifier gives them in each other's company."""
         return self.verifier.among(candidates)
