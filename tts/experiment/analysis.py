@@ -70,7 +70,7 @@ def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] |
 
     found = []
     if not independent or track.estimator == "replay":
-        chosen = [_selections(track, i, grid) for i in kept]
+        chosen = [selections(track, i, grid) for i in kept]
         ended = np.array([track.rows[i].ended in ("complete", "settled") for i in kept])
         drawn, finished = [costs[i] for i in kept], ended | (sizes >= grid.max())
         found = [curve("replay", *replay(drawn, chosen, grid, finished=finished))]
@@ -91,8 +91,8 @@ def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] |
     return [*found, curve("pass@k", coverage, compute, f"{track.label} coverage")]
 
 
-def _selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
-    """Whether the selection is correct at every prefix that `grid` asks for (0 elsewhere)."""
+def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
+    """Whether the selection among a cell's candidates is correct at every prefix that `grid` asks for (0 elsewhere)."""
     candidates, correct = track.candidates(track.rows[index]), track.correct[index]
     right = np.zeros(len(candidates))
     for k in {min(int(k), len(candidates)) for k in grid}:
