@@ -12,8 +12,11 @@ from tts.errors import ConfigError, MissingExtra
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-def serve(app: App, host: str, port: int, announce: Callable[[str], None], *, drain_seconds: int = 1) -> None:
-    """Serve `app` until Ctrl-C or SIGTERM; `announce` is called with the base URL when it can be reached.
+def serve(
+    app: App, host: str, port: int, announce: Callable[[str], None], *, drain_seconds: int = 1, path: str = "/v1"
+) -> None:
+    """Serve `app` until Ctrl-C or SIGTERM; `announce` is called with the base URL, which ends in `path`,
+    when it can be reached.
 
     Port 0 is a free one. Requests that are being answered at the end have `drain_seconds` left.
 
@@ -31,6 +34,6 @@ def serve(app: App, host: str, port: int, announce: Callable[[str], None], *, dr
         except OSError as error:
             raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
         listening.listen(2048)
-        announce(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1")
+        announce(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}{path}")
         with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything is closed
             server.run(sockets=[listening])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from tts.curves import Curve
@@ -82,10 +83,10 @@ class Comparison:
 
     @cached_property
     def problems(self) -> list[ProblemKey]:
-        """All problems, in the order of the tasks; those that no strategy has finished are left out."""
-        finished = {self.key(shown, row) for shown in self.tracks for row in shown.track.rows}
-        named = [key for run in self.runs.values() for key in run.record.get("problems", {}).items()]
-        return [key for key in dict.fromkeys([*named, *sorted(finished)]) if key in finished]
+        """All problems of the runs in the order of their tasks, finished or not."""
+        named = (key for run in self.runs.values() for key in run.record.get("problems", {}).items())
+        finished = (self.key(shown, row) for shown in self.tracks for row in shown.track.rows)
+        return list(dict.fromkeys(chain(named, finished)))
 
     @cached_property
     def places(self) -> dict[ProblemKey, int]:

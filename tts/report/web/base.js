@@ -100,7 +100,7 @@ const served = {
     return found && found.overview;
   },
   problem(place) {
-    return this.ask("problem", { place });
+    return this.ask("problem", { place, name: data.problems[place] });
   },
 };
 

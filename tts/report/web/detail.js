@@ -72,6 +72,7 @@ function whole(found) {
   const pane = h("div", { role: "tabpanel", id: "cell" });
   const cells = found.cells;
   const seeds = new Set(cells.map((cell) => cell.seed)).size > 1;
+  if (!cells.length) pane.append(h("p", { class: "soft" }, "No strategy has come to this problem yet."));
   const first = Math.max(0, cells.findIndex((cell) => cell.track === opened.track));
   const select = (number) => {
     tabs.forEach((tab, i) => {

@@ -31,7 +31,7 @@ const share = (place) => {
 
 const FILTERS = {
   all: ["all problems", () => true],
-  none: ["solved by no strategy", (place) => each(place).every((one) => !one.solved)],
+  none: ["solved by no strategy", (place) => each(place).length > 0 && each(place).every((one) => !one.solved)],
   differ: ["strategies differ", (place) => new Set(each(place).map((one) => one.solved >= 0.5)).size > 1],
   missed: ["a right candidate was not selected", (place) => each(place).some((one) => one.right && known(one.solved) && one.solved < 1)],
   mistaken: ["a wrong candidate was accepted", (place) => each(place).some((one) => one.mistaken)],
