@@ -18,7 +18,7 @@ COLUMNS = ("programs", "behaviours", "structure", "ideas")
 
 
 def diversities(runs: Mapping[str, Run], judge: str | None, base_url: str | None) -> list[dict[str, Any]]:
-    """A row for each strategy and model of the runs, gains at one k for all; with the name of a judge, ideas are judged."""
+    """A row for each strategy and model of the runs, gains at one k; with the name of a judge, ideas are judged."""
     from tts.experiment.diversity import diversity, largest_k
 
     tracks = [(label, run, track) for label, run in runs.items() for track in run.tracks]
