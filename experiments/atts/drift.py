@@ -47,6 +47,7 @@ async def drift(table: dict[str, Any], apart: str, out: Path, spec: str, rate: f
         "online": "",
         "online, by turn": "by=turn",
         "online, last 200": "window=200",
+        "online, by question, 4 drafts ahead": "by=question,presample=4",
     }
     runs = {}
     for number, (name, way) in enumerate(ways.items()):
@@ -54,11 +55,17 @@ async def drift(table: dict[str, Any], apart: str, out: Path, spec: str, rate: f
         runs[name] = rates(track)
         said = ", ".join(f"{turn['turn']}: {100 * turn['rate'][0]:.1f}" for turn in runs[name]["turns"])
         print(f"{name}: {percent(runs[name]['all'])}; by turn {said}", flush=True)
+        print(
+            f"  first tenth {percent(runs[name]['first tenth'])}, sd {runs[name]['between problems']:.3f}", flush=True
+        )
     return {"nominal": rate, "spec": spec, "runs": runs}
 
 
 def rates(track: Track) -> dict[str, Any]:
-    """Share of the scored drafts that were rejected, of all and by turn, with 95 % intervals over problems."""
+    """Share of the scored drafts that were rejected, with 95 % intervals over problems.
+
+    Of all, of the problems that were finished first, and by turn; `between problems` is its standard deviation.
+    """
     problems = [
         [(number, turn["rejected"]) for one in track.candidates(row) for number, turn in enumerate(one.notes["turns"])]
         for row in track.rows
@@ -72,10 +79,16 @@ def rates(track: Track) -> dict[str, Any]:
     return {
         "drafts": int(counts[..., 1].sum()),
         "all": ratio(counts.sum(axis=1)),
+        "first tenth": ratio(counts[: max(2, len(counts) // 10)].sum(axis=1)),
+        "between problems": float(np.nanstd(_shares(counts.sum(axis=1)))),
         "turns": [
             {"turn": turn, "drafts": int(counts[:, turn, 1].sum()), "rate": ratio(counts[:, turn])} for turn in shown
         ],
     }
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    return np.where(counts[:, 1] > 0, counts[:, 0] / np.maximum(counts[:, 1], 1), np.nan)
 
 
 def ratio(counts: np.ndarray, resamples: int = 2000) -> list[float]:
