@@ -122,7 +122,7 @@ def test_the_experiments_table_has_the_runs_figures_beside_the_papers(run: str, 
     assert "100.0 (100.0 to 100.0)" in rows["plan_search:vote=false,layers=1"]
 
 
-@pytest.mark.parametrize("name", ["humaneval_plus", "mbpp", "livecodebench", "lab_code"])
+@pytest.mark.parametrize("name", ["humaneval_plus", "mbpp_plus", "livecodebench", "lab_code"])
 def test_the_configurations_of_the_reproduction_are_usable(name: str):
     from tts import registry
     from tts.experiment.config import Experiment, load
