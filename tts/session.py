@@ -68,6 +68,8 @@ class Session:
         self._truth = truth
         self._spawned = 0
         self._recorded: set[Charge] = set()
+        self.unverified: dict[int, Candidate] = {}
+        """Those whose verdict is awaited."""
         self._ids = count()
         self._made: Once[tuple[Any, BaseException | None, set[Charge]]] = Once(sys.maxsize)
         self._sampling = {**(sampling or {}), **(verifier.sampling if verifier is not None else {})}
@@ -266,7 +268,7 @@ class Session:
     def _inner(self, stream: str) -> Session:
         """A session with the same ledger and budget, but a record and random numbers of its own."""
         inner = copy(self)
-        inner._recorded, inner._spawned, inner._sampling = set(), 0, {}
+        inner._recorded, inner.unverified, inner._spawned, inner._sampling = set(), {}, 0, {}
         inner._stream = f"{self._stream}\0{stream}"
         inner.__dict__.pop("rng", None)
         return inner
@@ -282,11 +284,13 @@ class Session:
 
         async def one(candidate: Candidate) -> Candidate:
             nonlocal spent
+            self.unverified[candidate.id] = candidate
             try:
                 verdict = await self.verify(candidate, verifier)
             except BudgetSpent as error:
                 spent = error
                 return candidate
+            self.unverified.pop(candidate.id, None)
             return replace(candidate, verdict=verdict, charges=candidate.charges | verdict.charges)
 
         async with aclosing(concurrent_map(one, candidates)) as results:

@@ -31,6 +31,11 @@ class Cached(Composite):
     verifier: VerifierField
     """Whose verdicts are kept."""
 
+    @property
+    def tells_elements(self) -> bool:
+        """If the verifier does whose verdicts are kept."""
+        return self.verifier.tells_elements
+
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """The first candidate's verdict; `details` of the others have `cached`. One without a score is not kept."""
         tools = json.dumps(candidate.tool_calls, default=str)
