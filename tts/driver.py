@@ -15,7 +15,8 @@ from tts.aio import scope
 from tts.base import Strategy, Verifier
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, cause_of
 from tts.sampler import Endpoint, Sampler
-from tts.session import SampleStore, Session, Shared
+from tts.session import Session
+from tts.shared import SampleStore, Shared
 from tts.types import Budget, Candidate, Ended, Problem, Result, by_role
 
 Models = Endpoint | Sampler | Mapping[str, Endpoint | Sampler]
@@ -168,6 +169,9 @@ async def drive(
             ended = "budget"
         elif isinstance(cause, TimeoutError) and deadline.expired():
             ended = "deadline"
+            late = [one for one in session.unverified.values() if one.id not in places]
+            for one in late:  # sampled and paid for, but there was no time to verify them
+                candidates.append(replace(one, arrived=len(candidates), elapsed=session.elapsed))
         elif isinstance(cause, EndpointError):
             ended = "failed"
             session.ledger.failures.append(str(cause))

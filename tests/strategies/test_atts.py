@@ -21,7 +21,7 @@ from tts import registry
 from tts.conformal import Scored, save
 from tts.driver import drive, open_models, open_session, solve
 from tts.errors import ConfigError
-from tts.session import Shared
+from tts.shared import Shared
 from tts.types import Budget, Problem, Result
 
 ATTS = "atts:n=6,draft_tokens=60,target_tokens=40,rounds=12"

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tts.errors import ConfigError
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.tasks import Example
 from tts.tasks.humaneval import HumanEval
 from tts.tasks.humaneval_plus import HumanEvalPlus

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tts import MockModel, registry, solve
 from tts.base import Verifier
 from tts.errors import BudgetSpent, ConfigError
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.types import Budget, Candidate, Problem, Verdict, total
 from tts.verifiers.all_of import AllOf
 from tts.verifiers.any_of import AnyOf

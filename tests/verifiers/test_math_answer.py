@@ -18,7 +18,8 @@ import pytest_asyncio
 
 from tts import MockModel, registry, solve
 from tts.errors import MissingExtra
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.tasks.loading import read_jsonl
 from tts.types import Problem, total
 from tts.verifiers.math_answer import MathAnswer

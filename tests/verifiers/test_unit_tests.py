@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from tests.support.judging import NEXT, Judged
 from tts.errors import ConfigError
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.types import Problem
 from tts.verifiers.sandbox import CaseResult, Job, JobResult, Sandbox
 from tts.verifiers.unit_tests import TestSuite, UnitTests

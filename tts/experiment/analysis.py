@@ -136,7 +136,7 @@ def _summary(track: Track) -> dict[str, Any]:
         problems.append(row.problem)
     usage, wasted = track.usage(), track.wasted()
     means = by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
-    interval = bootstrap(means) if len(means) > 1 else None  # one problem tells nothing of others
+    interval = bootstrap(means, proportions=True) if len(means) > 1 else None  # one problem tells nothing of others
     return {
         "strategy": track.strategy,
         "model": track.model,

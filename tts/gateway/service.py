@@ -24,7 +24,8 @@ from tts.gateway.solving import Form, alive, chosen, session_for, solve
 from tts.gateway.trace import Trace
 from tts.gateway.wire import EVENTS, Left, Out, Receive, Scope, Send, header, read_body, while_present
 from tts.sampler import Sampler
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.types import Charge, Result, Usage, by_role, sum_usage
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from tts.gateway.choosing import Plan, least
 from tts.gateway.failures import Refused, refusal_of
 from tts.gateway.wire import Out
 from tts.sampler import Sampler
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.types import Budget, Candidate, Problem, Result, Usage
 
 NO_CHAT = frozenset({"reward", "embed", "image"})
