@@ -193,8 +193,8 @@ def settle(
     """Write `run.json` beside the data, after checking that results already there are of the same configuration.
 
     Strategies, seeds, models and the limit may be added to or taken away, roles of a model added. `used` is whether the
-    directory holds anything that was paid for. Raises `RunMismatch` that names the keys or the problem which differ, and
-    `ConfigError` when there are results and no `resume`.
+    directory holds anything that was paid for. Raises `RunMismatch` that names the keys or the problem which differ,
+    and `ConfigError` when there are results and no `resume`.
     """
     path = directory / "run.json"
     record = {
