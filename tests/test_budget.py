@@ -47,7 +47,7 @@ async def spend(
                 samples.append(sample)  # noqa: PERF401 - kept when the budget ends them
         except BudgetSpent:
             spent = True
-        assert session._allowance._reserved.samples == 0
+        assert session._supply.allowance._reserved.samples == 0
     return samples, spent, session, server
 
 
@@ -131,7 +131,7 @@ async def test_money_is_not_exceeded_by_more_than_the_estimate_of_a_prompt():
     paid = double.stats.prompt_tokens + 2 * double.stats.completion_tokens
     assert spent
     assert samples
-    assert session._allowance._money == pytest.approx(paid)
+    assert session._supply.allowance._money == pytest.approx(paid)
     assert paid <= 2000 + double.stats.prompt_tokens
 
 
@@ -217,6 +217,25 @@ async def test_the_deadline_returns_the_best_so_far():
     assert len(result.candidates) == 4
     assert result.selected is not None
     assert stats.cancelled == 12
+
+
+class Slow(Verifier):
+    """Rates the first candidate at once and thinks of the others for ever."""
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        if candidate.spawned != (0,):
+            await asyncio.sleep(3600)
+        return Verdict(0.5)
+
+
+async def test_the_deadline_keeps_what_there_was_no_time_to_verify():
+    async with ModelDouble() as server:
+        result = await solve(PROBLEM, "best_of_n:n=4", endpoint(server), verifier=Slow(), budget=Budget(seconds=1.5))
+    assert result.ended == "deadline"
+    assert sorted(candidate.verdict is None for candidate in result.candidates) == [False, True, True, True]
+    assert result.selected is not None
+    assert result.selected.spawned == (0,)
+    assert not result.loose
 
 
 async def test_a_budget_of_nothing_costs_nothing():

@@ -15,7 +15,8 @@ from tts.aio import scope
 from tts.base import Strategy, Verifier
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, cause_of
 from tts.sampler import Endpoint, Sampler
-from tts.session import SampleStore, Session, Shared
+from tts.session import Session
+from tts.shared import SampleStore, Shared
 from tts.types import Budget, Candidate, Ended, Problem, Result, by_role
 
 Models = Endpoint | Sampler | Mapping[str, Endpoint | Sampler]
@@ -117,8 +118,8 @@ def open_session(
     missing = sorted((strategy.roles | (verifier.roles if verifier else frozenset())) - set(models))
     if missing:
         raise ConfigError(
-            f"{strategy.spec} needs a model for: {', '.join(missing)}. Give one under [models.NAME.{missing[0]}], "
-            f"or models={{'{missing[0]}': Endpoint(...)}} in Python"
+            f"{strategy.spec} needs a model for: {', '.join(missing)}. Give one: --models.{missing[0]}.model in tts "
+            f"solve, [models.NAME.{missing[0]}] in a run, models={{'{missing[0]}': Endpoint(...)}} in Python"
         )
     budget: Budget | None = settings.get("budget")
     if budget is not None and budget.money is not None:
@@ -168,6 +169,9 @@ async def drive(
             ended = "budget"
         elif isinstance(cause, TimeoutError) and deadline.expired():
             ended = "deadline"
+            late = [one for one in session.unverified.values() if one.id not in places]
+            for one in late:  # sampled and paid for, but there was no time to verify them
+                candidates.append(replace(one, arrived=len(candidates), elapsed=session.elapsed))
         elif isinstance(cause, EndpointError):
             ended = "failed"
             session.ledger.failures.append(str(cause))

@@ -56,6 +56,11 @@ class ElementCheck(Verifier):
     tests: bool = False
     """For programs: elements that a test can decide are decided by running it, which no reading overrules."""
 
+    @property
+    def tells_elements(self) -> bool:
+        """It does."""
+        return True
+
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Gather evidence from the strongest on, until every element is decided."""
         elements = await session.once(("elements", self.spec), lambda inner: self._elements(problem, inner))
@@ -79,11 +84,10 @@ class ElementCheck(Verifier):
         verdict = await session.verify(candidate, UnitTests(tests=TestSuite(asserts=tuple(tests.values()))))
         found: Found = {}
         for (i, test), kind in zip(tests.items(), verdict.details.get("outcomes", ()), strict=False):
-            if kind in (Kind.passed, Kind.wrong):
-                finding = "entailed" if kind == Kind.passed else "contradicted"
-                found[i] = Finding(
-                    number=i, why=f"`{test}` {'holds' if kind == Kind.passed else 'fails'}", finding=finding
-                )
+            if kind == Kind.passed:
+                found[i] = Finding(number=i, why=f"`{test}` holds", finding="entailed")
+            elif kind == Kind.wrong:
+                found[i] = Finding(number=i, why=f"`{test}` fails", finding="contradicted")
         return found
 
     async def _compared(

@@ -22,7 +22,7 @@ from experiments.atts.simulated import Machine, Server, Workload, run
 from tts import registry
 from tts.curves import calls_of, utilisation
 from tts.driver import drive, open_models, open_session
-from tts.session import Shared
+from tts.shared import Shared
 from tts.types import Result
 
 HERE = Path(__file__).parent

@@ -18,24 +18,28 @@ LONGEST = 360  # tokens; longer dialogues are left out
 
 
 class Row(NamedTuple):
-    """A dialogue in tokens; `begin` is where the answer begins."""
+    """A dialogue in tokens; `begin` is where the answer begins, `weight` what its tokens count in the loss."""
 
     ids: list[int]
     begin: int
+    weight: float
 
 
 class Batch(NamedTuple):
-    """Token ids (rows, length), and which of them, without the first column, the loss counts."""
+    """Token ids (rows, length), and what each of them, without the first column, counts in the loss."""
 
     ids: Tensor
-    counted: Tensor
+    weights: Tensor
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, made: list[Dialogue]) -> list[Row]:
     """Dialogues as the chat template writes them."""
     prompts = tokenizer([f"<|user|>{one.prompt}<|end|><|assistant|>" for one in made])["input_ids"]
     answers = tokenizer([f"{one.answer}<|end|>" for one in made])["input_ids"]
-    return [Row(prompt + answer, len(prompt)) for prompt, answer in zip(prompts, answers, strict=True)]
+    return [
+        Row(prompt + answer, len(prompt), one.weight)
+        for prompt, answer, one in zip(prompts, answers, made, strict=True)
+    ]
 
 
 def batched(rows: list[Row], tokens: int, rng: Random) -> list[Batch]:
@@ -55,11 +59,11 @@ def batched(rows: list[Row], tokens: int, rng: Random) -> list[Batch]:
 def _padded(rows: list[Row]) -> Batch:
     width = -(-max(len(row.ids) for row in rows) // 8) * 8 + 1
     ids = torch.zeros((len(rows), width), dtype=torch.long)  # what stands behind a row is never looked at
-    counted = torch.zeros((len(rows), width - 1), dtype=torch.bool)
+    weights = torch.zeros((len(rows), width - 1))
     for i, row in enumerate(rows):
         ids[i, : len(row.ids)] = torch.tensor(row.ids)
-        counted[i, row.begin - 1 : len(row.ids) - 1] = True
-    return Batch(ids, counted)
+        weights[i, row.begin - 1 : len(row.ids) - 1] = row.weight
+    return Batch(ids, weights)
 
 
 def make_chunk(tokenizer: PreTrainedTokenizerFast, seed: str, size: int = CHUNK) -> list[Row]:

@@ -24,6 +24,12 @@ class Dialogue(NamedTuple):
 
     prompt: str
     answer: str
+    weight: float = 1.0
+    """Of its tokens in the loss."""
+
+
+VERDICT_WEIGHT = 10.0
+"""A verdict is one token, which would count for little among the hundreds of an answer's."""
 
 
 def fill(template: str, **values: str) -> str:
@@ -71,7 +77,7 @@ def judge_math(rng: Random) -> Dialogue:
     tree, question = random_question(rng)
     right = rng.random() < 0.5
     answer = solution(tree) if right else slipped(rng, tree)
-    return Dialogue(fill(lab_prompts.JUDGE, problem=question, answer=answer), "Yes" if right else "No")
+    return Dialogue(fill(lab_prompts.JUDGE, problem=question, answer=answer), "Yes" if right else "No", VERDICT_WEIGHT)
 
 
 # -- programs ------------------------------------------------------------------------------------------------------
@@ -139,22 +145,17 @@ def code(rng: Random) -> Dialogue:
 
 def repair(rng: Random) -> Dialogue:
     made = instance(rng)
-    wrong = _refuted(rng, made)
-    if wrong is None:
+    found = refutation(rng, made)
+    if found is None:
         return repair(rng)
-    given, expected = next(test for test in made.tests.public if wrong(test[0]) != test[1])
-    feedback = _feedback(made.program, given, expected, wrong(given))
+    wrong, feedback = found
     prompt = fill(lab_prompts.REPAIR, problem=made.prompt(), answer=wrong.source(), feedback=feedback)
     return Dialogue(prompt, made.program.source())
 
 
 def rewrite(rng: Random) -> Dialogue:
     made = instance(rng)
-    failures = []
-    for _ in range(rng.randint(0, 2)):
-        if (wrong := _refuted(rng, made)) is not None:
-            given, expected = next(test for test in made.tests.public if wrong(test[0]) != test[1])
-            failures.append(_feedback(made.program, given, expected, wrong(given)))
+    failures = [found[1] for _ in range(rng.randint(0, 2)) if (found := refutation(rng, made))]
     prompt = fill(lab_prompts.REWRITE, problem=made.prompt(), failures=_bullets(failures))
     return Dialogue(prompt, prompt_for(made.program.signature, made.program.says()))
 
@@ -164,7 +165,7 @@ def judge_code(rng: Random) -> Dialogue:
     right = rng.random() < 0.5
     program = made.program if right else rng.choice(made.program.near_misses())
     prompt = fill(lab_prompts.JUDGE, problem=made.prompt(), answer=program.source())
-    return Dialogue(prompt, "Yes" if right or _same(program, made) else "No")
+    return Dialogue(prompt, "Yes" if right or _same(program, made) else "No", VERDICT_WEIGHT)
 
 
 def write_tests(rng: Random) -> Dialogue:
@@ -201,19 +202,19 @@ def _misread(rng: Random, made: Instance) -> tuple[list[Piece], Program]:
             return observed, program
 
 
-def _refuted(rng: Random, made: Instance) -> Program | None:
-    """A near miss that fails a public test."""
+def refutation(rng: Random, made: Instance) -> tuple[Program, str] | None:
+    """A near miss that fails a public test, and what is said of that; None where all pass."""
     wrong = [miss for miss in made.program.near_misses() if not _same(miss, made, public=True)]
-    return rng.choice(wrong) if wrong else None
+    if not wrong:
+        return None
+    miss = rng.choice(wrong)
+    given, expected = next(test for test in made.tests.public if miss(test[0]) != test[1])
+    return miss, f"{made.program.name}({given!r}): expected {expected!r}, got {miss(given)!r}"
 
 
 def _same(program: Program, made: Instance, public: bool = False) -> bool:
     tests = made.tests.public if public else made.tests.public + made.tests.hidden
     return all(program(given) == expected for given, expected in tests)
-
-
-def _feedback(program: Program, given: object, expected: object, got: object) -> str:
-    return f"{program.name}({given!r}): expected {expected!r}, got {got!r}"
 
 
 def _bullets(lines: list[str]) -> str:
@@ -224,18 +225,18 @@ def _bullets(lines: list[str]) -> str:
 
 Role = Callable[[Random], Dialogue]
 MIXTURE: dict[Role, float] = {
-    solve_math: 0.48,
-    solve_code: 0.27,
-    judge_math: 0.02,
+    solve_math: 0.40,
+    solve_code: 0.215,
+    judge_math: 0.10,
     observe: 0.025,
     derive: 0.01,
     idea: 0.025,
     plan: 0.03,
     replan: 0.01,
     code: 0.04,
-    repair: 0.035,
+    repair: 0.03,
     rewrite: 0.025,
-    judge_code: 0.02,
+    judge_code: 0.08,
     write_tests: 0.01,
 }
 """Share of each role among the dialogues."""

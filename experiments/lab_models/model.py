@@ -162,12 +162,14 @@ class LanguageModel(nn.Module):
         """Scores of all tokens as the next one."""
         return F.linear(states, self.model.embed_tokens.weight)
 
-    def loss(self, ids: Tensor, counted: Tensor) -> Tensor:
-        """Mean cross-entropy of the tokens `counted`, (rows, positions) as `ids` but without the first column."""
+    def loss(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """Weighted mean of the tokens' cross-entropies; `weights` (rows, positions) as `ids` but without the first."""
         states = self.model(ids[:, :-1])
-        places = counted.flatten().nonzero().squeeze(1)
+        places = weights.flatten().nonzero().squeeze(1)
         logits = self.logits(states.flatten(0, 1)[places])
-        return F.cross_entropy(logits.float(), ids[:, 1:].flatten()[places])
+        losses = F.cross_entropy(logits.float(), ids[:, 1:].flatten()[places], reduction="none")
+        counted = weights.flatten()[places]
+        return (losses * counted).sum() / counted.sum()
 
 
 class RewardModel(nn.Module):

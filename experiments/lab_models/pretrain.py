@@ -104,6 +104,6 @@ def pretrain(
 
 def _backward(loss_of: Callable[[Tensor, Tensor], Tensor], batch: Batch) -> Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = loss_of(batch.ids, batch.counted)
+        loss = loss_of(batch.ids, batch.weights)
     (loss / MICROBATCHES).backward()
     return loss.detach()

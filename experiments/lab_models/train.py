@@ -20,17 +20,16 @@ from lab_tokenizer import train_tokenizer
 from model import DRAFT, TARGET, LanguageModel
 from pretrain import pretrain
 from reward import evaluate_reward, train_reward
+from roles import evaluate_roles
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tts.tasks.lab_code import LabCode
 from tts.tasks.lab_math import LabMath
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "tts" / "embedded" / "models"
-TOKENS = {"lab-draft": 12_000_000, "lab-target": 20_000_000}
+TOKENS = {"lab-draft": 24_000_000, "lab-target": 32_000_000}
 SHAPES = {"lab-draft": DRAFT, "lab-target": TARGET}
-TASKS = [LabMath(), LabCode()]
-PROBLEMS, SAMPLES, TEMPERATURE = 120, 64, 0.8
+ROLE_PROBLEMS = 60
 
 
 def tokenizer_in(folder: Path) -> PreTrainedTokenizerFast:
@@ -69,14 +68,22 @@ def main() -> None:
     results = HERE / "results.json"
     for name, model in models.items():
         export(model, tokenizer, MODELS / name)
-        figures = [asyncio.run(evaluate(model, tokenizer, task, PROBLEMS, SAMPLES, TEMPERATURE)) for task in TASKS]
-        record(results, name, {"parameters": sum(p.numel() for p in model.parameters()), "evaluation": figures})
+        figures = asyncio.run(evaluate_roles(model, tokenizer, ROLE_PROBLEMS))
+        record(results, name, {"parameters": parameters(model), "tokens": TOKENS[name], "roles, greedily": figures})
+    for task in ("lab_math", "lab_code"):
+        record(results, task, evaluate(HERE / f"{task}.toml", options.work / task))
     reward = train_reward(models["lab-target"], tokenizer, options.work)
     export(reward, tokenizer, MODELS / "lab-reward")
-    record(results, "lab-reward", evaluate_reward(reward, models["lab-target"], tokenizer, LabMath(), PROBLEMS, n=16))
+    figures = evaluate_reward(reward, models["lab-target"], tokenizer, LabMath(), problems=120, n=16)
+    record(results, "lab-reward", {"parameters": parameters(reward), **figures})
     for log in options.work.glob("*.jsonl"):
         (HERE / "logs" / log.name).parent.mkdir(exist_ok=True)
         (HERE / "logs" / log.name).write_text(log.read_text())
+
+
+def parameters(model: torch.nn.Module) -> int:
+    """How many numbers a model has."""
+    return sum(p.numel() for p in model.parameters())
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def with_interval(values: np.ndarray) -> str:
     """Mean over problems and its interval, in percent."""
     if len(values) < 2:
         return f"{100 * values.mean():.1f}"
-    interval = bootstrap(values[:, np.newaxis])
+    interval = bootstrap(values[:, np.newaxis], proportions=True)
     return f"{100 * interval.mean[0]:.1f} ({100 * interval.low[0]:.1f} to {100 * interval.high[0]:.1f})"
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tts.curves import CurveError, bootstrap, paired_difference
 
@@ -60,3 +62,12 @@ def test_what_has_no_interval_is_refused():
         bootstrap(np.zeros((4, 1)), level=95)
     with pytest.raises(CurveError, match="same problems"):
         paired_difference(np.zeros((4, 1)), np.zeros((5, 1)))
+
+
+@given(st.integers(2, 200), st.sampled_from([0.5, 0.9, 0.95]))
+def test_proportions_without_spread_have_the_exact_bounds_of_as_many_trials(problems: int, level: float):
+    nothing = bootstrap(np.zeros((problems, 1)), level=level, resamples=20, proportions=True)
+    everything = bootstrap(np.ones((problems, 1)), level=level, resamples=20, proportions=True)
+    # With a true rate at the bound, no success in all trials has exactly the probability that the level leaves out.
+    assert (1 - nothing.high[0]) ** problems == pytest.approx((1 - level) / 2)
+    assert (nothing.low[0], everything.low[0], everything.high[0]) == (0, pytest.approx(1 - nothing.high[0]), 1)

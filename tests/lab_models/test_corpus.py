@@ -44,9 +44,9 @@ def test_a_slip_makes_the_solution_wrong_from_one_line_on():
 @pytest.mark.parametrize("role", corpus.MIXTURE, ids=lambda role: role.__name__)
 def test_every_role_answers_in_its_form(role: corpus.Role):
     for seed in range(30):
-        prompt, answer = role(Random(seed))
+        prompt, answer, weight = role(Random(seed))
         assert "$" not in prompt
-        assert role(Random(seed)) == (prompt, answer)
+        assert role(Random(seed)) == (prompt, answer, weight)
         if role in (corpus.solve_code, corpus.code, corpus.repair, corpus.write_tests):
             ast.parse(answer)
         elif role is corpus.rewrite:
@@ -62,7 +62,7 @@ def test_every_role_answers_in_its_form(role: corpus.Role):
 
 def test_repairs_pass_the_test_that_failed():
     for seed in range(40):
-        prompt, answer = corpus.repair(Random(seed))
+        prompt, answer, _ = corpus.repair(Random(seed))
         call, _, rest = prompt.rpartition("\n\n")[0].rpartition("\n\n")[2].partition(": expected ")
         expected, _, got = rest.rpartition(", got ")
         names: dict[str, object] = {}

@@ -21,7 +21,7 @@ from tts import registry
 from tts.conformal import Scored, save
 from tts.driver import drive, open_models, open_session, solve
 from tts.errors import ConfigError
-from tts.session import Shared
+from tts.shared import Shared
 from tts.types import Budget, Problem, Result
 
 ATTS = "atts:n=6,draft_tokens=60,target_tokens=40,rounds=12"
@@ -91,6 +91,18 @@ async def test_a_sample_is_one_growing_list_of_token_ids_with_nothing_glued_in()
     scored = {tuple(body["prompt"]) for body in pair.asked("score")}
     assert pair.asked("continue")
     assert all(tuple(body["prompt"]) in scored for body in pair.asked("continue"))
+
+
+async def test_with_a_seed_every_chunk_has_noise_of_its_own_and_the_same_again():
+    seeds, first = [], []
+    for _ in range(2):
+        async with Pair() as pair:
+            await solved(pair, ATTS, {"params": {"seed": 7}}, stop_early=False)
+        seeds.append(sorted(body["seed"] for body in pair.asked("draft")))
+        first = [body["seed"] for body in pair.asked("draft") if not begun(body)]
+    assert len(set(first)) == 6
+    assert len(set(seeds[0])) == len(seeds[0])
+    assert set(first) <= set(seeds[0])
 
 
 async def test_what_is_scored_is_the_last_draft_alone_its_first_token_included():

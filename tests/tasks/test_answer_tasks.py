@@ -12,7 +12,8 @@ import pytest
 
 from tts import registry
 from tts.errors import ConfigError
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.tasks import Example, Task
 from tts.tasks.aime import Aime24, Aime25
 from tts.tasks.gpqa import GPQA

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tts.registry import make
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.tasks import Example
 from tts.tasks.lab_code import Instance, LabCode, prompt_for, random_instance
 from tts.tasks.lab_math import part_of

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.support.judging import NEXT, Judged
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.types import Problem, Verdict
 from tts.verifiers.unit_tests import UnitTests
 

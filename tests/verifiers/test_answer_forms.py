@@ -10,7 +10,8 @@ import pytest
 from tts import registry
 from tts.base import Verifier
 from tts.errors import ConfigError, MissingExtra
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.types import Problem, Verdict, total
 from tts.verifiers.choice import Choice
 from tts.verifiers.json_schema import JsonSchema

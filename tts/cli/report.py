@@ -32,7 +32,7 @@ Formats: html is the whole report in one file that opens from disk; md its table
 points of the curves; png, svg and pdf their figure.
 """
 
-Format = StrEnum("Format", [(kind, kind) for kind in ("html", "md", "csv", "parquet", "png", "svg")])
+Format = Literal["html", "md", "csv", "parquet", "png", "svg"]
 
 
 def report(

@@ -28,13 +28,16 @@ class Interval:
     level: float
 
 
-def bootstrap(values: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+def bootstrap(
+    values: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0, proportions: bool = False
+) -> Interval:
     """Mean over problems of a (problems x ks) matrix with a bias-corrected, accelerated bootstrap interval.
 
     BCa (Efron 1987, section 3): percentiles of the resampled means, shifted for bias and skewness; for a mean
     the acceleration has a closed form. `level` is the probability of covering, `resamples` how often the
     problems are drawn anew; the same `seed` and number of problems draw the same problems. A column in which
-    all problems agree has an interval of width 0.
+    all problems agree has an interval of width 0; but where `values` are `proportions` of successes, from 0 to 1, and
+    all problems are at 0 or all at 1, it is the exact one of as many trials (Clopper and Pearson 1934).
 
     Raises `CurveError` for fewer than two problems, values that are not finite, or a level outside (0, 1).
     """
@@ -51,6 +54,10 @@ def bootstrap(values: ArrayLike, *, level: float = 0.95, resamples: int = 2000, 
     # Summed as deviations, so that a column without spread stays free of rounding.
     means = mean + _resampled_means(matrix - mean, resamples, np.random.default_rng(seed))
     bounds = np.array([_bca(means[:, i], matrix[:, i], mean[i], level) for i in range(len(mean))]).reshape(-1, 2)
+    if proportions:
+        surely = ((1 - level) / 2) ** (1 / len(matrix))
+        bounds[(matrix == 0).all(axis=0)] = 0, 1 - surely
+        bounds[(matrix == 1).all(axis=0)] = surely, 1
     return Interval(mean, bounds[:, 0], bounds[:, 1], level)
 
 

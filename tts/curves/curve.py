@@ -72,7 +72,7 @@ class Curve:
             if compute.shape != matrix.shape:
                 raise CurveError(f"curve '{label}': compute {compute.shape} and values {matrix.shape} differ in shape")
             compute = compute.mean(axis=0)
-        interval = bootstrap(matrix, level=level, resamples=resamples, seed=seed)
+        interval = bootstrap(matrix, level=level, resamples=resamples, seed=seed, proportions=True)
         return cls(
             label=label,
             estimator=estimator,

@@ -78,7 +78,7 @@ def curves_over(
 
     found = []
     if not independent or track.estimator == "replay":
-        chosen = [_selections(track, i, grid) for i in kept]
+        chosen = [selections(track, i, grid) for i in kept]
         ended = np.array([track.rows[i].ended in ("complete", "settled") for i in kept])
         drawn, finished = [np.arange(size) for size in sizes], ended | (sizes >= grid.max())
         found = [curve("replay", replay(drawn, chosen, grid, finished=finished)[0])]
@@ -106,8 +106,8 @@ def curves_over(
     return {x: [replace(curve, **axis(x)) for curve in found] for x in costs}
 
 
-def _selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
-    """Whether the selection is correct at every prefix that `grid` asks for (0 elsewhere)."""
+def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
+    """Whether the selection among a cell's candidates is correct at every prefix that `grid` asks for (0 elsewhere)."""
     candidates, correct = track.candidates(track.rows[index]), track.correct[index]
     right = np.zeros(len(candidates))
     for k in {min(int(k), len(candidates)) for k in grid}:
@@ -152,7 +152,7 @@ def track_summary(track: Track) -> dict[str, Any]:
         problems.append(row.problem)
     usage, wasted = track.usage(), track.wasted()
     means = by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
-    interval = bootstrap(means) if len(means) > 1 else None  # one problem tells nothing of others
+    interval = bootstrap(means, proportions=True) if len(means) > 1 else None  # one problem tells nothing of others
     return {
         "strategy": track.strategy,
         "model": track.model,

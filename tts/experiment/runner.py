@@ -22,7 +22,8 @@ from tts.experiment.progress import Progress
 from tts.experiment.run import Run
 from tts.experiment.store import Cell, Store
 from tts.sampler import Sampler
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.tasks import Example
 from tts.types import Candidate
 

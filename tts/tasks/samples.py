@@ -20,7 +20,8 @@ from tts import registry
 from tts.aio import concurrent_map
 from tts.curves import pass_at_k
 from tts.errors import ConfigError
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.tasks import Example, Task
 from tts.tasks.loading import Line, local_file, read_jsonl
 from tts.types import Verdict

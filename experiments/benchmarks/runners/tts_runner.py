@@ -5,7 +5,8 @@ from pathlib import Path
 
 from _load import load, measured, report
 
-from tts.session import Session, Shared
+from tts.session import Session
+from tts.shared import Shared
 from tts.tasks.humaneval import HumanEval
 from tts.tasks.humaneval_plus import HumanEvalPlus
 from tts.types import Verdict
