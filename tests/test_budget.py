@@ -219,6 +219,25 @@ async def test_the_deadline_returns_the_best_so_far():
     assert stats.cancelled == 12
 
 
+class Slow(Verifier):
+    """Rates the first candidate at once and thinks of the others for ever."""
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        if candidate.spawned != (0,):
+            await asyncio.sleep(3600)
+        return Verdict(0.5)
+
+
+async def test_the_deadline_keeps_what_there_was_no_time_to_verify():
+    async with ModelDouble() as server:
+        result = await solve(PROBLEM, "best_of_n:n=4", endpoint(server), verifier=Slow(), budget=Budget(seconds=1.5))
+    assert result.ended == "deadline"
+    assert sorted(candidate.verdict is None for candidate in result.candidates) == [False, True, True, True]
+    assert result.selected is not None
+    assert result.selected.spawned == (0,)
+    assert not result.loose
+
+
 async def test_a_budget_of_nothing_costs_nothing():
     for budget in (Budget(requests=0), Budget(completion_tokens=0), Budget(total_tokens=0), Budget(money=0)):
         result, stats = await best_of(4, budget, card=CARD)

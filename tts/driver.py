@@ -169,6 +169,9 @@ async def drive(
             ended = "budget"
         elif isinstance(cause, TimeoutError) and deadline.expired():
             ended = "deadline"
+            late = [one for one in session.unverified.values() if one.id not in places]
+            for one in late:  # sampled and paid for, but there was no time to verify them
+                candidates.append(replace(one, arrived=len(candidates), elapsed=session.elapsed))
         elif isinstance(cause, EndpointError):
             ended = "failed"
             session.ledger.failures.append(str(cause))

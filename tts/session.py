@@ -32,6 +32,9 @@ from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Usage,
 
 T = TypeVar("T")
 
+IN_PIECES = frozenset({"draft", "target"})
+"""Roles that write an answer together, piece by piece."""
+
 
 class Session:
     """One strategy at work on one problem. Everything it calls is accounted, budgeted, stored and cancellable."""
@@ -53,8 +56,8 @@ class Session:
     ) -> None:
         """`seed` and `stream` (a name, of the strategy say) determine `rng`; `seed` is part of stored addresses.
 
-        `folder` is where files are kept: by default the working directory. `sampling` are parameters of the policy's
-        samples, over the endpoint's own.
+        `folder` is where files are kept: by default the working directory. `sampling` are parameters of what writes
+        the answer (the policy, or draft and target), over the endpoint's own.
         """
         self.problem = problem
         self.budget = budget or Budget()
@@ -68,9 +71,12 @@ class Session:
         self._truth = truth
         self._spawned = 0
         self._recorded: set[Charge] = set()
+        self.unverified: dict[int, Candidate] = {}
+        """Those whose verdict is awaited."""
         self._ids = count()
         self._made: Once[tuple[Any, BaseException | None, set[Charge]]] = Once(sys.maxsize)
-        self._sampling = {**(sampling or {}), **(verifier.sampling if verifier is not None else {})}
+        self._given = sampling or {}
+        self._sampling = {**self._given, **(verifier.sampling if verifier is not None else {})}
         self._began = now()
 
     @cached_property
@@ -114,6 +120,8 @@ class Session:
         first, self._spawned = self._spawned, self._spawned + n
         if role == "policy" and self._sampling:
             params = {**self._sampling, **params}
+        elif role in IN_PIECES and self._given:
+            params = {**self._given, **params}
         return self._sample(self._supply.samples(prompt, range(first, first + n), role, params))
 
     async def _sample(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Sample, None]:
@@ -266,7 +274,7 @@ class Session:
     def _inner(self, stream: str) -> Session:
         """A session with the same ledger and budget, but a record and random numbers of its own."""
         inner = copy(self)
-        inner._recorded, inner._spawned, inner._sampling = set(), 0, {}
+        inner._recorded, inner.unverified, inner._spawned, inner._sampling = set(), {}, 0, {}
         inner._stream = f"{self._stream}\0{stream}"
         inner.__dict__.pop("rng", None)
         return inner
@@ -282,11 +290,13 @@ class Session:
 
         async def one(candidate: Candidate) -> Candidate:
             nonlocal spent
+            self.unverified[candidate.id] = candidate
             try:
                 verdict = await self.verify(candidate, verifier)
             except BudgetSpent as error:
                 spent = error
                 return candidate
+            self.unverified.pop(candidate.id, None)
             return replace(candidate, verdict=verdict, charges=candidate.charges | verdict.charges)
 
         async with aclosing(concurrent_map(one, candidates)) as results:

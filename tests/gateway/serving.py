@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import uvicorn
 from openai import AsyncOpenAI
 
 from tests.support.double import ModelDouble
 from tts.gateway import Settings
 from tts.gateway.app import gateway_app
 from tts.gateway.service import Gateway
+from tts.port import server_for
 
 ASK: Any = [{"role": "user", "content": "[[p]] What is 6 times 7?"}]
 NUMBERS = "answer=numeric_answer"
@@ -51,8 +51,8 @@ def settings_for(double: ModelDouble, **settings: Any) -> Settings:
 @asynccontextmanager
 async def serving(double: ModelDouble, **settings: Any) -> AsyncIterator[Served]:
     """A gateway in front of `double`."""
-    app = gateway_app(settings_for(double, **settings))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, lifespan="on"))
+    app = gateway_app(given := settings_for(double, **settings))
+    server = server_for(app, drain_seconds=2, client_seconds=given.limits.client_seconds)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(2048)

@@ -21,11 +21,11 @@ EPILOG = """\
 \b
 Examples:
   tts serve --base-url http://127.0.0.1:8000/v1
-  tts serve gateway.toml --port 8080
+  tts serve gateway.toml --port 8080 --trace runs/today
   tts serve --new-key alice
 
 \b
-Any setting of the file:         --limits.running 200 --run_code true
+Settings of the file's tables:   --limits.running 200 --budget.requests 64
 Settings of the models:          --models.NAME.base_url URL --models.NAME.judge.model NAME
 
 \b
@@ -46,6 +46,12 @@ def serve(
     new_key: Annotated[
         str | None, typer.Option("--new-key", metavar="NAME", help="Make a key for a client, and leave.")
     ] = None,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="Let requests have programs run, isolated: their tests, a model's.")
+    ] = False,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep every request with a strategy; tts report shows them.")
+    ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Let other machines in without keys.")] = False,
 ) -> None:
     """Serve strategies to OpenAI clients until Ctrl-C or SIGTERM.
@@ -60,20 +66,24 @@ def serve(
     overrides = dotted(ctx)
     if model or base_url or (config is None and not any(key.startswith("models.") for key in overrides)):
         overrides = {**_models(model, base_url), **overrides}
+    overrides |= {"run_code": True} if run_code else {}
+    overrides |= {"trace": trace} if trace is not None else {}
     settings = Settings.read(config, overrides)
     _check_reach(settings, host, open_)
     try:
+        from tts import port as on_port
         from tts.gateway.app import gateway_app
     except ImportError:
         raise MissingExtra("serve", "the gateway") from None
-    from tts import port as on_port
 
     def announce(base_url: str) -> None:
         say(f"serving {', '.join([*settings.models, *settings.presets])} at {base_url}; stop it with Ctrl-C")
         typer.echo(f"export OPENAI_BASE_URL={shlex.quote(base_url)}")
         sys.stdout.flush()
 
-    on_port.serve(gateway_app(settings), host, port, announce, drain_seconds=settings.limits.drain_seconds)
+    app, limits = gateway_app(settings), settings.limits
+    waits = {"drain_seconds": limits.drain_seconds, "client_seconds": limits.client_seconds}
+    on_port.serve(app, host, port, announce, **waits)
     say("stopped")
 
 

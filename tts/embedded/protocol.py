@@ -205,6 +205,8 @@ class PoolingRequest(BaseModel):
     input: str | list[int] | list[str] | list[list[int]] | None = None
     messages: list[dict[str, Any]] | None = None
     add_generation_prompt: bool = False
+    continue_final_message: bool = False
+    """Whether the last message has no end yet, so that a beginning of an answer is rated as one."""
     task: str | None = None
     """`classify`: the reward behind the last token; `token_classify`: that behind each token."""
     use_activation: bool = True

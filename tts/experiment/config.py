@@ -200,7 +200,7 @@ def settle(
     record = {
         "config": experiment.model_dump(mode="json"),
         "essence": experiment.essence(),
-        "problems": {example.problem.id: _fingerprint(example) for example in examples},
+        "problems": {example.problem.id: fingerprint(example) for example in examples},
         **made_with,
     }
     if used and path.exists():
@@ -239,7 +239,8 @@ def _merge(record: dict[str, Any], before: dict[str, Any], directory: Path) -> N
     record["problems"] = {**before["problems"], **record["problems"]}
 
 
-def _fingerprint(example: Example) -> str:
+def fingerprint(example: Example) -> str:
+    """A digest of a problem and its truth: whether it still reads as it did."""
     content = json.dumps([example.problem.model_dump(mode="json"), example.truth.config()], sort_keys=True, default=str)
     return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
 

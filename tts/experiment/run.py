@@ -208,6 +208,21 @@ class Track:
         return found
 
     @property
+    def verification(self) -> Usage:
+        """What all verdicts have cost, each payment once."""
+        return self._summed("$.verifying")
+
+    @property
+    def saved(self) -> Usage:
+        """What verdicts were worth that verifiers of verifiers took over or did without."""
+        return self._summed("$.verdict.saved")
+
+    def _summed(self, path: str) -> Usage:
+        query = f"SELECT json_extract(details, ?) AS found FROM candidates {self._mine} AND found IS NOT NULL"
+        rows = self.run.db.execute(query, (path, self.strategy, self.model))
+        return sum_usage(Usage(**json.loads(found)) for (found,) in rows)
+
+    @property
     def answers(self) -> list[list[str | None]]:
         """The parsed answer of each candidate, where the strategy noted one."""
         query = f"SELECT json_extract(details, '$.notes.answer') FROM candidates {self._mine} ORDER BY cell, position"

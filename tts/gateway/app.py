@@ -10,10 +10,10 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from tts.errors import EndpointError
+from tts.gateway.bodies import KINDS, Kind
 from tts.gateway.choosing import allowed
 from tts.gateway.failures import Refused
-from tts.gateway.openapi import DOCUMENTED
-from tts.gateway.requests import KINDS, Kind
+from tts.gateway.openapi import describe, operation
 from tts.gateway.service import Gateway
 from tts.gateway.settings import Settings
 from tts.gateway.wire import Receive, Scope, Send
@@ -50,25 +50,32 @@ def gateway_app(settings: Settings) -> FastAPI:
         return Response(error.body, error.status, headers)
 
     def post(kind: Kind) -> None:
-        @app.post(f"/v1/{kind}", openapi_extra=DOCUMENTED[kind], operation_id=kind.replace("/", "_"))
+        @app.post(f"/v1/{kind}", openapi_extra=operation(kind), operation_id=kind.replace("/", "_"))
         async def answer() -> Response:
             return Answer(gateway, kind)
 
     for kind in KINDS:
         post(kind)
 
+    def cards(request: Request) -> list[dict[str, Any]]:
+        may_use = gateway.client(request.scope).may_use  # pyright: ignore[reportArgumentType]
+        names = [name for name in (*settings.models, *settings.presets) if may_use(name)]
+        strategies = allowed(settings, "strategies")
+        names += [f"{name}@{model}" for model in settings.models if may_use(model) for name in strategies]
+        return [{"id": name, "object": "model", "created": 0, "owned_by": "ttscale-gateway"} for name in names]
+
     @app.get("/v1/models")
     async def models(request: Request) -> Any:
         """The models, the presets, and each strategy that may be chosen on each model."""
-        client = gateway.client(request.scope)  # pyright: ignore[reportArgumentType]
-        names = [*settings.models, *settings.presets]
-        names += [f"{name}@{model}" for model in settings.models for name in allowed(settings, "strategies")]
-        data = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "ttscale-gateway"}
-            for name in names
-            if client.may_use(name) or client.may_use(name.rpartition("@")[2])
-        ]
-        return {"object": "list", "data": data}
+        return {"object": "list", "data": cards(request)}
+
+    @app.get("/v1/models/{name:path}", responses={404: {"description": "There is no such model."}})
+    async def model(name: str, request: Request) -> Any:
+        """One of them."""
+        for card in cards(request):
+            if card["id"] == name:
+                return card
+        raise Refused(404, f"there is no model '{name[:200]}'", "model_not_found", "model")
 
     @app.get("/healthz")
     async def healthz() -> Any:
@@ -89,4 +96,5 @@ def gateway_app(settings: Settings) -> FastAPI:
         """For Prometheus."""
         return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4")
 
+    describe(app)
     return app

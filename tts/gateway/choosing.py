@@ -11,67 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
-
-from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
+from typing import Any, cast
 
 from tts import registry
-from tts.base import Plugin, Strategy, Verifier
+from tts.base import AnswerVerifier, Plugin, Strategy, Verifier
 from tts.errors import ConfigError
+from tts.gateway.bodies import Spec, Wishes, wishes_of
 from tts.gateway.failures import Refused
 from tts.gateway.settings import Preset, Settings
-from tts.types import Budget, Problem
+from tts.types import Budget
 
 PROTOCOL = frozenset({"model", "messages", "prompt", "input", "n", "stream", "stream_options", "tts"})
 """Fields of a body that are no sampling parameters."""
-
-Spec = str | dict[str, Any]
-P = TypeVar("P", bound=Plugin)
-
-
-class Wishes(BaseModel):
-    """The field `tts` of a body."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    strategy: Spec | None = None
-    verifier: Spec | None = None
-    answer: str | None = None
-    """How answers are read and compared, for votes."""
-    tests: dict[str, Any] | None = None
-    """Tests of the program that is asked for, in the form of `unit_tests`."""
-    schema_: dict[str, Any] | None = None
-    """A JSON schema (field `schema`) that the answer must fit."""
-    format: str | None = None
-    """A regular expression that must be found in the answer."""
-    rubric: str | None = None
-    """What makes an answer good, in words for a judge."""
-    models: dict[str, str] = {}
-    """Names of configured models for further roles: `{"judge": "big"}`."""
-    budget: Budget = Budget()
-    deadline: PositiveFloat | None = None
-    """Seconds after which the best answer so far is given."""
-    details: bool = False
-    """Whether the answer has a field `tts` with the usage by role and the candidates."""
-    progress: bool = False
-    """Whether a stream has chunks without choices whose field `tts` tells how far it is."""
-
-    @classmethod
-    def read(cls, value: Any) -> Wishes:
-        """Raises `Refused` that names what is wrong and what there is."""
-        if isinstance(value, str):
-            return cls(strategy=value)
-        if value is None:
-            return cls()
-        if isinstance(value, Mapping) and "schema" in value:
-            value = {**{key: one for key, one in value.items() if key != "schema"}, "schema_": value["schema"]}
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(["tts", *map(str, first["loc"])]).replace("schema_", "schema")
-            fields = ", ".join(cls.model_fields).replace("schema_", "schema")
-            raise Refused(400, f"{place}: {first['msg']}; tts has: {fields}", "invalid_value", place) from None
 
 
 @dataclass(frozen=True)
@@ -82,6 +33,8 @@ class Plan:
     """Name of the model in the configuration."""
     label: str
     """What it is counted under: the preset's or the strategy's name, the model's where it passes through."""
+    named: frozenset[str]
+    """The models and presets that the client must be allowed to use."""
     strategy: Strategy | None = None
     """None: the request passes through."""
     verifier: Verifier | None = None
@@ -90,49 +43,37 @@ class Plan:
     budget: Budget = Budget()  # noqa: RUF009 - immutable
     wishes: Wishes = Wishes()  # noqa: RUF009 - immutable
 
-    def problem(self, id: str, messages: Any, tools: Any = None) -> Problem:
-        """The request as a problem. Raises `Refused` where its messages are none."""
-        metadata = {"tools": tools} if tools else {}
-        try:
-            return Problem(id=id, messages=messages, tests=self.wishes.tests, answer=self.answer, metadata=metadata)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise Refused(400, f"{where}: {first['msg']}", "invalid_value", where) from None
 
-
-def choose(settings: Settings, body: Mapping[str, Any]) -> Plan:
+def choose(settings: Settings, body: dict[str, Any]) -> Plan:
     """The plan for a request's body. Raises `Refused` that lists what exists."""
     name = body.get("model")
     if not isinstance(name, str):
         raise Refused(400, f"model must be a name; there are: {_listed(settings)}", "invalid_value", "model")
     if "tts" not in body and name in settings.models:
-        return Plan(name, name)
-    wishes = Wishes.read(body.get("tts"))
-    left, model, parameters = _parts(settings, name)
-    preset = settings.presets.get(left)
-    if preset is not None and parameters:
-        raise Refused(400, f"the preset '{left}' takes no parameters", "invalid_value", "model")
-    if left and preset is None and wishes.strategy is not None:
+        return Plan(name, name, frozenset({name}))
+    wishes = wishes_of(body)
+    left, on, parameters = _parts(settings, name)
+    if left and wishes.strategy is not None:
         raise Refused(400, "the strategy is named twice, in model and in tts", "invalid_value", "tts.strategy")
-    if preset is not None and wishes.strategy is not None:
-        raise Refused(400, f"the preset '{left}' has its own strategy", "invalid_value", "tts.strategy")
-    spec = preset.strategy if preset else wishes.strategy if not left else left + parameters
+    spec = left + parameters if left else wishes.strategy
     if spec is None:
         raise Refused(400, "tts needs a strategy here: " + _strategies(settings), "invalid_value", "tts.strategy")
-    if not left and isinstance(spec, str) and spec in settings.presets:
-        preset, left = settings.presets[spec], spec
-        spec = preset.strategy
-    strategy = spec if isinstance(spec, Strategy) else _made(settings, "strategies", spec)
-    model = model or (preset.model if preset else None) or _only(settings, left)
-    chosen = {**(preset.sampling if preset else {}), **{k: v for k, v in body.items() if k not in PROTOCOL}}
+    preset = settings.presets.get(spec) if isinstance(spec, str) else None
+    if preset is None and left in settings.presets:
+        raise Refused(400, f"the preset '{left}' takes no parameters", "invalid_value", "model")
+    strategy = preset.strategy if preset else _made(settings, "strategies", spec)
+    label = str(spec) if preset else strategy.name
+    model = on or (preset and preset.model) or _only(settings, label)
+    if wishes.answer is not None and not isinstance(_made(settings, "verifiers", wishes.answer), AnswerVerifier):
+        raise Refused(400, f"{wishes.answer[:200]} reads no answers", "invalid_value", "tts.answer")
     return Plan(
         model=model,
-        label=left if preset else strategy.name,
+        label=label,
+        named=frozenset({label} if preset else {model}).union([on] if on else [], wishes.models.values()),
         strategy=strategy,
         verifier=_verifier(settings, strategy, wishes) or (preset and preset.verifier) or settings.verifier,
         answer=wishes.answer or (preset and preset.answer) or settings.answer,
-        sampling=chosen,
+        sampling={**(preset.sampling if preset else {}), **{k: v for k, v in body.items() if k not in PROTOCOL}},
         budget=_budget(settings, preset, wishes),
         wishes=wishes,
     )

@@ -82,7 +82,7 @@ def _upstream(error: EndpointError) -> Refused:
         return Refused(504 if late else 502, words, "upstream_timeout" if late else "upstream_failed", None, wait)
     if _in_form(error.body):
         return Refused(status, "", retry_after=wait, original=error.body.encode())
-    words = server_message(error.body) if error.body else str(error)
+    words = server_message(error.body) or "The model server refused the request."
     return Refused(status, words, "upstream_refused", retry_after=wait)
 
 

@@ -1,33 +1,21 @@
-"""What the OpenAPI document says of requests. They are read by the gateway itself, so nothing here takes effect."""
+"""What the OpenAPI document says of the endpoints that the gateway reads and answers by itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
-_TTS: dict[str, Any] = {
-    "description": "A strategy's spec, or a table: strategy, verifier, answer, tests, schema, format, rubric, models, "
-    "budget, deadline, details, progress.",
-    "oneOf": [{"type": "string"}, {"type": "object"}],
-}
-_COMMON: dict[str, Any] = {
-    "model": {"type": "string", "description": "A model, a preset, or STRATEGY@MODEL."},
-    "stream": {"type": "boolean"},
-    "tts": _TTS,
-}
-_N = {"n": {"type": "integer", "minimum": 1, "maximum": 128}}
-_MESSAGE = {
-    "type": "object",
-    "required": ["role"],
-    "properties": {
-        "role": {"type": "string"},
-        "content": {"type": ["string", "null", "array"], "items": {"type": "object"}},
-    },
-}
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from tts.gateway.bodies import BODIES, Kind
+
+_PLACE = "#/components/schemas/"
 _ERRORS = (400, 401, 403, 404, 408, 413, 422, 429, 500, 501, 502, 503, 504)
 
 
-def _documented(field: str, value: dict[str, Any], **more: Any) -> dict[str, Any]:
-    schema = {"type": "object", "required": ["model", field], "properties": {**_COMMON, **more, field: value}}
+def operation(kind: Kind) -> dict[str, Any]:
+    """What is added to the operation of an endpoint."""
+    schema = {"$ref": _PLACE + BODIES[kind].__name__}
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": {str(status): {"description": "An error in OpenAI's form."} for status in _ERRORS},
@@ -35,9 +23,13 @@ def _documented(field: str, value: dict[str, Any], **more: Any) -> dict[str, Any
     }
 
 
-DOCUMENTED: dict[str, dict[str, Any]] = {
-    "chat/completions": _documented("messages", {"type": "array", "minItems": 1, "items": _MESSAGE}, **_N),
-    "completions": _documented("prompt", {"type": "string"}, **_N),
-    "responses": _documented("input", {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
-}
-"""By endpoint: what is added to its operation."""
+def describe(app: FastAPI) -> None:
+    """Add the forms of the bodies to the document, and how keys are shown."""
+    _, found = models_json_schema([(form, "validation") for form in BODIES.values()], ref_template=_PLACE + "{model}")
+    components = {"schemas": found["$defs"], "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}}
+    document = app.openapi
+
+    def described() -> dict[str, Any]:
+        return {**document(), "components": components}
+
+    app.openapi = described

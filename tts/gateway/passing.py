@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -23,6 +24,8 @@ END = tuple(f"data:{space}[DONE]".encode() for space in ("", " ")) + tuple(
 )
 """How the line begins by which a stream says that it has come to its end."""
 
+WHOLE = re.compile(rb".*(?:\n\n|\r\n\r\n)", re.DOTALL)
+"""Events to the end of the last one that is complete."""
 
 BYTES_PER_TOKEN = 4
 
@@ -122,14 +125,19 @@ async def pass_through(
 
 
 async def _relay_events(response: httpx.Response, meter: Meter, out: Out) -> None:
+    """Whole events only, so that an error can follow wherever the stream breaks off."""
+    begun = b""
     async with aclosing(chunks(response)) as parts:
         await out.begin(response.status_code, EVENTS)
         async for part in parts:
             meter.feed(part)
-            await out.write(part)
+            whole = WHOLE.match(begun := begun + part)
+            if whole is not None:
+                await out.write(whole[0])
+                begun = begun[whole.end() :]
     if not meter.complete:
         raise TransientError("the stream ended before it was complete")
-    await out.end()
+    await out.end(begun)
 
 
 async def _relay_whole(response: httpx.Response, meter: Meter, out: Out, kind: bytes) -> None:

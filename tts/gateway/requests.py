@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any
 
 from tts.gateway.access import Client
 from tts.gateway.answers import Form as ChatForm
+from tts.gateway.bodies import Kind, check
 from tts.gateway.choosing import Plan, choose
 from tts.gateway.failures import Refused
 from tts.gateway.responses import ResponsesForm, as_chat
 from tts.gateway.settings import Settings
 from tts.gateway.solving import Form
 from tts.gateway.wire import Out
-from tts.types import Problem
-
-Kind = Literal["chat/completions", "completions", "responses"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+from tts.types import Charge, Problem, Usage
 
 
 @dataclass(eq=False)
@@ -31,6 +29,10 @@ class Request:
     body: dict[str, Any]
     plan: Plan
     out: Out
+    charges: set[Charge] = field(default_factory=set)
+    """What was paid for it."""
+    spent: dict[str, Usage] = field(default_factory=dict)
+    """The same by role, with what was lost on the way."""
 
     @property
     def streamed(self) -> bool:
@@ -47,41 +49,31 @@ def read(settings: Settings, kind: Kind, run: str, client: Client, content: byte
     if not isinstance(body, dict):
         raise Refused(400, "the body is not a JSON object", "invalid_json")
     plan = choose(settings, body)
-    if kind == "responses" and plan.strategy is not None:
-        plan = choose(settings, as_chat(body))  # its sampling parameters have chat's names
-    for model in {plan.model, *plan.wishes.models.values()}:
-        if not client.may_use(model) and not client.may_use(plan.label):
-            raise Refused(403, f"this key may not use '{model}'", "not_allowed", "model")
+    if plan.strategy is not None:
+        check(kind, content)
+        if kind == "responses":
+            plan = choose(settings, as_chat(body))  # its sampling parameters have chat's names
+    for name in plan.named:
+        if not client.may_use(name):
+            raise Refused(403, f"this key may not use '{name}'", "not_allowed", "model")
     return Request(kind, run, client, content, body, plan, out)
 
 
 def posed(request: Request, most: int) -> tuple[Form, Problem, int]:
     """How the answer looks, the problem, and how many answers are wanted, `most` at most. Raises `Refused`."""
-    body, plan, run = request.body, request.plan, request.run
+    body, run = request.body, request.run
+    n = body.get("n") or 1
+    if n > most:
+        raise Refused(400, f"n must be at most {most}", "invalid_value", "n")
     if request.kind == "responses":
         chat = as_chat(body)
-        problem = plan.problem(run, checked_messages(chat["messages"]), chat.get("tools"))
-        return ResponsesForm(body, chat, run), problem, 1
-    n = body.get("n") or 1
-    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= most:
-        raise Refused(400, f"n must be a whole number from 1 to {most}", "invalid_value", "n")
+        return ResponsesForm(body, chat, run), _problem(request, chat["messages"], chat.get("tools")), 1
     if request.kind == "chat/completions":
-        problem = plan.problem(run, checked_messages(body.get("messages")), body.get("tools"))
-        return ChatForm(body, run, chat=True), problem, n
-    prompt = body.get("prompt")
-    if not isinstance(prompt, str):
-        raise Refused(400, "a strategy completes one text: prompt must be a string", "invalid_value", "prompt")
-    return ChatForm(body, run, chat=False), plan.problem(run, prompt), n
+        return ChatForm(body, run, chat=True), _problem(request, body["messages"], body.get("tools")), n
+    return ChatForm(body, run, chat=False), _problem(request, body["prompt"]), n
 
 
-def checked_messages(messages: Any) -> list[dict[str, Any]]:
-    """Messages as chat has them. Raises `Refused` where they are not."""
-    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
-        raise Refused(400, "messages must be a list of messages", "invalid_value", "messages")
-    for one in messages:
-        content = one.get("content")
-        if content is None or isinstance(content, str):
-            continue
-        if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
-            raise Refused(400, "content must be text, or a list of parts", "invalid_value", "messages.content")
-    return messages
+def _problem(request: Request, messages: Any, tools: Any = None) -> Problem:
+    tests, answer = request.plan.wishes.tests, request.plan.answer
+    metadata = {"tools": tools} if tools else {}
+    return Problem(id=request.run, messages=messages, tests=tests, answer=answer, metadata=metadata)

@@ -88,7 +88,7 @@ def _content(content: Any) -> Any:
     parts: list[Json] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind in _PARTS:
+        if isinstance(kind, str) and kind in _PARTS:
             parts.append({"type": "text", "text": part.get("text", "")})
         elif kind == "input_image" and part.get("image_url"):
             detail = {"detail": part["detail"]} if part.get("detail") else {}

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from time import perf_counter
-from typing import Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
+from tts.clock import now
 from tts.driver import OnCandidate, open_models
 from tts.gateway.access import Access, Client
 from tts.gateway.answers import account
+from tts.gateway.bodies import Kind
 from tts.gateway.failures import Refused, refusal_of
 from tts.gateway.gate import Gate
 from tts.gateway.metrics import Metrics
 from tts.gateway.passing import pass_through
-from tts.gateway.requests import Kind, Request, posed, read
+from tts.gateway.requests import Request, posed, read
 from tts.gateway.settings import Settings
 from tts.gateway.solving import Form, alive, chosen, session_for, solve
 from tts.gateway.trace import Trace
@@ -25,12 +26,17 @@ from tts.gateway.wire import EVENTS, Left, Out, Receive, Scope, Send, header, re
 from tts.sampler import Sampler
 from tts.session import Session
 from tts.shared import Shared
-from tts.types import Result, Usage, by_role, sum_usage
+from tts.types import Charge, Result, Usage, by_role, sum_usage
+
+if TYPE_CHECKING:
+    from tts.gateway.spans import Spans
 
 log = logging.getLogger("tts")
 
 LEFT = 499
 """What a request is counted as whose client went away."""
+
+STOPPING = Refused(503, "the gateway is being stopped", "stopping", None, 1)
 
 
 class Gateway:
@@ -43,7 +49,8 @@ class Gateway:
         self.models: dict[str, dict[str, Sampler]] = {}
         self._access = Access(settings.keys)
         self._shared = Shared()
-        self._trace: Trace | None = None
+        self._trace = Trace(settings.trace, settings) if settings.trace is not None else None
+        self._spans = spans() if settings.otel else None
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -56,8 +63,10 @@ class Gateway:
             name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in self.settings.models.items()
         }
         await self._stack.enter_async_context(self._shared)
-        if self.settings.trace is not None:
-            self._trace = await self._stack.enter_async_context(Trace(self.settings.trace, self.settings))
+        if self._trace is not None:
+            await self._stack.enter_async_context(self._trace)
+        if self._spans is not None:
+            self._stack.push_async_callback(asyncio.to_thread, self._spans.close)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -74,9 +83,9 @@ class Gateway:
 
     async def answer(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever becomes of it."""
-        run, began, name = uuid4().hex, perf_counter(), "none"
+        run, began = uuid4().hex, now()
         out = Out(send, [(b"x-tts-run", run.encode())])
-        status: int | None = None
+        request: Request | None = None
         try:
             client = self.client(scope)
             content = await read_body(scope, receive, self.settings.limits)
@@ -84,16 +93,19 @@ class Gateway:
                 try:
                     with client.request():
                         request = read(self.settings, kind, run, client, content, out)
-                        name = request.plan.label
                         await self._answer(request)
+                except asyncio.CancelledError:
+                    if out.left:
+                        raise
+                    await self._fail(STOPPING, out)  # by the server, which has waited for as long as it may
                 except Exception as error:
                     await self._fail(error, out)
         except Left:
-            status = LEFT
+            out.status = LEFT
         except Refused as error:
             await self._fail(error, out)
         finally:
-            self.metrics.ended(name, status or out.status or LEFT, perf_counter() - began)
+            await self._ended(request, scope, out.status or LEFT, began)
 
     async def _answer(self, request: Request) -> None:
         if request.plan.strategy is None:
@@ -105,44 +117,44 @@ class Gateway:
         request.out.headers.append((b"x-tts-strategy", request.plan.strategy.name.encode()))
         try:
             self.gate.check()  # before a stream begins
-            result = await (self._streamed if request.streamed else self._whole)(request, form, session, n)
-            if self._trace is not None:
-                kept = request.client.name, request.kind, request.plan.model, request.body
-                await self._trace.keep(request.run, *kept, result)
+            await (self._streamed if request.streamed else self._whole)(request, form, session, n)
         finally:
             self._book(request, session)
 
     async def _pass(self, request: Request) -> None:
-        sampler = self.models[request.plan.model]["policy"]
+        sampler, began = self.models[request.plan.model]["policy"], now()
 
         def book(usage: Usage) -> None:
-            self.metrics.spent(request.plan.label, "policy", usage)
+            usage += Usage(seconds=now() - began)
+            request.charges.add(Charge(uuid4().hex, "policy", usage, began))
+            request.spent["policy"] = request.spent.get("policy", Usage()) + usage
             request.client.book(usage.total_tokens, sampler.endpoint.money(usage))
 
         await pass_through(sampler, f"/{request.kind}", request.content, request.body, request.out, book)
 
-    async def _whole(self, request: Request, form: Form, session: Session, n: int) -> Result:
-        async with self.gate.room():
-            result = await solve(request.plan, session, n)
+    async def _whole(self, request: Request, form: Form, session: Session, n: int) -> None:
+        result = await self._solved(request, session, n)
         winners, extra = chosen(request.plan, session, result, n, request.run), self._extra(request, result)
         headers = [(b"content-type", b"application/json"), (b"x-tts-ended", result.ended.encode())]
         await request.out.whole(200, headers, form.whole(winners, result.usage, extra))
-        return result
 
-    async def _streamed(self, request: Request, form: Form, session: Session, n: int) -> Result:
+    async def _streamed(self, request: Request, form: Form, session: Session, n: int) -> None:
         out = request.out
-
-        async def work(on_candidate: OnCandidate) -> Result:
-            async with self.gate.room():
-                return await solve(request.plan, session, n, on_candidate)
-
         await out.begin(200, EVENTS)
         await out.write(form.begin())
         tell = form.progress if request.plan.wishes.progress else None
-        result = await alive(work, out, self.settings.limits.keep_alive, tell)
+        result = await alive(partial(self._solved, request, session, n), out, self.settings.limits.keep_alive, tell)
         winners, extra = chosen(request.plan, session, result, n, request.run), self._extra(request, result)
         await out.write(b"".join(form.chunks(winners, result.usage, extra)))
         await out.end()
+
+    async def _solved(
+        self, request: Request, session: Session, n: int, on_candidate: OnCandidate | None = None
+    ) -> Result:
+        async with self.gate.room():
+            result = await solve(request.plan, session, n, on_candidate)
+        if self._trace is not None:
+            await self._trace.keep(result, request.plan.model)
         return result
 
     def _extra(self, request: Request, result: Result) -> dict[str, Any]:
@@ -150,16 +162,28 @@ class Gateway:
 
     def _book(self, request: Request, session: Session) -> None:
         """Count all that the session did, answered or not."""
-        ledger = session.ledger
-        money = 0.0
-        spent: Mapping[str, Usage] = by_role(ledger.paid)
-        for role in {*spent, *ledger.wasted}:
-            usage = sum_usage([spent.get(role, Usage()), ledger.wasted.get(role, Usage())])
-            self.metrics.spent(request.plan.label, role, usage)
+        ledger, money = session.ledger, 0.0
+        paid = by_role(ledger.paid)
+        for role in {*paid, *ledger.wasted}:
+            usage = sum_usage([paid.get(role, Usage()), ledger.wasted.get(role, Usage())])
+            request.spent[role] = usage
             if role != "verifier":
                 money += session.sampler(role).endpoint.money(usage)
-            request.client.book(usage.total_tokens, 0.0)
-        request.client.book(0.0, money)
+        request.charges |= ledger.paid
+        request.client.book(sum_usage(request.spent.values()).total_tokens, money)
+
+    async def _ended(self, request: Request | None, scope: Scope, status: int, began: float) -> None:
+        """Count a request, and note it where requests are noted."""
+        name, seconds = request.plan.label if request else "none", now() - began
+        self.metrics.ended(name, status, seconds)
+        if request is None:
+            return
+        for role, usage in request.spent.items():
+            self.metrics.spent(name, role, usage)
+        if self._spans is not None:
+            self._spans.record(request, status, began, seconds, scope["headers"])
+        if self._trace is not None:
+            await self._trace.note(request, status)
 
     async def _fail(self, error: Exception, out: Out) -> None:
         """Tell the client what went wrong: as the answer, or inside the stream that has begun."""
@@ -172,3 +196,10 @@ class Gateway:
         elif not out.ended:
             await out.end(refused.event)
             out.status = refused.status
+
+
+def spans() -> Spans:
+    """What sends spans. Raises `MissingExtra`."""
+    from tts.gateway.spans import Spans
+
+    return Spans()

@@ -45,6 +45,8 @@ class Limits(BaseModel):
     """Size of a request."""
     body_seconds: PositiveFloat = 30.0
     """Time for a request to arrive in full."""
+    client_seconds: PositiveFloat = 60.0
+    """Time for a client to send the head of a request, and to read what is ready for it."""
     seconds: PositiveFloat = 600.0
     """Time for a request with a strategy; the best answer so far is given then."""
     samples: PositiveInt = 256
@@ -126,7 +128,9 @@ class Settings(BaseModel):
     """Whether requests may have programs run, in the sandbox: their own tests, or those that a model writes."""
     limits: Limits = Limits()
     trace: Path | None = None
-    """A directory where every request with a strategy is kept as a run: `tts report` opens it."""
+    """A directory where every request is kept, those with a strategy as a run that `tts report` opens."""
+    otel: bool = False
+    """Whether OpenTelemetry spans are sent, to where its environment variables say (`OTEL_EXPORTER_OTLP_ENDPOINT`)."""
 
     @model_validator(mode="before")
     @classmethod

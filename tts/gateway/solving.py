@@ -21,6 +21,12 @@ from tts.types import Budget, Candidate, Problem, Result, Usage
 NO_CHAT = frozenset({"reward", "embed", "image"})
 """Roles that the requested model cannot fill by itself."""
 
+WHOLE_ONLY = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs"})
+"""What only an answer that is written in one piece can have."""
+
+LENGTHS = frozenset({"max_tokens", "max_completion_tokens"})
+"""What the parameters of a strategy that writes in pieces say."""
+
 
 class Form(Protocol):
     """How answers look under one of the APIs."""
@@ -73,8 +79,23 @@ def session_for(
         verifier=plan.verifier,
         budget=least([plan.budget, left]),
         shared=shared,
-        sampling=plan.sampling,
+        sampling=sampling_for(plan),
     )
+
+
+def sampling_for(plan: Plan) -> Mapping[str, Any]:
+    """The request's sampling parameters. A strategy that writes answers in pieces takes those that pieces can have.
+
+    Raises `Refused` for what it could not keep to.
+    """
+    assert plan.strategy is not None
+    sampling = plan.sampling or {}
+    if "policy" in plan.strategy.roles:
+        return sampling
+    for name in WHOLE_ONLY & sampling.keys():
+        if sampling[name]:
+            raise Refused(400, f"{plan.strategy.name} writes in pieces: it takes no {name}", "not_supported", name)
+    return {name: value for name, value in sampling.items() if name not in WHOLE_ONLY | LENGTHS}
 
 
 async def solve(plan: Plan, session: Session, n: int, on_candidate: OnCandidate | None = None) -> Result:

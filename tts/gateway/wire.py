@@ -31,6 +31,8 @@ class Out:
         self.status: int | None = None
         """The status that was sent; None before the answer begins."""
         self.ended = False
+        self.left = False
+        """Whether the client went away before the end."""
 
     async def begin(self, status: int, headers: Headers) -> None:
         """Send the status line and headers."""
@@ -85,21 +87,19 @@ async def while_present(receive: Receive, out: Out) -> AsyncIterator[None]:
     """What is done inside is cancelled, and `Left` raised, when the client goes away before its answer has ended."""
     work = asyncio.current_task()
     assert work is not None
-    left = False
 
     async def watch() -> None:
-        nonlocal left
         while (await receive())["type"] != "http.disconnect":
             pass
         if not out.ended:
-            left = True
+            out.left = True
             work.cancel()
 
     watching = asyncio.create_task(watch())
     try:
         yield
     except asyncio.CancelledError:
-        if left and not work.uncancel():
+        if out.left and not work.uncancel():
             raise Left from None
         raise
     finally:

@@ -57,7 +57,7 @@ def make_plan(suite: TestSuite, expected: Sequence[Any] = (), *, in_container: b
         def same(got: Any, wanted: Any) -> bool:
             return same_as_reference(got, wanted, atol)
 
-        for args, value in zip(suite.reference.inputs, expected, strict=True):
+        for args, value in zip(suite.reference.arguments, expected, strict=True):
             tests.append((target.case(args, {}, value, same, asked),))
     remote = {name: name, "candidate": name} if name else {}
     helpers = suite.prompt if name and parses(suite.prompt) else ""  # without a name all of it may be under test

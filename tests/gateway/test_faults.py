@@ -1,0 +1,154 @@
+"""Every fault of the double, as a client meets it through the gateway."""
+
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from tests.gateway.serving import ASK, NUMBERS, Served, serving
+from tests.support.double import Fault, FaultKind, ModelDouble, solvable
+
+RIGHT = solvable({}, otherwise=1.0)
+
+REFUSALS = {
+    FaultKind.RATE_LIMITED: 429,
+    FaultKind.SERVER_ERROR: 500,
+    FaultKind.UNAVAILABLE: 503,
+    FaultKind.BAD_REQUEST: 400,
+    FaultKind.CONTEXT_LENGTH: 400,
+    FaultKind.UNAUTHORIZED: 401,
+    FaultKind.N_REJECTED: 400,
+}
+LOST = {
+    FaultKind.DROPPED: 502,
+    FaultKind.RESET: 502,
+    FaultKind.HANG: 504,
+    FaultKind.NOT_JSON: 502,
+    FaultKind.TRUNCATED: 502,
+    FaultKind.DROPPED_MID_BODY: 502,
+    FaultKind.STREAM_CUT: 502,
+}
+DELIVERED = {FaultKind.MISSING_USAGE, FaultKind.FEWER_CHOICES, FaultKind.EMPTY_CHOICES, FaultKind.N_IGNORED}
+BEGUN = {FaultKind.TRUNCATED, FaultKind.DROPPED_MID_BODY, FaultKind.STREAM_CUT}
+"""Those in which a stream has begun before it is lost."""
+
+
+def test_no_fault_is_left_out():
+    assert set(FaultKind) == {*REFUSALS, *LOST, *DELIVERED}
+
+
+def patience(kind: FaultKind) -> dict[str, Any]:
+    """How long the gateway waits for the server."""
+    return {"attempt_timeout": 0.3, "max_attempts": 2} if kind is FaultKind.HANG else {"max_attempts": 2}
+
+
+def events(text: str) -> list[Any]:
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+
+
+async def asked_by_the_client(served: Served, model: str, streamed: bool) -> None:
+    async with served.openai() as client:
+        answer = await client.chat.completions.create(model=model, messages=ASK, stream=streamed)
+        if streamed:
+            _ = [chunk async for chunk in answer]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kind", REFUSALS)
+async def test_a_plain_models_refusal_keeps_its_status_and_body(kind: FaultKind, streamed: bool):
+    fault = Fault(kind, retry_after=7 if kind is FaultKind.RATE_LIMITED else None)
+    async with ModelDouble(faults=fault) as double, serving(double, endpoint=patience(kind)) as served:
+        answer = await served.chat(stream=streamed, n=2)
+        assert answer.status_code == answer.json()["error"]["code"] == REFUSALS[kind]
+        assert answer.headers.get("retry-after") == ("7" if kind is FaultKind.RATE_LIMITED else None)
+        assert double.stats.received == 1  # to try again is the client's decision
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kind", LOST)
+async def test_a_plain_models_answer_that_is_lost_is_an_error_in_openais_form(kind: FaultKind, streamed: bool):
+    if kind is FaultKind.STREAM_CUT and not streamed:
+        pytest.skip("only streams can be cut")
+    async with (
+        ModelDouble(answer=RIGHT, faults=Fault(kind)) as double,
+        serving(double, endpoint=patience(kind)) as served,
+    ):
+        answer = await served.chat(stream=streamed)
+        begun = streamed and kind in BEGUN
+        assert answer.status_code == (200 if begun else LOST[kind])
+        error = events(answer.text)[-1]["error"] if begun else answer.json()["error"]
+        assert error["type"] == "server_error"
+        assert "[DONE]" not in answer.text
+        with pytest.raises(openai.APIError):
+            await asked_by_the_client(served, "qwen", streamed)
+        await served.at_rest()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kind", sorted(DELIVERED))
+async def test_what_a_plain_model_delivers_is_passed_on(kind: FaultKind, streamed: bool):
+    async with ModelDouble(answer=RIGHT, faults=Fault(kind)) as double, serving(double) as served:
+        answer = await served.chat(stream=streamed, n=2)
+        assert answer.status_code == 200
+        if not streamed:
+            assert ("usage" in answer.json()) == (kind is not FaultKind.MISSING_USAGE)
+            assert len(answer.json()["choices"]) == double.stats.choices
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kind", FaultKind)
+async def test_a_strategy_uses_the_survivors_and_counts_what_the_server_counted(kind: FaultKind, streamed: bool):
+    one_choice = {} if kind in DELIVERED | {FaultKind.N_REJECTED} else {"max_n": 1}
+    faults = [Fault(kind), None, None, None] * 20
+    endpoint = {**patience(kind), **one_choice, "stream": kind is FaultKind.STREAM_CUT}
+    async with ModelDouble(answer=RIGHT, faults=faults) as double, serving(double, endpoint=endpoint) as served:
+        model, options = f"self_consistency:n=8,{NUMBERS}", {"include_usage": True}
+        tts = {"details": True}
+        if kind is FaultKind.UNAUTHORIZED:  # the first request decides: with that key none can succeed
+            assert (await served.chat(model, stream=False)).status_code == 401
+            return
+        answer = await served.chat(model, tts=tts, **({"stream": True, "stream_options": options} if streamed else {}))
+        assert answer.status_code == 200, answer.text
+        seen = events(answer.text) if streamed else [answer.json()]
+        text = "".join(
+            choice.get("delta", choice.get("message", {})).get("content") or ""
+            for event in seen
+            for choice in event["choices"]
+        )
+        assert text.endswith("Answer: 42")
+        usage = next(event["usage"] for event in seen if event.get("usage"))
+        account = next(event["tts"] for event in seen if "tts" in event)
+        assert sum(one["selected"] for one in account["candidates"]) == 1
+        estimated = account["usage"]["policy"].get("estimated_tokens", 0)
+        if kind is FaultKind.MISSING_USAGE:
+            assert estimated  # said to be a guess
+        else:
+            counted = (double.stats.prompt_tokens, double.stats.completion_tokens)
+            lost = (double.stats.wasted_prompt_tokens, double.stats.wasted_completion_tokens)
+            told = (usage["prompt_tokens"], usage["completion_tokens"])
+            assert not estimated
+            if kind is FaultKind.STREAM_CUT:  # what came of a stream before it was cut counts too
+                assert all(a <= b <= a + c for a, b, c in zip(counted, told, lost, strict=True))
+            else:
+                assert told == counted
+        assert double.stats.faults[kind] >= 1
+        await served.at_rest()
+
+
+@pytest.mark.parametrize("kind", {**REFUSALS, **LOST})
+async def test_a_strategy_that_gets_no_sample_tells_why_with_the_servers_status(kind: FaultKind):
+    if kind in (FaultKind.N_REJECTED, FaultKind.STREAM_CUT):
+        pytest.skip("there are samples all the same")
+    async with (
+        ModelDouble(answer=RIGHT, faults=Fault(kind)) as double,
+        serving(double, endpoint=patience(kind)) as served,
+    ):
+        model = f"self_consistency:n=3,{NUMBERS}"
+        answer = await served.chat(model)
+        assert answer.status_code == {**REFUSALS, **LOST}[kind]
+        streamed = await served.chat(model, stream=True)
+        assert streamed.status_code == 200  # it had begun
+        assert events(streamed.text)[-1]["error"]["message"]
+        with pytest.raises(openai.APIError):
+            await asked_by_the_client(served, model, streamed=True)

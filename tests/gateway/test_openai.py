@@ -1,0 +1,115 @@
+"""The official client, unchanged, with every strategy there is."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from openai import OpenAI
+from pydantic import BaseModel
+
+from tests.gateway.serving import ASK, NUMBERS, serving
+from tests.support.double import ModelDouble, solvable
+from tts import registry
+
+RIGHT = solvable({}, otherwise=1.0)
+VERIFIED = "verifier=numeric_answer(reference=42)"
+
+STRATEGIES = {
+    "single": "single",
+    "best_of_n": f"best_of_n:n=4,{VERIFIED}",
+    "first_pass": f"first_pass:k=4,{VERIFIED}",
+    "self_consistency": f"self_consistency:n=4,{NUMBERS}",
+    "deepconf": f"deepconf:n=4,{NUMBERS}",
+    "tool_vote": f"tool_vote:n=3,{NUMBERS}",
+    "rank_fusion": "rank_fusion:n=3,verifiers=[numeric_answer(reference=42),mean_logprob]",
+    "tournament": "tournament:n=2",
+    "plan_search": f"plan_search:codes=2,prompts=general,{VERIFIED}",
+    "idea_search": f"idea_search:n=2,prompts=general,{VERIFIED}",
+    "prompt_redesign": "prompt_redesign:n=4",
+    "self_refine": f"self_refine:{VERIFIED}",
+    "sequential_feedback": f"sequential_feedback:{VERIFIED}",
+    "budget_forcing": "budget_forcing:thinking_tokens=64",
+    "atts": f"atts:n=3,{NUMBERS},{VERIFIED}",
+    "atts_best": f"atts_best:n=3,{NUMBERS},{VERIFIED}",
+    "atts_sync": f"atts_sync:n=3,{NUMBERS}",
+    "spec_reason": f"spec_reason:n=2,{NUMBERS}",
+}
+
+
+def test_no_strategy_is_left_out():
+    assert set(STRATEGIES) == set(registry.names("strategies"))
+
+
+def spent(double: ModelDouble) -> tuple[int, int]:
+    return double.stats.prompt_tokens, double.stats.completion_tokens
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+async def test_the_client_works_with_every_strategy_and_is_told_what_it_cost(name: str):
+    model = f"{STRATEGIES[name]}@qwen"
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served, served.openai() as client:
+        raw = await client.chat.completions.with_raw_response.create(model=model, messages=ASK, max_tokens=400)
+        answer = raw.parse()
+        assert answer.choices[0].message.content.endswith("Answer: 42")
+        assert answer.choices[0].finish_reason == "stop"
+        assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == spent(double)
+        assert raw.headers["x-tts-strategy"] == name
+        assert raw.headers["x-tts-run"] in answer.id
+
+        before, text, usage = spent(double), "", []
+        stream = await client.chat.completions.create(
+            model=model, messages=ASK, max_tokens=400, stream=True, stream_options={"include_usage": True}
+        )
+        async for chunk in stream:
+            text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+            usage += [chunk.usage] if chunk.usage else []
+        assert text.endswith("Answer: 42")
+        assert [one.prompt_tokens for one in usage] == [double.stats.prompt_tokens - before[0]]
+        assert [one.completion_tokens for one in usage] == [double.stats.completion_tokens - before[1]]
+
+        before = spent(double)
+        response = await client.responses.create(model=model, input="[[p]] What is 6 times 7?", max_output_tokens=400)
+        assert response.output_text.endswith("Answer: 42")
+        assert response.usage.output_tokens == double.stats.completion_tokens - before[1]
+
+
+class Number(BaseModel):
+    value: int
+
+
+IN_PIECES = {"atts", "atts_best", "atts_sync", "spec_reason"}
+AS_SAMPLED = sorted(set(STRATEGIES) - IN_PIECES - {"budget_forcing"})  # which puts words of its own before the answer
+
+
+@pytest.mark.parametrize("name", AS_SAMPLED)
+async def test_structured_answers_are_parsed_by_the_blocking_client(name: str):
+    model = STRATEGIES[name].replace("numeric_answer(reference=42)", "regex(pattern=42)")
+    async with ModelDouble(answer=lambda request, rng: '{"value": 42}') as double, serving(double) as served:
+
+        def ask() -> list[Any]:
+            with OpenAI(base_url=served.base_url, api_key="none", max_retries=0, timeout=30) as client:
+                given: Any = {"model": f"{model}@qwen", "messages": ASK, "max_tokens": 400}
+                whole = client.chat.completions.parse(**given, response_format=Number)
+                with client.chat.completions.stream(**given, response_format=Number) as stream:
+                    streamed = stream.get_final_completion()
+                return [one.choices[0].message.parsed for one in (whole, streamed)]
+
+        assert await asyncio.to_thread(ask) == [Number(value=42)] * 2
+        assert any("response_format" in request.body for request in double.requests)
+
+
+@pytest.mark.parametrize("name", sorted(IN_PIECES))
+async def test_what_writes_in_pieces_keeps_to_sampling_parameters_and_refuses_what_it_cannot_keep_to(name: str):
+    model = f"{STRATEGIES[name]}@qwen"
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        assert (await served.chat(model, temperature=0.3, min_p=0.1, max_tokens=400)).status_code == 200
+        pieces = [request.body for request in double.requests if request.path == "/v1/completions"]
+        written = [body for body in pieces if body["max_tokens"] > 1]  # one token is a grade or a score
+        assert written
+        assert all((body["temperature"], body["min_p"]) == (0.3, 0.1) for body in written)
+        received = double.stats.received
+        for field in ({"response_format": {"type": "json_object"}}, {"tools": [{"type": "function"}]}):
+            refused = await served.chat(model, **field)
+            assert refused.status_code == 400
+            assert refused.json()["error"]["param"] in field
+        assert double.stats.received == received
