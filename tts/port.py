@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -84,12 +85,20 @@ def server_for(app: App, *, drain_seconds: int = 1, client_seconds: float = 60.0
     )
 
 
+def _raise_file_limit() -> None:
+    """As many open connections as the system allows: shells often start with 1024, too few for a thousand streams."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS has a limit of its own below the one that it tells
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def serve(app: App, host: str, port: int, announce: Callable[[str], None], **settings: Any) -> None:
     """Serve `app` until Ctrl-C or SIGTERM; `announce` is called with the base URL when it can be reached.
 
     Port 0 is a free one; `settings` are those of `server_for`. Raises `ConfigError` where the port cannot be had.
     """
     server = server_for(app, **settings)
+    _raise_file_limit()
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
