@@ -5,20 +5,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from itertools import count, cycle, islice
+from itertools import count
 from typing import ClassVar
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, field_validator
 
-from tts.base import Strategy, VerifierField
+from tts.base import Strategy, Verifier, VerifierField
 from tts.session import Session
 from tts.strategies.redesign.attempts import Attempt, drawn, with_seeds, wording_of
 from tts.strategies.redesign.elements import covering
-from tts.strategies.redesign.prompts import Prompts
+from tts.strategies.redesign.prompts import Prompts, PromptsField
 from tts.strategies.redesign.rewriter import Rewriter
 from tts.structured import problem_text
 from tts.types import Candidate, Problem
@@ -40,7 +39,7 @@ class PromptRedesign(Strategy):
     rounds: NonNegativeInt = 1
     """Redesigns. 0 is best-of-N."""
     variants: PositiveInt = 2
-    """Rewritten prompts in a round."""
+    """Rewritten prompts in a round, as far as there are candidates to be made from them."""
     per_sample: bool = False
     """Whether each of the chosen candidates has the prompt rewritten for what it misses itself, for comparison."""
     expand: bool = False
@@ -52,9 +51,19 @@ class PromptRedesign(Strategy):
     rewrite_role: str = "policy"
     """The model that rewrites."""
     verifier: VerifierField | None = ElementCheck()
-    """What says which elements of the request are met; the verifier of the run is not used."""
-    prompts: Prompts = Prompts()
-    """What is asked. One is replaced by `prompts={"rewrite": "..."}`: rewrite, paraphrase, expand, draft."""
+    """What says which elements of the request are met; for programs with public tests it may be
+    `unit_tests(elements=true)`. The verifier of the run is not used."""
+    prompts: PromptsField = Prompts()
+    """What is asked: `lab` for the lab models, or `{"rewrite": "..."}` where rewrite, element, paraphrase, expand or
+    draft differ from the usual."""
+
+    @field_validator("verifier")
+    @classmethod
+    def _by_elements(cls, verifier: Verifier | None) -> Verifier | None:
+        if verifier is None or not verifier.tells_elements:
+            name = verifier.name if verifier is not None else "null"
+            raise ValueError(f"{name} does not say which elements are met; verifier=element_check does")
+        return verifier
 
     @property
     def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -89,24 +98,13 @@ class PromptRedesign(Strategy):
         rewriter = Rewriter(session, self.prompts, self.rewrite_role)
         best = covering(pool, max(1, self.n // (2 * (self.rounds + 1))))
         if best:
-            attempts = list(islice(cycle(await self._redesigned(best, rewriter)), n))
-        else:  # at first; or none could be rated, and nothing is known of what is missed
+            attempts = await rewriter.redesigned(best, n, self.variants, per_sample=self.per_sample, reuse=self.reuse)
+        else:
+            if pool:
+                session.ledger.failures.append("no candidate could be rated: the prompt is not redesigned")
             plain = await rewriter.expanded() if self.expand else Attempt(wording_of(session.problem))
             attempts = [plain] * n if self.images else [replace(plain, n=n)]
         if not self.images:
             return attempts
         first = session.sampler("image").endpoint.params.get("seed") or 0
         return with_seeds(attempts, count(first + len(pool)))
-
-    async def _redesigned(self, best: list[Candidate], rewriter: Rewriter) -> list[Attempt]:
-        """Every new wording with every candidate of which something is used again, in turn."""
-        groups = [[one] for one in best] if self.per_sample else [best]
-        async with asyncio.TaskGroup() as running:
-            tasks = [running.create_task(rewriter.rewritten(group, self.variants)) for group in groups]
-        wordings = [task.result() for task in tasks]
-        return [
-            replace(new[i], parent=one, seed=one.notes.get("seed")) if self.reuse else new[i]
-            for i in range(self.variants)
-            for group, new in zip(groups, wordings, strict=True)
-            for one in group
-        ]

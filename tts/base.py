@@ -89,6 +89,12 @@ class Verifier(Plugin):
         """Whether its ratings depend on which other candidates there are."""
         return type(self).among is not Verifier.among
 
+    @property
+    def tells_elements(self) -> bool:
+        """Whether `details["elements"]` of its verdicts has what is asked for, piece by piece: the `text` of each, its
+        `kind` (core or extra), whether it is `met`, and `why`."""
+        return False
+
     def ready(self, problem: Problem) -> None:
         """Raise `ConfigError` if it cannot judge candidates for `problem`; asked before anything is spent."""
 

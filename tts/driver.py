@@ -118,8 +118,8 @@ def open_session(
     missing = sorted((strategy.roles | (verifier.roles if verifier else frozenset())) - set(models))
     if missing:
         raise ConfigError(
-            f"{strategy.spec} needs a model for: {', '.join(missing)}. Give one under [models.NAME.{missing[0]}], "
-            f"or models={{'{missing[0]}': Endpoint(...)}} in Python"
+            f"{strategy.spec} needs a model for: {', '.join(missing)}. Give one: --models.{missing[0]}.model in tts "
+            f"solve, [models.NAME.{missing[0]}] in a run, models={{'{missing[0]}': Endpoint(...)}} in Python"
         )
     budget: Budget | None = settings.get("budget")
     if budget is not None and budget.money is not None:

@@ -92,8 +92,11 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def serve(app: App, host: str, port: int, announce: Callable[[str], None], **settings: Any) -> None:
-    """Serve `app` until Ctrl-C or SIGTERM; `announce` is called with the base URL when it can be reached.
+def serve(
+    app: App, host: str, port: int, announce: Callable[[str], None], *, path: str = "/v1", **settings: Any
+) -> None:
+    """Serve `app` until Ctrl-C or SIGTERM; `announce` is called with the base URL, which ends in `path`, when it can
+    be reached.
 
     Port 0 is a free one; `settings` are those of `server_for`. Raises `ConfigError` where the port cannot be had.
     """
@@ -106,6 +109,6 @@ def serve(app: App, host: str, port: int, announce: Callable[[str], None], **set
         except OSError as error:
             raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
         listening.listen(2048)
-        announce(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1")
+        announce(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}{path}")
         with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything is closed
             server.run(sockets=[listening])

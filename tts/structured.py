@@ -49,7 +49,7 @@ Plain = Annotated[str, template()]
 """A prompt without names."""
 
 
-def fill(text: str, **values: object) -> str:
+def fill(text: str, /, **values: object) -> str:
     """A template with its names replaced; dollars in the values stand for themselves."""
     return _Template(text).substitute(values)
 

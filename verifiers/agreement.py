@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from tts.base import AnswerField, ScoreVerifier, answer_reader
+from tts.base import AnswerField, AnswerVerifier, ScoreVerifier, answer_reader
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
 
@@ -28,10 +28,7 @@ class Agreement(ScoreVerifier):
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """The class of answers it votes for, in `details`; alone it agrees with itself."""
-        known, one_by_one = await session.once(("answers", self.spec), _no_answers)
-        reader = answer_reader(problem, self.answer)
-        async with one_by_one:
-            answer = await reader.class_of(reader.parse(candidate.content), known, session)
+        answer = await class_among(session, candidate, answer_reader(problem, self.answer))
         return Verdict(None) if answer is None else self.rated(1.0, vote=answer)
 
     def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
@@ -42,6 +39,13 @@ class Agreement(ScoreVerifier):
             candidate if vote is None else self.rescored(candidate, count[vote] / count.total())
             for candidate, vote in zip(candidates, votes, strict=True)
         ]
+
+
+async def class_among(session: Session, candidate: Candidate, reader: AnswerVerifier) -> str | None:
+    """The class of answers that the candidate's belongs to, among those of all candidates of the search so far."""
+    known, one_by_one = await session.once(("answers", reader.spec), _no_answers)
+    async with one_by_one:
+        return await reader.class_of(reader.parse(candidate.content), known, session)
 
 
 async def _no_answers(session: Session) -> tuple[list[str], asyncio.Lock]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from collections.abc import Sequence
+
+from tts.types import Verdict
 from tts.verifiers.composite import Panel, feedback_of, told
 
 
@@ -13,9 +14,8 @@ class AllOf(Panel):
     Where no part refuses and some do not decide, neither does it; without a score of every part it has none.
     """
 
-    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """Ask all parts, side by side."""
-        verdicts = await self.verdicts(candidate, session)
+    def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
+        """The conjunction of the decisions."""
         decisions, scores = [verdict.passed for verdict in verdicts], [verdict.score for verdict in verdicts]
         passed = False if False in decisions else None if None in decisions else True
         score = None if None in scores else min(score for score in scores if score is not None)

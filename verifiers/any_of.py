@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from collections.abc import Sequence
+
+from tts.types import Verdict
 from tts.verifiers.composite import Panel, feedback_of, told
 
 
@@ -13,9 +14,8 @@ class AnyOf(Panel):
     Where no part accepts and some do not decide, neither does it.
     """
 
-    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """Ask all parts, side by side."""
-        verdicts = await self.verdicts(candidate, session)
+    def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
+        """The disjunction of the decisions."""
         decisions = [verdict.passed for verdict in verdicts]
         passed = True if True in decisions else None if None in decisions else False
         score = max((verdict.score for verdict in verdicts if verdict.score is not None), default=None)

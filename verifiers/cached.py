@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from tts.base import VerifierField
 from tts.once import Once
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Verdict, total
 from tts.verifiers.composite import Composite
 
 KEPT = 1 << 16  # verdicts
@@ -31,10 +32,31 @@ class Cached(Composite):
     verifier: VerifierField
     """Whose verdicts are kept."""
 
+    @property
+    def relative(self) -> bool:
+        """Where the verifier's ratings are."""
+        return self.verifier.relative
+
+    @property
+    def tells_elements(self) -> bool:
+        """If the verifier does whose verdicts are kept."""
+        return self.verifier.tells_elements
+
+    def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The ratings that the verifier gives them in each other's company."""
+        return self.verifier.among(candidates)
+
+    async def identity(self, problem: Problem, candidate: Candidate, session: Session) -> Hashable:
+        """What candidates that are judged once have in common."""
+        return candidate.content, json.dumps(candidate.tool_calls, default=str)
+
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """The first candidate's verdict; `details` of the others have `cached`. One without a score is not kept."""
-        tools = json.dumps(candidate.tool_calls, default=str)
-        key = (json.dumps(self.verifier.config(), default=str), problem.id, candidate.content, tools)
+        """The first candidate's verdict, kept unless it has no score.
+
+        `details` of the others have `cached`, and as `saved` what the first one's verdict cost.
+        """
+        identity = await self.identity(problem, candidate, session)
+        key = (json.dumps(self.config(), default=str), problem.id, identity)
 
         async def judged() -> Verdict:
             verdict = await session.verify(candidate, self.verifier)
@@ -46,10 +68,11 @@ class Cached(Composite):
             verdict, known = await session.shared.get(Verdicts).get(key, judged)
         except _Unrated as unrated:
             verdict, known = unrated.verdict, False
+        details = verdict.details
         if known:
             for charge in verdict.charges:
                 session.ledger.reuse(charge)
-        details = {**verdict.details, "cached": True} if known else verdict.details
+            details = {**details, "cached": True, "saved": total(verdict.charges).as_dict()}
         return replace(verdict, details=details, cpu_seconds=0.0)  # the time is among its charges
 
 

@@ -11,7 +11,7 @@ from pydantic import model_validator as validates
 
 from tts.base import Verifier, VerifierField
 from tts.session import Session
-from tts.types import USAGE_FIELDS, Candidate, Problem, Usage, Verdict, total
+from tts.types import USAGE_FIELDS, Candidate, Charge, Problem, Usage, Verdict, total
 from tts.verifiers.composite import Composite, told
 
 
@@ -59,9 +59,11 @@ class Cascade(Composite):
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Ask as many verifiers as it takes."""
         costs, verdicts = session.shared.get(Costs), list[Verdict]()
+        counted = await session.once(("counted", self.spec), _nothing)
         for verifier, threshold in zip(self.verifiers, [*self.thresholds, *[None] * len(self.verifiers)], strict=False):
             verdicts.append(verdict := await session.verify(candidate, verifier))
-            costs.add(verifier, total(verdict.charges))
+            costs.add(verifier, total(verdict.charges - counted))  # equal candidates may share what theirs took
+            counted |= verdict.charges
             if verdict.passed is False or not _reaches(verdict, threshold):
                 break
         last, skipped = verdicts[-1], self.verifiers[len(verdicts) :]
@@ -70,6 +72,10 @@ class Cascade(Composite):
             details |= {"skipped": [verifier.spec for verifier in skipped], "saved": costs.expected(skipped)}
             return Verdict(None, False, last.feedback, details)
         return Verdict(last.score, last.passed, last.feedback, details)
+
+
+async def _nothing(session: Session) -> set[Charge]:
+    return set()
 
 
 def _reaches(verdict: Verdict, threshold: float | None) -> bool:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
 from tts.base import Verifier, VerifierField
-from tts.errors import cause_of
+from tts.errors import ConfigError, cause_of
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
 
@@ -33,25 +34,68 @@ class Composite(Verifier):
         return frozenset().union(*(part.roles for part in self.parts))
 
     def ready(self, problem: Problem) -> None:
-        """Every part must be able to judge."""
+        """Every part must be able to judge, and by each candidate alone unless this verifier waits for the others."""
         for part in self.parts:
             part.ready(problem)
+            if part.relative and not self.relative:
+                raise ConfigError(f"{part.spec} rates candidates by each other; {self.name} judges each when it comes")
 
 
 class Panel(Composite):
-    """Several verifiers that all judge every candidate, side by side."""
+    """Several verifiers that all judge every candidate, side by side; `combined` makes one verdict of theirs."""
 
     verifiers: tuple[VerifierField, ...] = Field(min_length=1)
     """The parts: `[unit_tests, regex(pattern="def ")]`."""
 
-    async def verdicts(self, candidate: Candidate, session: Session) -> list[Verdict]:
-        """The verdict of each part; one that fails has no score."""
+    def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
+        """The verdict that follows from those of the parts."""
+        raise NotImplementedError
+
+    @property
+    def relative(self) -> bool:
+        """It depends on the other candidates if a part does."""
+        return any(part.relative for part in self.verifiers)
+
+    def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Each with what follows from its parts' verdicts in this company."""
+        if not self.relative:
+            return candidates
+        return [
+            candidate if not parts else with_verdict(candidate, self.combined(parts))
+            for candidate, parts in zip(candidates, self.parts_among(candidates), strict=True)
+        ]
+
+    def parts_among(self, candidates: Sequence[Candidate]) -> list[list[Verdict]]:
+        """The parts' verdicts on each candidate, in each other's company; nothing for one that was not judged."""
+        stored = [_parts(candidate) for candidate in candidates]
+        known = [i for i, parts in enumerate(stored) if parts]
+        found: list[list[Verdict]] = [[] for _ in candidates]
+        for place, part in enumerate(self.verifiers):
+            apart = [with_verdict(candidates[i], stored[i][place]) for i in known]
+            for i, rated in zip(known, part.among(apart), strict=True):
+                found[i].append(rated.verdict or Verdict(None))
+        return found
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """Ask all parts, side by side; one that fails has no score."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(session.verify(candidate, part)) for part in self.verifiers]
         except ExceptionGroup as errors:
             raise cause_of(errors) from None
-        return [task.result() for task in tasks]
+        return self.combined([task.result() for task in tasks])
+
+
+def with_verdict(candidate: Candidate, verdict: Verdict) -> Candidate:
+    """`candidate` with `verdict`, which costs and says to the model what its own did."""
+    before = candidate.verdict or verdict
+    return replace(candidate, verdict=replace(verdict, feedback=before.feedback, charges=before.charges))
+
+
+def _parts(candidate: Candidate) -> list[Verdict]:
+    """What `told` has kept."""
+    parts = candidate.verdict.details.get("parts", ()) if candidate.verdict is not None else ()
+    return [Verdict(part["score"], part["passed"], details=part.get("details", {})) for part in parts]
 
 
 def told(parts: Iterable[Verifier], verdicts: Iterable[Verdict]) -> Mapping[str, Any]:

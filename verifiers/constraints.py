@@ -113,6 +113,11 @@ class Constraints(Verifier):
 
     constraints: tuple[Constraint, ...] = Field(min_length=1)
 
+    @property
+    def tells_elements(self) -> bool:
+        """Each constraint is one."""
+        return True
+
     def check(self, problem: Problem, candidate: Candidate) -> Verdict:
         """Check one after the other."""
         text = answer_of(candidate).strip()

@@ -10,6 +10,11 @@ from tts.types import Candidate, Problem, Verdict
 class Oracle(Verifier):
     """Judges as the task's grader does. Whatever was found with it is labelled so."""
 
+    @property
+    def tells_elements(self) -> bool:
+        """As far as can be known before the truth is asked."""
+        return True
+
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """The verdict of the task's truth. Raises `ConfigError` where there is none."""
         return await session.consult_truth(candidate)

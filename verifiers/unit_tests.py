@@ -6,6 +6,7 @@ patches, prints or forges has a say in its verdict (`tts.verifiers.judging`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
@@ -14,6 +15,7 @@ from tts.base import Verifier
 from tts.errors import ConfigError
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
+from tts.verifiers.judging.elements import as_elements
 from tts.verifiers.judging.judge import Judge
 from tts.verifiers.judging.run import Conditions
 from tts.verifiers.judging.suite import Call, InputOutput, Interaction, MethodCall, Reference, TestSuite
@@ -63,8 +65,15 @@ class UnitTests(Verifier):
     """Run no further test after one that fails; the score is 1 or 0 then."""
     preload: tuple[str, ...] = ()
     """Modules that many programs import and that load slowly (numpy): they are imported once, before."""
+    elements: bool = False
+    """Tell the first tests one by one as `elements` in `details`, for `prompt_redesign`."""
     isolation: Literal["required", "best_effort"] = "required"
     """What to do where programs cannot be isolated well: refuse to run any, or run them with resource limits alone."""
+
+    @property
+    def tells_elements(self) -> bool:
+        """Where that is asked for."""
+        return self.elements
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Run the program. Raises `ConfigError` when the problem's tests do not have the form of a `TestSuite`."""
@@ -76,8 +85,15 @@ class UnitTests(Verifier):
             candidate.content, suite.entry_point, suite.prompt, suite.container, language=suite.language
         )
         if program is None:
-            return Report([Outcome(Kind.error, "there is no program in the answer")], len(suite)).verdict()
-        return await session.shared.get(Judge).verdict(session.shared.get(Sandbox), program, suite, self._conditions())
+            verdict = Report([Outcome(Kind.error, "there is no program in the answer")], len(suite)).verdict()
+        else:
+            judge, sandbox = session.shared.get(Judge), session.shared.get(Sandbox)
+            verdict = await judge.verdict(sandbox, program, suite, self._conditions())
+        details = dict(verdict.details)
+        said = details.pop("said")
+        if self.elements:
+            details["elements"] = as_elements(suite, details["outcomes"], said)
+        return replace(verdict, details=details)
 
     def _conditions(self) -> Conditions:
         limits = Limits(

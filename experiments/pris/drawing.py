@@ -20,11 +20,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.pris.shown import Found, as_dict, compared, draw, table, words
 from tests.support.direct import DirectQuestions
 from tests.support.painter import Painter
 from tests.support.vision import Vision
 from tests.support.world import accuracy, drawing_world, scenes
-from tts.curves import Interval, bootstrap
+from tts.curves import bootstrap
 from tts.curves.judging import auroc
 from tts.driver import open_models, solve
 from tts.session import Session
@@ -33,9 +34,16 @@ from tts.structured import problem_text
 from tts.types import Drawing, Problem, Result, total
 from tts.verifiers.element_check import ElementCheck
 
+MEASURE = "elements met by the selected"
 WORLDS = {
     "common failures": lambda: Painter(fade=0.6, seed=1),
     "independent failures": lambda: Painter(keeps=0.5, obeys=None, seed=1),
+}
+RIVALS = {
+    "element_check": (ElementCheck(), lambda: Vision(kindness=0.7)),
+    "element_check, believing 10 % of what is not said": (ElementCheck(), lambda: Vision(kindness=0.7, credulity=0.1)),
+    "element_check, believing 70 % of what is not said": (ElementCheck(), lambda: Vision(kindness=0.7, credulity=0.7)),
+    "direct questions": (DirectQuestions(), lambda: Vision(kindness=0.7)),
 }
 STRATEGIES = {
     "best of N": {"rounds": 0},
@@ -59,7 +67,7 @@ def prefixes(
     return shares, tokens
 
 
-async def curves(world: str, problems: list[Problem], n: int, folder: Path) -> dict[str, Any]:
+async def curves(world: str, problems: list[Problem], n: int, folder: Path) -> Found:
     """Mean curves of every strategy, and their differences to best-of-N at the end."""
     shares: dict[str, np.ndarray] = {}
     tokens: dict[str, np.ndarray] = {}
@@ -72,83 +80,40 @@ async def curves(world: str, problems: list[Problem], n: int, folder: Path) -> d
                 assert len(result.candidates) == n, result.failures
                 found.append(prefixes(strategy, problem, result, folder))
             shares[name], tokens[name] = (np.array(part) for part in zip(*found, strict=True))
-    base = shares["best of N"]
-    return {
-        name: {
-            "accuracy": as_dict(bootstrap(shares[name])),
-            "tokens": tokens[name].mean(axis=0).tolist(),
-            "over best of N": as_dict(bootstrap(shares[name][:, -1:] - base[:, -1:])),
-        }
-        for name in STRATEGIES
-    }
+    return compared(shares, tokens)
 
 
 async def verifiers(problems: list[Problem], n: int, folder: Path) -> dict[str, Any]:
-    """AUROC within problems and accuracy of selecting, by a judge that says yes to 70 % of what is not so."""
-    rivals = {"element_check": ElementCheck(), "direct questions": DirectQuestions()}
-    areas, chosen = ({name: [] for name in rivals} for _ in range(2))
-    world = drawing_world(WORLDS["independent failures"](), Vision(kindness=0.7))
-    async with world as models, open_models(models) as samplers:
-        for problem in problems:
-            session = Session(problem, samplers, folder=folder)
-            drawing = Drawing(problem_text(problem))
-            candidates = [candidate async for candidate in session.propose(drawing, n=n, role="image")]
-            shares = np.array([accuracy(problem, candidate, folder) for candidate in candidates])
-            for name, verifier in rivals.items():
+    """AUROC within problems and accuracy of selecting, by judges that like to say yes to what is not so."""
+    found = {}
+    for name, (verifier, judge) in RIVALS.items():
+        areas, chosen = [], []
+        async with drawing_world(WORLDS["independent failures"](), judge()) as models, open_models(models) as samplers:
+            for problem in problems:
+                session = Session(problem, samplers, folder=folder)
+                drawing = Drawing(problem_text(problem))
+                candidates = [candidate async for candidate in session.propose(drawing, n=n, role="image", seed=0)]
+                shares = np.array([accuracy(problem, candidate, folder) for candidate in candidates])
                 verdicts = await asyncio.gather(*(session.verify(candidate, verifier) for candidate in candidates))
                 scores = np.array([verdict.score for verdict in verdicts], float)
                 area = auroc(scores, (shares == shares.max()).astype(float))
-                areas[name] += [area] if area is not None else []
-                chosen[name].append(shares[int(scores.argmax())])
-    return {
-        name: {
-            "auroc": as_dict(bootstrap(np.array(areas[name])[:, np.newaxis])),
-            "accuracy of the selected": as_dict(bootstrap(np.array(chosen[name])[:, np.newaxis])),
+                areas += [] if area is None else [area]
+                chosen.append(shares[int(scores.argmax())])
+        found[name] = {
+            "auroc": as_dict(bootstrap(np.array(areas)[:, np.newaxis])),
+            "accuracy of the selected": as_dict(bootstrap(np.array(chosen)[:, np.newaxis])),
         }
-        for name in rivals
-    }
-
-
-def as_dict(interval: Interval) -> dict[str, list[float]]:
-    return {part: getattr(interval, part).tolist() for part in ("mean", "low", "high")}
+    return found
 
 
 def show(found: dict[str, Any]) -> None:
     console = Console(width=140)
     for world in WORLDS:
-        table = Table("strategy", "elements met, %", "over best of N, points", "tokens", title=world)
-        for name, row in found[world].items():
-            table.add_row(name, words(row["accuracy"]), words(row["over best of N"]), f"{row['tokens'][-1]:,.0f}")
-        console.print(table)
-    table = Table("verifier", "AUROC, %", "elements met by the selected, %", title="a judge that likes to say yes")
+        console.print(table(world, MEASURE, found[world]))
+    made = Table("verifier", "AUROC, %", "elements met by the selected, %", title="a judge that likes to say yes")
     for name, row in found["verifiers"].items():
-        table.add_row(name, words(row["auroc"]), words(row["accuracy of the selected"]))
-    console.print(table)
-
-
-def words(interval: dict[str, list[float]]) -> str:
-    mean, low, high = (100 * interval[part][-1] for part in ("mean", "low", "high"))
-    return f"{mean:.1f} ({low:.1f} to {high:.1f})"
-
-
-def draw(found: dict[str, Any], path: Path) -> None:
-    """The curves over candidates and over tokens, a row for each painter."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, rows = pyplot.subplots(len(WORLDS), 2, figsize=(11, 4 * len(WORLDS)), sharey="row", layout="constrained")
-    for world, row in zip(WORLDS, rows, strict=True):
-        for axes, measure in zip(row, ("candidates", "tokens"), strict=True):
-            for name, curve in found[world].items():
-                shares = curve["accuracy"]
-                x = curve["tokens"] if measure == "tokens" else range(1, len(shares["mean"]) + 1)
-                (line,) = axes.plot(x, shares["mean"], label=name)
-                axes.fill_between(x, shares["low"], shares["high"], color=line.get_color(), alpha=0.12, linewidth=0)
-            axes.set(title=world, xlabel=measure, ylabel="elements met by the selected")
-    rows[0][0].legend(fontsize=8)
-    figure.savefig(path)
+        made.add_row(name, words(row["auroc"]), words(row["accuracy of the selected"]))
+    console.print(made)
 
 
 async def measure(count: int, n: int) -> dict[str, Any]:
@@ -171,7 +136,7 @@ def main() -> None:
     if options.out:
         options.out.write_text(json.dumps(found) + "\n")
     if options.plot:
-        draw(found, options.plot)
+        draw({world: found[world] for world in WORLDS}, MEASURE, options.plot)
 
 
 if __name__ == "__main__":

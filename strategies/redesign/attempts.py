@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tts.aio import merge
 from tts.errors import ConfigError, SamplingFailed
 from tts.session import Session
 from tts.structured import fill
-from tts.types import Candidate, Drawing, Problem, Prompt, Sample
+from tts.types import Candidate, Charge, Drawing, Problem, Prompt, Sample
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,16 @@ def asking(problem: Problem, wording: str) -> Prompt:
     return [*problem.messages[:-1], {**problem.messages[-1], "content": wording}]
 
 
+def _asked(attempt: Attempt, session: Session, images: bool, draft: str) -> AsyncGenerator[Sample, None]:
+    if images:
+        seed = {} if attempt.seed is None else {"seed": attempt.seed}
+        return session.sample(Drawing(attempt.wording), n=attempt.n, role="image", **seed)
+    wording = attempt.wording
+    if attempt.parent is not None:
+        wording = fill(draft, prompt=wording, draft=attempt.parent.content)
+    return session.sample(asking(session.problem, wording), n=attempt.n)
+
+
 async def drawn(
     attempts: Sequence[Attempt], before: Sequence[Candidate], session: Session, *, images: bool, draft: str, number: int
 ) -> AsyncGenerator[Candidate, None]:
@@ -66,7 +75,7 @@ async def drawn(
     An attempt that fails loses itself alone. Raises `SamplingFailed` when all do.
     """
     failed: list[SamplingFailed] = []
-    paid = frozenset[Any]().union(*(candidate.charges for candidate in before))
+    paid = frozenset[Charge]().union(*(candidate.charges for candidate in before))
 
     async def made(attempt: Attempt, samples: AsyncGenerator[Sample, None]) -> AsyncGenerator[Candidate, None]:
         parents = [attempt.parent] if attempt.parent is not None else []
@@ -81,17 +90,8 @@ async def drawn(
         except SamplingFailed as error:
             failed.append(error)
 
-    def ask(attempt: Attempt) -> AsyncGenerator[Sample, None]:
-        if images:
-            seed = {} if attempt.seed is None else {"seed": attempt.seed}
-            return session.sample(Drawing(attempt.wording), n=attempt.n, role="image", **seed)
-        wording = attempt.wording
-        if attempt.parent is not None:
-            wording = fill(draft, prompt=wording, draft=attempt.parent.content)
-        return session.sample(asking(session.problem, wording), n=attempt.n)
-
+    sources = [made(attempt, _asked(attempt, session, images, draft)) for attempt in attempts]
     any_had = False
-    sources = [made(attempt, ask(attempt)) for attempt in attempts]
     async with aclosing(merge(sources)) as arriving:
         async for candidate in arriving:
             any_had = True

@@ -10,6 +10,7 @@ from typing import Any
 
 from tts.base import rank
 from tts.errors import ConfigError
+from tts.structured import fill
 from tts.types import Candidate
 
 
@@ -21,7 +22,7 @@ def elements(candidate: Candidate) -> list[dict[str, Any]]:
     assert candidate.verdict is not None
     table = candidate.verdict.details.get("elements")
     if not table:
-        raise ConfigError("prompt_redesign needs a verifier that says which elements are met: verifier=element_check")
+        raise ConfigError("the verifier of prompt_redesign must say which elements are met; this verdict says of none")
     return table
 
 
@@ -54,11 +55,12 @@ def failures(chosen: Sequence[Candidate]) -> list[int]:
     return [i for i in range(len(elements(chosen[0]))) if 2 * sum(i in one for one in hits) < len(hits)]
 
 
-def described(chosen: Sequence[Candidate], numbers: Sequence[int]) -> str:
-    """The elements of those `numbers`, a line each, with how many meet them and what was seen instead."""
+def described(chosen: Sequence[Candidate], numbers: Sequence[int], line: str) -> str:
+    """The elements of those `numbers`, each in a `line` as `Prompts.element` has it."""
     lines = []
     for i in numbers:
         rows = [elements(candidate)[i] for candidate in chosen]
-        instead = next((f"; instead: {row['why']}" for row in rows if not row["met"] and row["why"]), "")
-        lines.append(f"- {rows[0]['text']} (met by {sum(row['met'] for row in rows)} of {len(rows)}{instead})")
+        met = f"{sum(row['met'] for row in rows)} of {len(rows)}"
+        why = next((row["why"] for row in rows if not row["met"] and row["why"]), "")
+        lines.append(fill(line, text=rows[0]["text"], met=met, why=why, instead=f"; instead: {why}" if why else ""))
     return "\n".join(lines)

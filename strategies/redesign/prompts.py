@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from tts.structured import template
 
@@ -63,15 +63,46 @@ $draft
 
 
 class Prompts(BaseModel):
-    """`$prompt` is the wording so far. The verifier never sees a rewritten one."""
+    """`$prompt` is the wording so far. The verifier never sees a rewritten one. A `draft` without `$draft` uses
+    nothing of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rewrite: Annotated[str, template("prompt", "missed", "met")] = REWRITE
     """Asks for a prompt that says what is missed: lists of the elements that most miss and that most meet."""
+    element: Annotated[str, template("text", "met", "why", "instead")] = "- $text (met by $met$instead)"
+    """An element in these lists. `$met` is `1 of 4`; `$why` is what one that misses it has instead, as far as that is
+    known, and `$instead` the same as a clause."""
     paraphrase: Annotated[str, template("prompt")] = PARAPHRASE
     """Asks for another wording where nothing is missed in common."""
     expand: Annotated[str, template("prompt")] = EXPAND
     """Asks for the expanded prompt."""
     draft: Annotated[str, template("prompt", "draft")] = DRAFT
     """Asks for an answer that starts from an earlier one."""
+
+
+LAB = Prompts(
+    rewrite="$prompt\n\nOften wrong:\n$missed\n\nRewrite.",
+    element="- $why",
+    paraphrase="$prompt\n\nOften wrong:\n\n\nRewrite.",
+    expand="$prompt\n\nOften wrong:\n\n\nRewrite.",
+    draft="$prompt",
+)
+"""For the lab models, which were trained on exactly these: programs with examples, judged by their tests."""
+
+SETS = {"lab": LAB}
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, str) and value not in SETS:
+        raise ValueError(f"no prompts called '{value}'; there are: {', '.join(SETS)}")
+    return SETS[value] if isinstance(value, str) else value
+
+
+def _as_written(prompts: Prompts) -> str | dict[str, Any]:
+    named = next((name for name, known in SETS.items() if known == prompts), None)
+    return named or prompts.model_dump(exclude_defaults=True)
+
+
+PromptsField = Annotated[Prompts, BeforeValidator(_named), PlainSerializer(_as_written)]
+"""Prompts of one's own, where they differ from the usual ones, or a set by its name: `lab`."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from math import ceil
 
 from tts.base import rank
 from tts.session import Session
@@ -29,15 +31,36 @@ class Rewriter:
         asked = fill(self.prompts.expand, prompt=wording)
         return await self._reworded(wording, asked)
 
-    async def rewritten(self, group: Sequence[Candidate], variants: int) -> list[Attempt]:
+    async def redesigned(
+        self, best: Sequence[Candidate], n: int, variants: int, *, per_sample: bool, reuse: bool
+    ) -> list[Attempt]:
+        """`n` attempts: each new wording with every candidate of which something is used again, in turn.
+
+        There are as many `variants` of a wording as are used, at most. See `PromptRedesign` for the others.
+        """
+        groups = [[one] for one in best] if per_sample else [best]
+        served = [group if reuse else group[:1] for group in groups]
+        variants = min(variants, ceil(n / sum(map(len, served))))
+        async with asyncio.TaskGroup() as running:
+            tasks = [running.create_task(self._rewritten(group, variants)) for group in groups]
+        wordings = [task.result() for task in tasks]
+        attempts = [
+            replace(new[i], parent=one, seed=one.notes.get("seed")) if reuse else new[i]
+            for i in range(variants)
+            for ones, new in zip(served, wordings, strict=True)
+            for one in ones
+        ]
+        return list(islice(cycle(attempts), n))
+
+    async def _rewritten(self, group: Sequence[Candidate], variants: int) -> list[Attempt]:
         """The wording of the best of `group`, rewritten for what the group mostly misses, in so many variants."""
         best = max(group, key=rank)
         steps = [text for kind, text in best.notes["lineage"] if kind == "prompt"]
         wording = steps[-1] if steps else wording_of(self.session.problem)
         if missed := failures(group):
             kept = [i for i in range(len(elements(best))) if i not in missed]
-            why = described(group, missed)
-            asked = fill(self.prompts.rewrite, prompt=wording, missed=why, met=described(group, kept) or "(nothing)")
+            why, met = (described(group, numbers, self.prompts.element) for numbers in (missed, kept))
+            asked = fill(self.prompts.rewrite, prompt=wording, missed=why, met=met or "(nothing)")
         else:
             why, asked = "nothing in common", fill(self.prompts.paraphrase, prompt=wording)
         async with asyncio.TaskGroup() as running:

@@ -93,6 +93,8 @@ class Speculation:
             params["return_token_ids"] = True
         elif self._rendered:
             params["add_special_tokens"] = False
+        if (seed := self.session.sampler(role).endpoint.params.get("seed")) is not None:
+            params["seed"] = _digest([seed, chain.number, len(chain.samples)], 3)  # samples must not share their noise
         if step is not None:
             params |= {"stop": [step], "include_stop_str_in_output": True}
         if tokens <= 0:
@@ -153,21 +155,14 @@ class Speculation:
 
     def chance(self, chain: Chain) -> float:
         """A number in (0, 1] that looks random and depends on the seed, the problem and the chain's content alone."""
-        content = [self.session.seed, self.session.problem.id, chain.ids or chain.text]
-        digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=6).digest()
-        return (int.from_bytes(digest, "big") + 1) / 2**48
+        return (_digest([self.session.seed, self.session.problem.id, chain.ids or chain.text], 6) + 1) / 2**48
 
     def candidate(self, chain: Chain) -> Candidate:
         """The chain as it stands, with all it cost."""
-        candidate = self.session.candidate(
-            chain.text,
-            *chain.samples,
-            spawned=(chain.number,),
-            answer=None,
-            ended=chain.ended or "rounds",
-            turns=chain.turns,
-            **({"made_with": self.provenance} if self.provenance and chain.number == 0 else {}),
-        )
+        notes: dict[str, Any] = {"answer": None, "ended": chain.ended or "rounds", "turns": chain.turns}
+        if self.provenance and chain.number == 0:
+            notes["made_with"] = self.provenance
+        candidate = self.session.candidate(chain.text, *chain.samples, spawned=(chain.number,), **notes)
         return replace(candidate, charges=candidate.charges.union(chain.charges, self.shared))
 
     def _append(self, chain: Chain, sample: Sample) -> None:
@@ -192,3 +187,8 @@ class Speculation:
         if not answers or final_answers(text + "0") != answers:
             return False
         return self._reader is None or self._reader.parse(answers[0]) is not None
+
+
+def _digest(content: Any, size: int) -> int:
+    """A number of `size` bytes that looks random and depends on `content` alone."""
+    return int.from_bytes(hashlib.blake2b(json.dumps(content).encode(), digest_size=size).digest(), "big")

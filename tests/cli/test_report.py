@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,19 @@ def run(tts: Command, double: ModelDouble, task: str) -> str:
     return "one"
 
 
-def test_shows_accuracy_curves_and_the_coverage_law_and_writes_nothing(tts: Command, run: str, clean: Path):
-    def files() -> list[Path]:
-        return sorted(path for path in clean.rglob("*") if "sqlite-" not in path.name)
+def test_shows_accuracy_curves_and_the_coverage_law_and_writes_one_page(tts: Command, run: str, clean: Path):
+    def files() -> set[Path]:
+        return {path for path in clean.rglob("*") if "sqlite-" not in path.name}
 
     before = files()
     ended = tts("report", run)
     assert ended.code == 0
     for words in ("self_consistency:n=8", "majority@k", "pass@k", "(oracle)", "Coverage law", "completion tokens"):
         assert words in ended.out
-    assert files() == before
+    assert files() - before == {clean / run / "report.html"}
+    assert tts("report", run, "--verifiers").code == 0
+    assert tts("report", run, "--json").code == 0
+    assert files() - before == {clean / run / "report.html"}
 
 
 def test_json_has_the_summary_the_points_and_the_read_outs(tts: Command, run: str, double: ModelDouble):
@@ -42,6 +46,22 @@ def test_json_has_the_summary_the_points_and_the_read_outs(tts: Command, run: st
     assert len(report["coverage_law"]) == 2
 
 
+def test_formats_go_beside_the_run_and_those_of_several_beside_them(tts: Command, run: str, clean: Path):
+    assert tts("report", run, "--format", "md", "--format", "png").code == 0
+    assert {path.name for path in (clean / run).glob("report.*")} == {"report.md", "report.png"}
+    shutil.copytree(run, "two")
+    assert tts("report", run, "two").code == 0
+    assert (clean / "report.html").is_file()
+
+
+def test_a_page_that_cannot_be_written_unasked_is_no_error(tts: Command, run: str, clean: Path):
+    (clean / run / "report.html").mkdir()
+    ended = tts("report", run)
+    assert ended.code == 0
+    assert "--out" in ended.err
+    assert tts("report", run, "--format", "html").code == 2
+
+
 def test_read_outs_are_shown(tts: Command, run: str):
     ended = tts("report", run, "--x", "samples", "--at", 2, "--at", 99, "--reach", 1.0)
     assert "At 2 samples" in ended.out
@@ -50,12 +70,13 @@ def test_read_outs_are_shown(tts: Command, run: str):
 
 
 def test_writes_curves_figure_and_candidates_where_asked(tts: Command, run: str, clean: Path):
-    files = ["--csv", "c.csv", "--parquet", "c.parquet", "--plot", "c.svg", "--candidates", "all.jsonl"]
+    files = ["--out", "c.csv", "--out", "c.parquet", "--out", "c.svg", "--out", "c.md", "--candidates", "all.jsonl"]
     assert tts("report", run, *files).code == 0
     with (clean / "c.csv").open() as file:
         assert {row["estimator"] for row in csv.DictReader(file)} >= {"pass@k", "best-of-k"}
     assert (clean / "c.parquet").stat().st_size > 0
     assert "<svg" in (clean / "c.svg").read_text()
+    assert "| `self_consistency:n=8` |" in (clean / "c.md").read_text()
     rows = [json.loads(line) for line in (clean / "all.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * 10 * 8
     assert sum(row["chosen"] for row in rows if row["strategy"].startswith("best")) == 10
@@ -81,8 +102,8 @@ def test_several_runs_are_compared_under_their_directories_names(
         (["one", "--x", "smaples"], "samples"),
         (["one", "--x", "flops"], "parameters"),
         (["one", "--candidates", "all.txt"], ".jsonl"),
-        (["one", "--csv", "absent/c.csv"], "absent/c.csv"),
-        (["one", "--plot", "c.bmp"], ".svg"),
+        (["one", "--out", "absent/c.csv"], "absent/c.csv"),
+        (["one", "--out", "c.bmp"], ".svg"),
     ],
 )
 def test_what_the_user_must_put_right_is_told_in_one_line(tts: Command, run: str, words: list[str], named: str):

@@ -1,5 +1,6 @@
 """`tts solve`: the answer on stdout, everything else on stderr, and an exit code that says how it went."""
 
+import asyncio
 import json
 import signal
 import time
@@ -9,8 +10,13 @@ import pytest
 
 from tests.cli.conftest import Command, finished, start
 from tests.support.double import Fault, FaultKind, ModelDouble
+from tests.support.painter import Painter
+from tests.support.scenes import measured, things
 from tests.support.threaded import serving
+from tests.support.vision import Vision
+from tests.support.world import drawing_world, scenes
 from tts.errors import ConfigError
+from tts.structured import problem_text
 
 VOTE = "self_consistency:n=8,answer=numeric_answer"
 
@@ -103,6 +109,22 @@ def test_a_further_role_is_given_by_dotted_options(tts: Command, double: ModelDo
     assert ended.code == 2
     assert "max_nn" in ended.err
     assert tts("solve", "What?", "--models.judge.max_n", 3, "--base-url", double.base_url).code == 0
+
+
+async def test_pictures_are_drawn_and_judged_by_the_models_of_their_roles(tts: Command, clean: Path):
+    """Settings of roles are as in a run's file, without the name of the grid's model."""
+    painter, (scene,) = Painter(fade=0.6), scenes(1)
+    asked = ["solve", problem_text(scene), "--strategy", "prompt_redesign:n=4,images=true", "--no-stop-early"]
+    async with drawing_world(painter, Vision()) as models:
+        policy = ["--model", "policy", "--base-url", models["policy"].urls[0], "--models.judge.model", "judge"]
+        image = ["--models.image.model", "painter", "--models.image.base_url", painter.base_url]
+        drawn = await asyncio.to_thread(tts, *asked, *policy, *image)
+        undrawn = await asyncio.to_thread(tts, *asked, *policy)
+    assert drawn.code == 0, drawn.err
+    assert things(problem_text(scene))[0] in measured((clean / drawn.out.strip()).read_bytes())
+    assert len(painter.requests) == len(list((clean / "images").iterdir())) == 4
+    assert undrawn.code == 2
+    assert "--models.image.model" in undrawn.err
 
 
 @pytest.mark.parametrize(

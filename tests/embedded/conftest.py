@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tests.support.small_llama import write_model
-from tts.embedded.app import App
 from tts.embedded.choice import Delta, Request
 from tts.embedded.engine import Engine
 from tts.embedded.sampling import Settings
+from tts.embedded.service import Service
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,8 @@ def engine(folder: Path) -> Engine:
 
 
 @pytest.fixture
-def app(engine: Engine) -> App:
-    return App(engine)
+def service(engine: Engine) -> Service:
+    return Service(engine)
 
 
 async def generate(engine: Engine, prompt: list[int], n: int = 1, **settings: Any) -> list[Delta]:
@@ -61,18 +61,16 @@ class Gate:
 @contextmanager
 def held(engine: Engine, steps: int) -> Iterator[Gate]:
     """Let `steps` forward passes through, hold the next one until the gate is opened or the block ends."""
-    gate, left = Gate(), [steps]
-    for worker in engine.workers:
-        forward = worker.model.forward
+    gate, left, forward = Gate(), [steps], engine.model.forward
 
-        def guarded(*args: Any, forward: Any = forward, **kwargs: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                gate.reached.set()
-                gate.open.wait(20)
-            return forward(*args, **kwargs)
+    def guarded(*args: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            gate.reached.set()
+            gate.open.wait(20)
+        return forward(*args)
 
-        worker.model.forward = guarded  # type: ignore[method-assign]
+    engine.model.forward = guarded  # type: ignore[method-assign]
     try:
         yield gate
     finally:

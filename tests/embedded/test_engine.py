@@ -10,7 +10,7 @@ import pytest
 from tests.embedded.conftest import generate, held, until
 from tts.embedded.choice import Request
 from tts.embedded.engine import Engine
-from tts.embedded.sampling import Settings
+from tts.embedded.sampling import Scored, Settings
 
 PROMPT = [4, *range(80, 110), 5]
 
@@ -44,16 +44,18 @@ async def test_many_more_sequences_than_rows_are_all_answered(engine: Engine):
 
 
 async def test_a_prompt_that_begins_like_an_earlier_one_is_read_from_there(engine: Engine, folder: Path):
-    async def ask(engine: Engine, prompt: list[int]) -> tuple[int, list[int]]:
-        request = Request(np.array(prompt), Settings(max_tokens=20, seed=1))
+    async def ask(engine: Engine, prompt: list[int]) -> tuple[int, list[int], list[Scored]]:
+        request = Request(np.array(prompt), Settings(max_tokens=20, seed=1, tops=0))
         (delta,) = [delta async for delta in engine.generate(request)]
-        return request.cached_tokens, delta.tokens
+        return request.cached_tokens, delta.tokens, delta.scores
 
+    long = [*PROMPT, *range(60, 180)]
     one = Engine(folder, threads=1)
-    assert (await ask(one, PROMPT))[0] == 0
-    cached, tokens = await ask(one, [*PROMPT[:20], 7, 8, 9])
-    assert cached == 20
-    assert tokens == (await ask(engine, [*PROMPT[:20], 7, 8, 9]))[1]
+    assert (await ask(one, long))[0] == 0
+    for prompt, known in ((long, 128), (long[:128], 64), ([*long[:100], 7, 8, 9], 64), (long[:60], 0)):
+        cached, tokens, scores = await ask(one, prompt)
+        assert cached == known  # whole blocks, and never the last token
+        assert (0, tokens, scores) == await ask(Engine(folder), prompt)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -124,20 +126,17 @@ async def test_the_event_loop_runs_while_the_engine_computes(engine: Engine):
 
 
 async def test_an_error_of_the_computation_reaches_whoever_waits_and_the_engine_goes_on(engine: Engine):
-    worker = engine.workers[0]
-    forward, calls = worker.model.forward, []
+    forward, calls = engine.model.forward, []
 
     def broken(*args: object) -> None:
         calls.append(args)
         raise FloatingPointError("out of order")
 
-    for one in engine.workers:
-        one.model.forward = broken  # type: ignore[method-assign]
+    engine.model.forward = broken  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match="out of order"):
         await generate(engine, PROMPT, 3)
     assert calls
-    for one in engine.workers:
-        one.model.forward = forward  # type: ignore[method-assign]
+    engine.model.forward = forward  # type: ignore[method-assign]
     assert await generate(engine, PROMPT)
 
 

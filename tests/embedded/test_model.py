@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from tests.support.small_llama import log_softmax, reference_states, write_model
-from tts.embedded.model import Cache, Llama
-from tts.embedded.weights import read_shape, read_tensors
+from tts.embedded.model import Llama
+from tts.embedded.weights import Floats, read_shape, read_tensors
 from tts.errors import ConfigError
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(6, 270, (3, 150))
 
 
-def load(folder: Path) -> tuple[Llama, Cache]:
-    shape = read_shape(folder)
-    return Llama(shape, read_tensors(folder)), Cache(shape, 5)
+def load(folder: Path) -> tuple[Llama, Floats]:
+    model = Llama(read_shape(folder), read_tensors(folder))
+    return model, model.cache(5)
 
 
 def expected(folder: Path, ids: np.ndarray) -> np.ndarray:
@@ -60,10 +60,26 @@ def test_tokens_read_one_by_one_beside_rows_of_other_lengths_give_the_same(folde
             assert np.abs(logprobs - truth[row][begun[row] + step]).max() < 1e-3
 
 
+def test_a_row_is_computed_alike_to_the_last_bit_alone_and_beside_longer_ones(tmp_path: Path):
+    sizes: dict[str, Any] = {"hidden_size": 192, "intermediate_size": 512, "num_attention_heads": 6, "head_dim": 32}
+    folder = write_model(tmp_path / "model", max_position_embeddings=1024, scale=0.8, **sizes)
+    model = Llama(read_shape(folder), read_tensors(folder))
+    ids, lengths = RNG.integers(6, 270, (40, 901)), RNG.integers(1, 900, 40)
+    crowd = model.cache(40)
+    for row, length in enumerate(lengths):
+        model.forward(ids[row : row + 1, :length], np.zeros(1, np.int64), crowd, row)
+    beside = model.forward(ids[np.arange(40), lengths][:, None], lengths, crowd)
+    for row, length in enumerate(lengths[:12]):
+        alone = model.cache(1)
+        alone[:, 0] = crowd[:, row]
+        state = model.forward(ids[row, None, length : length + 1], lengths[row : row + 1], alone)
+        assert np.array_equal(state[0], beside[row])
+
+
 def test_a_row_that_moves_goes_on_as_before(folder: Path):
     model, cache = load(folder)
     model.forward(IDS[:1, :100], np.zeros(1, np.int64), cache, 3)
-    cache.write(0, cache.read(3, 100), 100)
+    cache[:, 0, :, :100] = cache[:, 3, :, :100]
     model.forward(IDS[1:2, :140], np.zeros(1, np.int64), cache, 3)  # what was there is overwritten
     states = model.forward(IDS[:1, 100:110], np.array([100]), cache)
     assert np.abs(log_softmax(model.logits(states[0])) - expected(folder, IDS[0])[100:110]).max() < 1e-3
@@ -71,7 +87,7 @@ def test_a_row_that_moves_goes_on_as_before(folder: Path):
 
 def test_rewards_are_the_head_of_the_state_behind_each_token(reward_folder: Path):
     model, cache = load(reward_folder)
-    found = model.rewards(model.forward(IDS[:1], np.zeros(1, np.int64), cache)[0])
+    found = model.logits(model.forward(IDS[:1], np.zeros(1, np.int64), cache)[0])[:, 0]
     tensors = read_tensors(reward_folder)
     config = json.loads((reward_folder / "config.json").read_text())
     truth = reference_states(config, dict(tensors), IDS[0].tolist()) @ tensors["score.weight"][0]

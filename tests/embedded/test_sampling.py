@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.small_llama import log_softmax
-from tts.embedded.sampling import Knobs, Settings, noise, score
+from tts.embedded.sampling import Settings, draw, noise, score
 
 LOGITS = (3 * np.random.default_rng(1).normal(size=20)).astype(np.float32)
 DRAWS = 20_000
@@ -43,7 +43,7 @@ def test_frequencies_are_those_of_the_distribution(case: dict[str, Any]):
     others = [Settings(max_tokens=1), Settings(max_tokens=1, temperature=0), Settings(max_tokens=1, top_p=0.5)]
     batch = [*others, *[Settings(max_tokens=1, **case)] * DRAWS]
     uniform = noise(7, 0, np.arange(3), len(batch))
-    drawn = Knobs(batch).draw(np.tile(LOGITS, (len(batch), 1)), uniform)[len(others) :]
+    drawn = draw(np.tile(LOGITS, (len(batch), 1)), batch, uniform)[len(others) :]
     chances = exact(**case)
     counts = np.bincount(drawn, minlength=len(LOGITS))
     assert not counts[chances == 0].any()
@@ -58,8 +58,8 @@ def test_frequencies_are_those_of_the_distribution(case: dict[str, Any]):
 
 
 def test_temperature_zero_takes_the_likeliest():
-    knobs = Knobs([Settings(max_tokens=1, temperature=0.0)] * 5)
-    assert set(knobs.draw(np.tile(LOGITS, (5, 1)), np.linspace(0, 0.99, 5)).tolist()) == {int(LOGITS.argmax())}
+    greedy = [Settings(max_tokens=1, temperature=0.0)] * 5
+    assert set(draw(np.tile(LOGITS, (5, 1)), greedy, np.linspace(0, 0.99, 5)).tolist()) == {int(LOGITS.argmax())}
 
 
 def test_random_numbers_belong_to_seed_choice_and_prompt():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tts import Candidate, Endpoint, Experiment, Problem, Run, Verifier, registry
+from tts import Candidate, Endpoint, Experiment, Problem, Run, Usage, Verdict, Verifier, registry
 from tts.errors import ConfigError
 from tts.experiment.verifier_report import VerifierReport, verifier_report
 
@@ -132,6 +132,48 @@ async def test_the_parts_of_a_verifier_are_reported_too(task: str, endpoint: End
     assert blind.decisions.decided == 0
     assert noisy.decisions.decided == 160
     assert "no majority" in said(whole)
+
+
+class Dear(Verifier):
+    """Takes a second of CPU time."""
+
+    def check(self, problem: Problem, candidate: Candidate) -> Verdict:
+        return Verdict(1.0, len(candidate.content) % 2 == 0, cpu_seconds=1.0)
+
+
+registry.register("verifiers", Dear)
+
+
+async def test_what_a_verdict_costs_is_told_and_what_was_saved(task: str, endpoint: Endpoint, tmp_path: Path):
+    strategies = [
+        f"best_of_n:n=8,verifier={one}"
+        for one in ("dear", "deduplicated(verifier=dear,by=answer,answer=exact_answer)", "all_of(verifiers=[dear])")
+    ]
+    plain, cached, whole, part = verifier_report(await made(task, endpoint, tmp_path, *strategies))
+    assert plain.cost == Usage(verifier_seconds=1.0, seconds=plain.cost.seconds if plain.cost else 0)
+    assert "a verdict costs 1 s of CPU time" in said(plain)
+    assert plain.saved == Usage()
+    assert cached.cost is not None
+    assert 0 < cached.saved.verifier_seconds < 160
+    assert cached.cost.verifier_seconds * 160 + cached.saved.verifier_seconds == pytest.approx(160)
+    assert f"it did without verdicts worth {cached.saved.verifier_seconds:.3g} s of CPU time" in said(cached)
+    assert whole.cost is not None
+    assert whole.cost.verifier_seconds == 1.0
+    assert part.cost is None
+
+
+async def test_ratings_in_company_select_as_they_would_among_the_first_n(task: str, endpoint: Endpoint, tmp_path: Path):
+    agreeing = "best_of_n:n=8,verifier=agreement(answer=exact_answer)"
+    run = await made(task, endpoint, tmp_path, agreeing, "self_consistency:n=8,answer=exact_answer")
+    (report,) = verifier_report(run)
+    assert report.selection is not None
+    votes = run.tracks[1]
+    for k, accuracy in zip(report.selection.n, report.selection.verifier.mean, strict=True):
+        right = [
+            correct[chosen.spawned[0]] if (chosen := votes.method.select(votes.candidates(row)[:k])) else 0.0
+            for row, correct in zip(votes.rows, votes.correct, strict=True)
+        ]
+        assert accuracy == pytest.approx(np.mean(right))
 
 
 async def test_a_search_that_stops_when_it_likes_has_no_selection_at_n(task: str, endpoint: Endpoint, tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from itertools import combinations
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from tts import registry
 from tts.driver import solve
 from tts.errors import ConfigError
 from tts.strategies.redesign.elements import covering, failures
+from tts.strategies.redesign.prompts import LAB
+from tts.tasks import Example, lab_prompts
 from tts.types import Budget, Candidate, Problem, Result, Verdict
 
 THINGS = ("ant", "bee", "cat", "dog", "eel")
@@ -107,6 +110,18 @@ async def test_the_chosen_ones_are_used_again_as_drafts_each_with_every_rewritte
         assert section("attempt", next(p for p in writer.prompts if by_id[parent].content in p))
     told = [prompt for prompt in writer.prompts if "<attempt>" in prompt]
     assert len(told) == 8
+
+
+@pytest.mark.parametrize(("variants", "reuse", "rewritten"), [(8, "false", 8), (20, "false", 8), (8, "true", 2)])
+async def test_no_prompt_is_rewritten_that_nothing_is_made_from(variants: int, reuse: str, rewritten: int):
+    class Numbering(Writer):
+        def rewriter(self, asked: str, rng: np.random.Generator) -> str:
+            return f"{super().rewriter(asked, rng)} (version {len(self.rewrites)})"
+
+    writer = Numbering(THINGS, EARLY)
+    await redesigned(writer, f"prompt_redesign:n=16,variants={variants},reuse={reuse}")
+    assert len(writer.rewrites) == rewritten
+    assert all(any(f"(version {i + 1})" in prompt for prompt in writer.prompts) for i in range(rewritten))
 
 
 async def test_where_nothing_is_missed_in_common_the_prompt_is_said_in_other_words():
@@ -197,12 +212,21 @@ async def test_a_judge_that_fails_leaves_repeated_sampling():
     result = await redesigned(writer)
     assert len(result.candidates) == 8
     assert not writer.rewrites
-    assert result.failures
+    assert any("the prompt is not redesigned" in reason for reason in result.failures)
 
 
-async def test_a_verifier_that_knows_no_elements_is_refused_with_words_that_help():
+@pytest.mark.parametrize("verifier", ["exact_answer(reference=x)", "null", "cached(verifier=judge)", "unit_tests"])
+async def test_a_verifier_that_knows_no_elements_is_refused_before_anything_is_asked(verifier: str):
+    writer = Writer(THINGS, EARLY)
     with pytest.raises(ConfigError, match="verifier=element_check"):
-        await redesigned(Writer(THINGS, EARLY), "prompt_redesign:verifier=exact_answer(reference=x)")
+        await redesigned(writer, f"prompt_redesign:verifier={verifier}")
+    assert not writer.prompts + writer.judged
+
+
+async def test_a_truth_that_knows_no_elements_cannot_lead_a_redesign():
+    truth = registry.make("verifiers", "exact_answer:reference=x")
+    with pytest.raises(ConfigError, match="which elements are met"):
+        await redesigned(Writer(THINGS, EARLY), "prompt_redesign:n=4,verifier=oracle", truth=truth)
 
 
 async def test_faults_lose_only_what_they_hit():
@@ -239,10 +263,12 @@ async def test_the_prompts_can_be_replaced():
 # -- instructions and programs ---------------------------------------------------------------------------------------
 
 
-async def test_an_instruction_that_is_commonly_overlooked_is_made_explicit():
+@pytest.mark.parametrize(
+    "example", list(registry.make("tasks", "instructions:count=4").examples()), ids=lambda e: e.problem.id
+)
+async def test_an_instruction_that_is_commonly_overlooked_is_made_explicit(example: Example):
     """A writer who overlooks the last two constraints of a list, unless a prompt comes back to them."""
-    (example,) = registry.make("tasks", "instructions:count=1").examples()
-    constraints = example.truth.constraints
+    constraints = example.truth.constraints  # type: ignore[attr-defined]
 
     def answer(request: dict[str, Any], rng: np.random.Generator) -> str:
         asked = question(request)
@@ -253,12 +279,16 @@ async def test_an_instruction_that_is_commonly_overlooked_is_made_explicit():
         return obedient([one for one in constraints if one in constraints[:3] or f"Mind: {one.text}" in wording])
 
     async with ModelDouble(models=("policy",), answer=answer) as double:
-        result = await solve(example.problem, "prompt_redesign:n=8,verifier=oracle", roles(double), truth=example.truth)
-    assert result.oracle
-    assert result.selected is not None
-    assert result.selected.passed
-    assert result.selected.notes["round"] == 1
-    assert constraints[4].text in result.selected.notes["lineage"][0][1]
+        spec = "prompt_redesign:n=8,verifier=oracle"
+        redesigned = await solve(example.problem, spec, roles(double), truth=example.truth)
+        repeated = await solve(example.problem, f"{spec},rounds=0", roles(double), truth=example.truth)
+    assert redesigned.oracle
+    assert repeated.selected is not None
+    assert not repeated.selected.passed
+    assert redesigned.selected is not None
+    assert redesigned.selected.passed
+    assert redesigned.selected.notes["round"] == 1
+    assert constraints[4].text in redesigned.selected.notes["lineage"][0][1]
 
 
 async def test_a_requirement_of_a_program_that_its_tests_show_to_be_missed_is_made_explicit():
@@ -289,6 +319,33 @@ async def test_a_requirement_of_a_program_that_its_tests_show_to_be_missed_is_ma
     assert result.selected.notes["round"] == 1
     assert "0 for none" in result.selected.notes["lineage"][-1][1]
     assert result.spent["verifier"].verifier_seconds > 0
+
+
+async def test_public_tests_are_elements_and_the_lab_models_are_asked_in_their_own_words():
+    """The first half misreads the specification, as its examples show; what is rewritten says it precisely."""
+    asked: list[str] = []
+    given = [{"args": [[3, 5]], "expected": 34}, {"args": [[-2, 1]], "expected": 5}]
+    prompt = 'def f(xs: list):\n    """Scale each number, then return the sum."""'
+    precise = 'def f(xs: list):\n    """Square each, then return the sum."""'
+
+    def answer(request: dict[str, Any], rng: np.random.Generator) -> str:
+        asked.append(question(request))
+        if asked[-1].endswith("Rewrite."):
+            return precise
+        return f"def f(xs: list):\n    return sum(x * {'x' if asked[-1] == precise else '2'} for x in xs)"
+
+    async with ModelDouble(models=("policy",), answer=answer) as double:
+        problem = Problem.from_prompt(prompt, id="sum", tests={"entry_point": "f", "calls": given})
+        spec = "prompt_redesign:n=4,prompts=lab,verifier=unit_tests(elements=true)"
+        result = await solve(problem, spec, roles(double), stop_early=False)
+    failures = "- f([3, 5]): expected 34, got 16\n- f([-2, 1]): expected 5, got -2"
+    rewriting = Template(lab_prompts.REWRITE).substitute(problem=prompt, failures=failures)
+    assert sorted(asked) == sorted([prompt] * (len(asked) - 4) + [rewriting] * 2 + [precise] * 2)
+    assert [c.passed for c in sorted(result.candidates, key=lambda c: c.spawned)] == [False, False, True, True]
+    table = result.candidates[0].verdict.details["elements"]  # type: ignore[union-attr]
+    assert [row["text"] for row in table] == ["f([3, 5]) gives 34", "f([-2, 1]) gives 5"]
+    nothing = Template(lab_prompts.REWRITE).substitute(problem="$prompt", failures="")
+    assert {LAB.paraphrase, LAB.expand} == {nothing}
 
 
 def rated(i: int, hits: list[bool], kinds: list[str]) -> Candidate:

@@ -120,9 +120,18 @@ async def test_a_prompt_that_the_content_filter_refuses_loses_its_pictures_only(
     assert any("safety system" in reason for reason in result.failures)
 
 
+async def test_pictures_that_the_content_filter_withholds_are_lost_and_said_to_be(tmp_path: Path):
+    async with drawing_world(Painter(withheld=frozenset({1, 2})), Vision()) as models, open_models(models) as samplers:
+        session = Session(SCENE, samplers, folder=tmp_path)
+        names = [sample.text async for sample in session.sample(Drawing("Draw."), n=4, role="image", seed=0)]
+    assert len(names) == 2
+    assert len(session.ledger.failures) == 2
+    assert all("kept its pictures back" in reason and "violence" in reason for reason in session.ledger.failures)
+
+
 @pytest.mark.parametrize("takes_n", [True, False])
 async def test_several_pictures_of_one_prompt_come_in_one_request_where_the_server_takes_n(
-    takes_n: bool, tmp_path: Path
+    takes_n: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     painter = Painter(takes_n=takes_n)
     async with drawing_world(painter, Vision()) as models, open_models(models) as samplers:
@@ -132,6 +141,7 @@ async def test_several_pictures_of_one_prompt_come_in_one_request_where_the_serv
     assert len(names) == 4
     assert sum("n" in request for request in painter.requests) == 1
     assert len(painter.requests) == (1 if takes_n else 5)
+    assert ["refuses n" in record.message for record in caplog.records] == [True] * (not takes_n)
 
 
 async def test_a_cap_on_tokens_or_requests_holds_for_pictures_too(tmp_path: Path):

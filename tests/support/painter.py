@@ -45,6 +45,8 @@ class Painter:
     """Whether the pictures behind its URLs are not there."""
     filtered: str = ""
     """A prompt with this word is refused by the content filter."""
+    withheld: frozenset[int] = frozenset()
+    """Seeds of which the content filter withholds the picture, in an answer that is otherwise in order."""
     seed: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
     fetched: list[dict[str, str]] = field(default_factory=list)
@@ -84,9 +86,12 @@ class Painter:
         if self.filtered and self.filtered in body["prompt"]:
             return _refusal(400, "Your request was rejected by the safety system.", None, "content_policy_violation")
         seeds = [body.get("seed", int(self._rng.integers(1 << 40))) + i for i in range(body.get("n", 1))]
-        return web.json_response({"created": 0, "data": [self._given(self.paint(body["prompt"], s)) for s in seeds]})
+        return web.json_response({"created": 0, "data": [self._given(body["prompt"], seed) for seed in seeds]})
 
-    def _given(self, picture: bytes) -> dict[str, str]:
+    def _given(self, prompt: str, seed: int) -> dict[str, Any]:
+        if seed in self.withheld:
+            return {"content_filter_results": {"violence": {"filtered": True}}}
+        picture = self.paint(prompt, seed)
         if not self.urls:
             return {"b64_json": b64encode(picture).decode()}
         path = f"/pictures/{len(self._files)}.png"

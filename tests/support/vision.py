@@ -18,10 +18,14 @@ EXTRA = "If possible"
 
 
 class Vision:
-    """Plays `judge`, who overlooks things when it describes and likes to say yes, and `policy`, who rewrites."""
+    """Plays `judge`, who overlooks things when it describes and likes to say yes, and `policy`, who rewrites.
 
-    def __init__(self, overlooks: float = 0.2, kindness: float = 0.0) -> None:
-        self.overlooks, self.kindness = overlooks, kindness
+    `kindness` is the chance of a yes, asked whether something is so that is not; `credulity` that of finding a
+    statement entailed by a text that does not say it.
+    """
+
+    def __init__(self, overlooks: float = 0.2, kindness: float = 0.0, credulity: float = 0.0) -> None:
+        self.overlooks, self.kindness, self.credulity = overlooks, kindness, credulity
         self.asked: list[dict[str, Any]] = []
 
     def answer(self, request: dict[str, Any], rng: np.random.Generator) -> str:
@@ -41,7 +45,9 @@ class Vision:
         if statements := section("statements", asked):
             final = "neutral:" not in asked
             evidence = section("evidence", asked)
-            return json.dumps({"findings": [_finding(line, evidence, final) for line in statements.splitlines()]})
+            findings = [_finding(line, evidence, final) for line in statements.splitlines()]
+            credited = [{**one, "finding": "entailed"} if rng.random() < self.credulity else one for one in findings]
+            return json.dumps({"findings": credited})
         assert scene is not None, f"asked of a picture without one: {asked[:200]}"
         if questions := section("questions", asked):
             return json.dumps({"answers": [_told(line, scene) for line in questions.splitlines()]})

@@ -18,8 +18,10 @@ from tts.tasks.humaneval import HumanEval
 from tts.tasks.humaneval_plus import HumanEvalPlus
 from tts.tasks.loading import read_json_list, read_jsonl
 from tts.tasks.mbpp import MBPP
+from tts.tasks.mbpp_plus import MBPPPlus
 from tts.types import Verdict
 from tts.verifiers.judging.plan import make_plan
+from tts.verifiers.judging.typed import typed_arguments
 from tts.verifiers.unit_tests import UnitTests
 
 RealData = Callable[[str], Path]
@@ -136,3 +138,67 @@ def test_nearly_all_assertions_of_mbpp_are_compared_here(real_data: RealData):
     examples = list(MBPP(path=real_data("mbpp_sanitized.json")).examples())
     left = [example.problem.id for example in examples if make_plan(example.truth.tests).dialogues]  # type: ignore[attr-defined]
     assert left == ["Mbpp/596"]
+
+
+MORE_SHARED = {
+    "task_id": "Mbpp/2",
+    "prompt": '"""\nFind the shared\nelements.\nassert similar_elements((3, 4),(5, 4)) == (4,)\n"""\n',
+    "entry_point": "similar_elements",
+    "canonical_solution": "\ndef similar_elements(a, b):\n  return tuple(set(a) & set(b))\n",
+    "base_input": [[[3, 4], [5, 4]]],
+    "plus_input": [[[], []], [[1, 2, 9], [9, 1, 5]]],
+    "atol": 0,
+}
+
+
+def plus_file(tmp_path: Path, *records: dict[str, Any]) -> list[Example]:
+    path = tmp_path / "mbpp_plus.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    return list(MBPPPlus(path=path).examples())
+
+
+async def test_mbpp_plus_gives_arguments_the_types_of_the_shown_assertion(tmp_path: Path, shared: Shared):
+    (example,) = plus_file(tmp_path, MORE_SHARED)
+    question = example.problem.messages[0]["content"]  # type: ignore[index]
+    assert "Find the shared elements." in question
+    assert "assert similar_elements((3, 4),(5, 4)) == (4,)" in question
+    assert "9" not in question
+    strict = "def similar_elements(a, b):\n    assert type(a) is type(b) is tuple\n    return [x for x in a if x in b]"
+    verdict = await graded(example, strict, shared)
+    assert verdict.passed, verdict  # in any order, as a list too
+    assert verdict.details["total"] == 3
+    assert not (await graded(example, "def similar_elements(a, b):\n    return (4,)", shared)).passed
+
+
+async def test_mbpp_plus_takes_a_match_for_what_it_is(tmp_path: Path, shared: Shared):
+    solution = "\nimport re\ndef check_str(string):\n  return re.search(r'^[aeiou]', string)\n"
+    asked = '"""\nDoes it begin with a vowel?\nassert check_str("ann")\n"""'
+    inputs = {"base_input": [["ann"], ["dog"]], "plus_input": []}
+    record = {**MORE_SHARED, "prompt": asked, "entry_point": "check_str", "canonical_solution": solution, **inputs}
+    (example,) = plus_file(tmp_path, record)
+    assert (await graded(example, solution, shared)).passed
+    assert (await graded(example, "def check_str(s):\n    return s[0] in 'aeiou'", shared)).passed
+    assert not (await graded(example, "def check_str(s):\n    return s", shared)).passed
+
+
+@pytest.mark.parametrize(
+    ("like", "given", "typed"),
+    [
+        ("assert f((1, 2), [3])", [[1, 2], [3]], ((1, 2), [3])),
+        ("assert f([(1, 2)], 2)", [[[1, 2], [3, 4]], 2], ([(1, 2), (3, 4)], 2)),
+        ("assert f((1, (4, 6), 10))", [[1, [2, 3], 4]], ((1, (2, 3), 4),)),
+        ("assert f({'a': (1, 2)}, 3)", [{"b": [3, 4]}, 5], ({"b": (3, 4)}, 5)),
+        ("assert f(0, 1j)", ["2.5", "1+2j"], (2.5, 1 + 2j)),
+        ("assert set(f({1, 2})) == set()", [[1, 2]], ({1, 2},)),
+        ("assert f(g(1), 'x')", [[1], "y"], ([1], "y")),
+        ("", [[1]], ([1],)),
+    ],
+)
+def test_arguments_take_on_the_types_of_an_example(like: str, given: list[Any], typed: tuple[Any, ...]):
+    assert typed_arguments([given], like) == [typed]
+    assert [type(value) for value in typed_arguments([given], like)[0]] == [type(value) for value in typed]
+
+
+def test_a_file_of_mbpp_plus_without_assertions_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"jsonl:1: 'prompt' has no assertion"):
+        plus_file(tmp_path, {**MORE_SHARED, "prompt": '"""Find."""'})

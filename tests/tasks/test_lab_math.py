@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from tts.errors import ConfigError
 from tts.registry import make
 from tts.session import Session
 from tts.tasks.lab_math import LabMath, Operation, SteppedAnswer, part_of, random_tree, solution, step_labels, wording
@@ -126,3 +127,13 @@ def test_difficulty_is_the_number_of_steps_and_digits():
             given_numbers = [node.value for node in ast.walk(ast.parse(str(tree))) if isinstance(node, ast.Constant)]
             assert len(tree.steps()) == steps
             assert max(given_numbers) < 10**digits  # type: ignore[type-var]
+
+
+def test_a_range_of_steps_mixes_all_lengths_reproducibly():
+    task = make("tasks", "lab_math:steps=[2,4],size=60")
+    lengths = [len(truth_of(example).tree.steps()) for example in task.examples()]
+    assert set(lengths) == {2, 3, 4}
+    again = make("tasks", task.spec)
+    assert [one.problem for one in task.examples()] == [one.problem for one in again.examples()]
+    with pytest.raises(ConfigError, match=r"smaller number first: \[2, 4\]"):
+        make("tasks", "lab_math:steps=[4,2]")

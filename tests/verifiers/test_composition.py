@@ -20,6 +20,7 @@ from tts.verifiers.all_of import AllOf
 from tts.verifiers.any_of import AnyOf
 from tts.verifiers.cached import Cached
 from tts.verifiers.cascade import Cascade
+from tts.verifiers.deduplicated import Deduplicated
 from tts.verifiers.noisy import Noisy
 from tts.verifiers.numeric_answer import NumericAnswer
 from tts.verifiers.weighted import Weighted
@@ -156,6 +157,14 @@ async def test_a_cascade_spares_the_expensive_and_says_what_was_saved():
     assert saved["verifier_seconds"] == 1.0
 
 
+async def test_what_equal_candidates_share_counts_once_in_what_is_saved():
+    session = Session(PROBLEM, {})
+    cheap = Cascade(verifiers=(NumericAnswer(reference="1"), Cached(verifier=Says())))
+    for text in ("Answer: 1", "Answer: 1"):
+        await judged(cheap, text, session)
+    assert (await judged(cheap, "Answer: 3", session)).details["saved"]["verifier_seconds"] == 0.5
+
+
 async def test_a_threshold_leads_on():
     low = await judged(Cascade(verifiers=(Says(score=0.4), Says()), thresholds=(0.5,)))
     high = await judged(Cascade(verifiers=(Says(score=0.5), Says()), thresholds=(0.5,)))
@@ -175,6 +184,7 @@ async def test_equal_texts_are_judged_once_also_at_the_same_time():
     assert calls["once"] == 2
     assert first.score == second.score == 1.0
     assert [verdict.details.get("cached", False) for verdict in (first, second, other)] == [False, True, False]
+    assert second.details["saved"]["verifier_seconds"] == 1.0
     assert total(first.charges | second.charges).verifier_seconds == 1.0
     assert session.spent.verifier_seconds == 2.0
 
@@ -196,6 +206,59 @@ async def test_what_could_not_be_rated_is_asked_again():
     for _ in range(2):
         assert (await judged(Cached(verifier=Says(tag="none", score=None)), "a", session)).score is None
     assert calls["none"] == 2
+
+
+# -- deduplicated --------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+def total(numbers, start=0):
+    amount = start
+    for number in numbers:
+        amount += number
+    return amount
+"""
+
+
+async def judged_once(verifier: Deduplicated, texts: list[str], problem: Problem = PROBLEM) -> list[bool]:
+    """Of each text, whether the verdict of an earlier one was taken."""
+    session = Session(problem, {})
+    verdicts = [await judged(verifier, text, session) for text in texts]
+    assert all(verdict.score == 1.0 for verdict in verdicts)
+    assert total(frozenset().union(*(verdict.charges for verdict in verdicts))) == session.spent
+    return ["saved" in verdict.details for verdict in verdicts]
+
+
+async def test_a_program_is_judged_once_however_it_is_written():
+    calls.clear()
+    commented = PROGRAM.replace("amount = start", '"""Add up."""\n    amount = start  # so far')
+    alike = [PROGRAM, PROGRAM.replace("amount", "so_far"), commented, f"Here:\n```python\n{PROGRAM}```"]
+    assert await judged_once(Deduplicated(verifier=Says(tag="once")), alike) == [False, True, True, True]
+    assert calls["once"] == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (PROGRAM, PROGRAM.replace("+=", "-=")),
+        (PROGRAM, PROGRAM.replace("total", "sum_up")),
+        (PROGRAM, PROGRAM.replace("start", "first")),
+        ("key = len\nprint(sorted('ab', key=key))", "reverse = len\nprint(sorted('ab', reverse=reverse))"),
+        ("class P:\n    x: int\n    y: int", "class P:\n    y: int\n    x: int"),
+        ("a = 1\nprint(eval('a'))", "b = 1\nprint(eval('a'))"),
+        ("def f(:", "def g(:"),
+    ],
+)
+async def test_programs_that_a_test_could_tell_apart_are_judged_apart(one: str, other: str):
+    assert await judged_once(Deduplicated(verifier=Says()), [one, other, one]) == [False, False, True]
+
+
+async def test_by_answer_candidates_that_conclude_the_same_are_judged_once():
+    problem = Problem.from_prompt("?", id="p", answer="numeric_answer")
+    texts = ["6 * 7\nAnswer: 42", "Answer: 42.0", "Answer: 41", "I do not know", "I do not know", "No idea"]
+    found = await judged_once(Deduplicated(verifier=Says(), by="answer"), texts, problem)
+    assert found == [False, True, False, False, True, False]
+    with pytest.raises(ConfigError, match="does not say how its answers are read"):
+        Deduplicated(verifier=Says(), by="answer").ready(PROBLEM)
 
 
 # -- noisy ---------------------------------------------------------------------------------------------------------
@@ -233,6 +296,7 @@ async def test_noise_leaves_no_trace_of_the_truth():
         "cascade:verifiers=[says,cached(verifier=says)],thresholds=[null]",
         "noisy:fpr=0.1,verifier=numeric_answer(reference=42)",
         "cached:verifier=noisy(fnr=0.5)",
+        "deduplicated:by=answer,answer=choice,verifier=says",
     ],
 )
 def test_they_are_written_as_text_and_read_back(spec: str):

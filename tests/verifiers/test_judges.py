@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import count
 from typing import Any
 
 import numpy as np
 import pytest
 
+from experiments.atts.simulated import run
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.judges import grade, policy, prefer, quality, roles, speaking
 from tests.support.solving import PROBLEM, check_exact, settle
@@ -19,7 +21,7 @@ from tts.errors import ConfigError
 from tts.registry import make
 from tts.session import Session
 from tts.structured import answer_of
-from tts.types import Candidate, Verdict
+from tts.types import Candidate, Result, Verdict
 from tts.verifiers.logprob_judge import _first_token, begins
 
 
@@ -49,19 +51,31 @@ async def test_the_best_grade_wins_and_every_token_is_in_its_role():
         assert double.by_model["judge"].choices == 36
 
 
-async def test_judging_runs_beside_sampling():
-    pauses = iter(np.linspace(0.0, 1.0, 64))
-    async with (
-        ModelDouble(**speaking(policy=policy), latency=lambda request, index: next(pauses)) as double,
-        ModelDouble(**speaking(judge=grade), latency=0.2) as judge,
-    ):
-        models = {**roles(double, max_n=1), **roles(judge)}
+def test_the_last_verdict_comes_one_judgement_after_the_last_sample():
+    turn, written = count(), list[float]()
+
+    async def write(request: dict[str, Any]) -> str:
+        await asyncio.sleep(1 + 0.07 * (next(turn) // 4))
+        written.append(asyncio.get_running_loop().time())
+        return f"quality {len(written) % 10 + 1}, written as number {len(written)}"
+
+    async def judge(request: dict[str, Any]) -> str:
+        await asyncio.sleep(0.2)
+        return grade(request["messages"][-1]["content"], np.random.default_rng())
+
+    async def judged() -> tuple[Result, float]:
+        models = {"policy": MockModel(write, max_n=1), "judge": MockModel(judge, model="judge")}
         result = await solve(PROBLEM, "best_of_n:n=64,verifier=judge", models)
-        asked_meanwhile = sum(seen.at < double.served_times[-1] for seen in judge.requests)
-        assert [c.verdict is not None and c.verdict.score is not None for c in result.candidates] == [True] * 64
-        assert asked_meanwhile >= 48, "judgements waited for samples that they have nothing to do with"
-        assert judge.stats.received == 64
-        assert judge.stats.peak_running > 4, "judgements waited for each other"
+        return result, asyncio.get_running_loop().time()
+
+    result, ended = run(judged())  # on a clock that only waiting moves: the seconds are exact
+    assert len(written) == 64
+    assert max(written) - min(written) == pytest.approx(15 * 0.07)
+    assert ended == pytest.approx(max(written) + 0.2)
+    assert all(score == pytest.approx((q - 1) / 9) for q, score in scores(result.candidates))
+    assert result.spent["judge"].requests == 64
+    assert result.spent["judge"].completion_tokens > 0
+    assert result.spent["judge"].seconds == pytest.approx(64 * 0.2)
 
 
 async def test_grades_that_cannot_be_read_are_missing_and_lose_no_candidate():

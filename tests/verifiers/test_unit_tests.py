@@ -424,6 +424,32 @@ async def test_kinds_of_tests_combine(judged: Judged):
     assert verdict.details["total"] == 5
 
 
+async def test_tests_are_told_as_elements_where_that_is_asked_for(judged: Judged):
+    suite = {
+        "entry_point": "f",
+        "calls": [{"args": [1], "expected": 2}, {"args": [2], "expected": 4}],
+        "reference": {"program": "def f(x): return x + 1", "inputs": [[5]]},
+        "asserts": ["assert f(0) == 0"],
+        "check": "def check(candidate):\n    assert candidate(3) == 4",
+        "stdin": [{"input": "3", "output": "ready"}],
+    }
+    table = (await judged(RIGHT, suite, elements=True)).details["elements"]
+    assert [(row["text"], row["met"]) for row in table] == [
+        ("f(1) gives 2", True),
+        ("f(2) gives 4", False),
+        ("f(5) gives what is right", True),
+        ("`assert f(0) == 0` holds", False),
+        ("all checks pass", True),
+        ("on the input '3' it prints 'ready'", False),
+    ]
+    assert table[1]["why"] == "f(2): expected 4, got 3"
+    assert all(bool(row["why"]) != row["met"] for row in table)
+    halted = (await judged(RIGHT, suite, elements=True, stop_at_failure=True)).details["elements"]
+    assert [row["why"] for row in halted[2:]] == ["it was not run"] * 4
+    assert not any(row["met"] for row in (await judged("It is easy.", suite, elements=True)).details["elements"])
+    assert "elements" not in (await judged(RIGHT, suite)).details
+
+
 async def test_a_body_completes_the_prompt(judged: Judged):
     suite = {**NEXT, "prompt": 'def f(x):\n    """The next number."""\n'}
     assert (await judged("    return x + 1\n", suite)).passed

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tts.cli import calibrate, demo, doctor, embedded, listing, report, run, serve, solve, verify, vllm
+from tts.cli import calibrate, demo, doctor, embedded, listing, report, run, serve, solve, verify, view, vllm
 from tts.cli.common import DottedCommand, say
 from tts.cli.dotenv import apply
 from tts.errors import ConfigError, TTSError
@@ -21,6 +21,7 @@ Examples:
   tts solve "What is 17 * 23?" --strategy self_consistency:n=8,answer=numeric_answer
   tts run --task gsm8k --strategy best_of_n:n=16 --limit 100 --temperature 0.8
   tts report runs/gsm8k-*
+  tts view runs
   tts list strategies
 
 The server is $OPENAI_BASE_URL, the key $OPENAI_API_KEY, the model $OPENAI_MODEL; a file .env here may set them.
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command("solve", cls=DottedCommand, epilog=solve.EPILOG)(solve.solve)
 app.command("run", cls=DottedCommand, epilog=run.EPILOG)(run.run)
 app.command("report", epilog=report.EPILOG)(report.report)
+app.command("view", epilog=view.EPILOG)(view.view)
 app.command("calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.command("list", epilog=listing.EPILOG)(listing.list_)

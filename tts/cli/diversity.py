@@ -18,14 +18,15 @@ COLUMNS = ("programs", "behaviours", "structure", "ideas")
 
 
 def diversities(runs: Mapping[str, Run], judge: str | None, base_url: str | None) -> list[dict[str, Any]]:
-    """A row for each strategy and model of the runs; with the name of a judge, ideas are judged."""
-    from tts.experiment.diversity import diversity
+    """A row for each strategy and model of the runs, gains at one k; with the name of a judge, ideas are judged."""
+    from tts.experiment.diversity import diversity, largest_k
 
+    tracks = [(label, run, track) for label, run in runs.items() for track in run.tracks]
+    k = min((most for _, _, track in tracks if (most := largest_k(track)) > 1), default=None)
     return [
         {"run": str(run.path), "label": f"{label}/{track.label}" if label else track.label}
-        | diversity(track, _ideas(track, judge, base_url) if judge else None)
-        for label, run in runs.items()
-        for track in run.tracks
+        | diversity(track, _ideas(track, judge, base_url) if judge else None, k)
+        for label, run, track in tracks
     ]
 
 
@@ -52,7 +53,7 @@ def show_diversities(rows: Sequence[Mapping[str, Any]]) -> None:
     console().print(made)
     console().print(
         "  programs, behaviours, ideas: the probability that two candidates differ; structure: their mean distance;\n"
-        "  gain: of pass@k over pass@1",
+        "  gain: of pass@k over pass@1, at the largest k that all have",
         highlight=False,
     )
 
@@ -73,7 +74,7 @@ def plot_diversities(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     measure = "ideas" if drawn and all(row.get("ideas") is not None for row in drawn) else "programs"
     points = [GainPoint(row["label"], row[measure], row["gain"]) for row in drawn if row[measure] is not None]
     try:
-        plot_gain(points, path, x_label=f"diversity of {measure}", k=min((row["k"] for row in drawn), default=1))
+        plot_gain(points, path, x_label=f"diversity of {measure}", k=drawn[0]["k"] if drawn else 1)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
     except CurveError as error:

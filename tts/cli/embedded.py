@@ -61,18 +61,19 @@ def serve(
     Prints the settings that point a client to it, on stdout.
     """
     from tts import port as on_port
-    from tts.embedded.loading import load_app
+    from tts.embedded.app import App
+    from tts.embedded.loading import load_service
     from tts.embedded.models import model_folder
 
-    app = load_app(model_folder(model))
+    service = load_service(model_folder(model))
 
     def announce(base_url: str) -> None:
-        say(f"{app.engine.name} is ready at {base_url}; stop it with Ctrl-C")
+        say(f"{service.engine.name} is ready at {base_url}; stop it with Ctrl-C")
         typer.echo(f"export OPENAI_BASE_URL={shlex.quote(base_url)}")
-        typer.echo(f"export OPENAI_MODEL={shlex.quote(app.engine.name)}")
+        typer.echo(f"export OPENAI_MODEL={shlex.quote(service.engine.name)}")
         sys.stdout.flush()
 
-    on_port.serve(app, host, port, announce)
+    on_port.serve(App(service), host, port, announce)
     say("stopped")
 
 

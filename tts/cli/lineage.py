@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tts.cli.common import console
 from tts.errors import ConfigError
+from tts.experiment.lineage import Node, lineage
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -46,17 +47,20 @@ def lineage_tree(
     from rich.tree import Tree
 
     root = Tree(Text(title))
-    nodes: dict[object, Tree] = {(): root}
-    for place, candidate in enumerate(candidates):
-        path: tuple[object, ...] = ()
-        above = next((nodes[parent] for parent in candidate.parents if parent in nodes), root)
-        for kind, text in candidate.notes.get("lineage", ()):
-            path = (*path, kind, text)
-            if path not in nodes:
-                nodes[path] = above.add(Text(f"{kind}: {_shortened(text)}"))
-            above = nodes[path]
-        words = f"answer {place}{_outcome(candidate, correct[place])}{', selected' if place == selected else ''}"
-        nodes[candidate.id] = above.add(Text(words, style="bold" if place == selected else ""))
+
+    def add(above: Tree, node: Node) -> None:
+        if node.position is None:
+            under = above.add(Text(f"{node.kind}: {_shortened(node.text)}"))
+        else:
+            place = node.position
+            words = f"answer {place}{_outcome(candidates[place], correct[place])}"
+            words += ", selected" if place == selected else ""
+            under = above.add(Text(words, style="bold" if place == selected else ""))
+        for child in node.children:
+            add(under, child)
+
+    for node in lineage(candidates):
+        add(root, node)
     return root
 
 

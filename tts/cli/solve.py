@@ -42,6 +42,7 @@ Any further sampling parameter:  --sampling.top_k 20 --sampling.stop '["END"]'
 Caps on the cost:                --budget.completion_tokens 2000 --budget.seconds 30
 Settings of the endpoint:        --models.policy.max_concurrency 16
 Models for further roles:        --models.judge.model NAME --models.judge.base_url URL
+                                 --models.image.model NAME (pictures are written to images/)
 
 \b
 Exit code: 0 answered, 1 the endpoint failed, 2 something to put right, 3 no answer found (abstained).

@@ -102,6 +102,7 @@ def law_table(laws: Rows) -> None:
 def verifier_tables(reports: Sequence[tuple[str, VerifierReport]]) -> None:
     """Print how good verifiers are: their rates, their accuracy in selecting, and what that comes to in words."""
     columns = ("rated", "right", "completeness", "soundness", "false discovery", "AUROC", "within", "rank corr.", "ECE")
+    columns += ("tokens", "CPU s")
     rates = table("Verifiers against the truth", ("verifier", "strategy"), columns)
     choice = table("Accuracy of selecting 1 of N, 95 % intervals", ("verifier",), ("N", "by it", "random", "majority"))
     for label, report in reports:
@@ -113,6 +114,7 @@ def verifier_tables(reports: Sequence[tuple[str, VerifierReport]]) -> None:
             percent(report.right),
             *(percent(rate) for rate in (made.completeness, made.soundness, made.false_discovery)),
             *(_decimal(value) for value in (report.auroc, report.auroc_within, report.rank_correlation, error)),
+            *((number(report.cost.total_tokens), number(report.cost.verifier_seconds)) if report.cost else ("", "")),
         )
         selection = report.selection
         for i, n in enumerate(selection.n if selection else ()):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections import deque
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from tts.embedded.model import Ints
 from tts.embedded.sampling import Scored, Settings, noise
 from tts.embedded.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tts.embedded.engine import Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Delta:
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """`n` choices for one prompt, or with no choices the scores of the prompt itself."""
+    """`n` choices for one prompt, and what reading it found out."""
 
     prompt: Ints
     settings: Settings
@@ -37,17 +40,17 @@ class Request:
     prompt_scores: list[Scored] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     """From a reward model: its raw value behind each token of the prompt."""
+    kept: Kept | None = None
+    """The prompt as it was read, for all choices."""
     cancelled: bool = False
-    inbox: deque[Delta | Exception | None] = field(default_factory=deque)
+    deltas: asyncio.Queue[Delta | Exception] = field(default_factory=asyncio.Queue)
     loop: asyncio.AbstractEventLoop | None = None
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def send(self, item: Delta | Exception | None) -> None:
+    def send(self, item: Delta | Exception) -> None:
         """Hand `item` to whoever waits, from the thread that computes."""
-        self.inbox.append(item)
         try:
             assert self.loop is not None
-            self.loop.call_soon_threadsafe(self.arrived.set)
+            self.loop.call_soon_threadsafe(self.deltas.put_nowait, item)
         except RuntimeError:  # the loop is closed: nobody waits any more
             self.cancelled = True
 

@@ -6,18 +6,18 @@ import functools
 import threading
 from pathlib import Path
 
-from tts.embedded.app import App
 from tts.embedded.engine import Engine
+from tts.embedded.service import Service
 
 _lock = threading.Lock()
 
 
-def load_app(folder: Path) -> App:
-    """The app of the model in `folder`. Raises `ConfigError` where there is none that the engine can run."""
+def load_service(folder: Path) -> Service:
+    """The service of the model in `folder`. Raises `ConfigError` where there is none that the engine can run."""
     with _lock:
         return _load(folder.resolve())
 
 
 @functools.cache
-def _load(folder: Path) -> App:
-    return App(Engine(folder))
+def _load(folder: Path) -> Service:
+    return Service(Engine(folder))

@@ -1,18 +1,14 @@
 """A Llama model in numpy: token embedding, layers of attention and SwiGLU with RMSNorm before each, a head.
 
 (Touvron et al. 2023, arXiv 2302.13971; grouped queries: Ainslie et al. 2023, arXiv 2305.13245.) Shapes are written
-with B rows of the cache, S new tokens in each, T positions, K key/value heads, G query heads for each of them, and
-D numbers in a head. All arithmetic is float32.
+with L layers, B rows of the cache, S new tokens in each, T positions, K key/value heads, G query heads for each of
+them, and D numbers in a head. All arithmetic is float32.
 
-What a row is given does not depend on the other rows, bit for bit, as long as the matrix products do not: OpenBLAS
-adds up each element in one order when it has at least eight rows and as many columns as its kernels take at a time.
-So fewer rows are padded to `LEAST_ROWS`, and positions come in blocks of one size.
+What a row is given does not depend on the other rows, bit for bit: the order in which OpenBLAS adds up a product
+depends on its size. So few rows are padded to `LEAST_ROWS`, and positions come in blocks of one size.
 """
 
 from __future__ import annotations
-
-import math
-from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,30 +17,8 @@ from tts.embedded.weights import Floats, Shape
 
 Ints = NDArray[np.int64]
 
-LEAST_ROWS = 8
+LEAST_ROWS = 16
 BLOCK = 64
-
-
-class Cache:
-    """Keys and values of `rows` token sequences, for each layer.
-
-    Keys lie in blocks of positions (L, rows, K, blocks, D, BLOCK), values one position after the other (L, rows, K, T,
-    D): what one product reads is contiguous. Untouched memory costs nothing.
-    """
-
-    def __init__(self, shape: Shape, rows: int) -> None:
-        blocks = -(-shape.positions // BLOCK)
-        self.keys = np.zeros((shape.layers, rows, shape.kv_heads, blocks, shape.head_width, BLOCK), np.float32)
-        self.values = np.zeros((shape.layers, rows, shape.kv_heads, blocks * BLOCK, shape.head_width), np.float32)
-
-    def read(self, row: int, length: int) -> tuple[Floats, Floats]:
-        """The first `length` positions of a row (and some more), for `write`."""
-        return self.keys[:, row, :, : -(-length // BLOCK)], self.values[:, row, :, :length]
-
-    def write(self, row: int, kept: tuple[Floats, Floats], length: int) -> None:
-        """Put the first `length` positions of what `read` gave into a row."""
-        for target, source in zip(self.read(row, length), kept, strict=True):
-            target[...] = source[:, :, : target.shape[2]]
 
 
 class Layer:
@@ -54,52 +28,24 @@ class Layer:
     """
 
     def __init__(self, tensors: dict[str, Floats], prefix: str, shape: Shape) -> None:
-        def matrix(name: str, norm: str | None = None) -> Floats:
-            weight = tensors[f"{prefix}{name}.weight"].T
-            return weight if norm is None else weight * tensors[f"{prefix}{norm}.weight"][:, None]
+        def joined(norm: str, *names: str) -> Floats:
+            weights = np.concatenate([tensors[f"{prefix}{name}.weight"] for name in names])
+            return np.ascontiguousarray((weights * tensors[f"{prefix}{norm}.weight"]).T)
 
-        scale = np.float32(shape.head_width**-0.5)
-        query = _pairs(matrix("self_attn.q_proj", "input_layernorm"), shape.head_width) * scale
-        key = _pairs(matrix("self_attn.k_proj", "input_layernorm"), shape.head_width)
-        value = matrix("self_attn.v_proj", "input_layernorm")
-        gate = matrix("mlp.gate_proj", "post_attention_layernorm")
-        up = matrix("mlp.up_proj", "post_attention_layernorm")
-        self.query_key_value = np.ascontiguousarray(np.concatenate([query, key, value], axis=1))
-        self.out = np.ascontiguousarray(matrix("self_attn.o_proj"))
-        self.gate_up = np.ascontiguousarray(np.concatenate([gate, up], axis=1))
-        self.down = np.ascontiguousarray(matrix("mlp.down_proj"))
-
-
-def _pairs(matrix: Floats, head_width: int) -> Floats:
-    """Columns of each head so reordered that the two numbers which RoPE turns together stand side by side."""
-    inputs = len(matrix)
-    heads = matrix.reshape(inputs, -1, 2, head_width // 2)
-    return heads.swapaxes(2, 3).reshape(inputs, -1)
-
-
-class _Pass:
-    """What the layers of one forward pass have in common: where its tokens stand, and what they may see."""
-
-    def __init__(self, shape: Shape, starts: Ints, count: int, cache: Cache, turns: NDArray[np.complex64]) -> None:
-        self.groups = shape.heads // shape.kv_heads
-        self.places = starts[:, None] + np.arange(count)  # (B, S)
-        self.turns = turns[self.places].reshape(-1, 1, turns.shape[-1])
-        self.most, self.least = (int(self.places.max()) // BLOCK + 1) * BLOCK, int(starts.min())
-        late = np.arange(self.least, self.most) > self.places[:, None, None, :, None]
-        self.hidden = np.where(late, np.float32(-np.inf), np.float32(0))  # of what no row's first token may see
-        # Places of the new keys and values (N, K, ...) in the flat memory of a layer's rows.
-        blocks, row = cache.keys.shape[3], np.arange(len(starts))[:, None, None]
-        head = row * shape.kv_heads + np.arange(shape.kv_heads)  # (B, 1, K)
-        place = self.places[:, :, None]
-        begin = (head * blocks + place // BLOCK) * shape.head_width * BLOCK + place % BLOCK
-        self.key_places = (begin[..., None] + np.arange(shape.head_width) * BLOCK).reshape(
-            -1, *begin.shape[2:], shape.head_width
-        )
-        self.value_places = (head * blocks * BLOCK + place).reshape(-1, shape.kv_heads)
+        projections = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+        self.query_key_value = joined("input_layernorm", *projections)
+        queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+        self.query_key_value[:, :queries] *= shape.head_width**-0.5
+        # The two numbers that RoPE turns together stand side by side, as a complex number has them.
+        turned = self.query_key_value[:, : queries + keys]
+        turned[...] = turned.reshape(shape.width, -1, 2, shape.head_width // 2).swapaxes(2, 3).reshape(turned.shape)
+        self.out = np.ascontiguousarray(tensors[f"{prefix}self_attn.o_proj.weight"].T)
+        self.gate_up = joined("post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj")
+        self.down = np.ascontiguousarray(tensors[f"{prefix}mlp.down_proj.weight"].T)
 
 
 class Llama:
-    """The model: `forward` reads new tokens of some rows of a cache, `logits` and `rewards` say what follows."""
+    """The model: `forward` reads new tokens of some rows of a cache, `logits` says what follows."""
 
     def __init__(self, shape: Shape, tensors: dict[str, Floats]) -> None:
         self.shape = shape
@@ -110,84 +56,71 @@ class Llama:
         self.head: Floats = np.ascontiguousarray((head * tensors["model.norm.weight"]).T)
         frequencies = shape.rope_base ** (-np.arange(0, shape.head_width, 2) / shape.head_width)
         angles = np.arange(shape.positions)[:, None] * frequencies
-        self.turns = np.exp(1j * angles).astype(np.complex64)[:, None]  # (positions, 1, D/2)
-        self._buffers: dict[str, Floats] = {}
+        self.turns = np.exp(1j * angles).astype(np.complex64)  # (positions, D / 2)
 
-    def twin(self) -> Llama:
-        """The same weights with working memory of its own, for another thread."""
-        other = copy(self)
-        other._buffers = {}
-        return other
+    def cache(self, rows: int) -> Floats:
+        """Room for the keys, then the values, of `rows` sequences (L, B, 2 K, T, D). Untouched memory costs nothing."""
+        shape, positions = self.shape, -(-self.shape.positions // BLOCK) * BLOCK
+        return np.zeros((shape.layers, rows, 2 * shape.kv_heads, positions, shape.head_width), np.float32)
 
-    def forward(self, tokens: Ints, starts: Ints, cache: Cache, first_row: int = 0) -> Floats:
+    def forward(self, tokens: Ints, starts: Ints, cache: Floats, first_row: int = 0) -> Floats:
         """Read `tokens` (B, S), which stand at positions `starts` (B) and on, in B rows of `cache` from `first_row` on.
 
-        Returns the state behind each token (B, S, width), ready for `logits` or `rewards`.
+        Returns the state behind each token (B, S, width), ready for `logits`.
         """
-        rows, count = tokens.shape
-        new, where = rows * count, slice(first_row, first_row + rows)
-        batch = _Pass(self.shape, starts, count, cache, self.turns)
+        new, places = tokens.size, starts[:, None] + np.arange(tokens.shape[1])
+        turns = self.turns[places][:, :, None]
         x = np.zeros((max(new, LEAST_ROWS), self.shape.width), np.float32)
         x[:new] = self.embedding[tokens.reshape(-1)]
-        seen = np.zeros((len(x), self.shape.heads * self.shape.head_width), np.float32)
-        for index, layer in enumerate(self.layers):
-            mixed = self._norm(x) @ layer.query_key_value
-            seen[:new] = self._attend(mixed[:new], batch, cache.keys[index, where], cache.values[index, where])
+        seen = np.zeros((len(x), self.layers[0].out.shape[0]), np.float32)
+        hidden = _hidden(places)
+        for layer, memory in zip(self.layers, cache[:, first_row : first_row + len(tokens)], strict=True):
+            heads = (self._norm(x) @ layer.query_key_value)[:new]
+            heads = heads.reshape(*places.shape, -1, self.shape.head_width)
+            seen[:new] = self._attend(heads, places, turns, hidden, memory)
             x += seen @ layer.out
-            x += self._swiglu(self._norm(x), layer) @ layer.down
-        return self._norm(x)[:new].reshape(rows, count, -1)
+            gate_up = self._norm(x) @ layer.gate_up
+            gate, up = gate_up[:, : len(layer.down)], gate_up[:, len(layer.down) :]
+            gate /= 1 + np.exp(-gate)
+            gate *= up
+            x += gate @ layer.down
+        return self._norm(x)[:new].reshape(*tokens.shape, -1)
 
-    def _attend(self, mixed: Floats, batch: _Pass, keys: Floats, values: Floats) -> Floats:
-        """Write new keys and values into the cache's rows; what each token's queries find there (N, heads * D)."""
-        shape, (rows, count) = self.shape, batch.places.shape
-        heads = mixed.reshape(len(mixed), -1, shape.head_width)
-        turned = heads[:, : shape.heads + shape.kv_heads]
-        turned.view(np.complex64)[...] *= batch.turns
-        keys.reshape(-1)[batch.key_places] = turned[:, shape.heads :]
-        values.reshape(-1, shape.head_width)[batch.value_places] = heads[:, shape.heads + shape.kv_heads :]
-        split = (rows, count, shape.kv_heads, batch.groups, shape.head_width)
-        queries = turned[:, : shape.heads].reshape(split).transpose(0, 2, 3, 1, 4)
-        queries = queries.reshape(rows, shape.kv_heads, 1, batch.groups * count, shape.head_width)
-        scores = self._buffer("scores", rows, shape.kv_heads, batch.groups * count, batch.most)
+    def _attend(
+        self, heads: Floats, places: Ints, turns: NDArray[np.complex64], hidden: Floats, memory: Floats
+    ) -> Floats:
+        """Put new keys and values (of `heads`: B, S, (G + 2) K, D) into `memory` (B, 2 K, T, D); what queries find."""
+        (rows, count), kv_heads, width = places.shape, self.shape.kv_heads, self.shape.head_width
+        heads[:, :, : self.shape.heads + kv_heads].view(np.complex64)[...] *= turns
+        memory[np.arange(rows)[:, None], :, places] = heads[:, :, self.shape.heads :]
+        length = places.max() // BLOCK * BLOCK + BLOCK
+        keys, values = memory[:, :kv_heads, :length], memory[:, kv_heads:, :length]
+        queries = heads[:, :, : self.shape.heads].reshape(rows, count, kv_heads, -1, width).swapaxes(1, 2)
+        queries = queries.reshape(rows, kv_heads, 1, -1, width)  # (B, K, 1, S G, D)
+        scores = np.empty((rows, kv_heads, queries.shape[3], length), np.float32)
         in_blocks = scores.reshape(*scores.shape[:3], -1, BLOCK).swapaxes(2, 3)
-        np.matmul(queries, keys[:, :, : batch.most // BLOCK], out=in_blocks)
-        scores.reshape(rows, shape.kv_heads, batch.groups, count, -1)[..., batch.least :] += batch.hidden
+        np.matmul(queries, keys.reshape(rows, kv_heads, -1, BLOCK, width).swapaxes(3, 4), out=in_blocks)
+        late = scores.reshape(rows, kv_heads, count, -1, length)[..., length - hidden.shape[-1] :]
+        late += hidden
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
-        found = scores @ values[:, :, : batch.most]
-        found /= np.einsum("bkqt->bkq", scores)[..., None]
-        found = found.reshape(rows, shape.kv_heads, batch.groups, count, -1).transpose(0, 3, 1, 2, 4)
-        return found.reshape(len(mixed), -1)
+        found = scores @ values
+        found /= np.einsum("bkqt->bkq", scores)[..., None]  # unlike sum, the same with more zeros at the end
+        return found.reshape(rows, kv_heads, count, -1, width).swapaxes(1, 2).reshape(rows * count, -1)
 
-    def logits(self, state: Floats) -> Floats:
-        """Scores of every token of the vocabulary (N, V) behind states (N, width)."""
-        padded = np.zeros((max(len(state), LEAST_ROWS), self.shape.width), np.float32)
-        padded[: len(state)] = state
-        return (padded @ self.head)[: len(state)]
-
-    def rewards(self, state: Floats) -> Floats:
-        """The reward head's value (N), before any activation, behind states (N, width)."""
-        return self.logits(state)[:, 0]
+    def logits(self, states: Floats) -> Floats:
+        """Scores of every token (N, V) behind states (N, width); of a reward model its values (N, 1), not activated."""
+        padded = np.zeros((max(len(states), LEAST_ROWS), self.shape.width), np.float32)
+        padded[: len(states)] = states
+        return (padded @ self.head)[: len(states)]
 
     def _norm(self, x: Floats) -> Floats:
         mean_square = np.einsum("ij,ij->i", x, x) / np.float32(x.shape[1])
         return x / np.sqrt(mean_square + np.float32(self.shape.epsilon))[:, None]
 
-    def _swiglu(self, x: Floats, layer: Layer) -> Floats:
-        """gate * sigmoid(gate) * up."""
-        gate_up = self._buffer("gate_up", len(x), layer.gate_up.shape[1])
-        gate, up = np.split(np.matmul(x, layer.gate_up, out=gate_up), 2, axis=1)
-        gated = self._buffer("gated", *gate.shape)
-        np.negative(gate, out=gated)
-        np.exp(gated, out=gated)
-        gated += 1
-        np.divide(gate, gated, out=gated)
-        gated *= up
-        return gated
 
-    def _buffer(self, name: str, *size: int) -> Floats:
-        """Memory that every layer and step uses again: fresh pages cost more than the arithmetic on them."""
-        needed = math.prod(size)
-        if name not in self._buffers or len(self._buffers[name]) < needed:
-            self._buffers[name] = np.empty(needed, np.float32)
-        return self._buffers[name][:needed].reshape(size)
+def _hidden(places: Ints) -> Floats:
+    """Added to scores (B, K, S, G, T) so that no token sees later ones, from the first place on where one could."""
+    positions = np.arange(places.min(), places.max() // BLOCK * BLOCK + BLOCK)
+    late = positions > places[:, :, None]
+    return np.where(late, np.float32(-np.inf), np.float32(0))[:, None, :, None]

@@ -6,6 +6,7 @@ generator) whose key is the sequence's seed and prompt. So what it draws depends
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from secrets import randbits
@@ -66,31 +67,24 @@ def noise(seed: int | None, index: int, prompt: Ints, count: int) -> NDArray[np.
     return np.random.Generator(np.random.Philox(key=np.array([key, words], np.uint64))).random(count)
 
 
-class Knobs:
-    """The settings of all rows, as columns."""
+def draw(logits: Floats, settings: Sequence[Settings], uniform: NDArray[np.float64]) -> Ints:
+    """A token for each row of `logits` (B, V) under its settings; `uniform` (B), numbers in [0, 1), decides."""
 
-    def __init__(self, settings: list[Settings]) -> None:
-        def column(name: str) -> NDArray[Any]:
-            return np.array([getattr(one, name) for one in settings])[:, None]
+    def column(name: str) -> NDArray[Any]:
+        return np.array([getattr(one, name) for one in settings])[:, None]
 
-        temperature = column("temperature")
-        self.greedy = temperature[:, 0] < GREEDY
-        self.temperature = np.where(temperature < GREEDY, 1.0, temperature).astype(np.float32)
-        self.top_k, self.top_p, self.min_p = column("top_k"), column("top_p"), column("min_p")
-        self.sorted = np.flatnonzero((self.top_k[:, 0] > 0) | (self.top_p[:, 0] < 1))
-        self.floored = bool((self.min_p > 0).any())
-
-    def draw(self, logits: Floats, uniform: NDArray[np.float64]) -> Ints:
-        """A token for each row of `logits` (B, V); `uniform` (B) decides."""
-        scaled = logits / self.temperature
-        weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        if self.floored:
-            weights[weights < self.min_p] = 0.0  # the greatest weight is 1
-        if len(self.sorted):
-            weights[self.sorted] = _cut(weights[self.sorted], self.top_k[self.sorted], self.top_p[self.sorted])
-        below = weights.cumsum(axis=1, dtype=np.float64)
-        drawn = (below <= uniform[:, None] * below[:, -1:]).sum(axis=1)
-        return np.where(self.greedy, logits.argmax(axis=1), np.minimum(drawn, logits.shape[1] - 1))
+    temperature, top_k, top_p, min_p = map(column, ("temperature", "top_k", "top_p", "min_p"))
+    greedy = temperature < GREEDY
+    weights = logits / np.where(greedy, 1, temperature).astype(np.float32)
+    weights -= weights.max(axis=1, keepdims=True)
+    np.exp(weights, out=weights)
+    if min_p.any():
+        weights[weights < min_p] = 0.0  # the greatest weight is 1
+    if len(cut := np.flatnonzero((top_k > 0) | (top_p < 1))):
+        weights[cut] = _cut(weights[cut], top_k[cut], top_p[cut])
+    below = weights.cumsum(axis=1, dtype=np.float64)
+    drawn = (below <= uniform[:, None] * below[:, -1:]).sum(axis=1)
+    return np.where(greedy[:, 0], logits.argmax(axis=1), np.minimum(drawn, logits.shape[1] - 1))
 
 
 def _cut(weights: Floats, top_k: Ints, top_p: NDArray[np.float64]) -> Floats:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from importlib.metadata import version
 from time import time
 from typing import Any
@@ -41,8 +43,17 @@ OWNER = "ttscale"
 """Who owns the model in `/v1/models`: the sampler knows by it that vLLM's extensions are spoken."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer over HTTP: its status, its content type and the parts of its body as they come."""
+
+    status: int
+    kind: str
+    parts: Events
+
+
 class Service:
-    """The routes of one engine. Each raises `Refused` for what cannot be answered."""
+    """The routes of one engine; each raises `Refused` for what cannot be answered."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -50,8 +61,35 @@ class Service:
         generating = {"/v1/chat/completions": self._chat, "/v1/completions": self._text}
         rewarding = {"/pooling": self._pooling, "/classify": self._classify, "/score": self._score}
         posts = generating if engine.shape.kind == "generate" else rewarding
-        self.posts = {**posts, "/tokenize": self._tokenize, "/detokenize": self._detokenize}
-        self.gets = {"/v1/models": self._models, "/version": self._version, "/metrics": self._metrics}
+        posts = {**posts, "/tokenize": self._tokenize, "/detokenize": self._detokenize}
+        gets = {
+            "/v1/models": self._models,
+            "/version": self._version,
+            "/metrics": self._metrics,
+            "/health": self._health,
+        }
+        self._routes = {"POST": posts, "GET": gets}
+
+    async def answer(self, method: str, path: str, body: bytes) -> Reply:
+        """Answer one request; closing the parts, or cancelling this, ends its computation."""
+        status, answer = 200, None
+        try:
+            if path in self._routes.get(method, ()):
+                answer = await self._routes[method][path](body)
+            else:
+                known = any(path in routes for routes in self._routes.values())
+                status, words = (405, "Method Not Allowed") if known else (404, "Not Found")
+                answer = {"detail": words}
+        except Refused as refused:
+            status, answer = refused.status, refused.body
+        except Exception as error:
+            log.exception("%s failed", path)
+            status, answer = 500, failure(error)
+        if isinstance(answer, AsyncGenerator):
+            return Reply(status, "text/event-stream; charset=utf-8", answer)
+        if isinstance(answer, str):
+            return Reply(status, "text/plain; charset=utf-8", _whole(answer))
+        return Reply(status, "application/json", _whole(json.dumps(answer, separators=(",", ":"))))
 
     # -- generating --------------------------------------------------------------------------------------------------
 
@@ -102,7 +140,7 @@ class Service:
     async def _rewards(self, ids: list[int], activation: bool) -> list[float]:
         """The reward behind each token."""
         check_length(len(ids), self.engine.shape.positions)
-        request = Request(np.array(ids), Settings(max_tokens=1), n=0)
+        request = Request(np.array(ids), Settings(max_tokens=1))  # its one choice means nothing
         async with aclosing(self.engine.generate(request)) as nothing:
             async for _ in nothing:
                 pass
@@ -173,14 +211,17 @@ class Service:
         self._check_model(asked.model)
         return {"prompt": self.engine.tokenizer.decode(asked.tokens, skip_special=False)}
 
-    def _models(self) -> Any:
+    async def _models(self, _: bytes) -> Any:
         card = {"id": self.engine.name, "object": "model", "created": int(time()), "owned_by": OWNER}
         return {"object": "list", "data": [card | {"max_model_len": self.engine.shape.positions}]}
 
-    def _version(self) -> Any:
+    async def _version(self, _: bytes) -> Any:
         return {"version": version("ttscale")}
 
-    def _metrics(self) -> str:
+    async def _health(self, _: bytes) -> str:
+        return ""
+
+    async def _metrics(self, _: bytes) -> str:
         gauges = {"num_requests_running": self.engine.running, "num_requests_waiting": self.engine.waiting}
         counters = {f"{name}_total": value for name, value in self.counters.items()}
         return "".join(f"vllm:{name} {float(value)}\n" for name, value in {**counters, **gauges}.items())
@@ -195,8 +236,11 @@ class Service:
         go_on = bool(getattr(asked, "continue_final_message", False))
         need(asked.messages, "a conversation needs at least one message", "messages")
         for number, message in enumerate(asked.messages):
-            need(isinstance(message.get("role"), str), "Field required", f"body.messages.{number}.role")
-            need(isinstance(message.get("content"), str | list | None), "no text", f"body.messages.{number}.content")
+            at = f"body.messages.{number}"
+            if not isinstance(message.get("role"), str):
+                raise Refused("a message needs a role", f"{at}.role", kind="Bad Request")
+            if not isinstance(message.get("content"), str | list | None):
+                raise Refused("a message's content must be text or parts", f"{at}.content", kind="Bad Request")
         need(not (go_on and asked.add_generation_prompt), "continue_final_message needs add_generation_prompt=false")
         render = self.engine.tokenizer.render
         try:
@@ -213,3 +257,7 @@ class Service:
         strange = next((token for token in prompt if not 0 <= token < size), None)
         need(strange is None, f"token id {strange} is not in the vocabulary of {size}")
         return prompt
+
+
+async def _whole(text: str) -> Events:
+    yield text.encode()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,17 @@ def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] |
 
     A problem without any candidate counts as not solved at every k; one that could not be graded is left out.
     """
-    correct, costs = track.correct, track.cost(x)
+    return curves_over(track, {x: track.cost(x)}, ks)[x]
+
+
+def curves_over(
+    track: Track, costs: Mapping[str, list[Floats]], ks: Sequence[int] | None = None
+) -> dict[str, list[Curve]]:
+    """The same curves over several measures at once, given `Track.cost` of each; accuracies are computed once."""
+    correct = track.correct
     kept = [i for i, flags in enumerate(correct) if len(flags) and not np.isnan(flags).any()]
-    if not kept:
-        return []
+    if not kept or not costs:
+        return {x: [] for x in costs}
     sizes = np.array([len(correct[i]) for i in kept])
     independent = track.independent
     limit = int(sizes.min() if independent else sizes.max())
@@ -62,37 +70,44 @@ def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] |
     flags = [correct[i] for i in kept]
     empty = [row.problem for row, part in zip(track.rows, correct, strict=True) if not len(part)]
 
-    def curve(estimator: str, values: Floats, compute: Floats, label: str = track.label) -> Curve:
-        nothing = np.zeros((len(empty), len(grid)))
-        values, compute = (by_problem(np.concatenate([rows, nothing]), problems + empty) for rows in (values, compute))
-        unit = UNITS.get(x, run_currency(track) if x == "money" else "")
-        return Curve.from_values(label, estimator, grid, values, x=compute, x_name=x.replace("_", " "), x_unit=unit)
+    def over_problems(rows: Floats) -> Floats:
+        return by_problem(np.concatenate([rows, np.zeros((len(empty), len(grid)))]), problems + empty)
+
+    def curve(estimator: str, values: Floats, label: str = track.label) -> Curve:
+        return Curve.from_values(label, estimator, grid, over_problems(values))
 
     found = []
     if not independent or track.estimator == "replay":
-        chosen = [_selections(track, i, grid) for i in kept]
+        chosen = [selections(track, i, grid) for i in kept]
         ended = np.array([track.rows[i].ended in ("complete", "settled") for i in kept])
-        drawn, finished = [costs[i] for i in kept], ended | (sizes >= grid.max())
-        found = [curve("replay", *replay(drawn, chosen, grid, finished=finished))]
+        drawn, finished = [np.arange(size) for size in sizes], ended | (sizes >= grid.max())
+        found = [curve("replay", replay(drawn, chosen, grid, finished=finished)[0])]
         if track.method.exhaustive:
             covered = [np.maximum.accumulate(part) for part in flags]
-            found.append(curve("replay", *replay(drawn, covered, grid, finished=finished), f"{track.label} coverage"))
-    if not independent:
-        return found
-    compute = np.array([costs[i][np.minimum(grid, len(costs[i])) - 1] for i in kept])
-    coverage = pass_at_k(sizes, np.array([part.sum() for part in flags]), grid)
-    if track.estimator == "best_of_k":
-        ranks = track.ranks
-        found.append(curve("best-of-k", best_of_k([ranks[i] for i in kept], flags, grid), compute))
-    elif track.estimator == "majority":
-        answers = track.answers
-        vote = majority_at_k([answers[i] for i in kept], flags, grid)
-        found.append(curve(vote.method, vote.values, compute))
-    return [*found, curve("pass@k", coverage, compute, f"{track.label} coverage")]
+            values, _ = replay(drawn, covered, grid, finished=finished)
+            found.append(curve("replay", values, f"{track.label} coverage"))
+    if independent:
+        if track.estimator == "best_of_k":
+            ranks = track.ranks
+            found.append(curve("best-of-k", best_of_k([ranks[i] for i in kept], flags, grid)))
+        elif track.estimator == "majority":
+            answers = track.answers
+            vote = majority_at_k([answers[i] for i in kept], flags, grid)
+            found.append(curve(vote.method, vote.values))
+        coverage = pass_at_k(sizes, np.array([part.sum() for part in flags]), grid)
+        found.append(curve("pass@k", coverage, f"{track.label} coverage"))
+
+    def axis(x: str) -> dict[str, Any]:
+        at = np.minimum(grid, sizes[:, np.newaxis]) - 1
+        compute = over_problems(np.array([costs[x][i][places] for i, places in zip(kept, at, strict=True)]))
+        unit = UNITS.get(x, run_currency(track) if x == "money" else "")
+        return {"x": compute.mean(axis=0), "x_name": x.replace("_", " "), "x_unit": unit}
+
+    return {x: [replace(curve, **axis(x)) for curve in found] for x in costs}
 
 
-def _selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
-    """Whether the selection is correct at every prefix that `grid` asks for (0 elsewhere)."""
+def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
+    """Whether the selection among a cell's candidates is correct at every prefix that `grid` asks for (0 elsewhere)."""
     candidates, correct = track.candidates(track.rows[index]), track.correct[index]
     right = np.zeros(len(candidates))
     for k in {min(int(k), len(candidates)) for k in grid}:
@@ -121,10 +136,11 @@ def summary(run: Run) -> list[dict[str, Any]]:
     Problems without a usable candidate count as not solved and are shown as `failed`; those that could not be
     graded are left out of the accuracy and shown as `ungraded`.
     """
-    return [_summary(track) for track in run.tracks]
+    return [track_summary(track) for track in run.tracks]
 
 
-def _summary(track: Track) -> dict[str, Any]:
+def track_summary(track: Track) -> dict[str, Any]:
+    """One row of `summary`."""
     solved, covered, problems, ungraded = [], [], [], 0
     for row, flags in zip(track.rows, track.correct, strict=True):
         chosen = flags[row.selected] if row.selected is not None else 0.0

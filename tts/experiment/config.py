@@ -192,15 +192,15 @@ def settle(
 ) -> None:
     """Write `run.json` beside the data, after checking that results already there are of the same configuration.
 
-    Strategies, seeds, models and the limit may be added to or taken away. `used` is whether the directory holds
-    anything that was paid for. Raises `RunMismatch` that names the keys or the problem which differ, and
-    `ConfigError` when there are results and no `resume`.
+    Strategies, seeds, models and the limit may be added to or taken away, roles of a model added. `used` is whether the
+    directory holds anything that was paid for. Raises `RunMismatch` that names the keys or the problem which differ,
+    and `ConfigError` when there are results and no `resume`.
     """
     path = directory / "run.json"
     record = {
         "config": experiment.model_dump(mode="json"),
         "essence": experiment.essence(),
-        "problems": {example.problem.id: _fingerprint(example) for example in examples},
+        "problems": {example.problem.id: fingerprint(example) for example in examples},
         **made_with,
     }
     if used and path.exists():
@@ -239,7 +239,8 @@ def _merge(record: dict[str, Any], before: dict[str, Any], directory: Path) -> N
     record["problems"] = {**before["problems"], **record["problems"]}
 
 
-def _fingerprint(example: Example) -> str:
+def fingerprint(example: Example) -> str:
+    """A digest of a problem and its truth: whether it still reads as it did."""
     content = json.dumps([example.problem.model_dump(mode="json"), example.truth.config()], sort_keys=True, default=str)
     return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
 
@@ -258,7 +259,9 @@ def redacted(words: Sequence[str]) -> list[str]:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     shared = before["models"].keys() & now["models"].keys()
-    old, new = (_flat({**one, "models": {name: one["models"][name] for name in shared}}) for one in (before, now))
+    kept = {name: {role: now["models"][name].get(role) for role in before["models"][name]} for name in shared}
+    old = _flat({**before, "models": {name: before["models"][name] for name in shared}})
+    new = _flat({**now, "models": kept})  # no result is of a role that was not there
     return [
         f"{key} was {old.get(key, 'unset')!r}, is {new.get(key, 'unset')!r}"
         for key in sorted(old.keys() | new.keys())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 import zlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -28,13 +29,14 @@ BUCKETS = 512
 """Of the hashed counts that stand for a program's structure."""
 
 
-def diversity(track: Track, ideas: Mapping[int, float] | None = None) -> dict[str, Any]:
+def diversity(track: Track, ideas: Mapping[int, float] | None = None, k: int | None = None) -> dict[str, Any]:
     """One row for a strategy and model: each measure's mean over problems, with its 95 % interval.
 
     `programs`: the probability that two candidates differ in their normal form (names and layout aside);
     `behaviours`: that their tests came out differently, or their parsed answers; `structure`: the mean cosine
     distance of their counts of syntax; `ideas`: what a judge said, by cell. Candidates that are no program are left
-    out, and problems with fewer than two. `gain` is that of pass@k over pass@1, `k` the largest that all have.
+    out, and problems with fewer than two. `gain` is that of pass@k over pass@1; gains compare at the same `k`, by
+    default `largest_k`.
     """
     values: dict[str, list[float]] = {name: [] for name in MEASURES}
     for row, correct in zip(track.rows, track.correct, strict=True):
@@ -42,7 +44,7 @@ def diversity(track: Track, ideas: Mapping[int, float] | None = None) -> dict[st
             values[name].append(value)
     if ideas:
         values["ideas"] = [ideas[row.cell] for row in track.rows if row.cell in ideas]
-    found = {"strategy": track.strategy, "model": track.model, "problems": len(track.rows), **_gain(track)}
+    found = {"strategy": track.strategy, "model": track.model, "problems": len(track.rows), **_gain(track, k)}
     for name, measured in values.items():
         interval = bootstrap(np.array(measured)[:, None]) if len(measured) > 1 else None
         found[name] = float(np.mean(measured)) if measured else None
@@ -100,9 +102,17 @@ def syntax_counts(programs: Sequence[str]) -> Floats:
     return counts[counts.any(axis=1)]
 
 
-def _gain(track: Track) -> dict[str, Any]:
-    graded = [flags for flags in track.correct if len(flags) and not np.isnan(flags).any()]
-    k = min(map(len, graded), default=0)
+def largest_k(track: Track) -> int:
+    """How many candidates every graded problem has at least; 0 where nothing is graded."""
+    return min(map(len, _graded(track)), default=0)
+
+
+def _graded(track: Track) -> list[Floats]:
+    return [flags for flags in track.correct if len(flags) and not np.isnan(flags).any()]
+
+
+def _gain(track: Track, k: int | None) -> dict[str, Any]:
+    graded, k = _graded(track), min(largest_k(track), k or sys.maxsize)
     if k < 2:
         return {"k": None, "gain": None}
     sizes, right = np.array([len(flags) for flags in graded]), np.array([flags.sum() for flags in graded])

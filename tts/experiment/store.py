@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tts.experiment.database import Database
-from tts.types import USAGE_FIELDS, Candidate, Charge, Result, Sample, Usage, Verdict
+from tts.types import USAGE_FIELDS, Candidate, Charge, Result, Sample, Usage, Verdict, total
 
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS samples (  -- answers by content address and occurrence number
@@ -112,15 +112,16 @@ def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dic
     selected = positions[result.selected.id] if result.selected else None
     row = (*place, result.ended, selected, result.oracle, result.seconds, *accounts, json.dumps(result.failures))
     number = db.execute(f"INSERT INTO cells VALUES (NULL{', ?' * len(row)})", row).lastrowid
-    db.executemany(
-        "INSERT INTO candidates VALUES (?,?,?,?,?,?,?,?,?)",
-        [_candidate_row(number, i, candidate, correct.get(candidate.id)) for i, candidate in enumerate(ordered)],
-    )
     seen: set[Charge] = set()
-    rows = []
+    verified: set[Charge] = set()
+    kept, rows = [], []
     for position, candidate in enumerate(ordered):
+        verifying = (candidate.verdict.charges if candidate.verdict else frozenset()) - verified
+        kept.append(_candidate_row(number, position, candidate, correct.get(candidate.id), total(verifying)))
         rows += [_charge_row(number, position, charge) for charge in candidate.charges - seen]
+        verified |= verifying
         seen |= candidate.charges
+    db.executemany("INSERT INTO candidates VALUES (?,?,?,?,?,?,?,?,?)", kept)
     rows += [_charge_row(number, None, charge) for charge in result.loose]
     db.executemany(f"INSERT INTO charges VALUES (?,?,?,?{',?' * len(USAGE_FIELDS)})", rows)
 
@@ -130,7 +131,9 @@ def _charge_row(cell: int | None, position: int | None, charge: Charge) -> tuple
     return (cell, position, charge.role, charge.started, *usage)
 
 
-def _candidate_row(cell: int | None, position: int, candidate: Candidate, correct: bool | None) -> tuple[Any, ...]:
+def _candidate_row(
+    cell: int | None, position: int, candidate: Candidate, correct: bool | None, verifying: Usage
+) -> tuple[Any, ...]:
     verdict = candidate.verdict or Verdict(None)
     details = {
         "id": candidate.id,
@@ -138,6 +141,7 @@ def _candidate_row(cell: int | None, position: int, candidate: Candidate, correc
         "notes": dict(candidate.notes),
         "feedback": verdict.feedback,
         "verdict": dict(verdict.details),
+        "verifying": verifying.as_dict(),  # what no earlier candidate's verdict has cost
         "finish_reason": candidate.samples[-1].finish_reason if candidate.samples else None,
         "tool_calls": candidate.tool_calls,
     }

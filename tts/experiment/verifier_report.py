@@ -25,8 +25,9 @@ from tts.curves import (
     within_problems,
 )
 from tts.errors import ConfigError
-from tts.experiment.analysis import by_problem
+from tts.experiment.analysis import by_problem, selections
 from tts.experiment.run import Floats, Run, Track, ranked
+from tts.types import USAGE_FIELDS, Usage
 
 Integers = NDArray[np.int64]
 
@@ -86,6 +87,10 @@ class VerifierReport:
     """Of scores between 0 and 1."""
     selection: Selection | None
     """None where candidates were not drawn independently, or of a single problem."""
+    cost: Usage | None
+    """Of one verdict on average, what several share counted once; None for a part, whose cost is not kept apart."""
+    saved: Usage
+    """What all verdicts were worth that were taken over or not asked for, as `cached` and `cascade` tell."""
 
     @property
     def findings(self) -> list[str]:
@@ -115,7 +120,7 @@ def _of_track(track: Track) -> Iterator[VerifierReport]:
     for name, (score, passed) in {"": track.verdicts, **track.part_verdicts}.items():
         if not (np.isnan(score) & np.isnan(passed)).all() and not np.isnan(np.concatenate(track.correct)).all():
             answers = answers or _answers(track)
-            yield _report(track, name or _verifier(track), score, passed, answers)
+            yield _report(track, name, score, passed, answers)
 
 
 def _report(
@@ -124,14 +129,15 @@ def _report(
     correct, order = np.concatenate(track.correct), ranked(score, passed)
     graded = ~np.isnan(correct)
     rated = graded & ~(np.isnan(score) & np.isnan(passed))
-    problem = np.repeat(np.arange(len(track.rows)), [len(part) for part in track.correct])
-    pools = [rated & (problem == i) for i in range(len(track.rows))]
-    orders, flags = [order[pool] for pool in pools], [correct[pool] for pool in pools]
+    pools = track.split(rated)
+    orders, flags = (
+        [part[pool] for part, pool in zip(track.split(flat), pools, strict=True)] for flat in (order, correct)
+    )
     within, contested = within_problems(auroc, orders, flags)
     scored = rated & ~np.isnan(score)
     return VerifierReport(
         track=track.label,
-        verifier=name,
+        verifier=name or _verifier(track),
         oracle=any(row.oracle for row in track.rows),
         candidates=int(graded.sum()),
         rated=int(rated.sum()),
@@ -142,18 +148,31 @@ def _report(
         rank_correlation=within_problems(rank_correlation, orders, flags)[0],
         contested=contested,
         calibration=calibration(score[scored], correct[scored]),
-        selection=_selection(track, track.split(order), answers),
+        selection=_selection(track, track.split(order), answers, in_company=not name and track.estimator == "replay"),
+        cost=None if name else _each(track.verification, len(order)),
+        saved=Usage() if name else track.saved,
     )
 
 
-def _selection(track: Track, orders: list[Floats], answers: list[list[str | None]] | None) -> Selection | None:
+def _each(usage: Usage, candidates: int) -> Usage:
+    return Usage(*(getattr(usage, name) / candidates for name in USAGE_FIELDS))
+
+
+def _selection(
+    track: Track, orders: list[Floats], answers: list[list[str | None]] | None, *, in_company: bool
+) -> Selection | None:
+    """`in_company`: a rating depends on the candidates it is given among, so prefixes are replayed, not subsets."""
     kept = [i for i, flags in enumerate(track.correct) if len(flags) and not np.isnan(flags).any()]
     problems = [track.rows[i].problem for i in kept]
     if not track.independent or len(set(problems)) < 2:
         return None
     flags = [track.correct[i] for i in kept]
     n = powers_of_two(min(map(len, flags)))
-    chosen = by_problem(best_of_k([orders[i] for i in kept], flags, n), problems)
+    if in_company:
+        right = np.array([selections(track, i, n)[n - 1] for i in kept])
+    else:
+        right = best_of_k([orders[i] for i in kept], flags, n)
+    chosen = by_problem(right, problems)
     chance = by_problem(np.repeat([[part.mean()] for part in flags], len(n), axis=1), problems)
     selection = Selection(n, bootstrap(chosen), bootstrap(chance), bootstrap(chosen - chance))
     if answers is None:
@@ -213,6 +232,10 @@ def _findings(report: VerifierReport) -> Iterator[str]:
         yield f"{report.candidates - report.rated:,} of {report.candidates:,} candidates have no verdict"
     if report.auroc_within is None:
         yield "no problem has both right and wrong candidates: there is nothing to tell apart"
+    if report.cost is not None and (told := _in_words(report.cost)):
+        yield f"a verdict costs {told}"
+    if told := _in_words(report.saved):
+        yield f"it did without verdicts worth {told}"
     if selection is None:
         yield "selection is not measured: it takes independent samples of at least two problems"
         return
@@ -231,6 +254,11 @@ def _findings(report: VerifierReport) -> Iterator[str]:
         yield f"{words}, which is right {rival.mean[-1]:.1%}: {mean:+.1f} points, 95 % from {low:+.1f} to {high:+.1f}"
     if selection.majority is None:
         yield "there is no majority to compare with: run self_consistency beside it, on the same samples"
+
+
+def _in_words(usage: Usage) -> str:
+    parts = ((usage.total_tokens, "tokens"), (usage.verifier_seconds, "s of CPU time"))
+    return " and ".join(f"{amount:,.3g} {unit}" for amount, unit in parts if amount)
 
 
 def plain(value: Any) -> Any:

@@ -67,10 +67,11 @@ def is_cpu_build(python: str) -> bool:
 
 def cpu_settings() -> tuple[tuple[str, ...], dict[str, str]]:
     """Return (options, environment) with which the CPU build starts soon and leaves room for other work."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     environment = {
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding fails where cores are shared or restricted
-        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+        "OMP_NUM_THREADS": str(cores or 1),
     }
     return ("--dtype", "bfloat16", "--enforce-eager"), environment
 

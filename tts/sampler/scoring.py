@@ -121,7 +121,7 @@ async def score(
     tokens = _tokens(data, whole)
     if not tokens:
         raise ConfigError(f"{sampler.endpoint.model} returned no prompt log-probabilities; score with vLLM")
-    kept = tokens[-length:] if not isinstance(whole, str) else _within(tokens, length)
+    kept = tokens[-length:] if not isinstance(whole, str) else _within(tokens, whole, length)
     if not kept or not all(math.isfinite(logprob) for _, _, logprob in kept):
         raise RequestRejected(f"{sampler.endpoint.model} did not score all tokens of the continuation")
     ids = tuple(number for number, _, _ in kept if number is not None)
@@ -180,9 +180,29 @@ def _tokens(data: Mapping[str, Any], whole: str | Sequence[int]) -> list[Token]:
     return list(zip(ids, texts[:count], values, strict=True))
 
 
-def _within(tokens: Sequence[Token], length: int) -> list[Token]:
-    """The last tokens that begin within the last `length` characters; one across the boundary is left out."""
-    first = len(tokens)
-    while first > 0 and (size := len(tokens[first - 1][1])) <= length:
-        first, length = first - 1, length - size
+def _within(tokens: Sequence[Token], whole: str, length: int) -> list[Token]:
+    """The last tokens that begin within the last `length` characters of `whole`; one across the boundary is left out.
+
+    Tokens are laid along the text from its end. What each piece of a divided character covers is not to be seen in its
+    own text: such a run covers what lies between its neighbours.
+    """
+    boundary, end, first = len(whole) - length, len(whole), len(tokens)
+    while first > 0:
+        run = first
+        while run > 0 and _is_piece(tokens[run - 1][1]):
+            run -= 1
+        if run == first:
+            run, begin = first - 1, end - len(tokens[first - 1][1])
+        else:
+            before = tokens[run - 1][1] if run else ""
+            begin = whole.rfind(before, 0, end) + len(before) if run else 0
+        if begin < boundary:
+            if first - run == len(whole[begin:end].encode()):  # each is a byte
+                first -= len(whole[boundary:end].encode())
+            break
+        first, end = run, begin
     return list(tokens[first:])
+
+
+def _is_piece(text: str) -> bool:
+    return not text or "\ufffd" in text

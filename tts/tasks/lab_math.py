@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count, islice
 from random import Random
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from tts.session import Session
 from tts.tasks import Example, Task
@@ -30,6 +30,7 @@ from tts.verifiers.numeric_answer import NumericAnswer
 
 Part = Literal["test", "train"]
 Style = Literal["mixed", "words", "symbols"]
+Steps = Annotated[int, Field(ge=1, le=12)]
 
 TEST_SHARE = 8
 """One instance in this many belongs to the part `test`."""
@@ -165,6 +166,12 @@ class SteppedAnswer(NumericAnswer):
         return replace(verdict, details={**verdict.details, "steps": step_labels(self.tree, candidate.content)})
 
 
+def _in_order(steps: tuple[int, int]) -> tuple[int, int]:
+    if steps[0] > steps[1]:
+        raise ValueError(f"give the smaller number first: [{steps[1]}, {steps[0]}]")
+    return steps
+
+
 class LabMath(Task):
     """Step-by-step integer arithmetic, in words and in symbols, that small models can half do."""
 
@@ -173,8 +180,8 @@ class LabMath(Task):
     size: PositiveInt | None = 200
     """Number of problems; without end if None."""
     seed: NonNegativeInt = 0
-    steps: int = Field(default=5, ge=1, le=12)
-    """Operations in a problem."""
+    steps: Steps | Annotated[tuple[Steps, Steps], AfterValidator(_in_order)] = 5
+    """Operations in a problem; `[least, most]`: each number of them equally often."""
     digits: int = Field(default=2, ge=1, le=4)
     """Of the given numbers; what is calculated has one more at most."""
     style: Style = "mixed"
@@ -203,7 +210,8 @@ class LabMath(Task):
 
     def _tree(self, number: int, style: str) -> Operation:
         rng = Random(f"lab_math {self.seed} {self.steps} {self.digits} {number}")
+        steps = self.steps if isinstance(self.steps, int) else rng.randint(*self.steps)
         while True:
-            tree = random_tree(rng, self.steps, self.digits, chain=style == "words")
+            tree = random_tree(rng, steps, self.digits, chain=style == "words")
             if isinstance(tree, Operation) and part_of(str(tree)) == self.part:
                 return tree

@@ -57,7 +57,7 @@ def make_plan(suite: TestSuite, expected: Sequence[Any] = (), *, in_container: b
         def same(got: Any, wanted: Any) -> bool:
             return same_as_reference(got, wanted, atol)
 
-        for args, value in zip(suite.reference.inputs, expected, strict=True):
+        for args, value in zip(suite.reference.arguments, expected, strict=True):
             tests.append((target.case(args, {}, value, same, asked),))
     remote = {name: name, "candidate": name} if name else {}
     helpers = suite.prompt if name and parses(suite.prompt) else ""  # without a name all of it may be under test
@@ -80,7 +80,7 @@ class _Target:
         calls = (_call(self.name, args, kwargs),)
         if self.container:
             calls = (_call(self.container, store=OBJECT), _call(f"{OBJECT}.{self.name}", args, kwargs))
-        text = _text(self.name, args, kwargs)
+        text = call_text(self.name, args, kwargs)
         question = (list(args), expected) if asked else None
         return Case(calls, text, _Equal(text, expected, same), question)
 
@@ -107,9 +107,9 @@ class _Answers:
     interaction: Interaction
 
     def __call__(self, values: Sequence[Any]) -> str:
-        said = [_text(self.name, self.interaction.args, self.interaction.kwargs)]
+        said = [call_text(self.name, self.interaction.args, self.interaction.kwargs)]
         for call, got in zip(self.interaction.calls, values[1:], strict=True):
-            said.append(_text(call.method, call.args, call.kwargs))
+            said.append(call_text(call.method, call.args, call.kwargs))
             if call.compared and not same_json(got, call.expected):
                 return f"{shortened('; '.join(said), 300)}: expected {shown(call.expected)}, got {shown(got)}"
         return ""
@@ -118,8 +118,8 @@ class _Answers:
 def _interaction(name: str, interaction: Interaction) -> Case:
     calls = [_call(name, interaction.args, interaction.kwargs, store=OBJECT)]
     calls += [_call(f"{OBJECT}.{call.method}", call.args, call.kwargs) for call in interaction.calls]
-    text = _text(name, interaction.args, interaction.kwargs)
-    steps = "; ".join([text, *(_text(call.method, call.args, call.kwargs) for call in interaction.calls)])
+    text = call_text(name, interaction.args, interaction.kwargs)
+    steps = "; ".join([text, *(call_text(call.method, call.args, call.kwargs) for call in interaction.calls)])
     return Case(tuple(calls), shortened(steps, 300), _Answers(name, interaction))
 
 
@@ -143,7 +143,8 @@ def _call(
     return Call(path, encode(tuple(args)), encode(dict(kwargs)) if kwargs else "", store)
 
 
-def _text(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+def call_text(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """A call as it is written, in short."""
     words = [*map(shown, args), *(f"{key}={shown(value)}" for key, value in kwargs.items())]
     return f"{name}({shortened(', '.join(words), 250)})"
 

@@ -29,7 +29,7 @@ async def expected_values(
     if reference is None:
         return ()
     name = suite.entry_point or ""
-    arguments = [encode(tuple(args)) for args in reference.inputs]
+    arguments = [encode(args) for args in reference.arguments]
     file = _file("\0".join([sandbox.version, suite.setup, reference.program, name, *arguments]))
     with suppress(OSError, ValueError):
         kept = decode(file.read_text())

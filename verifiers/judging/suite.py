@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat
 from pydantic import model_validator as validates
 
 from tts.verifiers.judging.compare import Output
+from tts.verifiers.judging.typed import typed_arguments
 
 PLAIN = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -60,8 +61,16 @@ class Reference(BaseModel):
     """Source that defines the entry point; it runs once, isolated as any program is."""
     inputs: tuple[tuple[JsonValue, ...], ...]
     """Positional arguments; each is a test."""
+    like: str = ""
+    """An assertion that calls the entry point with literals: inputs take on their types where JSON has none for them
+    (tuples, sets, complex numbers)."""
     atol: NonNegativeFloat = 0.0
     """Absolute tolerance of numbers; floats have 1e-6 at least."""
+
+    @property
+    def arguments(self) -> list[tuple[Any, ...]]:
+        """The inputs, with the types of `like`."""
+        return typed_arguments(self.inputs, self.like)
 
 
 class InputOutput(BaseModel):

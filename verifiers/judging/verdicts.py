@@ -43,6 +43,10 @@ EXPLAINED = {
 }
 
 
+TOLD = 16
+"""Tests of which `said` tells what happened; of the others there is only how they ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How one test ended, with words for the model."""
@@ -85,6 +89,7 @@ class Report:
             "passed": passed,
             "total": self.total,
             "outcomes": [one.kind.value for one in self.outcomes],
+            "said": [shortened(one.feedback, 200) for one in self.outcomes[:TOLD]],
             "isolation": self.isolation,
         }
         if any(one.kind is Kind.infra for one in self.outcomes):

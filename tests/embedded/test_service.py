@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from tests.embedded.conftest import held, until
 from tts import Endpoint, Sampler
-from tts.embedded.app import App
 from tts.embedded.engine import Engine
+from tts.embedded.service import Service
 from tts.embedded.transport import respond
 from tts.errors import ConfigError
 from tts.sampler.probe import probe
@@ -25,31 +25,31 @@ HELLO = [{"role": "user", "content": "the bell and the hand"}]
 
 
 class InProcess(httpx.AsyncBaseTransport):
-    def __init__(self, app: App) -> None:
-        self.app = app
+    def __init__(self, service: Service) -> None:
+        self.service = service
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await respond(self.app, request, request.url.path)
+        return await respond(self.service, request, request.url.path)
 
 
-def client_of(app: App) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=InProcess(app), base_url="http://model")
+def client_of(service: Service) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=InProcess(service), base_url="http://model")
 
 
 @pytest_asyncio.fixture
-async def client(app: App) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
+async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(service) as client:
         yield client
 
 
 @pytest_asyncio.fixture
 async def reward(reward_folder: Path) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(App(Engine(reward_folder))) as client:
+    async with client_of(Service(Engine(reward_folder))) as client:
         yield client
 
 
-def endpoint(app: App, **settings: Any) -> Endpoint:
-    return Endpoint(model="small", base_url="http://model/v1", transport=InProcess(app), **settings)
+def endpoint(service: Service, **settings: Any) -> Endpoint:
+    return Endpoint(model="small", base_url="http://model/v1", transport=InProcess(service), **settings)
 
 
 BAD: dict[str, tuple[str, dict[str, Any], int, str, str | None]] = {
@@ -63,7 +63,7 @@ BAD: dict[str, tuple[str, dict[str, Any], int, str, str | None]] = {
         "BadRequestError",
         "input_tokens",
     ),
-    "no room to answer": (TEXT, {"prompt": [9] * 256}, 400, "BadRequestError", "input_tokens"),
+    "no room to answer": (TEXT, {"prompt": [9] * 256}, 400, "BadRequestError", "max_tokens"),
     "more than the context": (CHAT, {"messages": HELLO, "max_tokens": 5000}, 400, "BadRequestError", "max_tokens"),
     "no tokens": (CHAT, {"messages": HELLO, "max_tokens": 0}, 400, "BadRequestError", "max_tokens"),
     "n is a word": (CHAT, {"messages": HELLO, "n": "two"}, 400, "Bad Request", "body.n"),
@@ -92,8 +92,7 @@ BAD: dict[str, tuple[str, dict[str, Any], int, str, str | None]] = {
     "empty stop": (TEXT, {"prompt": "x", "stop": ""}, 400, "BadRequestError", None),
     "stop is a number": (TEXT, {"prompt": "x", "stop": 5}, 400, "Bad Request", "body.stop"),
     "min above max": (TEXT, {"prompt": "x", "min_tokens": 5, "max_tokens": 1}, 400, "BadRequestError", None),
-    "nowhere": ("/v1/nowhere", {}, 404, "NotFoundError", None),
-    "no reward model": ("/pooling", {"input": "x"}, 404, "NotFoundError", None),
+    "no role": (CHAT, {"messages": [{"content": "x"}]}, 400, "Bad Request", "body.messages.0.role"),
 }
 
 
@@ -108,6 +107,14 @@ async def test_bad_requests_are_answered_as_by_vllm(
     assert error["message"]
 
 
+async def test_routes_that_are_not_there_are_answered_as_by_vllm(client: httpx.AsyncClient):
+    for path in ("/v1/nowhere", "/pooling"):
+        answer = await client.post(path, json={"input": "x"})
+        assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
+    answer = await client.get(CHAT)
+    assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"})
+
+
 async def test_what_is_no_json_and_what_would_change_the_answer_unseen_is_refused(client: httpx.AsyncClient):
     assert (await client.post(CHAT, content=b"{")).status_code == 400
     for field in ({"presence_penalty": 1}, {"logit_bias": {"5": 1}}, {"response_format": {"type": "json_object"}}):
@@ -118,8 +125,8 @@ async def test_what_is_no_json_and_what_would_change_the_answer_unseen_is_refuse
     assert (await client.post(CHAT, json={"messages": HELLO, "max_tokens": 1, **harmless})).status_code == 200
 
 
-async def test_the_probe_finds_what_the_engine_can_do(app: App):
-    async with Sampler(endpoint(app)) as sampler:
+async def test_the_probe_finds_what_the_engine_can_do(service: Service):
+    async with Sampler(endpoint(service)) as sampler:
         found = await probe(sampler)
     assert found.server.startswith("tts ")
     assert found.models == ("small",)
@@ -127,12 +134,12 @@ async def test_the_probe_finds_what_the_engine_can_do(app: App):
 
 
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "text"])
-async def test_a_stream_adds_up_to_the_whole_answer(app: App, chat: bool):
+async def test_a_stream_adds_up_to_the_whole_answer(service: Service, chat: bool):
     prompt: Any = HELLO if chat else "the bell"
     params = {"seed": 4, "max_tokens": 30, "logprobs": True, "top_logprobs": 1, "return_token_ids": True}
     drawn = []
     for stream in (False, True):
-        async with Sampler(endpoint(app, stream=stream, max_n=3)) as sampler:
+        async with Sampler(endpoint(service, stream=stream, max_n=3)) as sampler:
             samples = [sample async for sample in sampler.sample(prompt, 6, **params)]
         drawn.append({s.index: (s.text, s.finish_reason, s.token_ids, s.logprobs) for s in samples})
         assert {s.charges[1].usage.completion_tokens == len(s.token_ids or ()) for s in samples} == {True}
@@ -140,8 +147,8 @@ async def test_a_stream_adds_up_to_the_whole_answer(app: App, chat: bool):
     assert len(set(drawn[0].values())) == 6
 
 
-async def test_scores_of_given_text_are_the_log_probabilities_of_its_sampling(app: App):
-    async with Sampler(endpoint(app)) as sampler:
+async def test_scores_of_given_text_are_the_log_probabilities_of_its_sampling(service: Service):
+    async with Sampler(endpoint(service)) as sampler:
         params = {"max_tokens": 20, "logprobs": True, "return_token_ids": True}
         (sample,) = [sample async for sample in sampler.sample(HELLO, **params)]
         assert sample.token_ids is not None
@@ -206,10 +213,10 @@ async def test_rewards_are_given_for_a_text_for_each_token_and_for_pairs(reward:
     assert (await reward.post("/pooling", json={"input": "x", "task": "embed"})).json()["error"]["param"] == "task"
 
 
-async def test_parts_of_a_stream_come_before_the_answer_is_complete(app: App):
-    async with client_of(app) as client:
+async def test_parts_of_a_stream_come_before_the_answer_is_complete(service: Service):
+    async with client_of(service) as client:
         body = {"messages": HELLO, "stream": True, "max_tokens": 50, "ignore_eos": True}
-        with held(app.engine, 5) as gate:
+        with held(service.engine, 5) as gate:
             async with client.stream("POST", CHAT, json=body) as response:
                 lines = response.aiter_lines()
                 first = [json.loads((await anext(lines)).removeprefix("data: ") or "{}") for _ in range(5)]
@@ -220,17 +227,17 @@ async def test_parts_of_a_stream_come_before_the_answer_is_complete(app: App):
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-async def test_a_client_that_leaves_frees_the_rows(app: App, stream: bool):
-    async with Sampler(endpoint(app, stream=stream, max_n=8)) as sampler:
+async def test_a_client_that_leaves_frees_the_rows(service: Service, stream: bool):
+    async with Sampler(endpoint(service, stream=stream, max_n=8)) as sampler:
         drawn = sampler.sample(HELLO, 8, max_tokens=200, ignore_eos=True)
         waiting = asyncio.ensure_future(anext(drawn))
-        await until(lambda: app.engine.running)
+        await until(lambda: service.engine.running)
         waiting.cancel()
-        with held(app.engine, 3):
+        with held(service.engine, 3):
             await asyncio.gather(waiting, return_exceptions=True)
             await drawn.aclose()
-        await until(lambda: app.engine.running == app.engine.waiting == 0)
-    assert app.service.counters["request_success"] < 8
+        await until(lambda: service.engine.running == service.engine.waiting == 0)
+    assert service.counters["request_success"] < 8
 
 
 async def test_embedded_urls_name_a_bundled_model_or_a_folder(folder: Path):

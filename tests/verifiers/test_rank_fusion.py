@@ -28,13 +28,14 @@ class Field(Verifier):
 
 
 registry.register("verifiers", Field)
-SPEC = "rank_fusion:n=4,verifiers=[field,field(place=1)]"
+FUSED = "rank_fusion(verifiers=[field,field(place=1)]{})"
+SPEC = f"best_of_n:n=4,verifier={FUSED}"
 
 
 @pytest.mark.parametrize(("weights", "answer"), [("", "b"), (",weights=[3,1]", "a"), (",weights=[0,1]", "c")])
 async def test_the_lowest_sum_of_weighted_ranks_wins(weights: str, answer: str):
     answers = list(SCORES)
-    result = await solve("Which?", SPEC + weights, MockModel(lambda request: answers.pop()))
+    result = await solve("Which?", SPEC.format(weights), MockModel(lambda request: answers.pop()))
     assert len(result.candidates) == 4
     assert result.answer == answer
 
@@ -49,7 +50,8 @@ verdict = st.tuples(st.none() | st.integers(0, 3), st.sampled_from([True, False,
 def test_ranks_count_who_is_better_and_half_of_who_is_equal(
     rows: Sequence[tuple[tuple[int | None, bool | None], ...]], weights: tuple[int, int]
 ):
-    strategy = registry.make("strategies", {**registry.make("strategies", SPEC).config(), "weights": weights})
+    strategy = registry.make("strategies", SPEC.format(f",weights=[{weights[0]},{weights[1]}]"))
+    assert strategy.verifier is not None
     candidates = [
         Candidate(
             id=i,
@@ -75,24 +77,51 @@ def test_ranks_count_who_is_better_and_half_of_who_is_equal(
         ]
         return sum(weight * rank for weight, rank in zip(weights, ranks, strict=True))
 
-    assert strategy.select(candidates).id == min(range(len(rows)), key=lambda i: fused(rows[i]))
+    assert strategy.select(strategy.verifier.among(candidates)).id == min(
+        range(len(rows)), key=lambda i: fused(rows[i])
+    )
 
 
 async def test_a_stored_run_is_selected_from_again(tmp_path: Path):
     (tmp_path / "t.jsonl").write_text(json.dumps({"prompt": "Which?", "answer": "b"}))
     answers = list(SCORES)
     model = MockModel(lambda request: answers.pop())
-    grid = Experiment.parse({"task": f"jsonl:path={tmp_path}/t.jsonl", "strategies": [SPEC], "models": model})
+    grid = Experiment.parse(
+        {"task": f"jsonl:path={tmp_path}/t.jsonl", "strategies": [SPEC.format("")], "models": model}
+    )
     run = await grid.run(tmp_path / "run")
     (track,) = run.tracks
     (row,) = track.rows
-    chosen = track.method.select(track.candidates(row))
+    assert track.verifier is not None
+    chosen = track.method.select(track.verifier.among(track.candidates(row)))
     assert chosen is not None
     assert chosen.spawned[0] == row.selected
 
 
+@pytest.mark.parametrize(
+    ("kind", "weight", "answer"), [("rank_fusion", 2, "7"), ("rank_fusion", 0.1, "8"), ("weighted", 4, "7")]
+)
+async def test_ratings_in_company_are_fused_as_they_are_in_that_company(kind: str, weight: float, answer: str):
+    answers = ["Answer: 7", "Answer: 7.0", "Answer: 8", "no idea"]
+    problem = Problem.from_prompt("?", answer="numeric_answer")
+    spec = f'best_of_n:n=4,verifier={kind}(verifiers=[agreement,regex(pattern="8")],weights=[{weight},1])'
+    result = await solve(problem, spec, MockModel(lambda request: answers.pop()))
+    assert result.answer is not None
+    assert answer in result.answer
+    votes = [c.verdict.details["parts"][0]["score"] for c in result.candidates if c.verdict]
+    assert sorted(vote or 0 for vote in votes) == pytest.approx([0, 1 / 3, 2 / 3, 2 / 3])
+
+
+@pytest.mark.parametrize("spec", ["cascade:verifiers=[agreement,field]", "noisy:verifier=agreement"])
+def test_what_judges_each_candidate_when_it_comes_refuses_ratings_in_company(spec: str):
+    problem = Problem.from_prompt("?", answer="numeric_answer")
+    with pytest.raises(ConfigError, match="agreement rates candidates by each other"):
+        registry.make("verifiers", spec).ready(problem)
+    registry.make("verifiers", "cached:verifier=agreement").ready(problem)
+
+
 def test_parameters_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="as many weights"):
-        registry.make("strategies", SPEC + ",weights=[1]")
+        registry.make("verifiers", "rank_fusion:verifiers=[field],weights=[1,2]")
     with pytest.raises(ConfigError, match="verifiers"):
-        registry.make("strategies", "rank_fusion")
+        registry.make("verifiers", "rank_fusion")

@@ -1,0 +1,44 @@
+"""`tts view`: the reports of a folder of runs in the browser, live while runs go on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tts.cli.common import say
+
+EPILOG = """\
+\b
+Examples:
+  tts view
+  tts view runs/gsm8k-small --port 9000
+
+A report that is to be sent to somebody: tts report RUN
+"""
+
+
+def view(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="A folder of runs, or a run.")] = Path("runs"),
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0: a free one.")] = 8090,
+) -> None:
+    """Show runs in the browser, on this machine alone, until Ctrl-C; pages follow while runs go on.
+
+    Prints the address on stdout.
+    """
+    from tts import port as on_port
+    from tts.errors import MissingExtra
+
+    try:
+        from tts.report.view import view_app
+    except ImportError:
+        raise MissingExtra("serve", "viewing runs") from None
+
+    def announce(address: str) -> None:
+        say(f"showing the runs in {folder}; stop it with Ctrl-C")
+        typer.echo(f"{address}/")
+        sys.stdout.flush()
+
+    on_port.serve(view_app(folder), "127.0.0.1", port, announce, path="")

@@ -1,0 +1,153 @@
+"""All that a report shows without looking into a problem, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from tts.curves import Curve, CurveError
+from tts.errors import ConfigError
+from tts.experiment import Run
+from tts.experiment.analysis import UNITS, coverage_laws, run_currency, track_summary
+from tts.experiment.protocols import heterogeneity_report
+from tts.experiment.resampling import resampling_report, rivalries
+from tts.experiment.verifier_report import plain, verifier_report
+from tts.report.labels import prefixed
+from tts.report.tracks import MEASURES, Comparison, Shown
+
+
+def overview(comparison: Comparison) -> dict[str, Any]:
+    """Everything about the runs but their candidates."""
+    tracks, runs = comparison.tracks, comparison.runs
+    measures = [name for name in MEASURES if any(shown.curves.get(name) for shown in tracks)]
+    drawn = {x: [_curve(i, one, c) for i, one in enumerate(tracks) for c in one.curves.get(x, ())] for x in measures}
+    return {
+        "title": " and ".join(run.path.resolve().name for run in runs.values()),
+        "made": {"by": f"ttscale {version('ttscale')}", "at": datetime.now(UTC).isoformat(timespec="seconds")},
+        "runs": [_run(label, run) for label, run in runs.items()],
+        "tracks": [_track(shown) for shown in tracks],
+        "measures": [_measure(name, tracks) for name in measures],
+        "curves": drawn,
+        "without_curves": [f"{shown.label}: {shown.why_no_curves}" for shown in tracks if shown.why_no_curves],
+        "laws": coverage_laws([curve for shown in tracks for curve in shown.curves.get("samples", ())]),
+        "problems": [name for name, _ in comparison.problems],
+        "grid": [_grid(comparison, shown) for shown in tracks],
+        "verifiers": _reports(comparison, verifier_report),
+        "resampling": _reports(comparison, resampling_report),
+        "rivalries": [_rivalry(label, contest) for label, run in runs.items() for contest in rivalries(run)],
+        "heterogeneity": [
+            {"track": one["track"], **one["summary"]} for one in _reports(comparison, heterogeneity_report)
+        ],
+    }
+
+
+def progress(run: Run) -> dict[str, int]:
+    """How many cells of the grid are finished, and how many there will be. A run that was cut down has more."""
+    config = run.record["config"]
+    parts = ("strategies", "models", "seeds")
+    expected = len(run.record.get("problems", ())) * int(np.prod([len(config.get(part) or [0]) for part in parts]))
+    (done,) = run.db.execute("SELECT COUNT(*) FROM cells").fetchone()
+    return {"done": done, "expected": max(done, expected)}
+
+
+def _run(label: str, run: Run) -> dict[str, Any]:
+    record = run.record
+    shown = {name: record.get(name) for name in ("config", "command", "versions", "started")}
+    return {"label": label, "path": str(run.path), **shown, "progress": progress(run)}
+
+
+def _track(shown: Shown) -> dict[str, Any]:
+    track = shown.track
+    return plain(
+        {
+            "label": shown.label,
+            "run": shown.run,
+            **track_summary(track),
+            "roles": {role: usage.as_dict() for role, usage in track.by_role().items()},
+            "wasted": track.wasted().as_dict(),
+            "seconds": sum(row.seconds for row in track.rows),
+        }
+    )
+
+
+def _measure(name: str, tracks: list[Shown]) -> dict[str, str]:
+    unit = UNITS.get(name, run_currency(tracks[0].track) if name == "money" else "")
+    return {"name": name, "label": name.replace("_", " "), "unit": unit}
+
+
+def _curve(place: int, shown: Shown, curve: Curve) -> dict[str, Any]:
+    track = shown.track
+    return {
+        "track": place,
+        "kind": "coverage" if curve.label == f"{track.label} coverage" else "selected",
+        "estimator": curve.estimator,
+        "problems": curve.problems,
+        "k": curve.k.tolist(),
+        **{name: [float(f"{value:.6g}") for value in getattr(curve, name)] for name in ("x", "y", "low", "high")},
+    }
+
+
+def _grid(comparison: Comparison, shown: Shown) -> dict[str, list[Any]]:
+    """What a track made of each problem, all seeds together; None where it has not come to it."""
+    track, places = shown.track, comparison.places
+    tokens = shown.costs.get("completion_tokens", ())
+    found: dict[str, list[Any]] = {
+        name: [None] * len(places) for name in ("outcomes", "solved", "tokens", "seconds", "failures")
+    }
+
+    def add(name: str, place: int, value: Any) -> None:
+        before = found[name][place]
+        found[name][place] = value if before is None else before + value
+
+    for row, right, said, cost in zip(track.rows, track.correct, track.passed, tokens, strict=True):
+        place = places[comparison.key(shown, row)]
+        add("outcomes", place, "".join(map(_outcome, right, said)))
+        if row.selected is None or not np.isnan(right[row.selected]):
+            add("solved", place, [0 if row.selected is None else int(right[row.selected])])
+        add("tokens", place, round(float(cost[-1])) if len(cost) else 0)
+        add("seconds", place, round(row.seconds, 2))
+        add("failures", place, len(row.failures))
+    return found
+
+
+def _outcome(right: float, said: float) -> str:
+    """One letter for a candidate: Right, Wrong or Unknown; lower case where the verifier refused it, as 'r'.
+
+    A verifier that does not decide accepts nothing: `t` and `f` are true and false ones without a decision.
+    """
+    if np.isnan(right):
+        return "u"
+    if np.isnan(said):
+        return "t" if right else "f"
+    return ("R" if said else "r") if right else ("W" if said else "w")
+
+
+def _reports(comparison: Comparison, analyse: Callable[[Run], list[Any]]) -> list[dict[str, Any]]:
+    """An analysis of each run, under the report's labels; nothing for a run that it does not apply to."""
+    found = []
+    for label, run in comparison.runs.items():
+        try:
+            found += [{**one.as_dict(), "track": prefixed(label, one.track)} for one in analyse(run)]
+        except (ConfigError, CurveError):
+            continue
+    return found
+
+
+def _rivalry(label: str, contest: Any) -> dict[str, Any]:
+    result = contest.result
+    return plain(
+        {
+            "weak": prefixed(label, contest.weak),
+            "strong": prefixed(label, contest.strong),
+            "problems": contest.problems,
+            "accuracy": result.weak,
+            "ceiling": result.ceiling,
+            "strong_accuracy": result.strong,
+            "hopeless": result.hopeless,
+            "k": result.k,
+        }
+    )

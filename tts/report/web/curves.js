@@ -1,0 +1,111 @@
+// Accuracy against compute, and the strategies that are worth their compute.
+
+const drawn = { x: null, log: true, coverage: true, bands: true, frontier: true, zero: false, hidden: new Set() };
+
+function curvesSection() {
+  if (!data.measures.length) return null;
+  const host = h("div", { class: "chart", id: "curves-chart" });
+  const table_ = h("div", { id: "frontier" });
+  drawn.x ??= (data.measures.find((one) => one.name === "completion_tokens") ?? data.measures[0]).name;
+  const draw = () => {
+    drawCurves(host);
+    table_.replaceChildren(frontierTable());
+  };
+  const set = (field) => (value) => {
+    drawn[field] = value;
+    draw();
+  };
+  redrawn.push(draw);
+  requestAnimationFrame(draw);
+  const axis = (one) => [one.name, one.unit ? `${one.label} (${one.unit})` : one.label];
+  return section("curves", "Accuracy against compute",
+    h("p", { class: "soft" }, "What a strategy reaches with a given budget for each problem. Solid: the answer it selects. " +
+      "Dashed: coverage, whether any candidate is right."),
+    h("div", { class: "controls" },
+      choice("Compute", data.measures.map(axis), drawn.x, set("x")),
+      tick("log scale", drawn.log, set("log")),
+      tick("coverage", drawn.coverage, set("coverage")),
+      tick("intervals", drawn.bands, set("bands")),
+      tick("frontier", drawn.frontier, set("frontier")),
+      tick("0 to 100 %", drawn.zero, set("zero"))),
+    legend(draw), host,
+    h("h3", {}, "Compute frontier"),
+    h("p", { class: "soft" }, "The least compute, mean per problem, that bought each accuracy among the strategies shown; " +
+      "those that use the hidden truth do not take part."),
+    table_);
+}
+
+function legend(draw) {
+  return h("div", { class: "legend", role: "group", "aria-label": "Strategies shown" }, data.tracks.map((track, i) => {
+    const button = h("button", { type: "button", "aria-pressed": String(!drawn.hidden.has(i)), "data-track": i,
+      onclick: () => {
+        if (!drawn.hidden.delete(i)) drawn.hidden.add(i);
+        button.setAttribute("aria-pressed", String(!drawn.hidden.has(i)));
+        draw();
+      } }, h("i", { class: "swatch", "data-track": i, style: { background: colourOf(i) } }), name(i));
+    return button;
+  }));
+}
+
+const measure = () => data.measures.find((one) => one.name === drawn.x);
+
+function visibleCurves() {
+  const seen = new Set();
+  const shown = data.curves[drawn.x].filter((curve) => !drawn.hidden.has(curve.track));
+  const coverage = shown.filter((curve) => curve.kind === "coverage" && (drawn.coverage || curve.k.length === 1));
+  return [...shown.filter((curve) => curve.kind === "selected"), ...coverage].filter((curve) => {
+    const same = JSON.stringify([curve.x, curve.y]); // strategies that share their samples share coverage
+    return !seen.has(same) && seen.add(same);
+  });
+}
+
+const points = (curve) => curve.x.map((x, i) => ({
+  x, y: curve.y[i], low: curve.low[i], high: curve.high[i], k: curve.k[i], note: curve.estimator }));
+
+function drawCurves(host) {
+  const { label, unit, name: x } = measure();
+  const series = visibleCurves().map((curve) => ({
+    label: name(curve.track) + (curve.kind === "coverage" && curve.k.length > 1 ? ", coverage" : ""),
+    colour: colourOf(curve.track), dash: curve.kind === "coverage" && curve.k.length > 1 ? [5, 5] : undefined, points: points(curve) }));
+  const steps = frontier();
+  if (drawn.frontier && steps.length > 1 && comparable()) {
+    series.unshift({ label: "frontier", colour: isDark() ? "#56606c" : "#c9c5ba", width: 7, step: true,
+      points: steps.map(({ x: at, y, k, track }) => ({ x: at, y, k, note: name(track) })) });
+  }
+  document.querySelectorAll("i.swatch[data-track]").forEach((one) => {
+    one.style.background = colourOf(Number(one.dataset.track));
+  });
+  const base = x === "samples" || ratio(series) < 100 ? 2 : 10;
+  lineChart(host, { series, bands: drawn.bands, x: { label: unit ? `${label} (${unit})` : label, log: drawn.log, base, name: x },
+    y: { label: "accuracy", share: true, zero: drawn.zero }, about: `Accuracy against ${label}` });
+}
+
+function ratio(series) {
+  const xs = series.flatMap((one) => one.points.map((point) => point.x)).filter((value) => value > 0);
+  return Math.max(...xs) / Math.min(...xs);
+}
+
+// Points of selected accuracy, in order of compute, each better than all that are cheaper.
+function frontier() {
+  const all = data.curves[drawn.x]
+    .filter((curve) => curve.kind === "selected" || curve.k.length === 1)
+    .filter((curve) => !drawn.hidden.has(curve.track) && !data.tracks[curve.track].oracle)
+    .flatMap((curve) => points(curve).map((point) => ({ ...point, track: curve.track })))
+    .sort((a, b) => a.x - b.x || b.y - a.y);
+  let reached = 0;
+  return all.filter((point) => point.y > reached + 1e-9 && ((reached = point.y), true));
+}
+
+function frontierTable() {
+  const { label, unit } = measure();
+  const steps = frontier();
+  if (!steps.length) return h("p", { class: "soft" }, "None of the strategies shown can be used without the hidden truth.");
+  if (!comparable()) return h("p", { class: "soft" }, "The strategies were not tried on the same problems; there is no common frontier.");
+  return table([
+    { name: unit ? `${label} (${unit})` : label, left: true, cell: (point) => precise(point.x) },
+    { name: "accuracy", cell: (point) => h("b", {}, percent(point.y)) },
+    { name: "95 %", cell: (point) => interval(point.low, point.high) },
+    { name: "strategy", left: true, cell: (point) => h("code", {}, name(point.track)) },
+    { name: "samples", cell: (point) => count(point.k) },
+  ], steps);
+}

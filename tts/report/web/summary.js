@@ -1,0 +1,116 @@
+// The head of the report: what it comes to, and a row for each strategy.
+
+// The model is named where there are several.
+const severalModels = () => new Set(data.tracks.map((track) => track.model)).size > 1;
+const titled = (track) => (severalModels() ? track.label : track.label.replace(` · ${track.model}`, ""));
+const name = (track) => titled(data.tracks[track]);
+const best = (tracks, value) => tracks.reduce((a, b) => (a === null || value(b) > value(a) ? b : a), null);
+
+function summarySection() {
+  const graded = data.tracks.filter((track) => known(track.accuracy));
+  const fair = graded.filter((track) => !track.oracle);
+  return section("summary", "Summary", cards(fair.length ? fair : graded), summaryTable(), notes());
+}
+
+function cards(tracks) {
+  const top = best(tracks, (track) => track.accuracy);
+  if (!top) return h("p", { class: "soft" }, "Nothing is graded yet.");
+  const covered = best(data.tracks.filter((track) => known(track.coverage)), (track) => track.coverage);
+  if (!comparable()) return bestOfRuns(tracks);
+  const first = firstSample(top);
+  const tokens = data.tracks.reduce((sum, track) => sum + track.completion_tokens, 0);
+  const money = data.tracks.every((track) => known(track.money))
+    ? data.tracks.reduce((sum, track) => sum + track.money, 0) : null;
+  const card = (title, value, ...words) => h("div", { class: "card" },
+    h("h3", {}, title), h("p", { class: "figure" }, value), words.filter(Boolean).map((text) => h("p", {}, text)));
+  return h("div", { class: "cards" },
+    card(top.oracle ? "Best, by the hidden truth" : "Best strategy", percent(top.accuracy),
+      known(top.low) && `95 %: ${interval(top.low, top.high)}`, h("code", {}, titled(top))),
+    first && card("One sample", percent(first.y), `95 %: ${interval(first.low, first.high)}`,
+      known(top.accuracy) && `the best is ${signed(top.accuracy - first.y)}`),
+    covered && card("Coverage", percent(covered.coverage), "problems with any right candidate", h("code", {}, titled(covered))),
+    card("Spent", short(tokens), "generated tokens",
+      `${plural(data.tracks.reduce((sum, track) => sum + track.candidates, 0), "candidate")} of ` +
+      plural(data.problems.length, "problem"), known(money) && money > 0 && `${precise(money)} in money`));
+}
+
+const signed = (difference) => `${difference < 0 ? "−" : "+"}${Math.abs(100 * difference).toFixed(1)} points`;
+
+// Whether the strategies were tried on problems in common: otherwise their accuracies say nothing of each other.
+function comparable() {
+  const tried = data.grid.map((grid) => new Set(grid.outcomes.flatMap((letters, place) => (letters === null ? [] : [place]))));
+  return tried.every((places) => [...places].some((place) => tried[0].has(place)));
+}
+
+function bestOfRuns(tracks) {
+  return h("div", { class: "cards" }, data.runs.map((run, number) => {
+    const top = best(tracks.filter((track) => track.run === number), (track) => track.accuracy);
+    return top && h("div", { class: "card" }, h("h3", {}, `Best of ${run.label}`), h("p", { class: "figure" }, percent(top.accuracy)),
+      h("p", {}, `95 %: ${interval(top.low, top.high)}`), h("p", {}, h("code", {}, titled(top))));
+  }));
+}
+
+// Accuracy of a single sample of the same model: the first point of a coverage curve.
+function firstSample(top) {
+  const curves = (data.curves.samples ?? []).filter(({ track }) => data.tracks[track].model === top.model && data.tracks[track].run === top.run);
+  const curve = curves.find((one) => one.kind === "coverage" && one.k[0] === 1) ?? curves.find((one) => one.k[0] === 1);
+  return curve && { y: curve.y[0], low: curve.low[0], high: curve.high[0] };
+}
+
+function summaryTable() {
+  const money = data.tracks.some((track) => track.money > 0);
+  const verified = data.tracks.some((track) => track.verifier_seconds >= 0.1);
+  const lost = data.tracks.some((track) => track.lost_samples > 0);
+  const models = severalModels();
+  const low = Math.min(...data.tracks.map((track) => track.low ?? track.accuracy ?? 1));
+  const from = Math.max(0, Math.floor((low - 0.05) * 10) / 10);
+  const label = (track) => track.label.replace(` · ${track.model}`, "");
+  return table([
+    { name: "strategy", left: true, sort: (track) => track.label, cell: (track) => [
+      h("i", { class: "swatch", style: { background: colourOf(data.tracks.indexOf(track)) }, "data-track": data.tracks.indexOf(track) }),
+      h("code", {}, label(track))] },
+    ...(models ? [{ name: "model", left: true, sort: (track) => track.model, cell: (track) => track.model }] : []),
+    { name: "problems", sort: (track) => track.problems, cell: (track) => count(track.problems) },
+    { name: "accuracy", sort: (track) => track.accuracy, cell: (track) => h("b", {}, percent(track.accuracy)) },
+    { name: `95 %, ${100 * from} to 100 %`, left: true, cell: (track) => forest(track, from) },
+    { name: "coverage", sort: (track) => track.coverage, cell: (track) => percent(track.coverage) },
+    { name: "candidates", sort: (track) => track.candidates, cell: (track) => count(track.candidates) },
+    { name: "generated tokens", sort: (track) => track.completion_tokens, cell: (track) => count(track.completion_tokens) },
+    { name: "requests", sort: (track) => track.requests, cell: (track) => count(track.requests) },
+    ...(verified ? [{ name: "verifying", sort: (track) => track.verifier_seconds,
+      cell: (track) => duration(track.verifier_seconds) }] : []),
+    ...(money ? [{ name: "money", sort: (track) => track.money, cell: (track) => precise(track.money) }] : []),
+    ...(lost ? [{ name: "lost", sort: (track) => track.lost_samples, cell: (track) => count(track.lost_samples) }] : []),
+  ], data.tracks);
+}
+
+// The interval as a line with a dot, on one scale for all rows.
+function forest(track, from) {
+  if (!known(track.accuracy)) return NOTHING;
+  const x = (value) => 4 + ((value - from) / (1 - from)) * 132;
+  const colour = colourOf(data.tracks.indexOf(track));
+  return h("span", { class: "forest" }, svg("svg", { width: 140, height: 18, viewBox: "0 0 140 18", role: "img",
+    "aria-label": interval(track.low, track.high) },
+  svg("line", { x1: 4, x2: 136, y1: 9, y2: 9, class: "rail" }),
+  known(track.low) && svg("line", { x1: x(track.low), x2: x(track.high), y1: 9, y2: 9, stroke: colour, "stroke-width": 3,
+    "stroke-linecap": "round" }),
+  svg("circle", { cx: x(track.accuracy), cy: 9, r: 5, fill: colour })),
+  h("small", {}, interval(track.low, track.high)));
+}
+
+function notes() {
+  const sum = (field) => data.tracks.reduce((total, track) => total + (track[field] || 0), 0);
+  const words = [
+    data.tracks.some((track) => track.oracle) && "(oracle): the hidden truth was used to find or select the answer; " +
+      "no such verifier exists where the answer is not known.",
+    sum("failed") && `${plural(sum("failed"), "problem")} without a usable candidate count as not solved.`,
+    sum("abstained") && `${plural(sum("abstained"), "problem")} without a selected answer count as not solved.`,
+    sum("ungraded") && `${plural(sum("ungraded"), "problem")} could not be graded and are left out of the accuracy.`,
+    sum("settled_early") && `${plural(sum("settled_early"), "search", "searches")} ended early, their selection settled.`,
+    sum("estimated_tokens") && `${plural(sum("estimated_tokens"), "token")} are estimates: the server did not count them.`,
+    !comparable() && "The strategies were not tried on the same problems: their accuracies do not compare.",
+    "Intervals are 95 % bootstrap intervals over problems.",
+    ...data.without_curves.map((text) => `No curve of ${text}.`),
+  ].filter(Boolean);
+  return h("ul", { class: "notes soft" }, words.map((text) => h("li", {}, text)));
+}
