@@ -198,14 +198,13 @@ async def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/verifiers"), help="where the runs are kept")
     parser.add_argument("--into", type=Path, default=Path("docs/verifiers.md"))
     options = parser.parse_args()
-    page = options.into.read_text(encoding="utf-8")
     for name, config in CONFIGS.items():
         grid = experiment(config)
         run = await grid.run(options.out / name, resume=True)
         content = confidence_table(run) if name == "confidence" else await verifier_table(run, grid)
-        page = rewritten(page, name, content)
+        page = rewritten(options.into.read_text(encoding="utf-8"), name, content)
+        options.into.write_text(page, encoding="utf-8")
         print(content, flush=True)
-    options.into.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
