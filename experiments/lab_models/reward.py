@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from transformers import PreTrainedTokenizerFast
 from tts.tasks.lab_math import LabMath, Operation, SteppedAnswer, step_labels
 
 PROBLEMS, SAMPLES, TEMPERATURE = 2400, 6, 1.0
-EPOCHS, ROWS, RATE = 3, 32, 1e-3
+EPOCHS, ROWS, RATE = 2, 32, 1e-3
 
 
 class Solution(NamedTuple):
@@ -79,7 +80,7 @@ def padded(rows: list[Solution]) -> torch.Tensor:
 
 def train_reward(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> RewardModel:
     """Fine-tune a copy of the trunk of `model`, or load what was fine-tuned before."""
-    reward = RewardModel(model.model)
+    reward = RewardModel(deepcopy(model.model))
     if (folder / "lab-reward.pt").exists():
         reward.load_state_dict(torch.load(folder / "lab-reward.pt"))
         return reward

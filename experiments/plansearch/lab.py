@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts import Experiment
-from tts.cli.diversity import diversities, plot_diversities
-from tts.curves import bootstrap, paired_difference, plot_curves
+from tts.cli.diversity import diversities, plot_diversities, show_diversities
+from tts.curves import Curve, bootstrap, paired_difference, plot_curves
 from tts.experiment import Run
 from tts.experiment.analysis import track_curves
 from tts.experiment.config import load
@@ -28,6 +29,8 @@ from tts.experiment.run import Track
 
 BUDGETS = (250, 500, 1000, 2000, 4000)
 """Completion tokens for a problem."""
+
+NAMES = {"best_of_n": "repeated sampling", "idea_search": "idea search", "plan_search": "plan search"}
 
 Floats = NDArray[np.float64]
 
@@ -48,7 +51,7 @@ def rows(run: Run) -> Iterator[dict[str, Any]]:
     """Every method with every model at every budget, and its paired difference to repeated sampling."""
     baseline: dict[tuple[str, float], dict[str, Floats]] = {}
     for track in run.tracks:
-        name = track.method.name
+        name = NAMES[track.method.name]
         spent = [cost[-1] if len(cost) else 0.0 for cost in track.cost("completion_tokens")]
         for budget in BUDGETS:
             found = within(track, budget)
@@ -63,6 +66,15 @@ def rows(run: Run) -> Iterator[dict[str, Any]]:
             yield row
 
 
+def named_curves(run: Run, model: str) -> Iterator[Curve]:
+    """Coverage and selected accuracy of the three methods over completion tokens."""
+    for track in run.tracks:
+        if track.model == model:
+            for curve in track_curves(track):
+                kind = "coverage" if curve.label.endswith("coverage") else "selected"
+                yield replace(curve, label=f"{NAMES[track.method.name]}, {kind}")
+
+
 def markdown(found: list[dict[str, Any]]) -> str:
     """The rows as a table, in percent; differences in points."""
     lines = [
@@ -70,8 +82,8 @@ def markdown(found: list[dict[str, Any]]) -> str:
         "|---|--:|---|---|---|---|---|",
     ]
     for row in sorted(found, key=lambda row: (row["model"], row["budget"])):
-        first = row["method"] == "best_of_n"
-        cells = [row["model"], f"{row['budget']:,}", "repeated sampling" if first else row["method"]]
+        first = row["method"] == NAMES["best_of_n"]
+        cells = [row["model"], f"{row['budget']:,}", row["method"]]
         for key in ("coverage", "selected"):
             cells += [_percent(row[key]), "" if first else _percent(row[f"{key} difference"], "+.1f")]
         lines.append(f"| {' | '.join(cells)} |")
@@ -92,11 +104,14 @@ async def main() -> None:
     table = load(options.config, {"limit": options.problems} if options.problems else None)
     run = await Experiment.parse(table).run(options.out, resume=True)
     found = list(rows(run))
-    different = diversities({"": run}, None, None)
-    for model in dict.fromkeys(track.model for track in run.tracks):
-        curves = [curve for track in run.tracks if track.model == model for curve in track_curves(track)]
-        plot_curves(curves, options.out / f"{model}.svg")
+    different = [
+        {**row, "label": f"{NAMES[track.method.name]}, {track.model}"}
+        for row, track in zip(diversities({"": run}, None, None), run.tracks, strict=True)
+    ]
+    show_diversities(different)
     plot_diversities(different, options.out / "gain.svg")
+    for model in dict.fromkeys(track.model for track in run.tracks):
+        plot_curves(list(named_curves(run, model)), options.out / f"{model}.svg")
     (options.out / "lab.json").write_text(json.dumps({"rows": found, "diversity": different}, indent=1))
     (options.out / "lab.md").write_text(markdown(found) + "\n")
     print(markdown(found))

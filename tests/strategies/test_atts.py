@@ -94,12 +94,12 @@ async def test_a_sample_is_one_growing_list_of_token_ids_with_nothing_glued_in()
 
 
 async def test_with_a_seed_every_chunk_has_noise_of_its_own_and_the_same_again():
-    seeds = []
+    seeds, first = [], []
     for _ in range(2):
         async with Pair() as pair:
             await solved(pair, ATTS, {"params": {"seed": 7}}, stop_early=False)
         seeds.append(sorted(body["seed"] for body in pair.asked("draft")))
-    first = [body["seed"] for body in pair.asked("draft") if not begun(body)]
+        first = [body["seed"] for body in pair.asked("draft") if not begun(body)]
     assert len(set(first)) == 6
     assert len(set(seeds[0])) == len(seeds[0])
     assert set(first) <= set(seeds[0])

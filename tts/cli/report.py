@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +32,16 @@ Formats: html is the whole report in one file that opens from disk; md its table
 points of the curves; png, svg and pdf their figure.
 """
 
-Format = StrEnum("Format", [(kind, kind) for kind in ("html", "md", "csv", "parquet", "png", "svg")])
+
+class Format(StrEnum):
+    """What a report can be written as; the name is the suffix of its file."""
+
+    html = auto()
+    md = auto()
+    csv = auto()
+    parquet = auto()
+    png = auto()
+    svg = auto()
 
 
 def report(

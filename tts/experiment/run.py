@@ -172,17 +172,17 @@ class Track:
         """A flat array cut into one array for each of `rows`."""
         return np.split(flat, self._bounds[1:-1]) if len(self.rows) else []
 
-    @property
+    @cached_property
     def correct(self) -> list[Floats]:
         """Truth of each candidate in spawned order: 1, 0, or NaN where it could not be graded."""
         return self.split(self._table[:, 4])
 
-    @property
+    @cached_property
     def passed(self) -> list[Floats]:
         """What the strategy's verifier said of each candidate in spawned order: 1, 0, or NaN where it did not."""
         return self.split(self._table[:, 3])
 
-    @property
+    @cached_property
     def ranks(self) -> list[Floats]:
         """A number for each candidate that orders as its verdict does (`tts.base.rank`), higher is better."""
         return self.split(ranked(*self.verdicts))
@@ -192,7 +192,7 @@ class Track:
         """Score and decision (1 accepted, 0 refused) of every candidate, flat; NaN where there is none."""
         return self._table[:, 2], self._table[:, 3]
 
-    @property
+    @cached_property
     def part_verdicts(self) -> dict[str, tuple[Floats, Floats]]:
         """The same for each part of a verifier made of verifiers, by its spec."""
         query = f"""SELECT json_extract(details, '$.verdict.parts') FROM candidates {self._mine}
@@ -222,7 +222,7 @@ class Track:
         rows = self.run.db.execute(query, (path, self.strategy, self.model))
         return sum_usage(Usage(**json.loads(found)) for (found,) in rows)
 
-    @property
+    @cached_property
     def answers(self) -> list[list[str | None]]:
         """The parsed answer of each candidate, where the strategy noted one."""
         query = f"SELECT json_extract(details, '$.notes.answer') FROM candidates {self._mine} ORDER BY cell, position"

@@ -129,9 +129,10 @@ def _report(
     correct, order = np.concatenate(track.correct), ranked(score, passed)
     graded = ~np.isnan(correct)
     rated = graded & ~(np.isnan(score) & np.isnan(passed))
-    problem = np.repeat(np.arange(len(track.rows)), [len(part) for part in track.correct])
-    pools = [rated & (problem == i) for i in range(len(track.rows))]
-    orders, flags = [order[pool] for pool in pools], [correct[pool] for pool in pools]
+    pools = track.split(rated)
+    orders, flags = (
+        [part[pool] for part, pool in zip(track.split(flat), pools, strict=True)] for flat in (order, correct)
+    )
     within, contested = within_problems(auroc, orders, flags)
     scored = rated & ~np.isnan(score)
     return VerifierReport(

@@ -29,7 +29,7 @@ function lineChart(host, spec) {
     });
     own.push({ stroke: "transparent", width: 0, spanGaps: true, points: { show: false } });
     own.push({ stroke: "transparent", width: 0, spanGaps: true, points: { show: false } });
-    if (spec.bands && !one.step) bands.push({ series: [line + 2, line + 1], fill: faded(one.colour, one.dash ? 0.06 : 0.13) });
+    if (spec.bands && !one.step) bands.push({ series: [line + 2, line + 1], fill: faded(one.colour, one.dash || series.length > 4 ? 0.07 : 0.13) });
   }
   const axis = { stroke: ink, font, labelFont: font, grid, ticks: { ...grid, size: 4 } };
   const width = () => Math.max(240, plot.clientWidth);

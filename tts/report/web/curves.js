@@ -68,7 +68,7 @@ function drawCurves(host) {
     label: name(curve.track) + (curve.kind === "coverage" && curve.k.length > 1 ? ", coverage" : ""),
     colour: colourOf(curve.track), dash: curve.kind === "coverage" && curve.k.length > 1 ? [5, 5] : undefined, points: points(curve) }));
   const steps = frontier();
-  if (drawn.frontier && steps.length > 1) {
+  if (drawn.frontier && steps.length > 1 && comparable()) {
     series.unshift({ label: "frontier", colour: isDark() ? "#56606c" : "#c9c5ba", width: 7, step: true,
       points: steps.map(({ x: at, y, k, track }) => ({ x: at, y, k, note: name(track) })) });
   }
@@ -100,6 +100,7 @@ function frontierTable() {
   const { label, unit } = measure();
   const steps = frontier();
   if (!steps.length) return h("p", { class: "soft" }, "None of the strategies shown can be used without the hidden truth.");
+  if (!comparable()) return h("p", { class: "soft" }, "The strategies were not tried on the same problems; there is no common frontier.");
   return table([
     { name: unit ? `${label} (${unit})` : label, left: true, cell: (point) => precise(point.x) },
     { name: "accuracy", cell: (point) => h("b", {}, percent(point.y)) },

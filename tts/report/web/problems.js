@@ -134,7 +134,7 @@ function band(track, tile, columns) {
   const used = Math.min(columns, order.length);
   Object.assign(canvas, { width: used * tile * pixel, height: rows * tile * pixel });
   Object.assign(canvas.style, { width: `${used * tile}px`, height: `${rows * tile}px` });
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true }); // drawn at once, not when there is time
   const gap = tile >= 10 ? 2 : 1;
   const [, , format, colour] = COLOURS[seen.colour];
   const all = values(track);
@@ -144,9 +144,13 @@ function band(track, tile, columns) {
     context.clearRect(x, y, tile, tile);
     context.fillStyle = known(all[i]) ? (colour ?? amountColour)(all[i] / most) : css("--line");
     context.globalAlpha = known(all[i]) ? 1 : 0.45;
-    context.beginPath();
-    context.roundRect(x, y, tile - gap, tile - gap, tile >= 10 ? 3 : 1);
-    context.fill();
+    if (tile < 10) {
+      context.fillRect(x, y, tile - gap, tile - gap);
+    } else {
+      context.beginPath();
+      context.roundRect(x, y, tile - gap, tile - gap, 3);
+      context.fill();
+    }
     context.globalAlpha = 1;
     if (!marked) return;
     context.strokeStyle = css("--ink");

@@ -16,7 +16,8 @@ function cards(tracks) {
   const top = best(tracks, (track) => track.accuracy);
   if (!top) return h("p", { class: "soft" }, "Nothing is graded yet.");
   const covered = best(data.tracks.filter((track) => known(track.coverage)), (track) => track.coverage);
-  const first = firstSample();
+  if (!comparable()) return bestOfRuns(tracks);
+  const first = firstSample(top);
   const tokens = data.tracks.reduce((sum, track) => sum + track.completion_tokens, 0);
   const money = data.tracks.every((track) => known(track.money))
     ? data.tracks.reduce((sum, track) => sum + track.money, 0) : null;
@@ -35,9 +36,23 @@ function cards(tracks) {
 
 const signed = (difference) => `${difference < 0 ? "−" : "+"}${Math.abs(100 * difference).toFixed(1)} points`;
 
-// Accuracy of a single sample: the first point of a coverage curve.
-function firstSample() {
-  const curves = data.curves.samples ?? [];
+// Whether the strategies were tried on problems in common: otherwise their accuracies say nothing of each other.
+function comparable() {
+  const tried = data.grid.map((grid) => new Set(grid.outcomes.flatMap((letters, place) => (letters === null ? [] : [place]))));
+  return tried.every((places) => [...places].some((place) => tried[0].has(place)));
+}
+
+function bestOfRuns(tracks) {
+  return h("div", { class: "cards" }, data.runs.map((run, number) => {
+    const top = best(tracks.filter((track) => track.run === number), (track) => track.accuracy);
+    return top && h("div", { class: "card" }, h("h3", {}, `Best of ${run.label}`), h("p", { class: "figure" }, percent(top.accuracy)),
+      h("p", {}, `95 %: ${interval(top.low, top.high)}`), h("p", {}, h("code", {}, titled(top))));
+  }));
+}
+
+// Accuracy of a single sample of the same model: the first point of a coverage curve.
+function firstSample(top) {
+  const curves = (data.curves.samples ?? []).filter(({ track }) => data.tracks[track].model === top.model && data.tracks[track].run === top.run);
   const curve = curves.find((one) => one.kind === "coverage" && one.k[0] === 1) ?? curves.find((one) => one.k[0] === 1);
   return curve && { y: curve.y[0], low: curve.low[0], high: curve.high[0] };
 }
@@ -93,6 +108,7 @@ function notes() {
     sum("ungraded") && `${plural(sum("ungraded"), "problem")} could not be graded and are left out of the accuracy.`,
     sum("settled_early") && `${plural(sum("settled_early"), "search", "searches")} ended early, their selection settled.`,
     sum("estimated_tokens") && `${plural(sum("estimated_tokens"), "token")} are estimates: the server did not count them.`,
+    !comparable() && "The strategies were not tried on the same problems: their accuracies do not compare.",
     "Intervals are 95 % bootstrap intervals over problems.",
     ...data.without_curves.map((text) => `No curve of ${text}.`),
   ].filter(Boolean);

@@ -1,0 +1,313 @@
+"""The report in a real browser: Chromium without a window, from disk and from `tts view`, with hostile answers inside.
+
+`install_chromium.sh` puts it where TTS_CHROMIUM points (default: ~/.cache/ttscale/chromium/chromium).
+"""
+
+import asyncio
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tts import MockModel
+from tts.experiment import Experiment, Run
+from tts.report import Comparison, write_page
+from tts.report.page import size
+
+CHROMIUM = Path(os.environ.get("TTS_CHROMIUM", "~/.cache/ttscale/chromium/chromium")).expanduser()
+HOSTILE = """</script><script>window.harmed = 1</script>
+<img src="https://evil.example/a.png" onerror="window.harmed = 1">
+<a href="javascript:window.harmed=1">x</a> \u2028 ${alert(1)} {{ 7 * 7 }} --> <!--"""
+PROBLEMS = 12
+T = TypeVar("T")
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, in a thread of its own: Playwright has an event loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+def answers(request: dict[str, Any]) -> str:
+    """Right, plausible or absurd; harder problems are right less often."""
+    number = int(re.findall(r"\[(\d+)\]", str(request["messages"]))[0])
+    right = random.random() < 1 - number / PROBLEMS
+    return f"{HOSTILE}\nAnswer: {42 if right else random.choice([41, 45, 7])}"
+
+
+def experiment(folder: Path, **more: Any) -> Experiment:
+    lines = [
+        {"id": f"<b>p{i}</b>", "prompt": f"[{i}] What is six times seven? {HOSTILE}", "answer": 42}
+        for i in range(PROBLEMS)
+    ]
+    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    weak = {"name": "regex", "pattern": r"Answer: 4[12]"}
+    return Experiment.parse(
+        {
+            "task": {"name": "jsonl", "path": str(folder / "questions.jsonl"), "answer_verifier": "numeric_answer"},
+            "strategies": [
+                {"name": "best_of_n", "n": 16, "verifier": weak},
+                {"name": "self_consistency", "n": 16, "answer": "numeric_answer"},
+                {"name": "self_refine", "rounds": 4, "verifier": weak},
+            ],
+            "models": {"mock": MockModel(answers, card={"parameters": 1e9})},
+            **more,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    random.seed(0)
+    finished(experiment(folder).run(folder / "one"))
+    return Run(folder / "one")
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path, run: Run) -> str:
+    write_page(Comparison([run]), folder / "report.html")
+    return (folder / "report.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.fail(f"no browser at {CHROMIUM}: run tests/integration/install_chromium.sh {CHROMIUM.parent}")
+    environment: dict[str, str | float | bool] = {**os.environ, "LD_LIBRARY_PATH": str(CHROMIUM.parent / "lib")}
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], env=environment)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """A page of `url` that is drawn. At the end nothing may have failed, and nothing been asked from elsewhere."""
+    page = browser.new_page(locale="en-US", **{"viewport": {"width": 1280, "height": 900}, **options})
+    complaints: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(url)
+    page.wait_for_selector("html[data-ready]")
+    page.wait_for_selector("#curves-chart canvas")
+    try:
+        yield page
+        assert complaints == []
+        assert page.evaluate("window.harmed") is None
+        here = url.partition("/report")[0]
+        assert [one for one in asked if not one.startswith(here)] == []
+    finally:
+        page.close()
+
+
+def inked(page: Page, selector: str) -> int:
+    """How many colours the canvas shows: a blank one has a single one."""
+    return page.evaluate(
+        """(selector) => {
+            const canvas = document.querySelector(selector);
+            const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+            return new Set(new Uint32Array(pixels.buffer)).size;
+        }""",
+        selector,
+    )
+
+
+def test_it_opens_from_disk_with_charts_and_asks_for_nothing(chromium: Browser, report: str, run: Run):
+    with opened(chromium, report) as page:
+        assert report.startswith("file://")
+        assert [one.text_content() for one in page.locator("#sections a").all()] == [
+            "Summary", "Accuracy against compute", "Problem by problem", "Verifiers", "How it was made",
+        ]  # fmt: skip
+        assert page.locator("#summary tbody tr").count() == 3
+        for chart in ("#curves-chart canvas", "#verifiers .chart canvas", "#problems canvas"):
+            assert inked(page, chart) > 3
+        accuracies = [float(text.rstrip(" %")) for text in page.locator("#summary td b").all_text_contents()]
+        assert f"{max(accuracies):.1f} %" == page.locator(".card .figure").first.text_content()
+        made = page.locator("#made").text_content() or ""
+        assert "self_refine" in made
+        assert "seeds0" in made.replace(" ", "")
+
+
+def test_the_axis_and_its_scale_are_chosen(chromium: Browser, report: str):
+    def state(page: Page) -> tuple[str, int]:
+        page.wait_for_timeout(50)
+        return page.evaluate(
+            """() => {
+                const chart = document.querySelector("#curves-chart .plot").chart;
+                return [chart.axes[0].label, chart.scales.x.distr];
+            }"""
+        )
+
+    with opened(chromium, report) as page:
+        assert state(page) == ["completion tokens", 3]
+        offered = page.locator("#curves select").first.locator("option").all_text_contents()
+        assert offered == ["samples", "completion tokens", "total tokens", "seconds (s)", "flops (FLOPs)"]
+        page.locator("#curves select").first.select_option("samples")
+        assert state(page) == ["samples", 3]
+        page.get_by_label("log scale").uncheck()
+        assert state(page) == ["samples", 1]
+        before = page.locator("#frontier tbody tr").all_text_contents()
+        page.locator(".legend button").first.click()
+        assert page.locator(".legend button").first.get_attribute("aria-pressed") == "false"
+        assert page.locator("#frontier tbody tr").all_text_contents() != before
+
+
+def test_hovering_and_arrow_keys_name_values(chromium: Browser, report: str):
+    with opened(chromium, report) as page:
+        chart = page.locator("#curves-chart .plot")
+        chart.focus()
+        page.keyboard.press("ArrowRight")
+        first = page.locator("#hover").text_content() or ""
+        assert "%" in first
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#hover").text_content() != first
+        page.keyboard.press("Escape")
+        assert page.locator("#hover").is_hidden()
+        x, y = page.evaluate(
+            """() => {
+                const chart = document.querySelector("#curves-chart .plot").chart;
+                const box = chart.over.getBoundingClientRect();
+                return [box.left + chart.valToPos(chart.data[0].at(-1), "x") - 3, box.top + box.height / 2];
+            }"""
+        )
+        page.mouse.move(x, y)
+        page.mouse.wheel(0, 0)
+        chart.locator(".u-over").hover()
+        assert page.locator("#hover").is_visible()
+
+
+def test_a_problem_opens_with_candidates_verdicts_lineage_timeline_and_cost(chromium: Browser, report: str, run: Run):
+    searched = next(track for track in run.tracks if track.strategy.startswith("self_refine"))
+    number = next(int(row.problem[4:-4]) for row in searched.rows if len(searched.candidates(row)) > 1)
+    with opened(chromium, report) as page:
+        page.locator("#problem-list button.link").nth(number).click()
+        dialog = page.locator("dialog")
+        dialog.locator(".candidate").first.wait_for()
+        assert dialog.locator("h2").text_content() == f"<b>p{number}</b>"
+        assert "six times seven" in (dialog.locator(".prompt").text_content() or "")
+        assert dialog.locator(".candidate").count() == 16
+        assert dialog.locator(".dot").count() == 16
+        assert dialog.locator(".timeline rect").count() >= 1
+        assert dialog.locator("table tbody tr").count() >= 1
+        assert dialog.locator(".tree").count() == 0  # independent samples have no origin to show
+        page.get_by_role("tab").nth(2).click()
+        assert dialog.locator(".candidate").count() > 1
+        assert dialog.locator(".tree .link").count() == dialog.locator(".candidate").count()
+        refused = dialog.locator(".candidate", has_text="refused").first
+        refused.locator("summary").click()
+        assert "Answer: " in (refused.locator("pre").first.text_content() or "")
+        assert refused.locator(".feedback").count() == 1
+        page.keyboard.press("Escape")
+        assert dialog.is_hidden()
+        assert "#problem" not in page.url
+
+
+def test_the_tiles_are_used_with_the_keyboard_and_an_address_opens_a_problem(chromium: Browser, report: str):
+    with opened(chromium, report) as page:
+        page.locator("#problems canvas").nth(1).focus()
+        for key in ("ArrowRight", "ArrowRight", "ArrowRight", "Enter"):
+            page.keyboard.press(key)
+        page.locator("dialog .candidate").first.wait_for()
+        assert page.url.endswith("#problem-2")
+        assert page.locator("dialog h2").text_content() == "<b>p2</b>"
+        assert (page.locator("dialog [role=tab][aria-selected=true]").text_content() or "").startswith("self_consist")
+        page.get_by_label("Next problem").click()
+        assert page.locator("dialog h2").text_content() == "<b>p3</b>"
+    with opened(chromium, report + "#problem-5") as page:
+        assert page.locator("dialog h2").text_content() == "<b>p5</b>"
+
+
+def test_problems_are_filtered_ordered_and_found(chromium: Browser, report: str):
+    with opened(chromium, report) as page:
+        controls = page.locator("#problems select")
+        controls.nth(1).select_option("easy")
+        assert page.locator("#problem-list tbody tr th").first.text_content() == "<b>p0</b>"
+        controls.nth(0).select_option("mistaken")
+        mistaken = page.locator("#problem-list tbody tr").count()
+        assert 0 < mistaken < PROBLEMS
+        controls.nth(0).select_option("all")
+        page.get_by_role("searchbox").fill("p11")
+        assert page.locator("#problem-list tbody tr th").all_text_contents() == ["<b>p11</b>"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_scrolls_sideways(chromium: Browser, report: str, scheme: str):
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme, "has_touch": True, "is_mobile": True}
+    with opened(chromium, report, **phone) as page:
+        sideways = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(sideways) == 0
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
+        page.locator("#problems canvas").first.tap(position={"x": 5, "y": 5})
+        page.locator("dialog .candidate").first.wait_for()
+        assert page.evaluate("document.querySelector('dialog .body').scrollWidth <= innerWidth")
+        assert page.evaluate(sideways) == 0
+
+
+def test_colours_follow_the_system_or_the_reader(chromium: Browser, report: str):
+    with opened(chromium, report) as page:
+        ground = "getComputedStyle(document.body).backgroundColor"
+        light = page.evaluate(ground)
+        page.emulate_media(color_scheme="dark")
+        dark = page.evaluate(ground)
+        assert light != dark
+        page.locator("#theme").click()
+        assert page.evaluate(ground) == light
+
+
+def test_two_runs_are_compared_and_large_ones_are_sampled(chromium: Browser, folder: Path, run: Run):
+    shutil.copytree(run.path, folder / "two")
+    both = Comparison([run, Run(folder / "two")])
+    write_page(both, folder / "report-two.html", most=size(both) // 4)
+    with opened(chromium, (folder / "report-two.html").as_uri()) as page:
+        assert page.locator(".legend button").count() == 6
+        assert "of 3 of them" in (page.locator("#sampled").text_content() or "")
+        page.locator("#problem-list button.link").nth(1).click()
+        page.locator("dialog .dots").first.wait_for()
+        assert "is not among them" in (page.locator("dialog").text_content() or "")
+
+
+def test_view_shows_a_folder_and_follows_a_run(chromium: Browser, folder: Path, run: Run):
+    async def only(limit: int) -> None:
+        await experiment(folder, limit=limit).run(folder / "live", resume=True)
+
+    finished(only(3))
+    command = [sys.executable, "-m", "tts", "view", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().strip()
+            with opened(chromium, f"{address}report?run=live") as page:
+                assert page.locator("#problem-list tbody tr").count() == 3
+                finished(only(5))
+                page.locator("#problem-list tbody tr").nth(4).wait_for()
+                page.locator("#problem-list button.link").nth(4).click()
+                page.locator("dialog .candidate").first.wait_for()
+            page = chromium.new_page(locale="en-US")
+            page.goto(address)
+            page.locator("section.run").nth(1).wait_for()
+            assert set(page.locator("section.run h2").all_text_contents()) >= {"one", "live"}
+            page.close()
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(20)
