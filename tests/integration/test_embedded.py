@@ -1,6 +1,7 @@
 """The embedded engine against transformers and real vLLM, on the same weights."""
 
 import json
+import re
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -217,7 +218,9 @@ async def test_bad_requests_get_the_same_status_and_error(
         answer = json.loads(await response.aread())
         await response.aclose()
         print(response.status_code, answer)
-        assert answer["error"].pop("message")
+        if "error" in answer:
+            assert answer["error"].pop("message")
+            answer["error"]["param"] = re.sub(r"\.\w+Param\b", "", answer["error"]["param"] or "")  # vLLM's own classes
         return response.status_code, answer
 
     here, there = both

@@ -16,7 +16,7 @@ CHUNK = 200_000
 
 def packed(data: Any) -> str:
     """`data` as JSON, gzip and Base64: nothing in it can be taken for HTML."""
-    return b64encode(gzip.compress(_json(data).encode(), 6, mtime=0)).decode()
+    return b64encode(gzip.compress(as_json(data).encode(), 6, mtime=0)).decode()
 
 
 def chunks(items: Iterable[tuple[int, Any]]) -> Iterator[tuple[list[int], str]]:
@@ -24,7 +24,7 @@ def chunks(items: Iterable[tuple[int, Any]]) -> Iterator[tuple[list[int], str]]:
     open_: dict[int, str] = {}
     size = 0
     for number, item in items:
-        open_[number] = _json(item)
+        open_[number] = as_json(item)
         size += len(open_[number])
         if size >= CHUNK:
             yield list(open_), _closed(open_)
@@ -38,6 +38,6 @@ def _closed(items: dict[int, str]) -> str:
     return b64encode(gzip.compress(f"{{{text}}}".encode(), 6, mtime=0)).decode()
 
 
-def _json(data: Any) -> str:
-    """JSON as browsers read it: without NaN, which Python would write."""
+def as_json(data: Any) -> str:
+    """JSON as browsers read it, in ASCII: without NaN, which Python would write, and with lone surrogates escaped."""
     return json.dumps(plain(data), separators=(",", ":"), default=str)

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from tts.errors import ConfigError, TTSError
-from tts.experiment.verifier_report import plain
+from tts.report.embed import as_json
 from tts.report.live import Folder
 from tts.report.page import page
 
@@ -85,4 +85,5 @@ def _html(text: str) -> Response:
 
 
 def _json(data: object) -> Response:
-    return JSONResponse(plain(data), headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return Response(as_json(data), media_type="application/json", headers=headers)
