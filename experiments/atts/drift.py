@@ -54,9 +54,8 @@ async def drift(table: dict[str, Any], apart: str, out: Path, spec: str, rate: f
         [track] = (await run(f"way-{number}", table["task"], f"{nominal}{',' + way if way else ''}")).tracks
         runs[name] = rates(track)
         said = ", ".join(f"{turn['turn']}: {100 * turn['rate'][0]:.1f}" for turn in runs[name]["turns"])
-        print(f"{name}: {percent(runs[name]['all'])}; by turn {said}", flush=True)
         print(
-            f"  first tenth {percent(runs[name]['first tenth'])}, sd {runs[name]['between problems']:.3f}", flush=True
+            f"{name}: {percent(runs[name]['all'])}; by turn {said}; sd {runs[name]['between problems']:.3f}", flush=True
         )
     return {"nominal": rate, "spec": spec, "runs": runs}
 
@@ -64,7 +63,7 @@ async def drift(table: dict[str, Any], apart: str, out: Path, spec: str, rate: f
 def rates(track: Track) -> dict[str, Any]:
     """Share of the scored drafts that were rejected, with 95 % intervals over problems.
 
-    Of all, of the problems that were finished first, and by turn; `between problems` is its standard deviation.
+    Of all, and by turn; `between problems` is its standard deviation.
     """
     problems = [
         [(number, turn["rejected"]) for one in track.candidates(row) for number, turn in enumerate(one.notes["turns"])]
@@ -79,7 +78,6 @@ def rates(track: Track) -> dict[str, Any]:
     return {
         "drafts": int(counts[..., 1].sum()),
         "all": ratio(counts.sum(axis=1)),
-        "first tenth": ratio(counts[: max(2, len(counts) // 10)].sum(axis=1)),
         "between problems": float(np.nanstd(_shares(counts.sum(axis=1)))),
         "turns": [
             {"turn": turn, "drafts": int(counts[:, turn, 1].sum()), "rate": ratio(counts[:, turn])} for turn in shown
