@@ -90,7 +90,7 @@ def report(folder: Path, run: Run) -> str:
 def chromium() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.fail(f"no browser at {CHROMIUM}: run tests/integration/install_chromium.sh {CHROMIUM.parent}")
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(CHROMIUM.parent / "lib")}
+    environment: dict[str, str | float | bool] = {**os.environ, "LD_LIBRARY_PATH": str(CHROMIUM.parent / "lib")}
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], env=environment)
         yield browser
