@@ -1,12 +1,13 @@
 """Confident reasoning: votes are drawn many at a time, and those that lose their confidence are not written to the end.
 
 Fu et al. 2025, "Deep Think with Confidence" (arXiv 2508.15260), section 3.2: the first samples are whole and tell how
-sure the model is of this problem; a later one is abandoned where a passage of it is less sure than most of those were.
+sure the model is of this problem; a later one is abandoned where a passage of it is less sure than most of those were,
+and none is drawn where those agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -24,6 +25,9 @@ from tts.types import Candidate, Problem
 class DeepConf(SelfConsistency):
     """Self-consistency in which weak samples are ended early and do not vote.
 
+    The paper looks for consensus after each sample; here it is looked for once, after the first ones, so that which
+    samples there are does not depend on which of them came first.
+
     The paper's weights are `weighted=true,verifier=min_window_confidence`. Needs a server that streams
     log-probabilities; one that counts tokens while it streams (vLLM) is billed exactly.
     """
@@ -39,22 +43,30 @@ class DeepConf(SelfConsistency):
     """Share of the first samples that would not have been abandoned (the paper: 0.9, and 0.1 to save more)."""
     window: PositiveInt = 2048
     """Tokens whose mean confidence counts; an answer that is not longer is never abandoned."""
+    consensus: float = Field(default=0.95, gt=0)
+    """Share of the first samples' votes for one answer from which no more are drawn; above 1: whatever they say."""
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         """Yield all samples; what is abandoned has no vote."""
         known: list[str] = []
         lowest: list[float] = []
+        voters: list[Candidate] = []
         first = min(self.warmup, self.n)
         async for voter in self.voters(session.propose(n=first, **LIKELIEST), session, known):
             try:
                 lowest.append(lowest_group(confidences_of(voter), self.window))
             except ValueError as error:
                 raise ConfigError(f"deepconf cannot tell weak samples: {error}") from None
+            voters.append(voter)
             yield voter
-        if self.n == first or not lowest:
+        if self.n == first or not lowest or self._agreed(voters):
             return
         rule = LowConfidence(float(np.quantile(lowest, 1 - self.keep)), self.window)
         later = session.propose(n=self.n - first, stop_when=rule, **LIKELIEST)
         async for voter in self.voters(later, session, known):
             abandoned = voter.samples[-1].finish_reason == "abandoned"
             yield replace(voter, notes={**voter.notes, "answer": None}) if abandoned else voter
+
+    def _agreed(self, voters: Sequence[Candidate]) -> bool:
+        votes = self._count(voters)[0].values()
+        return bool(votes) and max(votes) >= self.consensus * sum(votes)

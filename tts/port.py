@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -84,6 +85,13 @@ def server_for(app: App, *, drain_seconds: int = 1, client_seconds: float = 60.0
     )
 
 
+def _raise_file_limit() -> None:
+    """As many open connections as the system allows: shells often start with 1024, too few for a thousand streams."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS has a limit of its own below the one that it tells
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def serve(
     app: App, host: str, port: int, announce: Callable[[str], None], *, path: str = "/v1", **settings: Any
 ) -> None:
@@ -93,6 +101,7 @@ def serve(
     Port 0 is a free one; `settings` are those of `server_for`. Raises `ConfigError` where the port cannot be had.
     """
     server = server_for(app, **settings)
+    _raise_file_limit()
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -20,6 +20,7 @@ from tts.verifiers.element_forms import (
     DESCRIBE,
     FINAL,
     FIRST,
+    MEASURED,
     PROBE,
     TESTS,
     Answers,
@@ -28,6 +29,8 @@ from tts.verifiers.element_forms import (
     Finding,
     Findings,
 )
+from tts.verifiers.program_facts import program_facts
+from tts.verifiers.programs import extract_program
 from tts.verifiers.unit_tests import Kind, TestSuite, UnitTests
 
 Found = dict[int, Finding]
@@ -54,7 +57,8 @@ class ElementCheck(Verifier):
     probe: Annotated[str, template("answer", "questions")] = PROBE
     """Asks the open questions; what is hoped for is not in it."""
     tests: bool = False
-    """For programs: elements that a test can decide are decided by running it, which no reading overrules."""
+    """For programs: elements that a test can decide are decided by running it, which no reading overrules; for the
+    others, what can be read off the program for certain stands beside its description."""
 
     @property
     def tells_elements(self) -> bool:
@@ -66,8 +70,10 @@ class ElementCheck(Verifier):
         elements = await session.once(("elements", self.spec), lambda inner: self._elements(problem, inner))
         found = await self._tested(elements, candidate, session) if self.tests else {}
         if left := [i for i in elements if i not in found]:
-            description = await reply(session, await shown(session, self.describe, candidate), _said, role="judge")
-            found |= await self._compared(elements, left, description, FIRST, session)
+            evidence = await reply(session, await shown(session, self.describe, candidate), _said, role="judge")
+            if self.tests:
+                evidence = fill(MEASURED, facts="\n".join(_facts(candidate)), description=evidence)
+            found |= await self._compared(elements, left, evidence, FIRST, session)
         if left := [i for i in elements if found[i].finding == "neutral"]:
             told = await self._probed(elements, left, candidate, session)
             found |= await self._compared(elements, left, told, FINAL, session)
@@ -81,6 +87,8 @@ class ElementCheck(Verifier):
     async def _tested(self, elements: dict[int, Element], candidate: Candidate, session: Session) -> Found:
         """The elements that running the program decides: an exception may be the test's own fault, and does not."""
         tests = {i: element.test for i, element in elements.items() if element.test.lstrip().startswith("assert")}
+        if not tests:
+            return {}
         verdict = await session.verify(candidate, UnitTests(tests=TestSuite(asserts=tuple(tests.values()))))
         found: Found = {}
         for (i, test), kind in zip(tests.items(), verdict.details.get("outcomes", ()), strict=False):
@@ -134,6 +142,11 @@ class ElementCheck(Verifier):
             for i, element in elements.items()
         ]
         return Verdict(score, all(core), "\n".join(missed), {"elements": table})
+
+
+def _facts(candidate: Candidate) -> list[str]:
+    program = extract_program(candidate.content)
+    return ["There is no program."] if program is None else program_facts(program)
 
 
 def _said(text: str) -> str:

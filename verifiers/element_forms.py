@@ -54,6 +54,13 @@ $questions
 
 Reply with JSON: {"answers": ["...", ...]}, one for each, in their order."""
 
+MEASURED = """\
+What is certain, whatever the description says:
+$facts
+
+A description:
+$description"""
+
 TESTS = "Where running a program can decide it, give a Python assert statement as the test."
 FINAL = "entailed: it follows; contradicted: it does not."
 FIRST = "entailed: it follows; contradicted: the opposite follows; neutral: the evidence does not tell."

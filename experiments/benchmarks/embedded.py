@@ -105,6 +105,7 @@ async def main(model: str = "lab-target") -> None:
         "model": name,
         "bytes": (folder / "model.safetensors").stat().st_size,
         "cpus": len(os.sched_getaffinity(0)),
+        "load_average": round(os.getloadavg()[1], 1),
         "prompt_tokens": PROMPT,
         "answer_tokens": ANSWER,
     }

@@ -1,8 +1,9 @@
 """The gateway beside its-hub's `its-iaas` and optillm, in front of the same server in one run.
 
 `python experiments/benchmarks/gateway.py [--rounds N] [GATEWAY ...]`. Each round runs every gateway once, in turn; the
-median round counts. Measured: a plain request with one client and with 32, best-of-8 with 200 at once, the time from
-start to the first answer, and the resident memory at the end. The figures go to `gateway.json` beside this file.
+median round counts. Measured: a plain request with one client and with 32, best-of-8 with 200 at once, the time and
+the CPU time from start to the first answer, and the resident memory at the end. The figures go to `gateway.json` beside
+this file, with the load average of the machine: above the number of CPUs only ratios mean something.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def running(gateway: Gateway, url: str) -> Iterator[tuple[str, dict[str, Any]]]:
                     raise PeerError(f"it did not start: {' '.join(command)}")
                 time.sleep(0.02)
             figures: dict[str, Any] = {"start_seconds": round(time.perf_counter() - begin, 2)}
+            figures |= {"start_cpu_seconds": cpu_seconds(process.pid), "process": process.pid}
             if gateway.configure:
                 settings = {
                     key: words.get(value, value) if isinstance(value, str) else value
@@ -120,6 +122,7 @@ def running(gateway: Gateway, url: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 )
                 urllib.request.urlopen(request, timeout=30).close()
             yield f"{own}/v1", figures
+            del figures["process"]
             status = Path(f"/proc/{process.pid}/status")
             if status.exists():
                 resident = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
@@ -127,6 +130,15 @@ def running(gateway: Gateway, url: str) -> Iterator[tuple[str, dict[str, Any]]]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def cpu_seconds(process: int) -> float:
+    """What a process has used; nothing where there is no /proc."""
+    stat = Path(f"/proc/{process}/stat")
+    if not stat.exists():
+        return 0.0
+    fields = stat.read_text().rpartition(")")[2].split()
+    return round((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), 2)
 
 
 def load(url: str, body: dict[str, Any], requests: int, at_once: int) -> dict[str, Any]:
@@ -170,7 +182,7 @@ def main() -> None:
                 try:
                     with running(GATEWAYS[name], url) as (own, figures):
                         figures |= measure(own, GATEWAYS[name], slow=name == "optillm")
-                except PeerError as error:
+                except (PeerError, OSError, subprocess.SubprocessError) as error:
                     print(f"left out {name}: {error}", file=sys.stderr)
                     continue
                 figures["added_p50_ms"] = round(figures["p50_ms"] - bare["p50_ms"], 2)
@@ -178,7 +190,8 @@ def main() -> None:
     table = {name: {key: median(one[key] for one in runs) for key in runs[0]} for name, runs in rounds.items()}
     for name, figures in table.items():
         print(f"{name:12}", *(f"{key} {value}" for key, value in figures.items()), sep="  ")
-    machine = f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"
+    busy = [round(one, 1) for one in os.getloadavg()]
+    machine = f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}, load average {busy}"
     (HERE / "gateway.json").write_text(json.dumps({**table, "machine": machine}, indent=2) + "\n")
 
 

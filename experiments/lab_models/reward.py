@@ -1,7 +1,7 @@
-"""lab-reward: the target's trunk, fine-tuned to tell after each line of a calculation whether all is right so far.
+"""lab-reward: the target's trunk, fine-tuned to tell after each token of a calculation whether all is right so far.
 
-It learns from lab-target's own solutions, whose lines have exact labels. The score of a prefix is a logit at its last
-token: the last one of a line, its line break, or the end of the answer.
+It learns from lab-target's own solutions and from right ones with a slip. The score of a prefix is a logit at its last
+token; it is read at the ends of lines, but taught everywhere, so that what is wrong is shown where it comes in.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -16,44 +17,64 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from corpus import random_question
+from corpus import random_question, slipped
 from evaluate import prompt_of
 from lab_tokenizer import END_ID, PAD_ID
 from model import LanguageModel, RewardModel
+from pretrain import LOG_EVERY
 from sampling import sample
 from transformers import PreTrainedTokenizerFast
 
-from tts.tasks.lab_math import LabMath, Operation, SteppedAnswer, step_labels
+from tts.tasks.lab_math import LabMath, Operation, SteppedAnswer, solution, step_labels
 
-PROBLEMS, SAMPLES, TEMPERATURE = 2400, 6, 1.0
-EPOCHS, ROWS, RATE = 3, 32, 1e-3
+PROBLEMS, SAMPLES, TEMPERATURE = 1600, 8, 0.8
+SLIPPED = 24_000
+"""Solutions made up, half of them with a slip."""
+EPOCHS, ROWS, RATE = 2, 32, 1.5e-3
 
 
 class Solution(NamedTuple):
-    """A sampled solution in tokens, with the places at which the reward is taught and what it is there."""
+    """A solution in tokens; from `begin` on, whether it is right up to and with each; `ends` are the ends of lines."""
 
     ids: list[int]
-    places: list[int]
+    begin: int
     labels: list[bool]
+    ends: list[int]
+
+    @property
+    def right(self) -> bool:
+        """Whether the whole is."""
+        return self.labels[-1]
 
 
 def labelled(tokenizer: PreTrainedTokenizerFast, question: str, tree: Operation, text: str) -> Solution:
-    """The tokens of a solution; labels at the end of every line, at its line break, and at the end."""
+    """A solution with its labels; the first wrong line goes wrong where it leaves the line that was due."""
     ids = tokenizer(f"<|user|>{question}<|end|><|assistant|>")["input_ids"]
-    places, labels = [], []
-    lines = [line for line in text.split("\n") if line.strip()]
+    begin, labels, ends = len(ids), [], []
+    lines, due = [line for line in text.split("\n") if line.strip()], solution(tree).split("\n")
+    before = True
     for number, (line, sound) in enumerate(zip(lines, step_labels(tree, text), strict=True)):
-        ids += tokenizer(line)["input_ids"]
-        ids += tokenizer("\n")["input_ids"] if number < len(lines) - 1 else [END_ID]
-        places += [len(ids) - 2, len(ids) - 1]
-        labels += [sound, sound]
-    return Solution(ids, places, labels)
+        ending = tokenizer("\n")["input_ids"] if number < len(lines) - 1 else [END_ID]
+        new = tokenizer(line)["input_ids"] + ending
+        shared = len(new) if sound else 0
+        if before and not sound and number < len(due):
+            shared = _alike(new, tokenizer(due[number])["input_ids"])
+        labels += [place < shared for place in range(len(new))]
+        ids += new
+        ends.append(len(ids) - 1)
+        before = sound
+    return Solution(ids, begin, labels, ends)
+
+
+def _alike(one: list[int], other: list[int]) -> int:
+    """How many tokens both begin with."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def solutions(model: LanguageModel, tokenizer: PreTrainedTokenizerFast) -> list[Solution]:
     """Solutions by lab-target to problems of the part `train`."""
     rng, generator = Random("lab reward"), torch.Generator().manual_seed(1)
-    asked = [random_question(rng, rng.randint(2, 7), rng.choice((2, 2, 3))) for _ in range(PROBLEMS)]
+    asked = [random_question(rng, rng.randint(1, 6), rng.choice((1, 2, 2, 2, 3))) for _ in range(PROBLEMS)]
     found = sample(model, tokenizer, [question for _, question in asked], SAMPLES, TEMPERATURE, generator)
     return [
         labelled(tokenizer, question, tree, text)
@@ -61,6 +82,15 @@ def solutions(model: LanguageModel, tokenizer: PreTrainedTokenizerFast) -> list[
         for text in dict.fromkeys(texts)
         if text.strip()
     ]
+
+
+def made_up(tokenizer: PreTrainedTokenizerFast, seed: int) -> list[Solution]:
+    """Right solutions, every other one with a slip."""
+    rng, made = Random(f"lab reward {seed}"), []
+    for number in range(SLIPPED // EPOCHS):
+        tree, question = random_question(rng, rng.randint(1, 6), rng.choice((1, 2, 2, 2, 3)))
+        made.append(labelled(tokenizer, question, tree, slipped(rng, tree) if number % 2 else solution(tree)))
+    return made
 
 
 def batches(made: list[Solution], rng: Random) -> Iterator[list[Solution]]:
@@ -79,24 +109,24 @@ def padded(rows: list[Solution]) -> torch.Tensor:
 
 def train_reward(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> RewardModel:
     """Fine-tune a copy of the trunk of `model`, or load what was fine-tuned before."""
-    reward = RewardModel(model.model)
+    reward = RewardModel(deepcopy(model.model))
     if (folder / "lab-reward.pt").exists():
         reward.load_state_dict(torch.load(folder / "lab-reward.pt"))
         return reward
     begun = time.monotonic()
-    made = solutions(model, tokenizer)
-    right = np.mean([one.labels[-1] for one in made])
-    print(f"{len(made)} solutions, {right:.1%} right, in {time.monotonic() - begun:.0f} s", flush=True)
+    own = solutions(model, tokenizer)
+    right = np.mean([one.right for one in own])
+    print(f"{len(own)} solutions, {right:.1%} right, in {time.monotonic() - begun:.0f} s", flush=True)
     optimizer = torch.optim.AdamW(reward.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    steps, step, rng = EPOCHS * -(-len(made) // ROWS), 0, Random(0)
-    for _ in range(EPOCHS):
-        losses = []
-        for rows in batches(made, rng):
+    steps, step, rng = EPOCHS * -(-(len(own) + SLIPPED // EPOCHS) // ROWS), 0, Random(0)
+    losses: list[float] = []
+    for epoch in range(EPOCHS):
+        for rows in batches(own + made_up(tokenizer, epoch), rng):
             for group in optimizer.param_groups:
-                group["lr"] = RATE * min(1.0, step / 50) * (1 - step / steps)
+                group["lr"] = RATE * min(1.0, step / 100, 1.5 * (1 - step / steps))
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 scores = reward(padded(rows))
-            picked = torch.cat([scores[i, row.places] for i, row in enumerate(rows)]).float()
+            picked = torch.cat([scores[i, row.begin : len(row.ids)] for i, row in enumerate(rows)]).float()
             labels = torch.tensor([float(label) for row in rows for label in row.labels])
             loss = F.binary_cross_entropy_with_logits(picked, labels)
             loss.backward()
@@ -105,9 +135,11 @@ def train_reward(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folde
             optimizer.zero_grad()
             losses.append(loss.item())
             step += 1
-        line = {"step": step, "loss": round(float(np.mean(losses)), 4), "seconds": round(time.monotonic() - begun)}
-        with (folder / "lab-reward.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            if step % LOG_EVERY == 0:
+                line = {"step": step, "loss": round(float(np.mean(losses)), 4)}
+                with (folder / "lab-reward.jsonl").open("a") as file:
+                    file.write(json.dumps(line | {"seconds": round(time.monotonic() - begun)}) + "\n")
+                losses = []
     torch.save(reward.state_dict(), folder / "lab-reward.pt")
     return reward
 
@@ -131,9 +163,9 @@ def evaluate_reward(
         scores = reward(padded(rows))
         last: dict[bool, list[float]] = {True: [], False: []}
         for i, row in enumerate(rows):
-            last[row.labels[-1]].append(float(scores[i, row.places[-1]]))
-            for place, label in zip(row.places[::2], row.labels[::2], strict=True):
-                steps[label].append(float(scores[i, place]))
+            last[row.right].append(float(scores[i, row.ends[-1]]))
+            for place in row.ends:
+                steps[row.labels[place - row.begin]].append(float(scores[i, place]))
         if last[True] and last[False]:
             won.append(auroc(last[True], last[False]))
     return {

@@ -27,7 +27,7 @@ from tts.tasks.lab_math import LabMath
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "tts" / "embedded" / "models"
-TOKENS = {"lab-draft": 24_000_000, "lab-target": 32_000_000}
+TOKENS = {"lab-draft": 20_000_000, "lab-target": 32_000_000}
 SHAPES = {"lab-draft": DRAFT, "lab-target": TARGET}
 ROLE_PROBLEMS = 60
 

@@ -1,6 +1,7 @@
 """Prompt redesign beside its baselines in the drawing world: servers that draw and measure, without a GPU.
 
 python -m experiments.pris.drawing [--problems 30] [--n 20] [--out drawing.json] [--plot drawing.svg]
+       [--verifiers]
 
 Two painters: one forgets what comes late in a prompt unless it is stressed, the other forgets independently. Accuracy
 is the share of the requested things that are in the selected picture by its pixels, for the first k candidates and for
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,7 @@ async def verifiers(problems: list[Problem], n: int, folder: Path) -> dict[str, 
 
 def show(found: dict[str, Any]) -> None:
     console = Console(width=140)
-    for world in WORLDS:
+    for world in filter(found.get, WORLDS):
         console.print(table(world, MEASURE, found[world]))
     made = Table("verifier", "AUROC, %", "elements met by the selected, %", title="a judge that likes to say yes")
     for name, row in found["verifiers"].items():
@@ -116,11 +118,11 @@ def show(found: dict[str, Any]) -> None:
     console.print(made)
 
 
-async def measure(count: int, n: int) -> dict[str, Any]:
+async def measure(count: int, n: int, worlds: Iterable[str]) -> dict[str, Any]:
     problems = scenes(count)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        found = {world: await curves(world, problems, n, folder) for world in WORLDS}
+        found = {world: await curves(world, problems, n, folder) for world in worlds}
         return {"problems": count, "n": n, **found, "verifiers": await verifiers(problems, n, folder)}
 
 
@@ -128,14 +130,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=30)
     parser.add_argument("--n", type=int, default=20)
+    parser.add_argument("--verifiers", action="store_true", help="compare the verifiers alone")
     parser.add_argument("--out", type=Path, help="write everything as JSON")
     parser.add_argument("--plot", type=Path, help="draw the curves: .png or .svg")
     options = parser.parse_args()
-    found = asyncio.run(measure(options.problems, options.n))
+    found = asyncio.run(measure(options.problems, options.n, () if options.verifiers else WORLDS))
     show(found)
     if options.out:
         options.out.write_text(json.dumps(found) + "\n")
-    if options.plot:
+    if options.plot and not options.verifiers:
         draw({world: found[world] for world in WORLDS}, MEASURE, options.plot)
 
 

@@ -1,6 +1,6 @@
 """Redesign beside its baselines on programs with vague specifications, by a model that comes with the library.
 
-python -m experiments.pris.lab [--limit 200] [--out runs/pris-lab] [--plot lab.svg] [--found lab.json]
+python -m experiments.pris.lab [--limit 60] [--out runs/pris-lab] [--plot lab.svg] [--found lab.json]
 
 Right is what passes the hidden tests. The candidates are judged by the examples that they are shown. Intervals are
 95 %, over problems; tokens are all that was read and written, by whoever wrote or rewrote. A run in --out that was

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import process_time
 
+import numpy as np
+
 from experiments.confidence.table import table as confidence_table
 from tts.base import Verifier
 from tts.curves import Interval
@@ -59,7 +61,20 @@ async def verifier_table(run: Run, grid: Experiment) -> str:
     tracks = {track.label: track for track in run.tracks}
     reports = [report for report in verifier_report(run) if report.cost is not None]
     seconds = [await cpu_seconds(tracks[report.track], report.cost, grid) for report in reports]
-    return "\n".join(lines([(report, tracks[report.track].verifier) for report in reports], seconds))
+    found = [(report, tracks[report.track].verifier) for report in reports]
+    return "\n".join(lines(found, seconds, knowing_nothing(tracks[reports[0].track])))
+
+
+def knowing_nothing(track: Track) -> float:
+    """How often the best-rated candidate is right where a score has nothing to do with the truth, one for each text.
+
+    That is not chance where right candidates repeat one text and wrong ones differ: each text wins equally often.
+    """
+    shares = []
+    for row, correct in zip(track.rows, track.correct, strict=True):
+        texts = dict(zip((candidate.content for candidate in track.candidates(row)), correct, strict=True))
+        shares.append(np.mean([*texts.values()]))
+    return float(np.mean(shares))
 
 
 async def cpu_seconds(track: Track, cost: Usage | None, grid: Experiment) -> float:
@@ -85,14 +100,15 @@ async def cpu_seconds(track: Track, cost: Usage | None, grid: Experiment) -> flo
     return spent / verdicts + cost.verifier_seconds
 
 
-def lines(whole: list[tuple[VerifierReport, Verifier | None]], seconds: list[float]) -> Iterator[str]:
+def lines(whole: list[tuple[VerifierReport, Verifier | None]], seconds: list[float], nothing: float) -> Iterator[str]:
     """The table and what it comes to."""
     chosen = next(report.selection for report, _ in whole if report.selection is not None)
     n, majority = chosen.n[-1], chosen.majority
     yield (
         f"A random sample is right {percent(chosen.random)} of the time"
         + (f", the majority of {n} {percent(majority)}" if majority else "")
-        + f"; {whole[0][0].candidates:,} candidates."
+        + f"; of all {n}, a score that knows nothing would choose a right one {100 * nothing:.1f} % of the time. "
+        f"{whole[0][0].candidates:,} candidates."
     )
     yield ""
     columns = ["verifier", "AUROC", f"right, best of {n}", "beats random", "beats majority", "tokens", "CPU s"]
@@ -182,14 +198,13 @@ async def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/verifiers"), help="where the runs are kept")
     parser.add_argument("--into", type=Path, default=Path("docs/verifiers.md"))
     options = parser.parse_args()
-    page = options.into.read_text(encoding="utf-8")
     for name, config in CONFIGS.items():
         grid = experiment(config)
         run = await grid.run(options.out / name, resume=True)
         content = confidence_table(run) if name == "confidence" else await verifier_table(run, grid)
-        page = rewritten(page, name, content)
+        page = rewritten(options.into.read_text(encoding="utf-8"), name, content)
+        options.into.write_text(page, encoding="utf-8")
         print(content, flush=True)
-    options.into.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ BAD: dict[str, tuple[str, dict[str, Any], int, str, str | None]] = {
         "BadRequestError",
         "input_tokens",
     ),
-    "no room to answer": (TEXT, {"prompt": [9] * 256}, 400, "BadRequestError", "input_tokens"),
+    "no room to answer": (TEXT, {"prompt": [9] * 256}, 400, "BadRequestError", "max_tokens"),
     "more than the context": (CHAT, {"messages": HELLO, "max_tokens": 5000}, 400, "BadRequestError", "max_tokens"),
     "no tokens": (CHAT, {"messages": HELLO, "max_tokens": 0}, 400, "BadRequestError", "max_tokens"),
     "n is a word": (CHAT, {"messages": HELLO, "n": "two"}, 400, "Bad Request", "body.n"),
@@ -92,8 +92,7 @@ BAD: dict[str, tuple[str, dict[str, Any], int, str, str | None]] = {
     "empty stop": (TEXT, {"prompt": "x", "stop": ""}, 400, "BadRequestError", None),
     "stop is a number": (TEXT, {"prompt": "x", "stop": 5}, 400, "Bad Request", "body.stop"),
     "min above max": (TEXT, {"prompt": "x", "min_tokens": 5, "max_tokens": 1}, 400, "BadRequestError", None),
-    "nowhere": ("/v1/nowhere", {}, 404, "NotFoundError", None),
-    "no reward model": ("/pooling", {"input": "x"}, 404, "NotFoundError", None),
+    "no role": (CHAT, {"messages": [{"content": "x"}]}, 400, "Bad Request", "body.messages.0.role"),
 }
 
 
@@ -106,6 +105,14 @@ async def test_bad_requests_are_answered_as_by_vllm(
     assert (answer.status_code, error["code"]) == (status, status)
     assert (error["type"], error["param"]) == (kind, param)
     assert error["message"]
+
+
+async def test_routes_that_are_not_there_are_answered_as_by_vllm(client: httpx.AsyncClient):
+    for path in ("/v1/nowhere", "/pooling"):
+        answer = await client.post(path, json={"input": "x"})
+        assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
+    answer = await client.get(CHAT)
+    assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"})
 
 
 async def test_what_is_no_json_and_what_would_change_the_answer_unseen_is_refused(client: httpx.AsyncClient):

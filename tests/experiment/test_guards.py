@@ -71,6 +71,16 @@ async def test_changed_problems_and_changed_parameters_are_noticed_on_resume(
         await grid(task, models, "single").run(tmp_path / "run", resume=True)
 
 
+async def test_a_role_may_be_added_on_resume_and_not_taken_away(task: str, endpoint: Endpoint, tmp_path: Path) -> None:
+    alone = {"one": {"model": "test-model", "base_url": endpoint.base_url}}
+    judged = {"one": {**alone["one"], "judge": alone["one"]}}
+    await grid(task, alone, "single").run(tmp_path / "run")
+    run = await grid(task, judged, "single", "best_of_n:n=1,verifier=judge").run(tmp_path / "run", resume=True)
+    assert [len(track.rows) for track in run.tracks] == [20, 20]
+    with pytest.raises(RunMismatch, match=r"models\.one\.judge"):
+        await grid(task, alone, "single").run(tmp_path / "run", resume=True)
+
+
 async def test_a_start_that_failed_leaves_the_directory_usable(task: str, endpoint: Endpoint, tmp_path: Path) -> None:
     dead = Endpoint(model="test-model", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(Exception, match="Is the server running"):

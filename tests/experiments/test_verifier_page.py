@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,9 @@ async def test_a_row_for_each_verifier_with_its_cost_and_a_plain_word_on_those_t
     assert "`regex:pattern=A`" in worthless
     assert "`judge`" not in worthless
     assert "the majority of 8 " in page
+    nothing = re.search(r"knows nothing would choose a right one ([\d.]+) %", page)
+    assert nothing is not None
+    assert 10 < float(nothing[1]) < 50  # one right text among several wrong ones
 
 
 async def test_what_is_saved_is_measured_against_the_whole_samples(tmp_path: Path):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import uvicorn
 from openai import AsyncOpenAI
 
 from tests.support.double import ModelDouble
@@ -27,12 +28,17 @@ class Served:
     gateway: Gateway
     base_url: str
     http: httpx.AsyncClient
+    server: uvicorn.Server
 
     def openai(self, key: str = "none", **settings: Any) -> Any:
         return AsyncOpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=30, **settings)
 
     async def chat(self, model: str = "qwen", messages: Any = ASK, **fields: Any) -> httpx.Response:
         return await self.http.post("/chat/completions", json={"model": model, "messages": messages, **fields})
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A bare connection."""
+        return await asyncio.open_connection(*self.base_url[7:-3].split(":"))
 
     async def at_rest(self) -> None:
         """Wait until nothing is going on."""
@@ -52,19 +58,20 @@ def settings_for(double: ModelDouble, **settings: Any) -> Settings:
 async def serving(double: ModelDouble, **settings: Any) -> AsyncIterator[Served]:
     """A gateway in front of `double`."""
     app = gateway_app(given := settings_for(double, **settings))
-    server = server_for(app, drain_seconds=2, client_seconds=given.limits.client_seconds)
+    limits = given.limits
+    server = server_for(app, drain_seconds=min(limits.drain_seconds, 2), client_seconds=limits.client_seconds)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(2048)
         running = asyncio.create_task(server.serve(sockets=[listening]))
         base_url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
+        many = httpx.Limits(max_connections=None, max_keepalive_connections=50)
         try:
-            async with httpx.AsyncClient(base_url=base_url, timeout=30, limits=limits) as http:
+            async with httpx.AsyncClient(base_url=base_url, timeout=30, limits=many) as http:
                 async with asyncio.timeout(20):
                     while not server.started:
                         await asyncio.sleep(0.005)
-                yield Served(app.state.gateway, base_url, http)
+                yield Served(app.state.gateway, base_url, http, server)
         finally:
             server.should_exit = True
             await running

@@ -3,9 +3,12 @@
 import asyncio
 import gc
 import json
+import logging
 import os
 import random
 import socket
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -18,6 +21,7 @@ from tts.gateway.access import hashed, new_key
 
 RIGHT = solvable({}, otherwise=1.0)
 KEY, OTHER = "tts-alice", "tts-bob"
+NUMBERED = f"self_consistency:n=2,{NUMBERS}@qwen"
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -106,6 +110,8 @@ async def test_a_key_may_be_for_some_models_only():
         assert (await served.chat("coder")).status_code == 200
         assert (await served.chat("qwen")).status_code == 403
         assert (await served.chat("single@qwen")).status_code == 403
+        assert (await served.chat("coder@qwen")).status_code == 403  # chooses the model itself
+        assert (await served.chat("coder", tts={"models": {"judge": "qwen"}})).status_code == 403
         assert [one["id"] for one in (await served.http.get("/models")).json()["data"]] == ["coder"]
 
 
@@ -121,11 +127,70 @@ async def test_too_large_and_too_slow_requests():
                 yield b"x" * 100
 
         assert (await served.http.post("/chat/completions", content=pieces())).status_code == 413
-        reader, writer = await asyncio.open_connection(*served.base_url[7:-3].split(":"))
+        reader, writer = await served.connect()
         writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n{")
         assert b" 408 " in await reader.readline()
         writer.close()
         assert double.stats.received == 0
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-slow"])
+async def test_a_client_that_does_not_send_a_request_is_disconnected(sent: bytes):
+    async with ModelDouble() as double, serving(double, limits={"client_seconds": 0.1}) as served:
+        reader, writer = await served.connect()
+        writer.write(sent)
+        async with asyncio.timeout(10):
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_stream_that_nobody_reads_is_given_up():
+    ended = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"data: " + b"x" * 65_536 + b"\n\n"
+                await asyncio.sleep(0)
+        finally:
+            ended.set()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=endless())
+
+    endpoint = {"base_url": "mock://m", "transport": httpx.MockTransport(answer)}
+    async with (
+        ModelDouble() as double,
+        serving(double, limits={"client_seconds": 0.2}, endpoint=endpoint) as served,
+    ):
+        _, writer = await served.connect()
+        body = json.dumps({"model": "qwen", "messages": ASK, "stream": True})
+        writer.write(
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        async with asyncio.timeout(20):
+            await ended.wait()  # the model server need not go on
+        await served.at_rest()
+        writer.close()
+
+
+async def test_what_outlasts_the_drain_is_told_so():
+    async with (
+        ModelDouble(answer=RIGHT, latency=60.0) as double,
+        serving(double, limits={"drain_seconds": 1}) as served,
+    ):
+        asked = [asyncio.create_task(served.chat(NUMBERED)), asyncio.create_task(served.chat("qwen"))]
+        streamed = asyncio.create_task(served.chat(NUMBERED, stream=True))
+        while double.stats.running < 3:
+            await asyncio.sleep(0.01)
+        served.server.should_exit = True
+        for answer in await asyncio.gather(*asked):
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "stopping"
+        assert '"code": "stopping"' in (await streamed).text
+        async with asyncio.timeout(10):
+            await double.idle()
 
 
 @pytest.mark.parametrize(
@@ -160,6 +225,9 @@ WRONG = [
     ("qwen", {"strategy": "first_pass", "verifier": "json_schema:definition=/etc/passwd"}, 400, "not as a file"),
     ("qwen", {"strategy": 'first_pass:verifier="json_schema:definition=/etc/passwd"'}, 400, "not as a file"),
     ("qwen", {"strategy": "first_pass", "verifier": "oracle"}, 400, "oracle"),
+    ("qwen", {"strategy": "self_consistency", "answer": "python_expr"}, 403, "run_code"),
+    ("qwen", {"strategy": "self_consistency", "answer": "judge"}, 400, "reads no answers"),
+    ("qwen", {"strategy": "../../etc/passwd"}, 400, "strategies"),
     ("qwen", {"strategy": "best_of_n", "verifier": {"name": "outcome_reward"}}, 400, "needs a model for: reward"),
     ("qwen", 17, 400, "tts"),
 ]
@@ -245,12 +313,49 @@ async def test_secrets_and_places_are_never_told(kind: FaultKind, model: str):
         assert str(double.port) not in told
 
 
+@pytest.mark.parametrize("model", ["qwen", NUMBERED])
+async def test_secrets_are_not_logged(model: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]):
+    caplog.set_level(logging.DEBUG)
+    settings = {"endpoint": {"api_key": "upstream-secret"}, "keys": {"alice": {"sha256": hashed(KEY)}}}
+    async with ModelDouble(api_key="another", answer=RIGHT) as double, serving(double, **settings) as served:
+        for key in (KEY, OTHER):
+            body = {"model": model, "messages": ASK}
+            answer = await served.http.post("/chat/completions", json=body, headers=bearer(key))
+            assert answer.status_code == 401
+        served.gateway.gate.check = None  # pyright: ignore[reportAttributeAccessIssue]  # a failure of its own
+        caplog.clear()
+        answer = await served.http.post("/chat/completions", json=body, headers=bearer(KEY))
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "internal_error"
+        assert "TypeError" not in answer.text
+        assert "TypeError" in caplog.text  # for the operator
+    said = caplog.text + "".join(capfd.readouterr())
+    assert not any(secret in said for secret in ("upstream-secret", KEY, OTHER, hashed(KEY), "6 times 7"))
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "coder/../../x", "x%00y"])
+async def test_names_lead_nowhere(name: str):
+    async with (
+        ModelDouble(answer=RIGHT) as double,
+        serving(double, presets={"coder": {"strategy": "single"}}) as served,
+    ):
+        assert (await served.chat(name)).status_code == 404
+        reader, writer = await served.connect()
+        writer.write(f"GET /v1/models/{name} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        answered = await reader.read()
+        assert b" 404 " in answered.splitlines()[0]
+        assert b"root:" not in answered
+        writer.close()
+        assert (await served.http.get("/models/coder")).json()["id"] == "coder"
+        assert double.stats.received == 0
+
+
 async def test_headers_cannot_be_smuggled_in():
     async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
         answer = await served.chat("single@qwen\r\nx-evil: 1")
         assert answer.status_code == 404
         assert "x-evil" not in answer.headers
-        reader, writer = await asyncio.open_connection(*served.base_url[7:-3].split(":"))
+        reader, writer = await served.connect()
         body = json.dumps({"model": "qwen", "messages": ASK}).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-forwarded-host: evil\r\ncontent-length: {len(body)}"
         writer.write(head.encode() + b"\r\nauthorization: Bearer mine\r\nx-upstream: http://evil/v1\r\n\r\n" + body)
@@ -279,7 +384,7 @@ async def test_clients_that_leave_at_any_moment_leave_nothing_behind(model: str)
         tasks, files = len(asyncio.all_tasks()), _descriptors()
 
         async def leave(i: int) -> None:
-            _, writer = await asyncio.open_connection(*served.base_url[7:-3].split(":"))
+            _, writer = await served.connect()
             body = json.dumps({"model": model, "messages": ASK, "stream": bool(i % 2)})
             head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
             writer.write((head + body).encode())

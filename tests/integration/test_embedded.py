@@ -1,6 +1,7 @@
 """The embedded engine against transformers and real vLLM, on the same weights."""
 
 import json
+import re
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -143,13 +144,12 @@ async def test_log_probabilities_of_answers_are_nearly_those_of_vllm_in_bfloat16
     assert np.quantile(apart, 0.98) <= 0.05  # bfloat16 rounds that of an undecided place by up to 0.2, in vLLM itself
 
 
-async def first_tokens(endpoint: Endpoint, temperature: float) -> Counter[int]:
-    """How often each token comes first in 2000 answers."""
-    prompt = [{"role": "user", "content": TEXTS[0]}]
+async def first_tokens(endpoint: Endpoint, temperature: float, seed: int = 0) -> Counter[int]:
+    """How often each token follows an open beginning, in 2000 samples."""
     params: dict[str, Any] = {"max_tokens": 1, "temperature": temperature, "top_p": 0.95, "return_token_ids": True}
-    params |= {"seed": 0} if endpoint.embedded else {}
+    params |= {"seed": seed} if endpoint.embedded else {}
     async with Sampler(endpoint.model_copy(update={"max_n": 100})) as sampler:
-        ids = [sample.token_ids async for sample in sampler.sample(prompt, 2000, **params)]
+        ids = [sample.token_ids async for sample in sampler.sample(" ", 2000, **params)]
     return Counter(one[0] for one in ids if one)
 
 
@@ -167,9 +167,9 @@ def excess(here: Counter[int], there: Counter[int]) -> float:
 
 async def test_next_tokens_are_as_frequent_as_vllms(both: tuple[Endpoint, Endpoint]):
     here, there = both
-    theirs = await first_tokens(there, 0.8)
-    assert excess(await first_tokens(here, 0.8), theirs) < 5
-    assert excess(await first_tokens(here, 0.95), theirs) > 5  # so the test can fail
+    theirs = await first_tokens(there, 1.5)
+    assert excess(await first_tokens(here, 1.5), theirs) < 5
+    assert excess(await first_tokens(here, 1.2), theirs) > 5  # so the test can fail
 
 
 CHAT, TEXT = "/chat/completions", "/completions"
@@ -210,14 +210,19 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
 async def test_bad_requests_get_the_same_status_and_error(
     both: tuple[Endpoint, Endpoint], path: str, body: dict[str, Any]
 ):
-    async def ask(endpoint: Endpoint, transport: httpx.AsyncBaseTransport | None) -> tuple[int, Any]:
-        async with httpx.AsyncClient(transport=transport, timeout=60) as client:
-            answer = await client.post(endpoint.urls[0] + path, json={"model": endpoint.model, **body})
-        body_ = answer.json()
-        print(answer.status_code, body_)
-        if "error" in body_:
-            assert body_["error"].pop("message")
-        return answer.status_code, body_
+    async def ask(endpoint: Endpoint, transport: httpx.AsyncBaseTransport) -> tuple[int, Any]:
+        url = endpoint.base_url.removesuffix("/v1") + "/v1" + path
+        response = await transport.handle_async_request(
+            httpx.Request("POST", url, json={"model": endpoint.model, **body})
+        )
+        answer = json.loads(await response.aread())
+        await response.aclose()
+        print(response.status_code, answer)
+        if "error" in answer:
+            assert answer["error"].pop("message")
+            answer["error"]["param"] = re.sub(r"\.\w+Param\b", "", answer["error"]["param"] or "")  # vLLM's own classes
+        return response.status_code, answer
 
     here, there = both
-    assert await ask(here, EmbeddedTransport(here.base_url)) == await ask(there, None)
+    async with httpx.AsyncHTTPTransport() as over_http:
+        assert await ask(here, EmbeddedTransport(here.base_url)) == await ask(there, over_http)

@@ -24,7 +24,7 @@ from tts.driver import solve
 from tts.errors import ConfigError
 from tts.strategies.redesign.elements import covering, failures
 from tts.strategies.redesign.prompts import LAB
-from tts.tasks import lab_prompts
+from tts.tasks import Example, lab_prompts
 from tts.types import Budget, Candidate, Problem, Result, Verdict
 
 THINGS = ("ant", "bee", "cat", "dog", "eel")
@@ -263,10 +263,12 @@ async def test_the_prompts_can_be_replaced():
 # -- instructions and programs ---------------------------------------------------------------------------------------
 
 
-async def test_an_instruction_that_is_commonly_overlooked_is_made_explicit():
+@pytest.mark.parametrize(
+    "example", list(registry.make("tasks", "instructions:count=4").examples()), ids=lambda e: e.problem.id
+)
+async def test_an_instruction_that_is_commonly_overlooked_is_made_explicit(example: Example):
     """A writer who overlooks the last two constraints of a list, unless a prompt comes back to them."""
-    (example,) = registry.make("tasks", "instructions:count=1").examples()
-    constraints = example.truth.constraints
+    constraints = example.truth.constraints  # type: ignore[attr-defined]
 
     def answer(request: dict[str, Any], rng: np.random.Generator) -> str:
         asked = question(request)
@@ -277,12 +279,16 @@ async def test_an_instruction_that_is_commonly_overlooked_is_made_explicit():
         return obedient([one for one in constraints if one in constraints[:3] or f"Mind: {one.text}" in wording])
 
     async with ModelDouble(models=("policy",), answer=answer) as double:
-        result = await solve(example.problem, "prompt_redesign:n=8,verifier=oracle", roles(double), truth=example.truth)
-    assert result.oracle
-    assert result.selected is not None
-    assert result.selected.passed
-    assert result.selected.notes["round"] == 1
-    assert constraints[4].text in result.selected.notes["lineage"][0][1]
+        spec = "prompt_redesign:n=8,verifier=oracle"
+        redesigned = await solve(example.problem, spec, roles(double), truth=example.truth)
+        repeated = await solve(example.problem, f"{spec},rounds=0", roles(double), truth=example.truth)
+    assert redesigned.oracle
+    assert repeated.selected is not None
+    assert not repeated.selected.passed
+    assert redesigned.selected is not None
+    assert redesigned.selected.passed
+    assert redesigned.selected.notes["round"] == 1
+    assert constraints[4].text in redesigned.selected.notes["lineage"][0][1]
 
 
 async def test_a_requirement_of_a_program_that_its_tests_show_to_be_missed_is_made_explicit():

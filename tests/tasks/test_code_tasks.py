@@ -189,6 +189,7 @@ async def test_mbpp_plus_takes_a_match_for_what_it_is(tmp_path: Path, shared: Sh
         ("assert f((1, (4, 6), 10))", [[1, [2, 3], 4]], ((1, (2, 3), 4),)),
         ("assert f({'a': (1, 2)}, 3)", [{"b": [3, 4]}, 5], ({"b": (3, 4)}, 5)),
         ("assert f(0, 1j)", ["2.5", "1+2j"], (2.5, 1 + 2j)),
+        ("assert f((1, 2), 3)", [[1, [2, [3]]], "three"], ((1, (2, (3,))), "three")),
         ("assert set(f({1, 2})) == set()", [[1, 2]], ({1, 2},)),
         ("assert f(g(1), 'x')", [[1], "y"], ([1], "y")),
         ("", [[1]], ([1],)),

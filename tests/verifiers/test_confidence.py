@@ -161,6 +161,16 @@ async def test_an_abandoned_answer_is_never_taken_for_a_whole_one(tmp_path: Any)
     assert "replay" in {curve.estimator for curve in curves(run)}
 
 
+@pytest.mark.parametrize(("consensus", "drawn"), [(0.95, 6), (2, 16)])
+async def test_where_the_first_samples_agree_no_more_are_drawn(consensus: float, drawn: int):
+    async with ModelDouble(**speaking(policy=lambda asked, rng: "\nAnswer: 42"), seed=5) as double:
+        spec = f"{DEEPCONF},consensus={consensus}"
+        result = await solve(PROBLEM, spec, roles(double), stop_early=False)
+        assert double.stats.choices == len(result.candidates) == drawn
+    assert result.selected is not None
+    assert result.selected.notes["answer"] == "42"
+
+
 async def test_deepconf_says_what_it_needs():
     with pytest.raises(ConfigError, match="top_logprobs"):
         await solve(PROBLEM, "deepconf", MockModel(lambda request: "Answer: 42"))

@@ -17,6 +17,7 @@ from tts.driver import open_models
 from tts.session import Session
 from tts.types import Verdict
 from tts.verifiers.element_check import ElementCheck
+from tts.verifiers.program_facts import program_facts
 
 THINGS = ("cube", "dog", "hat", "bird")
 CORE = THINGS[:3]
@@ -181,4 +182,33 @@ async def test_a_program_that_runs_is_believed_before_any_reading():
     assert verdict.details["elements"][0]["why"] == "`assert f(3) == 6` holds"
     assert verdict.feedback == "Not met: takes text (`assert f('a') == 'aa'` fails)"
     assert section("statements", seen[-1]).splitlines() == ["3. is short", "4. never fails"]
+    certain, _, described = section("evidence", seen[-1]).partition("A description:\n")
+    assert "It has 2 lines that are not empty.\nFunctions: f(x)." in certain
+    assert described == "It triples."
     assert "verifier" in {charge.role for charge in verdict.charges}
+
+
+def test_facts_are_read_off_a_program():
+    source = """\
+import math
+from . import near
+
+class Queue:
+    def put(self, *items): ...
+
+def depth(tree, top=0):
+    \'\'\'How deep it is.\'\'\'
+    for branch in tree:
+        top = max(top, 1 + depth(branch))
+    return sum([top])
+"""
+    assert program_facts(source) == [
+        "It has 9 lines that are not empty.",
+        "Functions: depth(tree, top=0), put(self, *items).",
+        "Functions with a docstring: depth.",
+        "Functions that call themselves: depth.",
+        "Classes: Queue.",
+        "Imports: math, ..",
+        "Loops: 1; comprehensions: 0.",
+    ]
+    assert program_facts("def f(:") == ["It is no Python: line 1 is wrong."]

@@ -84,9 +84,10 @@ class Sampled(BaseModel, extra="allow"):
 
     def settings(self, prompt_tokens: int, positions: int) -> Settings:
         """How the answer is sampled, within what the context leaves room for. Raises `Refused`."""
-        check_length(prompt_tokens, positions, room=1)
+        check_length(prompt_tokens, positions)
         self._check(positions)
         room = positions - prompt_tokens
+        need(room, f"the prompt fills the context of {positions} tokens: there is no room to answer", "max_tokens")
         most = min(self.limit() or room, room)
         need(0 <= self.min_tokens <= most, f"min_tokens must lie between 0 and max_tokens={most}")
         return Settings(
@@ -222,11 +223,11 @@ class ScoreRequest(BaseModel):
     use_activation: bool = True
 
 
-def check_length(tokens: int, positions: int, room: int = 0) -> None:
-    """Refuse a prompt without tokens, or one that leaves no `room` in the context."""
+def check_length(tokens: int, positions: int) -> None:
+    """Refuse a prompt without tokens, or one that is longer than the context."""
     need(tokens, "the prompt is empty: give prompt or messages with at least one token", "prompt")
-    words = f"This model's maximum context length is {positions} tokens, and the prompt alone has {tokens}; shorten it"
-    need(tokens + room <= positions, words, "input_tokens")
+    words = f"This model's maximum context length is {positions} tokens, and the prompt has {tokens}; shorten it"
+    need(tokens <= positions, words, "input_tokens")
 
 
 def chunk(data: Any) -> bytes:

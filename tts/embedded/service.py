@@ -74,11 +74,12 @@ class Service:
         """Answer one request; closing the parts, or cancelling this, ends its computation."""
         status, answer = 200, None
         try:
-            if path not in self._routes.get(method, ()):
+            if path in self._routes.get(method, ()):
+                answer = await self._routes[method][path](body)
+            else:
                 known = any(path in routes for routes in self._routes.values())
-                code, words = (405, "Method Not Allowed") if known else (404, "Not Found")
-                raise Refused(words, status=code, kind="NotFoundError")
-            answer = await self._routes[method][path](body)
+                status, words = (405, "Method Not Allowed") if known else (404, "Not Found")
+                answer = {"detail": words}
         except Refused as refused:
             status, answer = refused.status, refused.body
         except Exception as error:
@@ -235,8 +236,11 @@ class Service:
         go_on = bool(getattr(asked, "continue_final_message", False))
         need(asked.messages, "a conversation needs at least one message", "messages")
         for number, message in enumerate(asked.messages):
-            need(isinstance(message.get("role"), str), "Field required", f"body.messages.{number}.role")
-            need(isinstance(message.get("content"), str | list | None), "no text", f"body.messages.{number}.content")
+            at = f"body.messages.{number}"
+            if not isinstance(message.get("role"), str):
+                raise Refused("a message needs a role", f"{at}.role", kind="Bad Request")
+            if not isinstance(message.get("content"), str | list | None):
+                raise Refused("a message's content must be text or parts", f"{at}.content", kind="Bad Request")
         need(not (go_on and asked.add_generation_prompt), "continue_final_message needs add_generation_prompt=false")
         render = self.engine.tokenizer.render
         try:

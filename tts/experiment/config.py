@@ -192,9 +192,9 @@ def settle(
 ) -> None:
     """Write `run.json` beside the data, after checking that results already there are of the same configuration.
 
-    Strategies, seeds, models and the limit may be added to or taken away. `used` is whether the directory holds
-    anything that was paid for. Raises `RunMismatch` that names the keys or the problem which differ, and
-    `ConfigError` when there are results and no `resume`.
+    Strategies, seeds, models and the limit may be added to or taken away, roles of a model added. `used` is whether the
+    directory holds anything that was paid for. Raises `RunMismatch` that names the keys or the problem which differ,
+    and `ConfigError` when there are results and no `resume`.
     """
     path = directory / "run.json"
     record = {
@@ -259,7 +259,9 @@ def redacted(words: Sequence[str]) -> list[str]:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     shared = before["models"].keys() & now["models"].keys()
-    old, new = (_flat({**one, "models": {name: one["models"][name] for name in shared}}) for one in (before, now))
+    kept = {name: {role: now["models"][name].get(role) for role in before["models"][name]} for name in shared}
+    old = _flat({**before, "models": {name: before["models"][name] for name in shared}})
+    new = _flat({**now, "models": kept})  # no result is of a role that was not there
     return [
         f"{key} was {old.get(key, 'unset')!r}, is {new.get(key, 'unset')!r}"
         for key in sorted(old.keys() | new.keys())

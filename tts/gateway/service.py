@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from tts.clock import now
 from tts.driver import OnCandidate, open_models
+from tts.errors import EndpointError
 from tts.gateway.access import Access, Client
 from tts.gateway.answers import account
 from tts.gateway.bodies import Kind
@@ -191,6 +192,9 @@ class Gateway:
         if refused is None:
             log.error("a request failed", exc_info=error)
             refused = Refused(500, "the gateway failed; its log says why", "internal_error")
+        for one in (error, error.__cause__):
+            if isinstance(one, EndpointError):  # its words are not for the client: they say where the server is
+                log.warning("a request failed: %s", one)
         if out.status is None:
             await out.whole(refused.status, refused.headers, refused.body)
         elif not out.ended:

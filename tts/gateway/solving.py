@@ -116,7 +116,7 @@ def chosen(plan: Plan, session: Session, result: Result, n: int, run: str) -> li
     if isinstance(session.ledger.error, EndpointError):
         refusal = refusal_of(session.ledger.error)
         assert refusal is not None
-        raise refusal
+        raise refusal from session.ledger.error
     if result.ended == "deadline":
         raise Refused(504, "no candidate was there in time", "deadline", details=details)
     if result.ended == "budget":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from tts.verifiers.programs import syntax
@@ -34,11 +35,12 @@ def _literals(source: str) -> list[Any]:
 
 def _typed(value: Any, example: Any) -> Any:
     if isinstance(value, list) and isinstance(example, list | tuple | set):
-        inner = next((item for item in example if isinstance(item, list | tuple | set | dict)), None)
+        inner = next((item for item in example if isinstance(item, list | tuple | set | dict)), example)
         return type(example)(_typed(item, inner) for item in value)
     if isinstance(value, dict) and isinstance(example, dict):
         inner = next(iter(example.values()), None)
         return {key: _typed(item, inner) for key, item in value.items()}
     if isinstance(value, str) and isinstance(example, int | float | complex) and not isinstance(example, bool):
-        return complex(value) if "j" in value else float(value)
+        with suppress(ValueError):
+            return complex(value) if "j" in value else float(value)
     return value
