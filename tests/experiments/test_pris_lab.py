@@ -11,7 +11,7 @@ from tts.experiment.analysis import track_curves
 
 
 def test_what_is_selected_from_every_prefix_is_what_a_report_shows(tmp_path: Path):
-    tracks = run(1, tmp_path / "run").tracks
+    tracks = run(2, tmp_path / "run").tracks
     assert len({name_of(track.method) for track in tracks}) == 5
     for track in tracks:
         shares, tokens = prefixes(track)

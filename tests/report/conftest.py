@@ -10,9 +10,7 @@ import pytest
 from tts import MockModel
 from tts.experiment import Experiment, Run
 
-HOSTILE = (
-    '</script><script>alert(1)</script><img src="https://evil.example/a.png" onerror="alert(1)"> {{ 7 * 7 }}'
-)
+HOSTILE = '</script><script>alert(1)</script><img src="https://evil.example/a.png" onerror="alert(1)"> {{ 7 * 7 }}'
 STRATEGIES = (
     "best_of_n:n=4,verifier=regex(pattern=4)",
     "self_consistency:n=4,answer=numeric_answer",
