@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tts.conformal import (
+    STEP,
     Calibration,
     Scored,
     load,
@@ -154,6 +155,33 @@ def test_growing_it_holds_the_rate_from_the_first_score_on():
         all_ += outcomes
     assert close_to(0.4, first)
     assert close_to(0.4, all_)
+
+
+@given(st.integers(0, 10**9), st.sampled_from([0.0, 0.1, 0.4, 1.0]), st.sampled_from([-2.0, 0.0, 2.0]))
+@settings(max_examples=30)
+def test_balanced_the_realised_rate_keeps_its_bound_in_whatever_order_scores_come(seed, rate, slope):
+    rng = np.random.default_rng(seed)
+    calibration, count, rejected = Calibration(better="higher"), 400, 0
+    for number, noise in enumerate(rng.standard_normal(count)):
+        scored = at(noise + slope * number / count)
+        p = calibration.balanced(scored, calibration.p_value(scored, 1 - rng.random()), rate)
+        assert 0 < p <= 1
+        rejected += bool(rejects(p, rate))
+        calibration.add(scored)
+    assert abs(rejected / count - rate) <= (1 + STEP) / (STEP * count)
+
+
+def test_where_late_scores_are_poorer_the_rate_holds_only_if_balanced():
+    rng, rate, rejected = np.random.default_rng(0), 0.4, np.zeros(2)
+    plain, balanced = Calibration(better="higher"), Calibration(better="higher")
+    for number, noise in enumerate(rng.standard_normal(2000)):
+        scored, u = at(noise - number / 1000), 1 - rng.random()
+        rejected[0] += rejects(plain.p_value(scored, u), rate)
+        rejected[1] += rejects(balanced.balanced(scored, balanced.p_value(scored, u), rate), rate)
+        plain.add(scored)
+        balanced.add(scored)
+    assert rejected[0] / 2000 > 0.5
+    assert abs(rejected[1] / 2000 - rate) < 0.01
 
 
 def test_calibrated_on_the_first_turn_only_the_rate_drifts_and_by_turn_or_window_it_does_not():

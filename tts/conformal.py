@@ -30,6 +30,8 @@ Stratum = Literal["question", "turn", "length"]
 _Key: TypeAlias = tuple[str, int, int]
 
 ROUNDING = 1e-12
+STEP = 0.02
+"""By how much one rejection too many or too few moves the rate of the next decision."""
 
 
 def p_values(
@@ -135,6 +137,7 @@ class Calibration:
         self.window = window
         self.grows = True
         self._strata: dict[_Key, tuple[list[float], deque[float]]] = {}
+        self._owed: dict[_Key, float] = {}  # rejections by which the realised rate is behind the nominal one
         for one in scored:
             self.add(one)
         self.grows = grows
@@ -159,6 +162,20 @@ class Calibration:
         ordered = self._ordered(self._stratum(scored))
         low, high = bisect_left(ordered, value), bisect_right(ordered, value)
         return (len(ordered) - high + u * (1 + high - low)) / (len(ordered) + 1)
+
+    def balanced(self, scored: Scored, p: float, rejection_rate: float) -> float:
+        """`p`, moved so that the realised rate of the stratum stays at the nominal one also where the order is not
+        exchangeable: where what comes late is poorer, say.
+
+        Adaptive conformal inference (Gibbs and Candes 2021, arXiv 2106.00170, equation 2): every decision moves the
+        next one's rate by `STEP` towards what is owed. After n decisions the realised rate differs from the nominal
+        one by less than (1 + `STEP`) / (`STEP` n), whatever the scores.
+        """
+        stratum = self._stratum(scored)
+        owed = self._owed.get(stratum, 0.0)
+        moved = min(1.0, max(ROUNDING, p + STEP * owed))
+        self._owed[stratum] = owed + rejection_rate - bool(rejects(moved, rejection_rate))
+        return moved
 
     def _value(self, scored: Scored) -> float:
         if math.isnan(scored.score):

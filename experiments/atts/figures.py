@@ -17,8 +17,8 @@ def markdown(rows: Sequence[Row]) -> str:
     """Everything that is compared as a table: accuracy and its paired difference to the target alone, cost, time."""
     lines = [
         "| samples | problems | | pass@1, % | majority, % | its difference to the target alone, points | coverage, % "
-        "| target tokens | draft tokens | rejected, % | seconds | tokens/s | draft server busy, % |",
-        "|--:|---|---|---|---|---|---|--:|--:|--:|--:|--:|--:|",
+        "| target tokens | draft tokens | rejected, % | seconds | CPU seconds | tokens/s | draft server busy, % |",
+        "|--:|---|---|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         accuracy, busy = row["accuracy"], {one["kind"]: one["busy"] for one in row["utilisation"]}
@@ -34,6 +34,7 @@ def markdown(rows: Sequence[Row]) -> str:
             f"{row['tokens'].get('draft', 0):,.0f}",
             _maybe(row["rejected"], lambda share: f"{100 * share:.1f}"),
             _maybe(row["seconds"], lambda seconds: f"{seconds:.1f}"),
+            _maybe(row["cpu seconds"], lambda seconds: f"{seconds:.1f}"),
             _maybe(row["tokens per second"], lambda speed: f"{speed:,.0f}"),
             _maybe(busy.get("draft"), lambda share: f"{100 * share:.0f}"),
         ]

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 import numpy as np
@@ -75,15 +75,17 @@ async def compare(table: dict[str, Any], out: Path, samples: int, plan: Plan) ->
     rows, found = [], dict[str, dict[str, NDArray[np.float64]]]()
     for name, spec in plan.strategies(samples):
         folder = _folder(out, name, samples, plan)
-        resumed, begin = (folder / "run.sqlite").exists(), monotonic()
+        resumed, begin, used = (folder / "run.sqlite").exists(), monotonic(), process_time()
         grid = {**table, "strategies": [spec], "stop_early": plan.early}
         run = await (_one_at_a_time if plan.one_at_a_time else _at_once)(grid, folder)
         seconds = None if resumed else monotonic() - begin
+        used = None if resumed else round(process_time() - used, 2)
         [track] = run.tracks
         found[name] = accuracies(track, samples)
-        row = {"name": name, "samples": samples, "order": plan.order, "strategy": spec, **timing(track, seconds, plan)}
+        row = {"name": name, "samples": samples, "order": plan.order, "strategy": spec, "cpu seconds": used}
+        row |= timing(track, seconds, plan)
         rows.append(row | read_off(track) | {"accuracy": {key: interval(v) for key, v in found[name].items()}})
-        print(f"{samples:3d} {name}: {row['seconds']} s", flush=True)
+        print(f"{samples:3d} {name}: {row['seconds']} s, {used} s of this process's CPU", flush=True)
     for row in rows:
         pairs = (
             (key, paired_difference(v[:, None], found[REFERENCE][key][:, None]))

@@ -57,6 +57,7 @@ class Rejection:
         chance = self._speculation.chance(chain)
         p = self.calibration.p_value(scored, chance)
         if self.calibration.grows:  # what it is compared with depends on what came before
+            p = self.calibration.balanced(scored, p, self.rate)
             p = float(await self._speculation.session.remember(["p", chance], repr(p)))
             self.calibration.add(scored)
         rejected = bool(conformal.rejects(p, self.rate))

@@ -154,8 +154,12 @@ class Speculation:
         chain.ended = ""
 
     def chance(self, chain: Chain) -> float:
-        """A number in (0, 1] that looks random and depends on the seed, the problem and the chain's content alone."""
-        return (_digest([self.session.seed, self.session.problem.id, chain.ids or chain.text], 6) + 1) / 2**48
+        """A number in (0, 1] that looks random and depends on the seed, the problem and the chain alone.
+
+        Chains with equal contents have different ones: equal drafts are rejected at the rate, not all or none.
+        """
+        content = [self.session.seed, self.session.problem.id, chain.number, chain.ids or chain.text]
+        return (_digest(content, 6) + 1) / 2**48
 
     def candidate(self, chain: Chain) -> Candidate:
         """The chain as it stands, with all it cost."""

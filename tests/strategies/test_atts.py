@@ -189,6 +189,14 @@ async def test_the_share_that_the_target_continues_is_the_rejection_rate(options
     assert all(0 < turn["p"] <= 1 for turn in turns)
 
 
+async def test_equal_drafts_are_rejected_at_the_rate_not_all_or_none():
+    async with Pair(answer=lambda body, rng: "the same " * 60) as pair:
+        result = await solved(pair, "atts:n=200,rounds=1,draft_tokens=60,target_tokens=40,rejection_rate=0.3")
+    rejected = [turn["rejected"] for turn in turns_of([result])]
+    assert len(rejected) == 200
+    assert abs(np.mean(rejected) - 0.3) < 3 * np.sqrt(0.21 / 200)
+
+
 @pytest.mark.parametrize(("rate", "share"), [(0, 0.0), (1, 1.0)])
 async def test_a_rate_of_none_or_all_is_exact(rate, share):
     async with Pair() as pair:
