@@ -10,7 +10,7 @@ from random import Random
 
 import torch
 from batches import Batch, batched, chunks
-from model import LanguageModel, Shape
+from model import LanguageModel, RewardModel, Shape
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -23,11 +23,11 @@ LOG_EVERY = 50  # steps
 
 
 class Optimizer:
-    """Muon for the matrices of the layers (Jordan et al. 2024), AdamW for the embedding and the norms."""
+    """Muon for the matrices of the layers (Jordan et al. 2024), AdamW for the embedding, the norms and a head."""
 
-    def __init__(self, model: LanguageModel) -> None:
-        matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
-        others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embed" in name]
+    def __init__(self, model: LanguageModel | RewardModel) -> None:
+        matrices = [p for name, p in model.named_parameters() if "_proj" in name]
+        others = [p for name, p in model.named_parameters() if "_proj" not in name]
         self.parts = [
             torch.optim.Muon(
                 matrices, lr=MATRIX_RATE, momentum=0.95, adjust_lr_fn="match_rms_adamw", weight_decay=0.01

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -21,16 +22,15 @@ from corpus import random_question, slipped
 from evaluate import prompt_of
 from lab_tokenizer import END_ID, PAD_ID
 from model import LanguageModel, RewardModel
-from pretrain import LOG_EVERY
+from pretrain import LOG_EVERY, Optimizer, rate_scale
 from sampling import sample
 from transformers import PreTrainedTokenizerFast
 
 from tts.tasks.lab_math import LabMath, Operation, SteppedAnswer, solution, step_labels
 
-PROBLEMS, SAMPLES, TEMPERATURE = 1600, 8, 0.8
-SLIPPED = 24_000
-"""Solutions made up, half of them with a slip."""
-EPOCHS, ROWS, RATE = 2, 32, 1.5e-3
+PROBLEMS, SAMPLES, TEMPERATURE = 800, 8, 0.8
+STEPS, ROWS, OWN = 1200, 32, 0.4
+"""Batches, their rows, and the share of lab-target's own solutions; half of the rest, made up, have a slip."""
 
 
 class Solution(NamedTuple):
@@ -84,21 +84,20 @@ def solutions(model: LanguageModel, tokenizer: PreTrainedTokenizerFast) -> list[
     ]
 
 
-def made_up(tokenizer: PreTrainedTokenizerFast, seed: int) -> list[Solution]:
-    """Right solutions, every other one with a slip."""
-    rng, made = Random(f"lab reward {seed}"), []
-    for number in range(SLIPPED // EPOCHS):
-        tree, question = random_question(rng, rng.randint(1, 6), rng.choice((1, 2, 2, 2, 3)))
-        made.append(labelled(tokenizer, question, tree, slipped(rng, tree) if number % 2 else solution(tree)))
-    return made
+def made_up(tokenizer: PreTrainedTokenizerFast, rng: Random) -> Solution:
+    """A right solution, or one with a slip."""
+    tree, question = random_question(rng, rng.randint(1, 6), rng.choice((1, 2, 2, 2, 3)))
+    return labelled(tokenizer, question, tree, slipped(rng, tree) if rng.random() < 0.5 else solution(tree))
 
 
-def batches(made: list[Solution], rng: Random) -> Iterator[list[Solution]]:
-    """All solutions, in random batches of similar length."""
-    ordered = sorted(made, key=lambda one: (len(one.ids), rng.random()))
-    groups = [ordered[i : i + ROWS] for i in range(0, len(ordered), ROWS)]
-    rng.shuffle(groups)
-    yield from groups
+def batches(own: list[Solution], tokenizer: PreTrainedTokenizerFast, rng: Random) -> Iterator[list[Solution]]:
+    """Random batches of similar length, without end."""
+    while True:
+        many = [rng.choice(own) if rng.random() < OWN else made_up(tokenizer, rng) for _ in range(50 * ROWS)]
+        many.sort(key=lambda one: len(one.ids))
+        groups = [many[i : i + ROWS] for i in range(0, len(many), ROWS)]
+        rng.shuffle(groups)
+        yield from groups
 
 
 def padded(rows: list[Solution]) -> torch.Tensor:
@@ -117,29 +116,22 @@ def train_reward(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folde
     own = solutions(model, tokenizer)
     right = np.mean([one.right for one in own])
     print(f"{len(own)} solutions, {right:.1%} right, in {time.monotonic() - begun:.0f} s", flush=True)
-    optimizer = torch.optim.AdamW(reward.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    steps, step, rng = EPOCHS * -(-(len(own) + SLIPPED // EPOCHS) // ROWS), 0, Random(0)
-    losses: list[float] = []
-    for epoch in range(EPOCHS):
-        for rows in batches(own + made_up(tokenizer, epoch), rng):
-            for group in optimizer.param_groups:
-                group["lr"] = RATE * min(1.0, step / 100, 1.5 * (1 - step / steps))
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                scores = reward(padded(rows))
-            picked = torch.cat([scores[i, row.begin : len(row.ids)] for i, row in enumerate(rows)]).float()
-            labels = torch.tensor([float(label) for row in rows for label in row.labels])
-            loss = F.binary_cross_entropy_with_logits(picked, labels)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(reward.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-            step += 1
-            if step % LOG_EVERY == 0:
-                line = {"step": step, "loss": round(float(np.mean(losses)), 4)}
-                with (folder / "lab-reward.jsonl").open("a") as file:
-                    file.write(json.dumps(line | {"seconds": round(time.monotonic() - begun)}) + "\n")
-                losses = []
+    optimizer, losses = Optimizer(reward), []
+    for step, rows in enumerate(islice(batches(own, tokenizer, Random(0)), STEPS), 1):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            scores = reward(padded(rows))
+        picked = torch.cat([scores[i, row.begin : len(row.ids)] for i, row in enumerate(rows)]).float()
+        labels = torch.tensor([float(label) for row in rows for label in row.labels])
+        loss = F.binary_cross_entropy_with_logits(picked, labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reward.parameters(), 1.0)
+        optimizer.step(0.5 * rate_scale(step / STEPS))
+        losses.append(loss.item())
+        if step % LOG_EVERY == 0:
+            line = {"step": step, "loss": round(float(np.mean(losses)), 4)}
+            with (folder / "lab-reward.jsonl").open("a") as file:
+                file.write(json.dumps(line | {"seconds": round(time.monotonic() - begun)}) + "\n")
+            losses = []
     torch.save(reward.state_dict(), folder / "lab-reward.pt")
     return reward
 

@@ -40,16 +40,17 @@ CONFIGS = {
 NO_BETTER = {"no different": "no", "worse": "no, worse", "better": "yes"}
 
 
-def experiment(config: Path) -> Experiment:
-    """The experiment of a file, without the roles whose model is not there, and the strategies that need them."""
+def experiment(config: Path) -> tuple[Experiment, list[Verifier]]:
+    """An experiment without the roles whose model is not there, and the verifiers left out for want of it."""
     table, there = load(config), {folder.name for folder in bundled_models()}
     roles = next(iter(table["models"].values()))
     missing = {role for role, one in roles.items() if isinstance(one, dict) and one["model"] not in there}
     for role in missing:
         del roles[role]
     made = [make("strategies", spec) for spec in table["strategies"]]
-    table["strategies"] = [one for one in made if one.verifier is None or not one.verifier.roles & missing]
-    return Experiment.parse(table)
+    left_out = [one.verifier for one in made if one.verifier is not None and one.verifier.roles & missing]
+    table["strategies"] = [one for one in made if one.verifier not in left_out]
+    return Experiment.parse(table), left_out
 
 
 TIMED = 4
@@ -199,9 +200,11 @@ async def main() -> None:
     parser.add_argument("--into", type=Path, default=Path("docs/verifiers.md"))
     options = parser.parse_args()
     for name, config in CONFIGS.items():
-        grid = experiment(config)
+        grid, left_out = experiment(config)
         run = await grid.run(options.out / name, resume=True)
         content = confidence_table(run) if name == "confidence" else await verifier_table(run, grid)
+        if left_out:
+            content += f"\n- Not measured, for want of a model: {', '.join(f'`{named(one)}`' for one in left_out)}."
         page = rewritten(options.into.read_text(encoding="utf-8"), name, content)
         options.into.write_text(page, encoding="utf-8")
         print(content, flush=True)

@@ -70,7 +70,9 @@ def test_the_page_has_a_place_for_each_run_and_each_config_is_one_that_runs(name
     again = rewritten(page, name, "nothing")
     assert f"<!-- {name}: begin -->\nnothing\n<!-- {name}: end -->" in again
     assert rewritten(again, name, "x") == rewritten(page, name, "x")
-    assert experiment(CONFIGS[name]).strategies
+    grid, left_out = experiment(CONFIGS[name])
+    assert grid.strategies
+    assert {role for verifier in left_out for role in verifier.roles} <= {"reward"}
     with pytest.raises(ValueError, match="no marks"):
         rewritten(page, "unheard of", "")
 

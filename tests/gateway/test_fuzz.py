@@ -18,7 +18,7 @@ from tts.gateway.bodies import BODIES, KINDS, Kind
 from tts.gateway.settings import Settings
 
 QUICK = settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     phases=[Phase.explicit, Phase.generate],

@@ -21,7 +21,6 @@ STRATEGIES = {
     "self_consistency": f"self_consistency:n=4,{NUMBERS}",
     "deepconf": f"deepconf:n=4,{NUMBERS}",
     "tool_vote": f"tool_vote:n=3,{NUMBERS}",
-    "rank_fusion": "rank_fusion:n=3,verifiers=[numeric_answer(reference=42),mean_logprob]",
     "tournament": "tournament:n=2",
     "plan_search": f"plan_search:codes=2,prompts=general,{VERIFIED}",
     "idea_search": f"idea_search:n=2,prompts=general,{VERIFIED}",

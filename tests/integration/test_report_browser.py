@@ -264,6 +264,20 @@ def test_on_a_phone_nothing_scrolls_sideways(chromium: Browser, report: str, sch
         assert page.evaluate(sideways) == 0
 
 
+def test_tiles_and_charts_fit_again_after_the_window_has_changed(chromium: Browser, report: str):
+    shape = "[...document.querySelectorAll('#problems canvas, #curves-chart canvas')].map((one) => one.clientWidth)"
+    with opened(chromium, report) as page:
+        before = page.evaluate(shape)
+        page.set_viewport_size({"width": 340, "height": 600})
+        page.wait_for_timeout(200)
+        narrow = page.evaluate(shape)
+        assert max(narrow) <= 340
+        page.locator("#verifiers").screenshot()  # sets the window to the height of the section for a moment
+        page.set_viewport_size({"width": 1280, "height": 900})
+        page.wait_for_timeout(200)
+        assert page.evaluate(shape) == before != narrow
+
+
 def test_colours_follow_the_system_or_the_reader(chromium: Browser, report: str):
     with opened(chromium, report) as page:
         ground = "getComputedStyle(document.body).backgroundColor"

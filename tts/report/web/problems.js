@@ -77,10 +77,8 @@ function problemsSection() {
   };
   redrawn.push(draw);
   requestAnimationFrame(draw);
-  let width = 0;
-  new ResizeObserver(([{ contentRect }]) => {
-    if (width && Math.abs(width - contentRect.width) > 8) drawMap(map);
-    width = contentRect.width;
+  new ResizeObserver(() => {
+    if (map.isConnected && map.clientWidth !== drawnWidth) drawMap(map);
   }).observe(map);
   const options = (table_) => Object.entries(table_).map(([key, [text]]) => [key, text]);
   const offered = Object.entries(FILTERS).filter(([key, [, test]]) => key === "all" || data.problems.some((_, place) => test(place)));
@@ -99,10 +97,14 @@ function problemsSection() {
 
 // -- tiles -----------------------------------------------------------------------------------------------------------
 
+let drawnWidth = 0; // of the map, as it is drawn
+
 function drawMap(host) {
+  drawnWidth = host.clientWidth;
   host.replaceChildren(scaleLegend());
   if (!order.length) return host.append(h("p", { class: "soft empty" }, "No problem is like that."));
-  const width = host.clientWidth;
+  const width = drawnWidth;
+  if (width < 100) return; // not laid out yet
   const fitted = Math.floor(width / order.length);
   const tile = Math.max(order.length > 3000 ? 7 : order.length > 600 ? 10 : 14, Math.min(26, fitted));
   const columns = Math.max(1, Math.floor(width / tile));
