@@ -11,6 +11,7 @@ from tests.support.small_llama import log_softmax, reference_states, write_model
 from tts.embedded.model import Llama
 from tts.embedded.weights import Floats, read_shape, read_tensors
 from tts.errors import ConfigError
+from tts.sampler import Endpoint
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(6, 270, (3, 150))
@@ -117,3 +118,13 @@ def test_a_damaged_file_of_weights_is_named(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=r"model\.safetensors"):
         read_tensors(folder)
+
+
+def test_answers_of_other_weights_are_filed_apart(tmp_path: Path):
+    folder = write_model(tmp_path)
+    endpoint = Endpoint(model="small", base_url=f"embedded://{folder}")
+    before = endpoint.filed_as
+    assert Endpoint(model="small", base_url=f"embedded://{folder}").filed_as == before
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    assert Endpoint(model="small", base_url=f"embedded://{folder}").filed_as != before

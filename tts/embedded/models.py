@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from tts.errors import ConfigError
@@ -26,3 +27,9 @@ def model_folder(place: str) -> Path:
         there = ", ".join(path.name for path in bundled_models()) or "none"
         raise ConfigError(f"no embedded model '{name}'; there are: {there}. Or give a folder: {SCHEME}/path/to/model")
     return folder
+
+
+def fingerprint(place: str) -> str:
+    """A digest of the weights of a model, by which they are told from those that stood there before."""
+    weights = b"".join(path.read_bytes() for path in sorted(model_folder(place).glob("*.safetensors")))
+    return hashlib.blake2b(weights, digest_size=6).hexdigest()

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from tts.curves.compute import ModelCard
-from tts.embedded.models import SCHEME, model_folder
+from tts.embedded.models import SCHEME, fingerprint, model_folder
 from tts.errors import ConfigError
 from tts.types import Usage
 
@@ -142,8 +142,10 @@ class Endpoint(BaseModel):
 
     @cached_property
     def filed_as(self) -> str:
-        """The endpoint's part of the address of a stored answer."""
-        return self.identity or self.urls[0]
+        """The endpoint's part of the address of a stored answer; of a model in this process also its weights."""
+        if self.identity or not self.embedded:
+            return self.identity or self.urls[0]
+        return f"{self.urls[0]}#{fingerprint(self.urls[0])}"
 
     @property
     def priced(self) -> bool:
