@@ -60,7 +60,7 @@ async def served(kind: str, table: dict[str, Any]) -> AsyncIterator[dict[str, An
             elif kind == "vllm":
                 server = await stack.enter_async_context(LocalVLLM(model_folder(model), name=model, options=VLLM))
                 pair[role] = {**pair[role], "base_url": server.base_url}
-        for role in ROLES:  # where it is served this time is not what a run is about
+        for role in ROLES if kind != "embedded" else ():  # where it is served this time is not what a run is about
             pair[role] = {"identity": f"{kind}://{pair[role]['model']}", **pair[role]}
         yield {**table, "models": {"pair": pair}}
 
