@@ -42,6 +42,7 @@ def test_serve_prints_the_settings_and_ends_with_ctrl_c(clean: Path):
 
 def test_serve_without_uvicorn_names_the_extra(tts: Command, clean: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "tts.port", raising=False)
     ended = tts("embedded", "serve", write_model(clean / "small"))
     assert ended.code == 1
     assert "pip install 'ttscale[serve]'" in ended.err

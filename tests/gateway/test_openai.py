@@ -36,7 +36,9 @@ STRATEGIES = {
 
 
 def test_no_strategy_is_left_out():
-    assert set(STRATEGIES) == set(registry.names("strategies"))
+    names = registry.names("strategies")  # with those of other tests
+    ours = {name for name in names if registry.load("strategies", name).__module__.startswith("tts.")}
+    assert set(STRATEGIES) == ours
 
 
 def spent(double: ModelDouble) -> tuple[int, int]:
