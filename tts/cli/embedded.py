@@ -60,10 +60,10 @@ def serve(
 
     Prints the settings that point a client to it, on stdout.
     """
-    from tts import port as on_port
     from tts.embedded.app import App
     from tts.embedded.loading import load_service
     from tts.embedded.models import model_folder
+    from tts.port import serve as put_on_port
 
     service = load_service(model_folder(model))
 
@@ -73,7 +73,7 @@ def serve(
         typer.echo(f"export OPENAI_MODEL={shlex.quote(service.engine.name)}")
         sys.stdout.flush()
 
-    on_port.serve(App(service), host, port, announce)
+    put_on_port(App(service), host, port, announce)
     say("stopped")
 
 

@@ -73,8 +73,8 @@ def serve(
     settings = Settings.read(config, overrides)
     _check_reach(settings, host, open_)
     try:
-        from tts import port as on_port
         from tts.gateway.app import gateway_app
+        from tts.port import serve as put_on_port
     except ImportError:
         raise MissingExtra("serve", "the gateway") from None
 
@@ -85,7 +85,7 @@ def serve(
 
     app, limits = gateway_app(settings), settings.limits
     waits = {"drain_seconds": limits.drain_seconds, "client_seconds": limits.client_seconds}
-    on_port.serve(app, host, port, announce, **waits)
+    put_on_port(app, host, port, announce, **waits)
     say("stopped")
 
 

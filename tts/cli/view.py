@@ -28,8 +28,8 @@ def view(
 
     Prints the address on stdout.
     """
-    from tts import port as on_port
     from tts.errors import MissingExtra
+    from tts.port import serve as put_on_port
 
     try:
         from tts.report.view import view_app
@@ -41,4 +41,4 @@ def view(
         typer.echo(f"{address}/")
         sys.stdout.flush()
 
-    on_port.serve(view_app(folder), "127.0.0.1", port, announce, path="")
+    put_on_port(view_app(folder), "127.0.0.1", port, announce, path="")
