@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tts import MockModel
 from tts.experiment import Experiment, Run
@@ -182,7 +182,7 @@ def test_hovering_and_arrow_keys_name_values(chromium: Browser, report: str):
         page.keyboard.press("ArrowRight")
         assert page.locator("#hover").text_content() != first
         page.keyboard.press("Escape")
-        assert page.locator("#hover").is_hidden()
+        expect(page.locator("#hover")).to_be_hidden()
         x, y = page.evaluate(
             """() => {
                 const chart = document.querySelector("#curves-chart .plot").chart;
@@ -193,7 +193,7 @@ def test_hovering_and_arrow_keys_name_values(chromium: Browser, report: str):
         page.mouse.move(x, y)
         page.mouse.wheel(0, 0)
         chart.locator(".u-over").hover()
-        assert page.locator("#hover").is_visible()
+        expect(page.locator("#hover")).to_be_visible()
 
 
 def test_a_problem_opens_with_candidates_verdicts_lineage_timeline_and_cost(chromium: Browser, report: str, run: Run):
@@ -203,7 +203,7 @@ def test_a_problem_opens_with_candidates_verdicts_lineage_timeline_and_cost(chro
         page.locator("#problem-list button.link").nth(number).click()
         dialog = page.locator("dialog")
         dialog.locator(".candidate").first.wait_for()
-        assert dialog.locator("h2").text_content() == f"<b>p{number}</b>"
+        expect(dialog.locator("h2")).to_have_text(f"<b>p{number}</b>")
         assert "six times seven" in (dialog.locator(".prompt").text_content() or "")
         assert dialog.locator(".candidate").count() == 16
         assert dialog.locator(".dot").count() == 16
@@ -218,8 +218,8 @@ def test_a_problem_opens_with_candidates_verdicts_lineage_timeline_and_cost(chro
         assert "Answer: " in (refused.locator("pre").first.text_content() or "")
         assert refused.locator(".feedback").count() == 1
         page.keyboard.press("Escape")
-        assert dialog.is_hidden()
-        assert "#problem" not in page.url
+        expect(dialog).to_be_hidden()
+        expect(page).not_to_have_url(re.compile("#problem"))
 
 
 def test_the_tiles_are_used_with_the_keyboard_and_an_address_opens_a_problem(chromium: Browser, report: str):
@@ -228,26 +228,26 @@ def test_the_tiles_are_used_with_the_keyboard_and_an_address_opens_a_problem(chr
         for key in ("ArrowRight", "ArrowRight", "ArrowRight", "Enter"):
             page.keyboard.press(key)
         page.locator("dialog .candidate").first.wait_for()
-        assert page.url.endswith("#problem-2")
-        assert page.locator("dialog h2").text_content() == "<b>p2</b>"
+        expect(page).to_have_url(re.compile("#problem-2$"))
+        expect(page.locator("dialog h2")).to_have_text("<b>p2</b>")
         assert (page.locator("dialog [role=tab][aria-selected=true]").text_content() or "").startswith("self_consist")
         page.get_by_label("Next problem").click()
-        assert page.locator("dialog h2").text_content() == "<b>p3</b>"
+        expect(page.locator("dialog h2")).to_have_text("<b>p3</b>")
     with opened(chromium, report + "#problem-5") as page:
-        assert page.locator("dialog h2").text_content() == "<b>p5</b>"
+        expect(page.locator("dialog h2")).to_have_text("<b>p5</b>")
 
 
 def test_problems_are_filtered_ordered_and_found(chromium: Browser, report: str):
     with opened(chromium, report) as page:
         controls = page.locator("#problems select")
         controls.nth(1).select_option("easy")
-        assert page.locator("#problem-list tbody tr th").first.text_content() == "<b>p0</b>"
+        expect(page.locator("#problem-list tbody tr th").first).to_have_text("<b>p0</b>")
         controls.nth(0).select_option("mistaken")
         mistaken = page.locator("#problem-list tbody tr").count()
         assert 0 < mistaken < PROBLEMS
         controls.nth(0).select_option("all")
         page.get_by_role("searchbox").fill("p11")
-        assert page.locator("#problem-list tbody tr th").all_text_contents() == ["<b>p11</b>"]
+        expect(page.locator("#problem-list tbody tr th")).to_have_text(["<b>p11</b>"])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -269,13 +269,10 @@ def test_tiles_and_charts_fit_again_after_the_window_has_changed(chromium: Brows
     with opened(chromium, report) as page:
         before = page.evaluate(shape)
         page.set_viewport_size({"width": 340, "height": 600})
-        page.wait_for_timeout(200)
-        narrow = page.evaluate(shape)
-        assert max(narrow) <= 340
+        page.wait_for_function(f"Math.max(...{shape}) <= 340")
         page.locator("#verifiers").screenshot()  # sets the window to the height of the section for a moment
         page.set_viewport_size({"width": 1280, "height": 900})
-        page.wait_for_timeout(200)
-        assert page.evaluate(shape) == before != narrow
+        page.wait_for_function(f"String({shape}) === String({json.dumps(before)})")
 
 
 def test_colours_follow_the_system_or_the_reader(chromium: Browser, report: str):
