@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class TTSError(Exception):
     """Root of the library's errors; the command line prints it in one line."""
@@ -91,3 +96,11 @@ def cause_of(error: BaseException) -> BaseException:
     telling = (EndpointRefused, ConfigError, EndpointError, BudgetSpent)  # errors in code come second
     rank = {EndpointRefused: 0, ConfigError: 0, EndpointError: 2, BudgetSpent: 3}
     return min(leaves, key=lambda leaf: next((rank[kind] for kind in telling if isinstance(leaf, kind)), 1))
+
+
+def complaints(error: ValidationError, whole: str = "") -> str:
+    """What is wrong with which field, `field: complaint; ...`; `whole` stands where it is no single field."""
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or whole}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors()
+    )

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from tts.errors import ConfigError, MissingExtra
+from tts.errors import ConfigError, MissingExtra, complaints
 
 if TYPE_CHECKING:
     from tts.base import Plugin
@@ -76,12 +76,8 @@ def make(group: Group, spec: str | dict[str, Any]) -> Any:
     try:
         return plugin(**parameters)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or name}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()
-        )
         known = ", ".join(plugin.model_fields) or "none"
-        raise ConfigError(f"cannot make {group} '{name}': {problems}. Parameters: {known}") from error
+        raise ConfigError(f"cannot make {group} '{name}': {complaints(error, name)}. Parameters: {known}") from error
 
 
 @contextmanager

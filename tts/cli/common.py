@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from tts.errors import ConfigError
+from tts.errors import ConfigError, complaints
 from tts.registry import plain_value
 
 if TYPE_CHECKING:
@@ -106,11 +106,9 @@ def checked(kind: type[M], **fields: Any) -> M:
     try:
         return kind(**fields)
     except ValidationError as error:
-        problems = error.errors()
-        clauses = [f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}" for one in problems]
-        if any(one["type"] == "extra_forbidden" for one in problems):
-            clauses.append(f"there are: {', '.join(kind.model_fields)}")
-        raise ConfigError(f"{kind.__name__.lower()}: {'; '.join(clauses)}") from None
+        unknown = any(one["type"] == "extra_forbidden" for one in error.errors())
+        known = f"; there are: {', '.join(kind.model_fields)}" if unknown else ""
+        raise ConfigError(f"{kind.__name__.lower()}: {complaints(error)}{known}") from None
 
 
 def place(base_url: str | None) -> dict[str, str]:

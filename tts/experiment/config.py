@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from tts.base import Strategy, VerifierField, as_config, made_from_spec
-from tts.errors import ConfigError, RunMismatch
+from tts.errors import ConfigError, RunMismatch, complaints
 from tts.sampler import Endpoint
 from tts.sampler.endpoint import check_params
 from tts.tasks import Example, Task
@@ -145,11 +145,7 @@ class Experiment(BaseModel):
         try:
             return cls.model_validate(table)
         except ValidationError as error:
-            clauses = (
-                f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
-                for item in error.errors()
-            )
-            raise ConfigError(f"the configuration is not usable: {'; '.join(clauses)}") from None
+            raise ConfigError(f"the configuration is not usable: {complaints(error)}") from None
 
     async def run(self, out: Path | str, *, resume: bool = False, progress: Progress | None = None) -> Run:
         """Run the grid into the directory `out` and return it for reading.

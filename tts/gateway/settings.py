@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from tts.base import VerifierField
-from tts.errors import ConfigError
+from tts.errors import ConfigError, complaints
 from tts.experiment.config import ModelsField, StrategyField, load
 from tts.sampler.endpoint import check_params
 from tts.types import Budget
@@ -168,11 +168,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(table)
         except ValidationError as error:
-            clauses = (
-                f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg'].removeprefix('Value error, ')}"
-                for item in error.errors()
-            )
-            raise ConfigError(f"the gateway's configuration is not usable: {'; '.join(clauses)}") from None
+            raise ConfigError(f"the gateway's configuration is not usable: {complaints(error, 'settings')}") from None
 
     @classmethod
     def read(cls, path: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
