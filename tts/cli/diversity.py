@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from tts.cli.common import checked, console, finish, place, say, table
 from tts.cli.tables import number, percent
-from tts.errors import ConfigError
 
 if TYPE_CHECKING:
     from tts.experiment import Run
@@ -67,16 +66,12 @@ def _with_interval(row: Mapping[str, Any], name: str) -> str:
 
 def plot_diversities(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write the figure of gain against diversity: of ideas where all are judged, else of programs."""
-    from tts.curves import CurveError, plot_gain
+    from tts.curves import plot_gain, writing
     from tts.curves.diversity_plot import GainPoint
 
     drawn = [row for row in rows if row["gain"] is not None]
     measure = "ideas" if drawn and all(row.get("ideas") is not None for row in drawn) else "programs"
     points = [GainPoint(row["label"], row[measure], row["gain"]) for row in drawn if row[measure] is not None]
-    try:
+    with writing(path):
         plot_gain(points, path, x_label=f"diversity of {measure}", k=drawn[0]["k"] if drawn else 1)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
-    except CurveError as error:
-        raise ConfigError(str(error)) from None
     say(f"wrote {path}")

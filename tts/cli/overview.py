@@ -116,12 +116,8 @@ def _schedules(comparison: Comparison, problem: str | None) -> dict[str, tuple[l
 
 
 def _draw_timeline(schedules: dict[str, list[Call]], path: Path) -> None:
-    from tts.curves import CurveError, plot_timeline
+    from tts.curves import plot_timeline, writing
 
-    try:
+    with writing(path):
         plot_timeline(schedules, path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
-    except CurveError as error:
-        raise ConfigError(str(error)) from None
     say(f"wrote {path}")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from tts.cli.common import console, say, show_json, table
 from tts.cli.tables import percent
-from tts.errors import ConfigError
 
 if TYPE_CHECKING:
     from tts.curves.flaws import Best
@@ -141,7 +140,7 @@ def _outcome(contest: Contest) -> str:
 
 
 def _plot(reports: Labelled, path: Path) -> None:
-    from tts.curves import CurveError
+    from tts.curves import writing
     from tts.curves.reward_plot import plot_rewards
 
     lines = [
@@ -149,10 +148,6 @@ def _plot(reports: Labelled, path: Path) -> None:
         for label, one in reports
         for reward in one.rewards
     ]
-    try:
+    with writing(path):
         plot_rewards(lines, path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
-    except CurveError as error:
-        raise ConfigError(str(error)) from None
     say(f"wrote {path}")

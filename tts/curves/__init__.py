@@ -20,7 +20,7 @@ from tts.curves.diversity import (
     vector_diversity,
 )
 from tts.curves.diversity_plot import plot_gain
-from tts.curves.errors import CurveError, TooFewSamples
+from tts.curves.errors import CurveError, TooFewSamples, writing
 from tts.curves.estimators import FirstPass, best_of_k, filtered_pass_at_k, first_pass_at_k, pass_at_k
 from tts.curves.export import curve_rows, write_csv, write_parquet
 from tts.curves.fits import CoverageLaw, fit_coverage_law
@@ -76,4 +76,5 @@ __all__ = [
     "within_problems",
     "write_csv",
     "write_parquet",
+    "writing",
 ]

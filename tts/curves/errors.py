@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tts.errors import TTSError
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tts.errors import ConfigError, TTSError
 
 
 class CurveError(TTSError, ValueError):
@@ -20,3 +24,14 @@ class TooFewSamples(CurveError):
         self.k = k
         self.problem = problem
         self.available = available
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A file that cannot be written, or has nothing to be drawn in it, is a `ConfigError`: another one may do."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    except CurveError as error:
+        raise ConfigError(str(error)) from None

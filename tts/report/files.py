@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tts.curves import CurveError, plot_curves, write_csv, write_parquet
+from tts.curves import plot_curves, write_csv, write_parquet, writing
 from tts.errors import ConfigError
 from tts.report.markdown import markdown
 from tts.report.page import write_page
@@ -25,7 +25,7 @@ def write_report(comparison: Comparison, path: Path, x: str) -> None:
     kind = path.suffix.removeprefix(".")
     if kind not in FORMATS:
         raise ConfigError(f"cannot tell the format of {path}: end the name in one of .{', .'.join(FORMATS)}")
-    try:
+    with writing(path):
         if kind == "html":
             write_page(comparison, path)
         elif kind == "md":
@@ -36,10 +36,6 @@ def write_report(comparison: Comparison, path: Path, x: str) -> None:
                 raise ConfigError(f"no curve for {path}: {'; '.join(missing) or 'nothing is graded yet'}")
             write: Callable[..., None] = {"csv": write_csv, "parquet": write_parquet}.get(kind, plot_curves)
             write(curves, path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
-    except CurveError as error:
-        raise ConfigError(str(error)) from None
 
 
 def write_candidates(comparison: Comparison, path: Path) -> None:
@@ -49,14 +45,11 @@ def write_candidates(comparison: Comparison, path: Path) -> None:
     )
     if path.suffix not in (".csv", ".jsonl"):
         raise ConfigError(f"cannot tell the format of {path}: end the name in .csv or .jsonl")
-    try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            if path.suffix == ".jsonl":
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            elif first := next(rows, None):
-                writer = csv.DictWriter(file, list(first))
-                writer.writeheader()
-                writer.writerow(first)
-                writer.writerows(rows)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    with writing(path), path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        elif first := next(rows, None):
+            writer = csv.DictWriter(file, list(first))
+            writer.writeheader()
+            writer.writerow(first)
+            writer.writerows(rows)
