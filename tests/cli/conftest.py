@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.double import ModelDouble, solvable
-from tests.support.threaded import serving
+from tests.support.threaded import serving, settle
 from tts.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -54,14 +54,18 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def tts(clean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `tts WORDS...` in this process."""
+def tts(
+    clean: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Run `tts WORDS...` in this process, until the double, where the test has one, has counted all of it."""
 
     def run(*words: object, stdin: str = "") -> Outcome:
         monkeypatch.setattr(sys, "argv", ["tts", *map(str, words)])
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         with pytest.raises(SystemExit) as ended:
             main()
+        if "double" in request.fixturenames:
+            settle(request.getfixturevalue("double"))
         said = capsys.readouterr()
         return Outcome(int(ended.value.code or 0), said.out, said.err)
 
@@ -78,7 +82,11 @@ def start(*words: object, **options: Any) -> subprocess.Popen[str]:
 def finished(process: subprocess.Popen[str]) -> Outcome:
     """How a process that `start` started ended."""
     with process:
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     return Outcome(process.returncode, out or "", err or "")
 
 

@@ -1,6 +1,5 @@
 """`tts doctor`: what the endpoint can do, what that took, and what is installed here."""
 
-import time
 from importlib.metadata import version
 
 import pytest
@@ -16,9 +15,6 @@ def test_shows_every_capability_and_what_the_probe_cost(tts: Command, double: Mo
     lines = {line.split("  ")[0].strip(): line for line in ended.out.splitlines()}
     assert " yes" in lines["prompt logprobs"]
     assert " no " in lines["structured output"]
-    ends = time.monotonic() + 20
-    while double.stats.running and time.monotonic() < ends:  # the server notices a little later who has left
-        time.sleep(0.01)
     tokens = double.stats.prompt_tokens + double.stats.wasted_prompt_tokens  # a client may be gone when it has all
     cost = f"{double.stats.received} requests, {tokens:,} prompt tokens"
     assert cost in ended.out

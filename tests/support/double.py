@@ -79,6 +79,11 @@ class ModelDouble(Engine):
         """Where the API is, `/v1` included."""
         return f"http://127.0.0.1:{self.port}/v1"
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is open."""
+        return self._ledger.nothing_open.is_set()
+
     async def idle(self) -> None:
         """Wait until no request is open: a disconnect is noticed a moment after it happens."""
         await self._ledger.nothing_open.wait()

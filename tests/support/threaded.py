@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,3 +32,11 @@ def serving(**settings: Any) -> Iterator[ModelDouble]:
         loop, end = ends
         loop.call_soon_threadsafe(end.set)
         thread.join(10)
+
+
+def settle(double: ModelDouble) -> None:
+    """Wait until the double has counted every request: a client has its answer a moment before."""
+    ends = time.monotonic() + 20
+    while not double.is_idle:
+        assert time.monotonic() < ends, "requests are still open"
+        time.sleep(0.002)
