@@ -2,6 +2,9 @@
 
 Each of n samples goes through rounds of its own: a small draft model writes a chunk, the large target model scores it,
 and goes on itself where the conformal p-value is too large. No sample ever waits for another.
+
+The paper's target goes on after a rejected draft, which stays. Where one wrong word spoils a sample, let the target
+write in its place (`rewrite`), as SpecReason does (arXiv 2504.07891).
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ class Atts(Speculative):
     """
 
     rejection_rate: Annotated[float, Field(ge=0, le=1)] = 0.4
-    """Share of the drafts that the target continues."""
+    """Share of the drafts that the target continues, or rewrites."""
+    rewrite: bool = False
+    """Whether a rejected draft is taken back and the target writes in its place, instead of going on after it."""
     target_budget: PositiveInt | None = None
     """Completion tokens of the target for a problem, in expectation at most; lowers `rejection_rate` where need be."""
     calibration: Path | None = None
@@ -58,9 +63,15 @@ class Atts(Speculative):
                 await speculation.extend(chain, "draft", self.draft_tokens)
                 if chain.ended or not self.target_tokens or not await rejection.rejects(chain):
                     return
-            await speculation.extend(chain, "target", self.target_tokens)
+            await self.take_over(speculation, chain)
 
         return turn
+
+    async def take_over(self, speculation: Speculation, chain: Chain) -> None:
+        """Let the target write, after the last draft or in its place."""
+        if self.rewrite and self.draft_tokens:
+            speculation.undo(chain)
+        await speculation.extend(chain, "target", self.target_tokens)
 
     @property
     def rate(self) -> float:

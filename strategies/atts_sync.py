@@ -7,6 +7,7 @@ for its slowest sample. This is the form that arXiv 2509.15148, section 2, sets 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import ClassVar
 
 from pydantic import model_validator
@@ -15,7 +16,7 @@ from tts.base import Estimator
 from tts.errors import BudgetSpent
 from tts.strategies.atts import Atts
 from tts.strategies.speculation.steps import Chain, Speculation
-from tts.strategies.speculation.strategy import together
+from tts.strategies.speculation.strategy import Turn, together
 from tts.types import Candidate
 
 
@@ -36,7 +37,7 @@ class AttsSync(Atts):
         try:
             for _ in range(self.rounds):
                 if self.draft_tokens:
-                    await self._stage(speculation, chains, "draft", self.draft_tokens)
+                    await self._stage(speculation, chains, partial(self._draft, speculation))
                     for chain in _leave(chains):
                         yield speculation.candidate(chain)
                 if self.target_tokens:
@@ -45,7 +46,7 @@ class AttsSync(Atts):
                         owed += self.rate * len(chains)  # what is no whole sample goes to the next round
                         poorest = await self._poorest(speculation, chains, int(owed + 1e-9))
                         owed -= len(poorest)
-                    await self._stage(speculation, poorest, "target", self.target_tokens)
+                    await self._stage(speculation, poorest, partial(self.take_over, speculation))
                     for chain in _leave(chains):
                         yield speculation.candidate(chain)
         except BudgetSpent:
@@ -56,10 +57,13 @@ class AttsSync(Atts):
         for chain in chains:
             yield speculation.candidate(chain)
 
-    async def _stage(self, speculation: Speculation, chains: list[Chain], role: str, tokens: int) -> None:
+    async def _draft(self, speculation: Speculation, chain: Chain) -> None:
+        await speculation.extend(chain, "draft", self.draft_tokens)
+
+    async def _stage(self, speculation: Speculation, chains: list[Chain], work: Turn) -> None:
         async def one(chain: Chain) -> None:
             with speculation.alone(chain):
-                await speculation.extend(chain, role, tokens)
+                await work(chain)
 
         await together(one(chain) for chain in chains)
 

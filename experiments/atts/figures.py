@@ -43,14 +43,15 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def speedups(rows: Sequence[Row]) -> list[str]:
-    """How much faster atts is than the others; with an interval over problems where they came one at a time."""
+    """How much faster atts is than what waits; with an interval over problems where they came one at a time."""
     said = []
     for row in rows:
         peers = {one["name"]: one for one in rows if (one["samples"], one["order"]) == (row["samples"], row["order"])}
-        if row["name"] != "atts" or row["seconds"] is None:
+        if row["name"] not in ("atts", "atts, rewriting") or row["seconds"] is None:
             continue
-        for name, peer in peers.items():
-            if name == "atts" or peer["seconds"] is None:
+        for name in (row["name"].replace("atts", "atts_sync"), "target alone"):
+            peer = peers[name]
+            if peer["seconds"] is None:
                 continue
             ratio = f"{peer['seconds'] / row['seconds']:.2f}"
             if row["seconds by problem"]:
@@ -58,7 +59,7 @@ def speedups(rows: Sequence[Row]) -> list[str]:
                 found = bootstrap(logs[:, None])
                 low, high = np.exp([found.low[0], found.high[0]])
                 ratio += f" (per problem {np.exp(found.mean[0]):.2f}, {low:.2f} to {high:.2f})"
-            said.append(f"{row['samples']} samples, {row['order']}: {ratio} x as fast as {name}")
+            said.append(f"{row['samples']} samples, {row['order']}: {row['name']} {ratio} x as fast as {name}")
     return said
 
 

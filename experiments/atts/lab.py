@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,14 @@ from tts.experiment.config import load
 from tts.local_vllm import LocalVLLM
 
 ROLES = ("draft", "target")
-PLAN = Plan(chunk=12, whole=120, rate=0.4, more="by=turn")
-ONE_AT_A_TIME = 16
-"""Samples in the comparison of latencies."""
+PLAN = Plan(draft_tokens=12, target_tokens=12, whole=160, rate=0.4, more="by=turn")
+LATENCY = (
+    Plan(draft_tokens=12, target_tokens=12, whole=256, rate=0.4, more="by=turn", one_at_a_time=True),
+    Plan(draft_tokens=8, target_tokens=40, whole=256, rate=0.2, more="by=turn", one_at_a_time=True),
+)
+"""In which problems are solved one after another: the target in short turns, and in rarer and longer ones."""
+LONGER = "lab_math:steps=[1,12],digits=1"
+"""Their task: solutions of 10 to 150 tokens."""
 VLLM = ("--dtype", "bfloat16", "--max-model-len", "512", "--max-num-seqs", "64", "--enforce-eager")
 
 
@@ -48,18 +54,34 @@ async def _process(model: str) -> AsyncIterator[str]:
         await server.wait()
 
 
+@contextmanager
+def own_cores(place: int, places: int) -> Iterator[None]:
+    """What is started inside keeps to its part of the cores, as servers on accelerators of their own would."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    mine = set(sorted(cores)[place::places]) or cores
+    os.sched_setaffinity(0, mine)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 @asynccontextmanager
 async def served(kind: str, table: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     """The table with the addresses of running servers."""
     async with AsyncExitStack() as stack:
         pair = dict(table["models"]["pair"])
-        for role in ROLES:
+        for place, role in enumerate(ROLES):
             model = pair[role]["model"]
-            if kind == "processes":
-                pair[role] = {**pair[role], "base_url": await stack.enter_async_context(_process(model))}
-            elif kind == "vllm":
-                server = await stack.enter_async_context(LocalVLLM(model_folder(model), name=model, options=VLLM))
-                pair[role] = {**pair[role], "base_url": server.base_url}
+            with own_cores(place, len(ROLES)):
+                if kind == "processes":
+                    pair[role] = {**pair[role], "base_url": await stack.enter_async_context(_process(model))}
+                elif kind == "vllm":
+                    server = await stack.enter_async_context(LocalVLLM(model_folder(model), name=model, options=VLLM))
+                    pair[role] = {**pair[role], "base_url": server.base_url}
         for role in ROLES if kind != "embedded" else ():  # where it is served this time is not what a run is about
             pair[role] = {"identity": f"{kind}://{pair[role]['model']}", **pair[role]}
         yield {**table, "models": {"pair": pair}}
@@ -72,22 +94,23 @@ async def main() -> None:
     parser.add_argument("--servers", choices=["embedded", "processes", "vllm"], default="embedded")
     parser.add_argument("--problems", type=int, help="of each comparison (default: the configuration's)")
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--slow-problems", type=int, default=30, help="of the comparison one at a time")
+    parser.add_argument("--slow-problems", type=int, default=20, help="of the comparisons one at a time")
+    parser.add_argument("--slow-samples", type=int, nargs="+", default=[4, 16], help="of these")
     parser.add_argument("--drift-problems", type=int, default=500, help="0: leave it out")
     options = parser.parse_args()
     table, out = load(options.config), options.out
     limit = options.problems or table["limit"]
     found: dict[str, Any] = {"servers": options.servers}
     async with served(options.servers, table) as table:
+        await measure({**table, "limit": 2}, out / "warm-up", [4], PLAN)
         found["rows"] = await measure({**table, "limit": limit}, out, options.samples, PLAN)
         _write(found, out)
-        slow = {**table, "limit": options.slow_problems}
-        for early in (False, True):
-            plan = replace(PLAN, one_at_a_time=True, early=early)
-            found["rows"] += await measure(slow, out, [ONE_AT_A_TIME], plan)
+        slow = {**table, "task": LONGER, "limit": options.slow_problems}
+        for plan in (replace(plan, early=early) for plan in LATENCY for early in (False, True)):
+            found["rows"] += await measure(slow, out, options.slow_samples, plan)
             _write(found, out)
         if options.drift_problems:
-            spec = f"atts:n=4,draft_tokens={PLAN.chunk},target_tokens={PLAN.chunk},rounds={PLAN.rounds}"
+            spec = f"atts:n=4,draft_tokens={PLAN.draft_tokens},target_tokens={PLAN.target_tokens},rounds={PLAN.rounds}"
             wide = {**table, "task": f"{table['task']},size={options.drift_problems}", "limit": options.drift_problems}
             found["drift"] = await drift(wide, f"{wide['task']},seed=1", out / "drift", spec, PLAN.rate)
             draw_drift(found["drift"], out / "drift.svg")

@@ -14,7 +14,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
@@ -40,8 +40,10 @@ REFERENCE = "target alone"
 class Plan:
     """What is the same for all strategies."""
 
-    chunk: int
-    """Most tokens of a draft, and of what the target writes in a turn."""
+    draft_tokens: int
+    """Most tokens of a draft."""
+    target_tokens: int
+    """Most tokens of what the target writes in a turn."""
     whole: int
     """Most tokens of a sample."""
     rate: float
@@ -53,19 +55,23 @@ class Plan:
 
     @property
     def order(self) -> str:
-        """How the problems are gone through."""
-        return ("one at a time" if self.one_at_a_time else "all at once") + ", early end" * self.early
+        """How the problems are gone through, and in what turns."""
+        order = ("one at a time" if self.one_at_a_time else "all at once") + ", early end" * self.early
+        return f"{order}, {self.draft_tokens}+{self.target_tokens} tokens at {self.rate}"
 
     @property
     def rounds(self) -> int:
         """Turns of a sample."""
-        return -(-self.whole // self.chunk)
+        return -(-self.whole // self.draft_tokens)
 
     def strategies(self, samples: int) -> Iterator[tuple[str, str]]:
         """Name and spec of everything that is compared."""
-        common = f"n={samples},rounds={self.rounds},draft_tokens={self.chunk},target_tokens={self.chunk}"
-        yield "atts", f"atts:{common},rejection_rate={self.rate}{',' + self.more if self.more else ''}"
-        yield "atts_sync", f"atts_sync:{common},rejection_rate={self.rate}"
+        common = f"n={samples},rounds={self.rounds}"
+        common += f",draft_tokens={self.draft_tokens},target_tokens={self.target_tokens}"
+        for name, more in (("atts", self.more), ("atts_sync", "")):
+            spec = ",".join(filter(None, (f"{name}:{common},rejection_rate={self.rate}", more)))
+            yield name, spec
+            yield f"{name}, rewriting", f"{spec},rewrite=true"
         for role, other in CONTROLS.items():
             yield f"{role} alone", f"atts:n={samples},rounds=1,{role}_tokens={self.whole},{other}_tokens=0"
 
@@ -181,14 +187,16 @@ async def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--chunk", type=int, default=500)
+    parser.add_argument("--draft-tokens", type=int, default=500)
+    parser.add_argument("--target-tokens", type=int, default=500)
     parser.add_argument("--whole", type=int, default=8192)
     parser.add_argument("--rate", type=float, default=0.4)
     parser.add_argument("--more", default="by=turn", help="further parameters of atts")
     parser.add_argument("--one-at-a-time", action="store_true")
     parser.add_argument("--early", action="store_true", help="stop a problem when its vote is settled")
     options = parser.parse_args()
-    plan = Plan(options.chunk, options.whole, options.rate, options.more, options.one_at_a_time, options.early)
+    plan = Plan(options.draft_tokens, options.target_tokens, options.whole, options.rate, options.more)
+    plan = replace(plan, one_at_a_time=options.one_at_a_time, early=options.early)
     rows = await measure(load(options.config), options.out, options.samples, plan)
     (options.out / "measured.json").write_text(json.dumps(rows, indent=1))
     print(markdown(rows))

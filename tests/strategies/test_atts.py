@@ -93,6 +93,26 @@ async def test_a_sample_is_one_growing_list_of_token_ids_with_nothing_glued_in()
     assert all(tuple(body["prompt"]) in scored for body in pair.asked("continue"))
 
 
+@pytest.mark.parametrize("strategy", [ATTS, ATTS.replace("atts", "atts_sync", 1)])
+async def test_a_rejected_draft_may_be_rewritten_and_stays_paid_for(strategy):
+    async with Pair() as pair:
+        result = await solved(pair, f"{strategy},rewrite=true")
+    continued_from = {begun(body) for body in pair.asked("continue")}
+    assert continued_from
+    for candidate in result.candidates:
+        texts = [sample.text for sample in candidate.samples]
+        assert candidate.content == "".join(texts)
+        rejected = [turn["rejected"] for turn in candidate.notes["turns"]]
+        roles = [sample.role for sample in candidate.samples]
+        assert roles.count("target") == sum(rejected)  # in their places, and a last draft has an answer
+        assert roles[: len(rejected)] == ["target" if one else "draft" for one in rejected]
+        for i, sample in enumerate(candidate.samples):
+            assert sample.role == "draft" or "".join(texts[:i]) in continued_from
+    kept = sum(len(one.token_ids or ()) for c in result.candidates for one in c.samples if one.role == "draft")
+    assert result.spent["draft"].completion_tokens > kept > 0
+    check_exact(result, pair.double.stats)
+
+
 async def test_with_a_seed_every_chunk_has_noise_of_its_own_and_the_same_again():
     seeds, first = [], []
     for _ in range(2):
