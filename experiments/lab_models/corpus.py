@@ -51,8 +51,16 @@ def random_question(rng: Random, steps: int | None = None, digits: int | None = 
 
 def slipped(rng: Random, tree: Operation) -> str:
     """The solution with a slip in one step."""
+
+    def slip(value: int) -> int:
+        return value + rng.choice([slip for slip in (-10, -2, -1, 1, 2, 10, 100) if value + slip >= 0])
+
+    return gone_wrong(tree, rng.randrange(len(tree.steps())), slip)
+
+
+def gone_wrong(tree: Operation, place: int, slip: Callable[[int], int]) -> str:
+    """The solution where step number `place` comes to the `slip` of its value, with which the rest goes on."""
     lines: list[str] = []
-    place = rng.randrange(len(tree.steps()))
 
     def calculate(side: Operation | int) -> int:
         if isinstance(side, int):
@@ -60,7 +68,7 @@ def slipped(rng: Random, tree: Operation) -> str:
         left, right = calculate(side.left), calculate(side.right)
         value = OPERATIONS[side.sign](left, right)
         if len(lines) == place:
-            value += rng.choice([slip for slip in (-10, -2, -1, 1, 2, 10, 100) if value + slip >= 0])
+            value = slip(value)
         lines.append(f"{left} {side.sign} {right} = {value}")
         return value
 

@@ -47,6 +47,8 @@ def export(model: LanguageModel | RewardModel, tokenizer: PreTrainedTokenizerFas
     weights = model.state_dict()
     if isinstance(model, LanguageModel):
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    else:  # without what only its training needs
+        weights = {name: weight for name, weight in weights.items() if name.startswith(("model.", "score."))}
     theirs.load_state_dict(weights)
     _assert_same(model, theirs, tokenizer)
     theirs.half().save_pretrained(folder)

@@ -5,7 +5,7 @@ The names of its weights are those of `transformers`, so that a state dict goes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,12 @@ class Shape:
 
 DRAFT = Shape(hidden=96, layers=3, inner=256, heads=3, kv_heads=1)
 TARGET = Shape(hidden=192, layers=5, inner=512, heads=6, kv_heads=2)
+
+
+FAST, SHARP = 4, 8.0
+"""Rotary rates by which a head tells neighbours apart at first, and how sharply."""
+LEAST_LIKELY = 8.0
+"""Log-probabilities below minus this are all the same to a reward model."""
 
 
 class Cache:
@@ -147,16 +153,21 @@ class Trunk(nn.Module):
         return self.norm(x)
 
 
+def initialise(module: nn.Module) -> None:
+    """Random matrices."""
+    for name, weight in module.named_parameters():
+        if weight.dim() == 2:
+            deep = name.endswith(("o_proj.weight", "down_proj.weight"))
+            nn.init.normal_(weight, std=weight.shape[1] ** -0.5 * (0.3 if deep else 0.7))
+
+
 class LanguageModel(nn.Module):
     """The trunk with a head that shares the embedding's weights."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.model = Trunk(shape)
-        for name, weight in self.named_parameters():
-            if weight.dim() == 2:
-                deep = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(weight, std=weight.shape[1] ** -0.5 * (0.3 if deep else 0.7))
+        initialise(self)
 
     def logits(self, states: Tensor) -> Tensor:
         """Scores of all tokens as the next one."""
@@ -173,14 +184,74 @@ class LanguageModel(nn.Module):
 
 
 class RewardModel(nn.Module):
-    """The trunk with one score for every prefix."""
+    """A language model's trunk, further layers on it, and one score for every prefix.
 
-    def __init__(self, trunk: Trunk) -> None:
+    What the trunk predicts is there only in its last layer; those above it compare that with what came. They are told
+    so (`hint`) while they learn: after two of them the log-probability of the token that came is to be read off.
+    """
+
+    def __init__(self, trunk: Trunk, layers: int) -> None:
         super().__init__()
-        self.model = trunk
+        self.predicts = len(trunk.layers)
+        """Layers after which the next token is predicted."""
+        self.prediction_norm = trunk.norm
+        self.hint = nn.Linear(trunk.shape.hidden, 1)
+        nn.init.zeros_(self.hint.weight)
         self.score = nn.Linear(trunk.shape.hidden, 1, bias=False)
         nn.init.zeros_(self.score.weight)
+        trunk.shape = replace(trunk.shape, layers=trunk.shape.layers + layers)
+        trunk.norm = nn.RMSNorm(trunk.shape.hidden, trunk.shape.epsilon)
+        for _ in range(layers):
+            trunk.layers.append(layer := Layer(trunk.shape))
+            initialise(layer)
+        self.model = trunk
+
+    @property
+    def added(self) -> nn.Module:
+        """What is trained: all but the trunk as it was."""
+        return nn.ModuleList([*self.model.layers[self.predicts :], self.model.norm, self.hint, self.score])
 
     def forward(self, ids: Tensor) -> Tensor:
         """Scores (rows, positions) of the prefixes that end there; a score is a logit."""
         return self.score(self.model(ids)).squeeze(-1)
+
+    @torch.no_grad()
+    def look_back(self, ids: Tensor) -> None:
+        """Let the first added layer begin with all its heads on the token before.
+
+        A direction in which the states behind `ids` are nearly alike (least squares) is read as a constant; the turns
+        of rotary positions at the fastest rates make the product of two constants greatest one place apart.
+        """
+        x, angles = self.model.embed_tokens(ids), self.model.angles[: ids.shape[1]]
+        for i, layer in enumerate(self.model.layers[: self.predicts]):
+            x = layer(x, angles, None, i)
+        states = F.rms_norm(x, x.shape[2:]).flatten(0, 1)
+        constant = torch.linalg.lstsq(states, torch.ones(len(states), 1)).solution[:, 0]
+        attention: Attention = self.model.layers[self.predicts].self_attn
+        width, rates = self.model.shape.head, self.model.angles[1, :FAST]
+        for project, turn in ((attention.q_proj, torch.zeros(FAST)), (attention.k_proj, rates)):
+            heads = project.weight.view(-1, width, x.shape[2])
+            heads.zero_()
+            heads[:, :FAST] = SHARP * turn.cos()[:, None] * constant
+            heads[:, width // 2 : width // 2 + FAST] = SHARP * turn.sin()[:, None] * constant
+
+    def loss(self, ids: Tensor, right: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy of whether all is `right` up to a token, and how far off the hints are.
+
+        All are (rows, positions); `counted` weighs them.
+        """
+        angles = self.model.angles[: ids.shape[1]]
+        with torch.no_grad():
+            x = self.model.embed_tokens(ids)
+            for i, layer in enumerate(self.model.layers[: self.predicts]):
+                x = layer(x, angles, None, i)
+            logits = F.linear(self.prediction_norm(x[:, :-1]), self.model.embed_tokens.weight).float()
+            own = -F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").clamp(max=LEAST_LIKELY)
+        for i, layer in enumerate(self.model.layers[self.predicts :], 1):
+            x = layer(x, angles, None, i)
+            if i == 2:
+                hints = self.hint(F.rms_norm(x[:, 1:], x.shape[2:])).squeeze(-1).float()
+        scores = self.score(self.model.norm(x)).squeeze(-1).float()
+        losses = F.binary_cross_entropy_with_logits(scores, right, reduction="none")
+        missed = F.smooth_l1_loss(hints, own, reduction="none") * (1 - own) * (counted[:, 1:] > 0)
+        return (losses * counted).sum() / counted.sum(), missed.sum() / (counted > 0).sum()

@@ -10,8 +10,8 @@ from random import Random
 
 import torch
 from batches import Batch, batched, chunks
-from model import LanguageModel, RewardModel, Shape
-from torch import Tensor
+from model import LanguageModel, Shape
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 MICROBATCH_TOKENS = 4096
@@ -25,7 +25,7 @@ LOG_EVERY = 50  # steps
 class Optimizer:
     """Muon for the matrices of the layers (Jordan et al. 2024), AdamW for the embedding, the norms and a head."""
 
-    def __init__(self, model: LanguageModel | RewardModel) -> None:
+    def __init__(self, model: nn.Module) -> None:
         matrices = [p for name, p in model.named_parameters() if "_proj" in name]
         others = [p for name, p in model.named_parameters() if "_proj" not in name]
         self.parts = [

@@ -1,36 +1,50 @@
-"""lab-reward: the target's trunk, fine-tuned to tell after each token of a calculation whether all is right so far.
+"""lab-reward: the target's trunk with further layers, taught to tell after each token whether all is right so far.
 
-It learns from lab-target's own solutions and from right ones with a slip. The score of a prefix is a logit at its last
-token; it is read at the ends of lines, but taught everywhere, so that what is wrong is shown where it comes in.
+First the trunk goes on learning arithmetic, then the layers on it learn to score. What they learn from are right
+solutions and ones that go wrong where, and as, lab-target does: in a right solution every token is drawn anew from what
+lab-target predicts there, and the first that comes out otherwise is kept. That is how its own samples first go wrong,
+at the price of reading a solution instead of writing one. The rest goes on with the wrong result, or is cut off where
+the line is no step of the problem.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from corpus import random_question, slipped
+from corpus import gone_wrong, random_question, slipped
 from evaluate import prompt_of
 from lab_tokenizer import END_ID, PAD_ID
 from model import LanguageModel, RewardModel
 from pretrain import LOG_EVERY, Optimizer, rate_scale
 from sampling import sample
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from tts.tasks.lab_math import LabMath, Operation, SteppedAnswer, solution, step_labels
 
-PROBLEMS, SAMPLES, TEMPERATURE = 800, 8, 0.8
-STEPS, ROWS, OWN = 1200, 32, 0.4
-"""Batches, their rows, and the share of lab-target's own solutions; half of the rest, made up, have a slip."""
+LAYERS = 3
+"""On top of the target's."""
+TRUNK_TOKENS, TOKENS = 12_000_000, 6_000_000
+"""On which the trunk goes on learning arithmetic, and on which the layers above it then learn to score."""
+BATCH_TOKENS = 4096
+TEMPERATURE = 0.8
+SLIPS = 0.15
+"""Share of the solutions with a made-up slip, with which they go on."""
+ENDS = 5.0
+"""What the end of a line counts, where scores are read; other tokens count 1."""
+POOL = 2048
+"""Solutions that are sorted by length at a time."""
+
+
+Losses = Callable[..., tuple[Tensor, ...]]
 
 
 class Solution(NamedTuple):
@@ -47,23 +61,33 @@ class Solution(NamedTuple):
         return self.labels[-1]
 
 
-def labelled(tokenizer: PreTrainedTokenizerFast, question: str, tree: Operation, text: str) -> Solution:
-    """A solution with its labels; the first wrong line goes wrong where it leaves the line that was due."""
-    ids = tokenizer(f"<|user|>{question}<|end|><|assistant|>")["input_ids"]
+def labelled(tokenizer: PreTrainedTokenizerFast, question: str, tree: Operation, text: str, cut: bool) -> Solution:
+    """A solution with its labels; the first wrong line goes wrong where it leaves the line that was due.
+
+    With `cut` nothing follows that line.
+    """
+    ids = encoded(tokenizer, f"<|user|>{question}<|end|><|assistant|>")
     begin, labels, ends = len(ids), [], []
     lines, due = [line for line in text.split("\n") if line.strip()], solution(tree).split("\n")
     before = True
     for number, (line, sound) in enumerate(zip(lines, step_labels(tree, text), strict=True)):
-        ending = tokenizer("\n")["input_ids"] if number < len(lines) - 1 else [END_ID]
-        new = tokenizer(line)["input_ids"] + ending
+        ending = encoded(tokenizer, "\n") if number < len(lines) - 1 or (cut and not sound) else [END_ID]
+        new = encoded(tokenizer, line) + ending
         shared = len(new) if sound else 0
         if before and not sound and number < len(due):
-            shared = _alike(new, tokenizer(due[number])["input_ids"])
+            shared = _alike(new, encoded(tokenizer, due[number]))
         labels += [place < shared for place in range(len(new))]
         ids += new
         ends.append(len(ids) - 1)
         before = sound
+        if cut and not sound:
+            break
     return Solution(ids, begin, labels, ends)
+
+
+def encoded(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Its tokens, without what `tokenizer(text)` does besides, which takes longer."""
+    return tokenizer.backend_tokenizer.encode(text).ids
 
 
 def _alike(one: list[int], other: list[int]) -> int:
@@ -71,68 +95,151 @@ def _alike(one: list[int], other: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def solutions(model: LanguageModel, tokenizer: PreTrainedTokenizerFast) -> list[Solution]:
-    """Solutions by lab-target to problems of the part `train`."""
-    rng, generator = Random("lab reward"), torch.Generator().manual_seed(1)
-    asked = [random_question(rng, rng.randint(1, 6), rng.choice((1, 2, 2, 2, 3))) for _ in range(PROBLEMS)]
-    found = sample(model, tokenizer, [question for _, question in asked], SAMPLES, TEMPERATURE, generator)
-    return [
-        labelled(tokenizer, question, tree, text)
-        for (tree, question), texts in zip(asked, found, strict=True)
-        for text in dict.fromkeys(texts)
-        if text.strip()
-    ]
+class Asked(NamedTuple):
+    """A problem with its right solution in tokens, which begins at `begin`."""
+
+    tree: Operation
+    question: str
+    ids: list[int]
+    begin: int
 
 
-def made_up(tokenizer: PreTrainedTokenizerFast, rng: Random) -> Solution:
-    """A right solution, or one with a slip."""
-    tree, question = random_question(rng, rng.randint(1, 6), rng.choice((1, 2, 2, 2, 3)))
-    return labelled(tokenizer, question, tree, slipped(rng, tree) if rng.random() < 0.5 else solution(tree))
+def asked(tokenizer: PreTrainedTokenizerFast, rng: Random) -> Asked:
+    """A problem of the part `train`."""
+    tree, question = random_question(rng, rng.choice((2, 3, 4, 4, 5, 5, 5, 6)), rng.choice((1, 2, 2, 2, 2, 3)))
+    head = encoded(tokenizer, f"<|user|>{question}<|end|><|assistant|>")
+    return Asked(tree, question, head + encoded(tokenizer, f"{solution(tree)}<|end|>"), len(head))
 
 
-def batches(own: list[Solution], tokenizer: PreTrainedTokenizerFast, rng: Random) -> Iterator[list[Solution]]:
+def batches(tokenizer: PreTrainedTokenizerFast, rng: Random) -> Iterator[list[Asked]]:
     """Random batches of similar length, without end."""
     while True:
-        many = [rng.choice(own) if rng.random() < OWN else made_up(tokenizer, rng) for _ in range(50 * ROWS)]
-        many.sort(key=lambda one: len(one.ids))
-        groups = [many[i : i + ROWS] for i in range(0, len(many), ROWS)]
+        many = sorted((asked(tokenizer, rng) for _ in range(POOL)), key=lambda one: len(one.ids))
+        groups: list[list[Asked]] = [[]]
+        for one in many:
+            if len(one.ids) * (len(groups[-1]) + 1) > BATCH_TOKENS:
+                groups.append([])
+            groups[-1].append(one)
         rng.shuffle(groups)
         yield from groups
 
 
-def padded(rows: list[Solution]) -> torch.Tensor:
-    """Token ids (rows, length)."""
-    width = max(len(row.ids) for row in rows)
-    return torch.tensor([row.ids + [PAD_ID] * (width - len(row.ids)) for row in rows])
+@torch.inference_mode()
+def derailed(
+    model: LanguageModel, tokenizer: PreTrainedTokenizerFast, rows: list[Asked], rng: Random
+) -> list[Solution]:
+    """The solutions, each up to the line where a token drawn by `model` would have made it wrong, if any."""
+    ids = padded([row.ids for row in rows])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model.logits(model.model(ids[:, :-1])).float()
+    noise = -torch.empty_like(logits).exponential_().log()
+    drawn = (logits / TEMPERATURE + noise).argmax(-1).tolist()
+    found = []
+    for row, own in zip(rows, drawn, strict=True):
+        if rng.random() < SLIPS:
+            found.append(labelled(tokenizer, row.question, row.tree, slipped(rng, row.tree), cut=False))
+            continue
+        ids = list(row.ids)
+        places = range(row.begin, len(ids))
+        if place := next((place for place in places if own[place - 1] != ids[place]), None):
+            ids[place] = own[place - 1]
+        text = tokenizer.decode(ids[row.begin :], skip_special_tokens=True)
+        whole = carried_on(row.tree, text)
+        found.append(labelled(tokenizer, row.question, row.tree, whole or text, cut=whole is None))
+    return found
+
+
+def carried_on(tree: Operation, text: str) -> str | None:
+    """The solution that goes on with the result of the first wrong line of `text`; None if that is no such step."""
+    for place, (line, due) in enumerate(zip(text.split("\n"), tree.steps(), strict=False)):
+        step, _, result = line.partition(" = ")
+        if line != due:
+            if step != due.partition(" = ")[0] or not result.isdigit():
+                return None
+            value = int(result)
+            return gone_wrong(tree, place, lambda _, value=value: value)
+    return None
+
+
+def padded(rows: list[list[int]]) -> Tensor:
+    """Token ids (rows, length), the length one of few so that little is compiled."""
+    width = -(-max(len(row) for row in rows) // 8) * 8
+    return torch.tensor([row + [PAD_ID] * (width - len(row)) for row in rows])
+
+
+def masks(rows: list[Solution], width: int) -> tuple[Tensor, Tensor]:
+    """`right` and `counted` as `RewardModel.loss` wants them."""
+    right, counted = (torch.zeros(len(rows), width) for _ in range(2))
+    for i, row in enumerate(rows):
+        place = slice(row.begin, len(row.ids))
+        right[i, place] = torch.tensor(row.labels, dtype=torch.float32)
+        counted[i, place] = 1.0
+        counted[i, row.ends] = ENDS
+    return right, counted
+
+
+def fit(
+    name: str, part: nn.Module, batched: Iterator[tuple[Tensor, ...]], loss_of: Losses, tokens: int, folder: Path
+) -> None:
+    """Train `part` on `tokens` tokens; the first tensor of a batch is ids. The log is in `folder`."""
+    optimizer, losses, seen, begun = Optimizer(part), [], 0, time.monotonic()
+    for step, batch in enumerate(batched, 1):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = torch.stack(loss_of(*batch))
+        found.sum().backward()
+        torch.nn.utils.clip_grad_norm_(part.parameters(), 1.0)
+        seen += batch[0].numel()
+        optimizer.step(rate_scale(seen / tokens))
+        losses.append(found.detach())
+        if step % LOG_EVERY == 0:
+            mean = [round(one, 4) for one in torch.stack(losses).mean(0).tolist()]
+            line = {"step": step, "tokens": seen, "loss": mean, "seconds": round(time.monotonic() - begun)}
+            with (folder / f"{name}.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            losses = []
+        if seen >= tokens:
+            break
+
+
+def train_trunk(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> LanguageModel:
+    """A copy of `model` that went on learning arithmetic and nothing else."""
+    trunk, checkpoint = deepcopy(model), folder / "lab-reward-trunk.pt"
+    if checkpoint.exists():
+        trunk.load_state_dict(torch.load(checkpoint))
+        return trunk
+
+    def batched() -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in batches(tokenizer, Random("lab reward trunk")):
+            ids = padded([row.ids for row in rows])
+            weights = torch.zeros(len(rows), ids.shape[1] - 1)
+            for i, row in enumerate(rows):
+                weights[i, row.begin - 1 : len(row.ids) - 1] = 1.0
+            yield ids, weights
+
+    fit(checkpoint.stem, trunk, batched(), lambda *batch: (trunk.loss(*batch),), TRUNK_TOKENS, folder)
+    torch.save(trunk.state_dict(), checkpoint)
+    return trunk
 
 
 def train_reward(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> RewardModel:
-    """Fine-tune a copy of the trunk of `model`, or load what was fine-tuned before."""
-    reward = RewardModel(deepcopy(model.model))
-    if (folder / "lab-reward.pt").exists():
-        reward.load_state_dict(torch.load(folder / "lab-reward.pt"))
+    """Put layers on a trunk that knows more arithmetic than `model`, and teach them to score what `model` writes."""
+    torch.manual_seed(0)
+    trunk = train_trunk(model, tokenizer, folder)
+    reward, checkpoint = RewardModel(trunk.requires_grad_(False).model, LAYERS), folder / "lab-reward.pt"
+    if checkpoint.exists():
+        reward.load_state_dict(torch.load(checkpoint))
         return reward
-    begun = time.monotonic()
-    own = solutions(model, tokenizer)
-    right = np.mean([one.right for one in own])
-    print(f"{len(own)} solutions, {right:.1%} right, in {time.monotonic() - begun:.0f} s", flush=True)
-    optimizer, losses = Optimizer(reward), []
-    for step, rows in enumerate(islice(batches(own, tokenizer, Random(0)), STEPS), 1):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            scores = reward(padded(rows))
-        picked = torch.cat([scores[i, row.begin : len(row.ids)] for i, row in enumerate(rows)]).float()
-        labels = torch.tensor([float(label) for row in rows for label in row.labels])
-        loss = F.binary_cross_entropy_with_logits(picked, labels)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(reward.parameters(), 1.0)
-        optimizer.step(0.5 * rate_scale(step / STEPS))
-        losses.append(loss.item())
-        if step % LOG_EVERY == 0:
-            line = {"step": step, "loss": round(float(np.mean(losses)), 4)}
-            with (folder / "lab-reward.jsonl").open("a") as file:
-                file.write(json.dumps(line | {"seconds": round(time.monotonic() - begun)}) + "\n")
-            losses = []
-    torch.save(reward.state_dict(), folder / "lab-reward.pt")
+    rng = Random("lab reward")
+
+    def batched() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for problems in batches(tokenizer, rng):
+            rows = derailed(model, tokenizer, problems, rng)
+            ids = padded([row.ids for row in rows])
+            yield ids, *masks(rows, ids.shape[1])
+
+    reward.look_back(next(batched())[0])
+    fit(checkpoint.stem, reward.added, batched(), reward.loss, TOKENS, folder)
+    torch.save(reward.state_dict(), checkpoint)
     return reward
 
 
@@ -140,32 +247,38 @@ def train_reward(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folde
 def evaluate_reward(
     reward: RewardModel, model: LanguageModel, tokenizer: PreTrainedTokenizerFast, task: LabMath, problems: int, n: int
 ) -> dict[str, Any]:
-    """How often a right solution is scored above a wrong one of the same held-out problem, and a right step above a
-    wrong one of any problem.
+    """How often a right solution is scored above a wrong one of the same problem, by the lowest and by the last of the
+    scores at the ends of its lines, and a right line above a wrong one, and the first wrong one, of any problem.
     """
     generator = torch.Generator().manual_seed(2)
     examples = list(task.model_copy(update={"size": problems}).examples())
     questions = [prompt_of(example) for example in examples]
-    won: list[float] = []
+    lowest, last = [], []
     steps: dict[bool, list[float]] = {True: [], False: []}
+    first: list[float] = []
     found = sample(model, tokenizer, questions, n, TEMPERATURE, generator)
     for example, question, texts in zip(examples, questions, found, strict=True):
         assert isinstance(example.truth, SteppedAnswer)
-        rows = [labelled(tokenizer, question, example.truth.tree, text) for text in texts if text.strip()]
-        scores = reward(padded(rows))
-        last: dict[bool, list[float]] = {True: [], False: []}
-        for i, row in enumerate(rows):
-            last[row.right].append(float(scores[i, row.ends[-1]]))
-            for place in row.ends:
-                steps[row.labels[place - row.begin]].append(float(scores[i, place]))
-        if last[True] and last[False]:
-            won.append(auroc(last[True], last[False]))
+        rows = [labelled(tokenizer, question, example.truth.tree, text, cut=False) for text in texts if text.strip()]
+        scores = reward(padded([row.ids for row in rows]))
+        of_lines = [[float(scores[i, place]) for place in row.ends] for i, row in enumerate(rows)]
+        for row, of_row in zip(rows, of_lines, strict=True):
+            labels = [row.labels[place - row.begin] for place in row.ends]
+            for label, score in zip(labels, of_row, strict=True):
+                steps[label].append(score)
+            first += [score for label, score in zip(labels, of_row, strict=True) if not label][:1]
+        if len({row.right for row in rows}) == 2:
+            for kept, rated in ((lowest, map(min, of_lines)), (last, (scores[-1] for scores in of_lines))):
+                pairs = [(row.right, score) for row, score in zip(rows, rated, strict=True)]
+                kept.append(auroc(*([score for right, score in pairs if right is side] for side in (True, False))))
     return {
         "task": task.spec,
         "problems": problems,
-        "with right and wrong solutions": len(won),
-        "AUROC of solutions within a problem": round(float(np.mean(won)), 4),
-        "AUROC of steps": round(auroc(steps[True], steps[False]), 4),
+        "with right and wrong solutions": len(lowest),
+        "AUROC of solutions within a problem, by the lowest line": round(float(np.mean(lowest)), 4),
+        "by the last line": round(float(np.mean(last)), 4),
+        "AUROC of lines": round(auroc(steps[True], steps[False]), 4),
+        "of right and first wrong lines": round(auroc(steps[True], first), 4),
     }
 
 

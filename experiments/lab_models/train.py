@@ -73,9 +73,9 @@ def main() -> None:
     for task in ("lab_math", "lab_code"):
         record(results, task, evaluate(HERE / f"{task}.toml", options.work / task))
     reward = train_reward(models["lab-target"], tokenizer, options.work)
-    export(reward, tokenizer, options.work / "lab-reward")  # to be looked at; it is not good enough to be shipped
+    export(reward, tokenizer, MODELS / "lab-reward")
     figures = evaluate_reward(reward, models["lab-target"], tokenizer, LabMath(), problems=120, n=16)
-    record(results, "lab-reward", {"parameters": parameters(reward), **figures})
+    record(results, "lab-reward", {"parameters": parameters(reward.model) + parameters(reward.score), **figures})
     for log in options.work.glob("*.jsonl"):
         (HERE / "logs" / log.name).parent.mkdir(exist_ok=True)
         (HERE / "logs" / log.name).write_text(log.read_text())

@@ -1,4 +1,6 @@
-"""Rewards from a real vLLM: a random classifier, whose opinions mean nothing and whose accounts must be right."""
+"""Rewards from a real vLLM: a random classifier, whose opinions mean nothing and whose accounts must be right; and the
+reward model that comes with the library, which must say the same there as in this process.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from tests.integration.conftest import BUILDER
 from tts import Endpoint
 from tts.confidence import LIKELIEST, LowConfidence
 from tts.driver import open_models
+from tts.embedded.models import model_folder
 from tts.errors import EndpointRefused
 from tts.local_vllm import LocalVLLM
 from tts.registry import make
@@ -123,3 +126,22 @@ async def test_abandoned_answers_end_at_the_server(vllm_server: LocalVLLM) -> No
     generated = after["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"]
     assert generated < 6 * 800 / 4
     assert session.ledger.wasted == {}
+
+
+SOLUTION = "37 + 58 = 95\n95 * 4 = 380\n380 - 129 = {}\nAnswer: {}"
+
+
+async def test_the_reward_model_of_the_library_says_the_same_there_and_here(vllm_python: str) -> None:
+    problem = Problem.from_prompt("Start with 37, add 58, multiply by 4, subtract 129.", id="p")
+    verifier = make("verifiers", 'process_reward:step="\n",params={"continue_final_message": true},aggregate=min')
+    options = ("--runner", "pooling", "--dtype", "float32")
+    found: list[list[Verdict]] = []
+    async with LocalVLLM(model_folder("lab-reward"), name="lab-reward", python=vllm_python, options=options) as server:
+        for base_url in (server.base_url, "embedded://lab-reward"):
+            async with open_models({"reward": Endpoint(model="lab-reward", base_url=base_url)}) as samplers:
+                session = Session(problem, samplers)
+                texts = [SOLUTION.format(value, value) for value in (251, 261)]
+                found.append([await session.verify(session.candidate(text), verifier) for text in texts])
+    there, here = found
+    for one, other in zip(there, here, strict=True):
+        assert one.details["steps"] == pytest.approx(other.details["steps"], abs=1e-3)
