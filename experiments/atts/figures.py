@@ -92,7 +92,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         for axes, (title, value) in zip(figure.subplots(1, len(panels)), panels, strict=True):
             for i, name in enumerate(names):
                 mine = [row for row in rows if row["name"] == name]
-                x, points = [row["samples"] * 1.04 ** (i - 1.5) for row in mine], [value(row) for row in mine]
+                x, points = (
+                    [row["samples"] * 1.04 ** (i - (len(names) - 1) / 2) for row in mine],
+                    [value(row) for row in mine],
+                )
                 style = {"color": COLOURS[i], "marker": MARKERS[i], "markersize": 4, "label": name}
                 y = [point[0] for point in points]
                 if len(points[0]) == 3:

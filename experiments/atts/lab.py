@@ -37,8 +37,10 @@ LATENCY = (
 """In which problems are solved one after another: the target in short turns, and in rarer and longer ones."""
 LONGER = "lab_math:steps=[1,12],digits=1"
 """Their task: solutions of 10 to 150 tokens."""
-VLLM = ("--dtype", "bfloat16", "--max-model-len", "512", "--max-num-seqs", "64", "--enforce-eager")
-VLLM += ("--max-num-batched-tokens", "32768")  # vLLM 0.32 on a CPU dies if a seeded request's prompt is read in parts
+VLLM = (
+    *("--dtype", "bfloat16", "--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "64"),
+    *("--max-num-batched-tokens", "32768"),  # vLLM 0.32 on a CPU dies if a seeded request's prompt is read in parts
+)
 
 
 @asynccontextmanager
@@ -113,9 +115,10 @@ async def main() -> None:
             found["rows"] += await measure(slow, out, options.slow_samples, plan)
             _write(found, out)
         if options.drift_problems:
-            spec = f"atts:n=4,draft_tokens={PLAN.draft_tokens},target_tokens={PLAN.target_tokens},rounds={PLAN.rounds}"
             wide = {**table, "task": f"{table['task']},size={options.drift_problems}", "limit": options.drift_problems}
-            found["drift"] = await drift(wide, f"{wide['task']},seed=1", out / "drift", spec, PLAN.rate)
+            found["drift"] = await drift(
+                wide, f"{wide['task']},seed=1", out / "drift", f"atts:n=4,{PLAN.turns}", PLAN.rate
+            )
             draw_drift(found["drift"], out / "drift.svg")
     _write(found, out)
 

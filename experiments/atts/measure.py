@@ -64,12 +64,15 @@ class Plan:
         """Turns of a sample."""
         return -(-self.whole // self.draft_tokens)
 
+    @property
+    def turns(self) -> str:
+        """What a strategy is told of them."""
+        return f"rounds={self.rounds},draft_tokens={self.draft_tokens},target_tokens={self.target_tokens}"
+
     def strategies(self, samples: int) -> Iterator[tuple[str, str]]:
         """Name and spec of everything that is compared."""
-        common = f"n={samples},rounds={self.rounds}"
-        common += f",draft_tokens={self.draft_tokens},target_tokens={self.target_tokens}"
         for name, more in (("atts", self.more), ("atts_sync", "")):
-            spec = ",".join(filter(None, (f"{name}:{common},rejection_rate={self.rate}", more)))
+            spec = ",".join(filter(None, (f"{name}:n={samples},{self.turns},rejection_rate={self.rate}", more)))
             yield name, spec
             yield f"{name}, rewriting", f"{spec},rewrite=true"
         for role, other in CONTROLS.items():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from corpus import Dialogue, dialogues
+from lab_tokenizer import asking
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -34,7 +35,7 @@ class Batch(NamedTuple):
 
 def encode(tokenizer: PreTrainedTokenizerFast, made: list[Dialogue]) -> list[Row]:
     """Dialogues as the chat template writes them."""
-    prompts = tokenizer([f"<|user|>{one.prompt}<|end|><|assistant|>" for one in made])["input_ids"]
+    prompts = tokenizer([asking(one.prompt) for one in made])["input_ids"]
     answers = tokenizer([f"{one.answer}<|end|>" for one in made])["input_ids"]
     return [
         Row(prompt + answer, len(prompt), one.weight)
@@ -42,18 +43,24 @@ def encode(tokenizer: PreTrainedTokenizerFast, made: list[Dialogue]) -> list[Row
     ]
 
 
-def batched(rows: list[Row], tokens: int, rng: Random) -> list[Batch]:
-    """The rows in random batches of about `tokens` tokens, each of rows of similar length."""
-    ordered = sorted(rows, key=lambda row: (len(row.ids), rng.random()))
-    batches, begin = [], 0
+def grouped(lengths: list[int], tokens: int, rng: Random) -> list[list[int]]:
+    """The numbers of rows of these lengths, in random groups of similar length and about `tokens` tokens each."""
+    ordered = sorted(range(len(lengths)), key=lambda i: (lengths[i], rng.random()))
+    groups, begin = [], 0
     while begin < len(ordered):
         end = begin + 1
-        while end < len(ordered) and len(ordered[end].ids) * (end + 1 - begin) <= tokens:
+        while end < len(ordered) and lengths[ordered[end]] * (end + 1 - begin) <= tokens:
             end += 1
-        batches.append(_padded(ordered[begin:end]))
+        groups.append(ordered[begin:end])
         begin = end
-    rng.shuffle(batches)
-    return batches
+    rng.shuffle(groups)
+    return groups
+
+
+def batched(rows: list[Row], tokens: int, rng: Random) -> list[Batch]:
+    """The rows in random batches of about `tokens` tokens, each of rows of similar length."""
+    groups = grouped([len(row.ids) for row in rows], tokens, rng)
+    return [_padded([rows[i] for i in group]) for group in groups]
 
 
 def _padded(rows: list[Row]) -> Batch:

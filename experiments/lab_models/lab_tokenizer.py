@@ -22,6 +22,11 @@ WORDS = Regex(r"\n|[0-9]| ?[A-Za-z_]+| ?[^\sA-Za-z_0-9]+ ?| +|\s")
 """A text is cut into these before bytes are merged; the pattern means the same in Python's `re`."""
 
 
+def asking(prompt: str) -> str:
+    """What the chat template makes of a user's prompt, up to where the answer begins."""
+    return f"<|user|>{prompt}{END}<|assistant|>"
+
+
 def train_tokenizer(texts: Iterable[str], positions: int) -> PreTrainedTokenizerFast:
     """A tokenizer whose merges are the most frequent ones in `texts`."""
     tokenizer = Tokenizer(models.BPE())

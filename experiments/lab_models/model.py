@@ -216,15 +216,21 @@ class RewardModel(nn.Module):
         return self.score(self.model(ids)).squeeze(-1)
 
     @torch.no_grad()
+    def predicting(self, ids: Tensor) -> Tensor:
+        """States of the last layer of the trunk as it was."""
+        x, angles = self.model.embed_tokens(ids), self.model.angles[: ids.shape[1]]
+        for i, layer in enumerate(self.model.layers[: self.predicts]):
+            x = layer(x, angles, None, i)
+        return x
+
+    @torch.no_grad()
     def look_back(self, ids: Tensor) -> None:
         """Let the first added layer begin with all its heads on the token before.
 
         A direction in which the states behind `ids` are nearly alike (least squares) is read as a constant; the turns
         of rotary positions at the fastest rates make the product of two constants greatest one place apart.
         """
-        x, angles = self.model.embed_tokens(ids), self.model.angles[: ids.shape[1]]
-        for i, layer in enumerate(self.model.layers[: self.predicts]):
-            x = layer(x, angles, None, i)
+        x = self.predicting(ids)
         states = F.rms_norm(x, x.shape[2:]).flatten(0, 1)
         constant = torch.linalg.lstsq(states, torch.ones(len(states), 1)).solution[:, 0]
         attention: Attention = self.model.layers[self.predicts].self_attn
@@ -240,11 +246,8 @@ class RewardModel(nn.Module):
 
         All are (rows, positions); `counted` weighs them.
         """
-        angles = self.model.angles[: ids.shape[1]]
+        x, angles = self.predicting(ids), self.model.angles[: ids.shape[1]]
         with torch.no_grad():
-            x = self.model.embed_tokens(ids)
-            for i, layer in enumerate(self.model.layers[: self.predicts]):
-                x = layer(x, angles, None, i)
             logits = F.linear(self.prediction_norm(x[:, :-1]), self.model.embed_tokens.weight).float()
             own = -F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").clamp(max=LEAST_LIKELY)
         for i, layer in enumerate(self.model.layers[self.predicts :], 1):

@@ -19,22 +19,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from corpus import gone_wrong, random_question, slipped
+from batches import Row, batched, encode, grouped
+from corpus import Dialogue, gone_wrong, random_question, slipped
 from evaluate import prompt_of
-from lab_tokenizer import END_ID, PAD_ID
+from lab_tokenizer import END_ID, PAD_ID, asking
 from model import LanguageModel, RewardModel
-from pretrain import LOG_EVERY, Optimizer, rate_scale
+from pretrain import LOG_EVERY, MICROBATCH_TOKENS, Optimizer, rate_scale
 from sampling import sample
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from tts.curves import auroc, within_problems
 from tts.tasks.lab_math import LabMath, Operation, SteppedAnswer, solution, step_labels
 
 LAYERS = 3
 """On top of the target's."""
 TRUNK_TOKENS, TOKENS = 12_000_000, 6_000_000
 """On which the trunk goes on learning arithmetic, and on which the layers above it then learn to score."""
-BATCH_TOKENS = 4096
 TEMPERATURE = 0.8
 SLIPS = 0.15
 """Share of the solutions with a made-up slip, with which they go on."""
@@ -42,7 +43,6 @@ ENDS = 5.0
 """What the end of a line counts, where scores are read; other tokens count 1."""
 POOL = 2048
 """Solutions that are sorted by length at a time."""
-
 
 Losses = Callable[..., tuple[Tensor, ...]]
 
@@ -66,7 +66,7 @@ def labelled(tokenizer: PreTrainedTokenizerFast, question: str, tree: Operation,
 
     With `cut` nothing follows that line.
     """
-    ids = encoded(tokenizer, f"<|user|>{question}<|end|><|assistant|>")
+    ids = encoded(tokenizer, asking(question))
     begin, labels, ends = len(ids), [], []
     lines, due = [line for line in text.split("\n") if line.strip()], solution(tree).split("\n")
     before = True
@@ -96,56 +96,44 @@ def _alike(one: list[int], other: list[int]) -> int:
 
 
 class Asked(NamedTuple):
-    """A problem with its right solution in tokens, which begins at `begin`."""
+    """A problem, and in tokens with its right solution."""
 
     tree: Operation
     question: str
-    ids: list[int]
-    begin: int
+    row: Row
 
 
-def asked(tokenizer: PreTrainedTokenizerFast, rng: Random) -> Asked:
-    """A problem of the part `train`."""
-    tree, question = random_question(rng, rng.choice((2, 3, 4, 4, 5, 5, 5, 6)), rng.choice((1, 2, 2, 2, 2, 3)))
-    head = encoded(tokenizer, f"<|user|>{question}<|end|><|assistant|>")
-    return Asked(tree, question, head + encoded(tokenizer, f"{solution(tree)}<|end|>"), len(head))
-
-
-def batches(tokenizer: PreTrainedTokenizerFast, rng: Random) -> Iterator[list[Asked]]:
-    """Random batches of similar length, without end."""
+def pools(tokenizer: PreTrainedTokenizerFast, rng: Random) -> Iterator[list[Asked]]:
+    """Problems of the part `train`, many at a time, without end."""
     while True:
-        many = sorted((asked(tokenizer, rng) for _ in range(POOL)), key=lambda one: len(one.ids))
-        groups: list[list[Asked]] = [[]]
-        for one in many:
-            if len(one.ids) * (len(groups[-1]) + 1) > BATCH_TOKENS:
-                groups.append([])
-            groups[-1].append(one)
-        rng.shuffle(groups)
-        yield from groups
+        steps, digits = (2, 3, 4, 4, 5, 5, 5, 6), (1, 2, 2, 2, 2, 3)
+        made = [random_question(rng, rng.choice(steps), rng.choice(digits)) for _ in range(POOL)]
+        rows = encode(tokenizer, [Dialogue(question, solution(tree)) for tree, question in made])
+        yield [Asked(tree, question, row) for (tree, question), row in zip(made, rows, strict=True)]
 
 
 @torch.inference_mode()
 def derailed(
-    model: LanguageModel, tokenizer: PreTrainedTokenizerFast, rows: list[Asked], rng: Random
+    model: LanguageModel, tokenizer: PreTrainedTokenizerFast, asked: list[Asked], rng: Random
 ) -> list[Solution]:
     """The solutions, each up to the line where a token drawn by `model` would have made it wrong, if any."""
-    ids = padded([row.ids for row in rows])
+    ids = padded([one.row.ids for one in asked])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model.logits(model.model(ids[:, :-1])).float()
     noise = -torch.empty_like(logits).exponential_().log()
     drawn = (logits / TEMPERATURE + noise).argmax(-1).tolist()
     found = []
-    for row, own in zip(rows, drawn, strict=True):
+    for (tree, question, row), own in zip(asked, drawn, strict=True):
         if rng.random() < SLIPS:
-            found.append(labelled(tokenizer, row.question, row.tree, slipped(rng, row.tree), cut=False))
+            found.append(labelled(tokenizer, question, tree, slipped(rng, tree), cut=False))
             continue
         ids = list(row.ids)
         places = range(row.begin, len(ids))
         if place := next((place for place in places if own[place - 1] != ids[place]), None):
             ids[place] = own[place - 1]
         text = tokenizer.decode(ids[row.begin :], skip_special_tokens=True)
-        whole = carried_on(row.tree, text)
-        found.append(labelled(tokenizer, row.question, row.tree, whole or text, cut=whole is None))
+        whole = carried_on(tree, text)
+        found.append(labelled(tokenizer, question, tree, whole or text, cut=whole is None))
     return found
 
 
@@ -162,8 +150,8 @@ def carried_on(tree: Operation, text: str) -> str | None:
 
 
 def padded(rows: list[list[int]]) -> Tensor:
-    """Token ids (rows, length), the length one of few so that little is compiled."""
-    width = -(-max(len(row) for row in rows) // 8) * 8
+    """Token ids (rows, length)."""
+    width = max(map(len, rows))
     return torch.tensor([row + [PAD_ID] * (width - len(row)) for row in rows])
 
 
@@ -208,15 +196,11 @@ def train_trunk(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder
         trunk.load_state_dict(torch.load(checkpoint))
         return trunk
 
-    def batched() -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in batches(tokenizer, Random("lab reward trunk")):
-            ids = padded([row.ids for row in rows])
-            weights = torch.zeros(len(rows), ids.shape[1] - 1)
-            for i, row in enumerate(rows):
-                weights[i, row.begin - 1 : len(row.ids) - 1] = 1.0
-            yield ids, weights
-
-    fit(checkpoint.stem, trunk, batched(), lambda *batch: (trunk.loss(*batch),), TRUNK_TOKENS, folder)
+    rng = Random("lab reward trunk")
+    made = (
+        batch for pool in pools(tokenizer, rng) for batch in batched([one.row for one in pool], MICROBATCH_TOKENS, rng)
+    )
+    fit(checkpoint.stem, trunk, made, lambda *batch: (trunk.loss(*batch),), TRUNK_TOKENS, folder)
     torch.save(trunk.state_dict(), checkpoint)
     return trunk
 
@@ -231,14 +215,15 @@ def train_reward(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folde
         return reward
     rng = Random("lab reward")
 
-    def batched() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for problems in batches(tokenizer, rng):
-            rows = derailed(model, tokenizer, problems, rng)
-            ids = padded([row.ids for row in rows])
-            yield ids, *masks(rows, ids.shape[1])
+    def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for pool in pools(tokenizer, rng):
+            for group in grouped([len(one.row.ids) for one in pool], MICROBATCH_TOKENS, rng):
+                rows = derailed(model, tokenizer, [pool[i] for i in group], rng)
+                ids = padded([row.ids for row in rows])
+                yield ids, *masks(rows, ids.shape[1])
 
-    reward.look_back(next(batched())[0])
-    fit(checkpoint.stem, reward.added, batched(), reward.loss, TOKENS, folder)
+    reward.look_back(next(batches())[0])
+    fit(checkpoint.stem, reward.added, batches(), reward.loss, TOKENS, folder)
     torch.save(reward.state_dict(), checkpoint)
     return reward
 
@@ -253,36 +238,31 @@ def evaluate_reward(
     generator = torch.Generator().manual_seed(2)
     examples = list(task.model_copy(update={"size": problems}).examples())
     questions = [prompt_of(example) for example in examples]
-    lowest, last = [], []
-    steps: dict[bool, list[float]] = {True: [], False: []}
-    first: list[float] = []
+    right, lowest, last = list[list[bool]](), list[list[float]](), list[list[float]]()
+    labels_of, scores_of = list[bool](), list[float]()  # of all lines
+    first = list[bool]()  # whether a line is right or the first wrong one
     found = sample(model, tokenizer, questions, n, TEMPERATURE, generator)
     for example, question, texts in zip(examples, questions, found, strict=True):
         assert isinstance(example.truth, SteppedAnswer)
         rows = [labelled(tokenizer, question, example.truth.tree, text, cut=False) for text in texts if text.strip()]
         scores = reward(padded([row.ids for row in rows]))
-        of_lines = [[float(scores[i, place]) for place in row.ends] for i, row in enumerate(rows)]
+        of_lines = [scores[i, row.ends].tolist() for i, row in enumerate(rows)]
         for row, of_row in zip(rows, of_lines, strict=True):
             labels = [row.labels[place - row.begin] for place in row.ends]
-            for label, score in zip(labels, of_row, strict=True):
-                steps[label].append(score)
-            first += [score for label, score in zip(labels, of_row, strict=True) if not label][:1]
-        if len({row.right for row in rows}) == 2:
-            for kept, rated in ((lowest, map(min, of_lines)), (last, (scores[-1] for scores in of_lines))):
-                pairs = [(row.right, score) for row, score in zip(rows, rated, strict=True)]
-                kept.append(auroc(*([score for right, score in pairs if right is side] for side in (True, False))))
-    return {
-        "task": task.spec,
-        "problems": problems,
-        "with right and wrong solutions": len(lowest),
-        "AUROC of solutions within a problem, by the lowest line": round(float(np.mean(lowest)), 4),
-        "by the last line": round(float(np.mean(last)), 4),
-        "AUROC of lines": round(auroc(steps[True], steps[False]), 4),
-        "of right and first wrong lines": round(auroc(steps[True], first), 4),
+            scores_of += of_row
+            labels_of += labels
+            first += [label or before for label, before in zip(labels, [True, *labels], strict=False)]
+        right.append([row.right for row in rows])
+        lowest.append([min(one) for one in of_lines])
+        last.append([one[-1] for one in of_lines])
+    by_lowest, both = within_problems(auroc, lowest, right)
+    shown = np.flatnonzero(first)
+    figures = {
+        "with right and wrong solutions": both,
+        "AUROC of solutions within a problem, by the lowest line": by_lowest,
+        "by the last line": within_problems(auroc, last, right)[0],
+        "AUROC of lines": auroc(scores_of, labels_of),
+        "of right and first wrong lines": auroc(np.array(scores_of)[shown], np.array(labels_of)[shown]),
     }
-
-
-def auroc(right: list[float], wrong: list[float]) -> float:
-    """Probability that a right one has the higher score, ties counted half."""
-    above = np.array(right)[:, None] - np.array(wrong)[None, :]
-    return float(np.mean((above > 0) + 0.5 * (above == 0)))
+    rounded = {name: value if value is None else round(value, 4) for name, value in figures.items()}
+    return {"task": task.spec, "problems": problems, **rounded}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
-from lab_tokenizer import END_ID
+from lab_tokenizer import END_ID, asking
 from model import Cache, LanguageModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -25,7 +25,7 @@ def sample(
     """`n` answers to each of the users' `prompts`. Prompts of equal length in tokens go together."""
     by_length: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
     for place, prompt in enumerate(prompts):
-        ids = tokenizer(f"<|user|>{prompt}<|end|><|assistant|>")["input_ids"]
+        ids = tokenizer(asking(prompt))["input_ids"]
         by_length[len(ids)].append((place, ids))
     answers: list[list[str]] = [[] for _ in prompts]
     at_once = max(1, ROWS // n)
