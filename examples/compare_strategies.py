@@ -17,8 +17,8 @@ from typing import Any
 import tts
 from tts import registry
 from tts.curves import plot_curves
-from tts.experiment.analysis import curves
-from tts.experiment.progress import LiveProgress
+from tts.runs.analysis import curves
+from tts.runs.progress import LiveProgress
 from tts.verifiers.numeric_answer import NumericAnswer
 
 SOLVED = [(i + 1) / 50 for i in range(40)]

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 
 from tts.base import Estimator, Strategy
-from tts.conformal import Stratum, rate_within
+from tts.strategies.speculation.conformal import Stratum, rate_within
 from tts.strategies.speculation.rejection import Rejection
 from tts.strategies.speculation.steps import Chain, Speculation
 from tts.strategies.speculation.strategy import Speculative, Turn

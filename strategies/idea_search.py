@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 from pydantic import PositiveInt
 
-from tts.aio import Flow, flow
+from tts.concurrency import Flow, flow
 from tts.session import Session
 from tts.strategies.planning.author import Trail
 from tts.strategies.planning.base import Planning, branch

@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 from pydantic import PositiveInt
 
-from tts.aio import flow
+from tts.concurrency import flow
 from tts.session import Session
 from tts.strategies.planning.base import Planning
 from tts.strategies.planning.tree import Tree

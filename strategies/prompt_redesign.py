@@ -14,12 +14,12 @@ from typing import ClassVar
 from pydantic import NonNegativeInt, PositiveInt, field_validator
 
 from tts.base import Strategy, Verifier, VerifierField
+from tts.prompting import problem_text
 from tts.session import Session
 from tts.strategies.redesign.attempts import Attempt, drawn, with_seeds, wording_of
 from tts.strategies.redesign.elements import covering
 from tts.strategies.redesign.prompts import Prompts, PromptsField
 from tts.strategies.redesign.rewriter import Rewriter
-from tts.structured import problem_text
 from tts.types import Candidate, Problem
 from tts.verifiers.element_check import ElementCheck
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Annotated, Literal
 
+from tts.prompting import answer_of, fill, problem_text, template
 from tts.session import Session
-from tts.strategies.sequential import Sequential
-from tts.structured import answer_of, fill, problem_text, template
+from tts.strategies.attempts.sequential import Sequential
 from tts.types import Candidate, Problem, Sample
 
 REFINE = """\

@@ -16,10 +16,10 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import PositiveInt
 
-from tts.aio import Flow, flow, in_order
 from tts.base import Estimator, Strategy, as_config, made_from_spec
+from tts.concurrency import Flow, flow, in_order
+from tts.prompting import answer_of
 from tts.session import Session
-from tts.structured import answer_of
 from tts.tournaments import bradley_terry, knockout, play, replay
 from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.pairwise import Pairwise

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tests.support.solving import PROBLEM, STRATEGIES, account, check_account, check_exact, endpoint
-from tts.driver import solve
-from tts.ledger import Ledger
+from tts.accounts import Ledger
+from tts.solving import solve
 from tts.types import Charge, Usage, by_role, total
 
 LOSSY = (FaultKind.SERVER_ERROR, FaultKind.TRUNCATED, FaultKind.RESET)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from tests.support.double import Fault, FaultKind, ModelDouble, Stats, solvable
 from tests.support.solving import PROBLEM, check_exact, endpoint, settle
+from tts.accounts import Allowance
 from tts.base import Verifier
-from tts.curves import ModelCard
-from tts.driver import solve
+from tts.compute import ModelCard
 from tts.errors import BudgetSpent, SamplingFailed
-from tts.ledger import Allowance
 from tts.sampler import Sampler
 from tts.session import Session
+from tts.solving import solve
 from tts.types import Budget, Candidate, Charge, Problem, Sample, Usage, Verdict
 
 CARD = ModelCard(prompt_price=1e6, completion_price=2e6)  # a prompt token costs 1, a completion token 2
@@ -47,7 +47,7 @@ async def spend(
                 samples.append(sample)  # noqa: PERF401 - kept when the budget ends them
         except BudgetSpent:
             spent = True
-        assert session._supply.allowance._reserved.samples == 0
+        assert session._calls.allowance._reserved.samples == 0
     return samples, spent, session, server
 
 
@@ -131,7 +131,7 @@ async def test_money_is_not_exceeded_by_more_than_the_estimate_of_a_prompt():
     paid = double.stats.prompt_tokens + 2 * double.stats.completion_tokens
     assert spent
     assert samples
-    assert session._supply.allowance._money == pytest.approx(paid)
+    assert session._calls.allowance._money == pytest.approx(paid)
     assert paid <= 2000 + double.stats.prompt_tokens
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from tests.support.double import ModelDouble
 from tests.support.solving import PROBLEM, endpoint, everything
-from tts.aio import merge
 from tts.base import Verifier
+from tts.concurrency import merge
 from tts.errors import ConfigError, EndpointRefused
 from tts.sampler import Sampler
 from tts.sampler.mock import MockModel
-from tts.session import Session, Shared
+from tts.session import Resources, Session
 from tts.types import Candidate, Problem, Verdict, by_role, total
 
 T = TypeVar("T")
@@ -180,6 +180,6 @@ async def test_shared_things_are_made_once_and_closed_with_the_run():
         async def aclose(self) -> None:
             Workers.closed += 1
 
-    async with Shared() as shared:
-        assert shared.get(Workers) is shared.get(Workers)
+    async with Resources() as resources:
+        assert resources.get(Workers) is resources.get(Workers)
     assert Workers.closed == 1

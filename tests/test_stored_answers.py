@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tests.support.solving import PROBLEM, account, check_exact, endpoint, everything
-from tts.experiment.store import Store
+from tts.runs.store import Store
 from tts.sampler import Sampler
 from tts.session import Session
 from tts.types import Problem, Sample, Usage, total

@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tts.base import AnswerVerifier, Strategy, Verifier
-    from tts.curves import ModelCard
-    from tts.driver import solve
+    from tts.compute import ModelCard
     from tts.errors import TTSError
-    from tts.experiment import Experiment, Run
     from tts.local_vllm import LocalVLLM
+    from tts.runs import Experiment, Run
     from tts.sampler import Endpoint, Sampler
     from tts.sampler.mock import MockModel
     from tts.session import Session
+    from tts.solving import solve
     from tts.tasks import Example, Task
     from tts.types import Budget, Candidate, Problem, Result, Sample, Usage, Verdict
 
 _HOMES = {
     "tts.base": ("AnswerVerifier", "Strategy", "Verifier"),
-    "tts.curves": ("ModelCard",),
+    "tts.compute": ("ModelCard",),
     "tts.errors": ("TTSError",),
-    "tts.experiment": ("Experiment", "Run"),
+    "tts.runs": ("Experiment", "Run"),
     "tts.local_vllm": ("LocalVLLM",),
     "tts.sampler": ("Endpoint", "Sampler"),
     "tts.sampler.mock": ("MockModel",),
     "tts.session": ("Session",),
-    "tts.driver": ("solve",),
+    "tts.solving": ("solve",),
     "tts.tasks": ("Example", "Task"),
     "tts.types": ("Budget", "Candidate", "Problem", "Result", "Sample", "Usage", "Verdict"),
 }

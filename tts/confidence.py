@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tts.sampler.wire import Choice
+from tts.sampler.protocol import Choice
 from tts.types import Candidate
 
 LIKELIEST: dict[str, Any] = {"logprobs": True, "top_logprobs": 20}

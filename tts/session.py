@@ -17,17 +17,17 @@ from uuid import uuid4
 
 import numpy as np
 
-from tts.aio import concurrent_map
+from tts.accounts import Ledger
 from tts.base import AnswerVerifier, Verifier
+from tts.calls import Calls, digest
 from tts.clock import now
+from tts.concurrency import concurrent_map
 from tts.errors import BudgetSpent, ConfigError, EndpointRefused, cause_of
-from tts.ledger import Ledger
+from tts.images import Pictures
 from tts.once import Once
-from tts.pictures import Pictures
+from tts.resources import Resources, SampleStore
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import TokenScores
-from tts.shared import SampleStore, Shared
-from tts.supply import Supply, digest
 from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Usage, Verdict, total
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Session:
         seed: int = 0,
         stream: str = "",
         store: SampleStore | None = None,
-        shared: Shared | None = None,
+        resources: Resources | None = None,
         folder: Path | None = None,
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
@@ -62,12 +62,12 @@ class Session:
         self.problem = problem
         self.budget = budget or Budget()
         self.verifier = verifier
-        self.shared = shared if shared is not None else Shared()
+        self.resources = resources if resources is not None else Resources()
         self.ledger = Ledger()
         self.pictures = Pictures(folder or Path())
         self.seed = seed
         self._stream = stream
-        self._supply = Supply(models, self.ledger, self.budget, store, self.pictures, seed)
+        self._calls = Calls(models, self.ledger, self.budget, store, self.pictures, seed)
         self._truth = truth
         self._spawned = 0
         self._recorded: set[Charge] = set()
@@ -98,11 +98,11 @@ class Session:
     @property
     def calls_left(self) -> float:
         """About how many further calls the budget has room for, by what those so far cost; infinite at first."""
-        return self._supply.calls_left
+        return self._calls.calls_left
 
     def sampler(self, role: str) -> Sampler:
         """The sampler of `role`. Raises `ConfigError` naming the roles that exist."""
-        return self._supply.sampler(role)
+        return self._calls.sampler(role)
 
     # -- sampling --------------------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class Session:
             params = {**self._sampling, **params}
         elif role in IN_PIECES and self._given:
             params = {**self._given, **params}
-        return self._sample(self._supply.samples(prompt, range(first, first + n), role, params))
+        return self._sample(self._calls.samples(prompt, range(first, first + n), role, params))
 
     async def _sample(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Sample, None]:
         async with aclosing(drawn) as samples:
@@ -139,7 +139,7 @@ class Session:
         server cannot score, `BudgetSpent` once nothing more is allowed, and `EndpointError` when this very score could
         not be had.
         """
-        scores = await self._supply.scores(prompt, continuation, role, special)
+        scores = await self._calls.scores(prompt, continuation, role, special)
         self._recorded.update(scores.charges)
         return scores
 
@@ -150,7 +150,7 @@ class Session:
         """
 
         async def ask(session: Session) -> Any:
-            data, charges = await self._supply.post(path, body, role)
+            data, charges = await self._calls.post(path, body, role)
             session._recorded.update(charges)
             return data
 
@@ -178,7 +178,7 @@ class Session:
     async def remember(self, about: Any, value: str) -> str:
         """`value`, or what an interrupted run remembered `about` the same: for decisions that would fall otherwise
         when they are taken again."""
-        if (store := self._supply.store) is None:
+        if (store := self._calls.store) is None:
             return value
         key = digest(["remember", self._stream, self.problem.id, self.seed, about])
         if stored := (await store.get(key, [0])).get(0):
@@ -234,7 +234,7 @@ class Session:
         verifier = verifier or self.verifier
         if verifier is None:
             raise ConfigError("this run has no verifier; name one (--verifier, or `verifier` of the strategy)")
-        self._supply.allowance.check_verifier()
+        self._calls.allowance.check_verifier()
         inner = self._inner(f"{verifier.name}\0{candidate.spawned}")
         began = now()
         try:

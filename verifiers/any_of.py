@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tts.types import Verdict
-from tts.verifiers.composite import Panel, feedback_of, told
+from tts.verifiers.composition.parts import Panel, feedback_of, told
 
 
 class AnyOf(Panel):

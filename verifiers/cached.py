@@ -10,7 +10,7 @@ from tts.base import VerifierField
 from tts.once import Once
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict, total
-from tts.verifiers.composite import Composite
+from tts.verifiers.composition.parts import Composite
 
 KEPT = 1 << 16  # verdicts
 
@@ -65,7 +65,7 @@ class Cached(Composite):
             return verdict
 
         try:
-            verdict, known = await session.shared.get(Verdicts).get(key, judged)
+            verdict, known = await session.resources.get(Verdicts).get(key, judged)
         except _Unrated as unrated:
             verdict, known = unrated.verdict, False
         details = verdict.details

@@ -12,7 +12,7 @@ from pydantic import model_validator as validates
 from tts.base import Verifier, VerifierField
 from tts.session import Session
 from tts.types import USAGE_FIELDS, Candidate, Charge, Problem, Usage, Verdict, total
-from tts.verifiers.composite import Composite, told
+from tts.verifiers.composition.parts import Composite, told
 
 
 class Costs:
@@ -58,7 +58,7 @@ class Cascade(Composite):
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Ask as many verifiers as it takes."""
-        costs, verdicts = session.shared.get(Costs), list[Verdict]()
+        costs, verdicts = session.resources.get(Costs), list[Verdict]()
         counted = await session.once(("counted", self.spec), _nothing)
         for verifier, threshold in zip(self.verifiers, [*self.thresholds, *[None] * len(self.verifiers)], strict=False):
             verdicts.append(verdict := await session.verify(candidate, verifier))

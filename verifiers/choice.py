@@ -7,7 +7,7 @@ import re
 from pydantic import field_validator
 
 from tts.base import AnswerVerifier
-from tts.verifiers.extraction import clean, final_answers
+from tts.verifiers.answers.extraction import clean, final_answers
 
 _LETTER = re.compile(
     r"(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)?\s*(?:is\s+)?"

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tts.base import Verifier
-from tts.structured import answer_of
+from tts.prompting import answer_of
 from tts.types import Candidate, Problem, Verdict
 
 COMMON_WORDS = {

@@ -11,8 +11,8 @@ from tts.session import Session
 from tts.types import Candidate, Problem
 from tts.verifiers.agreement import class_among
 from tts.verifiers.cached import Cached
-from tts.verifiers.normal_form import normal_form
-from tts.verifiers.programs import LONGEST_PARSED, extract_program, syntax
+from tts.verifiers.programs.extract import LONGEST_PARSED, extract_program, syntax
+from tts.verifiers.programs.normal_form import normal_form
 from tts.verifiers.unit_tests import TestSuite, public_tests
 
 _LOOKS_INSIDE = {"locals", "globals", "vars", "dir", "eval", "exec", "getattr", "setattr"}

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from tts.base import Verifier
+from tts.prompting import constrained, fill, json_of, problem_text, reply, shown, template
 from tts.session import Session
-from tts.structured import constrained, fill, json_of, problem_text, reply, shown, template
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.element_forms import (
+from tts.verifiers.elements.forms import (
     COMPARE,
     DECOMPOSE,
     DESCRIBE,
@@ -29,8 +29,8 @@ from tts.verifiers.element_forms import (
     Finding,
     Findings,
 )
-from tts.verifiers.program_facts import program_facts
-from tts.verifiers.programs import extract_program
+from tts.verifiers.programs.extract import extract_program
+from tts.verifiers.programs.facts import program_facts
 from tts.verifiers.unit_tests import Kind, TestSuite, UnitTests
 
 Found = dict[int, Finding]

@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from tts.base import ScoreVerifier
+from tts.prompting import answer_of, problem_text
 from tts.session import Session
-from tts.structured import answer_of, problem_text
 from tts.types import Candidate, Problem, Verdict
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tts.base import AnswerVerifier
-from tts.verifiers.extraction import clean, final_answers
+from tts.verifiers.answers.extraction import clean, final_answers
 
 
 class ExactAnswer(AnswerVerifier):

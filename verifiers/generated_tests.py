@@ -15,10 +15,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from tts.base import ScoreVerifier
+from tts.prompting import ask, constrained, fill, json_of, problem_text, template
 from tts.session import Session
-from tts.structured import ask, constrained, fill, json_of, problem_text, template
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.programs import fenced_blocks, syntax
+from tts.verifiers.programs.extract import fenced_blocks, syntax
 from tts.verifiers.unit_tests import InputOutput, Kind, TestSuite, UnitTests, public_tests
 
 ASSERTS = """\

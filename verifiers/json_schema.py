@@ -15,7 +15,7 @@ from tts.base import Verifier
 from tts.errors import ConfigError, MissingExtra
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.programs import fenced_blocks
+from tts.verifiers.programs.extract import fenced_blocks
 from tts.verifiers.sandbox import Call, Job, Limits, Sandbox, SandboxError
 from tts.verifiers.sandbox.codec import encode
 
@@ -77,7 +77,7 @@ class JsonSchema(Verifier):
         job = Job(
             PROGRAM, ((Call("errors", encode((self.definition, text))),),), limits=LIMITS, preload=("jsonschema",)
         )
-        result = await session.shared.get(Sandbox).run(job)
+        result = await session.resources.get(Sandbox).run(job)
         case = result.cases[0] if result.cases else result.loaded
         if case.status == "infra":
             raise SandboxError(f"the schema could not be applied: {case.error}")

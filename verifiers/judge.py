@@ -8,8 +8,8 @@ from pydantic import BaseModel, NonNegativeFloat, PositiveInt, create_model, mod
 from pydantic import Field as Limits
 
 from tts.base import ScoreVerifier
+from tts.prompting import answer_of, ask, constrained, json_of, problem_text, shown, template
 from tts.session import Session
-from tts.structured import answer_of, ask, constrained, json_of, problem_text, shown, template
 from tts.types import Candidate, Problem, Verdict
 
 PROMPT = """\

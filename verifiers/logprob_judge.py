@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from tts.base import ScoreVerifier
+from tts.prompting import answer_of, fill, problem_text, template
 from tts.session import Session
-from tts.structured import answer_of, fill, problem_text, template
 from tts.types import Candidate, Problem, Verdict
 
 PROMPT = """\

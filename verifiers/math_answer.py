@@ -10,10 +10,10 @@ from typing import Any
 
 from tts.base import AnswerVerifier
 from tts.session import Session
-from tts.verifiers.extraction import LONGEST_ANSWER, canonical, final_answers, last_number
-from tts.verifiers.math_compare import equal_forms
-from tts.verifiers.math_equality import MathEquality, require_math_verify
-from tts.verifiers.math_text import LONGEST_READ, normal, read
+from tts.verifiers.answers.extraction import LONGEST_ANSWER, canonical, final_answers, last_number
+from tts.verifiers.answers.math_compare import equal_forms
+from tts.verifiers.answers.math_equality import MathEquality, require_math_verify
+from tts.verifiers.answers.math_text import LONGEST_READ, normal, read
 
 _BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}")
 _BETWEEN = re.compile(r"[\s$.]*(?:,|;|and|or|\\text\{ ?(?:and|or) ?\}|,\s*and)[\s$]*")
@@ -59,7 +59,7 @@ class MathAnswer(AnswerVerifier):
 
         async def algebra(first: str, second: str) -> bool:
             begin = monotonic()
-            same, cpu_seconds = await session.shared.get(MathEquality).same(first, second)
+            same, cpu_seconds = await session.resources.get(MathEquality).same(first, second)
             if cpu_seconds:
                 session.pay_verifier(cpu_seconds, monotonic() - begin)
             return same

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 from tts.base import Verifier
 from tts.errors import ConfigError
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.extraction import final_answers
+from tts.verifiers.answers.extraction import final_answers
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 NONE = "none"

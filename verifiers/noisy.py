@@ -14,7 +14,7 @@ from pydantic import Field
 from tts.base import VerifierField
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.composite import Composite
+from tts.verifiers.composition.parts import Composite
 from tts.verifiers.oracle import Oracle
 
 Rate = Annotated[float, Field(ge=0, le=1)]

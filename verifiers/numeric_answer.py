@@ -7,7 +7,7 @@ from fractions import Fraction
 from pydantic import NonNegativeFloat, field_validator
 
 from tts.base import AnswerVerifier
-from tts.verifiers.extraction import canonical, final_answers, last_number, parse_number
+from tts.verifiers.answers.extraction import canonical, final_answers, last_number, parse_number
 
 
 class NumericAnswer(AnswerVerifier):

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from tts.base import ScoreVerifier
+from tts.prompting import answer_of, problem_text
 from tts.session import Session
-from tts.structured import answer_of, problem_text
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.extraction import last_number
+from tts.verifiers.answers.extraction import last_number
 
 
 class OutcomeReward(ScoreVerifier):

@@ -13,8 +13,8 @@ from pydantic import BaseModel, PositiveInt
 
 from tts.base import ScoreVerifier
 from tts.errors import ConfigError, SamplingFailed
+from tts.prompting import answer_of, ask, constrained, fill, json_of, problem_text, template
 from tts.session import Session
-from tts.structured import answer_of, ask, constrained, fill, json_of, problem_text, template
 from tts.types import Candidate, Problem, Verdict
 
 PROMPT = """\

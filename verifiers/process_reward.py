@@ -12,8 +12,8 @@ from math import prod
 from statistics import fmean
 from typing import Literal
 
+from tts.prompting import answer_of
 from tts.session import Session
-from tts.structured import answer_of
 from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.outcome_reward import OutcomeReward
 

@@ -10,8 +10,8 @@ from pydantic import PositiveFloat, field_validator
 from tts.base import Verifier
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.extraction import final_answers
-from tts.verifiers.programs import syntax
+from tts.verifiers.answers.extraction import final_answers
+from tts.verifiers.programs.extract import syntax
 from tts.verifiers.sandbox import Call, Job, Limits, Sandbox, SandboxError
 from tts.verifiers.sandbox.codec import encode
 
@@ -53,7 +53,7 @@ class PythonExpr(Verifier):
         arguments = (candidate.content, answers[0] if answers else candidate.content, dict(problem.metadata))
         limits = Limits(cpu_seconds=self.timeout)
         job = Job(PROGRAM.format(expression=self.expression), ((Call("judge", encode(arguments)),),), limits=limits)
-        result = await session.shared.get(Sandbox).run(job)
+        result = await session.resources.get(Sandbox).run(job)
         case = result.cases[0] if result.cases else result.loaded
         if case.status == "infra":
             raise SandboxError(f"the expression could not be run: {case.error}")

@@ -10,7 +10,7 @@ from tts.base import AnswerVerifier
 from tts.errors import ConfigError, MissingExtra
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.extraction import clean
+from tts.verifiers.answers.extraction import clean
 
 CPU_SECONDS = 0.2
 """Of one search, which holds up the loop; a text that takes longer has no match."""

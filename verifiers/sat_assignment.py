@@ -7,7 +7,7 @@ import re
 from tts.base import Verifier
 from tts.errors import ConfigError
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.extraction import final_answers
+from tts.verifiers.answers.extraction import final_answers
 
 Clause = tuple[int, ...]
 """Literals: i for the variable i, counted from 1, and -i for its negation."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from tts.structured import template
+from tts.prompting import template
 from tts.verifiers.judge import Judge
 
 PROMPT = """\

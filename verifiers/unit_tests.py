@@ -1,7 +1,7 @@
 """Code judged by running it on tests: isolated (`tts.verifiers.sandbox`), and compared out of the program's reach.
 
 The program only computes. Its values come back as plain data and are compared here, so that nothing it defines,
-patches, prints or forges has a say in its verdict (`tts.verifiers.judging`).
+patches, prints or forges has a say in its verdict (`tts.verifiers.programs`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tts.base import Verifier
 from tts.errors import ConfigError
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.judging.elements import as_elements
-from tts.verifiers.judging.judge import Judge
-from tts.verifiers.judging.run import Conditions
-from tts.verifiers.judging.suite import Call, InputOutput, Interaction, MethodCall, Reference, TestSuite
-from tts.verifiers.judging.verdicts import Kind, Outcome, Report
-from tts.verifiers.programs import extract_program
+from tts.verifiers.programs.elements import as_elements
+from tts.verifiers.programs.extract import extract_program
+from tts.verifiers.programs.suite import Call, InputOutput, Interaction, MethodCall, Reference, TestSuite
+from tts.verifiers.programs.suite_run import Conditions
+from tts.verifiers.programs.verdict_cache import Judge
+from tts.verifiers.programs.verdicts import Kind, Outcome, Report
 from tts.verifiers.sandbox import Limits, Sandbox
 
 __all__ = [
@@ -87,7 +87,7 @@ class UnitTests(Verifier):
         if program is None:
             verdict = Report([Outcome(Kind.error, "there is no program in the answer")], len(suite)).verdict()
         else:
-            judge, sandbox = session.shared.get(Judge), session.shared.get(Sandbox)
+            judge, sandbox = session.resources.get(Judge), session.resources.get(Sandbox)
             verdict = await judge.verdict(sandbox, program, suite, self._conditions())
         details = dict(verdict.details)
         said = details.pop("said")

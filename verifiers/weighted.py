@@ -9,7 +9,7 @@ from pydantic import FiniteFloat
 from pydantic import model_validator as validates
 
 from tts.types import Verdict
-from tts.verifiers.composite import Panel, feedback_of, told
+from tts.verifiers.composition.parts import Panel, feedback_of, told
 
 
 class WeightedPanel(Panel):

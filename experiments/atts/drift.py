@@ -19,10 +19,10 @@ import numpy as np
 
 from experiments.atts.figures import draw_drift, percent
 from tts import Experiment
-from tts.experiment import Run
-from tts.experiment.calibration import calibrate
-from tts.experiment.config import load
-from tts.experiment.run import Track
+from tts.runs import Run
+from tts.runs.calibration import calibrate
+from tts.runs.config import load
+from tts.runs.run import Track
 
 FEWEST = 100
 """Drafts of a turn from which on its rate is shown."""

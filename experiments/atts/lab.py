@@ -24,9 +24,9 @@ from typing import Any
 from experiments.atts.drift import drift
 from experiments.atts.figures import draw, draw_drift, markdown, speedups
 from experiments.atts.measure import Plan, measure
-from tts.embedded.models import model_folder
-from tts.experiment.config import load
+from tts.lab.engine.models import model_folder
 from tts.local_vllm import LocalVLLM
+from tts.runs.config import load
 
 ROLES = ("draft", "target")
 PLAN = Plan(draft_tokens=12, target_tokens=12, whole=160, rate=0.4, more="by=turn")

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from experiments.atts.figures import markdown
 from tts import Experiment
-from tts.curves import bootstrap, majority_at_k, paired_difference, plot_timeline, utilisation, waiting
-from tts.experiment import Run
-from tts.experiment.analysis import calls
-from tts.experiment.config import load
-from tts.experiment.run import Track
+from tts.curves import bootstrap, majority_at_k, paired_difference
+from tts.runs import Run
+from tts.runs.analysis import calls
+from tts.runs.config import load
+from tts.runs.run import Track
+from tts.studies.timeline import plot_timeline, utilisation, waiting
 
 Row = dict[str, Any]
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from experiments.atts.simulated import Machine, Server, Workload, run
 from tts import registry
-from tts.curves import calls_of, utilisation
-from tts.driver import drive, open_models, open_session
-from tts.shared import Shared
+from tts.resources import Resources
+from tts.solving import drive, open_models, open_session
+from tts.studies.timeline import calls_of, utilisation
 from tts.types import Result
 
 HERE = Path(__file__).parent
@@ -87,12 +87,12 @@ async def solve_all(
     clock, room = asyncio.get_running_loop(), asyncio.Semaphore(at_once)
     async with (
         open_models({role: server.endpoint() for role, server in servers.items()}) as samplers,
-        Shared() as shared,
+        Resources() as resources,
     ):
 
         async def one(number: int) -> Result:
             async with room:
-                session = open_session(workload.problem(number), method, samplers, shared=shared)
+                session = open_session(workload.problem(number), method, samplers, resources=resources)
                 return await drive(method, session, stop_early=stop_early)
 
         results = await asyncio.gather(*map(one, range(workload.problems)))

@@ -12,8 +12,8 @@ import numpy as np
 
 from tts.curves import Interval, bootstrap, paired_difference
 from tts.curves.errors import CurveError
-from tts.experiment import Run
-from tts.experiment.run import Track
+from tts.runs import Run
+from tts.runs.run import Track
 
 HEAD = ("strategy", "tokens", "saved, %", "ended early, %", "right, %", "difference to the majority, points")
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tts.curves import paired_difference
-from tts.curves.counts import Counts
-from tts.curves.flaws import best_k, critical_ratio, reward_interval
 from tts.curves.plot import COLOURS, GREY, STYLE, save_figure
-from tts.experiment import Experiment, Run
-from tts.experiment.resampling import counts_of
+from tts.lab.lab_code import LabCode
+from tts.runs import Experiment, Run
+from tts.studies.counts import Counts
+from tts.studies.imperfect_verifier import best_k, critical_ratio, reward_interval
+from tts.studies.resampling import counts_of
 from tts.tasks import Example
-from tts.tasks.lab_code import LabCode
 from tts.verifiers.unit_tests import UnitTests
 
 if TYPE_CHECKING:

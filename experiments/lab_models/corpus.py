@@ -12,11 +12,11 @@ from random import Random
 from string import Template
 from typing import NamedTuple
 
-from tts.tasks import lab_prompts
-from tts.tasks.lab_code import Instance, prompt_for, random_instance
-from tts.tasks.lab_math import OPERATIONS, Operation, part_of, random_tree, solution, wording
-from tts.tasks.lab_pieces import Piece, readings
-from tts.tasks.lab_programs import Program
+from tts.lab import lab_prompts
+from tts.lab.lab_code import Instance, prompt_for, random_instance
+from tts.lab.lab_math import OPERATIONS, Operation, part_of, random_tree, solution, wording
+from tts.lab.lab_pieces import Piece, readings
+from tts.lab.lab_programs import Program
 
 
 class Dialogue(NamedTuple):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tts.experiment import Experiment
-from tts.experiment.analysis import curves
-from tts.experiment.config import load
+from tts.resources import Resources
+from tts.runs import Experiment
+from tts.runs.analysis import curves
+from tts.runs.config import load
 from tts.session import Session
-from tts.shared import Shared
 from tts.tasks import Example
 
 
@@ -29,7 +29,7 @@ def prompt_of(example: Example) -> str:
     return message["content"] if isinstance(message, dict) else message
 
 
-async def graded(example: Example, text: str, shared: Shared) -> bool:
+async def graded(example: Example, text: str, resources: Resources) -> bool:
     """Whether the text solves the problem."""
-    session = Session(example.problem, {}, shared=shared)
+    session = Session(example.problem, {}, resources=resources)
     return bool((await example.truth.verify(example.problem, session.candidate(text), session)).passed)

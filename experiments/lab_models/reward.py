@@ -29,8 +29,8 @@ from sampling import sample
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from tts.curves import auroc, within_problems
-from tts.tasks.lab_math import LabMath, Operation, SteppedAnswer, solution, step_labels
+from tts.lab.lab_math import LabMath, Operation, SteppedAnswer, solution, step_labels
+from tts.studies.judging import auroc, within_problems
 
 LAYERS = 3
 """On top of the target's."""

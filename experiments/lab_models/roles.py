@@ -16,10 +16,11 @@ from model import LanguageModel
 from sampling import sample
 from transformers import PreTrainedTokenizerFast
 
-from tts.shared import Shared
-from tts.tasks import Example, lab_prompts
-from tts.tasks.lab_code import Instance, LabCode
-from tts.tasks.lab_math import LabMath, SteppedAnswer, solution
+from tts.lab import lab_prompts
+from tts.lab.lab_code import Instance, LabCode
+from tts.lab.lab_math import LabMath, SteppedAnswer, solution
+from tts.resources import Resources
+from tts.tasks import Example
 
 GREEDY = 0.01  # the temperature
 
@@ -50,8 +51,8 @@ async def evaluate_roles(model: LanguageModel, tokenizer: PreTrainedTokenizerFas
     asked = [{"problem": one.prompt()} for one in made]
 
     async def right(programs: Sequence[str], which: Sequence[Example] = examples) -> float:
-        async with Shared() as shared:
-            verdicts = [await graded(one, text, shared) for one, text in zip(which, programs, strict=True)]
+        async with Resources() as resources:
+            verdicts = [await graded(one, text, resources) for one, text in zip(which, programs, strict=True)]
         return round(sum(verdicts) / len(verdicts), 4)
 
     def coded(plans: Sequence[str]) -> list[str]:

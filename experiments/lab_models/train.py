@@ -1,6 +1,6 @@
 """Trains the lab models. `python experiments/lab_models/train.py` does all of it, and goes on where it was stopped:
 
-the tokenizer; lab-draft and lab-target with their folders in tts/embedded/models and their evaluation; and lab-reward.
+the tokenizer; lab-draft and lab-target with their folders in tts/lab/engine/models and their evaluation; lab-reward.
 See README.md beside it.
 """
 
@@ -23,10 +23,10 @@ from reward import evaluate_reward, train_reward
 from roles import evaluate_roles
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tts.tasks.lab_math import LabMath
+from tts.lab.lab_math import LabMath
 
 HERE = Path(__file__).parent
-MODELS = HERE.parents[1] / "tts" / "embedded" / "models"
+MODELS = HERE.parents[1] / "tts" / "lab" / "engine" / "models"
 TOKENS = {"lab-draft": 20_000_000, "lab-target": 32_000_000}
 SHAPES = {"lab-draft": DRAFT, "lab-target": TARGET}
 ROLE_PROBLEMS = 60

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from tts import Experiment
 from tts.cli.diversity import diversities, plot_diversities, show_diversities
 from tts.curves import Curve, bootstrap, paired_difference, plot_curves
-from tts.experiment import Run
-from tts.experiment.analysis import track_curves
-from tts.experiment.config import load
-from tts.experiment.run import Track
+from tts.runs import Run
+from tts.runs.analysis import track_curves
+from tts.runs.config import load
+from tts.runs.run import Track
 
 BUDGETS = (250, 500, 1000, 2000, 4000)
 """Completion tokens for a problem."""

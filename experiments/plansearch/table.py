@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tts.curves import bootstrap, filtered_pass_at_k, pass_at_k
-from tts.experiment import Run
-from tts.experiment.run import Track
+from tts.runs import Run
+from tts.runs.run import Track
 
 PAPER = {
     ("GPT-4o-mini", "LiveCodeBench"): (39.0, 53.3, 59.4, 64.9),

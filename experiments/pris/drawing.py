@@ -28,11 +28,11 @@ from tests.support.painter import Painter
 from tests.support.vision import Vision
 from tests.support.world import accuracy, drawing_world, scenes
 from tts.curves import bootstrap
-from tts.curves.judging import auroc
-from tts.driver import open_models, solve
+from tts.prompting import problem_text
 from tts.session import Session
+from tts.solving import open_models, solve
 from tts.strategies.prompt_redesign import PromptRedesign
-from tts.structured import problem_text
+from tts.studies.judging import auroc
 from tts.types import Drawing, Problem, Result, total
 from tts.verifiers.element_check import ElementCheck
 

@@ -18,9 +18,9 @@ import numpy as np
 from rich.console import Console
 
 from experiments.pris.shown import compared, draw, table
-from tts.experiment import Experiment, Run
-from tts.experiment.config import load
-from tts.experiment.run import Track
+from tts.runs import Experiment, Run
+from tts.runs.config import load
+from tts.runs.run import Track
 from tts.strategies.prompt_redesign import PromptRedesign
 
 CONFIG = Path(__file__).with_name("lab_code.toml")

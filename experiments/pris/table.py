@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tts.curves import bootstrap
-from tts.experiment import Run
-from tts.experiment.run import Track
+from tts.runs import Run
+from tts.runs.run import Track
 
 PAPER = {
     "images, VQAScore, FLUX.1-dev, N=20": (0.718, 0.783, 0.854),

@@ -19,15 +19,15 @@ import numpy as np
 from experiments.confidence.table import table as confidence_table
 from tts.base import Verifier
 from tts.curves import Interval
-from tts.driver import open_models
-from tts.embedded.models import bundled_models
-from tts.experiment import Experiment, Run
-from tts.experiment.config import load
-from tts.experiment.run import Track
-from tts.experiment.verifier_report import VerifierReport, verifier_report
+from tts.lab.engine.models import bundled_models
 from tts.registry import make
+from tts.resources import Resources
+from tts.runs import Experiment, Run
+from tts.runs.config import load
+from tts.runs.run import Track
 from tts.session import Session
-from tts.shared import Shared
+from tts.solving import open_models
+from tts.studies.verifiers import VerifierReport, verifier_report
 from tts.types import Usage
 from tts.verifiers.agreement import Agreement
 
@@ -89,9 +89,9 @@ async def cpu_seconds(track: Track, cost: Usage | None, grid: Experiment) -> flo
         return cost.verifier_seconds
     problems = {example.problem.id: example.problem for example in grid.task.examples()}
     verdicts, spent = 0, 0.0
-    async with open_models(grid.endpoints(track.model)) as models, Shared() as shared:
+    async with open_models(grid.endpoints(track.model)) as models, Resources() as resources:
         for timed, row in enumerate(track.rows[: TIMED + 1]):
-            session = Session(problems[row.problem], models, verifier=track.verifier, shared=shared)
+            session = Session(problems[row.problem], models, verifier=track.verifier, resources=resources)
             candidates = [session.candidate(stored.content) for stored in track.candidates(row)]
             begin = process_time()
             found = await asyncio.gather(*map(session.verify, candidates))

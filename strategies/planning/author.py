@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tts.prompting import NoAnswer, ask, constrained, fill, insist, problem_text, prose
 from tts.session import Session
 from tts.strategies.planning.prompts import Observations, Prompts
-from tts.structured import NoAnswer, ask, constrained, fill, insist, problem_text, prose
 from tts.types import Candidate, Sample
 
 TEMPERATURE = 0.9

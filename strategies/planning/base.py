@@ -10,16 +10,16 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from tts import registry
-from tts.aio import Flow
 from tts.base import AnswerVerifier, Strategy, rank
+from tts.concurrency import Flow
 from tts.errors import SamplingFailed
+from tts.prompting import NoAnswer, problem_text
 from tts.session import Session
 from tts.strategies.planning.author import Author
 from tts.strategies.planning.prompts import CODE, PromptsField
-from tts.structured import NoAnswer, problem_text
 from tts.types import Candidate, Problem
-from tts.verifiers.normal_form import normal_form
-from tts.verifiers.programs import extract_program
+from tts.verifiers.programs.extract import extract_program
+from tts.verifiers.programs.normal_form import normal_form
 
 
 class Planning(Strategy):

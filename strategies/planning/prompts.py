@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-from tts.structured import Plain, fill, json_of, problem_text, template
+from tts.prompting import Plain, fill, json_of, problem_text, template
 from tts.types import Message, Problem
 
 

@@ -15,11 +15,11 @@ from itertools import combinations
 from math import inf
 from typing import TYPE_CHECKING
 
-from tts.aio import Flow
+from tts.concurrency import Flow
+from tts.prompting import NoAnswer
 from tts.session import Session
 from tts.strategies.planning.author import Author, Trail
 from tts.strategies.planning.base import branch
-from tts.structured import NoAnswer
 from tts.types import Candidate
 
 if TYPE_CHECKING:

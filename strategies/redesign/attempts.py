@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from tts.aio import merge
+from tts.concurrency import merge
 from tts.errors import ConfigError, SamplingFailed
+from tts.prompting import fill
 from tts.session import Session
-from tts.structured import fill
 from tts.types import Candidate, Charge, Drawing, Problem, Prompt, Sample
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tts.base import rank
 from tts.errors import ConfigError
-from tts.structured import fill
+from tts.prompting import fill
 from tts.types import Candidate
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-from tts.structured import template
+from tts.prompting import template
 
 REWRITE = """\
 A generative model was given this prompt several times.

@@ -9,11 +9,11 @@ from itertools import cycle, islice
 from math import ceil
 
 from tts.base import rank
+from tts.prompting import NoAnswer, fill, insist, prose
 from tts.session import Session
 from tts.strategies.redesign.attempts import Attempt, wording_of
 from tts.strategies.redesign.elements import described, elements, failures
 from tts.strategies.redesign.prompts import Prompts
-from tts.structured import NoAnswer, fill, insist, prose
 from tts.types import Candidate
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tts import conformal
-from tts.conformal import Calibration, Stratum
+from tts.strategies.speculation import conformal
+from tts.strategies.speculation.conformal import Calibration, Stratum
 from tts.strategies.speculation.steps import Chain, Speculation
 from tts.strategies.speculation.strategy import together
 
@@ -43,7 +43,7 @@ class Rejection:
         speculation.provenance = made_with
         if path is not None:
             return cls(speculation, conformal.load(path, made_with, better="higher", by=by), rate)
-        growing, key = speculation.session.shared.get(Growing), json.dumps([made_with, rate, by, window])
+        growing, key = speculation.session.resources.get(Growing), json.dumps([made_with, rate, by, window])
         if key not in growing:
             growing[key] = Calibration(better="higher", by=by, window=window)
         return cls(speculation, growing[key], rate)

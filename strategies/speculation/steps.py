@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tts.base import AnswerVerifier
-from tts.conformal import Scored
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, SamplingFailed
 from tts.sampler.scoring import detokenize, tokenize
 from tts.session import Session
+from tts.strategies.speculation.conformal import Scored
 from tts.strategies.speculation.pair import ROLES, Pair, Pairs
 from tts.types import Candidate, Charge, Sample
-from tts.verifiers.extraction import final_answers
+from tts.verifiers.answers.extraction import final_answers
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Speculation:
 
         `reader` reads final answers: a sample that has one is finished. Without `scoring` no score will be asked for.
         """
-        pair = await session.shared.get(Pairs).get(session, scoring=scoring)
+        pair = await session.resources.get(Pairs).get(session, scoring=scoring)
         prompt = session.problem.messages
         samplers = {role: session.sampler(role) for role in ROLES}
         if isinstance(prompt, str) and not pair.same_tokens:

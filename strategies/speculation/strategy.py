@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from tts.aio import Flow, flow
 from tts.base import answer_reader
+from tts.concurrency import Flow, flow
 from tts.session import Session
 from tts.strategies.self_consistency import SelfConsistency
 from tts.strategies.speculation.steps import Chain, Speculation

@@ -12,7 +12,7 @@ from tests.cli.conftest import Command
 from tests.support.double import ModelDouble
 from tests.support.solutions import continued
 from tests.support.threaded import serving
-from tts.experiment import Run
+from tts.runs import Run
 
 ATTS = "atts:n=4,draft_tokens=60,target_tokens=40"
 

@@ -12,7 +12,7 @@ import pytest
 from tests.cli.conftest import Command, finished, start
 from tests.support.small_llama import write_model
 from tts.cli.demo import compare
-from tts.embedded.models import bundled_models
+from tts.lab.engine.models import bundled_models
 
 
 def test_serve_prints_the_settings_and_ends_with_ctrl_c(clean: Path):
@@ -42,7 +42,7 @@ def test_serve_prints_the_settings_and_ends_with_ctrl_c(clean: Path):
 
 def test_serve_without_uvicorn_names_the_extra(tts: Command, clean: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "tts.port", raising=False)
+    monkeypatch.delitem(sys.modules, "tts.serving", raising=False)
     ended = tts("embedded", "serve", write_model(clean / "small"))
     assert ended.code == 1
     assert "pip install 'ttscale[serve]'" in ended.err

@@ -16,7 +16,7 @@ from tests.support.threaded import serving
 from tests.support.vision import Vision
 from tests.support.world import drawing_world, scenes
 from tts.errors import ConfigError
-from tts.structured import problem_text
+from tts.prompting import problem_text
 
 VOTE = "self_consistency:n=8,answer=numeric_answer"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.pris.lab import name_of, prefixes, run
-from tts.experiment.analysis import track_curves
+from tts.runs.analysis import track_curves
 
 
 def test_what_is_selected_from_every_prefix_is_what_a_report_shows(tmp_path: Path):

@@ -15,7 +15,7 @@ from tests.support.double import ModelDouble
 from tts.gateway import Settings
 from tts.gateway.app import gateway_app
 from tts.gateway.service import Gateway
-from tts.port import server_for
+from tts.serving import server_for
 
 ASK: Any = [{"role": "user", "content": "[[p]] What is 6 times 7?"}]
 NUMBERS = "answer=numeric_answer"

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from tts import registry
 from tts.gateway.app import gateway_app
-from tts.gateway.bodies import BODIES, KINDS, Kind
+from tts.gateway.schemas import BODIES, KINDS, Kind
 from tts.gateway.settings import Settings
 
 QUICK = settings(

@@ -17,7 +17,7 @@ import pytest
 from tests.gateway.serving import ASK, NUMBERS, serving, settings_for
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tts.errors import ConfigError
-from tts.gateway.access import hashed, new_key
+from tts.gateway.keys import hashed, new_key
 
 RIGHT = solvable({}, otherwise=1.0)
 KEY, OTHER = "tts-alice", "tts-bob"

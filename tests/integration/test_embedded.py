@@ -15,13 +15,13 @@ import pytest_asyncio
 
 from tests.support.small_llama import write_model
 from tts import Endpoint, LocalVLLM, Sampler
-from tts.embedded.engine import Engine
-from tts.embedded.models import bundled_models
-from tts.embedded.tokenizer import Tokenizer
-from tts.embedded.transport import EmbeddedTransport
+from tts.lab.engine.engine import Engine
+from tts.lab.engine.models import bundled_models
+from tts.lab.engine.tokenizer import Tokenizer
+from tts.lab.engine.transport import EmbeddedTransport
+from tts.lab.lab_code import LabCode
+from tts.lab.lab_math import LabMath
 from tts.sampler.scoring import score
-from tts.tasks.lab_code import LabCode
-from tts.tasks.lab_math import LabMath
 
 pytestmark = pytest.mark.vllm
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tts import Candidate, Endpoint, Experiment, Problem, Sampler, Session, Strategy, Verifier, solve
-from tts.aio import merge, scope
-from tts.experiment.analysis import curves, summary
+from tts.concurrency import merge, scope
 from tts.local_vllm import LocalVLLM
+from tts.runs.analysis import curves, summary
 from tts.sampler.scoring import score, tokenize
 from tts.types import Usage, sum_usage
 

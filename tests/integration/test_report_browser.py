@@ -22,9 +22,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tts import MockModel
-from tts.experiment import Experiment, Run
 from tts.report import Comparison, write_page
 from tts.report.page import size
+from tts.runs import Experiment, Run
 
 CHROMIUM = Path(os.environ.get("TTS_CHROMIUM", "~/.cache/ttscale/chromium/chromium")).expanduser()
 HOSTILE = """</script><script>window.harmed = 1</script>

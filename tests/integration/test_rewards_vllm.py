@@ -14,12 +14,12 @@ import pytest_asyncio
 from tests.integration.conftest import BUILDER
 from tts import Endpoint
 from tts.confidence import LIKELIEST, LowConfidence
-from tts.driver import open_models
-from tts.embedded.models import model_folder
 from tts.errors import EndpointRefused
+from tts.lab.engine.models import model_folder
 from tts.local_vllm import LocalVLLM
 from tts.registry import make
 from tts.session import Session
+from tts.solving import open_models
 from tts.types import Problem, Verdict, by_role
 
 pytestmark = pytest.mark.vllm

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tts import MockModel
-from tts.experiment import Experiment, Run
+from tts.runs import Experiment, Run
 
 HOSTILE = '</script><script>alert(1)</script><img src="https://evil.example/a.png" onerror="alert(1)"> {{ 7 * 7 }}'
 STRATEGIES = (

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.report.conftest import HOSTILE, made
-from tts.experiment import Run
-from tts.experiment.analysis import summary, track_curves
 from tts.report import Comparison, write_page
 from tts.report.page import size
+from tts.runs import Run
+from tts.runs.analysis import summary, track_curves
 
 SCRIPT = re.compile(r'<script(?: type="text/plain" id="([^"]*)")?>(.*?)</script>', re.DOTALL)
 

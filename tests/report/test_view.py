@@ -7,8 +7,8 @@ import pytest
 
 from tests.report.conftest import made
 from tts.errors import ConfigError
-from tts.experiment import Run
 from tts.report.view import view_app
+from tts.runs import Run
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import PROMPT, check_account, check_exact, draw, endpoint
+from tts.accounts import Ledger
 from tts.errors import EndpointRefused, SamplingFailed, TransientError
-from tts.ledger import Ledger
 from tts.sampler import Sampler
 
 LOSSY = [

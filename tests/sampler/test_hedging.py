@@ -6,8 +6,8 @@ import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import account, draw, endpoint
+from tts.accounts import Ledger
 from tts.errors import SamplingFailed
-from tts.ledger import Ledger
 from tts.sampler import Sampler
 
 

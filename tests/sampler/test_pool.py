@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import check_account, draw, endpoint
-from tts.ledger import Ledger
+from tts.accounts import Ledger
 from tts.sampler import Sampler
 from tts.sampler.pool import DOWN_AFTER, Outcome, Pool, Replica
 

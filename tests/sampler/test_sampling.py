@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tests.support.solving import PROMPT, check_account, check_exact, draw, endpoint
+from tts.accounts import Ledger
 from tts.errors import ConfigError, EndpointRefused
-from tts.ledger import Ledger
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.mock import MockModel
 from tts.types import total

@@ -13,9 +13,9 @@ import pytest
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import PROBLEM, check_account, endpoint
 from tests.support.wire import bigram_logprobs
+from tts.accounts import Ledger
 from tts.errors import BudgetSpent, ConfigError, RequestRejected
-from tts.experiment.store import Store
-from tts.ledger import Ledger
+from tts.runs.store import Store
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.scoring import score, tokenize
 from tts.session import Session

@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import PROMPT, account, check_account, check_exact, draw, endpoint, settle
-from tts.ledger import Ledger
+from tts.accounts import Ledger
 from tts.sampler import Sampler
-from tts.sampler.wire import Assembly
+from tts.sampler.protocol import Assembly
 from tts.types import Usage
 
 

@@ -18,10 +18,10 @@ from tests.support.solutions import begun, continued
 from tests.support.solving import PROBLEM, account, check_account, check_exact, endpoint, settle
 from tests.support.wire import bigram_logprobs
 from tts import registry
-from tts.conformal import Scored, save
-from tts.driver import drive, open_models, open_session, solve
 from tts.errors import ConfigError
-from tts.shared import Shared
+from tts.resources import Resources
+from tts.solving import drive, open_models, open_session, solve
+from tts.strategies.speculation.conformal import Scored, save
 from tts.types import Budget, Problem, Result
 
 ATTS = "atts:n=6,draft_tokens=60,target_tokens=40,rounds=12"
@@ -183,11 +183,11 @@ async def test_a_sample_ends_when_the_context_is_full_or_the_rounds_are_over():
 async def many(pair: Pair, strategy: str, problems: int, **settings: Any) -> list[Result]:
     """One run of several problems, with what its sessions share."""
     method = registry.make("strategies", strategy)
-    async with asyncio.timeout(60), open_models(pair.models(**settings)) as samplers, Shared() as shared:
+    async with asyncio.timeout(60), open_models(pair.models(**settings)) as samplers, Resources() as resources:
 
         async def one(number: int) -> Result:
             problem = Problem.from_prompt(f"[[p{number}]] What is it?", id=f"p{number}", answer="numeric_answer")
-            return await drive(method, open_session(problem, method, samplers, shared=shared), stop_early=False)
+            return await drive(method, open_session(problem, method, samplers, resources=resources), stop_early=False)
 
         return await asyncio.gather(*map(one, range(problems)))
 

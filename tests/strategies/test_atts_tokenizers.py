@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.small_llama import write_model
-from tts.driver import open_models, open_session, solve
-from tts.embedded.models import model_folder
-from tts.embedded.tokenizer import Tokenizer
+from tts.lab.engine.models import model_folder
+from tts.lab.engine.tokenizer import Tokenizer
 from tts.sampler import Endpoint
 from tts.sampler.scoring import score
+from tts.solving import open_models, open_session, solve
 from tts.strategies.single import Single
 from tts.strategies.speculation.pair import _look
 from tts.types import Problem

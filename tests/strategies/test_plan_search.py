@@ -16,9 +16,9 @@ from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.planning import Planner, layer_of, part_of
 from tests.support.solving import check_exact, endpoint, settle
 from tts import registry
-from tts.driver import solve
 from tts.errors import ConfigError
 from tts.sampler.mock import MockModel
+from tts.solving import solve
 from tts.strategies.planning.prompts import CODE, GENERAL, SETS, Prompts
 from tts.strategies.planning.tree import shares, subsets
 from tts.types import Budget, Candidate, Problem, Result, total

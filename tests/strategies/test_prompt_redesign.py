@@ -20,11 +20,12 @@ from tests.support.obedient import obedient
 from tests.support.redesign import Writer, section
 from tests.support.solving import check_exact, settle
 from tts import registry
-from tts.driver import solve
 from tts.errors import ConfigError
+from tts.lab import lab_prompts
+from tts.solving import solve
 from tts.strategies.redesign.elements import covering, failures
 from tts.strategies.redesign.prompts import LAB
-from tts.tasks import Example, lab_prompts
+from tts.tasks import Example
 from tts.types import Budget, Candidate, Problem, Result, Verdict
 
 THINGS = ("ant", "bee", "cat", "dog", "eel")

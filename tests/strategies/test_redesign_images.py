@@ -14,11 +14,11 @@ from tests.support.direct import DirectQuestions
 from tests.support.painter import Painter
 from tests.support.vision import Vision
 from tests.support.world import accuracy, drawing_world, scenes
-from tts.curves.judging import auroc
-from tts.driver import open_models, solve
 from tts.errors import ConfigError
+from tts.prompting import problem_text
 from tts.session import Session
-from tts.structured import problem_text
+from tts.solving import open_models, solve
+from tts.studies.judging import auroc
 from tts.types import Budget, Drawing, Problem, Result
 from tts.verifiers.element_check import ElementCheck
 

@@ -10,8 +10,8 @@ import pytest
 from tests.support.double import Fault, FaultKind, ModelDouble, reply, solvable
 from tests.support.solving import PROBLEM, check_exact, endpoint
 from tts.base import Verifier
-from tts.driver import solve
 from tts.sampler.mock import MockModel
+from tts.solving import solve
 from tts.types import Budget, Candidate, Problem, Result, Verdict
 
 RIGHT, CHECK = "numeric_answer(reference=42)", "numeric_answer:reference=42"

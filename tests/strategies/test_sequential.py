@@ -11,9 +11,9 @@ import pytest
 from tests.support.double import ModelDouble
 from tests.support.solving import PROBLEM, check_exact, endpoint
 from tts.base import Verifier
-from tts.driver import solve
 from tts.errors import ConfigError
 from tts.sampler.mock import MockModel
+from tts.solving import solve
 from tts.types import Budget, Candidate, Problem, Result, Verdict
 from tts.verifiers.numeric_answer import NumericAnswer
 

@@ -12,7 +12,7 @@ import pytest
 from tests.support.double import ModelDouble
 from tests.support.solving import PROBLEM, check_exact, endpoint
 from tests.support.wire import bigram_logprobs
-from tts.driver import solve
+from tts.solving import solve
 from tts.types import Result
 
 STEPS = ["One.\n\n", "Two.\n\n", "Answer: 42\n\n"]

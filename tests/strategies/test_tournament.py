@@ -16,7 +16,7 @@ from tests.support.judges import policy, prefer, quality, roles, speaking
 from tests.support.solving import PROBLEM, check_exact
 from tts import Experiment, solve
 from tts.curves import CurveError
-from tts.experiment.analysis import curves
+from tts.runs.analysis import curves
 from tts.tournaments import bradley_terry, knockout, replay
 from tts.types import Budget, Candidate, total
 

@@ -6,8 +6,8 @@ import asyncio
 from typing import ClassVar
 
 from tts.base import Verifier
+from tts.prompting import reply, shown
 from tts.session import Session
-from tts.structured import reply, shown
 from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.element_check import ElementCheck
 

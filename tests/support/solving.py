@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar
 
 from tests.support.double import ModelDouble, Stats
-from tts.ledger import Ledger
+from tts.accounts import Ledger
 from tts.sampler import Endpoint, Sampler
 from tts.types import Problem, Result, Sample, Usage, by_role, sum_usage
 

@@ -14,8 +14,8 @@ from tests.support.judges import roles
 from tests.support.painter import Painter, met
 from tests.support.scenes import any_scene, measured
 from tests.support.vision import Vision
+from tts.prompting import problem_text
 from tts.sampler import Endpoint
-from tts.structured import problem_text
 from tts.types import Candidate, Problem
 
 

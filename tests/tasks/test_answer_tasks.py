@@ -12,8 +12,8 @@ import pytest
 
 from tts import registry
 from tts.errors import ConfigError
+from tts.resources import Resources
 from tts.session import Session
-from tts.shared import Shared
 from tts.tasks import Example, Task
 from tts.tasks.aime import Aime24, Aime25
 from tts.tasks.gpqa import GPQA
@@ -25,8 +25,8 @@ RealData = Callable[[str], Path]
 
 
 @pytest.fixture
-async def shared() -> AsyncIterator[Shared]:
-    async with Shared() as made:
+async def resources() -> AsyncIterator[Resources]:
+    async with Resources() as made:
         yield made
 
 
@@ -35,8 +35,8 @@ def write(path: Path, *records: Any) -> Path:
     return path
 
 
-async def graded(example: Example, answer: str, shared: Shared) -> Verdict:
-    session = Session(example.problem, {}, shared=shared)
+async def graded(example: Example, answer: str, resources: Resources) -> Verdict:
+    session = Session(example.problem, {}, resources=resources)
     return await session.verify(session.candidate(answer), example.truth)
 
 
@@ -47,16 +47,16 @@ def asked(example: Example) -> str:
 # -- mathematics ---------------------------------------------------------------------------------------------------
 
 
-async def test_math500_asks_for_a_box_and_compares_by_meaning(tmp_path: Path, shared: Shared):
+async def test_math500_asks_for_a_box_and_compares_by_meaning(tmp_path: Path, resources: Resources):
     record = {"problem": "What is sin 60?", "answer": r"\frac{\sqrt{3}}{2}", "subject": "Trigonometry", "level": 1}
     (example,) = Math500(path=write(tmp_path / "m.jsonl", record)).examples()
     assert (example.problem.id, example.problem.answer) == ("math500/0", "math_answer")
     assert example.problem.metadata == {"subject": "Trigonometry", "level": 1}
     assert r"\boxed{}" in asked(example)
     assert "What is sin 60?" in asked(example)
-    assert (await graded(example, r"So it is $\boxed{\sqrt{3}/2}$.", shared)).passed
-    assert (await graded(example, r"\boxed{\sqrt{\frac34}}", shared)).passed
-    assert not (await graded(example, r"\boxed{\frac{1}{2}}", shared)).passed
+    assert (await graded(example, r"So it is $\boxed{\sqrt{3}/2}$.", resources)).passed
+    assert (await graded(example, r"\boxed{\sqrt{\frac34}}", resources)).passed
+    assert not (await graded(example, r"\boxed{\frac{1}{2}}", resources)).passed
 
 
 def test_a_prompt_of_the_file_is_asked_as_it_is(tmp_path: Path):
@@ -65,11 +65,11 @@ def test_a_prompt_of_the_file_is_asked_as_it_is(tmp_path: Path):
 
 
 @pytest.mark.parametrize("task", [Aime24, Aime25])
-async def test_aime_compares_numbers(task: type[Math500], tmp_path: Path, shared: Shared):
+async def test_aime_compares_numbers(task: type[Math500], tmp_path: Path, resources: Resources):
     (example,) = task(path=write(tmp_path / "a.jsonl", {"problem": "?", "answer": "025"})).examples()
     assert example.problem.answer == "numeric_answer"
-    assert (await graded(example, r"\boxed{25}", shared)).passed
-    assert not (await graded(example, r"\boxed{26}", shared)).passed
+    assert (await graded(example, r"\boxed{25}", resources)).passed
+    assert not (await graded(example, r"\boxed{26}", resources)).passed
     with pytest.raises(ConfigError, match=r"b\.jsonl:1: .*no number"):
         list(task(path=write(tmp_path / "b.jsonl", {"problem": "?", "answer": "many"})).examples())
 
@@ -78,13 +78,13 @@ async def test_aime_compares_numbers(task: type[Math500], tmp_path: Path, shared
     ("task", "name", "count"), [(Math500, "math500", 500), (Aime24, "aime24", 30), (Aime25, "aime25", 30)]
 )
 async def test_every_reference_grades_itself(
-    task: type[Math500], name: str, count: int, real_data: RealData, shared: Shared
+    task: type[Math500], name: str, count: int, real_data: RealData, resources: Resources
 ):
     examples = list(task(path=real_data(f"{name}.jsonl")).examples())
     assert len({example.problem.id for example in examples}) == len(examples) == count
     for example in examples:
         reference = example.truth.reference  # type: ignore[attr-defined]
-        assert (await graded(example, rf"Thus \boxed{{{reference}}}.", shared)).passed, reference
+        assert (await graded(example, rf"Thus \boxed{{{reference}}}.", resources)).passed, reference
 
 
 # -- gpqa ----------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def table(path: Path, *records: dict[str, str]) -> Path:
     return path
 
 
-async def test_gpqa_mixes_the_options_and_grades_the_letter(tmp_path: Path, shared: Shared):
+async def test_gpqa_mixes_the_options_and_grades_the_letter(tmp_path: Path, resources: Resources):
     path = table(tmp_path / "g.csv", QUESTION)
     letters = set()
     for seed in range(20):
@@ -118,9 +118,9 @@ async def test_gpqa_mixes_the_options_and_grades_the_letter(tmp_path: Path, shar
         letter = text[text.index(") Jupiter") - 1]
         letters.add(letter)
         assert "reference" not in example.problem.model_dump_json()
-        assert (await graded(example, f"Heaviest by far.\nAnswer: {letter}", shared)).passed
-        assert (await graded(example, "Answer: Jupiter", shared)).passed
-        assert not (await graded(example, "Answer: Saturn", shared)).passed
+        assert (await graded(example, f"Heaviest by far.\nAnswer: {letter}", resources)).passed
+        assert (await graded(example, "Answer: Jupiter", resources)).passed
+        assert not (await graded(example, "Answer: Saturn", resources)).passed
     assert letters == set("ABCD")
     assert list(GPQA(path=path).examples()) == list(GPQA(path=path).examples())
 
@@ -168,7 +168,7 @@ FUNCTIONAL = contest(
 )
 
 
-async def test_livecodebench_judges_programs_and_functions(tmp_path: Path, shared: Shared):
+async def test_livecodebench_judges_programs_and_functions(tmp_path: Path, resources: Resources):
     program, function = LiveCodeBench(path=write(tmp_path / "l.jsonl", contest(), FUNCTIONAL)).examples()
     assert (program.problem.id, function.problem.id) == ("livecodebench/1873_A", "livecodebench/3000")
     assert "standard input" in asked(program)
@@ -176,11 +176,11 @@ async def test_livecodebench_judges_programs_and_functions(tmp_path: Path, share
     for example in (program, function):
         assert "100" not in example.problem.model_dump_json()
         assert example.problem.verifier == "unit_tests:timeout=30.0"
-    assert (await graded(program, "```python\nprint(2 * int(input()))\n```", shared)).passed
-    assert not (await graded(program, "```python\nprint(6)\n```", shared)).passed
+    assert (await graded(program, "```python\nprint(2 * int(input()))\n```", resources)).passed
+    assert not (await graded(program, "```python\nprint(6)\n```", resources)).passed
     double = "```python\nclass Solution:\n    def double(self, x):\n        return 2 * x\n```"
-    assert (await graded(function, double, shared)).passed
-    assert not (await graded(function, double.replace("2 * x", "6"), shared)).passed
+    assert (await graded(function, double, resources)).passed
+    assert not (await graded(function, double.replace("2 * x", "6"), resources)).passed
 
 
 def test_livecodebench_chooses_by_date_and_difficulty(tmp_path: Path):

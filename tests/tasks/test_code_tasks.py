@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tts.errors import ConfigError
+from tts.resources import Resources
 from tts.session import Session
-from tts.shared import Shared
 from tts.tasks import Example
 from tts.tasks.humaneval import HumanEval
 from tts.tasks.humaneval_plus import HumanEvalPlus
@@ -20,8 +20,8 @@ from tts.tasks.loading import read_json_list, read_jsonl
 from tts.tasks.mbpp import MBPP
 from tts.tasks.mbpp_plus import MBPPPlus
 from tts.types import Verdict
-from tts.verifiers.judging.plan import make_plan
-from tts.verifiers.judging.typed import typed_arguments
+from tts.verifiers.programs.plan import make_plan
+from tts.verifiers.programs.typed import typed_arguments
 from tts.verifiers.unit_tests import UnitTests
 
 RealData = Callable[[str], Path]
@@ -45,32 +45,32 @@ SHARED_ITEMS = {
 
 
 @pytest.fixture
-async def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shared]:
+async def resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Resources]:
     monkeypatch.setenv("TTS_DATA", str(tmp_path / "data"))
-    async with Shared() as made:
+    async with Resources() as made:
         yield made
 
 
-async def graded(example: Example, answer: str, shared: Shared, verifier: Any = None) -> Verdict:
-    session = Session(example.problem, {}, shared=shared)
+async def graded(example: Example, answer: str, resources: Resources, verifier: Any = None) -> Verdict:
+    session = Session(example.problem, {}, resources=resources)
     return await (verifier or example.truth).verify(example.problem, session.candidate(answer), session)
 
 
-async def test_humaneval_plus_judges_by_the_reference_on_all_inputs(tmp_path: Path, shared: Shared):
+async def test_humaneval_plus_judges_by_the_reference_on_all_inputs(tmp_path: Path, resources: Resources):
     path = tmp_path / "plus.jsonl"
     path.write_text(json.dumps(PLUS))
     (example,) = HumanEvalPlus(path=path).examples()
     assert example.problem.tests is not None
     assert example.problem.tests["asserts"] == ["assert after(1) == 2"]
     assert "-5" not in example.problem.model_dump_json()
-    right = await graded(example, "```python\ndef after(x):\n    return x - -1\n```", shared)
+    right = await graded(example, "```python\ndef after(x):\n    return x - -1\n```", resources)
     assert right.passed, right
     assert right.details["total"] == 4
-    wrong = await graded(example, "def after(x):\n    return abs(x) + 1", shared)
+    wrong = await graded(example, "def after(x):\n    return abs(x) + 1", resources)
     assert (wrong.passed, wrong.feedback) == (False, "after(-5): expected -4, got 6")
 
 
-async def test_mbpp_shows_its_first_assertion_and_hides_the_others(tmp_path: Path, shared: Shared):
+async def test_mbpp_shows_its_first_assertion_and_hides_the_others(tmp_path: Path, resources: Resources):
     path = tmp_path / "mbpp.json"
     path.write_text(json.dumps([SHARED_ITEMS]))
     (example,) = MBPP(path=path).examples()
@@ -78,10 +78,10 @@ async def test_mbpp_shows_its_first_assertion_and_hides_the_others(tmp_path: Pat
     assert example.problem.metadata == {"entry_point": "shared"}
     assert SHARED_ITEMS["test_list"][0] in example.problem.messages[0]["content"]  # type: ignore[index]
     assert "(4, 5)" not in example.problem.model_dump_json()
-    assert (await graded(example, SHARED_ITEMS["code"], shared)).passed
+    assert (await graded(example, SHARED_ITEMS["code"], resources)).passed
     memorised = "def shared(a, b):\n    return (2,)"
-    assert (await graded(example, memorised, shared, UnitTests())).passed
-    assert not (await graded(example, memorised, shared)).passed
+    assert (await graded(example, memorised, resources, UnitTests())).passed
+    assert not (await graded(example, memorised, resources)).passed
 
 
 @pytest.mark.parametrize(
@@ -100,32 +100,32 @@ def test_mbpp_names_what_cannot_be_used(records: Any, words: str, tmp_path: Path
         list(MBPP(path=path).examples())
 
 
-async def all_pass(examples: list[Example], solutions: dict[str, str], shared: Shared) -> list[Any]:
+async def all_pass(examples: list[Example], solutions: dict[str, str], resources: Resources) -> list[Any]:
     async def one(example: Example) -> list[Any]:
         answer = solutions[example.problem.id]
-        hidden = await graded(example, answer, shared)
-        public = await graded(example, answer, shared, UnitTests())
+        hidden = await graded(example, answer, resources)
+        public = await graded(example, answer, resources, UnitTests())
         failed = [] if hidden.passed else [(example.problem.id, "hidden", hidden)]
         return failed + ([(example.problem.id, "public", public)] if public.passed is False else [])
 
     return [failed for found in await asyncio.gather(*map(one, examples)) for failed in found]
 
 
-async def test_every_reference_solution_of_humaneval_plus_passes(real_data: RealData, shared: Shared):
+async def test_every_reference_solution_of_humaneval_plus_passes(real_data: RealData, resources: Resources):
     path = real_data("HumanEvalPlus.jsonl.gz")
     solutions = {line.record["task_id"]: line.record["canonical_solution"] for line in read_jsonl(path)}
     examples = list(HumanEvalPlus(path=path).examples())
     assert len(examples) == 164
     assert sum(len(example.truth.tests) for example in examples) == 124_253  # type: ignore[attr-defined]
-    assert await all_pass(examples, solutions, shared) == []
+    assert await all_pass(examples, solutions, resources) == []
 
 
-async def test_every_reference_solution_of_mbpp_passes(real_data: RealData, shared: Shared):
+async def test_every_reference_solution_of_mbpp_passes(real_data: RealData, resources: Resources):
     path = real_data("mbpp_sanitized.json")
     solutions = {f"Mbpp/{line.record['task_id']}": line.record["code"] for line in read_json_list(path)}
     examples = list(MBPP(path=path).examples())
     assert len(examples) == 427
-    assert await all_pass(examples, solutions, shared) == []
+    assert await all_pass(examples, solutions, resources) == []
 
 
 def test_nearly_all_checks_of_humaneval_are_compared_here(real_data: RealData):
@@ -157,28 +157,28 @@ def plus_file(tmp_path: Path, *records: dict[str, Any]) -> list[Example]:
     return list(MBPPPlus(path=path).examples())
 
 
-async def test_mbpp_plus_gives_arguments_the_types_of_the_shown_assertion(tmp_path: Path, shared: Shared):
+async def test_mbpp_plus_gives_arguments_the_types_of_the_shown_assertion(tmp_path: Path, resources: Resources):
     (example,) = plus_file(tmp_path, MORE_SHARED)
     question = example.problem.messages[0]["content"]  # type: ignore[index]
     assert "Find the shared elements." in question
     assert "assert similar_elements((3, 4),(5, 4)) == (4,)" in question
     assert "9" not in question
     strict = "def similar_elements(a, b):\n    assert type(a) is type(b) is tuple\n    return [x for x in a if x in b]"
-    verdict = await graded(example, strict, shared)
+    verdict = await graded(example, strict, resources)
     assert verdict.passed, verdict  # in any order, as a list too
     assert verdict.details["total"] == 3
-    assert not (await graded(example, "def similar_elements(a, b):\n    return (4,)", shared)).passed
+    assert not (await graded(example, "def similar_elements(a, b):\n    return (4,)", resources)).passed
 
 
-async def test_mbpp_plus_takes_a_match_for_what_it_is(tmp_path: Path, shared: Shared):
+async def test_mbpp_plus_takes_a_match_for_what_it_is(tmp_path: Path, resources: Resources):
     solution = "\nimport re\ndef check_str(string):\n  return re.search(r'^[aeiou]', string)\n"
     asked = '"""\nDoes it begin with a vowel?\nassert check_str("ann")\n"""'
     inputs = {"base_input": [["ann"], ["dog"]], "plus_input": []}
     record = {**MORE_SHARED, "prompt": asked, "entry_point": "check_str", "canonical_solution": solution, **inputs}
     (example,) = plus_file(tmp_path, record)
-    assert (await graded(example, solution, shared)).passed
-    assert (await graded(example, "def check_str(s):\n    return s[0] in 'aeiou'", shared)).passed
-    assert not (await graded(example, "def check_str(s):\n    return s", shared)).passed
+    assert (await graded(example, solution, resources)).passed
+    assert (await graded(example, "def check_str(s):\n    return s[0] in 'aeiou'", resources)).passed
+    assert not (await graded(example, "def check_str(s):\n    return s", resources)).passed
 
 
 @pytest.mark.parametrize(

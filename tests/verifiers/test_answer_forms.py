@@ -10,8 +10,8 @@ import pytest
 from tts import registry
 from tts.base import Verifier
 from tts.errors import ConfigError, MissingExtra
+from tts.resources import Resources
 from tts.session import Session
-from tts.shared import Shared
 from tts.types import Problem, Verdict, total
 from tts.verifiers.choice import Choice
 from tts.verifiers.json_schema import JsonSchema
@@ -21,8 +21,8 @@ from tts.verifiers.regex import Regex
 PROBLEM = Problem.from_prompt("Which?", metadata={"target": 24})
 
 
-async def judged(verifier: Verifier, text: str, shared: Shared | None = None) -> Verdict:
-    session = Session(PROBLEM, {}, shared=shared)
+async def judged(verifier: Verifier, text: str, resources: Resources | None = None) -> Verdict:
+    session = Session(PROBLEM, {}, resources=resources)
     return await session.verify(session.candidate(text), verifier)
 
 
@@ -114,20 +114,20 @@ PERSON = {"type": "object", "properties": {"age": {"type": "integer"}}, "require
         ("[" * 100_000, False),
     ],
 )
-async def test_json_is_found_and_must_fit(text: str, passed: bool, shared: Shared):
-    assert (await judged(JsonSchema(definition=PERSON), text, shared)).passed is passed
+async def test_json_is_found_and_must_fit(text: str, passed: bool, resources: Resources):
+    assert (await judged(JsonSchema(definition=PERSON), text, resources)).passed is passed
 
 
-async def test_feedback_says_what_does_not_fit_and_where(shared: Shared):
-    verdict = await judged(JsonSchema(definition=PERSON), '{"age": "three"}', shared)
+async def test_feedback_says_what_does_not_fit_and_where(resources: Resources):
+    verdict = await judged(JsonSchema(definition=PERSON), '{"age": "three"}', resources)
     assert verdict.feedback == "$.age: 'three' is not of type 'integer'"
     assert verdict.cpu_seconds > 0
-    assert not (await judged(JsonSchema(definition=PERSON, bare=True), 'It is {"age": 3}', shared)).passed
+    assert not (await judged(JsonSchema(definition=PERSON, bare=True), 'It is {"age": 3}', resources)).passed
 
 
-async def test_a_text_made_to_be_slow_is_refused(shared: Shared):
+async def test_a_text_made_to_be_slow_is_refused(resources: Resources):
     slow = JsonSchema(definition={"type": "string", "pattern": "^(a|aa)+$"})
-    verdict = await judged(slow, json.dumps("a" * 60 + "b"), shared)
+    verdict = await judged(slow, json.dumps("a" * 60 + "b"), resources)
     assert verdict.passed is False
     assert "cpu" in verdict.feedback
 
@@ -167,16 +167,18 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         ("eval(answer)", "Answer: 9**9**9", False, 0.0),
     ],
 )
-async def test_an_expression_decides(expression: str, text: str, passed: bool | None, score: float, shared: Shared):
-    verdict = await judged(PythonExpr(expression=expression, timeout=0.5), text, shared)
+async def test_an_expression_decides(
+    expression: str, text: str, passed: bool | None, score: float, resources: Resources
+):
+    verdict = await judged(PythonExpr(expression=expression, timeout=0.5), text, resources)
     assert (verdict.passed, verdict.score) == (passed, score)
     assert total(verdict.charges).verifier_seconds > 0
 
 
-async def test_an_answer_that_is_evaluated_reaches_nothing(tmp_path: Path, shared: Shared):
+async def test_an_answer_that_is_evaluated_reaches_nothing(tmp_path: Path, resources: Resources):
     target = tmp_path / "made"
     attack = f"Answer: __import__('pathlib').Path('{target}').write_text('x') or True"
-    assert not (await judged(PythonExpr(expression="eval(answer)"), attack, shared)).passed
+    assert not (await judged(PythonExpr(expression="eval(answer)"), attack, resources)).passed
     assert not target.exists()
 
 

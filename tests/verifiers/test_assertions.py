@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts.verifiers.judging.asserts import Untranslatable, translate_assert, translate_check
-from tts.verifiers.judging.plain import NotPlain, evaluate
+from tts.verifiers.programs.asserts import Untranslatable, translate_assert, translate_check
+from tts.verifiers.programs.safe_eval import NotPlain, evaluate
 from tts.verifiers.sandbox.codec import Opaque, decode
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tts import MockModel, registry, solve
 from tts.base import Verifier
 from tts.errors import BudgetSpent, ConfigError
+from tts.resources import Resources
 from tts.session import Session
-from tts.shared import Shared
 from tts.types import Budget, Candidate, Problem, Verdict, total
 from tts.verifiers.all_of import AllOf
 from tts.verifiers.any_of import AnyOf
@@ -190,13 +190,13 @@ async def test_equal_texts_are_judged_once_also_at_the_same_time():
 
 
 async def test_another_search_of_the_run_books_a_known_verdict_as_reused():
-    async with Shared() as shared:
+    async with Resources() as resources:
         verifier = Cached(verifier=Says())
-        await judged(verifier, "a", Session(PROBLEM, {}, shared=shared))
-        again = Session(PROBLEM, {}, shared=shared)
+        await judged(verifier, "a", Session(PROBLEM, {}, resources=resources))
+        again = Session(PROBLEM, {}, resources=resources)
         assert (await judged(verifier, "a", again)).details["cached"]
         assert (total(again.ledger.paid).verifier_seconds, total(again.ledger.reused).verifier_seconds) == (0, 1)
-        elsewhere = Session(Problem.from_prompt("?", id="q"), {}, shared=shared)
+        elsewhere = Session(Problem.from_prompt("?", id="q"), {}, resources=resources)
         assert "cached" not in (await judged(verifier, "a", elsewhere)).details
 
 

@@ -17,8 +17,8 @@ from tests.support.wire import bigram_logprobs
 from tts import Experiment, MockModel, solve
 from tts.confidence import LowConfidence, lowest_group
 from tts.errors import ConfigError
-from tts.experiment.analysis import curves
-from tts.sampler.wire import Choice
+from tts.runs.analysis import curves
+from tts.sampler.protocol import Choice
 from tts.types import Candidate, Verdict
 from tts.verifiers.agreement import Agreement
 

@@ -13,11 +13,11 @@ from tests.support.double import ModelDouble
 from tests.support.judges import roles, speaking
 from tests.support.solving import check_exact
 from tts import Problem, solve
-from tts.driver import open_models
 from tts.session import Session
+from tts.solving import open_models
 from tts.types import Verdict
 from tts.verifiers.element_check import ElementCheck
-from tts.verifiers.program_facts import program_facts
+from tts.verifiers.programs.facts import program_facts
 
 THINGS = ("cube", "dog", "hat", "bird")
 CORE = THINGS[:3]
@@ -177,7 +177,7 @@ async def test_a_program_that_runs_is_believed_before_any_reading():
     async with ModelDouble(**speaking(judge=judge)) as double, open_models(roles(double)) as samplers:
         session = Session(PROBLEM, samplers)
         verdict = await session.verify(session.candidate(code), ElementCheck(tests=True))
-        await session.shared.__aexit__()
+        await session.resources.__aexit__()
     assert [row["met"] for row in verdict.details["elements"]] == [True, False, True, True]
     assert verdict.details["elements"][0]["why"] == "`assert f(3) == 6` holds"
     assert verdict.feedback == "Not met: takes text (`assert f('a') == 'aa'` fails)"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts.verifiers.extraction import canonical, clean, final_answers, last_number, parse_number
+from tts.verifiers.answers.extraction import canonical, clean, final_answers, last_number, parse_number
 
 
 def last(text: str) -> str | None:

@@ -16,11 +16,11 @@ from tests.support.judges import grade, policy, prefer, quality, roles, speaking
 from tests.support.solving import PROBLEM, check_exact, settle
 from tests.support.wire import bigram_logprobs
 from tts import MockModel, Verifier, solve
-from tts.driver import open_models
 from tts.errors import ConfigError
+from tts.prompting import answer_of
 from tts.registry import make
 from tts.session import Session
-from tts.structured import answer_of
+from tts.solving import open_models
 from tts.types import Candidate, Result, Verdict
 from tts.verifiers.logprob_judge import _first_token, begins
 

@@ -11,8 +11,8 @@ import pytest
 
 from tts.errors import ConfigError
 from tts.session import Session
+from tts.tasks.livecodebench_suites import livecodebench_suites
 from tts.types import Problem
-from tts.verifiers.judging.livecodebench import livecodebench_suites
 from tts.verifiers.unit_tests import TestSuite, UnitTests
 
 FUNCTIONAL = [{"input": "[1, 2]\n3", "output": "[4, 5]", "testtype": "functional"}]

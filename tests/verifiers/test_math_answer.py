@@ -15,15 +15,15 @@ import pytest
 import pytest_asyncio
 
 from tts import MockModel, registry
-from tts.driver import drive, open_models, open_session
 from tts.errors import MissingExtra
+from tts.resources import Resources
 from tts.session import Session
-from tts.shared import Shared
+from tts.solving import drive, open_models, open_session
 from tts.strategies.self_consistency import SelfConsistency
 from tts.tasks.loading import read_jsonl
 from tts.types import Problem, total
+from tts.verifiers.answers.math_text import normal
 from tts.verifiers.math_answer import MathAnswer
-from tts.verifiers.math_text import normal
 
 RealData = Callable[[str], Path]
 
@@ -36,14 +36,14 @@ PAIRS: list[dict[str, Any]] = [
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared() -> AsyncIterator[Shared]:
-    async with Shared() as made:  # the programs that compare are slow to start
+async def resources() -> AsyncIterator[Resources]:
+    async with Resources() as made:  # the programs that compare are slow to start
         yield made
 
 
 @pytest.fixture
-def session(shared: Shared) -> Session:
-    return Session(PROBLEM, {}, shared=shared)
+def session(resources: Resources) -> Session:
+    return Session(PROBLEM, {}, resources=resources)
 
 
 async def accepts(session: Session, reference: str, answer: str) -> bool | None:
@@ -148,17 +148,17 @@ async def test_votes_meet_in_one_class_and_what_comparing_costs_is_the_candidate
     assert [candidate.usage.verifier_seconds > 0 for candidate in voted] == [False, True, True, True]
 
 
-async def test_a_vote_over_formulas_is_held_by_their_meaning(shared: Shared):
+async def test_a_vote_over_formulas_is_held_by_their_meaning(resources: Resources):
     answers = [r"\boxed{(x+1)^2}", r"\boxed{x^2+2x+1}", r"\boxed{x^2+1}", r"\boxed{1+2x+x^2}", r"\boxed{x^2+1}"]
     vote = SelfConsistency(n=5, answer=MathAnswer())
     async with open_models(MockModel(lambda request: answers.pop())) as models:
-        result = await drive(vote, open_session(PROBLEM, vote, models, shared=shared))
+        result = await drive(vote, open_session(PROBLEM, vote, models, resources=resources))
     assert MathAnswer().parse(result.answer or "") in ("(x+1)^2", "x^2+2x+1", "1+2x+x^2")
     assert result.spent["verifier"].verifier_seconds > 0
 
 
 async def test_without_math_verify_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tts.verifiers.math_equality.find_spec", lambda name: None)
+    monkeypatch.setattr("tts.verifiers.answers.math_equality.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"ttscale\[math\]"):
         registry.make("verifiers", "math_answer")
 

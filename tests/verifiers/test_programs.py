@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts.verifiers.programs import extract_program, fenced_blocks, with_setup
+from tts.verifiers.programs.extract import extract_program, fenced_blocks, with_setup
 
 PROMPT = 'from math import floor\n\n\ndef half(x):\n    """Half of x, rounded down."""\n'
 WHOLE = "def half(x):\n    return floor(x / 2)\n"

@@ -14,10 +14,10 @@ from tests.support.judges import policy, quality, roles, speaking
 from tests.support.rewards import RewardDouble
 from tests.support.solving import PROBLEM
 from tts import Endpoint, Experiment, solve
-from tts.driver import open_models
+from tts.prompting import answer_of
 from tts.registry import make
 from tts.session import Session
-from tts.structured import answer_of
+from tts.solving import open_models
 from tts.types import Budget, Candidate, Verdict, by_role
 
 

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from tests.support.judging import NEXT, Judged
 from tts.errors import ConfigError
+from tts.resources import Resources
 from tts.session import Session
-from tts.shared import Shared
 from tts.types import Problem
 from tts.verifiers.sandbox import CaseResult, Job, JobResult, Sandbox
 from tts.verifiers.unit_tests import TestSuite, UnitTests
@@ -348,9 +348,9 @@ async def test_a_reference_runs_once_and_is_kept(
     monkeypatch.setenv("TTS_DATA", str(tmp_path))
     await asyncio.gather(*(judged(f"def f(x):\n    return [x / 3, 1.0]  # {i}", REFERENCE) for i in range(5)))
     assert len(counted.jobs) == 6
-    async with Shared() as later:
+    async with Resources() as later:
         problem = Problem(id="p", messages="", tests=REFERENCE)
-        session = Session(problem, {}, shared=later)
+        session = Session(problem, {}, resources=later)
         await UnitTests().verify(problem, session.candidate("def f(x): return 0"), session)
     assert len(counted.jobs) == 7
 

@@ -26,8 +26,8 @@ def calibrate(
     ] = None,
 ) -> None:
     """Keep the scores of a run's drafts for `atts:calibration=FILE`."""
-    from tts.experiment import Run
-    from tts.experiment.calibration import calibrate as write
+    from tts.runs import Run
+    from tts.runs.calibration import calibrate as write
 
     count = write(Run(run), out, strategy=strategy)
     say(f"wrote {out}: {count} scores")

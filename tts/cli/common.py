@@ -88,7 +88,7 @@ def take_dotted(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 
 def tree(options: Mapping[str, Any], roots: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Dotted options as nested tables below `roots`; any other root is a `ConfigError`."""
-    from tts.experiment.config import load
+    from tts.runs.config import load
 
     for key in options:
         if key.partition(".")[0] not in roots:

@@ -12,8 +12,8 @@ import typer
 from tts.cli.common import AsJson, finish, say, show_json
 
 if TYPE_CHECKING:
-    from tts.experiment import Run
-    from tts.experiment.progress import Progress
+    from tts.runs import Run
+    from tts.runs.progress import Progress
 
 EPILOG = """\
 \b
@@ -56,7 +56,7 @@ def demo(
     """
     from tts.cli import tables
     from tts.cli.run import shown_progress
-    from tts.experiment.analysis import curves, summary
+    from tts.runs.analysis import curves, summary
 
     grids = {task: [spec.format(n=n) for spec in specs] for task, specs in STRATEGIES.items()}
     runs = finish(compare(grids, model, out, limit, shown_progress(quiet)))
@@ -75,8 +75,8 @@ async def compare(
     grids: Mapping[str, Sequence[str]], model: str, out: Path, limit: int, progress: Progress | None = None
 ) -> dict[str, Run]:
     """Run strategies over tasks, `{task: [strategy, ...]}`, each task into a run directory below `out`."""
-    from tts.embedded.models import SCHEME, model_folder
-    from tts.experiment import Experiment
+    from tts.lab.engine.models import SCHEME, model_folder
+    from tts.runs import Experiment
 
     folder = model_folder(model)
     endpoint = {"base_url": SCHEME + model, "params": SAMPLING, "card": {"parameters": _parameters(folder)}}
@@ -97,7 +97,7 @@ def _write(run: Run, table: Path, figure: Path) -> None:
     """The curves of a run as a table, and as a figure where matplotlib is installed."""
     from tts.curves import plot_curves, write_csv
     from tts.errors import MissingExtra
-    from tts.experiment.analysis import curves
+    from tts.runs.analysis import curves
 
     write_csv(curves(run), table)
     try:

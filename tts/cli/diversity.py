@@ -10,15 +10,15 @@ from tts.cli.common import checked, console, finish, place, say, table
 from tts.cli.tables import number, percent
 
 if TYPE_CHECKING:
-    from tts.experiment import Run
-    from tts.experiment.run import Track
+    from tts.runs import Run
+    from tts.runs.run import Track
 
 COLUMNS = ("programs", "behaviours", "structure", "ideas")
 
 
 def diversities(runs: Mapping[str, Run], judge: str | None, base_url: str | None) -> list[dict[str, Any]]:
     """A row for each strategy and model of the runs, gains at one k; with the name of a judge, ideas are judged."""
-    from tts.experiment.diversity import diversity, largest_k
+    from tts.studies.diversity import diversity, largest_k
 
     tracks = [(label, run, track) for label, run in runs.items() for track in run.tracks]
     k = min((most for _, _, track in tracks if (most := largest_k(track)) > 1), default=None)
@@ -30,8 +30,8 @@ def diversities(runs: Mapping[str, Run], judge: str | None, base_url: str | None
 
 
 def _ideas(track: Track, judge: str, base_url: str | None) -> Mapping[int, float]:
-    from tts.experiment.ideas import judged_ideas
     from tts.sampler import Endpoint
+    from tts.studies.ideas import judged_ideas
 
     judged = finish(judged_ideas(track, checked(Endpoint, model=judge, **place(base_url))))
     say(
@@ -66,8 +66,8 @@ def _with_interval(row: Mapping[str, Any], name: str) -> str:
 
 def plot_diversities(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write the figure of gain against diversity: of ideas where all are judged, else of programs."""
-    from tts.curves import plot_gain, writing
-    from tts.curves.diversity_plot import GainPoint
+    from tts.curves import writing
+    from tts.studies.diversity_plot import GainPoint, plot_gain
 
     drawn = [row for row in rows if row["gain"] is not None]
     measure = "ideas" if drawn and all(row.get("ideas") is not None for row in drawn) else "programs"

@@ -32,8 +32,8 @@ def embedded() -> None:
 @app.command("list", epilog=EPILOG)
 def list_(as_json: AsJson = False) -> None:
     """List the models that come with the library."""
-    from tts.embedded.models import SCHEME, bundled_models
-    from tts.embedded.weights import read_shape
+    from tts.lab.engine.models import SCHEME, bundled_models
+    from tts.lab.engine.weights import read_shape
 
     rows = [
         {"model": folder.name, "base_url": SCHEME + folder.name, "for": shape.kind, "context": shape.positions}
@@ -60,10 +60,10 @@ def serve(
 
     Prints the settings that point a client to it, on stdout.
     """
-    from tts.embedded.app import App
-    from tts.embedded.loading import load_service
-    from tts.embedded.models import model_folder
-    from tts.port import serve as put_on_port
+    from tts.lab.engine.app import App
+    from tts.lab.engine.loading import load_service
+    from tts.lab.engine.models import model_folder
+    from tts.serving import serve as put_on_port
 
     service = load_service(model_folder(model))
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from tts.cli.common import console
 from tts.errors import ConfigError
-from tts.experiment.lineage import Node, lineage
+from tts.studies.lineage import Node, lineage
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from tts.experiment import Run
+    from tts.runs import Run
     from tts.types import Candidate
 
 WIDTH = 110

@@ -11,8 +11,9 @@ from tts.cli.common import say, show_json
 from tts.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tts.curves import Call, Curve
+    from tts.curves import Curve
     from tts.report import Comparison
+    from tts.studies.timeline import Call
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Wishes:
 def show_overview(comparison: Comparison, x: str, wishes: Wishes, as_json: bool) -> None:
     """Print the report's tables, or JSON of the same, and draw the figures that are asked for."""
     from tts.cli.diversity import diversities, plot_diversities, show_diversities
-    from tts.curves import curve_rows, utilisation
-    from tts.experiment.analysis import coverage_laws, summary
+    from tts.curves import curve_rows
+    from tts.runs.analysis import coverage_laws, summary
+    from tts.studies.timeline import utilisation
 
     summaries = {label: summary(run) for label, run in comparison.runs.items()}
     curves, missing = comparison.curves(x)
@@ -104,7 +106,7 @@ def _readout(curve: Curve, asked: float, read: Callable[[float], float | None]) 
 
 def _schedules(comparison: Comparison, problem: str | None) -> dict[str, tuple[list[Call], list[Call]]]:
     """Of each strategy: the calls for one problem, to draw, and for all."""
-    from tts.experiment.analysis import calls
+    from tts.runs.analysis import calls
 
     found = {}
     for shown in comparison.tracks:
@@ -116,7 +118,8 @@ def _schedules(comparison: Comparison, problem: str | None) -> dict[str, tuple[l
 
 
 def _draw_timeline(schedules: dict[str, list[Call]], path: Path) -> None:
-    from tts.curves import plot_timeline, writing
+    from tts.curves import writing
+    from tts.studies.timeline import plot_timeline
 
     with writing(path):
         plot_timeline(schedules, path)

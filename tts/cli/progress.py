@@ -6,12 +6,12 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tts.cli.common import say
-from tts.experiment.progress import Progress
+from tts.runs.progress import Progress
 from tts.types import Result
 
 if TYPE_CHECKING:
-    from tts.experiment.config import Experiment
-    from tts.experiment.store import Cell
+    from tts.runs.config import Experiment
+    from tts.runs.store import Cell
     from tts.sampler import Sampler
 
 INTERVAL = 10.0

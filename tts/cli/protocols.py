@@ -9,12 +9,12 @@ from tts.cli.common import console, show_json, table
 from tts.cli.tables import number, percent
 
 if TYPE_CHECKING:
-    from tts.experiment import Run
+    from tts.runs import Run
 
 
 def show_repeats(runs: Mapping[str, Run], as_json: bool) -> None:
     """Print the parallel protocol of each run, and the gap between their models."""
-    from tts.experiment.protocols import gap, parallel_report
+    from tts.studies.repeats import gap, parallel_report
 
     reports = {label: parallel_report(run) for label, run in runs.items()}
     between = gap([one for found in reports.values() for one in found])
@@ -41,7 +41,7 @@ def show_repeats(runs: Mapping[str, Run], as_json: bool) -> None:
 
 def show_heterogeneity(runs: Mapping[str, Run], as_json: bool) -> None:
     """Print how heterogeneous attempts are, and what that recommends."""
-    from tts.experiment.protocols import heterogeneity_report
+    from tts.studies.repeats import heterogeneity_report
 
     reports = {label: heterogeneity_report(run) for label, run in runs.items()}
     if as_json:

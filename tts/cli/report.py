@@ -129,9 +129,9 @@ def report(
     from tts.cli.protocols import show_heterogeneity, show_repeats
     from tts.cli.resampling import show_resampling
     from tts.cli.verifiers import show_verifiers
-    from tts.experiment import Run
     from tts.report import Comparison
     from tts.report.files import write_candidates
+    from tts.runs import Run
 
     comparison = Comparison([Run(path) for path in runs])
     opened = comparison.runs
@@ -176,7 +176,7 @@ def _write_beside(comparison: Comparison) -> None:
 
 
 def _write_contact_sheet(comparison: Comparison, path: Path) -> None:
-    from tts.experiment.contact_sheet import contact_sheet
+    from tts.studies.images import contact_sheet
 
     if len(comparison.runs) > 1:
         raise ConfigError("a contact sheet is of one run; name that one alone")

@@ -10,9 +10,9 @@ from tts.cli.common import console, say, show_json, table
 from tts.cli.tables import percent
 
 if TYPE_CHECKING:
-    from tts.curves.flaws import Best
-    from tts.experiment import Run
-    from tts.experiment.resampling import Contest, Resampling
+    from tts.runs import Run
+    from tts.studies.imperfect_verifier import Best
+    from tts.studies.resampling import Contest, Resampling
 
 Labelled = Sequence[tuple[str, "Resampling"]]
 
@@ -20,7 +20,7 @@ Labelled = Sequence[tuple[str, "Resampling"]]
 def show_resampling(runs: Mapping[str, Run], ratios: Sequence[float] | None, plot: Path | None, as_json: bool) -> None:
     """Print the analysis of each run, and draw its rewards where asked."""
     from tts.curves import CurveError
-    from tts.experiment.resampling import RATIOS, ceiling_over_models, resampling_report, rivalries
+    from tts.studies.resampling import RATIOS, ceiling_over_models, resampling_report, rivalries
 
     reports = {label: resampling_report(run, sorted(ratios or RATIOS)) for label, run in runs.items()}
     contests = [contest for run in runs.values() for contest in rivalries(run)]
@@ -141,7 +141,7 @@ def _outcome(contest: Contest) -> str:
 
 def _plot(reports: Labelled, path: Path) -> None:
     from tts.curves import writing
-    from tts.curves.reward_plot import plot_rewards
+    from tts.studies.reward_plot import plot_rewards
 
     lines = [
         (f"{f'{label}/' if label else ''}{one.track}", reward.best, reward.k, reward.value)

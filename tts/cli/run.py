@@ -36,8 +36,8 @@ from tts.errors import ConfigError, EndpointError
 
 if TYPE_CHECKING:
     from tts.base import Strategy
-    from tts.experiment import Experiment, Run
-    from tts.experiment.progress import Progress
+    from tts.runs import Experiment, Run
+    from tts.runs.progress import Progress
 
 EPILOG = """\
 \b
@@ -129,8 +129,8 @@ def _experiment(
     ask: bool,
 ) -> Experiment:
     """The configuration; with `ask` the endpoint may be asked for its model where none is named."""
-    from tts.experiment import Experiment
-    from tts.experiment.config import load
+    from tts.runs import Experiment
+    from tts.runs.config import load
 
     table = load(config, options)
     if not {"task", "strategies"} <= table.keys():
@@ -167,7 +167,7 @@ def _name(experiment: Experiment) -> str:
 def shown_progress(quiet: bool) -> Progress:
     """What tells of a run while it goes: a table on a terminal, else a line now and then."""
     from tts.cli.progress import LineProgress
-    from tts.experiment.progress import LiveProgress, Progress
+    from tts.runs.progress import LiveProgress, Progress
 
     if quiet:
         return Progress()
@@ -188,7 +188,7 @@ def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress
 
 
 def _how_to_resume(out: Path) -> str:
-    from tts.experiment.config import redacted
+    from tts.runs.config import redacted
 
     words = [word for word in redacted(sys.argv[1:]) if word != "--resume"]
     if not any(word == "--out" or word.startswith("--out=") for word in words):
@@ -198,7 +198,7 @@ def _how_to_resume(out: Path) -> str:
 
 def _show(done: Run, as_json: bool) -> None:
     from tts.cli.tables import summary_table
-    from tts.experiment.analysis import summary
+    from tts.runs.analysis import summary
 
     rows = summary(done)
     if as_json:

@@ -74,7 +74,7 @@ def serve(
     _check_reach(settings, host, open_)
     try:
         from tts.gateway.app import gateway_app
-        from tts.port import serve as put_on_port
+        from tts.serving import serve as put_on_port
     except ImportError:
         raise MissingExtra("serve", "the gateway") from None
 
@@ -90,7 +90,7 @@ def serve(
 
 
 def _new_key(name: str) -> None:
-    from tts.gateway.access import new_key
+    from tts.gateway.keys import new_key
     from tts.gateway.settings import NAME
 
     if not NAME.fullmatch(name):

@@ -91,7 +91,7 @@ def solve(
     problem = Problem.from_prompt(question, system=system)
 
     async def work() -> Result:
-        from tts.driver import open_models, solve
+        from tts.solving import open_models, solve
 
         models = await _models(model, base_url, sampling, options["models"])
         async with open_models(models) as samplers:

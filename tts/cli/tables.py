@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tts.cli.common import console, table
-from tts.curves import Call, Curve, utilisation, waiting
+from tts.curves import Curve
+from tts.studies.timeline import Call, utilisation, waiting
 
 if TYPE_CHECKING:
-    from tts.experiment.verifier_report import VerifierReport
+    from tts.studies.verifiers import VerifierReport
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from tts.cli.common import show_json
 
 if TYPE_CHECKING:
-    from tts.experiment import Run
+    from tts.runs import Run
 
 
 def show_verifiers(runs: Mapping[str, Run], as_json: bool) -> None:
     """Print the report on each run's verifiers."""
     from tts.cli import tables
-    from tts.experiment.verifier_report import verifier_report
     from tts.report.labels import prefixed
+    from tts.studies.verifiers import verifier_report
 
     reports = {label: verifier_report(run) for label, run in runs.items()}
     if as_json:

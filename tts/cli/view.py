@@ -29,7 +29,7 @@ def view(
     Prints the address on stdout.
     """
     from tts.errors import MissingExtra
-    from tts.port import serve as put_on_port
+    from tts.serving import serve as put_on_port
 
     try:
         from tts.report.view import view_app

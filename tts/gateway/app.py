@@ -10,13 +10,13 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from tts.errors import EndpointError
-from tts.gateway.bodies import KINDS, Kind
-from tts.gateway.choosing import allowed
-from tts.gateway.failures import Refused
+from tts.gateway.asgi import Receive, Scope, Send
+from tts.gateway.errors import Refused
 from tts.gateway.openapi import describe, operation
+from tts.gateway.routing import allowed
+from tts.gateway.schemas import KINDS, Kind
 from tts.gateway.service import Gateway
 from tts.gateway.settings import Settings
-from tts.gateway.wire import Receive, Scope, Send
 
 
 class Answer(Response):

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from tts.gateway.bodies import BODIES, Kind
+from tts.gateway.schemas import BODIES, Kind
 
 _PLACE = "#/components/schemas/"
 _ERRORS = (400, 401, 403, 404, 408, 413, 422, 429, 500, 501, 502, 503, 504)

@@ -6,15 +6,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from tts.gateway.access import Client
-from tts.gateway.answers import Form as ChatForm
-from tts.gateway.bodies import Kind, check
-from tts.gateway.choosing import Plan, choose
-from tts.gateway.failures import Refused
+from tts.gateway.answering import Form
+from tts.gateway.asgi import Out
+from tts.gateway.chat import Form as ChatForm
+from tts.gateway.errors import Refused
+from tts.gateway.keys import Client
 from tts.gateway.responses import ResponsesForm, as_chat
+from tts.gateway.routing import Plan, choose
+from tts.gateway.schemas import Kind, check
 from tts.gateway.settings import Settings
-from tts.gateway.solving import Form
-from tts.gateway.wire import Out
 from tts.types import Charge, Problem, Usage
 
 

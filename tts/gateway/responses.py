@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tts.gateway.answers import Form as ChatForm
-from tts.gateway.answers import usage_body
-from tts.gateway.failures import Refused
+from tts.gateway.chat import Form as ChatForm
+from tts.gateway.chat import usage_body
+from tts.gateway.errors import Refused
 from tts.types import Candidate, Usage
 
 Json = dict[str, Any]

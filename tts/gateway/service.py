@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from tts.clock import now
-from tts.driver import OnCandidate, open_models
 from tts.errors import EndpointError
-from tts.gateway.access import Access, Client
-from tts.gateway.answers import account
-from tts.gateway.bodies import Kind
-from tts.gateway.failures import Refused, refusal_of
-from tts.gateway.gate import Gate
+from tts.gateway.admission import Gate
+from tts.gateway.answering import Form, alive, chosen, session_for, solve
+from tts.gateway.asgi import EVENTS, Left, Out, Receive, Scope, Send, header, read_body, while_present
+from tts.gateway.chat import account
+from tts.gateway.errors import Refused, refusal_of
+from tts.gateway.keys import Access, Client
 from tts.gateway.metrics import Metrics
-from tts.gateway.passing import pass_through
+from tts.gateway.proxy import pass_through
 from tts.gateway.requests import Request, posed, read
+from tts.gateway.schemas import Kind
 from tts.gateway.settings import Settings
-from tts.gateway.solving import Form, alive, chosen, session_for, solve
 from tts.gateway.trace import Trace
-from tts.gateway.wire import EVENTS, Left, Out, Receive, Scope, Send, header, read_body, while_present
+from tts.resources import Resources
 from tts.sampler import Sampler
 from tts.session import Session
-from tts.shared import Shared
+from tts.solving import OnCandidate, open_models
 from tts.types import Charge, Result, Usage, by_role, sum_usage
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Gateway:
         self.metrics = Metrics(self.gate)
         self.models: dict[str, dict[str, Sampler]] = {}
         self._access = Access(settings.keys)
-        self._shared = Shared()
+        self._shared = Resources()
         self._trace = Trace(settings.trace, settings) if settings.trace is not None else None
         self._spans = spans() if settings.otel else None
         self._stack = AsyncExitStack()

@@ -23,7 +23,7 @@ from pydantic import (
 
 from tts.base import VerifierField
 from tts.errors import ConfigError, complaints
-from tts.experiment.config import ModelsField, StrategyField, load
+from tts.runs.config import ModelsField, StrategyField, load
 from tts.sampler.endpoint import check_params
 from tts.types import Budget
 

@@ -15,10 +15,10 @@ from time import time
 from typing import Self
 
 from tts.errors import StoreError
-from tts.experiment.database import Lock
-from tts.experiment.store import Cell, Store
 from tts.gateway.requests import Request
 from tts.gateway.settings import Settings
+from tts.runs.database import Lock
+from tts.runs.store import Cell, Store
 from tts.types import Result
 
 log = logging.getLogger("tts")

@@ -8,14 +8,14 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
-from tts.curves import calls_of
 from tts.errors import TTSError
-from tts.experiment.config import fingerprint
-from tts.experiment.lineage import lineage
-from tts.experiment.run import Row, Run, Track
-from tts.pictures import is_picture
+from tts.images import is_picture
 from tts.registry import make
 from tts.report.tracks import Comparison, ProblemKey
+from tts.runs.config import fingerprint
+from tts.runs.run import Row, Run, Track
+from tts.studies.lineage import lineage
+from tts.studies.timeline import calls_of
 from tts.types import USAGE_FIELDS, Candidate, Charge, Usage
 
 LONGEST = 20_000

@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tts.experiment.verifier_report import plain
+from tts.studies.verifiers import plain
 
 CHUNK = 200_000
 """Characters of JSON from which a chunk is closed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tts.experiment import Run
+from tts.runs import Run
 
 
 def labelled(runs: Sequence[Run]) -> dict[str, Run]:

@@ -9,10 +9,10 @@ from time import monotonic
 from typing import Any
 
 from tts.errors import ConfigError, TTSError
-from tts.experiment import Run
 from tts.report.details import Details
 from tts.report.overview import overview, progress
 from tts.report.tracks import Comparison
+from tts.runs import Run
 
 KEPT = 4
 """Reports that are held at a time."""

@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from tts.errors import ConfigError
-from tts.experiment.analysis import summary
-from tts.experiment.resampling import Resampling, resampling_report
-from tts.experiment.verifier_report import VerifierReport, verifier_report
 from tts.report.labels import prefixed
 from tts.report.tracks import Comparison
+from tts.runs.analysis import summary
+from tts.studies.resampling import Resampling, resampling_report
+from tts.studies.verifiers import VerifierReport, verifier_report
 
 
 def markdown(comparison: Comparison, x: str) -> str:

@@ -11,13 +11,13 @@ import numpy as np
 
 from tts.curves import Curve, CurveError
 from tts.errors import ConfigError
-from tts.experiment import Run
-from tts.experiment.analysis import UNITS, coverage_laws, run_currency, track_summary
-from tts.experiment.protocols import heterogeneity_report
-from tts.experiment.resampling import resampling_report, rivalries
-from tts.experiment.verifier_report import plain, verifier_report
 from tts.report.labels import prefixed
 from tts.report.tracks import MEASURES, Comparison, Shown
+from tts.runs import Run
+from tts.runs.analysis import UNITS, coverage_laws, run_currency, track_summary
+from tts.studies.repeats import heterogeneity_report
+from tts.studies.resampling import resampling_report, rivalries
+from tts.studies.verifiers import plain, verifier_report
 
 
 def overview(comparison: Comparison) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tts.curves import Curve
 from tts.errors import TTSError
-from tts.experiment import Run
-from tts.experiment.analysis import curves_over, track_curves
-from tts.experiment.run import Floats, Row, Track
 from tts.report.labels import labelled, prefixed
+from tts.runs import Run
+from tts.runs.analysis import curves_over, track_curves
+from tts.runs.run import Floats, Row, Track
 
 MEASURES = ("samples", "completion_tokens", "total_tokens", "seconds", "flops", "money")
 """What accuracy is drawn against, where it is known."""

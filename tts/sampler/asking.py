@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from uuid import uuid4
 
-from tts.aio import Flow
+from tts.accounts import Ledger
 from tts.clock import now
+from tts.concurrency import Flow
 from tts.errors import EndpointError, TransientError
-from tts.ledger import Ledger
-from tts.pictures import Pictures
-from tts.sampler import wire
+from tts.images import Pictures
+from tts.sampler import protocol
 from tts.sampler.client import ONE_REQUEST, Client
 from tts.sampler.hedge import hedged
 from tts.sampler.images import read_pictures
@@ -26,7 +26,7 @@ class StopRule(Protocol):
     Its `repr` must tell all of it: it is part of the address under which the answer is stored.
     """
 
-    def watch(self) -> Callable[[wire.Choice], bool]:
+    def watch(self) -> Callable[[protocol.Choice], bool]:
         """For one answer: a function that is shown it whenever it has grown, and says whether to end it."""
         ...
 
@@ -70,7 +70,7 @@ class Order:
         self,
         missing: list[int],
         run: Sequence[int],
-        reply: wire.Reply,
+        reply: protocol.Reply,
         begin: float,
         request: str | None = None,
     ) -> bool:
@@ -80,7 +80,7 @@ class Order:
         """
         request = request or uuid4().hex
         seconds = now() - begin
-        estimated = 0 if reply.usage else wire.estimate_prompt(self.prompt)
+        estimated = 0 if reply.usage else protocol.estimate_prompt(self.prompt)
         shared = reply.usage or Usage(prompt_tokens=estimated)
         prompt = Charge(
             request,
@@ -89,7 +89,7 @@ class Order:
             begin,
         )
         self.ledger.pay(prompt)
-        tokens = wire.share_tokens(reply.choices, reply.usage)
+        tokens = protocol.share_tokens(reply.choices, reply.usage)
         delivered = False
         for choice, (count, guessed) in zip(reply.choices, tokens, strict=True):
             reasoning = shared.reasoning_tokens / len(reply.choices)
@@ -108,7 +108,7 @@ class Order:
             self.answered = delivered = True
         return delivered
 
-    def _sample(self, choice: wire.Choice, charges: tuple[Charge, ...], index: int, model: str) -> Sample:
+    def _sample(self, choice: protocol.Choice, charges: tuple[Charge, ...], index: int, model: str) -> Sample:
         return Sample(
             choice.text,
             choice.finish_reason,
@@ -131,10 +131,10 @@ async def ask(client: Client, order: Order, missing: list[int], avoid: str | Non
     run = order.run(missing)
     body = order.request(run, client.vllm)
 
-    async def fetch(avoid: str | None, sent: asyncio.Future[str] | None = None) -> tuple[wire.Reply, float]:
+    async def fetch(avoid: str | None, sent: asyncio.Future[str] | None = None) -> tuple[protocol.Reply, float]:
         begin = 0.0
 
-        async def talk(url: str) -> wire.Reply:
+        async def talk(url: str) -> protocol.Reply:
             nonlocal begin
             begin = now()
             if sent is not None:
@@ -142,11 +142,11 @@ async def ask(client: Client, order: Order, missing: list[int], avoid: str | Non
             data = await client.connection.post(url + order.path, body)
             if order.pictures is not None:
                 return await read_pictures(data, client.connection, order.pictures)
-            return wire.parse(data)
+            return protocol.parse(data)
 
         return await client.exchange(order.role, order.ledger, order.affinity, avoid, talk), begin
 
-    def lose(answer: tuple[wire.Reply, float]) -> None:
+    def lose(answer: tuple[protocol.Reply, float]) -> None:
         order.ledger.waste(order.role, ONE_REQUEST + (answer[0].usage or Usage()))
 
     after = client.endpoint.hedge_after
@@ -171,15 +171,15 @@ async def stream(client: Client, order: Order, missing: list[int], avoid: str | 
     options = {"include_usage": True, **({"continuous_usage_stats": True} if client.vllm else {})}
     body = {**order.request(run, client.vllm), "stream": True, "stream_options": options}
     begin, request = 0.0, uuid4().hex
-    assembly, given = wire.Assembly(), 0.0
+    assembly, given = protocol.Assembly(), 0.0
     paid = delivered = False
 
-    def hand_over(choices: list[wire.Choice], usage: Usage | None) -> None:
+    def hand_over(choices: list[protocol.Choice], usage: Usage | None) -> None:
         nonlocal given, paid, delivered
         for choice in choices:
             given += choice.tokens or 0
             del assembly.choices[choice.index]
-        reply = wire.Reply(choices, usage, assembly.model)
+        reply = protocol.Reply(choices, usage, assembly.model)
         delivered |= order.deliver(missing, run, reply, begin, request)
         paid = True
 

@@ -18,10 +18,10 @@ from tenacity import (
 )
 from tenacity.wait import wait_random_exponential
 
+from tts.accounts import Ledger
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, Throttled, TimedOut, TransientError
-from tts.ledger import Ledger
+from tts.sampler.connection import Connection
 from tts.sampler.endpoint import Endpoint
-from tts.sampler.http import Connection
 from tts.sampler.pool import Outcome, Pool
 from tts.types import Prompt, Usage
 

@@ -20,9 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from tts.curves.compute import ModelCard
-from tts.embedded.models import SCHEME, fingerprint, model_folder
+from tts.compute import ModelCard
 from tts.errors import ConfigError
+from tts.lab.engine.models import SCHEME, fingerprint, model_folder
 from tts.types import Usage
 
 PROTOCOL = {

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tts.errors import EndpointError, RequestRejected, TransientError
-from tts.pictures import Pictures
-from tts.sampler.http import Connection
-from tts.sampler.wire import Choice, Reply, usage_of
+from tts.images import Pictures
+from tts.sampler.connection import Connection
+from tts.sampler.protocol import Choice, Reply, usage_of
 
 FETCHES = 3
 """Tries to fetch a picture that has been paid for."""

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from tts.sampler.endpoint import Endpoint
-from tts.sampler.wire import estimate_prompt, estimate_tokens
+from tts.sampler.protocol import estimate_prompt, estimate_tokens
 
 Handler = Callable[[dict[str, Any]], str | Awaitable[str]]
 

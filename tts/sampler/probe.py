@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tts.errors import ConfigError, EndpointError, EndpointRefused, RequestRejected, TransientError
-from tts.sampler import wire
+from tts.sampler import protocol
 from tts.sampler.capabilities import NOTHING, YES, Capabilities, Finding
 from tts.sampler.client import VLLM_SPEAKERS
 from tts.sampler.sampler import Sampler
@@ -179,7 +179,7 @@ class _Probe:
 
     async def _stream_usage(self) -> Finding:
         path, body = self._request(self.prompt, 1, {"stream": True, "stream_options": {"include_usage": True}})
-        assembly = wire.Assembly()
+        assembly = protocol.Assembly()
         self.cost += Usage(requests=1)
         async with asyncio.timeout(PATIENCE), self.sampler.connection.stream(self._url + path, body) as events:
             async for event in events:
@@ -232,7 +232,7 @@ class _Probe:
         try:
             return await look()
         except (RequestRejected, EndpointRefused) as error:
-            return Finding(False, wire.server_message(error.body) if error.body else str(error))
+            return Finding(False, protocol.server_message(error.body) if error.body else str(error))
         except EndpointError as error:
             return Finding(False if (error.status or 0) >= 500 else None, str(error))
         except TimeoutError:
@@ -242,11 +242,11 @@ class _Probe:
 
     def _request(self, prompt: Prompt, tokens: int, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         limit = "max_tokens" if isinstance(prompt, str) else self.limit
-        return wire.request(prompt, self.sampler.endpoint.model, {limit: tokens, **params})
+        return protocol.request(prompt, self.sampler.endpoint.model, {limit: tokens, **params})
 
-    async def _ask(self, tokens: int, prompt: Prompt | None = None, **params: Any) -> wire.Reply:
+    async def _ask(self, tokens: int, prompt: Prompt | None = None, **params: Any) -> protocol.Reply:
         path, body = self._request(self.prompt if prompt is None else prompt, tokens, params)
-        reply = wire.parse(await self._post(path, body))
+        reply = protocol.parse(await self._post(path, body))
         if not reply.choices:
             raise TransientError("the answer has no choices")
         return reply
@@ -260,7 +260,7 @@ class _Probe:
                     data = await self.sampler.connection.post(
                         self._url + path, {"model": self.sampler.endpoint.model, **body}
                     )
-                self.cost += wire.usage_of(data.get("usage")) or Usage()
+                self.cost += protocol.usage_of(data.get("usage")) or Usage()
                 return data
             except TransientError:
                 if last:

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tts.aio import Flow, flow
+from tts.accounts import Ledger
+from tts.concurrency import Flow, flow
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed
-from tts.ledger import Ledger
-from tts.pictures import Pictures
-from tts.sampler import wire
+from tts.images import Pictures
+from tts.sampler import protocol
 from tts.sampler.asking import Order, StopRule, ask, stream
 from tts.sampler.client import Client, log
 from tts.sampler.endpoint import Endpoint
@@ -66,7 +66,7 @@ class Sampler(Client):
         await self.identify()
         indices = list(range(n)) if isinstance(n, int) else list(n)
         ledger = Ledger() if ledger is None else ledger
-        path, body = wire.request(prompt, self.endpoint.model, {**self.endpoint.params, **params})
+        path, body = protocol.request(prompt, self.endpoint.model, {**self.endpoint.params, **params})
         body.pop("n", None)
         keep_ids = bool(body.get("return_token_ids"))
         affinity = self.affinity(prompt)
@@ -127,14 +127,14 @@ class Sampler(Client):
             except EndpointRefused:
                 raise
             except EndpointError as error:
-                if len(missing) > 1 and wire.refuses(error, "n"):
-                    self._learn_n(False, f"it refuses n ({wire.server_message(error.body)})")
+                if len(missing) > 1 and protocol.refuses(error, "n"):
+                    self._learn_n(False, f"it refuses n ({protocol.server_message(error.body)})")
                     continue
-                if "response_format" in order.body and wire.refuses(error, "response_format", "json_schema"):
-                    self._learn_form(wire.server_message(error.body))
+                if "response_format" in order.body and protocol.refuses(error, "response_format", "json_schema"):
+                    self._learn_form(protocol.server_message(error.body))
                     continue
-                if order.pictures is not None and "seed" in order.body and wire.refuses(error, "seed"):
-                    self._learn_seed(wire.server_message(error.body))
+                if order.pictures is not None and "seed" in order.body and protocol.refuses(error, "seed"):
+                    self._learn_seed(protocol.server_message(error.body))
                     continue
                 # Perhaps only this very request was at fault: one alone tells whether the others are worth asking.
                 alone, missing = missing[:1], missing[1:]

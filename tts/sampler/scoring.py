@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from tts.accounts import Ledger
 from tts.clock import now
 from tts.errors import ConfigError, EndpointRefused, RequestRejected
-from tts.ledger import Ledger
-from tts.sampler import wire
+from tts.sampler import protocol
 from tts.sampler.sampler import Sampler
 from tts.types import Charge, Prompt, Usage
 
@@ -71,7 +71,7 @@ async def call(
     """
     begin = now()
     data = await sampler.post(path, body, role=role, ledger=ledger)
-    counted = wire.usage_of(data.get("usage")) if isinstance(data, Mapping) else None
+    counted = protocol.usage_of(data.get("usage")) if isinstance(data, Mapping) else None
     usage = counted or Usage(prompt_tokens=prompt_tokens, estimated_tokens=prompt_tokens)
     charge = Charge(uuid4().hex, role, usage + Usage(requests=1, seconds=now() - begin), begin)
     if ledger is not None:
@@ -145,8 +145,8 @@ async def _read(
 
     affinity = sampler.affinity(whole)
     data = await sampler.retrying(lambda avoid: sampler.exchange(role, ledger, affinity, avoid, talk))
-    guess = wire.estimate_prompt(whole)
-    usage = wire.usage_of(data.get("usage")) or Usage(
+    guess = protocol.estimate_prompt(whole)
+    usage = protocol.usage_of(data.get("usage")) or Usage(
         prompt_tokens=guess, completion_tokens=1, estimated_tokens=guess + 1
     )
     charge = Charge(uuid4().hex, role, usage + Usage(requests=1, seconds=now() - begin), begin)
@@ -161,7 +161,7 @@ Token = tuple[int | None, str, float]
 def _tokens(data: Mapping[str, Any], whole: str | Sequence[int]) -> list[Token]:
     """Each token of the prompt, from either form of answer; empty where it has none."""
     choice = (data.get("choices") or [{}])[0]
-    usage = wire.usage_of(data.get("usage"))
+    usage = protocol.usage_of(data.get("usage"))
     entries = choice.get("prompt_logprobs") or ()
     ids = whole if not isinstance(whole, str) else choice.get("prompt_token_ids") or ()
     if entries and len(ids) == len(entries):

@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 
 from tts.errors import ConfigError
 from tts.tasks import Example, Task
+from tts.tasks.livecodebench_suites import livecodebench_suites
 from tts.tasks.loading import Line, data_file, read_jsonl
 from tts.types import Problem
-from tts.verifiers.judging.livecodebench import livecodebench_suites
 from tts.verifiers.unit_tests import UnitTests
 
 FOLDER = "https://huggingface.co/datasets/livecodebench/code_generation_lite/resolve/main"

@@ -13,7 +13,7 @@ from typing import ClassVar
 from tts.tasks import Example, Task
 from tts.tasks.loading import Line, data_file, read_json_list
 from tts.types import Problem
-from tts.verifiers.programs import syntax
+from tts.verifiers.programs.extract import syntax
 from tts.verifiers.unit_tests import TestSuite, UnitTests
 
 URL = "https://raw.githubusercontent.com/google-research/google-research/master/mbpp/sanitized-mbpp.json"

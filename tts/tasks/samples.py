@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from tts import registry
-from tts.aio import concurrent_map
+from tts.concurrency import concurrent_map
 from tts.curves import pass_at_k
 from tts.errors import ConfigError
+from tts.resources import Resources
 from tts.session import Session
-from tts.shared import Shared
 from tts.tasks import Example, Task
 from tts.tasks.loading import Line, local_file, read_jsonl
 from tts.types import Verdict
@@ -80,11 +80,11 @@ async def verify_samples(
     examples = {example.problem.id: example for example in source.examples()}
     samples = [(line, _known(line, id, examples), text) for line, id, text in read_samples(path)]
     results: list[dict[str, Any]] = [{}] * len(samples)
-    async with Shared() as shared:
+    async with Resources() as resources:
 
         async def judged(number: int) -> None:
             line, example, text = samples[number]
-            session = Session(example.problem, {}, shared=shared)
+            session = Session(example.problem, {}, resources=resources)
             verdict = await session.verify(session.candidate(text), _limited(example, timeout))
             results[number] = {**line.record, **_as_result(verdict)}
 

@@ -26,7 +26,7 @@ PATIENCE = 0.5  # seconds that a program has its core to itself, while others wa
 
 
 class Sandbox:
-    """Runs untrusted programs; get it with `session.shared.get(Sandbox)`.
+    """Runs untrusted programs; get it with `session.resources.get(Sandbox)`.
 
     `workers` programs run at once (by default as many as this process has cores). `without` names layers to do
     without, to see what the platform's lower rungs give.

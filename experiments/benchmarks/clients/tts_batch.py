@@ -6,8 +6,8 @@ import sys
 from _measure import PROMPTS, SAMPLES_EACH, measured, report
 
 import tts
-from tts.driver import drive, open_session
 from tts.registry import make
+from tts.solving import drive, open_session
 
 
 async def main(base_url: str) -> None:

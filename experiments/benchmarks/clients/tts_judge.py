@@ -8,8 +8,8 @@ from typing import ClassVar
 from _measure import BEST_OF, MESSAGES, measured, report
 
 import tts
-from tts.driver import drive, open_session
 from tts.registry import make
+from tts.solving import drive, open_session
 
 ROUNDS = 5
 

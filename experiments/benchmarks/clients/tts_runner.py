@@ -13,7 +13,7 @@ from _measure import measured, report
 
 import tts
 from tts import registry
-from tts.experiment.progress import Progress
+from tts.runs.progress import Progress
 from tts.verifiers.exact_answer import ExactAnswer
 
 

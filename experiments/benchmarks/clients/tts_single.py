@@ -8,7 +8,7 @@ from pathlib import Path
 from _measure import MESSAGES, SINGLES, SINGLES_IN_FLIGHT, measured, report
 
 from tts import Endpoint, Problem, Sampler, Session
-from tts.experiment.store import Store
+from tts.runs.store import Store
 
 
 async def main(base_url: str, stored: bool) -> None:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from _measure import measured
 
-from tts.experiment.store import Store
+from tts.runs.store import Store
 from tts.types import Charge, Sample, Usage
 
 TEXT = "Six times seven is forty-two, as six tens are sixty and the rest follows. " * 10 + "Answer: 42"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from _load import load, measured, report
 
+from tts.resources import Resources
 from tts.session import Session
-from tts.shared import Shared
 from tts.tasks.humaneval import HumanEval
 from tts.tasks.humaneval_plus import HumanEvalPlus
 from tts.types import Verdict
@@ -16,11 +16,11 @@ async def main() -> None:
     job, _ = load()
     task = (HumanEvalPlus if job["plus"] else HumanEval)(path=Path(job["data"]))
     examples = {example.problem.id: example for example in task.examples()}
-    async with Shared() as shared:
+    async with Resources() as resources:
 
         async def judged(id: str, program: str) -> Verdict:
             example = examples[id]
-            session = Session(example.problem, {}, shared=shared)
+            session = Session(example.problem, {}, resources=resources)
             truth = example.truth.model_copy(update={"timeout": job["limit"]})
             return await session.verify(session.candidate(program), truth)
 

@@ -1,0 +1,186 @@
+"""Curves from stored runs against what is known of the problems."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.curves.brute_force import over_all_orders
+from tests.runs.conftest import PROBABILITIES
+from tests.support.double import ModelDouble
+from tts import (
+    Candidate,
+    Endpoint,
+    Experiment,
+    ModelCard,
+    Problem,
+    Session,
+    Strategy,
+    Verdict,
+    Verifier,
+    registry,
+)
+from tts.curves import CurveError
+from tts.errors import ConfigError
+from tts.runs.analysis import coverage_laws, curves, summary
+
+SOLVE = np.array(list(PROBABILITIES.values()))
+
+
+@pytest.fixture
+def grid(task: str, endpoint: Endpoint) -> Experiment:
+    strategies = ["best_of_n:n=32,verifier=oracle", "first_pass:k=16,verifier=oracle", "single"]
+    return Experiment.parse({"task": task, "models": endpoint, "strategies": strategies, "seeds": [0, 1, 2]})
+
+
+async def test_curves_match_the_analytic_ones(grid: Experiment, tmp_path: Path) -> None:
+    run = await grid.run(tmp_path / "run")
+    best, coverage, first, single = curves(run, "samples")
+    assert best.estimator == "best-of-k"
+    assert coverage.estimator == "pass@k"
+    assert (first.estimator, single.estimator) == ("replay", "replay")
+    for curve in (best, coverage, first, single):
+        truth = 1 - (1 - SOLVE[:, np.newaxis]) ** curve.k
+        # problems are given, not drawn: what is left is the noise of 3 x n samples of each
+        spread = np.sqrt((truth * (1 - truth) / 3).sum(axis=0)) / len(SOLVE)
+        assert np.all(np.abs(curve.y - truth.mean(axis=0)) <= 4.5 * spread), curve.label
+        assert curve.problems == 20
+    np.testing.assert_allclose(best.y, coverage.y)  # a perfect verifier selects whatever was covered
+
+
+class Fallible(Verifier):
+    """Judges by the length of the answer, which tells nothing of its truth: accepts, refuses and ties wrongly."""
+
+    def check(self, problem: Problem, candidate: Candidate) -> Verdict:
+        length = len(candidate.content)
+        return Verdict([0.0, 1.0, None][length % 3], [True, False, None, None][length % 4])
+
+
+async def test_best_of_k_with_a_fallible_verifier_is_the_mean_over_all_draws_of_the_pool(
+    task: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    registry.register("verifiers", Fallible)
+    table = {"task": task, "models": endpoint, "strategies": ["best_of_n:n=6,verifier=fallible"]}
+    run = await Experiment.parse(table).run(tmp_path / "run")
+    (track,), ks = run.tracks, range(1, 7)
+    best, coverage = curves(run, "samples", ks=ks)
+
+    def accuracy(k: int) -> float:
+        """Of the plain strategy, repeated over every order in which `k` of a problem's samples can come."""
+        problems = []
+        for row, correct in zip(track.rows, track.correct, strict=True):
+            pool = track.candidates(row)
+
+            def selects_rightly(order: Sequence[int], pool=pool, correct=correct) -> float:
+                chosen = track.method.select([pool[i] for i in order])
+                return correct[chosen.spawned[0]] if chosen else 0.0
+
+            problems.append(over_all_orders(len(pool), k, selects_rightly))
+        return float(np.mean(problems))
+
+    np.testing.assert_allclose(best.y, [accuracy(k) for k in ks])
+    assert best.y[0] == pytest.approx(coverage.y[0])
+    assert np.all(best.y[1:] < coverage.y[1:])
+
+
+class Backwards(Strategy):
+    """Yields its samples in the reverse of the order they were spawned in."""
+
+    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        drawn = [candidate async for candidate in session.propose(n=4)]
+        for candidate in sorted(drawn, key=lambda candidate: candidate.spawned, reverse=True):
+            await asyncio.sleep(0.001)
+            yield candidate
+
+
+async def test_a_prefix_is_there_only_when_the_last_of_its_candidates_is(
+    task: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    registry.register("strategies", Backwards)
+    run = await Experiment.parse({"task": task, "models": endpoint, "strategies": ["backwards"]}).run(tmp_path / "run")
+    (track,) = run.tracks
+    for row, seconds in zip(track.rows, track.cost("seconds"), strict=True):
+        elapsed = [candidate.elapsed for candidate in track.candidates(row)]
+        assert elapsed[0] > elapsed[1] > elapsed[2] > elapsed[3] > 0
+        assert seconds.tolist() == [elapsed[0]] * 4
+
+
+async def test_compute_of_a_prefix_counts_each_request_and_token_once(
+    grid: Experiment, double: ModelDouble, tmp_path: Path
+) -> None:
+    run = await grid.run(tmp_path / "run")
+    best = run.tracks[0]
+    assert sum(part[-1] for part in best.cost("completion_tokens")) == double.stats.completion_tokens
+    assert sum(part[-1] for part in best.cost("requests")) == double.stats.received
+    assert sum(part[-1] for part in best.cost("total_tokens")) == (
+        double.stats.completion_tokens + double.stats.prompt_tokens
+    )
+    for part in best.cost("requests"):
+        assert part.tolist() == sorted(part)
+        assert part[0] == 1
+    for part in run.tracks[1].cost("samples"):
+        assert part.tolist() == list(range(1, len(part) + 1))
+
+
+async def test_money_and_flops_come_from_the_model_card(task: str, endpoint: Endpoint, tmp_path: Path) -> None:
+    table = {"task": task, "models": endpoint, "strategies": ["best_of_n:n=4,verifier=oracle"]}
+    run = await Experiment.parse(table).run(tmp_path / "free")
+    with pytest.raises(ConfigError, match="prompt_price"):
+        curves(run, "money")
+    card = ModelCard(prompt_price=1.0, completion_price=10.0, parameters=1e9)
+    run = await Experiment.parse({**table, "models": endpoint.model_copy(update={"card": card})}).run(tmp_path / "run")
+    usage = run.tracks[0].usage()
+    money = (usage.prompt_tokens + 10 * usage.completion_tokens) / 1e6
+    assert summary(run)[0]["money"] == pytest.approx(money)
+    assert curves(run, "money")[0].x[-1] == pytest.approx(money / 20)
+    assert curves(run, "flops")[0].x[-1] == pytest.approx(2e9 * usage.total_tokens / 20)
+
+
+async def test_unknown_measures_and_too_large_k_are_refused(grid: Experiment, tmp_path: Path) -> None:
+    run = await grid.run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="completion_tokens"):
+        curves(run, "tokens")
+    with pytest.raises(CurveError, match="64"):
+        curves(run, "samples", ks=[1, 64])
+
+
+async def test_the_summary_tells_selected_accuracy_coverage_and_cost_apart(grid: Experiment, tmp_path: Path) -> None:
+    run = await grid.run(tmp_path / "run")
+    best, first, single = summary(run)
+    assert best["accuracy"] == pytest.approx(best["coverage"])
+    assert best["accuracy"] > single["accuracy"]
+    assert best["oracle"]
+    assert not single["oracle"]
+    assert best["candidates"] == 20 * 32 * 3
+    assert first["abstained"] == sum(not flags.any() for flags in run.tracks[1].correct)
+    assert single["low"] <= single["accuracy"] <= single["high"]
+
+
+async def test_coverage_law_is_fitted_to_the_coverage_curve(grid: Experiment, tmp_path: Path) -> None:
+    (law,) = coverage_laws(curves(await grid.run(tmp_path / "run")))
+    assert law["a"] < 0 > law["b"]
+    assert law["r_squared"] > 0.9
+
+
+async def test_selection_is_replayed_by_the_strategy_itself(task: str, endpoint: Endpoint, tmp_path: Path) -> None:
+    table = {"task": task, "models": endpoint, "strategies": ["self_consistency:n=9"]}
+    run = await Experiment.parse(table).run(tmp_path / "run")
+    (track,) = run.tracks
+    vote = registry.make("strategies", "self_consistency:n=9")
+    for row in track.rows:
+        chosen = vote.select(track.candidates(row))
+        assert (chosen.spawned[0] if chosen else None) == row.selected
+
+
+async def test_a_run_without_a_right_answer_has_curves_at_zero_and_no_law(task: str, tmp_path: Path) -> None:
+    async with ModelDouble(answer=lambda *_: "Answer: 0") as double:
+        endpoint = Endpoint(model="test-model", base_url=double.base_url)
+        table = {"task": task, "models": endpoint, "strategies": ["self_consistency:n=8"]}
+        run = await Experiment.parse(table).run(tmp_path / "run")
+    drawn = curves(run)
+    assert all(curve.y.tolist() == [0.0] * len(curve.y) for curve in drawn)
+    assert coverage_laws(drawn) == []

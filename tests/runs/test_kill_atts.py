@@ -1,0 +1,98 @@
+"""A run of two models that is killed pays for no chunk, no score and no decision twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.runs.test_kill import stored
+from tests.support.double import ModelDouble
+from tests.support.solutions import continued
+from tts import Experiment
+from tts.session import Session
+from tts.solving import open_models
+from tts.strategies.speculation.conformal import Scored, save
+from tts.strategies.speculation.steps import Speculation
+from tts.types import Problem
+
+CHILD = """
+import asyncio, json, sys
+from tts import Experiment
+asyncio.run(Experiment.parse(json.loads(sys.argv[1])).run(sys.argv[2], resume=True))
+"""
+
+
+def grid(task: str, double: ModelDouble, strategy: str) -> dict[str, Any]:
+    def model(name: str) -> dict[str, Any]:
+        return {"model": name, "base_url": double.base_url, "params": {"seed": 3}}
+
+    return {
+        "task": task,
+        "strategies": [strategy],
+        "limit": 6,
+        "models": {"pair": {"draft": model("small"), "target": model("large")}},
+    }
+
+
+async def calibrated(path: Path, table: dict[str, Any]) -> Path:
+    """A calibration for the models and chunk sizes of the tests."""
+    roles = Experiment.parse(table).endpoints("pair")
+    async with open_models(roles) as samplers:
+        speculation = await Speculation.open(Session(Problem.from_prompt("?"), samplers))
+    made_with = speculation.made_with(draft_tokens=60, target_tokens=40)
+    scores = np.random.default_rng(0).normal(-9.5, 0.5, size=300)
+    save(path, [Scored(score, "q", 0, 60) for score in scores], better="higher", made_with=made_with)
+    return path
+
+
+def paid(out: Path) -> set[tuple[bytes, int]]:
+    """The addresses of stored samples and scores; a remembered decision cost nothing."""
+    if not stored(out):
+        return set()
+    with sqlite3.connect(out / "run.sqlite") as db:
+        query = "SELECT key, occurrence FROM samples WHERE json_extract(data, '$.charges[0]') IS NOT NULL"
+        return set(db.execute(query).fetchall())
+
+
+@pytest.mark.parametrize("kind", ["fixed", "growing"])
+async def test_killed_at_random_moments_it_ends_with_nothing_paid_twice(task: str, tmp_path: Path, kind: str) -> None:
+    rng, out = np.random.default_rng(), tmp_path / "run"
+    async with ModelDouble(models=["small", "large"], answer=continued, latency=(0.005, 0.03)) as double:
+        strategy = "atts:n=6,draft_tokens=60,target_tokens=40"
+        table = grid(task, double, strategy)
+        if kind == "fixed":
+            path = await calibrated(tmp_path / "calibration.json", table)
+            table = grid(task, double, f'{strategy},calibration="{path}"')
+        double.reset()
+        survived: dict[tuple[bytes, int], str] = {}
+        paid_before: set[tuple[bytes, int]] = set()
+        for _ in range(3):
+            child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(table), str(out))
+            served = double.stats.served + int(rng.integers(10, 60))
+            while double.stats.served < served and child.returncode is None:
+                await asyncio.sleep(0.001)
+            if child.returncode is None:
+                os.kill(child.pid, signal.SIGKILL)
+            await child.wait()
+            await double.idle()
+            now = stored(out)
+            assert survived.items() <= now.items(), "what was stored stays as it was"
+            survived, paid_before = now, paid(out)
+        before = double.stats.served
+        run = await Experiment.parse(table).run(out, resume=True)
+        assert survived
+        assert double.stats.served - before == len(paid(out)) - len(paid_before), "nothing stored is asked for again"
+        [track] = run.tracks
+        assert [len(flags) for flags in track.correct] == [6] * 6
+        if kind == "fixed":  # chance and order have no part in it
+            await Experiment.parse(table).run(tmp_path / "uninterrupted")
+            assert stored(out) == stored(tmp_path / "uninterrupted")

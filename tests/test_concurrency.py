@@ -1,0 +1,296 @@
+"""Streams fed by workers: what is delivered, what is cancelled, and that nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tts.concurrency import Flow, Work, concurrent_map, flow, merge, scope
+from tts.errors import BudgetSpent
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left() -> AsyncIterator[None]:
+    """Every test must leave no task behind."""
+    yield
+    await turns()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything that can go on do so."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def numbers(count: int, log: list[str] | None = None) -> AsyncGenerator[int, None]:
+    try:
+        for number in range(count):
+            await asyncio.sleep(0)
+            yield number
+    finally:
+        if log is not None:
+            await asyncio.sleep(0)
+            log.append("closed")
+
+
+async def forever(log: list[str], name: str = "cancelled") -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await turns(5)  # cleaning up takes a while, and is waited for
+        log.append(name)
+
+
+async def fail(error: BaseException) -> None:
+    await asyncio.sleep(0)
+    raise error
+
+
+async def collect(source: AsyncIterator[int], into: list[int]) -> None:
+    """The items into a list that keeps them when the source fails."""
+    async for item in source:
+        into.append(item)  # noqa: PERF401
+
+
+def flow_of(work: Callable[[Flow[int]], Work]) -> AsyncGenerator[int, None]:
+    """A flow that begins with one worker."""
+
+    def begin(out: Flow[int]) -> None:
+        out.start(work(out))
+
+    return flow(begin)
+
+
+async def test_a_flow_gives_what_its_workers_and_theirs_emit():
+    async def parent(out: Flow[int]) -> None:
+        out.emit(1)
+        out.start(child(out))
+        out.emit(2)
+
+    async def child(out: Flow[int]) -> None:
+        await asyncio.sleep(0)
+        out.emit(3)
+
+    assert [item async for item in flow_of(lambda out: parent(out))] == [1, 2, 3]
+
+
+async def test_a_flow_without_workers_is_empty():
+    assert [item async for item in flow(lambda out: None)] == []
+
+
+async def test_the_first_error_cancels_the_other_workers_and_is_raised_after_they_ended():
+    log: list[str] = []
+
+    def begin(out: Flow[int]) -> None:
+        out.start(forever(log))
+        out.start(fail(ValueError("first")))
+
+    with pytest.raises(ValueError, match="first"):
+        await collect(flow(begin), [])
+    assert log == ["cancelled"]
+
+
+async def test_items_emitted_before_an_error_are_delivered():
+    async def worker(out: Flow[int]) -> None:
+        out.emit(1)
+        raise ValueError("too late")
+
+    items: list[int] = []
+    with pytest.raises(ValueError, match="too late"):
+        await collect(flow_of(lambda out: worker(out)), items)
+    assert items == [1]
+
+
+async def test_a_spent_budget_is_raised_only_after_the_others_have_delivered():
+    async def slow(out: Flow[int]) -> None:
+        for number in range(5):
+            await asyncio.sleep(0.001)
+            out.emit(number)
+
+    def begin(out: Flow[int]) -> None:
+        out.start(fail(BudgetSpent("spent")))
+        out.start(slow(out))
+
+    items: list[int] = []
+    with pytest.raises(BudgetSpent):
+        await collect(flow(begin), items)
+    assert items == [0, 1, 2, 3, 4]
+
+
+async def test_closing_cancels_the_workers_and_waits_for_their_end():
+    log: list[str] = []
+
+    async def worker(out: Flow[int]) -> None:
+        out.emit(1)
+        await forever(log)
+
+    items = flow_of(lambda out: worker(out))
+    assert await anext(items) == 1
+    await items.aclose()
+    assert log == ["cancelled"]
+
+
+async def test_cancelling_the_reader_cancels_the_workers():
+    log: list[str] = []
+    reader = asyncio.create_task(collect(flow_of(lambda out: forever(log)), []))
+    await turns()
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert log == ["cancelled"]
+
+
+async def test_a_worker_cancelled_by_somebody_else_ends_the_stream():
+    tasks: list[asyncio.Task[object]] = []
+
+    def begin(out: Flow[int]) -> None:
+        tasks.append(out.start(forever([])))
+
+    reader = asyncio.create_task(collect(flow(begin), []))
+    await turns()
+    tasks[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+
+
+async def test_a_worker_cancelled_before_its_first_step_is_no_complaint():
+    gc.collect()  # what other tests left is their business
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task = asyncio.create_task(collect(flow_of(lambda out: forever([])), []))
+        await asyncio.sleep(0)  # the worker is made but has not begun
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        gc.collect()
+    assert not [warning for warning in caught if "never awaited" in str(warning.message)]
+
+
+async def test_merge_interleaves_and_closes_its_sources():
+    log: list[str] = []
+    assert sorted([item async for item in merge([numbers(3, log), numbers(4, log)])]) == [0, 0, 1, 1, 2, 2, 3]
+    assert log == ["closed", "closed"]
+    merged = merge([numbers(10**9, log), numbers(10**9, log)])
+    await anext(merged)
+    await merged.aclose()
+    assert log == ["closed"] * 4
+
+
+async def test_a_source_whose_budget_is_spent_does_not_silence_the_others():
+    async def short() -> AsyncGenerator[int, None]:
+        yield 100
+        raise BudgetSpent("spent")
+
+    items: list[int] = []
+    with pytest.raises(BudgetSpent):
+        await collect(merge([short(), numbers(5)]), items)
+    assert sorted(items) == [0, 1, 2, 3, 4, 100]
+
+
+async def test_a_map_begins_each_item_as_it_arrives_and_gives_results_as_they_are_ready():
+    release, order = asyncio.Event(), []
+
+    async def work(number: int) -> int:
+        order.append(f"begin {number}")
+        if number == 0:
+            await release.wait()
+        return number
+
+    results = concurrent_map(work, numbers(3))
+    assert [await anext(results), await anext(results)] == [1, 2]
+    assert order == ["begin 0", "begin 1", "begin 2"]
+    release.set()
+    assert [item async for item in results] == [0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 20))
+async def test_a_map_never_runs_more_than_its_limit_and_loses_nothing(limit, count):
+    running = most = 0
+
+    async def work(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return number * number
+
+    results = [item async for item in concurrent_map(work, numbers(count), limit=limit)]
+    assert sorted(results) == [number * number for number in range(count)]
+    assert most <= limit
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+async def test_leaving_a_map_early_closes_its_source(limit):
+    log: list[str] = []
+
+    async def work(number: int) -> int:
+        if number:
+            await forever(log, "work")
+        return number
+
+    results = concurrent_map(work, numbers(5, log), limit=limit)
+    assert await anext(results) == 0
+    await turns()
+    await results.aclose()
+    assert log.count("work") == min(limit, 4)
+    assert log.count("closed") == 1
+
+
+async def test_a_budget_spent_by_one_item_leaves_the_results_of_the_others():
+    async def work(number: int) -> int:
+        await asyncio.sleep(0)
+        if number == 1:
+            raise BudgetSpent("spent")
+        return number
+
+    items: list[int] = []
+    with pytest.raises(BudgetSpent):
+        await collect(concurrent_map(work, numbers(4)), items)
+    assert sorted(items) == [0, 2, 3]
+
+
+async def test_a_scope_ends_what_abandoned_streams_were_doing():
+    log: list[str] = []
+
+    async def worker(out: Flow[int], depth: int) -> None:
+        out.emit(depth)
+        if depth:
+            await collect(flow_of(lambda inner: worker(inner, depth - 1)), [])
+        await forever(log)
+
+    async def search() -> AsyncGenerator[int, None]:
+        async for item in flow_of(lambda out: worker(out, 3)):
+            yield item
+
+    async with scope():
+        async for _ in search():
+            await turns()
+            break  # neither generator is closed
+    assert log == ["cancelled"]  # the innermost; the others were waiting for it
+
+
+async def test_scopes_nest():
+    log: list[str] = []
+
+    async def worker(out: Flow[int], name: str) -> None:
+        out.emit(0)
+        await forever(log, name)
+
+    async with scope():
+        outer = flow_of(lambda out: worker(out, "outer"))
+        await anext(outer)
+        async with scope():
+            inner = flow_of(lambda out: worker(out, "inner"))
+            await anext(inner)
+        assert log == ["inner"]
+    assert log == ["inner", "outer"]
+    with pytest.raises(asyncio.CancelledError):
+        await anext(inner)

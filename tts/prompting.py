@@ -1,0 +1,217 @@
+"""Answers with a form: what a model is asked in prompts that can be replaced, and read strictly.
+
+A `Template` is a text with `$names`. `ask` samples answers and gives those that can be read, `insist` asks again until
+one can be read; what cannot be read is noted and lost, never guessed. Readers: `prose` of plain words, `json_of` of
+JSON that fits a model, with `constrained` as the request for it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from string import Template as _Template
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ValidationError
+
+from tts.errors import ConfigError, SamplingFailed, TTSError
+from tts.images import is_picture
+from tts.session import Session
+from tts.types import Candidate, Message, Problem, Prompt, Sample
+
+T = TypeVar("T")
+Form = TypeVar("Form", bound=BaseModel)
+
+
+def template(*names: str) -> AfterValidator:
+    """Lets a field be a prompt in which `$name` stands for each of `names`; another one is refused, `$$` is a dollar.
+
+    prompt: Annotated[str, template("problem", "answer")] = "Is $answer right?"
+    """
+
+    def check(text: str) -> str:
+        found = _Template(text)
+        wrong = sorted(set(found.get_identifiers()) - set(names)) if found.is_valid() else [" alone"]
+        if wrong:
+            raise ValueError(f"the prompt has {_listed(wrong)}; it can have {_listed(names)}, and $$ for a dollar")
+        return text
+
+    return AfterValidator(check)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"${name}" for name in names)
+
+
+Plain = Annotated[str, template()]
+"""A prompt without names."""
+
+
+def fill(text: str, /, **values: object) -> str:
+    """A template with its names replaced; dollars in the values stand for themselves."""
+    return _Template(text).substitute(values)
+
+
+async def ask(
+    session: Session, prompt: Prompt, read: Callable[[str], T], *, role: str, n: int = 1, **params: Any
+) -> AsyncGenerator[tuple[Sample, T], None]:
+    """`n` answers to `prompt` as they complete, each with what `read` made of its text.
+
+    One that was cut off, or on which `read` raises `ValueError`, is left out and noted in `session.ledger.failures`;
+    it has been paid for. Raises what `Session.sample` does.
+    """
+    async with aclosing(session.sample(prompt, n=n, role=role, **params)) as samples:
+        async for sample in samples:
+            try:
+                yield sample, _whole(sample, read)
+            except ValueError as error:
+                _note(session, role, error)
+
+
+class NoAnswer(TTSError):
+    """A model gave no answer that can be used; what was wrong is noted in the ledger."""
+
+
+async def insist(
+    session: Session,
+    prompt: Prompt,
+    read: Callable[[str], T],
+    *,
+    role: str,
+    tries: Sequence[Mapping[str, Any]] = ({},),
+) -> tuple[tuple[Sample, ...], T]:
+    """One answer to `prompt` that can be read: asked for once with each of `tries` as parameters until there is one.
+
+    Gives every sample that was paid for, the answer last, and what `read` made of it. What is cut off or makes
+    `read` raise `ValueError` is noted in `session.ledger.failures`. Raises `NoAnswer` when no try succeeds or the
+    server fails.
+    """
+    paid: list[Sample] = []
+    for params in tries:
+        try:
+            async with aclosing(session.sample(prompt, role=role, **params)) as samples:
+                async for sample in samples:
+                    paid.append(sample)
+                    return tuple(paid), _whole(sample, read)
+        except ValueError as error:
+            _note(session, role, error)
+        except SamplingFailed as error:  # it was tried again below, and is noted
+            raise NoAnswer(str(error)) from error
+    raise NoAnswer(f"no answer of the {role} can be used")
+
+
+def _whole(sample: Sample, read: Callable[[str], T]) -> T:
+    if sample.finish_reason in ("length", "content_filter"):
+        raise ValueError(f"it was cut off ({sample.finish_reason})")
+    return read(sample.text)
+
+
+def _note(session: Session, role: str, error: ValueError) -> None:
+    session.ledger.failures.append(f"an answer of the {role} is not in form: {error}"[:500])
+
+
+_REFUSAL = re.compile(
+    r"(?:i['’]m sorry|i am sorry|sorry\b|i apologi[sz]e|i(?: can(?:no|['’])t| am unable| am not able))", re.I
+)
+
+
+def prose(text: str) -> str:
+    """Reads plain words, without the thoughts before `</think>`.
+
+    Raises `ValueError` for none at all, and for a short text that begins as refusals do.
+    """
+    text = text.rpartition("</think>")[2].strip()
+    if not text:
+        raise ValueError("it is empty")
+    if len(text) < 400 and _REFUSAL.match(text):
+        raise ValueError("it refuses")
+    return text
+
+
+def problem_text(problem: Problem) -> str:
+    """What `problem` asks: its messages one after the other, with who says them where there is an assistant's.
+
+    Raises `ConfigError` where that is more than text.
+    """
+    if isinstance(problem.messages, str):
+        return problem.messages
+    said = [(message.get("role", "user"), message.get("content") or "") for message in problem.messages]
+    if not all(isinstance(content, str) for _, content in said):
+        raise ConfigError(f"{problem.id} has more than text in it; this works on texts only")
+    turns = any(role == "assistant" for role, _ in said)
+    return "\n\n".join(f"[{role}]\n{text}" if turns else text for role, text in said if text)
+
+
+async def reply(
+    session: Session, prompt: str | Sequence[Message], read: Callable[[str], T], *, role: str, **params: Any
+) -> T:
+    """What `read` makes of the first answer that it can read, of two. Raises `NoAnswer`."""
+    messages = [{"role": "user", "content": prompt}]
+    return (await insist(session, messages, read, role=role, tries=[params, params]))[1]
+
+
+async def shown(session: Session, prompt: str, candidate: Candidate, **values: object) -> Any:
+    """A message's content: `prompt` with `$answer` (and `values`) filled in, a picture attached where that is one."""
+    if not is_picture(candidate.content):
+        return fill(prompt, answer=answer_of(candidate), **values)
+    words = fill(prompt, answer="(the picture that comes with this message)", **values)
+    picture = {"url": await session.pictures.inline(candidate.content)}
+    return [{"type": "text", "text": words}, {"type": "image_url", "image_url": picture}]
+
+
+def json_of(form: type[Form]) -> Callable[[str], Form]:
+    """Reads the last JSON object in a text (prose and fences around it do not matter) as a `form`.
+
+    The reader raises `ValueError` where there is none, or where it does not fit.
+    """
+
+    def read(text: str) -> Form:
+        for value in _objects(text):
+            try:
+                return form.model_validate(value)
+            except ValidationError as error:
+                raise ValueError(f"{error.error_count()} wrong fields, the first: {error.errors()[0]['msg']}") from None
+        raise ValueError("there is no JSON object in it")
+
+    return read
+
+
+def _objects(text: str) -> list[Any]:
+    """The outermost JSON objects in a text, the last one first."""
+    decoder, found, place = json.JSONDecoder(), [], text.find("{")
+    while place >= 0:
+        try:
+            value, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            end = place + 1
+        else:
+            found.append(value)
+        place = text.find("{", end)
+    return found[::-1]
+
+
+def constrained(form: type[BaseModel]) -> dict[str, Any]:
+    """The request's parameters by which a server that can holds the model to the form, every field of it given."""
+    schema = {"name": form.__name__, "schema": _strict(form.model_json_schema()), "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def _strict(schema: Any) -> Any:
+    """The schema as strict servers want it: no field may be added, left out or fall back to a default."""
+    if isinstance(schema, list):
+        return [_strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: _strict(value) for key, value in schema.items() if key != "default"}
+    if "properties" in strict:
+        strict |= {"additionalProperties": False, "required": list(strict["properties"])}
+    return strict
+
+
+def answer_of(candidate: Candidate) -> str:
+    """What the candidate answers, as text: without the thoughts before `</think>`, tool calls as JSON."""
+    text = candidate.content.rpartition("</think>")[2].strip() or candidate.content
+    calls = [json.dumps(call.get("function", call)) for call in candidate.tool_calls]
+    return "\n".join([text, *calls] if text else calls)

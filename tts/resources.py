@@ -1,0 +1,45 @@
+"""What the sessions of a run have in common: the store of answers, and things made once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Protocol, TypeVar, cast
+
+from tts.types import Sample
+
+T = TypeVar("T")
+
+
+class SampleStore(Protocol):
+    """Where answers are kept. `key` is the address of a prompt with everything that shaped its answers."""
+
+    async def get(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
+        """The stored samples among `occurrences`."""
+        ...
+
+    def put(self, key: bytes, sample: Sample) -> Awaitable[None]:
+        """Begin to keep `sample` under its index; awaiting the result waits until it is safe."""
+        ...
+
+
+class Resources:
+    """Things that the sessions of a run share and that end with it: worker pools, loaded models."""
+
+    def __init__(self) -> None:
+        self._made: dict[type, Any] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Resources:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def get(self, kind: type[T]) -> T:
+        """The run's only `kind()`; if it has an `aclose`, it is called when the run ends."""
+        if kind not in self._made:
+            self._made[kind] = made = kind()
+            if hasattr(made, "aclose"):
+                self._stack.push_async_callback(cast(Any, made).aclose)
+        return self._made[kind]

@@ -1,0 +1,226 @@
+"""From a run to its curves and its summary table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts.curves import (
+    Curve,
+    CurveError,
+    best_of_k,
+    bootstrap,
+    fit_coverage_law,
+    majority_at_k,
+    pass_at_k,
+    powers_of_two,
+    replay,
+)
+from tts.errors import ConfigError
+from tts.runs.run import Run, Track
+from tts.studies.timeline import Call, calls_of
+from tts.types import USAGE_FIELDS, Charge, Usage
+
+Floats = NDArray[np.float64]
+
+UNITS = {"seconds": "s", "flops": "FLOPs", "verifier_seconds": "s"}
+"""Of the measures whose name does not tell."""
+
+
+def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
+    """Selected accuracy of every strategy and model against `x`, and coverage (pass@k) where samples are independent.
+
+    `x` is a measure of `Track.cost`; `ks` are the numbers of candidates (by default powers of two up to what every
+    problem has). Intervals are 95 % bootstrap intervals over problems; several seeds of a problem count as one.
+    Raises `ConfigError` when there is nothing to draw or a model card lacks what `x` needs, and `CurveError` when
+    a k is larger than what was sampled.
+    """
+    found = [curve for track in run.tracks for curve in track_curves(track, x, ks)]
+    if not found:
+        raise ConfigError(f"{run.path} has no graded candidates yet")
+    return found
+
+
+def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
+    """The curves of one strategy with one model.
+
+    A problem without any candidate counts as not solved at every k; one that could not be graded is left out.
+    """
+    return curves_over(track, {x: track.cost(x)}, ks)[x]
+
+
+def curves_over(
+    track: Track, costs: Mapping[str, list[Floats]], ks: Sequence[int] | None = None
+) -> dict[str, list[Curve]]:
+    """The same curves over several measures at once, given `Track.cost` of each; accuracies are computed once."""
+    correct = track.correct
+    kept = [i for i, flags in enumerate(correct) if len(flags) and not np.isnan(flags).any()]
+    if not kept or not costs:
+        return {x: [] for x in costs}
+    sizes = np.array([len(correct[i]) for i in kept])
+    independent = track.independent
+    limit = int(sizes.min() if independent else sizes.max())
+    grid = np.array(ks) if ks is not None else powers_of_two(limit)
+    problems = [track.rows[i].problem for i in kept]
+    flags = [correct[i] for i in kept]
+    empty = [row.problem for row, part in zip(track.rows, correct, strict=True) if not len(part)]
+
+    def over_problems(rows: Floats) -> Floats:
+        return by_problem(np.concatenate([rows, np.zeros((len(empty), len(grid)))]), problems + empty)
+
+    def curve(estimator: str, values: Floats, label: str = track.label) -> Curve:
+        return Curve.from_values(label, estimator, grid, over_problems(values))
+
+    found = []
+    if not independent or track.estimator == "replay":
+        chosen = [selections(track, i, grid) for i in kept]
+        ended = np.array([track.rows[i].ended in ("complete", "settled") for i in kept])
+        drawn, finished = [np.arange(size) for size in sizes], ended | (sizes >= grid.max())
+        found = [curve("replay", replay(drawn, chosen, grid, finished=finished)[0])]
+        if track.method.exhaustive:
+            covered = [np.maximum.accumulate(part) for part in flags]
+            values, _ = replay(drawn, covered, grid, finished=finished)
+            found.append(curve("replay", values, f"{track.label} coverage"))
+    if independent:
+        if track.estimator == "best_of_k":
+            ranks = track.ranks
+            found.append(curve("best-of-k", best_of_k([ranks[i] for i in kept], flags, grid)))
+        elif track.estimator == "majority":
+            answers = track.answers
+            vote = majority_at_k([answers[i] for i in kept], flags, grid)
+            found.append(curve(vote.method, vote.values))
+        coverage = pass_at_k(sizes, np.array([part.sum() for part in flags]), grid)
+        found.append(curve("pass@k", coverage, f"{track.label} coverage"))
+
+    def axis(x: str) -> dict[str, Any]:
+        at = np.minimum(grid, sizes[:, np.newaxis]) - 1
+        compute = over_problems(np.array([costs[x][i][places] for i, places in zip(kept, at, strict=True)]))
+        unit = UNITS.get(x, run_currency(track) if x == "money" else "")
+        return {"x": compute.mean(axis=0), "x_name": x.replace("_", " "), "x_unit": unit}
+
+    return {x: [replace(curve, **axis(x)) for curve in found] for x in costs}
+
+
+def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
+    """Whether the selection among a cell's candidates is correct at every prefix that `grid` asks for (0 elsewhere)."""
+    candidates, correct = track.candidates(track.rows[index]), track.correct[index]
+    right = np.zeros(len(candidates))
+    for k in {min(int(k), len(candidates)) for k in grid}:
+        prefix = candidates[:k]
+        chosen = track.method.select(track.verifier.among(prefix) if track.verifier else prefix)
+        right[k - 1] = correct[chosen.spawned[0]] if chosen is not None else 0.0
+    return right
+
+
+def by_problem(values: Floats, problems: Sequence[str]) -> Floats:
+    """The mean of the rows (seeds) of each problem."""
+    names, index = np.unique(np.array(problems), return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, index, values)
+    return sums / np.bincount(index)[:, np.newaxis]
+
+
+def run_currency(track: Track) -> str:
+    """The currency of the policy's prices."""
+    return track.run.card(track.model, "policy").currency
+
+
+def summary(run: Run) -> list[dict[str, Any]]:
+    """One row for each strategy and model: selected accuracy with its interval, coverage, and what it cost.
+
+    Problems without a usable candidate count as not solved and are shown as `failed`; those that could not be
+    graded are left out of the accuracy and shown as `ungraded`.
+    """
+    return [track_summary(track) for track in run.tracks]
+
+
+def track_summary(track: Track) -> dict[str, Any]:
+    """One row of `summary`."""
+    solved, covered, problems, ungraded = [], [], [], 0
+    for row, flags in zip(track.rows, track.correct, strict=True):
+        chosen = flags[row.selected] if row.selected is not None else 0.0
+        if np.isnan(chosen):
+            ungraded += 1
+            continue
+        solved.append([chosen])
+        covered.append(bool(np.nansum(flags)))
+        problems.append(row.problem)
+    usage, wasted = track.usage(), track.wasted()
+    means = by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
+    interval = bootstrap(means, proportions=True) if len(means) > 1 else None  # one problem tells nothing of others
+    return {
+        "strategy": track.strategy,
+        "model": track.model,
+        "problems": len({row.problem for row in track.rows}),
+        "accuracy": float(means.mean()) if len(means) else None,
+        "low": float(interval.low[0]) if interval else None,
+        "high": float(interval.high[0]) if interval else None,
+        "coverage": float(np.mean(covered)) if covered else None,
+        "abstained": sum(
+            row.selected is None and len(flags) > 0 for row, flags in zip(track.rows, track.correct, strict=True)
+        ),
+        "failed": sum(not len(flags) for flags in track.correct),
+        "ungraded": ungraded,
+        "lost_samples": sum(len(row.failures) for row in track.rows),
+        "candidates": sum(map(len, track.correct)),
+        **{
+            name: getattr(usage, name)
+            for name in ("requests", "prompt_tokens", "completion_tokens", "verifier_seconds")
+        },
+        "estimated_tokens": usage.estimated_tokens,
+        "wasted_requests": wasted.requests,
+        "wasted_tokens": wasted.total_tokens,
+        "money": _money(track),
+        "oracle": any(row.oracle for row in track.rows),
+        "settled_early": sum(row.ended == "settled" for row in track.rows),
+    }
+
+
+def _money(track: Track) -> float | None:
+    """What the track's work costs; None where a model has no prices."""
+    try:
+        return sum(
+            float(
+                track.run.card(track.model, role).price(used.prompt_tokens, used.completion_tokens, used.cached_tokens)
+            )
+            for role, used in track.by_role().items()
+            if used.total_tokens
+        )
+    except ConfigError:
+        return None
+
+
+def coverage_laws(drawn: Sequence[Curve]) -> list[dict[str, Any]]:
+    """For each coverage curve, the fit c = exp(a k^b) and how well it holds (Brown et al. 2024, 3.2).
+
+    A curve that does not determine the fit, such as one that is 0 throughout, is left out.
+    """
+    laws = []
+    for curve in drawn:
+        if curve.estimator == "pass@k" and len(curve.k) >= 3:
+            try:
+                law = fit_coverage_law(curve.k, curve.y)
+            except CurveError:
+                continue
+            laws.append({"curve": curve.label, "a": law.a, "b": law.b, "r_squared": law.r_squared})
+    return laws
+
+
+def calls(track: Track, problem: str | None = None) -> list[Call]:
+    """Every call that was answered, by sample and in order of time; of one `problem` or of all.
+
+    Answers that another strategy of the run had paid for are where they were made.
+    """
+    query = f"""SELECT cell, charges.position, role, started, {", ".join(f"charges.{name}" for name in USAGE_FIELDS)}
+                FROM charges JOIN cells ON cells.id = cell
+                WHERE strategy = ? AND model = ? AND (? IS NULL OR problem = ?) ORDER BY cell, charges.position"""
+    rows = track.run.db.execute(query, (track.strategy, track.model, problem, problem)).fetchall()
+    lanes = {place: lane for lane, place in enumerate(dict.fromkeys(row[:2] for row in rows if row[1] is not None))}
+    return calls_of(
+        (lanes.get((cell, position)), Charge("", role, Usage(*usage), started))
+        for cell, position, role, started, *usage in rows
+    )

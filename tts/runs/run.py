@@ -1,0 +1,326 @@
+"""Reading a run: its cells, its candidates, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts import registry
+from tts.base import Estimator, Strategy, Verifier
+from tts.compute import ModelCard
+from tts.errors import ConfigError, StoreError
+from tts.runs.config import read_record
+from tts.runs.database import connect
+from tts.types import USAGE_FIELDS, Candidate, Usage, Verdict, sum_usage
+
+Floats = NDArray[np.float64]
+
+
+class Run:
+    """A run directory, finished or still going; reading never disturbs the writer.
+
+    Raises `ConfigError` when the directory holds no run.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.record: dict[str, Any] = read_record(self.path)
+        """The resolved configuration, the command and the versions that made the run."""
+        try:
+            self.db.execute("SELECT 1 FROM cells LIMIT 1")
+        except sqlite3.OperationalError as error:
+            raise ConfigError(f"{path} has no results yet ({error})") from None
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{self.path / 'run.sqlite'} is damaged: {error}") from None
+
+    @cached_property
+    def db(self) -> sqlite3.Connection:
+        """A read-only connection to the run's file; its schema is `tts.runs.store.SCHEMA`."""
+        return connect(self.path / "run.sqlite", read_only=True)
+
+    @property
+    def tracks(self) -> list[Track]:
+        """Every strategy and model that has finished cells, in the order they first finished."""
+        query = "SELECT strategy, model FROM cells GROUP BY strategy, model ORDER BY MIN(id)"
+        return [Track(self, strategy, model) for strategy, model in self.db.execute(query)]
+
+    def card(self, model: str, role: str) -> ModelCard:
+        """Size and price of the model in a role."""
+        endpoint = self.record["config"]["models"].get(model, {}).get(role) or {}
+        return ModelCard(**endpoint.get("card", {}))
+
+    def export(self) -> Iterator[dict[str, Any]]:
+        """One flat row for each candidate, with its marginal cost: the whole run as a table."""
+        sums = ", ".join(f"COALESCE(SUM(charges.{name}), 0)" for name in USAGE_FIELDS)
+        columns = [
+            "problem",
+            "strategy",
+            "model",
+            "seed",
+            "position",
+            "arrived",
+            "elapsed",
+            "score",
+            "passed",
+            "correct",
+            "chosen",
+            "content",
+        ]
+        query = f"""
+            SELECT problem, strategy, model, seed, candidates.position, arrived, elapsed, score, passed, correct,
+                   candidates.position IS selected, content, {sums}
+            FROM cells JOIN candidates ON candidates.cell = cells.id
+            LEFT JOIN charges ON charges.cell = cells.id AND charges.position = candidates.position
+            GROUP BY cells.id, candidates.position ORDER BY cells.id, candidates.position"""
+        for row in self.db.execute(query):
+            yield dict(zip([*columns, *USAGE_FIELDS], row, strict=True))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished cell without its candidates."""
+
+    cell: int
+    problem: str
+    seed: int
+    ended: str
+    selected: int | None
+    """Position of the selected candidate."""
+    oracle: bool
+    seconds: float
+    failures: list[str]
+    spent: dict[str, Usage]
+    reused: dict[str, Usage]
+    wasted: dict[str, Usage]
+
+
+@dataclass(frozen=True)
+class Track:
+    """One strategy with one model over all problems and seeds. Arrays are flat over candidates, cell by cell."""
+
+    run: Run
+    strategy: str
+    model: str
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Its finished cells, by problem and seed."""
+        query = """SELECT id, problem, seed, ended, selected, oracle, seconds, failures, spent, reused, wasted
+                   FROM cells WHERE strategy = ? AND model = ? ORDER BY id"""
+        return [
+            Row(
+                *row[:7],
+                failures=json.loads(row[7]),
+                spent=_account(row[8]),
+                reused=_account(row[9]),
+                wasted=_account(row[10]),
+            )
+            for row in self.run.db.execute(query, (self.strategy, self.model))
+        ]
+
+    @cached_property
+    def method(self) -> Strategy:
+        """The strategy itself, to select with. Raises `ConfigError` when its package is not installed."""
+        return registry.make("strategies", self.strategy)
+
+    @cached_property
+    def verifier(self) -> Verifier | None:
+        """What rated its candidates, if the strategy or the run named it."""
+        named = self.method.verifier or self.run.record["config"].get("verifier")
+        return registry.make("verifiers", named) if isinstance(named, dict) else named
+
+    @property
+    def estimator(self) -> Estimator:
+        """The strategy's, except where a candidate counts for more or less than its own score: that is replayed."""
+        relative = self.verifier is not None and self.verifier.relative
+        return "replay" if relative or getattr(self.method, "weighted", False) else self.method.estimator
+
+    @property
+    def independent(self) -> bool:
+        """Whether candidates were drawn independently of each other, all that were wanted."""
+        return self.method.estimator != "replay" and not any(row.ended == "settled" for row in self.rows)
+
+    @property
+    def label(self) -> str:
+        """What legends and tables call it; results that used the hidden truth say so."""
+        return f"{self.strategy} · {self.model}" + (" (oracle)" if any(row.oracle for row in self.rows) else "")
+
+    @cached_property
+    def _table(self) -> NDArray[np.float64]:
+        """cell, position, score, passed, correct, elapsed of every candidate; unknown is NaN."""
+        query = f"SELECT cell, position, score, passed, correct, elapsed FROM candidates {self._mine} ORDER BY 1, 2"
+        rows = self.run.db.execute(query, (self.strategy, self.model)).fetchall()
+        return np.array(rows, dtype=np.float64).reshape(-1, 6)
+
+    _mine = "WHERE cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"
+
+    @cached_property
+    def _bounds(self) -> NDArray[np.int64]:
+        """Where each cell's candidates begin in the flat arrays, and the end of the last."""
+        cells = np.array([row.cell for row in self.rows], dtype=np.float64)
+        return np.append(np.searchsorted(self._table[:, 0], cells), len(self._table))
+
+    def split(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
+        """A flat array cut into one array for each of `rows`."""
+        return np.split(flat, self._bounds[1:-1]) if len(self.rows) else []
+
+    @cached_property
+    def correct(self) -> list[Floats]:
+        """Truth of each candidate in spawned order: 1, 0, or NaN where it could not be graded."""
+        return self.split(self._table[:, 4])
+
+    @cached_property
+    def passed(self) -> list[Floats]:
+        """What the strategy's verifier said of each candidate in spawned order: 1, 0, or NaN where it did not."""
+        return self.split(self._table[:, 3])
+
+    @cached_property
+    def ranks(self) -> list[Floats]:
+        """A number for each candidate that orders as its verdict does (`tts.base.rank`), higher is better."""
+        return self.split(ranked(*self.verdicts))
+
+    @property
+    def verdicts(self) -> tuple[Floats, Floats]:
+        """Score and decision (1 accepted, 0 refused) of every candidate, flat; NaN where there is none."""
+        return self._table[:, 2], self._table[:, 3]
+
+    @cached_property
+    def part_verdicts(self) -> dict[str, tuple[Floats, Floats]]:
+        """The same for each part of a verifier made of verifiers, by its spec."""
+        query = f"""SELECT json_extract(details, '$.verdict.parts') FROM candidates {self._mine}
+                    ORDER BY cell, position"""
+        rows = [json.loads(text or "[]") for (text,) in self.run.db.execute(query, (self.strategy, self.model))]
+        found: dict[str, tuple[Floats, Floats]] = {}
+        for i, row in enumerate(rows):
+            for part in row:
+                unknown = (np.full(len(rows), np.nan), np.full(len(rows), np.nan))
+                score, passed = found.setdefault(part["verifier"], unknown)
+                score[i] = np.nan if part["score"] is None else part["score"]
+                passed[i] = np.nan if part["passed"] is None else part["passed"]
+        return found
+
+    @property
+    def verification(self) -> Usage:
+        """What all verdicts have cost, each payment once."""
+        return self._summed("$.verifying")
+
+    @property
+    def saved(self) -> Usage:
+        """What verdicts were worth that verifiers of verifiers took over or did without."""
+        return self._summed("$.verdict.saved")
+
+    def _summed(self, path: str) -> Usage:
+        query = f"SELECT json_extract(details, ?) AS found FROM candidates {self._mine} AND found IS NOT NULL"
+        rows = self.run.db.execute(query, (path, self.strategy, self.model))
+        return sum_usage(Usage(**json.loads(found)) for (found,) in rows)
+
+    @cached_property
+    def answers(self) -> list[list[str | None]]:
+        """The parsed answer of each candidate, where the strategy noted one."""
+        query = f"SELECT json_extract(details, '$.notes.answer') FROM candidates {self._mine} ORDER BY cell, position"
+        flat = np.array([row[0] for row in self.run.db.execute(query, (self.strategy, self.model))], dtype=object)
+        return [list(part) for part in self.split(flat)]
+
+    def candidates(self, row: Row) -> list[Candidate]:
+        """The candidates of a cell in spawned order, as far as selection and display need them."""
+        query = """SELECT position, arrived, elapsed, score, passed, content, details
+                   FROM candidates WHERE cell = ? ORDER BY position"""
+        return [_candidate(*stored) for stored in self.run.db.execute(query, (row.cell,))]
+
+    def cost(self, measure: str) -> list[Floats]:
+        """Cumulative compute of every prefix in spawned order, one array for each of `rows`.
+
+        `measure` is `samples`, `seconds` (elapsed until the prefix was there), `flops`, `money`, `total_tokens` or a
+        field of `Usage`. Raises `ConfigError` for another name, or where a model card lacks what is needed.
+        """
+        if measure == "samples":
+            return self.split(self._table[:, 1] + 1)
+        if measure == "seconds":
+            return [np.maximum.accumulate(part) for part in self.split(self._table[:, 5])]
+        fields = {"total_tokens": ("prompt_tokens", "completion_tokens"), "flops": _PRICED, "money": _PRICED}.get(
+            measure, (measure,)
+        )
+        if not set(fields) <= set(USAGE_FIELDS):
+            known = ["samples", "seconds", "flops", "money", "total_tokens", *USAGE_FIELDS]
+            raise ConfigError(f"no measure of compute '{measure}'; there are: {', '.join(dict.fromkeys(known))}")
+        flat = np.zeros(len(self._table))
+        for role, position, values in self._charges(fields):
+            np.add.at(flat, position, self._measure(measure, role, values))
+        return [np.cumsum(part) for part in self.split(flat)]
+
+    def _charges(self, fields: tuple[str, ...]) -> Iterator[tuple[str, NDArray[np.int64], Floats]]:
+        """For each role: the flat positions of its charges, and the fields (charges x fields)."""
+        offset = {row.cell: int(begin) for row, begin in zip(self.rows, self._bounds, strict=False)}
+        mine = f"{self._mine} AND position IS NOT NULL"
+        query = f"SELECT cell, position, {', '.join(fields)} FROM charges {mine} AND role = ?"
+        roles = self.run.db.execute(f"SELECT DISTINCT role FROM charges {self._mine}", (self.strategy, self.model))
+        for (role,) in roles.fetchall():
+            rows = self.run.db.execute(query, (self.strategy, self.model, role)).fetchall()
+            place = np.array([offset[cell] + position for cell, position, *_ in rows], dtype=np.int64)
+            yield role, place, np.array([row[2:] for row in rows], dtype=np.float64)
+
+    def _measure(self, measure: str, role: str, values: Floats) -> Floats:
+        if measure not in ("flops", "money"):
+            return values.sum(axis=1)
+        if not values.any():  # a program that verifies has no model card
+            return np.zeros(len(values))
+        card = self.run.card(self.model, role)
+        prompt, completion, cached = values.T
+        return (card.flops if measure == "flops" else card.price)(prompt, completion, cached)
+
+    def by_role(self) -> dict[str, Usage]:
+        """What the track cost by role as if nothing had been re-used, whether it ended in a candidate or not."""
+        roles: dict[str, Usage] = {}
+        for row in self.rows:
+            for role, usage in [*row.spent.items(), *row.reused.items()]:
+                roles[role] = roles.get(role, Usage()) + usage
+        return roles
+
+    def usage(self) -> Usage:
+        """`by_role`, summed."""
+        return sum_usage(self.by_role().values())
+
+    def wasted(self) -> Usage:
+        """Failed and cancelled requests."""
+        return sum_usage(usage for row in self.rows for usage in row.wasted.values())
+
+
+def ranked(score: Floats, passed: Floats) -> Floats:
+    """A number for each verdict that orders as `tts.base.standing` does."""
+    level = np.where(np.isnan(passed), 1.0, passed * 2)
+    level[np.isnan(passed) & np.isnan(score)] = -1.0
+    keys = np.stack([level, np.where(np.isnan(score), -np.inf, score)], axis=1)
+    _, dense = np.unique(keys, axis=0, return_inverse=True)
+    return dense.astype(np.float64).ravel()
+
+
+_PRICED = ("prompt_tokens", "completion_tokens", "cached_tokens")
+
+
+def _account(text: str) -> dict[str, Usage]:
+    return {role: Usage(**usage) for role, usage in json.loads(text).items()}
+
+
+def _candidate(
+    position: int, arrived: int, elapsed: float, score: float | None, passed: int | None, content: str, details: str
+) -> Candidate:
+    more = json.loads(details)
+    accepted = None if passed is None else bool(passed)
+    return Candidate(
+        id=more.get("id", position),
+        content=content,
+        spawned=(position,),
+        parents=tuple(more.get("parents", ())),
+        verdict=Verdict(score, accepted, more.get("feedback", ""), more.get("verdict", {})),
+        arrived=arrived,
+        elapsed=elapsed,
+        notes=more.get("notes", {}),
+    )

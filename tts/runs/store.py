@@ -1,0 +1,170 @@
+"""What a run keeps: every answer before it is used, and every finished cell with its candidates and charges."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tts.runs.database import Database
+from tts.types import USAGE_FIELDS, Candidate, Charge, Result, Sample, Usage, Verdict, total
+
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS samples (  -- answers by content address and occurrence number
+    key BLOB NOT NULL, occurrence INTEGER NOT NULL, data TEXT NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS sample_address ON samples (key, occurrence);
+
+CREATE TABLE IF NOT EXISTS cells (  -- one strategy on one problem with one model and seed
+    id INTEGER PRIMARY KEY,
+    problem TEXT NOT NULL, strategy TEXT NOT NULL, model TEXT NOT NULL, seed INTEGER NOT NULL,
+    ended TEXT NOT NULL, selected INTEGER, oracle INTEGER NOT NULL, seconds REAL NOT NULL,
+    spent TEXT NOT NULL, reused TEXT NOT NULL, wasted TEXT NOT NULL, failures TEXT NOT NULL,
+    UNIQUE (problem, strategy, model, seed));
+
+CREATE TABLE IF NOT EXISTS candidates (  -- position: order of spawning within the cell, from 0
+    cell INTEGER NOT NULL REFERENCES cells (id) ON DELETE CASCADE, position INTEGER NOT NULL,
+    arrived INTEGER NOT NULL, elapsed REAL NOT NULL, score REAL, passed INTEGER, correct INTEGER,
+    content TEXT NOT NULL, details TEXT NOT NULL,
+    PRIMARY KEY (cell, position)) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS charges (  -- each under the first candidate, in spawned order, that descends from it, if any
+    cell INTEGER NOT NULL REFERENCES cells (id) ON DELETE CASCADE, position INTEGER,
+    role TEXT NOT NULL, started REAL NOT NULL, {", ".join(f"{name} REAL NOT NULL" for name in USAGE_FIELDS)});
+CREATE INDEX IF NOT EXISTS charge_cell ON charges (cell);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One square of the grid."""
+
+    problem: str
+    strategy: str
+    model: str
+    seed: int
+
+
+class Store:
+    """The writing side of a run's SQLite file; `tts.runs.Run` reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, SCHEMA)
+
+    async def __aenter__(self) -> Store:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Finish writing and close the file."""
+        await self._database.aclose()
+
+    async def get(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
+        """The stored samples among `occurrences` of the address `key`."""
+        low, high = min(occurrences), max(occurrences)
+        query = "SELECT occurrence, data FROM samples WHERE key = ? AND occurrence BETWEEN ? AND ?"
+        rows = await self._database.run(lambda db: db.execute(query, (key, low, high)).fetchall())
+        wanted = set(occurrences)
+        return {number: _load_sample(number, data) for number, data in rows if number in wanted}
+
+    def put(self, key: bytes, sample: Sample) -> Awaitable[None]:
+        """Begin to keep `sample`; once the result is awaited it is safe."""
+        row = (key, sample.index, _dump_sample(sample))
+
+        def insert(db: sqlite3.Connection) -> None:
+            db.execute("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", row)
+
+        return self._database.run(insert)
+
+    async def used(self) -> bool:
+        """Whether anything is kept already."""
+        query = "SELECT EXISTS (SELECT 1 FROM samples) OR EXISTS (SELECT 1 FROM cells)"
+        return bool((await self._database.run(lambda db: db.execute(query).fetchone()))[0])
+
+    async def finished(self) -> set[Cell]:
+        """The cells that need no more work: finished, and nothing of them failed."""
+        query = "SELECT problem, strategy, model, seed FROM cells WHERE failures = '[]'"
+        return {Cell(*row) for row in await self._database.run(lambda db: db.execute(query).fetchall())}
+
+    async def finish(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
+        """Keep a finished cell, whole or not at all; `correct` is the truth of each candidate by id."""
+        await self._database.run(lambda db: _write_cell(db, cell, result, correct))
+
+
+def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
+    place = (cell.problem, cell.strategy, cell.model, cell.seed)
+    where = "WHERE (problem, strategy, model, seed) = (?,?,?,?)"
+    before = db.execute(f"SELECT wasted FROM cells {where}", place).fetchone()
+    wasted = dict(result.wasted)
+    for role, usage in json.loads(before[0] if before else "{}").items():  # an earlier try of the same cell
+        wasted[role] = wasted.get(role, Usage()) + Usage(**usage)
+    db.execute(f"DELETE FROM cells {where}", place)  # and what hangs on it
+    ordered = sorted(result.candidates, key=lambda candidate: candidate.spawned)
+    positions = {candidate.id: position for position, candidate in enumerate(ordered)}
+    accounts = [
+        json.dumps({role: usage.as_dict() for role, usage in account.items()})
+        for account in (result.spent, result.reused, wasted)
+    ]
+    selected = positions[result.selected.id] if result.selected else None
+    row = (*place, result.ended, selected, result.oracle, result.seconds, *accounts, json.dumps(result.failures))
+    number = db.execute(f"INSERT INTO cells VALUES (NULL{', ?' * len(row)})", row).lastrowid
+    seen: set[Charge] = set()
+    verified: set[Charge] = set()
+    kept, rows = [], []
+    for position, candidate in enumerate(ordered):
+        verifying = (candidate.verdict.charges if candidate.verdict else frozenset()) - verified
+        kept.append(_candidate_row(number, position, candidate, correct.get(candidate.id), total(verifying)))
+        rows += [_charge_row(number, position, charge) for charge in candidate.charges - seen]
+        verified |= verifying
+        seen |= candidate.charges
+    db.executemany("INSERT INTO candidates VALUES (?,?,?,?,?,?,?,?,?)", kept)
+    rows += [_charge_row(number, None, charge) for charge in result.loose]
+    db.executemany(f"INSERT INTO charges VALUES (?,?,?,?{',?' * len(USAGE_FIELDS)})", rows)
+
+
+def _charge_row(cell: int | None, position: int | None, charge: Charge) -> tuple[Any, ...]:
+    usage = [getattr(charge.usage, name) for name in USAGE_FIELDS]
+    return (cell, position, charge.role, charge.started, *usage)
+
+
+def _candidate_row(
+    cell: int | None, position: int, candidate: Candidate, correct: bool | None, verifying: Usage
+) -> tuple[Any, ...]:
+    verdict = candidate.verdict or Verdict(None)
+    details = {
+        "id": candidate.id,
+        "parents": candidate.parents,
+        "notes": dict(candidate.notes),
+        "feedback": verdict.feedback,
+        "verdict": dict(verdict.details),
+        "verifying": verifying.as_dict(),  # what no earlier candidate's verdict has cost
+        "finish_reason": candidate.samples[-1].finish_reason if candidate.samples else None,
+        "tool_calls": candidate.tool_calls,
+    }
+    kept = json.dumps({name: value for name, value in details.items() if value not in ("", (), {}, None)}, default=str)
+    score, passed = verdict.score, verdict.passed
+    return (cell, position, candidate.arrived, candidate.elapsed, score, passed, correct, candidate.content, kept)
+
+
+_SAMPLE_FIELDS = (
+    "finish_reason", "role", "model", "reasoning", "tool_calls", "token_ids", "logprobs", "confidences", "top_logprobs",
+)  # fmt: skip
+
+
+def _dump_sample(sample: Sample) -> str:
+    kept = {name: value for name in _SAMPLE_FIELDS if (value := getattr(sample, name))}
+    charges = [(c.id, c.role, c.started, c.usage.as_dict()) for c in sample.charges]
+    return json.dumps({"text": sample.text, "charges": charges, **kept})
+
+
+def _load_sample(index: int, data: str) -> Sample:
+    fields = json.loads(data)
+    charges = tuple(Charge(i, role, Usage(**usage), started) for i, role, started, usage in fields.pop("charges"))
+    for name in ("tool_calls", "token_ids", "logprobs", "confidences"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
+    return Sample(index=index, charges=charges, **fields)

@@ -1,0 +1,209 @@
+"""One strategy on one problem: drive it, account for it, stop it early, select."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextvars import copy_context
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from tts import registry
+from tts.base import Strategy, Verifier
+from tts.concurrency import scope
+from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, cause_of
+from tts.resources import Resources, SampleStore
+from tts.sampler import Endpoint, Sampler
+from tts.session import Session
+from tts.types import Budget, Candidate, Ended, Problem, Result, by_role
+
+Models = Endpoint | Sampler | Mapping[str, Endpoint | Sampler]
+"""One model for the role `policy`, or a model for each role."""
+
+OnCandidate = Callable[[Candidate], None]
+
+
+async def solve(
+    problem: Problem | str,
+    strategy: Strategy | str,
+    models: Models,
+    *,
+    verifier: Verifier | str | None = None,
+    truth: Verifier | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    stop_early: bool = True,
+    store: SampleStore | None = None,
+    on_candidate: OnCandidate | None = None,
+    folder: Path | None = None,
+) -> Result:
+    """Run `strategy` on `problem` and return every candidate, the selected one and the cost.
+
+    `strategy` and `verifier` may be specs such as `"best_of_n:n=16"`. With `stop_early` the search ends as soon as
+    no further candidate can change the selection, which aborts what is still being generated; the result then says
+    `ended="settled"`. Candidates that were paid for are always returned: a spent budget, a deadline or a server that
+    fails halfway ends the search, not the result. Pictures are files in `folder`/images, by default below the working
+    directory; a candidate's content is the file's name.
+
+    Raises `ConfigError` before anything is spent when a role or the verifier is missing, and `EndpointRefused` when
+    the endpoint rejects the key or does not know the model.
+
+        result = await tts.solve("What is 6 * 7?", "self_consistency:n=8,answer=numeric_answer", endpoint)
+        result.answer, result.usage.completion_tokens
+    """
+    problem = Problem.from_prompt(problem) if isinstance(problem, str) else problem
+    chosen: Strategy = registry.make("strategies", strategy) if isinstance(strategy, str) else strategy
+    judge: Verifier | None = registry.make("verifiers", verifier) if isinstance(verifier, str) else verifier
+    async with open_models(models) as samplers, Resources() as resources:
+        for role, model in models.items() if isinstance(models, Mapping) else [("policy", models)]:
+            if isinstance(model, Endpoint):
+                await samplers[role].check()
+        session = open_session(
+            problem,
+            chosen,
+            samplers,
+            verifier=judge,
+            truth=truth,
+            budget=budget,
+            seed=seed,
+            store=store,
+            resources=resources,
+            folder=folder,
+        )
+        return await drive(chosen, session, stop_early=stop_early, on_candidate=on_candidate)
+
+
+@asynccontextmanager
+async def open_models(models: Models) -> AsyncIterator[dict[str, Sampler]]:
+    """Samplers by role; those made here are closed at the end. Roles with the same endpoint share one."""
+    by_role = models if isinstance(models, Mapping) else {"policy": models}
+    made: list[Sampler] = []
+    async with AsyncExitStack() as stack:
+
+        def sampler(model: Endpoint | Sampler) -> Sampler:
+            if isinstance(model, Sampler):
+                return model
+            known = next((one for one in made if one.endpoint == model), None)
+            if known is None:
+                known = Sampler(model)
+                made.append(known)
+                stack.push_async_callback(known.aclose)
+            return known
+
+        yield {role: sampler(model) for role, model in by_role.items()}
+
+
+def open_session(
+    problem: Problem,
+    strategy: Strategy,
+    models: Mapping[str, Sampler],
+    *,
+    verifier: Verifier | None = None,
+    **settings: Any,
+) -> Session:
+    """A session for `strategy`, after checking that every role and verifier it needs is there.
+
+    The verifier is the strategy's own, else `verifier`, else the one that the problem names.
+    """
+    verifier = strategy.verifier or verifier
+    if verifier is None and problem.verifier is not None:
+        verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
+    if verifier is None and (strategy.needs_verifier or getattr(strategy, "weighted", False)):
+        raise ConfigError(f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME")
+    strategy.ready(problem)
+    if verifier is not None:
+        verifier.ready(problem)
+    missing = sorted((strategy.roles | (verifier.roles if verifier else frozenset())) - set(models))
+    if missing:
+        raise ConfigError(
+            f"{strategy.spec} needs a model for: {', '.join(missing)}. Give one: --models.{missing[0]}.model in tts "
+            f"solve, [models.NAME.{missing[0]}] in a run, models={{'{missing[0]}': Endpoint(...)}} in Python"
+        )
+    budget: Budget | None = settings.get("budget")
+    if budget is not None and budget.money is not None:
+        free = sorted(role for role, model in models.items() if not model.endpoint.priced)
+        if free:
+            raise ConfigError(
+                f"a cap on money needs prices for: {', '.join(free)}. "
+                "Set card.prompt_price and card.completion_price (0 where it is free)"
+            )
+    return Session(problem, models, verifier=verifier, stream=strategy.spec, **settings)
+
+
+async def drive(
+    strategy: Strategy,
+    session: Session,
+    *,
+    stop_early: bool = True,
+    on_candidate: OnCandidate | None = None,
+    keep_crashes: bool = False,
+) -> Result:
+    """Run `strategy` in `session` to its end. See `solve`.
+
+    With `keep_crashes` an error in the strategy's own code ends the search and is noted, instead of being raised.
+    """
+    candidates: list[Candidate] = []
+    places: dict[int, int] = {}
+    selected: Candidate | None = None
+    ended: Ended = "complete"
+    deadline = asyncio.timeout(session.budget.seconds)
+    outside = copy_context()  # what a callback starts does not end with the search
+    try:
+        async with deadline, scope(), aclosing(cast(Any, strategy.search(session.problem, session))) as search:
+            async for candidate in search:
+                place = places.setdefault(candidate.id, len(candidates))
+                candidate = replace(candidate, arrived=place, elapsed=session.elapsed)
+                candidates[place : place + 1] = [candidate]
+                if on_candidate is not None and place == len(candidates) - 1:
+                    outside.run(on_candidate, candidate)
+                if stop_early and strategy.settled(candidates):
+                    ended = "settled"
+                    break
+    except Exception as error:
+        cause = cause_of(error)
+        if isinstance(cause, EndpointRefused | ConfigError):
+            raise cause from None
+        if isinstance(cause, BudgetSpent):
+            ended = "budget"
+        elif isinstance(cause, TimeoutError) and deadline.expired():
+            ended = "deadline"
+            late = [one for one in session.unverified.values() if one.id not in places]
+            for one in late:  # sampled and paid for, but there was no time to verify them
+                candidates.append(replace(one, arrived=len(candidates), elapsed=session.elapsed))
+        elif isinstance(cause, EndpointError):
+            ended = "failed"
+            session.ledger.failures.append(str(cause))
+        elif keep_crashes:
+            ended = "failed"
+            session.ledger.failures.append(f"{strategy.name} crashed: {type(cause).__name__}: {cause}")
+        else:
+            raise
+    ledger = session.ledger
+    if not candidates and ledger.failures:
+        ended = "failed"
+    ordered = sorted(candidates, key=lambda candidate: candidate.spawned)
+    try:
+        if session.verifier is not None:
+            ordered = session.verifier.among(ordered)
+        selected = strategy.select(ordered)
+    except Exception as error:
+        if not keep_crashes:
+            raise
+        ended = "failed"
+        ledger.failures.append(f"{strategy.name} cannot select: {type(error).__name__}: {error}")
+    return Result(
+        problem=session.problem.id,
+        strategy=strategy.spec,
+        candidates=tuple(sorted(ordered, key=lambda candidate: candidate.arrived)),
+        selected=selected,
+        ended=ended,
+        spent=by_role(ledger.paid),
+        reused=by_role(ledger.reused),
+        wasted=dict(ledger.wasted),
+        failures=tuple(ledger.failures),
+        oracle=ledger.oracle_used,
+        seconds=session.elapsed,
+        loose=frozenset(ledger.paid | ledger.reused).difference(*(candidate.charges for candidate in candidates)),
+    )

@@ -1,0 +1,1 @@
+"""The questions that a stored run answers, one a file."""

@@ -1,0 +1,260 @@
+"""How good the verifiers of a stored run are: nothing is sampled, nothing is verified again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts import registry
+from tts.curves import Interval, best_of_k, bootstrap, majority_at_k, powers_of_two
+from tts.errors import ConfigError
+from tts.runs.analysis import by_problem, selections
+from tts.runs.run import Floats, Run, Track, ranked
+from tts.studies.judging import Calibration, Decisions, auroc, calibration, decisions, rank_correlation, within_problems
+from tts.types import USAGE_FIELDS, Usage
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Accuracy of selecting one of N independent samples, for each of `n`, with 95 % intervals over problems."""
+
+    n: Integers
+    verifier: Interval
+    """The best-rated sample."""
+    random: Interval
+    """Any sample."""
+    over_random: Interval
+    """The verifier's accuracy less that of a random sample, on the same problems."""
+    majority: Interval | None = None
+    """The most frequent answer, where a strategy of the run has parsed the answers of the same samples."""
+    over_majority: Interval | None = None
+
+    @property
+    def against_random(self) -> str:
+        """ "better", "worse" or "no different" at the largest N, as far as the interval can tell."""
+        return _judgement(self.over_random)
+
+    @property
+    def against_majority(self) -> str | None:
+        """The same against the majority."""
+        return None if self.over_majority is None else _judgement(self.over_majority)
+
+
+@dataclass(frozen=True)
+class VerifierReport:
+    """One verifier, as one strategy used it with one model."""
+
+    track: str
+    """The strategy and model."""
+    verifier: str
+    """Its spec; that of a part, for a verifier made of others."""
+    oracle: bool
+    """Whether the hidden truth was used."""
+    candidates: int
+    """Those whose truth is known."""
+    rated: int
+    """Of these, those with a decision or a score; the figures below are over them."""
+    right: float
+    """Share of right candidates."""
+    decisions: Decisions
+    auroc: float | None
+    """Over all candidates together: it also rewards telling easy problems from hard ones."""
+    auroc_within: float | None
+    """Mean over problems that have right and wrong candidates: what selection depends on."""
+    rank_correlation: float | None
+    """Spearman's, of verdicts and truth; mean over the same problems."""
+    contested: int
+    """How many such problems there are."""
+    calibration: Calibration | None
+    """Of scores between 0 and 1."""
+    selection: Selection | None
+    """None where candidates were not drawn independently, or of a single problem."""
+    cost: Usage | None
+    """Of one verdict on average, what several share counted once; None for a part, whose cost is not kept apart."""
+    saved: Usage
+    """What all verdicts were worth that were taken over or not asked for, as `cached` and `cascade` tell."""
+
+    @property
+    def findings(self) -> list[str]:
+        """What it comes to, in plain sentences."""
+        return list(_findings(self))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return plain({**asdict(self), "findings": self.findings})
+
+
+def verifier_report(run: Run) -> list[VerifierReport]:
+    """The verifiers of a run: each strategy's own, and its parts where it is made of several.
+
+    Completeness, soundness and false-discovery rate of decisions, AUROC, rank correlation and calibration of scores,
+    and the accuracy of selecting by them at N = 1, 2, 4, ... against a random sample and the majority. Raises
+    `ConfigError` when no candidate has both a verdict and a known truth.
+    """
+    reports = [report for track in run.tracks for report in _of_track(track)]
+    if not reports:
+        raise ConfigError(f"{run.path} has no graded candidates with a verdict: run a strategy with a verifier")
+    return reports
+
+
+def _of_track(track: Track) -> Iterator[VerifierReport]:
+    answers = None
+    for name, (score, passed) in {"": track.verdicts, **track.part_verdicts}.items():
+        if not (np.isnan(score) & np.isnan(passed)).all() and not np.isnan(np.concatenate(track.correct)).all():
+            answers = answers or _answers(track)
+            yield _report(track, name, score, passed, answers)
+
+
+def _report(
+    track: Track, name: str, score: Floats, passed: Floats, answers: list[list[str | None]] | None
+) -> VerifierReport:
+    correct, order = np.concatenate(track.correct), ranked(score, passed)
+    graded = ~np.isnan(correct)
+    rated = graded & ~(np.isnan(score) & np.isnan(passed))
+    pools = track.split(rated)
+    orders, flags = (
+        [part[pool] for part, pool in zip(track.split(flat), pools, strict=True)] for flat in (order, correct)
+    )
+    within, contested = within_problems(auroc, orders, flags)
+    scored = rated & ~np.isnan(score)
+    return VerifierReport(
+        track=track.label,
+        verifier=name or _verifier(track),
+        oracle=any(row.oracle for row in track.rows),
+        candidates=int(graded.sum()),
+        rated=int(rated.sum()),
+        right=float(correct[rated].mean()),
+        decisions=decisions(passed[rated], correct[rated]),
+        auroc=auroc(order[rated], correct[rated]),
+        auroc_within=within,
+        rank_correlation=within_problems(rank_correlation, orders, flags)[0],
+        contested=contested,
+        calibration=calibration(score[scored], correct[scored]),
+        selection=_selection(track, track.split(order), answers, in_company=not name and track.estimator == "replay"),
+        cost=None if name else _each(track.verification, len(order)),
+        saved=Usage() if name else track.saved,
+    )
+
+
+def _each(usage: Usage, candidates: int) -> Usage:
+    return Usage(*(getattr(usage, name) / candidates for name in USAGE_FIELDS))
+
+
+def _selection(
+    track: Track, orders: list[Floats], answers: list[list[str | None]] | None, *, in_company: bool
+) -> Selection | None:
+    """`in_company`: a rating depends on the candidates it is given among, so prefixes are replayed, not subsets."""
+    kept = [i for i, flags in enumerate(track.correct) if len(flags) and not np.isnan(flags).any()]
+    problems = [track.rows[i].problem for i in kept]
+    if not track.independent or len(set(problems)) < 2:
+        return None
+    flags = [track.correct[i] for i in kept]
+    n = powers_of_two(min(map(len, flags)))
+    if in_company:
+        right = np.array([selections(track, i, n)[n - 1] for i in kept])
+    else:
+        right = best_of_k([orders[i] for i in kept], flags, n)
+    chosen = by_problem(right, problems)
+    chance = by_problem(np.repeat([[part.mean()] for part in flags], len(n), axis=1), problems)
+    selection = Selection(n, bootstrap(chosen), bootstrap(chance), bootstrap(chosen - chance))
+    if answers is None:
+        return selection
+    vote = by_problem(majority_at_k([answers[i] for i in kept], flags, n).values, problems)
+    return Selection(
+        n, selection.verifier, selection.random, selection.over_random, bootstrap(vote), bootstrap(chosen - vote)
+    )
+
+
+def _answers(track: Track) -> list[list[str | None]] | None:
+    """The parsed answer of each candidate, as a strategy of the run noted it for the same text; None if none did."""
+    for other in track.run.tracks:
+        if other.model == track.model and (found := _noted(track, other)) is not None:
+            return found
+    return None
+
+
+def _noted(track: Track, other: Track) -> list[list[str | None]] | None:
+    rows = {(row.problem, row.seed): row for row in other.rows}
+    found: list[list[str | None]] = []
+    for row in track.rows:
+        if (row.problem, row.seed) not in rows:
+            return None
+        known = {
+            candidate.content: candidate.notes["answer"]
+            for candidate in other.candidates(rows[row.problem, row.seed])
+            if "answer" in candidate.notes
+        }
+        texts = [candidate.content for candidate in track.candidates(row)]
+        if any(text not in known for text in texts):
+            return None
+        found.append([known[text] for text in texts])
+    return found
+
+
+def _verifier(track: Track) -> str:
+    """What the strategy verified with."""
+    own, of_run = track.method.verifier, track.run.record["config"].get("verifier")
+    if own is not None:
+        return own.spec
+    return registry.make("verifiers", of_run).spec if of_run else "the problems' own"
+
+
+# -- in words ------------------------------------------------------------------------------------------------------
+
+
+def _judgement(difference: Interval) -> str:
+    if difference.low[-1] > 0:
+        return "better"
+    return "worse" if difference.high[-1] < 0 else "no different"
+
+
+def _findings(report: VerifierReport) -> Iterator[str]:
+    selection = report.selection
+    if report.rated < report.candidates:
+        yield f"{report.candidates - report.rated:,} of {report.candidates:,} candidates have no verdict"
+    if report.auroc_within is None:
+        yield "no problem has both right and wrong candidates: there is nothing to tell apart"
+    if report.cost is not None and (told := _in_words(report.cost)):
+        yield f"a verdict costs {told}"
+    if told := _in_words(report.saved):
+        yield f"it did without verdicts worth {told}"
+    if selection is None:
+        yield "selection is not measured: it takes independent samples of at least two problems"
+        return
+    n, accuracy = selection.n[-1], selection.verifier.mean[-1]
+    yield f"selecting 1 of {n} by it is right {accuracy:.1%} of the time"
+    rivals = [("a random sample", selection.random, selection.over_random, selection.against_random)]
+    if selection.majority and selection.over_majority and selection.against_majority:
+        rivals.append(("the majority", selection.majority, selection.over_majority, selection.against_majority))
+    for name, rival, difference, judgement in rivals:
+        words = {
+            "better": f"it beats {name}",
+            "worse": f"it is WORSE than {name}",
+            "no different": f"it does NOT beat {name}",
+        }[judgement]
+        low, mean, high = (100 * bound[-1] for bound in (difference.low, difference.mean, difference.high))
+        yield f"{words}, which is right {rival.mean[-1]:.1%}: {mean:+.1f} points, 95 % from {low:+.1f} to {high:+.1f}"
+    if selection.majority is None:
+        yield "there is no majority to compare with: run self_consistency beside it, on the same samples"
+
+
+def _in_words(usage: Usage) -> str:
+    parts = ((usage.total_tokens, "tokens"), (usage.verifier_seconds, "s of CPU time"))
+    return " and ".join(f"{amount:,.3g} {unit}" for amount, unit in parts if amount)
+
+
+def plain(value: Any) -> Any:
+    """A report as JSON has it: lists for arrays, null for what is infinite or not a number."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""What verifiers made of other verifiers share."""

@@ -1,0 +1,1 @@
+"""What checking a result element by element takes."""

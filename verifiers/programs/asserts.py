@@ -1,0 +1,254 @@
+"""Assertions turned into calls whose values are compared here.
+
+`assert candidate(2) == [1, 2]` becomes the call `candidate(2)` and a condition on its value. Arguments and conditions
+are computed by `plain`, without running test code; loops over known values are unrolled, and assigned names are
+known from there on. What needs more (random numbers, helpers, arguments that depend on results) is
+`Untranslatable`, and has to run in an interpreter of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tts.verifiers.programs.compare import shortened, shown
+from tts.verifiers.programs.extract import syntax
+from tts.verifiers.programs.safe_eval import NotPlain, bound, computable, evaluate
+from tts.verifiers.sandbox import Call
+from tts.verifiers.sandbox.codec import encode, is_plain
+
+MOST_CASES = 10_000
+
+
+class Untranslatable(Exception):
+    """The test needs an interpreter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Calls on the program, made in order, and what their values must be."""
+
+    calls: tuple[Call, ...]
+    shown: str
+    """The calls as source, for feedback."""
+    complaint: Callable[[Sequence[Any]], str]
+    """What is wrong with the values; nothing when they are right."""
+    question: tuple[Any, Any] | None = None
+    """What was given and what is expected, where a checker decides instead of `complaint`."""
+
+
+def translate_assert(source: str, program: Mapping[str, str], local: frozenset[str] = frozenset()) -> tuple[Case, ...]:
+    """The cases of statements. Raises `Untranslatable`.
+
+    `program` maps names to the paths that are called in the program for them. Any other name that is unknown is
+    the program's as well, unless it is `local`: defined beside the tests. A test that calls nothing but builtins
+    means functions of the program that have their names.
+    """
+    body = _parsed(source)
+    cases = tuple(_Translation(program, local).statements(body, {}))
+    if cases:
+        return cases
+    called = {
+        call.func.id
+        for node in body
+        for call in ast.walk(node)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+    }
+    return tuple(_Translation({**program, **{name: name for name in called}}, local).statements(body, {}))
+
+
+def translate_check(source: str, program: Mapping[str, str], local: frozenset[str] = frozenset()) -> tuple[Case, ...]:
+    """The cases of code that defines `check(candidate)`. `program` has the path of `candidate`, whatever its name."""
+    module = _parsed(source)
+    checks = [node for node in module if isinstance(node, ast.FunctionDef) and node.name == "check"]
+    others = [node for node in module if node not in checks]
+    if len(checks) != 1 or len(checks[0].args.args) != 1 or checks[0].args.defaults or checks[0].decorator_list:
+        raise Untranslatable("there is no plain check(candidate)")
+    parameter = checks[0].args.args[0].arg
+    program = {**program, parameter: program["candidate"]}
+    translation = _Translation(program, local)
+    names: dict[str, Any] = {}
+    return (*translation.statements(others, names), *translation.statements(checks[0].body, names))
+
+
+def _parsed(source: str) -> list[ast.stmt]:
+    tree = syntax(source)
+    if isinstance(tree, int):
+        raise Untranslatable(f"line {tree} is no Python")
+    return tree.body
+
+
+class _Translation:
+    def __init__(self, program: Mapping[str, str], local: frozenset[str]) -> None:
+        self.program = program
+        self.local = local
+        self.made = 0
+
+    def statements(self, body: Sequence[ast.stmt], names: dict[str, Any]) -> Iterator[Case]:
+        """Cases of `body` in order; `names` grows by what it assigns."""
+        for node in body:
+            try:
+                yield from self.statement(node, names)
+            except Untranslatable:
+                raise
+            except Exception as error:  # NotPlain, and whatever Python says to a test that is wrong in itself
+                raise Untranslatable(f"{type(error).__name__}: {error}") from None
+
+    def statement(self, node: ast.stmt, names: dict[str, Any]) -> Iterator[Case]:
+        match node:
+            case ast.Assert(test=condition):
+                yield from self.assertion(condition, names)
+            case ast.Assign(targets=[target], value=value):
+                names |= bound(target, evaluate(value, self.without_program(value, names)))
+            case ast.For(target=target, iter=source, body=inner, orelse=[]):
+                for item in evaluate(source, self.without_program(source, names)):
+                    names |= bound(target, item)
+                    yield from self.statements(inner, names)
+            case ast.Expr(value=ast.Constant() | ast.Name()) | ast.Pass():
+                pass
+            case ast.Import(names=modules) if all(m.name in ("math", "copy") and not m.asname for m in modules):
+                pass
+            case _:
+                raise Untranslatable(type(node).__name__)
+
+    def without_program(self, node: ast.expr, names: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.calls_of(node, names)[1]:
+            raise Untranslatable("a result is used later")
+        return names
+
+    def calls_of(self, node: ast.expr, names: Mapping[str, Any]) -> tuple[ast.expr, list[ast.Call]]:
+        """`node` with each call of the program replaced by a name for its value, and these calls."""
+        finder = _Calls(self.program, self.local, names)
+        return finder.visit(_copied(node)), finder.found
+
+    def assertion(self, condition: ast.expr, names: dict[str, Any]) -> Iterator[Case]:
+        template, found = self.calls_of(condition, names)
+        known = dict(names)
+        if not found:
+            if not evaluate(condition, known):
+                raise Untranslatable("an assertion that never holds")
+            return
+        self.made += 1
+        if self.made > MOST_CASES:
+            raise Untranslatable("too many cases")
+        if not computable(template, [*known, *map(_place, range(len(found)))]):
+            raise Untranslatable("a condition on more than plain data")
+        calls = tuple(self.call(node, known) for node in found)
+        text = ", ".join(source for _, source in calls)
+        yield Case(tuple(call for call, _ in calls), text, _Condition(template, condition, known, text))
+
+    def call(self, node: ast.Call, names: Mapping[str, Any]) -> tuple[Call, str]:
+        arguments = tuple(evaluate(part, names) for part in _unstarred(node.args))
+        named = {word.arg: evaluate(word.value, names) for word in node.keywords if word.arg}
+        if len(named) < len(node.keywords) or not is_plain([*arguments, *named.values()]):
+            raise Untranslatable("arguments that are no plain data")
+        assert isinstance(node.func, ast.Name)
+        path = self.program.get(node.func.id, node.func.id)
+        call = Call(path, encode(arguments), encode(named) if named else "")
+        words = [*map(shown, arguments), *(f"{key}={shown(value)}" for key, value in named.items())]
+        return call, f"{path}({shortened(', '.join(words), 300)})"
+
+
+def _unstarred(nodes: Sequence[ast.expr]) -> Sequence[ast.expr]:
+    if any(isinstance(node, ast.Starred) for node in nodes):
+        raise NotPlain("* arguments")
+    return nodes
+
+
+def _copied(node: ast.expr) -> ast.expr:
+    return ast.parse(ast.unparse(node), mode="eval").body
+
+
+class _Calls(ast.NodeTransformer):
+    """Finds the calls that go to the program, and puts a name for its value in the place of each."""
+
+    def __init__(self, program: Mapping[str, str], local: frozenset[str], names: Mapping[str, Any]) -> None:
+        self.program, self.local, self.names = program, local, names
+        self.found: list[ast.Call] = []
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """Calls inside of calls come first, and make it untranslatable: their values are not known yet."""
+        before = len(self.found)
+        self.generic_visit(node)
+        if not isinstance(node.func, ast.Name) or not self._is_program(node.func.id):
+            return node
+        if len(self.found) > before:
+            raise Untranslatable("the arguments depend on results")
+        self.found.append(node)
+        return ast.Name(_place(len(self.found) - 1), ast.Load())
+
+    def _is_program(self, name: str) -> bool:
+        if name in self.program:
+            return True
+        return not hasattr(builtins, name) and name not in self.local and name not in self.names
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
+        """What `or` might leave out must not be called beforehand."""
+        self._refuse_later(node.values[1:] if isinstance(node.op, ast.Or) else [])
+        self.generic_visit(node)
+        return node
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
+        """As for `or`."""
+        self._refuse_later([node.body, node.orelse])
+        self.generic_visit(node)
+        return node
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.expr:
+        """Functions are no plain data."""
+        raise Untranslatable("a function")
+
+    def _refuse_later(self, nodes: Sequence[ast.expr]) -> None:
+        inner = _Calls(self.program, self.local, self.names)
+        for node in nodes:
+            inner.visit(_copied(node))
+        if any(call for call in inner.found):
+            raise Untranslatable("a call that may not be made")
+
+
+def _place(number: int) -> str:
+    return f"<{number}>"  # no identifier, so that it cannot be one of the test's own names
+
+
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """An assertion, ready for the values of its calls."""
+
+    template: ast.expr
+    source: ast.expr
+    names: Mapping[str, Any]
+    calls: str
+
+    def __call__(self, values: Sequence[Any]) -> str:
+        names = {**self.names, **{_place(number): value for number, value in enumerate(values)}}
+        try:
+            if evaluate(self.template, names):
+                return ""
+            return self._difference(names, values)
+        except Exception as error:  # a value of a kind that the condition cannot take
+            return f"{self._assertion()}: {type(error).__name__}: {error}{self._gave(values)}"
+
+    def _difference(self, names: Mapping[str, Any], values: Sequence[Any]) -> str:
+        node, wanted = self.template, self.source
+        if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], ast.Eq | ast.Is):
+            assert isinstance(wanted, ast.Compare)
+            sides = [(node.left, wanted.left), (node.comparators[0], wanted.comparators[0])]
+            if _has_place(node.comparators[0]) and not _has_place(node.left):
+                sides.reverse()
+            (left, source), (right, _) = sides
+            call = self.calls if isinstance(left, ast.Name) else shortened(ast.unparse(source), 300)
+            return f"{call}: expected {shown(evaluate(right, names))}, got {shown(evaluate(left, names))}"
+        return self._assertion() + " does not hold" + self._gave(values)
+
+    def _assertion(self) -> str:
+        return f"assert {shortened(ast.unparse(self.source), 240)}"
+
+    def _gave(self, values: Sequence[Any]) -> str:
+        return f"; {self.calls} gave {', '.join(map(shown, values))}"
+
+
+def _has_place(node: ast.expr) -> bool:
+    return any(isinstance(part, ast.Name) and part.id.startswith("<") for part in ast.walk(node))

@@ -1,0 +1,217 @@
+"""Computes expressions over plain data by walking their syntax tree: no code is ever run, and nothing grows large.
+
+Only what assertions are made of is known: literals, comprehensions, and what `operations` lists.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeGuard
+
+from tts.verifiers.programs.operations import (
+    BINARY,
+    COMPARE,
+    CONSTANTS,
+    COPIES,
+    FUNCTIONS,
+    LARGEST,
+    MATH,
+    METHODS,
+    TYPES,
+    UNARY,
+    NotPlain,
+    refuse_large,
+)
+
+STEPS = 1_000_000
+"""Nodes that one expression may visit."""
+
+Names = Mapping[str, Any]
+
+
+def evaluate(node: ast.expr, names: Names) -> Any:
+    """The value of `node`, in which `names` are known.
+
+    Raises `NotPlain` for what is not known here, and what Python raises for what it refuses (`1 / 0`).
+    """
+    return _Evaluation().value(node, names)
+
+
+def computable(node: ast.expr, names: Iterable[str]) -> bool:
+    """Whether `evaluate` knows everything in `node`, once `names` have values."""
+    parts = [part for part in ast.walk(node) if isinstance(part, ast.expr)]
+    bound_here = {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    known = {*names, *FUNCTIONS, *bound_here}
+    called = [part.func for part in parts if isinstance(part, ast.Call)]
+    modules: list[ast.expr] = [part.value for part in parts if _is_of_module(part)]
+
+    def is_known(part: ast.expr) -> bool:
+        if isinstance(part, ast.Name):
+            return part.id in known or part in modules
+        if isinstance(part, ast.Attribute) and not _is_of_module(part):
+            return part in called and any(part.attr in methods for methods in METHODS.values())
+        return hasattr(_Evaluation, f"_{type(part).__name__}")
+
+    return all(map(is_known, parts))
+
+
+def _is_of_module(node: ast.expr) -> TypeGuard[ast.Attribute]:
+    if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+        return False
+    module = node.value.id
+    return (module, node.attr) in COPIES or (module == "math" and (node.attr in MATH or node.attr in CONSTANTS))
+
+
+class _Evaluation:
+    def __init__(self) -> None:
+        self.steps = STEPS
+
+    def value(self, node: ast.expr, names: Names) -> Any:
+        self.steps -= 1
+        if self.steps < 0:
+            raise NotPlain("too many steps")
+        method = getattr(self, f"_{type(node).__name__}", None)
+        if method is None:
+            raise NotPlain(f"{type(node).__name__} is not computed here")
+        return method(node, names)
+
+    def values(self, nodes: Sequence[ast.expr], names: Names) -> list[Any]:
+        found: list[Any] = []
+        for node in nodes:
+            if isinstance(node, ast.Starred):
+                found.extend(self.value(node.value, names))
+            else:
+                found.append(self.value(node, names))
+        return found
+
+    def _Constant(self, node: ast.Constant, names: Names) -> Any:
+        return node.value
+
+    def _Name(self, node: ast.Name, names: Names) -> Any:
+        if node.id in names:
+            return names[node.id]
+        if node.id in TYPES:
+            return TYPES[node.id]
+        raise NotPlain(f"the name {node.id}")
+
+    def _Attribute(self, node: ast.Attribute, names: Names) -> Any:
+        if isinstance(node.value, ast.Name) and node.value.id == "math" and node.attr in CONSTANTS:
+            return CONSTANTS[node.attr]
+        raise NotPlain(f"the attribute {node.attr}")
+
+    def _Tuple(self, node: ast.Tuple, names: Names) -> Any:
+        return tuple(self.values(node.elts, names))
+
+    def _List(self, node: ast.List, names: Names) -> Any:
+        return self.values(node.elts, names)
+
+    def _Set(self, node: ast.Set, names: Names) -> Any:
+        return set(self.values(node.elts, names))
+
+    def _Dict(self, node: ast.Dict, names: Names) -> Any:
+        made: dict[Any, Any] = {}
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is None:
+                made.update(self.value(value, names))
+            else:
+                made[self.value(key, names)] = self.value(value, names)
+        return made
+
+    def _UnaryOp(self, node: ast.UnaryOp, names: Names) -> Any:
+        return UNARY[type(node.op)](self.value(node.operand, names))
+
+    def _BinOp(self, node: ast.BinOp, names: Names) -> Any:
+        operation = BINARY.get(type(node.op))
+        if operation is None:
+            raise NotPlain(f"the operator {type(node.op).__name__}")
+        left, right = self.value(node.left, names), self.value(node.right, names)
+        refuse_large(node.op, left, right)
+        return operation(left, right)
+
+    def _BoolOp(self, node: ast.BoolOp, names: Names) -> Any:
+        stop = isinstance(node.op, ast.Or)
+        value = None
+        for part in node.values:
+            value = self.value(part, names)
+            if bool(value) is stop:
+                break
+        return value
+
+    def _Compare(self, node: ast.Compare, names: Names) -> Any:
+        left = self.value(node.left, names)
+        for operation, right_node in zip(node.ops, node.comparators, strict=True):
+            right = self.value(right_node, names)
+            if not COMPARE[type(operation)](left, right):
+                return False
+            left = right
+        return True
+
+    def _IfExp(self, node: ast.IfExp, names: Names) -> Any:
+        return self.value(node.body if self.value(node.test, names) else node.orelse, names)
+
+    def _Subscript(self, node: ast.Subscript, names: Names) -> Any:
+        value = self.value(node.value, names)
+        if isinstance(value, type):
+            raise NotPlain("a subscripted type")
+        return value[self.value(node.slice, names)]
+
+    def _Slice(self, node: ast.Slice, names: Names) -> Any:
+        return slice(*(part and self.value(part, names) for part in (node.lower, node.upper, node.step)))
+
+    def _Call(self, node: ast.Call, names: Names) -> Any:
+        function = self._function(node.func, names)
+        arguments = self.values(node.args, names)
+        named = {word.arg: self.value(word.value, names) for word in node.keywords if word.arg}
+        if len(named) < len(node.keywords):
+            raise NotPlain("** arguments")
+        return function(*arguments, **named)
+
+    def _function(self, node: ast.expr, names: Names) -> Callable[..., Any]:
+        if isinstance(node, ast.Name) and node.id in FUNCTIONS and node.id not in names:
+            return FUNCTIONS[node.id]
+        if isinstance(node, ast.Attribute):
+            if isinstance(node.value, ast.Name) and node.value.id == "math" and node.attr in MATH:
+                return MATH[node.attr]
+            if isinstance(node.value, ast.Name) and (node.value.id, node.attr) in COPIES:
+                return lambda value: value  # nothing here changes a value
+            owner = self.value(node.value, names)
+            if node.attr in METHODS.get(type(owner), ()):
+                return getattr(owner, node.attr)
+        raise NotPlain(f"a call of {ast.unparse(node)}")
+
+    def _ListComp(self, node: ast.ListComp, names: Names) -> Any:
+        return [self.value(node.elt, inner) for inner in self._each(node.generators, names)]
+
+    def _SetComp(self, node: ast.SetComp, names: Names) -> Any:
+        return {self.value(node.elt, inner) for inner in self._each(node.generators, names)}
+
+    def _GeneratorExp(self, node: ast.GeneratorExp, names: Names) -> Any:
+        return [self.value(node.elt, inner) for inner in self._each(node.generators, names)]
+
+    def _DictComp(self, node: ast.DictComp, names: Names) -> Any:
+        inners = self._each(node.generators, names)
+        return {self.value(node.key, inner): self.value(node.value, inner) for inner in inners}
+
+    def _each(self, generators: Sequence[ast.comprehension], names: Names) -> Iterator[Names]:
+        if not generators:
+            yield names
+            return
+        first, *rest = generators
+        for item in islice(self.value(first.iter, names), LARGEST):
+            inner = {**names, **bound(first.target, item)}
+            if all(self.value(condition, inner) for condition in first.ifs):
+                yield from self._each(rest, inner)
+
+
+def bound(target: ast.expr, value: Any) -> dict[str, Any]:
+    """The names that assigning `value` to `target` binds. Raises `NotPlain` for anything but names and tuples."""
+    if isinstance(target, ast.Name):
+        return {target.id: value}
+    if isinstance(target, ast.Tuple | ast.List):
+        found: dict[str, Any] = {}
+        for part, item in zip(target.elts, value, strict=True):
+            found |= bound(part, item)
+        return found
+    raise NotPlain("an assignment to other than names")

@@ -1,0 +1,160 @@
+"""The form of tests, as plain data: what a task gives as truth, and a problem shows as public tests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat
+from pydantic import model_validator as validates
+
+from tts.verifiers.programs.compare import Output
+from tts.verifiers.programs.typed import typed_arguments
+
+PLAIN = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Call(BaseModel):
+    """A call of the entry point and what it must return, as plain JSON values."""
+
+    model_config = PLAIN
+
+    args: tuple[JsonValue, ...] = ()
+    kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    expected: JsonValue
+    """A returned tuple counts as the list of its items, and floats may differ by 1e-6."""
+
+
+class MethodCall(BaseModel):
+    """A call of a method of an object, and what it must return."""
+
+    model_config = PLAIN
+
+    method: str
+    args: tuple[JsonValue, ...] = ()
+    kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    expected: JsonValue = None
+    """As for `Call`; nothing at all by default."""
+    compared: bool = True
+    """False: whatever it returns is right."""
+
+
+class Interaction(BaseModel):
+    """An object of the class under test and the calls of its methods, in order: one test."""
+
+    model_config = PLAIN
+
+    args: tuple[JsonValue, ...] = ()
+    """Of the constructor."""
+    kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    calls: tuple[MethodCall, ...]
+
+
+class Reference(BaseModel):
+    """Inputs on which the program must return what a reference solution returns (the form of HumanEval+ and MBPP+)."""
+
+    model_config = PLAIN
+
+    program: str
+    """Source that defines the entry point; it runs once, isolated as any program is."""
+    inputs: tuple[tuple[JsonValue, ...], ...]
+    """Positional arguments; each is a test."""
+    like: str = ""
+    """An assertion that calls the entry point with literals: inputs take on their types where JSON has none for them
+    (tuples, sets, complex numbers)."""
+    atol: NonNegativeFloat = 0.0
+    """Absolute tolerance of numbers; floats have 1e-6 at least."""
+
+    @property
+    def arguments(self) -> list[tuple[Any, ...]]:
+        """The inputs, with the types of `like`."""
+        return typed_arguments(self.inputs, self.like)
+
+
+class InputOutput(BaseModel):
+    """What a program reads from its standard input, and what it must print."""
+
+    model_config = PLAIN
+
+    input: str
+    output: str
+    """Compared as `TestSuite.output` says."""
+
+
+class TestSuite(BaseModel):
+    """Tests of one program; any of the kinds together. `Problem.tests` has this form as plain data."""
+
+    __test__ = False  # pytest collects what is called Test...
+    model_config = PLAIN
+
+    language: str = "python"
+    """What the program is written in; those other than Python have tests of `stdin` alone."""
+    entry_point: str | None = None
+    """The function or class that the program must define; all kinds but `asserts` and `stdin` need it."""
+    container: str | None = None
+    """A class whose method the entry point is where the program defines that class (`Solution`)."""
+    prompt: str = ""
+    """Code that a completion continues; also gives imports and helpers to programs that are whole."""
+    setup: str = ""
+    """Code executed before the program, in the same module."""
+    calls: tuple[Call, ...] = ()
+    interactions: tuple[Interaction, ...] = ()
+    reference: Reference | None = None
+    asserts: tuple[str, ...] = ()
+    """Statements, each a test: `assert f(1) == 2`."""
+    check: str | None = None
+    """Code that defines `check(candidate)`, which is called with the entry point: one test."""
+    stdin: tuple[InputOutput, ...] = ()
+    """Each runs the program anew as a script."""
+    output: Output = "lines"
+    """How outputs are compared: by `lines`, `exact`, by `tokens`, or by lines of tokens with `numbers` near enough."""
+    tolerance: NonNegativeFloat = 1e-6
+    """Relative and absolute, of `numbers`."""
+    checker: str | None = None
+    """Code that defines `accepts(given, got, expected)`, which replaces the comparison in `calls`, `reference` and
+    `stdin`, for tests with several right answers. `given` is the list of arguments, or the input's text."""
+
+    @validates(mode="after")
+    def _fits_together(self) -> TestSuite:
+        if (self.calls or self.interactions or self.reference or self.check) and not self.entry_point:
+            raise ValueError("calls, interactions, reference and check need entry_point, the name of what is tested")
+        if self.language != "python" and len(self) > len(self.stdin):
+            raise ValueError(f"a program in {self.language} can have tests of stdin only")
+        return self
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the whole suite."""
+        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=16).hexdigest()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields replaced, and a fingerprint of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        vars(copied).pop("fingerprint", None)
+        return copied
+
+    def first(self, most: int) -> TestSuite:
+        """The suite with the first `most` of its tests, in the order calls, interactions, reference, asserts, check,
+        stdin."""
+        left, kept = most, {}
+        for kind in ("calls", "interactions", "reference", "asserts", "check", "stdin"):
+            tests = getattr(self, kind)
+            if kind == "reference" and tests is not None:
+                inputs = tests.inputs[:left]
+                kept[kind], used = (tests.model_copy(update={"inputs": inputs}) if inputs else None), len(inputs)
+            elif kind == "check":
+                kept[kind], used = (tests if left else None), bool(tests)
+            elif tests is not None:
+                kept[kind], used = tests[:left], len(tests)
+            else:
+                used = 0
+            left = max(0, left - used)
+        return self.model_copy(update=kept)
+
+    def __len__(self) -> int:
+        inputs = len(self.reference.inputs) if self.reference else 0
+        return (
+            len(self.calls) + len(self.interactions) + inputs + len(self.asserts) + bool(self.check) + len(self.stdin)
+        )
