@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 
-from tts.base import Estimator, Strategy
+from tts.base import Estimator, best
 from tts.strategies.speculation.conformal import Stratum, rate_within
 from tts.strategies.speculation.rejection import Rejection
 from tts.strategies.speculation.steps import Chain, Speculation
@@ -85,13 +85,16 @@ class Atts(Speculative):
 class AttsBest(Atts):
     """The same samples; the one that the verifier rates highest wins."""
 
-    needs_verifier: ClassVar[bool] = True
-    estimator: ClassVar[Estimator] = "best_of_k"
+    @property
+    def needs_verifier(self) -> bool:
+        return True
+
+    @property
+    def estimator(self) -> Estimator:
+        return "best_of_k"
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        """The best verdict; the earliest among equals."""
-        return Strategy.select(self, candidates)
+        return best(candidates)
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
-        """Whether one is accepted."""
-        return Strategy.settled(self, candidates)
+        return any(candidate.passed for candidate in candidates)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from functools import partial
-from typing import ClassVar
 
 from pydantic import model_validator
 
@@ -16,14 +15,18 @@ from tts.base import Estimator
 from tts.errors import BudgetSpent
 from tts.strategies.atts import Atts
 from tts.strategies.speculation.steps import Chain, Speculation
-from tts.strategies.speculation.strategy import Turn, together
+from tts.strategies.speculation.strategy import Turn
 from tts.types import Candidate
 
 
 class AttsSync(Atts):
     """ATTS with a barrier after every stage: the target continues the poorest share of each round's drafts."""
 
-    estimator: ClassVar[Estimator] = "replay"
+    independent = False
+
+    @property
+    def estimator(self) -> Estimator:
+        return "replay"
 
     @model_validator(mode="after")
     def _ranks_only(self) -> AttsSync:
@@ -33,7 +36,7 @@ class AttsSync(Atts):
 
     async def grown(self, speculation: Speculation) -> AsyncGenerator[Candidate, None]:
         """The samples; those that finish in a stage come when all of it is done."""
-        chains, owed = [Chain(number) for number in range(self.n)], 0.0
+        chains, owed = [speculation.chain(number) for number in range(self.n)], 0.0
         try:
             for _ in range(self.rounds):
                 if self.draft_tokens:
@@ -51,7 +54,7 @@ class AttsSync(Atts):
                         yield speculation.candidate(chain)
         except BudgetSpent:
             for chain in chains:
-                if chain.samples:
+                if chain.answer.samples:
                     yield speculation.candidate(chain)
             raise
         for chain in chains:
@@ -65,7 +68,7 @@ class AttsSync(Atts):
             with speculation.alone(chain):
                 await work(chain)
 
-        await together(one(chain) for chain in chains)
+        await speculation.session.together(one(chain) for chain in chains)
 
     async def _poorest(self, speculation: Speculation, chains: list[Chain], count: int) -> list[Chain]:
         """Those of `chains` whose last draft scores lowest; one without a score counts as the poorest."""
@@ -76,7 +79,7 @@ class AttsSync(Atts):
             scores[chain.number] = float("-inf") if scored is None else scored.score
             chain.turns.append({} if scored is None else {"score": scored.score, "tokens": scored.tokens})
 
-        await together(one(chain) for chain in chains)
+        await speculation.session.together(one(chain) for chain in chains)
         ranked = sorted(chains, key=lambda chain: (scores[chain.number], chain.number))
         poorest = ranked[:count]
         for chain in chains:
@@ -86,6 +89,6 @@ class AttsSync(Atts):
 
 def _leave(chains: list[Chain]) -> list[Chain]:
     """Take the finished ones out of `chains`."""
-    finished = [chain for chain in chains if chain.ended and chain.samples]
+    finished = [chain for chain in chains if chain.ended and chain.answer.samples]
     chains[:] = [chain for chain in chains if not chain.ended]
     return finished

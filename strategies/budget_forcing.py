@@ -7,28 +7,28 @@ third axis of compute, beside how many answers are drawn and how often they are 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
-from typing import Any
+from dataclasses import replace
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from tts.base import Strategy
-from tts.errors import ConfigError
+from tts.continuation import Continuation
+from tts.errors import ConfigError, SamplingFailed
 from tts.session import Session
-from tts.types import Candidate, Problem, Prompt, Sample
+from tts.types import Candidate, Problem
 
 
 class BudgetForcing(Strategy):
     """Thinks, answers, goes on thinking, answers again: a candidate for each length of thought.
 
-    Needs a server that continues a begun answer (`continue_final_message`, see `tts doctor`) and does not split
-    thoughts from answers (no reasoning parser).
+    Needs a server that continues a partial answer (see `tts doctor`) and does not split thoughts from answers (no
+    reasoning parser).
     """
 
     waits: NonNegativeInt = 1
     """How often the model is made to go on when it would have ended its thoughts. 0 only cuts."""
     thinking_tokens: PositiveInt = 4096
-    """Tokens of thought in all; where they are used up the thought is cut and the answer asked for."""
+    """Tokens of thought in all; when they are used up the thought is cut and the answer asked for."""
     answer_tokens: PositiveInt = 1024
     """Tokens of each answer."""
     begin: str = "<think>\n"
@@ -36,55 +36,37 @@ class BudgetForcing(Strategy):
     end: str = "</think>"
     """How the model ends its thoughts."""
     wait: str = "\nWait"
-    """What is put in place of `end` to make it go on."""
+    """What replaces `end` to make the model go on."""
     conclude: str = "\n\nFinal answer:"
-    """What is put behind `end` for the answer."""
+    """What follows `end` to ask for the answer."""
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield an answer for each length of thought."""
-        thought, thoughts, left = self.begin, [], self.thinking_tokens
+        empty = await Continuation.start(session, exact=False)  # the text is edited: `end` gives way to `wait`
+        thought, left = await empty.append(self.begin), self.thinking_tokens
         for level in range(self.waits + 1):
-            think = await self._continue(problem, session, thought, left, stop=[self.end])
-            if think is None:
+            try:
+                thought = await thought.extend(tokens=left, stop=self.end)
+                left -= _tokens(thought)
+                thought = replace(thought, text=thought.text.removesuffix(self.end))
+                asked = await thought.append(self.end + self.conclude)
+                answer = await asked.extend(tokens=self.answer_tokens)
+            except SamplingFailed:  # the server rejects the request, say as too long; it is noted
                 return
-            thoughts.append(think)
-            thought += think.text.removesuffix(self.end)
-            left -= _tokens(think)
-            answer = await self._continue(problem, session, f"{thought}{self.end}{self.conclude}", self.answer_tokens)
-            if answer is None:
-                return
-            cut = think.finish_reason == "length" or left <= 0
-            content = f"{self.conclude.strip()}{answer.text}"
-            yield session.candidate(
-                content, *thoughts, answer, spawned=(level,), thought=self.thinking_tokens - left, cut=cut
+            if any(sample.reasoning for sample in answer.samples):
+                raise ConfigError("the server splits thoughts from answers: start it without a reasoning parser")
+            cut = thought.samples[-1].finish_reason == "length" or left <= 0
+            content = f"{self.conclude.strip()}{answer.samples[-1].text}"
+            yield replace(
+                answer.candidate(spawned=(level,), thought=self.thinking_tokens - left, cut=cut), content=content
             )
             if cut:
                 return
-            thought += self.wait
-
-    async def _continue(
-        self, problem: Problem, session: Session, begun: str, most: int, **params: Any
-    ) -> Sample | None:
-        """What the model writes behind `begun`; None where the server refuses, which is noted."""
-        prompt: Prompt = problem.messages + begun if isinstance(problem.messages, str) else [
-            *problem.messages, {"role": "assistant", "content": begun},
-        ]  # fmt: skip
-        if not isinstance(problem.messages, str):
-            params |= {"continue_final_message": True, "add_generation_prompt": False}
-        known = session.sampler("policy").endpoint.params
-        limit = "max_completion_tokens" if "max_completion_tokens" in known else "max_tokens"
-        options: dict[str, Any] = {**params, limit: most}
-        async with aclosing(session.sample(prompt, **options)) as samples:
-            async for sample in samples:
-                if sample.reasoning:
-                    raise ConfigError("the server splits thoughts from answers: start it without a reasoning parser")
-                return sample
-        return None
+            thought = await thought.append(self.wait)
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """The answer after the longest thought."""
         return candidates[-1] if candidates else None
 
 
-def _tokens(sample: Sample) -> int:
-    return int(sum(charge.usage.completion_tokens for charge in sample.charges))
+def _tokens(thought: Continuation) -> int:
+    return int(sum(charge.usage.completion_tokens for charge in thought.samples[-1].charges))

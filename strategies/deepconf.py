@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from tts.base import Estimator
+from tts.base import AnswerVerifier, Estimator, answer_reader, tally
 from tts.confidence import LIKELIEST, LowConfidence, confidences_of, lowest_group
 from tts.errors import ConfigError
 from tts.session import Session
@@ -32,8 +32,8 @@ class DeepConf(SelfConsistency):
     log-probabilities; one that counts tokens while it streams (vLLM) is billed exactly.
     """
 
-    name: ClassVar[str] = "deepconf"
-    estimator: ClassVar[Estimator] = "replay"
+    name = "deepconf"
+    independent = False
 
     n: PositiveInt = 64
     """Samples, those that are abandoned included."""
@@ -46,13 +46,16 @@ class DeepConf(SelfConsistency):
     consensus: float = Field(default=0.95, gt=0)
     """Share of the first samples' votes for one answer from which no more are drawn; above 1: whatever they say."""
 
+    @property
+    def estimator(self) -> Estimator:
+        return "replay"
+
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield all samples; what is abandoned has no vote."""
-        known: list[str] = []
+        reader, known = answer_reader(problem, self.answer), list[str]()
         lowest: list[float] = []
         voters: list[Candidate] = []
         first = min(self.warmup, self.n)
-        async for voter in self.voters(session.propose(n=first, **LIKELIEST), session, known):
+        async for voter in self._voters(session, reader, known, n=first):
             try:
                 lowest.append(lowest_group(confidences_of(voter), self.window))
             except ValueError as error:
@@ -62,11 +65,16 @@ class DeepConf(SelfConsistency):
         if self.n == first or not lowest or self._agreed(voters):
             return
         rule = LowConfidence(float(np.quantile(lowest, 1 - self.keep)), self.window)
-        later = session.propose(n=self.n - first, stop_when=rule, **LIKELIEST)
-        async for voter in self.voters(later, session, known):
+        async for voter in self._voters(session, reader, known, n=self.n - first, stop_when=rule):
             abandoned = voter.samples[-1].finish_reason == "abandoned"
             yield replace(voter, notes={**voter.notes, "answer": None}) if abandoned else voter
 
+    def _voters(
+        self, session: Session, reader: AnswerVerifier, known: list[str], **params: Any
+    ) -> AsyncIterator[Candidate]:
+        drawn = session.propose(**LIKELIEST, **params)
+        return session.classified(session.verified(drawn) if self.weighted else drawn, reader, known)
+
     def _agreed(self, voters: Sequence[Candidate]) -> bool:
-        votes = self._count(voters)[0].values()
+        votes = tally(voters, weighted=self.weighted).values()
         return bool(votes) and max(votes) >= self.consensus * sum(votes)

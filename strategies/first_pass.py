@@ -7,7 +7,6 @@ conditional accuracy of what is accepted, not K, bounds the result.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import ClassVar
 
 from pydantic import PositiveInt
 
@@ -19,17 +18,16 @@ from tts.types import Candidate, Problem
 class FirstPass(Strategy):
     """Samples one batch after another until one is accepted."""
 
-    needs_verifier: ClassVar[bool] = True
+    needs_verifier = True
 
     k: PositiveInt = 16
     """Samples at most."""
     batch: PositiveInt = 1
-    """Samples drawn at once: larger is faster and pays for more than it needs."""
+    """Samples drawn at once: larger is faster, and pays for more than it needs."""
     abstain: bool = True
     """Whether to give no answer when none was accepted; otherwise the best-rated one."""
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield batches until one has an accepted candidate."""
         for begin in range(0, self.k, self.batch):
             accepted = False
             async for candidate in session.verified(session.propose(n=min(self.batch, self.k - begin))):
@@ -39,6 +37,5 @@ class FirstPass(Strategy):
                 return
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        """The first accepted candidate; else none, or the best-rated."""
         accepted = next((candidate for candidate in candidates if candidate.passed), None)
         return accepted if accepted or self.abstain else super().select(candidates)

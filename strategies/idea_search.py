@@ -6,7 +6,6 @@ Wang et al. 2024, "Planning In Natural Language Improves LLM Search For Code Gen
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 from pydantic import PositiveInt
 
@@ -23,21 +22,14 @@ class IdeaSearch(Planning):
     n: PositiveInt = 16
     """Ideas, and answers."""
 
-    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield the answers as they come."""
-        author = self.author(problem, session, pseudocode=False)
+    def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        author = self.author(session, pseudocode=False)
 
         async def write(idea: Trail, out: Flow[Candidate]) -> None:
             out.emit(await author.write(idea, (idea.samples[0].index,)))
 
         async def think(out: Flow[Candidate]) -> None:
-            async with aclosing(author.ideas(self.n)) as ideas:
-                async for idea in ideas:
-                    branch(out, write(idea, out))
+            async for idea in author.ideas(self.n):
+                branch(out, write(idea, out))
 
-        def begin(out: Flow[Candidate]) -> None:
-            out.start(think(out))
-
-        async with aclosing(self.judged(session, flow(begin))) as candidates:
-            async for candidate in candidates:
-                yield candidate
+        return self.judged(session, flow(think))

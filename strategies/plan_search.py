@@ -6,7 +6,6 @@ Wang et al. 2024, "Planning In Natural Language Improves LLM Search For Code Gen
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 from pydantic import PositiveInt
 
@@ -41,9 +40,6 @@ class PlanSearch(Planning):
     codes: PositiveInt | None = None
     """Answers at most. Upper layers of the tree come first, then as many from each parent."""
 
-    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield answers as they come; every branch goes its own pace."""
-        tree = Tree(self, self.author(problem, session, pseudocode=self.pseudocode))
-        async with aclosing(self.judged(session, flow(tree.begin))) as candidates:
-            async for candidate in candidates:
-                yield candidate
+    def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        tree = Tree(self, self.author(session, pseudocode=self.pseudocode))
+        return self.judged(session, flow(tree.grow))

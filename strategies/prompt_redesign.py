@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from itertools import count
-from typing import ClassVar
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator
 
@@ -32,7 +30,7 @@ class PromptRedesign(Strategy):
     that rewrites, and those of the verifier.
     """
 
-    needs_verifier: ClassVar[bool] = True
+    needs_verifier = True
 
     n: PositiveInt = 20
     """Candidates in all."""
@@ -67,26 +65,22 @@ class PromptRedesign(Strategy):
 
     @property
     def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Who generates, and who rewrites where anything is rewritten."""
         writer = {self.rewrite_role} if self.rounds or self.expand else set()
         return frozenset({"image" if self.images else "policy", *writer})
 
     def ready(self, problem: Problem) -> None:
-        """It rewrites texts."""
         problem_text(problem)
         wording_of(problem)
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield each round's candidates as their verdicts come."""
         pool: list[Candidate] = []
         for number in range(self.rounds + 1):
             attempts = await self._attempts(pool, self._until(number + 1) - self._until(number), session)
             had: list[Candidate] = []
             made = drawn(attempts, pool, session, images=self.images, draft=self.prompts.draft, number=number)
-            async with aclosing(session.verified(made)) as arriving:
-                async for candidate in arriving:
-                    had.append(candidate)
-                    yield candidate
+            async for candidate in session.verified(made):
+                had.append(candidate)
+                yield candidate
             pool = sorted([*pool, *had], key=lambda candidate: candidate.spawned)
 
     def _until(self, number: int) -> int:

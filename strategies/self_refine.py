@@ -7,7 +7,6 @@ or from the model itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from typing import Annotated, Literal
 
 from tts.prompting import answer_of, fill, problem_text, template
@@ -47,12 +46,11 @@ class SelfRefine(Sequential):
     async def reply(
         self, problem: Problem, attempts: Sequence[Candidate], session: Session
     ) -> tuple[str, Sequence[Sample]]:
-        """The feedback on the last attempt."""
         verdict, samples = attempts[-1].verdict, []
         words = verdict.feedback if verdict is not None and self.feedback == "verifier" else ""
         if not words:
             asked = fill(self.critique_prompt, problem=problem_text(problem), answer=answer_of(attempts[-1]))
-            async with aclosing(session.sample([{"role": "user", "content": asked}])) as critiques:
-                samples = [sample async for sample in critiques]
-            words = samples[0].text.rpartition("</think>")[2].strip() if samples else "It is not right yet."
+            critique = await session.one([{"role": "user", "content": asked}])
+            samples = [] if critique is None else [critique]
+            words = critique.text.rpartition("</think>")[2].strip() if critique else "It is not right yet."
         return fill(self.refine_prompt, feedback=words), samples

@@ -8,7 +8,6 @@ to go on (`verifier=oracle`, labelled as such); with any other verifier this is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from typing import Annotated, Literal
 
 from tts.prompting import answer_of, fill, problem_text, template
@@ -46,7 +45,6 @@ class SequentialFeedback(Sequential):
     """What the student is told."""
 
     def check(self, session: Session) -> None:
-        """There must be a model for the critic."""
         session.sampler(self.critic)
 
     async def reply(
@@ -57,8 +55,7 @@ class SequentialFeedback(Sequential):
             f'<attempt number="{i}">\n{answer_of(attempt)}\n</attempt>' for i, attempt in enumerate(attempts, 1)
         )
         asked = fill(self.critic_prompt, problem=problem_text(problem), attempts=shown)
-        async with aclosing(session.sample([{"role": "user", "content": asked}], role=self.critic)) as samples:
-            hints = [sample async for sample in samples]
-        hint = hints[0].text.rpartition("</think>")[2].strip() if hints else "Look for your mistake."
+        said = await session.one([{"role": "user", "content": asked}], role=self.critic)
+        hint = said.text.rpartition("</think>")[2].strip() if said else "Look for your mistake."
         count = "one attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
-        return fill(self.again_prompt, count=count, hint=hint), hints
+        return fill(self.again_prompt, count=count, hint=hint), () if said is None else (said,)

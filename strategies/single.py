@@ -12,11 +12,8 @@ from tts.types import Candidate, Problem
 class Single(Strategy):
     """One sample, no verification."""
 
-    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield the one candidate."""
-        async for candidate in session.propose(n=1):
-            yield candidate
+    def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        return session.propose(n=1)
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        """The sample."""
         return candidates[0] if candidates else None

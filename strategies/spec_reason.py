@@ -5,9 +5,8 @@ Pan et al. 2025 (arXiv 2504.07891), section 4: the grade is read from a single t
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from math import exp
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
@@ -25,14 +24,16 @@ PREFILL = "Grade:"
 class SpecReason(Speculative):
     """N samples written step by step by a small model; steps that a large one grades too low it writes itself."""
 
-    scores: ClassVar[bool] = False
-
     rounds: PositiveInt = 64
     """Steps of a sample, at most."""
     accept: Annotated[float, Field(ge=0, le=9)] = 7.0
     """Lowest grade with which a draft's step is kept."""
     step: str = "\n\n"
     """What ends a step."""
+
+    @property
+    def scores(self) -> bool:
+        return False
 
     async def begin(self, speculation: Speculation) -> Turn:
         """Draft a step, grade it; keep it, or take it back and let the target write that step."""
@@ -60,15 +61,15 @@ class SpecReason(Speculative):
         session, asked = speculation.session, speculation.session.problem.messages
         head = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
         target = session.sampler("target")
-        turns = [*head, {"role": "assistant", "content": chain.text}, {"role": "user", "content": QUESTION}]
+        turns = [*head, {"role": "assistant", "content": chain.answer.text}, {"role": "user", "content": QUESTION}]
         prompt = await tokenize(target, turns) + await tokenize(target, PREFILL, special=False)
-        drawn = session.sample(prompt, role="target", max_tokens=1, temperature=0, logprobs=True, top_logprobs=20)
+        sample = await session.one(prompt, role="target", max_tokens=1, temperature=0, logprobs=True, top_logprobs=20)
+        if sample is None:
+            return None
+        chain.answer = chain.answer.charged(sample.charges)
         chances: dict[int, float] = {}
-        async with aclosing(drawn) as samples:
-            async for sample in samples:
-                chain.charges.update(sample.charges)
-                for token, logprob in (sample.top_logprobs or {}).items():
-                    if token.strip() in tuple("0123456789"):
-                        chances[int(token)] = chances.get(int(token), 0.0) + exp(logprob)
+        for token, logprob in (sample.top_logprobs or {}).items():
+            if token.strip() in tuple("0123456789"):
+                chances[int(token)] = chances.get(int(token), 0.0) + exp(logprob)
         total = sum(chances.values())
         return sum(digit * chance for digit, chance in chances.items()) / total if total else None

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import PositiveInt
 
-from tts.base import AnswerField, Estimator, Strategy
+from tts.base import AnswerField, Strategy
 from tts.session import Session
 from tts.types import Candidate, Problem
 
@@ -22,12 +21,10 @@ from tts.types import Candidate, Problem
 class ToolVote(Strategy):
     """N samples; the kind of answer with most votes wins, and in it the most frequent one, the earliest among equals.
 
-    A call whose arguments are no JSON object does not vote, nor does what a verifier refuses (`verifier=tool_call`
+    A call whose arguments are not a JSON object does not vote, nor does what a verifier refuses (`verifier=tool_call`
     checks calls against the tools of the request). A text votes by its final answer where `answer` says how that is
     read, else by its words.
     """
-
-    estimator: ClassVar[Estimator] = "replay"
 
     n: PositiveInt = 5
     """Samples."""
@@ -35,20 +32,19 @@ class ToolVote(Strategy):
     """How the final answers of texts are parsed and compared."""
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield the samples, each with its `vote` in `notes`: the kind of answer and the answer itself, or None."""
+        """The samples, each with its `vote` in `notes`: the kind of answer and the answer itself, or None."""
         known: list[str] = []
         drawn = session.propose(n=self.n)
-        async with aclosing(session.verified(drawn) if session.verifier else drawn) as candidates:
-            async for candidate in candidates:
-                if candidate.tool_calls:
-                    said = canonical(candidate.tool_calls)
-                elif self.answer is not None:
-                    candidate = await session.classified(candidate, self.answer, known)
-                    said = candidate.notes["answer"]
-                else:
-                    said = " ".join(candidate.content.split()) or None
-                vote = None if said is None else ("call" if candidate.tool_calls else "text", said)
-                yield replace(candidate, notes={**candidate.notes, "vote": vote})
+        async for candidate in session.verified(drawn) if session.verifier else drawn:
+            if candidate.tool_calls:
+                said = canonical(candidate.tool_calls)
+            elif self.answer is not None:
+                candidate = await session.classify(candidate, self.answer, known)
+                said = candidate.notes["answer"]
+            else:
+                said = " ".join(candidate.content.split()) or None
+            vote = None if said is None else ("call" if candidate.tool_calls else "text", said)
+            yield replace(candidate, notes={**candidate.notes, "vote": vote})
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """The first candidate of the most frequent answer of the most frequent kind; None when nobody votes."""
@@ -71,7 +67,7 @@ def _refused(candidate: Candidate) -> bool:
 
 
 def canonical(calls: Sequence[Mapping[str, Any]]) -> str | None:
-    """Functions and arguments of a set of calls in one form; None where the arguments are no JSON objects."""
+    """Functions and arguments of a set of calls in one form; None where the arguments are not JSON objects."""
     said = []
     for call in calls:
         function = call.get("function") or {}

@@ -6,21 +6,20 @@ knockout's failure falls exponentially with the comparisons. Zheng et al. 2023 (
 
 from __future__ import annotations
 
-from asyncio import TaskGroup
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from tts.base import Estimator, Strategy, as_config, made_from_spec
+from tts.base import Strategy, as_config, made_from_spec
 from tts.concurrency import Flow, flow, in_order
 from tts.prompting import answer_of
 from tts.session import Session
-from tts.tournaments import bradley_terry, knockout, play, replay
 from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.pairwise import Pairwise
 
@@ -31,8 +30,7 @@ class Tournament(Strategy):
     A candidate is there before it was compared, so that none is lost to a deadline or a spent budget.
     """
 
-    roles: ClassVar[frozenset[str]] = frozenset({"policy", "judge"})
-    estimator: ClassVar[Estimator] = "replay"
+    roles = frozenset({"policy", "judge"})
 
     n: PositiveInt = 8
     """Samples."""
@@ -43,31 +41,23 @@ class Tournament(Strategy):
     pairwise: Annotated[Pairwise, made_from_spec("verifiers"), as_config] = Pairwise()
     """How two are compared."""
 
-    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield each sample when it comes, and again with the matches that it adds."""
-
-        def begin(out: Flow[Candidate]) -> None:
-            out.start(self._enter(session, out))
-
-        async with aclosing(flow(begin)) as found:
-            async for candidate in found:
-                yield candidate
+    def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        """Each sample when it arrives, and again with the matches that it adds."""
+        return flow(partial(self._enter, session))
 
     async def _enter(self, session: Session, out: Flow[Candidate]) -> None:
         """Let samples compete in spawned order: what a prefix costs does not depend on which came first."""
         entered: list[Candidate] = []
 
         async def arriving() -> AsyncGenerator[Candidate, None]:
-            async with aclosing(session.propose(n=self.n)) as candidates:
-                async for candidate in candidates:
-                    out.emit(candidate)
-                    yield candidate
+            async for candidate in session.propose(n=self.n):
+                out.emit(candidate)
+                yield candidate
 
-        async with aclosing(in_order(arriving(), lambda candidate: candidate.spawned[0])) as candidates:
-            async for candidate in candidates:
-                rivals = session.rng.permutation(len(entered))[: self.rivals].tolist()
-                entered.append(candidate)
-                out.start(self._compete(session, tuple(entered), rivals, out))
+        async for candidate in in_order(arriving(), lambda candidate: candidate.spawned[0]):
+            rivals = session.rng.permutation(len(entered))[: self.rivals].tolist()
+            entered.append(candidate)
+            out.start(self._compete(session, tuple(entered), rivals, out))
 
     async def _compete(
         self, session: Session, entered: Sequence[Candidate], rivals: Sequence[int], out: Flow[Candidate]
@@ -87,9 +77,7 @@ class Tournament(Strategy):
         if self.format == "knockout":
             await play(knockout(len(entered)), later_wins)
         else:
-            async with TaskGroup() as group:
-                for rival in rivals:
-                    group.create_task(later_wins(rival, last))
+            await session.together(later_wins(rival, last) for rival in rivals)
         if results:
             verdict = Verdict(None, details={"matches": sorted(results)}, charges=frozenset(charges))
             out.emit(replace(entered[last], verdict=verdict, charges=entered[last].charges | charges))
@@ -111,3 +99,77 @@ class Tournament(Strategy):
 
 def _later_wins(worth: float | None) -> bool:
     return worth is not None and worth < 0.5
+
+
+# -- who is best of many, from comparisons of two: pure, so that what was played is replayed for any prefix ----------
+
+Match = tuple[int, int, int]
+"""Two contestants, the earlier one first, and the number of contestants from which on the match is needed."""
+
+Bracket = Generator[Match, bool, int]
+"""Yields a match, is sent whether the later contestant won it, returns the champion."""
+
+
+def knockout(contestants: int) -> Bracket:
+    """Single elimination among contestants 0, 1, ... such that every prefix has its champion.
+
+    Blocks whose sizes are powers of two are played out, and the champion of the prefix before a block meets its
+    winner, as sums are kept in a Fenwick tree: for all prefixes of n together there are fewer than 2 n matches, and
+    none waits for more than 2 log n others.
+    """
+    size = contestants & -contestants
+    winner = yield from _block(contestants - size, contestants)
+    if size == contestants:
+        return winner
+    champion = yield from knockout(contestants - size)
+    return winner if (yield champion, winner, contestants) else champion
+
+
+def _block(begin: int, end: int) -> Bracket:
+    if end - begin == 1:
+        return begin
+    middle = (begin + end) // 2
+    first = yield from _block(begin, middle)
+    second = yield from _block(middle, end)
+    return second if (yield first, second, end) else first
+
+
+async def play(bracket: Bracket, later_wins: Callable[[int, int, int], Awaitable[bool]]) -> int:
+    """The champion; each match is asked for when the bracket comes to it."""
+    try:
+        match = next(bracket)
+        while True:
+            match = bracket.send(await later_wins(*match))
+    except StopIteration as end:
+        return end.value
+
+
+def replay(bracket: Bracket, later_wins: Callable[[int, int], bool]) -> int:
+    """The champion, by matches that were played."""
+    try:
+        one, other, _ = next(bracket)
+        while True:
+            one, other, _ = bracket.send(later_wins(one, other))
+    except StopIteration as end:
+        return end.value
+
+
+def bradley_terry(wins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The most likely log-strengths, where i beats j with probability 1 / (1 + exp(s_j - s_i)).
+
+    `wins[i, j]` is how often i beat j; a draw is half a win for both. Every contestant also draws once with one of
+    strength 0, so that who wins or loses all is finite and who was never compared is in the middle.
+    Bradley and Terry 1952, "Rank Analysis of Incomplete Block Designs", Biometrika 39; found by Newton's method.
+    """
+    games, total = wins + wins.T, wins.sum(axis=1) + 0.5
+    strength = np.zeros(len(wins))
+    for _ in range(1000):  # concave: a step that is not too long leads there
+        chance = 1 / (1 + np.exp(strength - strength[:, np.newaxis]))
+        alone = 1 / (1 + np.exp(-strength))
+        spread = games * chance * (1 - chance)
+        curvature = np.diag(spread.sum(axis=1) + alone * (1 - alone)) - spread
+        step = np.linalg.solve(curvature, total - (games * chance).sum(axis=1) - alone)
+        strength = strength + step / max(1.0, np.abs(step).max(initial=0.0))
+        if np.abs(step).max(initial=0.0) < 1e-9:
+            break
+    return strength

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts.concurrency import Flow, Work, concurrent_map, flow, merge, scope
+from tts.concurrency import Flow, concurrent_map, flow, merge, scope
 from tts.errors import BudgetSpent
 
 
@@ -59,15 +60,6 @@ async def collect(source: AsyncIterator[int], into: list[int]) -> None:
         into.append(item)  # noqa: PERF401
 
 
-def flow_of(work: Callable[[Flow[int]], Work]) -> AsyncGenerator[int, None]:
-    """A flow that begins with one worker."""
-
-    def begin(out: Flow[int]) -> None:
-        out.start(work(out))
-
-    return flow(begin)
-
-
 async def test_a_flow_gives_what_its_workers_and_theirs_emit():
     async def parent(out: Flow[int]) -> None:
         out.emit(1)
@@ -78,17 +70,20 @@ async def test_a_flow_gives_what_its_workers_and_theirs_emit():
         await asyncio.sleep(0)
         out.emit(3)
 
-    assert [item async for item in flow_of(lambda out: parent(out))] == [1, 2, 3]
+    assert [item async for item in flow(parent)] == [1, 2, 3]
 
 
-async def test_a_flow_without_workers_is_empty():
-    assert [item async for item in flow(lambda out: None)] == []
+async def test_a_flow_without_items_is_empty():
+    async def nothing(out: Flow[int]) -> None:
+        pass
+
+    assert [item async for item in flow(nothing)] == []
 
 
 async def test_the_first_error_cancels_the_other_workers_and_is_raised_after_they_ended():
     log: list[str] = []
 
-    def begin(out: Flow[int]) -> None:
+    async def begin(out: Flow[int]) -> None:
         out.start(forever(log))
         out.start(fail(ValueError("first")))
 
@@ -104,7 +99,7 @@ async def test_items_emitted_before_an_error_are_delivered():
 
     items: list[int] = []
     with pytest.raises(ValueError, match="too late"):
-        await collect(flow_of(lambda out: worker(out)), items)
+        await collect(flow(lambda out: worker(out)), items)
     assert items == [1]
 
 
@@ -114,7 +109,7 @@ async def test_a_spent_budget_is_raised_only_after_the_others_have_delivered():
             await asyncio.sleep(0.001)
             out.emit(number)
 
-    def begin(out: Flow[int]) -> None:
+    async def begin(out: Flow[int]) -> None:
         out.start(fail(BudgetSpent("spent")))
         out.start(slow(out))
 
@@ -131,7 +126,7 @@ async def test_closing_cancels_the_workers_and_waits_for_their_end():
         out.emit(1)
         await forever(log)
 
-    items = flow_of(lambda out: worker(out))
+    items = flow(worker)
     assert await anext(items) == 1
     await items.aclose()
     assert log == ["cancelled"]
@@ -139,7 +134,7 @@ async def test_closing_cancels_the_workers_and_waits_for_their_end():
 
 async def test_cancelling_the_reader_cancels_the_workers():
     log: list[str] = []
-    reader = asyncio.create_task(collect(flow_of(lambda out: forever(log)), []))
+    reader = asyncio.create_task(collect(flow(lambda out: forever(log)), []))
     await turns()
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -150,7 +145,7 @@ async def test_cancelling_the_reader_cancels_the_workers():
 async def test_a_worker_cancelled_by_somebody_else_ends_the_stream():
     tasks: list[asyncio.Task[object]] = []
 
-    def begin(out: Flow[int]) -> None:
+    async def begin(out: Flow[int]) -> None:
         tasks.append(out.start(forever([])))
 
     reader = asyncio.create_task(collect(flow(begin), []))
@@ -164,7 +159,7 @@ async def test_a_worker_cancelled_before_its_first_step_is_no_complaint():
     gc.collect()  # what other tests left is their business
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        task = asyncio.create_task(collect(flow_of(lambda out: forever([])), []))
+        task = asyncio.create_task(collect(flow(lambda out: forever([])), []))
         await asyncio.sleep(0)  # the worker is made but has not begun
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -263,11 +258,11 @@ async def test_a_scope_ends_what_abandoned_streams_were_doing():
     async def worker(out: Flow[int], depth: int) -> None:
         out.emit(depth)
         if depth:
-            await collect(flow_of(lambda inner: worker(inner, depth - 1)), [])
+            await collect(flow(partial(worker, depth=depth - 1)), [])
         await forever(log)
 
     async def search() -> AsyncGenerator[int, None]:
-        async for item in flow_of(lambda out: worker(out, 3)):
+        async for item in flow(partial(worker, depth=3)):
             yield item
 
     async with scope():
@@ -285,10 +280,10 @@ async def test_scopes_nest():
         await forever(log, name)
 
     async with scope():
-        outer = flow_of(lambda out: worker(out, "outer"))
+        outer = flow(partial(worker, name="outer"))
         await anext(outer)
         async with scope():
-            inner = flow_of(lambda out: worker(out, "inner"))
+            inner = flow(partial(worker, name="inner"))
             await anext(inner)
         assert log == ["inner"]
     assert log == ["inner", "outer"]

@@ -1,7 +1,7 @@
-"""What a plug-in is: a frozen pydantic model whose fields are its parameters, found by name.
+"""The contracts that a plug-in implements: `Strategy`, `Verifier`, `AnswerVerifier`.
 
-`Strategy` and `Verifier` are the two contracts that third parties implement; see `tts.registry` for how they
-are found. A parameter's documentation is the string under its field.
+Each is a frozen pydantic model whose fields are its parameters; the string under a field documents it on the command
+line. See `tts.registry` for how plug-ins are found.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from time import thread_time
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from tts import registry
 from tts.errors import ConfigError
+from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
-
-if TYPE_CHECKING:
-    from tts.session import Session
 
 Estimator = Literal["replay", "best_of_k", "majority"]
 
@@ -214,13 +212,16 @@ class Strategy(Plugin):
     roles: ClassVar[frozenset[str]] = frozenset({"policy"})
     """Roles that it samples from."""
     needs_verifier: ClassVar[bool] = False
-    """Whether it makes no sense without a verifier."""
+    """Whether it cannot work without a verifier."""
+    independent: ClassVar[bool] = False
+    """Whether candidates are drawn independently of each other. Coverage (pass@k) is then exact over all subsets."""
     estimator: ClassVar[Estimator] = "replay"
-    """How its curve is made. Candidates drawn independently of each other allow a closed form over all subsets
-    (`best_of_k`, `majority`); any other strategy is replayed prefix by prefix through `select`."""
+    """How the curve of what it selects is made: in closed form over all subsets (`best_of_k`, `majority`; only where
+    candidates are independent), or by replaying `select` prefix by prefix."""
     exhaustive: ClassVar[bool] = False
     """Whether it goes on whatever the verdicts are. A replayed strategy then has a curve of coverage too: the share of
     problems that any candidate of the prefix solves."""
+    # A strategy in which one of these depends on its parameters defines it as a property.
 
     verifier: VerifierField | None = None
     """Overrides the verifier of the run or the problem."""
@@ -229,9 +230,10 @@ class Strategy(Plugin):
         """Raise `ConfigError` if it cannot work on `problem`; asked before anything is spent."""
 
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield candidates as they are made (an async generator). Closing it stops all its work.
+        """The candidates as they are made: an async generator, or a stream of the session returned as it is.
 
-        One that is yielded again (the same `id`) takes its own place: its verdict came later than itself.
+        Leaving it stops all its work. A candidate that is yielded again (same `id`) replaces itself: its verdict came
+        later.
         """
         raise NotImplementedError
 
@@ -240,11 +242,48 @@ class Strategy(Plugin):
 
         By default the best verdict: accepted before unknown before refused, then by score; the earliest wins ties.
         """
-        return max(candidates, key=rank, default=None)
+        return best(candidates)
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         """Whether to end the search early. Pure. By default a candidate that the verifier accepted is good enough."""
         return any(candidate.passed for candidate in candidates)
+
+
+def best(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The candidate with the best verdict, the first among equals; None where there are none."""
+    return max(candidates, key=rank, default=None)
+
+
+def tally(candidates: Sequence[Candidate], *, weighted: bool = False) -> dict[str, float]:
+    """The votes for each class of answers (`notes["answer"]`), classes in spawned order.
+
+    Weighted by the verdicts' scores a candidate without a score does not vote; one without an answer never does.
+    """
+    votes: dict[str, float] = {}
+    for candidate in sorted(candidates, key=lambda candidate: candidate.spawned):
+        answer, weight = candidate.notes.get("answer"), 1.0
+        if weighted:
+            weight = None if candidate.verdict is None else candidate.verdict.score
+        if answer is not None and weight is not None:
+            votes[answer] = votes.get(answer, 0.0) + weight
+    return votes
+
+
+def majority(candidates: Sequence[Candidate], *, weighted: bool = False) -> Candidate | None:
+    """The first spawned voter of the class with the most votes, the earliest class among equals; None without votes."""
+    votes = tally(candidates, weighted=weighted)
+    winner = max(votes, key=lambda answer: votes[answer], default=None)
+    voters = [one for one in candidates if winner is not None and one.notes.get("answer") == winner]
+    if weighted:
+        voters = [one for one in voters if one.verdict is not None and one.verdict.score is not None]
+    return min(voters, key=lambda candidate: candidate.spawned, default=None)
+
+
+def decided(candidates: Sequence[Candidate], n: int) -> bool:
+    """Whether the votes still to come, of `n` in all, cannot change the majority."""
+    votes = sorted(tally(candidates).values(), reverse=True)
+    lead = votes[0] - (votes[1] if len(votes) > 1 else 0) if votes else 0
+    return lead > n - len(candidates)
 
 
 def rank(candidate: Candidate) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""How answers are had: from the store if it has them, else from the server as far as the budget goes."""
+"""Calls to models: answered from the store where it has the answer, else by the server as far as the budget goes."""
 
 from __future__ import annotations
 
@@ -144,11 +144,8 @@ class Calls:
                 task = out.start(draw(out, self._draw(sampler, prompt, place, batch, role, options)))
                 task.add_done_callback(lambda _, grant=grant: self.allowance.release(grant))
 
-        def begin(out: Flow[Sample]) -> None:
-            out.start(draw_all(out))
-
         any_had = False
-        async with aclosing(flow(begin)) as samples:
+        async with aclosing(flow(draw_all)) as samples:
             async for sample in samples:
                 any_had = True
                 yield sample

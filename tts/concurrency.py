@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import aclosing, asynccontextmanager
+import time
+from collections import OrderedDict, deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+)
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -16,17 +26,26 @@ T = TypeVar("T")
 R = TypeVar("R")
 Work = Coroutine[Any, Any, object]
 
-_scope: ContextVar[set[asyncio.Task[object]] | None] = ContextVar("scope", default=None)
-_stopped: WeakSet[asyncio.Task[object]] = WeakSet()
+_scope: ContextVar[set[asyncio.Task[Any]] | None] = ContextVar("scope", default=None)
+_stopped: WeakSet[asyncio.Task[Any]] = WeakSet()
+_EPOCH = time.time() - time.monotonic()
+
+
+def now() -> float:
+    """Unix time in seconds by the clock of the running loop, which a simulation may replace; it never goes back."""
+    try:
+        return _EPOCH + asyncio.get_running_loop().time()
+    except RuntimeError:
+        return _EPOCH + time.monotonic()
 
 
 @asynccontextmanager
 async def scope() -> AsyncIterator[None]:
-    """Workers that flows start inside are cancelled and awaited on leaving.
+    """Cancels and awaits, on leaving, every worker that a flow started inside.
 
-    A generator that is closed cannot await what its own abandoned inner generators were doing; the scope can.
+    Closing a generator does not close the generators it was reading from; the scope stops their workers all the same.
     """
-    tasks: set[asyncio.Task[object]] = set()
+    tasks: set[asyncio.Task[Any]] = set()
     token = _scope.set(tasks)
     try:
         yield
@@ -36,16 +55,16 @@ async def scope() -> AsyncIterator[None]:
 
 
 class Flow(Generic[T]):
-    """What a worker of a flow holds: it emits items and starts further workers."""
+    """A worker's end of a flow: it emits items and starts further workers."""
 
     def __init__(self) -> None:
-        self.tasks: set[asyncio.Task[object]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
         self.running = 0
         self._events: deque[tuple[bool, Any]] = deque()  # bounded by what the workers may ask for
         self._reader: asyncio.Future[None] | None = None
 
     def emit(self, item: T) -> None:
-        """Hand `item` to whoever iterates the flow."""
+        """Hand `item` to whoever reads the flow."""
         self._put((True, item))
 
     async def next(self) -> tuple[bool, Any]:
@@ -60,8 +79,8 @@ class Flow(Generic[T]):
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def start(self, work: Work) -> asyncio.Task[object]:
-        """Run `work` beside the others; the flow ends when the last one ends."""
+    def start(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+        """Run `work` beside the others; the flow ends when the last worker does."""
         task = asyncio.create_task(work)
         task.add_done_callback(self._ended)
         self.running += 1
@@ -71,13 +90,13 @@ class Flow(Generic[T]):
                 task.add_done_callback(owner.discard)
         return task
 
-    def _ended(self, task: asyncio.Task[object]) -> None:
-        # A worker that somebody else cancelled must end the stream too, or its reader would wait for ever.
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        # A worker cancelled from outside must end the stream too, or its reader would wait for ever.
         self._put((False, asyncio.CancelledError() if task.cancelled() else task.exception()))
 
 
-async def flow(begin: Callable[[Flow[T]], None]) -> AsyncGenerator[T, None]:
-    """Items that the workers emit which `begin(flow)` starts, and those that they start, as they come.
+async def flow(work: Callable[[Flow[T]], Work]) -> AsyncGenerator[T, None]:
+    """Items as `work(flow)`, and the workers that it starts, emit them.
 
     The first error of a worker ends the stream and cancels the others, except `BudgetSpent`, which is raised only
     after the others have delivered what is already being paid for. Closing the stream cancels and awaits them.
@@ -85,7 +104,7 @@ async def flow(begin: Callable[[Flow[T]], None]) -> AsyncGenerator[T, None]:
     state: Flow[T] = Flow()
     spent: BudgetSpent | None = None
     try:
-        begin(state)
+        state.start(work(state))
         while state.running:
             is_item, value = await state.next()
             if is_item:
@@ -102,24 +121,37 @@ async def flow(begin: Callable[[Flow[T]], None]) -> AsyncGenerator[T, None]:
         await _stop(state.tasks)
 
 
-async def merge(sources: Iterable[AsyncIterable[T]]) -> AsyncGenerator[T, None]:
-    """Items of all `sources` as they come."""
+async def together(works: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
+    """Run `works` side by side and return their results in order.
+
+    An error cancels the others; a spent budget is raised once the others have finished.
+    """
+    tasks: list[asyncio.Task[R]] = []
+
+    async def start_all(out: Flow[None]) -> None:
+        tasks.extend(out.start(work) for work in works)
+
+    async for _ in flow(start_all):
+        pass
+    return [task.result() for task in tasks]
+
+
+def merge(sources: Iterable[AsyncIterable[T]]) -> AsyncGenerator[T, None]:
+    """The items of all `sources` as they come."""
 
     async def drain(source: AsyncIterable[T], out: Flow[T]) -> None:
-        async with _closing(source):
+        async with closing(source):
             async for item in source:
                 out.emit(item)
 
-    def begin(out: Flow[T]) -> None:
+    async def drain_all(out: Flow[T]) -> None:
         for source in sources:
             out.start(drain(source, out))
 
-    async with aclosing(flow(begin)) as items:
-        async for item in items:
-            yield item
+    return flow(drain_all)
 
 
-async def concurrent_map(
+def concurrent_map(
     function: Callable[[T], Awaitable[R]], source: AsyncIterable[T], *, limit: int = 1024
 ) -> AsyncGenerator[R, None]:
     """`function` of every item, each started as its item arrives, results as they are ready.
@@ -135,27 +167,22 @@ async def concurrent_map(
             room.release()
 
     async def each(out: Flow[R]) -> None:
-        async with _closing(source):
+        async with closing(source):
             async for item in source:
                 await room.acquire()
                 out.start(one(item, out))
 
-    def begin(out: Flow[R]) -> None:
-        out.start(each(out))
-
-    async with aclosing(flow(begin)) as results:
-        async for result in results:
-            yield result
+    return flow(each)
 
 
 async def in_order(source: AsyncIterable[T], place: Callable[[T], int]) -> AsyncGenerator[T, None]:
-    """Items of `source` by their places 0, 1, 2, ..., each as soon as all before it are there.
+    """The items of `source` by their places 0, 1, 2, ..., each as soon as all before it are there.
 
-    Those behind a place that never came are given at the end.
+    Those behind a place that never comes are given at the end.
     """
     early: dict[int, T] = {}
     due = 0
-    async with _closing(source):
+    async with closing(source):
         async for item in source:
             early[place(item)] = item
             while due in early:
@@ -166,8 +193,8 @@ async def in_order(source: AsyncIterable[T], place: Callable[[T], int]) -> Async
 
 
 @asynccontextmanager
-async def _closing(source: AsyncIterable[Any]) -> AsyncIterator[None]:
-    """Close `source` at the end, if it is a generator."""
+async def closing(source: AsyncIterable[Any]) -> AsyncIterator[None]:
+    """Close `source` on leaving, if it is a generator."""
     try:
         yield
     finally:
@@ -175,11 +202,37 @@ async def _closing(source: AsyncIterable[Any]) -> AsyncIterator[None]:
             await source.aclose()
 
 
-async def _stop(tasks: set[asyncio.Task[object]]) -> None:
+async def _stop(tasks: set[asyncio.Task[Any]]) -> None:
     pending = [task for task in tasks if not task.done()]
     for task in pending:
-        if task not in _stopped:  # a second cancellation would interrupt its cleaning up
+        if task not in _stopped:  # a second cancellation would interrupt its clean-up
             _stopped.add(task)
             task.cancel()
     if pending:
         await asyncio.gather(*pending, return_exceptions=True)
+
+
+class Once(Generic[T]):
+    """Makes each thing once, even when many ask at the same time, and keeps the last ones."""
+
+    def __init__(self, kept: int) -> None:
+        self._made: OrderedDict[Hashable, T] = OrderedDict()
+        self._making: dict[Hashable, asyncio.Lock] = {}
+        self._kept = kept
+
+    async def get(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+        """The thing called `key`, and whether it existed. If its maker is cancelled, the next to ask makes it."""
+        if key not in self._made:
+            lock = self._making.setdefault(key, asyncio.Lock())
+            try:
+                async with lock:
+                    if key not in self._made:
+                        self._made[key] = made = await make()
+                        if len(self._made) > self._kept:
+                            self._made.popitem(last=False)
+                        return made, False
+            finally:
+                if not lock.locked():
+                    self._making.pop(key, None)
+        self._made.move_to_end(key)
+        return self._made[key], True

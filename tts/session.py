@@ -5,26 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 from uuid import uuid4
 
 import numpy as np
 
 from tts.accounts import Ledger
-from tts.base import AnswerVerifier, Verifier
 from tts.calls import Calls, digest
-from tts.clock import now
-from tts.concurrency import concurrent_map
+from tts.concurrency import Once, closing, concurrent_map, now, together
 from tts.errors import BudgetSpent, ConfigError, EndpointRefused, cause_of
 from tts.images import Pictures
-from tts.once import Once
 from tts.resources import Resources, SampleStore
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import TokenScores
@@ -36,16 +43,43 @@ IN_PIECES = frozenset({"draft", "target"})
 """Roles that write an answer together, piece by piece."""
 
 
+class Rater(Protocol):
+    """What a session needs of a verifier; the contract in full is `tts.base.Verifier`."""
+
+    name: ClassVar[str]
+    sampling: ClassVar[Mapping[str, Any]]
+
+    @property
+    def spec(self) -> str: ...
+    @property
+    def relative(self) -> bool: ...
+    def among(self, candidates: Sequence[Candidate], /) -> Sequence[Candidate]: ...
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session, /) -> Verdict: ...
+
+
+class Reader(Protocol):
+    """What a session needs to group answers; the contract in full is `tts.base.AnswerVerifier`."""
+
+    name: ClassVar[str]
+
+    def parse(self, text: str, /) -> str | None: ...
+    async def class_of(self, answer: str | None, known: list[str], session: Session, /) -> str | None: ...
+
+
 class Session:
-    """One strategy at work on one problem. Everything it calls is accounted, budgeted, stored and cancellable."""
+    """One strategy at work on one problem. Everything it calls is accounted, budgeted, stored and cancellable.
+
+    Streams (`sample`, `propose`, `verified`, `classified`) may be left at any point: whoever drives the search stops
+    the work behind them.
+    """
 
     def __init__(
         self,
         problem: Problem,
         models: Mapping[str, Sampler],
         *,
-        verifier: Verifier | None = None,
-        truth: Verifier | None = None,
+        verifier: Rater | None = None,
+        truth: Rater | None = None,
         budget: Budget | None = None,
         seed: int = 0,
         stream: str = "",
@@ -54,10 +88,10 @@ class Session:
         folder: Path | None = None,
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
-        """`seed` and `stream` (a name, of the strategy say) determine `rng`; `seed` is part of stored addresses.
+        """`seed` and `stream` (a name, such as the strategy's) determine `rng`; `seed` is part of stored addresses.
 
-        `folder` is where files are kept: by default the working directory. `sampling` are parameters of what writes
-        the answer (the policy, or draft and target), over the endpoint's own.
+        Files go to `folder`, by default the working directory. `sampling` overrides the endpoint's parameters for
+        the models that write the answer (the policy, or draft and target).
         """
         self.problem = problem
         self.budget = budget or Budget()
@@ -66,13 +100,13 @@ class Session:
         self.ledger = Ledger()
         self.pictures = Pictures(folder or Path())
         self.seed = seed
+        self.unverified: dict[int, Candidate] = {}
+        """Candidates whose verdict is still awaited, by id."""
         self._stream = stream
         self._calls = Calls(models, self.ledger, self.budget, store, self.pictures, seed)
         self._truth = truth
         self._spawned = 0
         self._recorded: set[Charge] = set()
-        self.unverified: dict[int, Candidate] = {}
-        """Those whose verdict is awaited."""
         self._ids = count()
         self._made: Once[tuple[Any, BaseException | None, set[Charge]]] = Once(sys.maxsize)
         self._given = sampling or {}
@@ -97,7 +131,7 @@ class Session:
 
     @property
     def calls_left(self) -> float:
-        """About how many further calls the budget has room for, by what those so far cost; infinite at first."""
+        """About how many further calls the budget allows, at the average cost so far; infinite at first."""
         return self._calls.calls_left
 
     def sampler(self, role: str) -> Sampler:
@@ -109,12 +143,12 @@ class Session:
     def sample(
         self, prompt: Prompt | None = None, *, n: int = 1, role: str = "policy", **params: Any
     ) -> AsyncGenerator[Sample, None]:
-        """`n` samples of `prompt` (the problem's own by default), as they complete.
+        """`n` samples of `prompt` (by default the problem's own), as they complete.
 
-        Stored answers to the same prompt and parameters come first and cost nothing new. The samples' spawn numbers
-        are taken now, in the order of the calls. Raises `BudgetSpent` once no further sample is allowed, after all
-        that were; `SamplingFailed` when the server answers none. Samples whose request it rejects are only missing,
-        and noted in `ledger.failures`.
+        Stored answers to the same prompt and parameters come first and cost nothing new. Spawn numbers are assigned
+        now, in the order of the calls. A sample whose request the server rejects is left out and noted in
+        `ledger.failures`. Raises `BudgetSpent` after the last sample that the budget allows, and `SamplingFailed`
+        when the server answers none.
         """
         prompt = self.problem.messages if prompt is None else prompt
         first, self._spawned = self._spawned, self._spawned + n
@@ -122,13 +156,21 @@ class Session:
             params = {**self._sampling, **params}
         elif role in IN_PIECES and self._given:
             params = {**self._given, **params}
-        return self._sample(self._calls.samples(prompt, range(first, first + n), role, params))
+        return self._recording(self._calls.samples(prompt, range(first, first + n), role, params))
 
-    async def _sample(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Sample, None]:
+    async def _recording(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Sample, None]:
         async with aclosing(drawn) as samples:
             async for sample in samples:
                 self._recorded.update(sample.charges)
                 yield sample
+
+    async def one(self, prompt: Prompt | None = None, *, role: str = "policy", **params: Any) -> Sample | None:
+        """One sample of `prompt`; None where the server rejects this very request, which is noted.
+
+        Raises what `sample` does.
+        """
+        async with aclosing(self.sample(prompt, role=role, **params)) as samples:
+            return await anext(samples, None)
 
     async def score(
         self, prompt: Prompt, continuation: str | Sequence[int], *, role: str = "target", special: bool = True
@@ -136,17 +178,17 @@ class Session:
         """Log-probability of every token of `continuation` after `prompt` under the role's model, stored like samples.
 
         See `tts.sampler.scoring.score` for where tokens begin and what `special` is. Raises `ConfigError` where the
-        server cannot score, `BudgetSpent` once nothing more is allowed, and `EndpointError` when this very score could
-        not be had.
+        server cannot score, `BudgetSpent` once the budget allows no more, and `EndpointError` when this score fails.
         """
         scores = await self._calls.scores(prompt, continuation, role, special)
         self._recorded.update(scores.charges)
         return scores
 
     async def post(self, path: str, body: Mapping[str, Any], *, role: str) -> Any:
-        """The JSON answer of the role's server to `body`, for what is no sample: a reward, an embedding.
+        """The JSON answer of the role's server to `body`, for what is not a sample: a reward, an embedding.
 
-        The model is filled in; `path` is one of `Client.post`. The same request is asked once, and stored.
+        The model is filled in; `path` is relative to the base URL. The same request is sent once, and its answer
+        stored.
         """
 
         async def ask(session: Session) -> Any:
@@ -157,9 +199,9 @@ class Session:
         return await self.once(("post", role, path, json.dumps(body, sort_keys=True)), ask)
 
     async def once(self, key: Hashable, make: Callable[[Session], Awaitable[T]]) -> T:
-        """What `make(session)` gives, made once for this problem however many candidates need it.
+        """The result of `make(session)`, made once for this problem however many candidates need it.
 
-        All who ask carry what it cost. If it fails they all fail with its error.
+        All who ask carry its cost. If it fails, all of them fail with its error.
         """
 
         async def made() -> tuple[Any, BaseException | None, set[Charge]]:
@@ -176,8 +218,7 @@ class Session:
         return value
 
     async def remember(self, about: Any, value: str) -> str:
-        """`value`, or what an interrupted run remembered `about` the same: for decisions that would fall otherwise
-        when they are taken again."""
+        """`value`, or what an interrupted run remembered about the same: for decisions that must not fall twice."""
         if (store := self._calls.store) is None:
             return value
         key = digest(["remember", self._stream, self.problem.id, self.seed, about])
@@ -185,6 +226,10 @@ class Session:
             return stored.text
         await store.put(key, Sample(value))
         return value
+
+    async def together(self, works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """Run `works` side by side and return their results in order; an error cancels the others."""
+        return await together(works)
 
     # -- candidates and verdicts -------------------------------------------------------------------------------------
 
@@ -194,16 +239,16 @@ class Session:
         *samples: Sample,
         parents: Sequence[Candidate] = (),
         spawned: tuple[int, ...] | None = None,
+        charges: Iterable[Charge] = (),
         **notes: Any,
     ) -> Candidate:
-        """A candidate made of `samples` (and of `parents`), with everything they cost.
+        """A candidate made of `samples` and `parents`, with everything they cost, and `charges` on top.
 
         `content` may be the sample that is the answer. `spawned` defaults to the answer's spawn number.
         """
         if isinstance(content, Sample):
             samples, content = (*samples, content), content.text
-        charges = frozenset(charge for sample in samples for charge in sample.charges)
-        charges = charges.union(*(parent.charges for parent in parents))
+        paid = frozenset(charges).union(*(one.charges for one in (*samples, *parents)))
         number = next(self._ids)
         return Candidate(
             id=number,
@@ -211,7 +256,7 @@ class Session:
             spawned=spawned or (samples[-1].index if samples else number,),
             samples=samples,
             parents=tuple(parent.id for parent in parents),
-            charges=charges,
+            charges=paid,
             notes=notes,
         )
 
@@ -219,15 +264,15 @@ class Session:
         self, prompt: Prompt | None = None, *, n: int = 1, role: str = "policy", **params: Any
     ) -> AsyncGenerator[Candidate, None]:
         """`sample`, each as a candidate."""
-        return self._propose(self.sample(prompt, n=n, role=role, **params))
+        return self._proposed(self.sample(prompt, n=n, role=role, **params))
 
-    async def _propose(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Candidate, None]:
+    async def _proposed(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Candidate, None]:
         async with aclosing(drawn) as samples:
             async for sample in samples:
                 yield self.candidate(sample)
 
-    async def verify(self, candidate: Candidate, verifier: Verifier | None = None) -> Verdict:
-        """The verdict of `verifier` (the session's by default), with what it cost.
+    async def verify(self, candidate: Candidate, verifier: Rater | None = None) -> Verdict:
+        """The verdict of `verifier` (by default the session's), with its cost.
 
         A verifier that fails gives a verdict without a score, and the failure is noted; the candidate is not lost.
         """
@@ -240,23 +285,47 @@ class Session:
         try:
             verdict = await verifier.verify(self.problem, candidate, inner)
         except Exception as raised:
-            error = _own_failure(raised)
-            self.ledger.failures.append(f"{verifier.name}: {type(error).__name__}: {error}")
-            verdict = Verdict(None, details={"error": f"{type(error).__name__}: {error}"})
+            verdict = Verdict(None, details={"error": self._noted(verifier.name, raised)})
         if verdict.cpu_seconds:
             inner.pay_verifier(verdict.cpu_seconds, now() - began)
         charges = verdict.charges | inner._recorded
         self._recorded |= charges
         return replace(verdict, charges=charges)
 
-    def pay_verifier(self, cpu_seconds: float, seconds: float) -> None:
-        """Book CPU time spent on checking what is verified now; `seconds` is how long ago it began."""
-        charge = Charge(uuid4().hex, "verifier", Usage(verifier_seconds=cpu_seconds, seconds=seconds), now() - seconds)
-        self.ledger.pay(charge)
-        self._recorded.add(charge)
+    async def judged(self, candidate: Candidate, verifier: Rater | None = None) -> Candidate:
+        """`candidate` with its verdict and what that cost."""
+        verdict = await self.verify(candidate, verifier)
+        return replace(candidate, verdict=verdict, charges=candidate.charges | verdict.charges)
 
-    async def classified(self, candidate: Candidate, reader: AnswerVerifier, known: list[str]) -> Candidate:
-        """`candidate` with the class of its answer in `notes`, and what finding it cost.
+    async def verified(
+        self, candidates: AsyncIterable[Candidate], verifier: Rater | None = None
+    ) -> AsyncGenerator[Candidate, None]:
+        """`candidates` with their verdicts, each verified as it arrives, in the order the verdicts are ready.
+
+        A candidate that the budget leaves no room to verify comes without a verdict; `BudgetSpent` is raised at the
+        end.
+        """
+        spent: BudgetSpent | None = None
+
+        async def one(candidate: Candidate) -> Candidate:
+            nonlocal spent
+            self.unverified[candidate.id] = candidate
+            try:
+                candidate = await self.judged(candidate, verifier)
+            except BudgetSpent as error:
+                spent = error
+                return candidate
+            self.unverified.pop(candidate.id, None)
+            return candidate
+
+        async with aclosing(concurrent_map(one, candidates)) as results:
+            async for candidate in results:
+                yield candidate
+        if spent is not None:
+            raise spent
+
+    async def classify(self, candidate: Candidate, reader: Reader, known: list[str]) -> Candidate:
+        """`candidate` with the class of its answer in `notes["answer"]`, and what finding it cost.
 
         `known` are the answers so far, to which a new one is added: classify one candidate after the other. An answer
         whose comparison fails has no class, and the failure is noted.
@@ -265,11 +334,39 @@ class Session:
         try:
             answer = await reader.class_of(reader.parse(candidate.content), known, inner)
         except Exception as raised:
-            error = _own_failure(raised)
-            self.ledger.failures.append(f"{reader.name}: {type(error).__name__}: {error}")
+            self._noted(reader.name, raised)
         self._recorded |= inner._recorded
-        charges = candidate.charges | inner._recorded
-        return replace(candidate, notes={**candidate.notes, "answer": answer}, charges=charges)
+        notes = {**candidate.notes, "answer": answer}
+        return replace(candidate, notes=notes, charges=candidate.charges | inner._recorded)
+
+    async def classified(
+        self, candidates: AsyncIterable[Candidate], reader: Reader, known: list[str] | None = None
+    ) -> AsyncGenerator[Candidate, None]:
+        """`candidates`, each with the class of its answer in `notes["answer"]` as `reader` finds it, for votes."""
+        known = [] if known is None else known
+        async with closing(candidates):
+            async for candidate in candidates:
+                yield await self.classify(candidate, reader, known)
+
+    async def consult_truth(self, candidate: Candidate) -> Verdict:
+        """The hidden truth's verdict, for the `oracle` verifier only: it labels the result for good."""
+        if self._truth is None:
+            raise ConfigError("the oracle needs a task that has a truth; this problem has none")
+        self.ledger.oracle_used = True
+        return await self._truth.verify(self.problem, candidate, self)
+
+    def pay_verifier(self, cpu_seconds: float, seconds: float) -> None:
+        """Book CPU time spent on checking the candidate at hand; the work began `seconds` ago."""
+        charge = Charge(uuid4().hex, "verifier", Usage(verifier_seconds=cpu_seconds, seconds=seconds), now() - seconds)
+        self.ledger.pay(charge)
+        self._recorded.add(charge)
+
+    def _noted(self, name: str, raised: Exception) -> str:
+        """Note a failure that concerns one candidate alone; raise again what ends the search."""
+        error = _own_failure(raised)
+        words = f"{type(error).__name__}: {error}"
+        self.ledger.failures.append(f"{name}: {words}")
+        return words
 
     def _inner(self, stream: str) -> Session:
         """A session with the same ledger and budget, but a record and random numbers of its own."""
@@ -279,42 +376,9 @@ class Session:
         inner.__dict__.pop("rng", None)
         return inner
 
-    async def verified(
-        self, candidates: AsyncIterable[Candidate], verifier: Verifier | None = None
-    ) -> AsyncGenerator[Candidate, None]:
-        """`candidates` with their verdicts, each verified as it arrives, in the order the verdicts are ready.
-
-        One that the budget leaves no room to verify comes without a verdict; `BudgetSpent` is raised at the end.
-        """
-        spent: BudgetSpent | None = None
-
-        async def one(candidate: Candidate) -> Candidate:
-            nonlocal spent
-            self.unverified[candidate.id] = candidate
-            try:
-                verdict = await self.verify(candidate, verifier)
-            except BudgetSpent as error:
-                spent = error
-                return candidate
-            self.unverified.pop(candidate.id, None)
-            return replace(candidate, verdict=verdict, charges=candidate.charges | verdict.charges)
-
-        async with aclosing(concurrent_map(one, candidates)) as results:
-            async for candidate in results:
-                yield candidate
-        if spent is not None:
-            raise spent
-
-    async def consult_truth(self, candidate: Candidate) -> Verdict:
-        """The hidden truth's verdict, for the `oracle` verifier only: the result is labelled by it for good."""
-        if self._truth is None:
-            raise ConfigError("the oracle needs a task that has a truth; this problem has none")
-        self.ledger.oracle_used = True
-        return await self._truth.verify(self.problem, candidate, self)
-
 
 def _own_failure(raised: Exception) -> BaseException:
-    """What went wrong, if it concerns this verdict alone; what ends the search is raised again."""
+    """What went wrong, if it concerns one candidate alone; what ends the search is raised again."""
     error = cause_of(raised)
     if isinstance(error, BudgetSpent | EndpointRefused | ConfigError):
         raise error from raised.__cause__

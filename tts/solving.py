@@ -110,7 +110,7 @@ def open_session(
     verifier = strategy.verifier or verifier
     if verifier is None and problem.verifier is not None:
         verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
-    if verifier is None and (strategy.needs_verifier or getattr(strategy, "weighted", False)):
+    if verifier is None and strategy.needs_verifier:
         raise ConfigError(f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME")
     strategy.ready(problem)
     if verifier is not None:

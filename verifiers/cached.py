@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from tts.base import VerifierField
-from tts.once import Once
+from tts.concurrency import Once
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict, total
 from tts.verifiers.composition.parts import Composite

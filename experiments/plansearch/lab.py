@@ -30,7 +30,7 @@ from tts.runs.run import Track
 BUDGETS = (250, 500, 1000, 2000, 4000)
 """Completion tokens for a problem."""
 
-NAMES = {"best_of_n": "repeated sampling", "idea_search": "idea search", "plan_search": "plan search"}
+NAMES = {"repeated_sampling": "repeated sampling", "idea_search": "idea search", "plan_search": "plan search"}
 
 Floats = NDArray[np.float64]
 
@@ -82,7 +82,7 @@ def markdown(found: list[dict[str, Any]]) -> str:
         "|---|--:|---|---|---|---|---|",
     ]
     for row in sorted(found, key=lambda row: (row["model"], row["budget"])):
-        first = row["method"] == NAMES["best_of_n"]
+        first = row["method"] == NAMES["repeated_sampling"]
         cells = [row["model"], f"{row['budget']:,}", row["method"]]
         for key in ("coverage", "selected"):
             cells += [_percent(row[key]), "" if first else _percent(row[f"{key} difference"], "+.1f")]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
-from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import PositiveInt
 
-from tts.base import Strategy
+from tts.base import Strategy, best
 from tts.concurrency import Flow, flow
 from tts.prompting import answer_of
 from tts.session import Session
@@ -21,7 +19,7 @@ Turn = dict[str, Any]
 class Sequential(Strategy):
     """Attempts until one is accepted; `reply` says what the model is told in between."""
 
-    needs_verifier: ClassVar[bool] = True
+    needs_verifier = True
 
     rounds: PositiveInt = 3
     """Attempts at most, in one conversation."""
@@ -37,46 +35,43 @@ class Sequential(Strategy):
     def check(self, session: Session) -> None:
         """Raise `ConfigError` for what is missing; asked before anything is spent."""
 
-    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield every attempt with its verdict, the first ones of all conversations, then the second, ..."""
+    def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        """Every attempt with its verdict, the first ones of all conversations, then the second, ..."""
         self.check(session)
 
-        async def begin_all(out: Flow[Candidate]) -> None:
-            async with aclosing(session.sample(_turns(problem), n=self.chains)) as firsts:
-                async for first in firsts:
-                    out.start(self._converse(problem, session, first, out))
+        async def converse_all(out: Flow[Candidate]) -> None:
+            async for first in session.sample(_turns(problem), n=self.chains):
+                out.start(self._converse(problem, session, first, out))
 
-        def begin(out: Flow[Candidate]) -> None:
-            out.start(begin_all(out))
-
-        async with aclosing(flow(begin)) as found:
-            async for candidate in found:
-                yield candidate
+        return flow(converse_all)
 
     async def _converse(self, problem: Problem, session: Session, first: Sample, out: Flow[Candidate]) -> None:
-        turns, attempts, chain = _turns(problem), [], first.index
-        sample, told = first, ()
+        turns, attempts = _turns(problem), list[Candidate]()
+        sample: Sample | None = first
+        told: Sequence[Sample] = ()
         for number in range(self.rounds):
-            candidate = session.candidate(
-                sample, *told, parents=attempts[-1:], spawned=(number, chain), round=number + 1, chain=chain
+            candidate = await session.judged(
+                session.candidate(
+                    sample,
+                    *told,
+                    parents=attempts[-1:],
+                    spawned=(number, first.index),
+                    round=number + 1,
+                    chain=first.index,
+                )
             )
-            verdict = await session.verify(candidate)
-            candidate = replace(candidate, verdict=verdict, charges=candidate.charges | verdict.charges)
             out.emit(candidate)
             attempts.append(candidate)
             if candidate.passed or number + 1 == self.rounds:
                 return
             words, told = await self.reply(problem, attempts, session)
             turns += [{"role": "assistant", "content": answer_of(candidate)}, {"role": "user", "content": words}]
-            async with aclosing(session.sample(turns)) as samples:
-                following = [sample async for sample in samples]
-            if not following:  # the server refused it, say because the conversation is too long; that is noted
+            if (sample := await session.one(turns)) is None:  # say because the conversation is too long; it is noted
                 return
-            (sample,) = following
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        """The best verdict; the latest of equals, which knows most."""
-        return super().select(candidates[::-1])
+        """The best verdict; the latest among equals, which knows most."""
+        return best(candidates[::-1])
 
 
 def _turns(problem: Problem) -> list[Turn]:

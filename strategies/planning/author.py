@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -72,9 +71,8 @@ class Author:
     async def ideas(self, n: int) -> AsyncGenerator[Trail, None]:
         """`n` independent plans without observations, as they complete; those that cannot be used are left out."""
         prompt = self.prompts.dialogue(self._fill(self.prompts.idea))
-        async with aclosing(ask(self.session, prompt, prose, role=self.idea_role, n=n, **self._ideas)) as drawn:
-            async for sample, plan in drawn:
-                yield Trail().then("plan", plan, [sample])
+        async for sample, plan in ask(self.session, prompt, prose, role=self.idea_role, n=n, **self._ideas):
+            yield Trail().then("plan", plan, [sample])
 
     async def fix(self, trail: Trail) -> Trail:
         """Another plan, in place of the one that the trail ends with."""
@@ -91,11 +89,11 @@ class Author:
             words = self._fill(self.prompts.pseudocode, plan=trail.steps[-1][1])
             trail = await self._step("pseudocode", trail, words)
         prompt = self.prompts.dialogue(self._fill(self.prompts.answer, plan=trail.steps[-1][1]))
-        async with aclosing(self.session.sample(prompt, **self._writing)) as samples:
-            async for sample in samples:  # whatever it is, as in repeated sampling
-                lineage = [list(step) for step in trail.steps]
-                return self.session.candidate(sample.text, *trail.samples, sample, spawned=spawned, lineage=lineage)
-        raise NoAnswer("the answer could not be had")
+        sample = await self.session.one(prompt, **self._writing)  # whatever it is, as in repeated sampling
+        if sample is None:
+            raise NoAnswer("the server rejects the request for the answer")
+        lineage = [list(step) for step in trail.steps]
+        return self.session.candidate(sample, *trail.samples, spawned=spawned, lineage=lineage)
 
     async def _step(self, kind: str, trail: Trail, *turns: str) -> Trail:
         role, params = ("policy", self._writing) if kind == "pseudocode" else (self.idea_role, self._ideas)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from tts import registry
 from tts.base import AnswerVerifier, Strategy, rank
@@ -25,7 +25,7 @@ from tts.verifiers.programs.normal_form import normal_form
 class Planning(Strategy):
     """Plans in words first. Candidates carry the steps that led to them in `notes["lineage"]`."""
 
-    exhaustive: ClassVar[bool] = True
+    exhaustive = True
 
     prompts: PromptsField = CODE
     """What the models are asked: `code`, `general`, `lab`, or one of them with some prompts replaced."""
@@ -41,14 +41,12 @@ class Planning(Strategy):
 
     @property
     def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Roles that it samples from."""
         return frozenset({"policy", self.idea_role})
 
     def ready(self, problem: Problem) -> None:
-        """It works on texts."""
         problem_text(problem)
 
-    def author(self, problem: Problem, session: Session, **settings: Any) -> Author:
+    def author(self, session: Session, **settings: Any) -> Author:
         """What makes the calls."""
         return Author(
             session,
@@ -97,10 +95,10 @@ async def _voting(session: Session, candidates: AsyncGenerator[Candidate, None])
     """`candidates` with what each votes for: its answer, or its program apart from the names in it."""
     problem, known = session.problem, list[str]()
     reader = None if problem.answer is None else registry.make("verifiers", problem.answer)
-    async with aclosing(candidates) as arriving:
-        async for candidate in arriving:
+    async with aclosing(candidates):
+        async for candidate in candidates:
             if isinstance(reader, AnswerVerifier):
-                yield await session.classified(candidate, reader, known)
+                yield await session.classify(candidate, reader, known)
             else:
                 answer = _same_program(problem, candidate.content) if problem.tests is not None else None
                 yield replace(candidate, notes={**candidate.notes, "answer": answer})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import combinations
 from math import inf
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from tts.concurrency import Flow
 from tts.prompting import NoAnswer
@@ -22,8 +22,22 @@ from tts.strategies.planning.author import Author, Trail
 from tts.strategies.planning.base import branch
 from tts.types import Candidate
 
-if TYPE_CHECKING:
-    from tts.strategies.plan_search import PlanSearch
+
+class Shape(Protocol):
+    """The shape of a tree; `PlanSearch` says what each number is."""
+
+    @property
+    def asked(self) -> int: ...
+    @property
+    def subset(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def keep_parents(self) -> bool: ...
+    @property
+    def criticise(self) -> bool: ...
+    @property
+    def codes(self) -> int | None: ...
 
 
 @dataclass(frozen=True, order=True)
@@ -37,27 +51,27 @@ class Node:
 
 
 class Tree:
-    """Grows on `begin`, and emits candidates."""
+    """Grows in a flow, and emits candidates."""
 
-    def __init__(self, search: PlanSearch, author: Author) -> None:
-        """`search` has the shape of the tree in its parameters, `author` makes the calls."""
-        self._search = search
+    def __init__(self, shape: Shape, author: Author) -> None:
+        """`author` makes the calls."""
+        self._shape = shape
         self._author = author
         self._turns = Turns(author.session)
         self._seen: set[frozenset[str]] = set()
-        self._per_node = 2 if search.criticise else 1
+        self._per_node = 2 if shape.criticise else 1
         self._surplus: list[Node] = []
         self._spare: float = 0
         prompts = author.prompts
         steps = 1 + bool(author.pseudocode and prompts.pseudocode)
-        self._calls = 1 + steps + search.criticise * (1 + bool(prompts.criticise) + steps)
+        self._calls = 1 + steps + shape.criticise * (1 + bool(prompts.criticise) + steps)
         self._observing = 1 + len(prompts.refine)
 
-    def begin(self, out: Flow[Candidate]) -> None:
+    async def grow(self, out: Flow[Candidate]) -> None:
         """Start with the problem itself: the combination of nothing, and the first observations."""
         self._out = out
         self._seen.add(frozenset())
-        quota = inf if self._search.codes is None else self._search.codes
+        quota = inf if self._shape.codes is None else self._shape.codes
         empty = Node((1, 0), trail=Trail().then("observations", "none"))
         own = self._solve(empty, quota)
         if quota > own:
@@ -70,7 +84,7 @@ class Tree:
         """
         children, quota = await self._expand(node, quota)
         parents = [*more, *children]
-        if parents and parents[0].rank[0] < self._search.layers:
+        if parents and parents[0].rank[0] < self._shape.layers:
             for parent, share in zip(parents, shares(quota, len(parents)), strict=True):
                 if share:
                     self._out.start(self._grow(parent, share))
@@ -93,12 +107,12 @@ class Tree:
         layer, *places = node.rank
         async with self._turns.take((layer + 1, -1, *places), self._observing):
             try:
-                found, samples = await self._author.observe(node.observations, node.trail, self._search.asked)
+                found, samples = await self._author.observe(node.observations, node.trail, self._shape.asked)
             except NoAnswer:
                 return []
         children = []
-        for place, chosen in enumerate(subsets(found, self._search.subset), 1):
-            held = (*node.observations, *chosen) if self._search.keep_parents else chosen
+        for place, chosen in enumerate(subsets(found, self._shape.subset), 1):
+            held = (*node.observations, *chosen) if self._shape.keep_parents else chosen
             if frozenset(held) not in self._seen:
                 self._seen.add(frozenset(held))
                 trail = node.trail.then("observations", "\n".join(chosen), samples)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from tts.concurrency import merge
@@ -80,21 +79,18 @@ async def drawn(
     async def made(attempt: Attempt, samples: AsyncGenerator[Sample, None]) -> AsyncGenerator[Candidate, None]:
         parents = [attempt.parent] if attempt.parent is not None else []
         try:
-            async with aclosing(samples) as arriving:
-                async for sample in arriving:
-                    notes = {"round": number, "lineage": [list(step) for step in attempt.lineage]}
-                    if attempt.seed is not None and session.sampler(sample.role).takes_seed:
-                        notes["seed"] = attempt.seed
-                    candidate = session.candidate(sample, *attempt.samples, parents=parents, **notes)
-                    yield replace(candidate, charges=candidate.charges | paid)
+            async for sample in samples:
+                notes = {"round": number, "lineage": [list(step) for step in attempt.lineage]}
+                if attempt.seed is not None and session.sampler(sample.role).takes_seed:
+                    notes["seed"] = attempt.seed
+                yield session.candidate(sample, *attempt.samples, parents=parents, charges=paid, **notes)
         except SamplingFailed as error:
             failed.append(error)
 
     sources = [made(attempt, _asked(attempt, session, images, draft)) for attempt in attempts]
     any_had = False
-    async with aclosing(merge(sources)) as arriving:
-        async for candidate in arriving:
-            any_had = True
-            yield candidate
+    async for candidate in merge(sources):
+        any_had = True
+        yield candidate
     if failed and not any_had:
         raise failed[-1]

@@ -10,7 +10,6 @@ from typing import Any
 from tts.strategies.speculation import conformal
 from tts.strategies.speculation.conformal import Calibration, Stratum
 from tts.strategies.speculation.steps import Chain, Speculation
-from tts.strategies.speculation.strategy import together
 
 
 class Growing(dict[str, Calibration]):
@@ -74,7 +73,6 @@ class Rejection:
                 if scored is not None:
                     self.calibration.add(scored)
 
-        chains = [Chain(number) for number in range(count)]
-        await together(one(chain) for chain in chains)
-        for chain in chains:
-            self._speculation.shared.update(chain.charges, *(sample.charges for sample in chain.samples))
+        chains = [self._speculation.chain(number) for number in range(count)]
+        await self._speculation.session.together(one(chain) for chain in chains)
+        self._speculation.shared.update(*(self._speculation.candidate(chain).charges for chain in chains))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import aclosing
-from typing import Any, ClassVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from tts.base import answer_reader
+from tts.base import AnswerField, Estimator, Strategy, answer_reader, decided, majority
 from tts.concurrency import Flow, flow
 from tts.session import Session
-from tts.strategies.self_consistency import SelfConsistency
 from tts.strategies.speculation.steps import Chain, Speculation
 from tts.types import Candidate, Problem
 
@@ -19,16 +16,21 @@ Turn = Callable[[Chain], Awaitable[None]]
 """One round of one sample."""
 
 
-class Speculative(SelfConsistency):
+class Speculative(Strategy):
     """N samples of several rounds each; the most frequent answer wins.
 
     With `target_tokens=0` the draft model works alone, with `draft_tokens=0` the target model: the two controls.
     """
 
-    roles: ClassVar[frozenset[str]] = frozenset({"draft", "target"})
-    scores: ClassVar[bool] = True
-    """Whether drafts are scored by their log-probabilities."""
+    roles = frozenset({"draft", "target"})
+    independent = True
 
+    n: PositiveInt = 16
+    """Samples."""
+    answer: AnswerField | None = None
+    """How answers are parsed and compared; by default the problem's own way."""
+    weighted: bool = False
+    """Whether a vote counts the verifier's score instead of one; samples without a score do not vote."""
     rounds: PositiveInt = 15
     """Turns of a sample, at most."""
     draft_tokens: NonNegativeInt = 500
@@ -36,20 +38,33 @@ class Speculative(SelfConsistency):
     target_tokens: NonNegativeInt = 500
     """Most tokens of what the target writes in a turn."""
 
+    @property
+    def scores(self) -> bool:
+        """Whether drafts are scored by their log-probabilities."""
+        return bool(self.draft_tokens and self.target_tokens)
+
+    @property
+    def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.weighted
+
+    @property
+    def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "replay" if self.weighted else "majority"
+
+    def ready(self, problem: Problem) -> None:
+        answer_reader(problem, self.answer)
+
     async def begin(self, speculation: Speculation) -> Turn:
         """What a sample does in each round."""
         raise NotImplementedError(f"{type(self).__name__} must define begin() or grown()")
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        """Yield the samples as they are finished, with what was found out about each draft in `notes`."""
-        scoring = bool(self.scores and self.draft_tokens and self.target_tokens)
+        """The samples as they are finished, with what was found out about each draft in `notes`."""
         reader, known = answer_reader(problem, self.answer), list[str]()
-        speculation = await Speculation.open(session, reader, scoring=scoring)
-        grown = self.grown(speculation)
-        async with aclosing(session.verified(grown) if self.weighted or self.needs_verifier else grown) as candidates:
-            async for candidate in candidates:
-                votes = candidate.notes["ended"] not in ("failed", "budget")
-                yield await session.classified(candidate, reader, known) if votes else candidate
+        grown = self.grown(await Speculation.open(session, reader, scoring=self.scores))
+        async for candidate in session.verified(grown) if self.needs_verifier else grown:
+            votes = candidate.notes["ended"] not in ("failed", "budget")
+            yield await session.classify(candidate, reader, known) if votes else candidate
 
     async def grown(self, speculation: Speculation) -> AsyncGenerator[Candidate, None]:
         """The samples, each at its own pace: none waits for another."""
@@ -63,25 +78,18 @@ class Speculative(SelfConsistency):
                         if chain.ended:
                             break
             finally:
-                if chain.samples:
+                if chain.answer.samples:
                     out.emit(speculation.candidate(chain))
 
-        def begin(out: Flow[Candidate]) -> None:
+        async def grow_all(out: Flow[Candidate]) -> None:
             for number in range(self.n):
-                out.start(grow(Chain(number), out))
+                out.start(grow(speculation.chain(number), out))
 
-        async with aclosing(flow(begin)) as candidates:
-            async for candidate in candidates:
-                yield candidate
+        async for candidate in flow(grow_all):
+            yield candidate
 
+    def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
+        return majority(candidates, weighted=self.weighted)
 
-async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run `works` at once and wait for the last one; an error cancels the others, a spent budget lets them finish."""
-
-    def begin(out: Flow[None]) -> None:
-        for work in works:
-            out.start(work)
-
-    async with aclosing(flow(begin)) as nothing:
-        async for _ in nothing:
-            pass
+    def settled(self, candidates: Sequence[Candidate]) -> bool:
+        return not self.weighted and decided(candidates, self.n)

@@ -52,7 +52,7 @@ def run(tts: Command, planner: ModelDouble, clean: Path) -> str:
     lines = [{"id": f"p{i}", "prompt": "Write f.", "tests": SUITE, "public_tests": tests} for i in range(2)]
     (clean / "problems.jsonl").write_text("\n".join(map(json.dumps, lines)))
     words = ["run", "--task", "jsonl:path=problems.jsonl", "--out", "one", "--quiet", "--base-url", planner.base_url]
-    for strategy in ("plan_search:layers=1,vote=false", "idea_search:n=8", "best_of_n:n=8,prompts=code"):
+    for strategy in ("plan_search:layers=1,vote=false", "idea_search:n=8", "repeated_sampling:n=8"):
         words += ["--strategy", strategy]
     ended = tts(*words, "--max-tokens", 2000, "--verifier", "unit_tests:isolation=best_effort")
     assert ended.code == 0, ended.err
@@ -134,4 +134,4 @@ def test_the_configurations_of_the_reproduction_are_usable(name: str):
     if registry.parse_spec(table["task"])[0] not in registry.names("tasks"):
         pytest.skip(f"no task {name} is installed")
     made = Experiment.parse({**table, "models": {"model": {"model": "m", "base_url": "http://localhost/v1"}}})
-    assert [strategy.name for strategy in made.strategies] == ["best_of_n", "idea_search", "plan_search"]
+    assert [strategy.name for strategy in made.strategies] == ["repeated_sampling", "idea_search", "plan_search"]

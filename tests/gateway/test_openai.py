@@ -17,6 +17,7 @@ VERIFIED = "verifier=numeric_answer(reference=42)"
 STRATEGIES = {
     "single": "single",
     "best_of_n": f"best_of_n:n=4,{VERIFIED}",
+    "repeated_sampling": f"repeated_sampling:n=4,prompts=general,{VERIFIED}",
     "first_pass": f"first_pass:k=4,{VERIFIED}",
     "self_consistency": f"self_consistency:n=4,{NUMBERS}",
     "deepconf": f"deepconf:n=4,{NUMBERS}",

@@ -537,7 +537,7 @@ async def test_ideas_that_are_refused_lose_themselves_alone():
 async def test_repeated_sampling_may_ask_in_the_same_words():
     planner = Planner(0, 0)
     problem = TASK.model_copy(update={"verifier": "exact_answer:reference=x"})
-    result = await planned(planner, "best_of_n:n=3,prompts=code", problem=problem)
+    result = await planned(planner, "repeated_sampling:n=3", problem=problem)
     assert planner.parts == ["direct"] * 3
     assert planner.asked[0][1]["messages"][0]["content"] == CODE.system
     assert len(result.candidates) == 3

@@ -12,7 +12,6 @@ from tests.support.double import ModelDouble
 from tests.support.solving import PROBLEM, check_exact, endpoint
 from tts.base import Verifier
 from tts.errors import ConfigError
-from tts.sampler.mock import MockModel
 from tts.solving import solve
 from tts.types import Budget, Candidate, Problem, Result, Verdict
 from tts.verifiers.numeric_answer import NumericAnswer
@@ -148,32 +147,38 @@ async def test_without_the_verifiers_words_the_model_criticises_itself(feedback:
 
 
 async def test_thinking_goes_on_after_each_wait_and_every_length_has_an_answer():
-    seen: list[Body] = []
-
-    def think(body: Body) -> str:
-        seen.append(body)
-        begun = body["messages"][-1]["content"]
-        assert body["continue_final_message"] is True
-        assert body["add_generation_prompt"] is False
+    def think(body: Body, rng: Any) -> str:
+        begun = body["prompt"]
+        assert body["add_special_tokens"] is False  # the prompt is rendered already
         waits = begun.count("Wait")
-        return f" {40 + waits}" if begun.endswith("Final answer:") else f"step {waits}."
+        return f" {40 + waits}" if begun.endswith("Final answer:") else f"step {waits}.</think>"
 
-    result = await solve(PROBLEM, "budget_forcing:waits=2", MockModel(think), truth=TRUTH)
+    async with ModelDouble(answer=think) as double:
+        result = await solve(PROBLEM, "budget_forcing:waits=2", endpoint(double), truth=TRUTH)
     assert [candidate.content for candidate in result.candidates] == [f"Final answer: {40 + i}" for i in range(3)]
     assert result.answer == "Final answer: 42"
-    assert seen[-1]["messages"][-1]["content"] == (
+    seen = [request.body for request in double.requests]
+    head = seen[0]["prompt"].removesuffix("<think>\n")
+    assert head.startswith("<|user|>")
+    assert seen[-1]["prompt"].removeprefix(head) == (
         "<think>\nstep 0.\nWaitstep 1.\nWaitstep 2.</think>\n\nFinal answer:"
     )
     assert [body.get("stop") for body in seen] == [["</think>"], None] * 3
     costs = [candidate.usage.requests for candidate in result.candidates]
     assert costs == [2, 3, 4]  # all thoughts, and the own answer
-    assert result.usage.requests == 6
+    check_exact(result, double.stats)
+
+
+async def test_an_answer_that_cannot_be_continued_is_refused_before_anything_is_spent():
+    async with ModelDouble(owned_by="somebody") as double:
+        with pytest.raises(ConfigError, match=r"does not render .*Serve the model with vLLM, or .* raw text"):
+            await solve(PROBLEM, "budget_forcing", endpoint(double), truth=TRUTH)
+    assert double.stats.received == 0
 
 
 async def test_thought_is_cut_where_its_tokens_are_used_up():
     def think(body: Body, rng: Any) -> str:
-        begun = body["messages"][-1]["content"]
-        return " 42" if begun.endswith("Final answer:") else "x" * 500
+        return " 42" if body["prompt"].endswith("Final answer:") else "x" * 500
 
     async with ModelDouble(answer=think) as double:
         result = await solve(

@@ -17,7 +17,7 @@ from tests.support.solving import PROBLEM, check_exact
 from tts import Experiment, solve
 from tts.curves import CurveError
 from tts.runs.analysis import curves
-from tts.tournaments import bradley_terry, knockout, replay
+from tts.strategies.tournament import bradley_terry, knockout, replay
 from tts.types import Budget, Candidate, total
 
 

@@ -50,6 +50,7 @@ class ModelDouble(Engine):
         }
         if self.owned_by == "vllm":
             self._endpoints["/tokenize"] = self._tokenize
+            self._endpoints["/detokenize"] = self._detokenize
         self._open_endpoints = {"/health": self._health, "/stats": self._show_stats, "/reset": self._reset}
         self._ledger = Ledger(self.log)
         self.reset()
@@ -121,6 +122,9 @@ class ModelDouble(Engine):
         tokens = tokens_of(await _body_of(request))
         fields = {"tokens": list(tokens), "count": len(tokens), "max_model_len": self.max_model_len}
         return web.json_response(fields)
+
+    async def _detokenize(self, request: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"prompt": bytes((await _body_of(request))["tokens"]).decode(errors="replace")})
 
     async def _complete(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await _body_of(request)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
-from tts.clock import now
+from tts.concurrency import now
 from tts.errors import EndpointError
 from tts.gateway.admission import Gate
 from tts.gateway.answering import Form, alive, chosen, session_for, solve

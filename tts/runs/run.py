@@ -141,12 +141,12 @@ class Track:
     def estimator(self) -> Estimator:
         """The strategy's, except where a candidate counts for more or less than its own score: that is replayed."""
         relative = self.verifier is not None and self.verifier.relative
-        return "replay" if relative or getattr(self.method, "weighted", False) else self.method.estimator
+        return "replay" if relative else self.method.estimator
 
     @property
     def independent(self) -> bool:
         """Whether candidates were drawn independently of each other, all that were wanted."""
-        return self.method.estimator != "replay" and not any(row.ended == "settled" for row in self.rows)
+        return self.method.independent and not any(row.ended == "settled" for row in self.rows)
 
     @property
     def label(self) -> str:

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from tts.accounts import Ledger
-from tts.clock import now
-from tts.concurrency import Flow
+from tts.concurrency import Flow, now
 from tts.errors import EndpointError, TransientError
 from tts.images import Pictures
 from tts.sampler import protocol

@@ -74,7 +74,7 @@ class Sampler(Client):
         if isinstance(prompt, Drawing):
             pictures = pictures or Pictures(Path())
 
-        def begin(out: Flow[Sample]) -> None:
+        async def begin(out: Flow[Sample]) -> None:
             order = Order(
                 prompt,
                 path,

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from tts.accounts import Ledger
-from tts.clock import now
+from tts.concurrency import now
 from tts.errors import ConfigError, EndpointRefused, RequestRejected
 from tts.sampler import protocol
 from tts.sampler.sampler import Sampler

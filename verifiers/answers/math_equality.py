@@ -11,8 +11,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
 
+from tts.concurrency import Once
 from tts.errors import MissingExtra
-from tts.once import Once
 from tts.verifiers.sandbox import Call, CaseResult, Job, Limits, Program, Sandbox, SandboxError
 from tts.verifiers.sandbox.codec import encode
 

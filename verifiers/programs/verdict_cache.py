@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from tts.once import Once
+from tts.concurrency import Once
 from tts.types import Verdict
 from tts.verifiers.programs.extract import defines, with_setup
 from tts.verifiers.programs.plan import Plan, make_plan
