@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tts.base import AnswerVerifier, Strategy, Verifier
     from tts.compute import ModelCard
+    from tts.continuation import Continuation
     from tts.errors import TTSError
     from tts.local_vllm import LocalVLLM
     from tts.runs import Experiment, Run
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "tts.base": ("AnswerVerifier", "Strategy", "Verifier"),
     "tts.compute": ("ModelCard",),
+    "tts.continuation": ("Continuation",),
     "tts.errors": ("TTSError",),
     "tts.runs": ("Experiment", "Run"),
     "tts.local_vllm": ("LocalVLLM",),
@@ -40,6 +42,7 @@ __all__ = [
     "AnswerVerifier",
     "Budget",
     "Candidate",
+    "Continuation",
     "Endpoint",
     "Example",
     "Experiment",

@@ -158,7 +158,7 @@ class Calls:
         """Room for some of the `wanted` samples, and the parameters that keep them within it."""
         await sampler.identify()
         merged = {**sampler.endpoint.params, **params}
-        limit = "max_completion_tokens" if "max_completion_tokens" in merged else "max_tokens"
+        limit = "max_completion_tokens" if merged.get("max_completion_tokens") else "max_tokens"
         most = merged.get(limit) or sampler.context_length  # a server without a limit stops at the end of its context
         if isinstance(prompt, Drawing):
             most = 0

@@ -115,7 +115,8 @@ class Continuation:
             tokens = room if tokens is None else min(tokens, room)
             if tokens <= 0:
                 return [replace(self, ended="length")]
-        drawn = self.session.sample(self.prompt(role), n=n, role=role, **self._options(role, tokens, stops), **params)
+        options = {**self._options(role, tokens, stops), **params}
+        drawn = self.session.sample(self.prompt(role), n=n, role=role, **options)
         samples = sorted([sample async for sample in drawn], key=lambda sample: sample.index)
         if not samples:
             raise SamplingFailed(f"{role}: no continuation could be sampled")
@@ -164,7 +165,9 @@ class Continuation:
 
     def _options(self, role: str, tokens: int | None, stops: Sequence[str]) -> dict[str, Any]:
         known = self.session.sampler(role).endpoint.params
-        options: dict[str, Any] = {} if tokens is None else {"max_tokens": tokens, "max_completion_tokens": None}
+        options: dict[str, Any] = {} if tokens is None else {"max_tokens": tokens}
+        if tokens is not None and "max_completion_tokens" in known:  # the name that chat has for it
+            options["max_completion_tokens"] = None
         if self.exact:
             options["return_token_ids"] = True
         elif self.rendered:

@@ -1,0 +1,100 @@
+"""Answers that grow step by step: the same in this process and on real vLLM, and counted to the last token."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.test_main_job import counted
+from tests.third_party.beam_search import BeamSearch
+from tts import Continuation, Endpoint, LocalVLLM, Problem, Result, Sampler, Session, solve
+from tts.lab.engine.models import bundled_models
+from tts.sampler.scoring import detokenize
+from tts.types import sum_usage
+
+pytestmark = pytest.mark.vllm
+
+PROBLEMS = (
+    "Mia has 12 pears and buys 7 more. How many pears has she?",
+    "What is 3 * 4 + 5?",
+    "Tom had 20 coins and gave away 6. How many coins are left?",
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(vllm_python: str) -> AsyncIterator[LocalVLLM]:
+    (folder,) = (folder for folder in bundled_models() if folder.name == "lab-target")
+    options = ("--dtype", "float32", "--enable-prompt-tokens-details")
+    async with LocalVLLM(folder, name="lab-target", python=vllm_python, options=options) as server:
+        yield server
+
+
+def remote(server: LocalVLLM) -> Endpoint:
+    return Endpoint(model=server.name, base_url=server.base_url)
+
+
+HERE = Endpoint(model="lab-target", base_url="embedded://lab-target")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_beam_search_finds_the_same_on_both_engines_and_is_counted_exactly(server: LocalVLLM):
+    async def searched(endpoint: Endpoint) -> list[Result]:
+        return [await solve(problem, BeamSearch(), endpoint) for problem in PROBLEMS]
+
+    before = await counted(server)
+    there, here = await searched(remote(server)), await searched(HERE)
+    billed = [late - early for late, early in zip(await counted(server), before, strict=True)]
+    for one, other in zip(there, here, strict=True):
+        assert one.candidates
+        assert not one.failures
+        assert one.answer == other.answer
+        assert {c.content for c in one.candidates} == {c.content for c in other.candidates}
+    spent = sum_usage(result.usage for result in there)
+    assert [spent.prompt_tokens, spent.completion_tokens, spent.requests] == billed
+    assert all(total(result) == result.usage.completion_tokens for result in there)
+
+
+def total(result: Result) -> float:
+    """Completion tokens that some candidate, or nothing that was kept, descends from: each once."""
+    charges = frozenset(result.loose).union(*(candidate.charges for candidate in result.candidates))
+    return sum(charge.usage.completion_tokens for charge in charges)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("space", ["\n", " \n\n", "  ", "\t"])
+async def test_white_space_at_the_end_of_a_partial_answer_stays(server: LocalVLLM, space: str):
+    problem = Problem.from_prompt(PROBLEMS[0])
+    texts = []
+    for endpoint in (remote(server), HERE):
+        async with Sampler(endpoint) as sampler:
+            session = Session(problem, {"policy": sampler})
+            begun = await (await Continuation.start(session)).append(f"12 + 7 = 19{space}")
+            assert begun.exact
+            assert (await detokenize(sampler, begun.ids or ())).endswith(f"19{space}")
+            grown = await begun.extend(tokens=20, temperature=0)
+            assert grown.ids is not None
+            assert begun.ids is not None
+            assert grown.ids[: len(begun.ids)] == begun.ids
+            texts.append(grown.text)
+    assert texts[0] == texts[1]
+    assert texts[0].startswith(f"12 + 7 = 19{space}")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_step_ends_with_its_stop_string_and_its_text_is_that_of_its_tokens(server: LocalVLLM):
+    async with Sampler(remote(server)) as sampler:
+        session = Session(Problem.from_prompt(PROBLEMS[0]), {"policy": sampler})
+        steps = [await Continuation.start(session)]
+        while not steps[-1].ended and len(steps) < 8:
+            branches = await steps[-1].branch(4, stop=("\n", "="), temperature=0.8, tokens=30)
+            for branch in branches:
+                known = branch.ids or ()
+                ends = branch.samples[-1].text.endswith(("\n", "=")) or branch.ended
+                assert ends
+                if not branch.ended:
+                    assert await detokenize(sampler, known) == branch.text
+            steps.append(branches[0])
+    prompts = [sample.charges[0].usage for sample in steps[-1].samples]
+    assert any(usage.cached_tokens for usage in prompts[1:])  # later steps find their prefix in the cache
