@@ -26,7 +26,7 @@ Strata = Annotated[tuple[Stratum, ...], BeforeValidator(lambda by: by.split("+")
 
 
 class Atts(Speculative):
-    """N samples drafted by a small model, the poorest chunks continued by a large one; the majority's answer wins.
+    """N samples drafted by a small model, their poorest chunks continued by a large one; the majority answer wins.
 
     With `target_tokens=0` the draft model works alone, with `draft_tokens=0` the target model: the two controls.
     """
@@ -36,13 +36,13 @@ class Atts(Speculative):
     rewrite: bool = False
     """Whether a rejected draft is taken back and the target writes in its place, instead of going on after it."""
     target_budget: PositiveInt | None = None
-    """Completion tokens of the target for a problem, in expectation at most; lowers `rejection_rate` where need be."""
+    """Completion tokens of the target for a problem, at most and in expectation; lowers `rejection_rate` if need be."""
     calibration: Path | None = None
     """File of scores to compare with, from `tts calibrate`; by default those of this run's earlier drafts."""
     by: Strata = ()
-    """Compare only scores of the same `question`, `turn` or `length`; several with + between."""
+    """Compare only scores of the same `question`, `turn` or `length`; join several with +."""
     window: PositiveInt | None = None
-    """Without a file: compare with the last so many scores only."""
+    """Without a file: how many of the latest scores to compare with; None: all."""
     presample: NonNegativeInt = 0
     """Without a file: drafts of each problem that are drawn and scored beforehand, to compare with."""
 

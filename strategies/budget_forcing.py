@@ -1,4 +1,4 @@
-"""Budget forcing: thinking that is cut at a number of tokens, or made to go on by a word.
+"""Budget forcing: thinking is cut at a number of tokens, or made to go on by a word.
 
 Muennighoff et al. 2025, "s1: Simple test-time scaling" (arXiv 2501.19393), section 3.1. How long a model thinks is a
 third axis of compute, beside how many answers are drawn and how often they are corrected.

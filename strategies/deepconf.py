@@ -1,4 +1,4 @@
-"""Confident reasoning: votes are drawn many at a time, and those that lose their confidence are not written to the end.
+"""Confident reasoning: votes are drawn many at a time, and those that lose confidence are not written to the end.
 
 Fu et al. 2025, "Deep Think with Confidence" (arXiv 2508.15260), section 3.2: the first samples are whole and tell how
 sure the model is of this problem; a later one is abandoned where a passage of it is less sure than most of those were,
@@ -36,15 +36,15 @@ class DeepConf(SelfConsistency):
     independent = False
 
     n: PositiveInt = 64
-    """Samples, those that are abandoned included."""
+    """Samples, abandoned ones included."""
     warmup: PositiveInt = 16
-    """Samples that are drawn first and whole."""
+    """Samples that are drawn first, and whole."""
     keep: float = Field(default=0.9, gt=0, le=1)
     """Share of the first samples that would not have been abandoned (the paper: 0.9, and 0.1 to save more)."""
     window: PositiveInt = 2048
-    """Tokens whose mean confidence counts; an answer that is not longer is never abandoned."""
+    """Tokens over which confidence is averaged; an answer that is no longer than this is never abandoned."""
     consensus: float = Field(default=0.95, gt=0)
-    """Share of the first samples' votes for one answer from which no more are drawn; above 1: whatever they say."""
+    """Share of the first samples' votes for one answer at which no more are drawn; above 1: never."""
 
     @property
     def estimator(self) -> Estimator:

@@ -17,7 +17,7 @@ from tts.types import Candidate, Problem
 
 
 class IdeaSearch(Planning):
-    """N ideas, each written out as soon as it is there."""
+    """N ideas, each written out as soon as it arrives."""
 
     n: PositiveInt = 16
     """Ideas, and answers."""

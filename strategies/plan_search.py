@@ -26,17 +26,17 @@ class PlanSearch(Planning):
     """
 
     asked: PositiveInt = 10
-    """Observations asked for at once (of which models keep 3 to 6)."""
+    """Observations asked for at once (models give 3 to 6 of them)."""
     subset: PositiveInt = 2
-    """Observations combined at most, those of the parent aside (the paper's S)."""
+    """Observations combined at most, not counting the parent's (the paper's S)."""
     layers: PositiveInt = 2
-    """How often observations are derived from combinations, the first ones included (the paper's L)."""
+    """How often observations are derived, the first ones included (the paper's L)."""
     keep_parents: bool = True
-    """Whether a combination holds the observations that it is derived from, as the paper says; its code drops them."""
+    """Whether a combination keeps the observations it is derived from, as the paper says; its code drops them."""
     criticise: bool = True
     """Whether a plan is criticised and improved into a second one."""
     pseudocode: bool = True
-    """Whether a plan is brought into exact steps before the answer is written."""
+    """Whether a plan is turned into exact steps before the answer is written."""
     codes: PositiveInt | None = None
     """Answers at most. Upper layers of the tree come first, then as many from each parent."""
 

@@ -37,23 +37,23 @@ class PromptRedesign(Strategy):
     rounds: NonNegativeInt = 1
     """Redesigns. 0 is best-of-N."""
     variants: PositiveInt = 2
-    """Rewritten prompts in a round, as far as there are candidates to be made from them."""
+    """Rewritten prompts in a round, as far as there are candidates to make from them."""
     per_sample: bool = False
-    """Whether each of the chosen candidates has the prompt rewritten for what it misses itself, for comparison."""
+    """Whether the prompt is rewritten for each chosen candidate by what that one misses, for comparison."""
     expand: bool = False
     """Whether the prompt is expanded before anything is generated."""
     reuse: bool = True
-    """Whether seeds or drafts are used again; without, only the prompt is."""
+    """Whether seeds or drafts are used again; otherwise only the prompt is."""
     images: bool = False
-    """Whether the role `image` draws the candidates, instead of `policy` writing them."""
+    """Whether the role `image` draws the candidates instead of `policy` writing them."""
     rewrite_role: str = "policy"
-    """The model that rewrites."""
+    """The role that rewrites."""
     verifier: VerifierField | None = ElementCheck()
-    """What says which elements of the request are met; for programs with public tests it may be
-    `unit_tests(elements=true)`. The verifier of the run is not used."""
+    """What says which elements of the request are met; for programs with public tests this may be
+    `unit_tests(elements=true)`. The run's verifier is not used."""
     prompts: PromptsField = Prompts()
-    """What is asked: `lab` for the lab models, or `{"rewrite": "..."}` where rewrite, element, paraphrase, expand or
-    draft differ from the usual."""
+    """What is asked: `lab` for the lab models, or `{"rewrite": "..."}` to replace rewrite, element, paraphrase, expand
+    or draft."""
 
     @field_validator("verifier")
     @classmethod
@@ -84,11 +84,11 @@ class PromptRedesign(Strategy):
             pool = sorted([*pool, *had], key=lambda candidate: candidate.spawned)
 
     def _until(self, number: int) -> int:
-        """Candidates before the round of that number."""
+        """Candidates before round `number`."""
         return self.n * number // (self.rounds + 1)
 
     async def _attempts(self, pool: Sequence[Candidate], n: int, session: Session) -> list[Attempt]:
-        """`n` candidates' worth of what to ask next, knowing those of `pool`."""
+        """What to ask next, for `n` candidates, knowing those of `pool`."""
         rewriter = Rewriter(session, self.prompts, self.rewrite_role)
         best = covering(pool, max(1, self.n // (2 * (self.rounds + 1))))
         if best:

@@ -34,14 +34,14 @@ $answer
 
 
 class SelfRefine(Sequential):
-    """Attempts in one conversation, each improved by what was said of the one before, until the verifier accepts."""
+    """Attempts in one conversation, each improved by the feedback on the one before, until the verifier accepts."""
 
     feedback: Literal["verifier", "self"] = "verifier"
-    """Who says what is wrong. A verifier without words is asked about nothing: the model criticises itself then."""
+    """Who says what is wrong. Where the verifier gives no words, the model criticises itself."""
     refine_prompt: Annotated[str, template("feedback")] = REFINE
     """What the author is told."""
     critique_prompt: Annotated[str, template("problem", "answer")] = CRITIQUE
-    """What the model is asked where it criticises itself."""
+    """What the model is asked when it criticises itself."""
 
     async def reply(
         self, problem: Problem, attempts: Sequence[Candidate], session: Session

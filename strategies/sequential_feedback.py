@@ -35,12 +35,12 @@ Try again from the beginning, and give your final answer in the form that was as
 
 
 class SequentialFeedback(Sequential):
-    """Attempts in one conversation; after each that is not accepted a critic, who knows only that, gives a hint."""
+    """Attempts in one conversation; after each rejected one a critic, who knows no more than that, gives a hint."""
 
     critic: Literal["policy", "judge"] = "policy"
     """The role of the critic; in the paper it is the same model."""
     critic_prompt: Annotated[str, template("problem", "attempts")] = CRITIC
-    """What the critic is asked, apart from the conversation."""
+    """What the critic is asked, outside the conversation."""
     again_prompt: Annotated[str, template("count", "hint")] = AGAIN
     """What the student is told."""
 

@@ -1,4 +1,4 @@
-"""SpecReason: a small model writes one step of reasoning at a time, a large one grades it and redoes what is weak.
+"""SpecReason: a small model writes one step of reasoning at a time; a large one grades it and redoes weak ones.
 
 Pan et al. 2025 (arXiv 2504.07891), section 4: the grade is read from a single token of the large model.
 """
@@ -22,12 +22,12 @@ PREFILL = "Grade:"
 
 
 class SpecReason(Speculative):
-    """N samples written step by step by a small model; steps that a large one grades too low it writes itself."""
+    """N samples written step by step by a small model; a large one rewrites the steps that it grades too low."""
 
     rounds: PositiveInt = 64
     """Steps of a sample, at most."""
     accept: Annotated[float, Field(ge=0, le=9)] = 7.0
-    """Lowest grade with which a draft's step is kept."""
+    """Lowest grade at which a draft's step is kept."""
     step: str = "\n\n"
     """What ends a step."""
 
@@ -54,9 +54,9 @@ class SpecReason(Speculative):
         return turn
 
     async def grade(self, chain: Chain, speculation: Speculation) -> float | None:
-        """The mean grade of the chain's last step under the target's probabilities of the ten digits; None without any.
+        """The mean grade of the chain's last step under the target's probabilities of the ten digits, None without any.
 
-        Raises `EndpointError` when it could not be had.
+        Raises `EndpointError` where the server fails.
         """
         session, asked = speculation.session, speculation.session.problem.messages
         head = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked

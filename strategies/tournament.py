@@ -1,4 +1,4 @@
-"""Best of N by comparing two at a time: everyone against everyone, or knockout.
+"""Best of N by comparing two at a time: round robin, or knockout.
 
 Chen et al. 2024, "A Simple and Provable Scaling Law for the Test-Time Compute of LLMs" (arXiv 2411.19477): the
 knockout's failure falls exponentially with the comparisons. Zheng et al. 2023 (arXiv 2306.05685): Bradley-Terry scores.
@@ -25,9 +25,9 @@ from tts.verifiers.pairwise import Pairwise
 
 
 class Tournament(Strategy):
-    """N samples, each compared with those before it as it comes; a tie goes to the earlier.
+    """N samples, each compared on arrival with those before it; a tie goes to the earlier.
 
-    A candidate is there before it was compared, so that none is lost to a deadline or a spent budget.
+    A candidate is yielded before it is compared, so that none is lost to a deadline or a spent budget.
     """
 
     roles = frozenset({"policy", "judge"})
@@ -37,7 +37,7 @@ class Tournament(Strategy):
     format: Literal["round_robin", "knockout"] = "round_robin"
     """All pairs at once, n (n - 1) / 2 of them, and Bradley-Terry scores; or at most 2 n, one round after another."""
     rivals: PositiveInt | None = None
-    """In a round robin: with how many of those before it, at random, a sample is compared; None: with all."""
+    """In a round robin: how many earlier samples, drawn at random, a sample is compared with; None: all."""
     pairwise: Annotated[Pairwise, made_from_spec("verifiers"), as_config] = Pairwise()
     """How two are compared."""
 
@@ -46,7 +46,7 @@ class Tournament(Strategy):
         return flow(partial(self._enter, session))
 
     async def _enter(self, session: Session, out: Flow[Candidate]) -> None:
-        """Let samples compete in spawned order: what a prefix costs does not depend on which came first."""
+        """Let samples compete in spawned order, so that the cost of a prefix does not depend on which came first."""
         entered: list[Candidate] = []
 
         async def arriving() -> AsyncGenerator[Candidate, None]:
@@ -62,7 +62,7 @@ class Tournament(Strategy):
     async def _compete(
         self, session: Session, entered: Sequence[Candidate], rivals: Sequence[int], out: Flow[Candidate]
     ) -> None:
-        """Play the matches that the last who `entered` adds to those among the others."""
+        """Play the matches that the last of `entered` adds."""
         last, results, charges = len(entered) - 1, [], set()
 
         async def later_wins(one: int, other: int, needed: int = len(entered)) -> bool:
@@ -83,7 +83,7 @@ class Tournament(Strategy):
             out.emit(replace(entered[last], verdict=verdict, charges=entered[last].charges | charges))
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        """The champion of the knockout, or the strongest by Bradley-Terry; the earliest of equals."""
+        """The champion of the knockout, or the strongest by Bradley-Terry; the earliest among equals."""
         place = {candidate.id: i for i, candidate in enumerate(candidates)}
         matches = [c.verdict.details.get("matches", ()) for c in candidates if c.verdict is not None]
         worth = {(place[a], place[b]): w for a, b, w in chain(*matches) if w is not None and a in place and b in place}
@@ -104,7 +104,7 @@ def _later_wins(worth: float | None) -> bool:
 # -- who is best of many, from comparisons of two: pure, so that what was played is replayed for any prefix ----------
 
 Match = tuple[int, int, int]
-"""Two contestants, the earlier one first, and the number of contestants from which on the match is needed."""
+"""Two contestants, the earlier first, and the number of contestants from which the match is needed."""
 
 Bracket = Generator[Match, bool, int]
 """Yields a match, is sent whether the later contestant won it, returns the champion."""

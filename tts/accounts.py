@@ -1,4 +1,4 @@
-"""What was paid, what was re-used, what was wasted, and what the budget still allows."""
+"""What was paid, re-used and wasted, and what the budget still allows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Ledger:
     wasted: dict[str, Usage] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     error: EndpointError | None = None
-    """The last error for which samples could not be had."""
+    """The last error that lost samples."""
     oracle_used: bool = False
     """Whether the hidden truth was looked at."""
     watchers: list[Callable[[Charge], None]] = field(default_factory=list)
@@ -51,10 +51,10 @@ Price = Callable[[str, Usage], float]
 class Allowance:
     """Grants work against a `Budget` so that what is in flight and what was used never exceed it.
 
-    Completion tokens are reserved as `max_tokens` of each sample before it is asked for and settled when it is
-    answered. Prompt tokens are known only afterwards, so they are reserved by estimate: `total_tokens` and `money`
-    can be exceeded by the error of that estimate, `completion_tokens` and `requests` cannot (repeating a granted
-    request for what failed or was left out of its answer aside).
+    Completion tokens are reserved as `max_tokens` of each sample before it is requested, and settled when it is
+    answered. Prompt tokens are known only afterwards and are reserved by estimate: `total_tokens` and `money` can be
+    exceeded by the error of that estimate. `completion_tokens` and `requests` cannot, apart from a granted request
+    that is repeated for what failed or was missing from its answer.
     """
 
     def __init__(self, budget: Budget, price: Price) -> None:
@@ -68,7 +68,7 @@ class Allowance:
         """Whether anything but time is limited."""
 
     def calls_left(self) -> float:
-        """Further requests that the caps allow, if they cost what those so far did on average; infinite at first."""
+        """Further requests that the caps allow at the average cost so far; infinite at first."""
         used, caps = self._used, self.budget
         left = float("inf") if caps.requests is None else caps.requests - used.requests
         for cap, spent in (
@@ -81,7 +81,6 @@ class Allowance:
         return left
 
     def book(self, charge: Charge) -> None:
-        """Count work that was done."""
         self._used += charge.usage
         self._money += self._price(charge.role, charge.usage)
 
@@ -121,8 +120,8 @@ class Allowance:
         self.check_verifier()
 
     def check_verifier(self) -> None:
-        """Raise `BudgetSpent` when no verification may begin. What is sampled may still be verified when no further
-        sample is allowed."""
+        """Raise `BudgetSpent` when no verification may start. Samples may still be verified when no further one may be
+        drawn."""
         cap = self.budget.verifier_seconds
         if cap is not None and self._used.verifier_seconds >= cap:
             raise self._spent()

@@ -24,7 +24,7 @@ SEED_STRIDE = 1_000_003
 
 
 class Calls:
-    """The models of a problem's search: what was stored costs nothing new, what is new is accounted and stored."""
+    """The models of one search: what is stored costs nothing new, what is new is accounted and stored."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Calls:
                         await saved.pop(sample.index)
                     spawn = spawn_of[sample.index]
                     yield sample if spawn == sample.index else replace(sample, index=spawn)
-        except SamplingFailed as error:  # a request that is rejected loses its samples, not the search
+        except SamplingFailed as error:  # a rejected request loses its samples, not the search
             rejected = error.status is not None and 400 <= error.status < 500 and error.status != 429
             if not stored and not rejected:
                 raise
@@ -144,12 +144,12 @@ class Calls:
                 task = out.start(draw(out, self._draw(sampler, prompt, place, batch, role, options)))
                 task.add_done_callback(lambda _, grant=grant: self.allowance.release(grant))
 
-        any_had = False
+        any_came = False
         async with aclosing(flow(draw_all)) as samples:
             async for sample in samples:
-                any_had = True
+                any_came = True
                 yield sample
-        if failures and not any_had:
+        if failures and not any_came:
             raise failures[-1]
 
     async def _reserve(
@@ -174,7 +174,7 @@ class Calls:
         return digest([sampler.endpoint.filed_as, sampler.endpoint.model, asked, options, self._seed])
 
     async def _stored(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
-        """What the store has of `occurrences`, booked as used again."""
+        """What the store has of `occurrences`, booked as re-used."""
         found = await self.store.get(key, occurrences) if self.store else {}
         for sample in found.values():
             for charge in sample.charges:
@@ -201,7 +201,7 @@ class Calls:
         return scores
 
     async def post(self, path: str, body: Mapping[str, Any], role: str) -> tuple[Any, tuple[Charge, ...]]:
-        """The JSON answer to `body`, in which the model is filled in, and what it cost. See `Session.post`."""
+        """The JSON answer to `body`, with the model filled in, and what it cost. See `Session.post`."""
         sampler = self.sampler(role)
         body = {"model": sampler.endpoint.model, **body}
         key = self._address(sampler, path, body)
@@ -218,7 +218,7 @@ class Calls:
         return data, (charge,)
 
     async def _one_call(self, role: str, prompt: int, tokens: int) -> Grant:
-        """Room for one request with `prompt` tokens that generates `tokens`."""
+        """Room for one request that reads `prompt` tokens and generates `tokens`."""
         return await self.allowance.reserve(role, 1, 1, prompt, tokens) if self._capped else Grant()
 
     def _price(self, role: str, usage: Usage) -> float:

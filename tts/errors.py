@@ -24,11 +24,11 @@ class MissingExtra(TTSError, ImportError):
 
 
 class BudgetSpent(TTSError):
-    """The session's budget does not allow the next call; what was found so far is kept."""
+    """The session's budget does not allow the next call; what has been found so far is kept."""
 
 
 class EndpointError(TTSError):
-    """A model server did not give a usable answer.
+    """A model server gave no usable answer.
 
     `status` is the HTTP status where there was one, `body` the server's own words, `retry_after` the seconds it
     asked to wait, `server` the base URL that was tried, `seconds` how long that took.
@@ -71,7 +71,7 @@ class EndpointRefused(EndpointError):
 
 
 class SamplingFailed(EndpointError):
-    """None of the samples asked for could be had; `__cause__` is the last reason."""
+    """None of the samples asked for could be drawn; `__cause__` is the last reason."""
 
 
 class RunLocked(TTSError):

@@ -1,4 +1,4 @@
-"""What the sessions of a run have in common: the store of answers, and things made once."""
+"""What the sessions of a run share: the store of answers, worker pools, loaded models."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ T = TypeVar("T")
 
 
 class SampleStore(Protocol):
-    """Where answers are kept. `key` is the address of a prompt with everything that shaped its answers."""
+    """Where answers are kept. `key` addresses a prompt together with everything that shaped its answers."""
 
     async def get(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
         """The stored samples among `occurrences`."""
         ...
 
     def put(self, key: bytes, sample: Sample) -> Awaitable[None]:
-        """Begin to keep `sample` under its index; awaiting the result waits until it is safe."""
+        """Start to keep `sample` under its index; awaiting the result waits until it is safe."""
         ...
 
 
 class Resources:
-    """Things that the sessions of a run share and that end with it: worker pools, loaded models."""
+    """Things that the sessions of a run share and that end with it, made when first asked for."""
 
     def __init__(self) -> None:
         self._made: dict[type, Any] = {}

@@ -44,7 +44,7 @@ async def solve(
     `strategy` and `verifier` may be specs such as `"best_of_n:n=16"`. With `stop_early` the search ends as soon as
     no further candidate can change the selection, which aborts what is still being generated; the result then says
     `ended="settled"`. Candidates that were paid for are always returned: a spent budget, a deadline or a server that
-    fails halfway ends the search, not the result. Pictures are files in `folder`/images, by default below the working
+    fails halfway ends the search, not the result. Images are files in `folder`/images, by default below the working
     directory; a candidate's content is the file's name.
 
     Raises `ConfigError` before anything is spent when a role or the verifier is missing, and `EndpointRefused` when
@@ -149,7 +149,7 @@ async def drive(
     selected: Candidate | None = None
     ended: Ended = "complete"
     deadline = asyncio.timeout(session.budget.seconds)
-    outside = copy_context()  # what a callback starts does not end with the search
+    outside = copy_context()  # what a callback starts must not end with the search
     try:
         async with deadline, scope(), aclosing(cast(Any, strategy.search(session.problem, session))) as search:
             async for candidate in search:

@@ -19,7 +19,7 @@ Message = Mapping[str, Any]
 
 
 class Drawing(str):
-    """A picture in words, to be drawn."""
+    """A description of an image, to be generated."""
 
     __slots__ = ()
 
@@ -43,7 +43,7 @@ class Usage:
     """CPU seconds spent checking candidates."""
     seconds: float = 0
     estimated_tokens: float = 0
-    """Of all tokens, those that had to be estimated because the server did not count them."""
+    """Of all tokens, those that are estimates because the server did not count them."""
 
     @property
     def total_tokens(self) -> float:
@@ -66,7 +66,7 @@ USAGE_FIELDS = tuple(f.name for f in fields(Usage))
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One thing paid for. Two charges with the same id are the same payment."""
+    """One payment. Two charges with the same id are the same payment."""
 
     id: str
     role: str
@@ -126,7 +126,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a verifier says of a candidate."""
+    """A verifier's rating of a candidate."""
 
     score: float | None
     """Higher is better; None when the candidate could not be rated."""
@@ -158,9 +158,9 @@ class Candidate:
     arrived: int = -1
     """Position in order of arrival, set by the driver."""
     elapsed: float = 0.0
-    """Seconds from the session's begin to its arrival."""
+    """Seconds from the start of the session to its arrival."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever the strategy wants to be kept and shown: the plan, the round, the parsed answer."""
+    """Whatever the strategy wants kept and shown: the plan, the round, the parsed answer."""
 
     @property
     def usage(self) -> Usage:
@@ -202,7 +202,7 @@ class Problem(BaseModel):
 
 
 class Budget(BaseModel):
-    """Caps on what one problem may cost; None is no cap. Work re-used from a store counts like new work."""
+    """Caps on what one problem may cost; None means no cap. Work re-used from a store counts like new work."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -214,11 +214,11 @@ class Budget(BaseModel):
     """In the currency of the endpoints' prices."""
     verifier_seconds: NonNegativeFloat | None = None
     seconds: NonNegativeFloat | None = None
-    """Elapsed time from the session's begin."""
+    """Elapsed time since the session began."""
 
 
 Ended = Literal["complete", "settled", "budget", "deadline", "failed"]
-"""The strategy ran out; its selection could not change any more; a cap was reached; the time was up; an error."""
+"""The strategy finished; its selection could no longer change; a cap was reached; the time was up; an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,12 +238,12 @@ class Result:
     wasted: Mapping[str, Usage] = field(default_factory=dict)
     """By role: requests that failed or were cancelled, with the tokens they are known to have cost."""
     failures: tuple[str, ...] = ()
-    """Samples and verdicts that could not be had, each with its reason."""
+    """Samples and verdicts that failed, each with its reason."""
     oracle: bool = False
     """Whether the hidden truth was used to find or select the answer."""
     seconds: float = 0.0
     loose: frozenset[Charge] = field(default=frozenset(), repr=False)
-    """What was paid for or re-used, and no candidate descends from: drafts of samples that were ended early."""
+    """What was paid for or re-used and no candidate descends from, such as drafts of samples that were ended early."""
 
     @property
     def answer(self) -> str | None:

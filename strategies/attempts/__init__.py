@@ -1,1 +1,1 @@
-"""What strategies share that make one attempt after another."""
+"""What strategies that make one attempt after another share."""

@@ -1,4 +1,4 @@
-"""One attempt after another in one conversation: what strategies share that tell the model that it was wrong."""
+"""One attempt after another in one conversation, for strategies that tell the model it was wrong."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Turn = dict[str, Any]
 
 
 class Sequential(Strategy):
-    """Attempts until one is accepted; `reply` says what the model is told in between."""
+    """Attempts until one is accepted; `reply` makes what the model is told in between."""
 
     needs_verifier = True
 
     rounds: PositiveInt = 3
     """Attempts at most, in one conversation."""
     chains: PositiveInt = 1
-    """Conversations side by side, each on its own."""
+    """Independent conversations, side by side."""
 
     async def reply(
         self, problem: Problem, attempts: Sequence[Candidate], session: Session

@@ -13,9 +13,9 @@ from tts.strategies.planning.prompts import Observations, Prompts
 from tts.types import Candidate, Sample
 
 TEMPERATURE = 0.9
-"""The paper's, where neither the strategy nor the model's own parameters say one."""
+"""The paper's, used where neither the strategy nor the endpoint sets one."""
 FORMATTING = (0.0, 0.2, 0.4)
-"""Temperatures of the tries to have observations in form."""
+"""Temperatures of successive tries to get well-formed observations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Trail:
 
 @dataclass(frozen=True)
 class Author:
-    """Plans in one role and writes in `policy`. Every method raises `NoAnswer` where a model does not play along."""
+    """Plans in one role and writes in `policy`. Every method raises `NoAnswer` where a model gives no usable answer."""
 
     session: Session
     prompts: Prompts
@@ -43,7 +43,7 @@ class Author:
     pseudocode: bool = True
 
     async def observe(self, known: Sequence[str], trail: Trail, count: int) -> tuple[list[str], tuple[Sample, ...]]:
-        """New observations, derived from those `known`, and the samples that they took."""
+        """New observations, derived from those `known`, and the samples they took."""
         prompts = self.prompts
         first = prompts.derive if known or (trail.steps and prompts.nothing) else prompts.observe
         turns = [self._fill(first, count=count, observations=_listed(known) or prompts.nothing)]
@@ -69,13 +69,13 @@ class Author:
         return await self._step("plan", trail, words)
 
     async def ideas(self, n: int) -> AsyncGenerator[Trail, None]:
-        """`n` independent plans without observations, as they complete; those that cannot be used are left out."""
+        """`n` independent plans without observations, as they complete; unusable ones are left out."""
         prompt = self.prompts.dialogue(self._fill(self.prompts.idea))
         async for sample, plan in ask(self.session, prompt, prose, role=self.idea_role, n=n, **self._ideas):
             yield Trail().then("plan", plan, [sample])
 
     async def fix(self, trail: Trail) -> Trail:
-        """Another plan, in place of the one that the trail ends with."""
+        """A plan to replace the one that the trail ends with."""
         plan = trail.steps[-1][1]
         if not self.prompts.criticise:
             return await self._step("fix", trail, self._fill(self.prompts.fix, plan=plan))

@@ -1,4 +1,4 @@
-"""What the strategies share that plan before they answer: the prompts, the models, and the choice at the end."""
+"""What strategies that plan before they answer share: the prompts, the models, and the choice at the end."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Planning(Strategy):
     prompts: PromptsField = CODE
     """What the models are asked: `code`, `general`, `lab`, or one of them with some prompts replaced."""
     idea_role: str = "policy"
-    """The model that plans; the role `policy` writes the answers. Another model: [models.NAME.ROLE]."""
+    """The role that plans; `policy` writes the answers. Give another role a model with [models.NAME.ROLE]."""
     idea_temperature: float | None = None
-    """Of the calls that plan. None: as the model's own parameters say, else 0.9."""
+    """Temperature of the calls that plan. None: the endpoint's own, else 0.9."""
     code_temperature: float | None = None
-    """Of the calls that write. None: as the model's own parameters say, else 0.9."""
+    """Temperature of the calls that write. None: the endpoint's own, else 0.9."""
     vote: bool = True
-    """Whether the most frequent answer (for code: the same program but for names) wins among those that the
+    """Whether the most frequent answer (for code: the same program apart from names) wins among those that the
     verifier rates alike, instead of the earliest."""
 
     @property
@@ -63,7 +63,7 @@ class Planning(Strategy):
         return session.verified(candidates) if session.verifier else candidates
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        """Of those with the best verdict the one with the most frequent answer, the earliest among equals."""
+        """Among those with the best verdict, the one with the most frequent answer; the earliest among equals."""
         if not self.vote:
             return super().select(candidates)
         highest = max(map(rank, candidates), default=None)
@@ -73,14 +73,14 @@ class Planning(Strategy):
         return max(best, key=lambda candidate: votes[candidate.notes.get("answer")], default=None)
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
-        """Whether one is accepted; a vote stays open until the end."""
+        """Whether one is accepted; a vote stays open to the end."""
         return not self.vote and super().settled(candidates)
 
 
 def branch(
     out: Flow[Candidate], work: Coroutine[Any, Any, object], lost: Callable[[], None] = lambda: None
 ) -> Task[object]:
-    """Start `work` in the flow; where a model does not answer usably, only what was to come of it is lost."""
+    """Start `work` in the flow. A model that gives no usable answer costs only what would have followed from it."""
 
     async def guarded() -> None:
         try:

@@ -1,7 +1,7 @@
-"""The tree of observations: which combinations are worked on, in which order, and the workers that do it.
+"""The tree of observations: which combinations are expanded, in which order, and the workers that do it.
 
 Nothing waits for anything but its own parent. Where the number of codes or the budget is limited, combinations are
-taken breadth-first: those of an upper layer first, then as many from each of their parents.
+taken breadth-first: upper layers first, then as many from each parent.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class Tree:
             out.start(self._grow(Node((0,)), quota - own, empty))
 
     async def _grow(self, node: Node, quota: float, *more: Node) -> None:
-        """Make the children of `node` and theirs, with `quota` codes for them all; `more` are siblings of the children.
+        """Make the children of `node` and theirs, with `quota` codes in all; `more` are siblings of the children.
 
-        What is left of the quota is shared out among them, or goes to combinations that had to stand back.
+        What is left of the quota is shared among them, or goes to combinations that had to wait.
         """
         children, quota = await self._expand(node, quota)
         parents = [*more, *children]
@@ -92,7 +92,7 @@ class Tree:
             self._give_back(quota)
 
     async def _expand(self, node: Node, quota: float) -> tuple[list[Node], float]:
-        """Derive observations from those of `node`, and work on their combinations. Gives those, and the quota left."""
+        """Derive observations from those of `node` and work on their combinations. Returns these and the quota left."""
         begun: list[Node] = []
         for child in await self._children(node):
             if quota:
@@ -129,13 +129,13 @@ class Tree:
             self._spare -= self._solve(heappop(self._surplus), self._spare)
 
     def _solve(self, node: Node, quota: float) -> int:
-        """Start the work on `node` with up to `quota` codes, and say with how many."""
+        """Start work on `node` with up to `quota` codes, and return how many."""
         codes = int(min(self._per_node, quota))
         branch(self._out, self._plan(node, codes), lambda: self._give_back(codes))
         return codes
 
     async def _plan(self, node: Node, codes: int) -> None:
-        """From observations to a plan, from the plan to one answer, or by way of criticism to two."""
+        """From observations to a plan, and from the plan to one answer, or to two by way of criticism."""
         async with self._turns.take(node.rank, self._calls):
             plan = await self._author.sketch(node.observations, node.trail)
             works = (self._answer, self._improve)[:codes]
@@ -168,7 +168,7 @@ def shares(quota: float, count: int) -> list[float]:
 
 
 class Turns:
-    """Lets work begin in order of rank, and only as much as the session's budget will let end."""
+    """Starts work in order of rank, and only as much as the session's budget will let finish."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -178,7 +178,7 @@ class Turns:
 
     @asynccontextmanager
     async def take(self, rank: tuple[int, ...], calls: int) -> AsyncIterator[None]:
-        """Wait for the turn of work of `calls` calls; what has a lower rank goes first."""
+        """Wait until work of `calls` calls may start; lower ranks go first."""
         turn = asyncio.Event()
         self._count += 1
         entry = (rank, self._count, calls, turn)

@@ -1,4 +1,4 @@
-"""What is asked of the generating model: a wording, and what of an earlier candidate is used again."""
+"""What the generating model is asked: a wording, and what of an earlier candidate is used again."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Attempt:
     wording: str
     n: int = 1
     samples: tuple[Sample, ...] = ()
-    """Those that made the wording."""
+    """The samples that made the wording."""
     lineage: tuple[tuple[str, str], ...] = ()
     """The steps that led to it."""
     parent: Candidate | None = None
-    """The candidate of which something is used again."""
+    """The candidate that is partly used again."""
     seed: int | None = None
 
 
 def with_seeds(attempts: Iterable[Attempt], fresh: Iterator[int]) -> list[Attempt]:
-    """Seeds for those `attempts` that have none, or that another one with the same wording has."""
+    """Fresh seeds for those `attempts` that have none, or whose seed another one with the same wording has."""
     seen: set[tuple[str, int]] = set()
     seeded = []
     for attempt in attempts:
@@ -69,7 +69,7 @@ def _asked(attempt: Attempt, session: Session, images: bool, draft: str) -> Asyn
 async def drawn(
     attempts: Sequence[Attempt], before: Sequence[Candidate], session: Session, *, images: bool, draft: str, number: int
 ) -> AsyncGenerator[Candidate, None]:
-    """The candidates of round `number`; they carry what the candidates `before`, which led to them, have cost.
+    """The candidates of round `number`; they carry the cost of the candidates `before`, which led to them.
 
     An attempt that fails loses itself alone. Raises `SamplingFailed` when all do.
     """
@@ -88,9 +88,9 @@ async def drawn(
             failed.append(error)
 
     sources = [made(attempt, _asked(attempt, session, images, draft)) for attempt in attempts]
-    any_had = False
+    any_came = False
     async for candidate in merge(sources):
-        any_had = True
+        any_came = True
         yield candidate
-    if failed and not any_had:
+    if failed and not any_came:
         raise failed[-1]

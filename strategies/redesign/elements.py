@@ -1,4 +1,4 @@
-"""Which candidates meet the most elements together, and which elements most of them miss.
+"""Which candidates together meet the most elements, and which elements most of them miss.
 
 "PRIS" (arXiv 2512.03534), the steps between the first candidates and the rewritten prompt.
 """
@@ -33,7 +33,7 @@ def met(candidate: Candidate, kind: str | None = None) -> frozenset[int]:
 
 
 def covering(candidates: Sequence[Candidate], k: int) -> list[Candidate]:
-    """Up to `k` of the rated `candidates` (in spawned order) that meet the most elements together.
+    """Up to `k` of the rated `candidates` (in spawned order) that together meet the most elements.
 
     Greedy: each next one adds the most core elements, then the most extra ones; equals go by their verdicts, and the
     earliest of those. This covers at least 1 - 1/e of what the best choice could (Nemhauser et al. 1978).

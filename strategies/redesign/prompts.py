@@ -64,15 +64,15 @@ $draft
 
 class Prompts(BaseModel):
     """`$prompt` is the wording so far. The verifier never sees a rewritten one. A `draft` without `$draft` uses
-    nothing of it."""
+    nothing of the earlier attempt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rewrite: Annotated[str, template("prompt", "missed", "met")] = REWRITE
-    """Asks for a prompt that says what is missed: lists of the elements that most miss and that most meet."""
+    """Asks for a prompt that says what is missed, given lists of the elements that most miss and that most meet."""
     element: Annotated[str, template("text", "met", "why", "instead")] = "- $text (met by $met$instead)"
-    """An element in these lists. `$met` is `1 of 4`; `$why` is what one that misses it has instead, as far as that is
-    known, and `$instead` the same as a clause."""
+    """An element in these lists. `$met` is `1 of 4`; `$why` is what a candidate that misses it has instead, where
+    that is known, and `$instead` the same as a clause."""
     paraphrase: Annotated[str, template("prompt")] = PARAPHRASE
     """Asks for another wording where nothing is missed in common."""
     expand: Annotated[str, template("prompt")] = EXPAND
@@ -105,4 +105,4 @@ def _as_written(prompts: Prompts) -> str | dict[str, Any]:
 
 
 PromptsField = Annotated[Prompts, BeforeValidator(_named), PlainSerializer(_as_written)]
-"""Prompts of one's own, where they differ from the usual ones, or a set by its name: `lab`."""
+"""Prompts that replace the usual ones, or a set by its name: `lab`."""

@@ -19,7 +19,7 @@ from tts.types import Candidate
 
 @dataclass(frozen=True)
 class Rewriter:
-    """Rewrites in one role. Where no new wording can be had, which is noted, the prompt stays as it was."""
+    """Rewrites in one role. Where that gives no new wording, which is noted, the prompt stays as it was."""
 
     session: Session
     prompts: Prompts
@@ -34,7 +34,7 @@ class Rewriter:
     async def redesigned(
         self, best: Sequence[Candidate], n: int, variants: int, *, per_sample: bool, reuse: bool
     ) -> list[Attempt]:
-        """`n` attempts: each new wording with every candidate of which something is used again, in turn.
+        """`n` attempts: each new wording with every candidate that is used again, in turn.
 
         There are as many `variants` of a wording as are used, at most. See `PromptRedesign` for the others.
         """
@@ -53,7 +53,7 @@ class Rewriter:
         return list(islice(cycle(attempts), n))
 
     async def _rewritten(self, group: Sequence[Candidate], variants: int) -> list[Attempt]:
-        """The wording of the best of `group`, rewritten for what the group mostly misses, in so many variants."""
+        """The wording of the best of `group`, rewritten in several variants for what the group mostly misses."""
         best = max(group, key=rank)
         steps = [text for kind, text in best.notes["lineage"] if kind == "prompt"]
         wording = steps[-1] if steps else wording_of(self.session.problem)
