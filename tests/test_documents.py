@@ -1,0 +1,99 @@
+"""The documents: their code runs and passes a type checker, their commands name what exists, their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tts import MockModel, Problem, registry, solve
+from tts.runs import Experiment
+from tts.studies import StudyFindings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path) -> list[str]:
+    """The Python code of a page."""
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Mapping[str, Any]:
+    """What CONTRIBUTING.md defines, by the name of the file that each block says it is."""
+    space: dict[str, Any] = {}
+    for block in blocks(ROOT / "CONTRIBUTING.md"):
+        exec(compile(block, block.splitlines()[0].removeprefix("# "), "exec", dont_inherit=True), space)
+    return space
+
+
+async def test_the_strategy_asks_again_with_the_words_of_the_verifier(plugins: Mapping[str, Any]):
+    asked: list[Any] = []
+
+    def answer(body: dict[str, Any]) -> str:
+        asked.append(body["messages"])
+        return "word " * 60 if len(body["messages"]) == 1 else "short"
+
+    verifier, strategy = plugins["ShortAnswer"](words=50), plugins["TwoTries"](hint="No: ")
+    result = await solve("Tell me.", strategy, MockModel(answer), verifier=verifier)
+    assert result.answer == "short"
+    assert [candidate.passed for candidate in result.candidates] == [False, True]
+    assert asked[1][-1]["content"] == "No: 60 words are too many; use 50 at most"
+    assert result.candidates[1].usage.requests == result.usage.requests == 2
+
+
+async def test_the_task_is_graded_and_the_study_reads_the_run(plugins: Mapping[str, Any], tmp_path: Path):
+    task, study = plugins["Sums"](upto=4), plugins["Lengths"](unit=2)
+    problems = [example.problem for example in task.examples()]
+    assert [problem.id for problem in problems] == ["sum-1", "sum-2", "sum-3", "sum-4"]
+    assert isinstance(problems[0], Problem)
+    grid = Experiment.parse(
+        {"task": task, "strategies": ["single"], "models": {"mock": MockModel(lambda body: "Answer: 6")}}
+    )
+    registry.register("tasks", type(task))
+    run = await grid.run(tmp_path / "run")
+    (track,) = run.tracks
+    assert [bool(flags[0]) for flags in track.correct] == [False, True, False, False]
+    found = study.findings({"": run})
+    assert isinstance(found, StudyFindings)
+    assert list(found.data.values()) == [len("Answer: 6") / 2]
+
+
+def test_the_code_passes_a_type_checker(tmp_path: Path):
+    for page in PAGES:
+        for number, block in enumerate(blocks(page)):
+            (tmp_path / f"{page.stem.lower()}_{number}.py").write_text(block)
+    assert len(list(tmp_path.iterdir())) >= 7
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--project", str(tmp_path)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_name_what_exists(page: Path):
+    groups: dict[str, registry.Group] = {"strategy": "strategies", "task": "tasks", "study": "studies"}
+    for option, name in re.findall(r"--(strategy|task|study) (\w+)", page.read_text()):
+        if name.islower() and name != "lengths":
+            registry.load(groups[option], name)
+
+
+def test_the_afternoon_path_is_as_short_as_it_says():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    rows = re.findall(r"^\| ([\d,]+) \| `([^`]+)` \|", text, re.M)
+    lines = [len((ROOT / path).read_text().splitlines()) for _, path in rows]
+    assert len(rows) > 15
+    assert sum(lines) <= 4500
+    assert all(abs(int(said.replace(",", "")) - true) <= 40 for (said, _), true in zip(rows, lines, strict=True))
