@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tarfile
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
 
 import tts
+
+ROOT = Path(__file__).parents[1]
+PLUGINS = (
+    "strategies/best_of_n.py",
+    "strategies/planning/tree.py",
+    "verifiers/unit_tests.py",
+    "verifiers/programs/plan.py",
+)
 
 
 def loaded(statement: str) -> set[str]:
@@ -29,3 +43,54 @@ def test_running_loads_nothing_that_belongs_to_an_extra() -> None:
 def test_every_public_name_is_there() -> None:
     for name in tts.__all__:
         assert getattr(tts, name).__name__ in (name, "solve", "MockModel")
+
+
+def test_a_checkout_without_links_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "tts").mkdir()
+    shutil.copy(ROOT / "tts" / "__init__.py", tmp_path / "tts")
+    (tmp_path / "tts" / "strategies").write_text("../strategies")  # what a clone without links has
+    done = subprocess.run([sys.executable, "-c", "import tts"], capture_output=True, text=True, cwd=tmp_path)
+    assert "ImportError" in done.stderr
+    assert "git config core.symlinks true" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel built from what the sdist holds."""
+    folder = tmp_path_factory.mktemp("dist")
+    hatch = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    subprocess.run([*hatch, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "sdist", filter="data")
+    (source,) = (folder / "sdist").iterdir()
+    subprocess.run([*hatch, "-t", "wheel"], cwd=source, check=True, capture_output=True)
+    return folder
+
+
+def test_the_wheel_has_the_plugins_as_files_and_is_the_same_from_the_sdist(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        assert {f"tts/{name}" for name in PLUGINS} <= names
+        assert all(archive.read(f"tts/{name}") == (ROOT / name).read_bytes() for name in PLUGINS)
+    ours = {f"tts/{path.relative_to(ROOT / 'tts')}" for path in (ROOT / "tts").rglob("*.py")}
+    ours |= {
+        str(Path("tts", path.relative_to(ROOT)))
+        for top in ("strategies", "verifiers")
+        for path in (ROOT / top).rglob("*.py")
+    }
+    assert {name for name in names if name.endswith(".py")} == ours
+
+
+def test_the_wheel_works_where_it_is_installed(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    script = "import tts, tts.strategies.best_of_n as one; print(tts.__file__, one.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path / "site"
+    )
+    assert done.stdout.split() == [
+        str(tmp_path / "site/tts" / name) for name in ("__init__.py", "strategies/best_of_n.py")
+    ]

@@ -6,6 +6,7 @@ The names below are loaded when they are first used, so that importing the packa
 from __future__ import annotations
 
 from importlib import import_module
+from os.path import isdir
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,6 +64,13 @@ __all__ = [
     "Verifier",
     "solve",
 ]
+
+
+if not isdir(f"{__path__[0]}/strategies"):
+    raise ImportError(
+        f"{__path__[0]}/strategies must be a link to the folder strategies at the top of the checkout, like verifiers, "
+        "but this checkout has no links. Clone it with links (git config core.symlinks true), or install the wheel"
+    )
 
 
 def __getattr__(name: str) -> Any:
