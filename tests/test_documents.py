@@ -1,4 +1,4 @@
-"""The documents: their code runs and passes a type checker, their commands name what exists, their links lead somewhere."""
+"""The documents: their code runs and passes a type checker, their commands name what exists, their links lead on."""
 
 from __future__ import annotations
 
