@@ -1,42 +1,150 @@
-"""Samples from one endpoint: split, spread, topped up, accounted; cancelling reaches the server."""
+"""Samples from one endpoint: split into requests, topped up, accounted; cancellation reaches the server."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from base64 import b64decode
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
+from uuid import uuid4
 
 from tts.accounts import Ledger
-from tts.concurrency import Flow, flow
-from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed
+from tts.concurrency import now
+from tts.concurrency import Flow, Work, flow
+from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TransientError
 from tts.images import Pictures
 from tts.sampler import protocol
-from tts.sampler.asking import Order, StopRule, ask, stream
-from tts.sampler.client import Client, log
+from tts.sampler.connection import ONE_REQUEST, Connection, Exchange, Retry, hedged
 from tts.sampler.endpoint import Endpoint
-from tts.types import Drawing, Prompt, Sample
+from tts.sampler.protocol import Generation, ModelResponse
+from tts.types import Charge, Drawing, Prompt, Sample, Usage
+
+log = logging.getLogger("tts")
+
+VLLM_SPEAKERS = {"vllm": "vLLM", "ttscale": "tts"}
+"""Servers with vLLM's extensions: how they sign the list of models, and their names."""
+
+DISPENSABLE = {
+    "n": "samples are requested one by one",
+    "response_format": "requests go without it",
+    "seed": "every image is a new one",
+}
+"""Parameters that a server may refuse, and what is done without them. A seed matters too much except for images."""
+
+DOWNLOADS = 3
+"""Attempts to download an image that has been paid for."""
 
 
-class Sampler(Client):
-    """Draws samples from one `Endpoint`. An async context manager; it belongs to one event loop."""
+class StopRule(Protocol):
+    """When to end an answer that is still being written.
+
+    Its `repr` must be complete: it is part of the address under which the answer is stored.
+    """
+
+    def watch(self) -> Callable[[Generation], bool]:
+        """A function for one answer, called whenever the answer has grown, that says whether to end it."""
+        ...
+
+
+class Sampler:
+    """Draws samples from one `Endpoint`. Use it as an async context manager; it belongs to one event loop."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(endpoint)
+        self.endpoint = endpoint
+        self.connection = Connection(endpoint)
+        self.vllm = False
+        """Whether it is vLLM or speaks its extensions: it counts each choice's tokens and knows token ids."""
+        self.context_length: int | None = None
+        """Most tokens of a prompt and its completion together, if the server tells."""
         self.takes_n: bool | None = None
-        """Whether the server answers `n` choices to one request; None until known."""
-        self.takes_form = True
-        """Whether it has not refused `response_format`; it is left out then, and answers are as the prompt asks."""
+        """Whether the server answers one request with `n` choices; None until known."""
+        self.refused: set[str] = set()
+        """Parameters that the server has refused and that are left out since; see `DISPENSABLE`."""
+        self.notices: list[str] = []
+        """What the server cannot do, and what is done instead."""
+        self.keep_raw = False
+        """Whether each sample keeps its choice as the server sent it, for callers that pass it on unchanged."""
         self.scoring = asyncio.Semaphore(endpoint.max_scoring)
         """Room for requests that score given text."""
-        self.takes_seed = True
-        """Whether it has not refused `seed`; it is left out then, and no picture can be had a second time."""
-        self.keep_raw = False
-        """Whether each sample keeps its choice as the server sent it, for who must pass it on unchanged."""
-        self.notices: list[str] = []
-        """What the server cannot do and what is done instead."""
+        self._identified: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._identified is not None:
+            self._identified.cancel()
+            await asyncio.gather(self._identified, return_exceptions=True)
+        await self.connection.aclose()
+
+    # -- the server ------------------------------------------------------------------------------------------------
+
+    async def models(self) -> Any:
+        """The first replica's answer when asked for its models. Costs no tokens; raises `EndpointError`."""
+        url = self.endpoint.urls[0]
+        try:
+            async with asyncio.timeout(self.endpoint.connect_timeout):
+                return await self.connection.http.get(f"{url}/models")
+        except TimeoutError:
+            raise TransientError(f"no answer from {url}; is the server running there?") from None
+
+    async def check(self) -> None:
+        """Raise `EndpointRefused` if the server cannot be reached or rejects the key. Costs no tokens."""
+        failure: EndpointError | None = None
+        for attempt in range(3):
+            await asyncio.sleep(attempt * 0.5)
+            try:
+                await self.models()
+                return
+            except EndpointRefused as error:
+                if error.status == 404:  # no list of models; the server is there
+                    return
+                raise
+            except EndpointError as error:
+                if error.status is not None:
+                    return
+                failure = error
+        raise EndpointRefused(str(failure)) from failure
+
+    async def identify(self) -> None:
+        """Learn what the server is, once; costs no tokens. One that does not tell is assumed to have no extensions."""
+        if self._identified is None:
+            self._identified = asyncio.create_task(self._identify())
+        if not self._identified.done():
+            await asyncio.shield(self._identified)
+
+    async def _identify(self) -> None:
+        try:
+            models = (await self.models())["data"]
+            self.vllm = any(model.get("owned_by") in VLLM_SPEAKERS for model in models)
+            lengths = [model.get("max_model_len") for model in models if model.get("id") == self.endpoint.model]
+            self.context_length = next(iter(lengths), None)
+        except (EndpointError, KeyError, TypeError, AttributeError) as error:
+            log.debug("no list of models from %s: %s", self.endpoint.urls[0], error)
+
+    def do_without(self, parameter: str, why: str) -> None:
+        """Leave out `parameter` from now on, and say so once."""
+        if parameter not in self.refused:
+            self.refused.add(parameter)
+            self.notices.append(f"{self.endpoint.model}: {why}; {DISPENSABLE[parameter]}")
+            log.warning(self.notices[-1])
+        self.takes_n = False if "n" in self.refused else self.takes_n
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    async def post(self, path: str, body: dict[str, Any], *, role: str, ledger: Ledger | None = None) -> Any:
+        """The JSON answer to a POST to `path`; see `Connection.post`. The caller books its usage."""
+        return (await self.connection.post(path, body, role=role, ledger=ledger))[0]
 
     async def sample(
         self,
@@ -52,113 +160,293 @@ class Sampler(Client):
     ) -> AsyncGenerator[Sample, None]:
         """`n` samples of `prompt` as they complete; `params` are added to the endpoint's own.
 
-        One that `stop_when` ends while it is written is delivered as far as it got, as "abandoned"; each is a request
-        of its own then.
+        `n` may also be the occurrence numbers to draw. They become `Sample.index` and are added to the `seed`, if one
+        is given, so that occurrence i of a seeded prompt is the same however the work is split.
+        `on_sample` is called with each sample as soon as it arrives, even if nobody waits for it any more.
+        With `stop_when`, each sample is a request of its own; one that the rule ends is delivered as far as it got,
+        with the finish reason "abandoned".
+        A `Drawing` goes to the images API; the sample's text is the name of its file in `pictures`, by default below
+        the working directory.
 
-        `n` may be the occurrence numbers to draw: they become `Sample.index` and, where `seed` is given, are added
-        to it, so that occurrence i of a seeded prompt is the same however the work is split.
-        `on_sample` is called with each sample as soon as it is there, also if nobody waits for it any more.
-        A `Drawing` is asked of the images API; a sample's text is the name of its file in `pictures`, by default
-        below the working directory.
-        A sample that cannot be had is noted in `ledger.failures`. Raises `SamplingFailed` when none can, and
-        `EndpointRefused` at once when no request can succeed.
+        A sample that fails is noted in `ledger.failures`. Raises `SamplingFailed` if all fail, and `EndpointRefused`
+        at once if no request can succeed.
         """
         await self.identify()
         indices = list(range(n)) if isinstance(n, int) else list(n)
-        ledger = Ledger() if ledger is None else ledger
         path, body = protocol.request(prompt, self.endpoint.model, {**self.endpoint.params, **params})
         body.pop("n", None)
-        keep_ids = bool(body.get("return_token_ids"))
-        affinity = self.affinity(prompt)
-        errors: list[EndpointError] = []
-        if isinstance(prompt, Drawing):
-            pictures = pictures or Pictures(Path())
+        ready: list[Sample] = []
+        draw = _Draw(
+            sampler=self,
+            prompt=prompt,
+            path=path,
+            body=body,
+            role=role,
+            ledger=Ledger() if ledger is None else ledger,
+            affinity=self.connection.affinity(prompt),
+            keep_ids=bool(body.get("return_token_ids")),
+            on_sample=on_sample,
+            stop_when=stop_when,
+            pictures=(pictures or Pictures(Path())) if isinstance(prompt, Drawing) else None,
+            emit=ready.append,
+        )
 
-        async def begin(out: Flow[Sample]) -> None:
-            order = Order(
-                prompt,
-                path,
-                body,
-                role,
-                ledger,
-                out,
-                errors,
-                keep_ids,
-                affinity,
-                on_sample,
-                stop_when,
-                pictures,
-                self.keep_raw,
-            )
+        def begin(out: Flow[Sample]) -> None:
+            draw.emit, draw.start = out.emit, out.start
             size = 1 if self.takes_n is False or stop_when is not None else self.endpoint.max_n
             for i in range(0, len(indices), size):
-                out.start(self._fill(order, indices[i : i + size]))
+                out.start(draw.fill(indices[i : i + size]))
 
-        any_had = False
         try:
-            async with aclosing(flow(begin)) as samples:
-                async for sample in samples:
-                    any_had = True
+            if len(indices) == 1:  # nothing runs beside it
+                await draw.fill(indices)
+                for sample in ready:
                     yield sample
+            else:
+                async with aclosing(flow(begin)) as samples:
+                    async for sample in samples:
+                        yield sample
         finally:
-            ledger.failures.extend(f"{role}: {error}" for error in errors)
-            ledger.error = errors[-1] if errors else ledger.error
-        if errors and not any_had:
-            raise SamplingFailed(f"no sample could be had: {errors[-1]}", status=errors[-1].status) from errors[-1]
+            draw.ledger.failures.extend(f"{role}: {error}" for error in draw.errors)
+            draw.ledger.error = draw.errors[-1] if draw.errors else draw.ledger.error
+        if draw.errors and not draw.answered:
+            last = draw.errors[-1]
+            raise SamplingFailed(f"no sample was obtained: {last}", status=last.status) from last
 
-    async def _fill(self, order: Order, missing: list[int]) -> bool:
-        """Have the occurrences `missing` answered; those that cannot be go to `order.errors`. Whether all were had."""
-        whole = True
+
+@dataclass(slots=True, kw_only=True)
+class _Draw:
+    """One call of `Sampler.sample`: what its requests have in common, and what has become of them.
+
+    Occurrences that are still `missing` are passed along in a list, from which each is removed as it is answered.
+    """
+
+    sampler: Sampler
+    prompt: Prompt
+    path: str
+    body: dict[str, Any]
+    role: str
+    ledger: Ledger
+    affinity: int
+    keep_ids: bool
+    on_sample: Callable[[Sample], None] | None
+    stop_when: StopRule | None
+    pictures: Pictures | None
+    """Where images are kept, if the prompt is a `Drawing`."""
+    emit: Callable[[Sample], None]
+    start: Callable[[Work], object] | None = None
+    """Starts work beside this one; None where there is only one sample."""
+    errors: list[EndpointError] = field(default_factory=list)
+    """One for each sample that failed."""
+    answered: bool = False
+    """Whether any sample was delivered."""
+
+    async def fill(self, missing: list[int]) -> bool:
+        """Have `missing` answered; returns whether all were."""
+        whole, sampler = True, self.sampler
         while missing:
-            if self.takes_n is False and len(missing) > 1:
+            if sampler.takes_n is False and len(missing) > 1 and self.start is not None:
                 for index in missing:
-                    order.out.start(self._fill(order, [index]))
+                    self.start(self.fill([index]))
                 return whole
-            asked = len(order.run(missing))
-            streamed = order.pictures is None and (self.endpoint.stream or order.stop_when is not None)
-            attempt = stream if streamed else ask
-            for taken, parameter in ((self.takes_form, "response_format"), (self.takes_seed, "seed")):
-                if not taken:
-                    order.body.pop(parameter, None)
+            for parameter in sampler.refused:
+                self.body.pop(parameter, None)
+            wanted = len(self._consecutive(missing))
             try:
-                seen = await self.retrying(partial(attempt, self, order, missing))
-                if asked > 1 and self.takes_n is None:
-                    self._learn_n(seen > 1, "it answers a single choice whatever n is")
+                received = await self._answer(missing)
+                if wanted > 1 and sampler.takes_n is None:
+                    if received > 1:
+                        sampler.takes_n = True
+                    else:
+                        sampler.do_without("n", "it returns a single choice whatever n is")
             except EndpointRefused:
                 raise
             except EndpointError as error:
-                if len(missing) > 1 and protocol.refuses(error, "n"):
-                    self._learn_n(False, f"it refuses n ({protocol.server_message(error.body)})")
+                if refused := self._refused_parameter(error, missing):
+                    sampler.do_without(refused, f"it refuses {refused} ({protocol.server_message(error.body)})")
                     continue
-                if "response_format" in order.body and protocol.refuses(error, "response_format", "json_schema"):
-                    self._learn_form(protocol.server_message(error.body))
-                    continue
-                if order.pictures is not None and "seed" in order.body and protocol.refuses(error, "seed"):
-                    self._learn_seed(protocol.server_message(error.body))
-                    continue
-                # Perhaps only this very request was at fault: one alone tells whether the others are worth asking.
+                # Perhaps only this very request was at fault: one alone shows whether the others are worth asking for.
                 alone, missing = missing[:1], missing[1:]
                 hopeless = not missing or not isinstance(error, RequestRejected)
-                if hopeless or not (await self._fill(order, alone) or order.answered):
-                    order.errors.extend([error] * (len(missing) + hopeless))
+                if hopeless or not (await self.fill(alone) or self.answered):
+                    self.errors.extend([error] * (len(missing) + hopeless))
                     return False
                 whole = False
         return whole
 
-    def _learn_form(self, why: str) -> None:
-        if self.takes_form:
-            self.notices.append(f"{self.endpoint.model}: it refuses response_format ({why}); answers go without it")
-            log.warning(self.notices[-1])
-        self.takes_form = False
+    def _refused_parameter(self, error: EndpointError, missing: Sequence[int]) -> str | None:
+        """The dispensable parameter that `error` is about, if any."""
+        if len(missing) > 1 and protocol.refuses(error, "n"):
+            return "n"
+        if "response_format" in self.body and protocol.refuses(error, "response_format", "json_schema"):
+            return "response_format"
+        if self.pictures is not None and "seed" in self.body and protocol.refuses(error, "seed"):
+            return "seed"
+        return None
 
-    def _learn_seed(self, why: str) -> None:
-        if self.takes_seed:
-            self.notices.append(f"{self.endpoint.model}: it refuses seed ({why}); every picture is a new one")
-            log.warning(self.notices[-1])
-        self.takes_seed = False
+    async def _answer(self, missing: list[int]) -> int:
+        """One request for the first of `missing`, retried where that may help. Returns how many choices came."""
+        streamed = self.pictures is None and (self.sampler.endpoint.stream or self.stop_when is not None)
+        attempt = self._stream if streamed else self._ask
+        retry = Retry(self.sampler.endpoint)
+        while True:
+            try:
+                return await attempt(missing, retry.avoid)
+            except TransientError as error:
+                await retry.wait(error)
 
-    def _learn_n(self, takes_n: bool, why: str = "") -> None:
-        if not takes_n and self.takes_n is None:
-            self.notices.append(f"{self.endpoint.model}: {why}; samples are asked for one by one")
-            log.warning(self.notices[-1])
-        self.takes_n = takes_n
+    def _consecutive(self, missing: Sequence[int]) -> list[int]:
+        """Those of `missing` that one request can ask for: with a seed, consecutive numbers."""
+        if self.body.get("seed") is None:
+            return list(missing)
+        expected = count(missing[0])
+        return list(takewhile(lambda index: index == next(expected), missing))
+
+    def _request(self, run: Sequence[int]) -> dict[str, Any]:
+        """The body that asks for the occurrences `run`."""
+        body = dict(self.body)
+        if body.get("seed") is not None:
+            body["seed"] = int(body["seed"]) + run[0]
+        if len(run) > 1:
+            body["n"] = len(run)
+            if self.sampler.vllm:
+                body["return_token_ids"] = True  # they count each choice's tokens
+        return body
+
+    async def _ask(self, missing: list[int], avoid: str | None) -> int:
+        run = self._consecutive(missing)
+        body, connection = self._request(run), self.sampler.connection
+
+        async def fetch(avoid: str | None, sent: asyncio.Future[str] | None = None) -> tuple[ModelResponse, Exchange]:
+            async with connection.exchange(self.role, self.ledger, self.affinity, avoid) as exchange:
+                if sent is not None:
+                    sent.set_result(exchange.url)
+                data = await connection.http.post(exchange.url + self.path, body)
+                if self.pictures is None:
+                    return protocol.parse(data), exchange
+                response = protocol.parse_images(data)
+                for choice in response.choices:
+                    choice.text = await self._keep_image(choice.text, self.pictures)
+                return response, exchange
+
+        def lose(answer: tuple[ModelResponse, Exchange]) -> None:
+            self.ledger.waste(self.role, ONE_REQUEST + (answer[0].usage or Usage()))
+
+        after = self.sampler.endpoint.hedge_after
+        answer = await (fetch(avoid) if after is None else hedged(fetch, avoid, after, lose))
+        response, exchange = answer
+        if not response.choices:
+            lose(answer)
+            raise TransientError("the answer has no choices")
+        if not self._deliver(missing, run, response, uuid4().hex, exchange.started, exchange.seconds):
+            raise TransientError("the answer has none of the choices that were asked for")
+        return len(response.choices)
+
+    async def _stream(self, missing: list[int], avoid: str | None) -> int:
+        """`_ask`, read token by token: a choice is delivered as soon as it is complete, if its tokens are counted.
+
+        Under a stop rule there is one choice; leaving the stream is what makes the server end it.
+        """
+        if not missing:  # the stream before broke after its last choice
+            return 0
+        run, connection = self._consecutive(missing), self.sampler.connection
+        options = {"include_usage": True, **({"continuous_usage_stats": True} if self.sampler.vllm else {})}
+        body = {**self._request(run), "stream": True, "stream_options": options}
+        assembly, request = protocol.Assembly(), uuid4().hex
+        to_abandon = self.stop_when.watch() if self.stop_when is not None else lambda choice: False
+        delivered = False
+        async with (
+            connection.exchange(self.role, self.ledger, self.affinity, avoid, assembly.lost) as exchange,
+            connection.http.stream(exchange.url + self.path, body) as events,
+        ):
+            deliver = partial(self._deliver, missing, run, request=request, started=exchange.started)
+            async for event in events:
+                finished = assembly.add(event)
+                abandoned = [] if finished else list(filter(to_abandon, assembly.choices.values()))
+                for choice in abandoned:
+                    choice.finish_reason = "abandoned"
+                finished += abandoned
+                if finished and (response := assembly.take(finished)):
+                    delivered |= deliver(response, seconds=now() - exchange.started)
+                if abandoned:
+                    break
+        if not assembly.seen:
+            self.ledger.waste(self.role, ONE_REQUEST + (assembly.usage or Usage()))
+            raise TransientError("the stream has no choices")
+        if assembly.choices:
+            delivered |= deliver(assembly.take_rest(), seconds=exchange.seconds)
+        if not delivered:
+            raise TransientError("the stream has none of the choices that were asked for")
+        return assembly.seen
+
+    def _deliver(
+        self,
+        missing: list[int],
+        run: Sequence[int],
+        response: ModelResponse,
+        request: str,
+        started: float,
+        seconds: float,
+    ) -> bool:
+        """Turn choices into samples: the prompt is one charge that they share, each completion another.
+
+        Choices that nobody asked for are waste. Returns whether there was any other.
+        """
+        estimated = 0 if response.usage else protocol.estimate_prompt(self.prompt)
+        shared = response.usage or Usage(prompt_tokens=estimated)
+        tokens = protocol.share_tokens(response.choices, response.usage)
+        prompt_usage = Usage(1, shared.prompt_tokens, shared.cached_tokens, estimated_tokens=estimated)
+        prompt = Charge(request, self.role, prompt_usage, started)
+        self.ledger.pay(prompt)
+        delivered = False
+        for choice, (size, guessed) in zip(response.choices, tokens, strict=True):
+            reasoning = shared.reasoning_tokens / len(response.choices)
+            own = Usage(0, 0, 0, size, reasoning, seconds=seconds, estimated_tokens=size if guessed else 0)
+            index = run[choice.index] if choice.index < len(run) else None
+            if index is None or index not in missing:
+                self.ledger.waste(self.role, own)
+                continue
+            completion = Charge(f"{request}.{choice.index}", self.role, own, started)
+            self.ledger.pay(completion)
+            missing.remove(index)
+            sample = Sample(
+                text=choice.text,
+                finish_reason=choice.finish_reason,
+                charges=(prompt, completion),
+                index=index,
+                role=self.role,
+                model=response.model or self.body["model"],
+                reasoning=choice.reasoning,
+                tool_calls=tuple(choice.tool_calls),
+                token_ids=tuple(choice.token_ids) if self.keep_ids and choice.token_ids is not None else None,
+                logprobs=tuple(choice.logprobs) if choice.logprobs is not None else None,
+                confidences=tuple(choice.confidences) if choice.confidences is not None else None,
+                top_logprobs=choice.top_logprobs or None,
+                raw=choice.raw if self.sampler.keep_raw else None,
+            )
+            if self.on_sample is not None:
+                self.on_sample(sample)
+            self.emit(sample)
+            self.answered = delivered = True
+        return delivered
+
+    async def _keep_image(self, url: str, pictures: Pictures) -> str:
+        """The name of the file that the image at `url` is written to.
+
+        Raises `TransientError` if it is not an image, and `RequestRejected` if it cannot be downloaded.
+        """
+        try:
+            if url.startswith("data:"):
+                return await pictures.keep(b64decode(url.partition(",")[2]))
+            return await pictures.keep(await self._download(url))
+        except ValueError as error:
+            raise TransientError(f"the answer has no readable image: {error}") from error
+
+    async def _download(self, url: str) -> bytes:
+        for left in reversed(range(DOWNLOADS)):
+            try:
+                return await self.sampler.connection.http.fetch(url)
+            except EndpointError as error:
+                if not left:  # another attempt of the request would be paid for again
+                    raise RequestRejected(f"the image was drawn but cannot be downloaded: {error}") from error
+        raise AssertionError("unreachable: the last error is raised")
