@@ -10,9 +10,10 @@ import random
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
+from uuid import uuid4
 from zlib import crc32
 
 import aiohttp
@@ -47,6 +48,8 @@ class Exchange:
     """Unix time."""
     seconds: float = 0.0
     """How long it took; known at its end."""
+    id: str = field(default_factory=lambda: uuid4().hex)
+    """Names its charges."""
 
 
 class Connection:
@@ -86,7 +89,7 @@ class Connection:
             try:
                 async with self.exchange(role, ledger or Ledger(), affinity, retry.avoid) as exchange:
                     base = exchange.url.removesuffix("/v1") if path.startswith("/../") else exchange.url
-                    return await self.http.post(base + path.removeprefix("/.."), body), exchange
+                    return await self.http.json(base + path.removeprefix("/.."), body), exchange
             except TransientError as error:
                 await retry.wait(error)
 
@@ -223,18 +226,12 @@ class HttpClient:
         """Close all connections."""
         await self._transport.aclose()
 
-    async def get(self, url: str) -> Any:
-        """The JSON answer to a GET."""
-        return await self._json("GET", url, b"")
-
-    async def post(self, url: str, body: Any) -> Any:
-        """The JSON answer to a POST of `body`.
+    async def json(self, url: str, body: Any = None) -> Any:
+        """The JSON answer to a POST of `body`, or to a GET.
 
         Raises an `EndpointError` of the right kind for error statuses, lost connections and unreadable answers.
         """
-        return await self._json("POST", url, json.dumps(body).encode())
-
-    async def _json(self, method: str, url: str, content: bytes) -> Any:
+        method, content = ("GET", b"") if body is None else ("POST", json.dumps(body).encode())
         data = await read_body(await self.send(method, url, content))
         try:
             return json.loads(data)
@@ -265,9 +262,8 @@ class HttpClient:
         Raises an `EndpointError` of the right kind, with status and body, for any other response.
         """
         place = self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url))
-        return await self._send(
-            httpx.Request(method, place, headers=self._headers, content=content, extensions=self._extensions)
-        )
+        options: dict[str, Any] = {"headers": self._headers, "extensions": self._extensions}
+        return await self._send(httpx.Request(method, place, content=content, **options))
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:

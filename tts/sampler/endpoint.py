@@ -6,7 +6,7 @@ import os
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Protocol, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -26,7 +26,11 @@ from tts.errors import ConfigError
 from tts.types import Usage
 
 IN_PROCESS = {"embedded": "tts.lab.engine.transport:EmbeddedTransport"}
-"""Models that run in this process: the scheme of their URLs, and the `InProcessModel` that answers for it."""
+"""Models that run in this process: the scheme of their URLs, and the httpx transport that answers it.
+
+The transport is made from the base URL, which raises `ConfigError` if there is no such model; its `fingerprint` of a
+base URL is a digest of the model's weights.
+"""
 
 NOT_SAMPLING = {
     "n": "the strategy's n, or max_n for the choices of one request",
@@ -37,16 +41,6 @@ NOT_SAMPLING = {
     "prompt": "the problem",
 }
 """Keys of a request that are not sampling parameters, and where their values come from."""
-
-
-class InProcessModel(Protocol):
-    """Called with a base URL: a transport for the model there. Raises `ConfigError` if there is none."""
-
-    def __call__(self, base_url: str) -> httpx.AsyncBaseTransport: ...
-
-    def fingerprint(self, base_url: str) -> str:
-        """A digest of the model's weights."""
-        ...
 
 
 def check_params(params: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +179,7 @@ class Endpoint(BaseModel):
         return os.environ.get(self.api_key_env, "").strip() or None
 
 
-def in_process(base_url: str) -> InProcessModel | None:
-    """Who answers for a model that runs in this process; None for a model behind a network."""
+def in_process(base_url: str) -> Any:
+    """The transport class of a model that runs in this process; None for a model behind a network."""
     place = IN_PROCESS.get(base_url.partition("://")[0])
-    return cast(InProcessModel, resolve_name(place)) if place else None
+    return resolve_name(place) if place else None

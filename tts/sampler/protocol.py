@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from itertools import chain, pairwise, repeat
@@ -39,16 +40,25 @@ class Generation:
     raw: Mapping[str, Any] | None = None
     """The choice as received, if it came in one piece."""
 
-    def add_logprobs(self, places: list[TokenLogprob] | None) -> None:
-        """Append what was read from (a piece of) the choice's log-probabilities."""
-        if places is None:
-            return
-        self.logprobs = _extended(self.logprobs, [place.logprob for place in places])
-        if places and all(place.likeliest for place in places):
-            means = [sum(value for _, value in place.likeliest) / len(place.likeliest) for place in places]
-            self.confidences = _extended(self.confidences, [-mean for mean in means])
-        if places and not self.top_logprobs:
-            self.top_logprobs = dict(places[0].likeliest)
+    def extend(self, item: Mapping[str, Any]) -> None:
+        """Append a choice as it stands in a response, or a piece of it as it stands in an event."""
+        message = item.get("message") or item.get("delta") or {}
+        self.text += text_of(message.get("content") if "message" in item or "delta" in item else item.get("text"))
+        self.reasoning += message.get("reasoning_content") or message.get("reasoning") or ""
+        if "message" in item:
+            self.tool_calls += message.get("tool_calls") or ()
+        else:
+            for call in message.get("tool_calls") or ():
+                _extend_call(self.tool_calls, call)
+        if (ids := item.get("token_ids")) is not None:
+            self.token_ids = _extended(self.token_ids, ids)
+        if (tokens := read_logprobs(item.get("logprobs"))) is not None:
+            self.logprobs = _extended(self.logprobs, [token.logprob for token in tokens])
+            confidences = [token.confidence for token in tokens if token.confidence is not None]
+            if tokens and len(confidences) == len(tokens):
+                self.confidences = _extended(self.confidences, confidences)
+            self.top_logprobs = self.top_logprobs or _first_top_logprobs(item["logprobs"])
+        self.finish_reason = item.get("finish_reason") or self.finish_reason
 
 
 @dataclass(slots=True)
@@ -61,12 +71,13 @@ class ModelResponse:
 
 
 class TokenLogprob(NamedTuple):
-    """One token of a response with its natural log-probability (NaN if the server gave none)."""
+    """One token as a response tells of it."""
 
     token: str
     logprob: float
-    likeliest: Sequence[tuple[str, float]] = ()
-    """The likeliest tokens at its place, if they were asked for."""
+    """NaN if the server gave none."""
+    confidence: float | None = None
+    """See `Sample.confidences`."""
     id: int | None = None
     """In the model's vocabulary, where it is known."""
 
@@ -104,20 +115,10 @@ def parse(data: Mapping[str, Any]) -> ModelResponse:
 
 
 def _generation(item: Mapping[str, Any]) -> Generation:
-    message = item.get("message") or {}
-    token_ids = item.get("token_ids")
-    generation = Generation(
-        index=int(item.get("index") or 0),
-        text=text_of(message.get("content") if "message" in item else item.get("text")),
-        finish_reason=item.get("finish_reason"),
-        reasoning=message.get("reasoning_content") or message.get("reasoning") or "",
-        tool_calls=list(message.get("tool_calls") or ()),
-        token_ids=token_ids,
-        tokens=len(token_ids) if token_ids is not None else None,
-        raw=item,
-    )
-    if (logprobs := item.get("logprobs")) is not None:
-        generation.add_logprobs(read_logprobs(logprobs))
+    generation = Generation(int(item.get("index") or 0), raw=item)
+    generation.extend(item)
+    if generation.token_ids is not None:
+        generation.tokens = len(generation.token_ids)
     return generation
 
 
@@ -129,26 +130,36 @@ def text_of(content: Any) -> str:
 
 
 def read_logprobs(data: Any) -> list[TokenLogprob] | None:
-    """A choice's log-probabilities in the form of either API; None if there are none."""
+    """A choice's log-probabilities, in the form of either API; None if there are none."""
     if not isinstance(data, Mapping):
         return None
     if (content := data.get("content")) is not None:  # chat
         return [
             TokenLogprob(
-                place.get("token") or "",
-                float(place["logprob"]),
-                [(top["token"], float(top["logprob"])) for top in place.get("top_logprobs") or ()],
+                token.get("token") or "",
+                float(token["logprob"]),
+                _confidence([top["logprob"] for top in token.get("top_logprobs") or ()]),
             )
-            for place in content
+            for token in content
         ]
-    if (values := data.get("token_logprobs")) is None:
+    if (logprobs := data.get("token_logprobs")) is None:
         return None
+    values = (float("nan") if value is None else float(value) for value in logprobs)  # the first of an echo has none
     tokens = chain(data.get("tokens") or (), repeat(""))
-    tops = chain((tuple((top or {}).items()) for top in data.get("top_logprobs") or ()), repeat(()))
-    return [
-        TokenLogprob(token, float("nan") if value is None else float(value), top)  # null: the first of an echoed prompt
-        for value, token, top in zip(values, tokens, tops, strict=False)
-    ]
+    tops = chain((_confidence((top or {}).values()) for top in data.get("top_logprobs") or ()), repeat(None))
+    return [TokenLogprob(*token) for token in zip(tokens, values, tops, strict=False)]
+
+
+def _confidence(top: Collection[float]) -> float | None:
+    return -sum(top) / len(top) if top else None
+
+
+def _first_top_logprobs(data: Mapping[str, Any]) -> dict[str, float]:
+    """See `Sample.top_logprobs`."""
+    if content := data.get("content"):
+        return {top["token"]: float(top["logprob"]) for top in content[0].get("top_logprobs") or ()}
+    first = next(iter(data.get("top_logprobs") or ()), None) or {}
+    return {token: float(value) for token, value in first.items()}
 
 
 def parse_images(data: Any) -> ModelResponse:
@@ -197,9 +208,8 @@ def estimate_prompt(prompt: Prompt) -> int:
         return estimate_tokens(prompt)
     if prompt and isinstance(prompt[0], int):
         return len(prompt)
-    return sum(
-        4 + estimate_tokens(text_of(message.get("content"))) for message in prompt if isinstance(message, Mapping)
-    )
+    messages = [message for message in prompt if isinstance(message, Mapping)]
+    return sum(4 + estimate_tokens(text_of(message.get("content"))) for message in messages)
 
 
 def share_tokens(choices: Sequence[Generation], usage: Usage | None) -> list[tuple[float, bool]]:
@@ -208,16 +218,13 @@ def share_tokens(choices: Sequence[Generation], usage: Usage | None) -> list[tup
     The server's own count per choice if it gives one; else its sum, shared in proportion to the length of the text
     (the sum stays exact); else an estimate from the text.
     """
-    counted = [choice.tokens for choice in choices]
     if usage is None:
-        return [
-            (_estimate(choice), True) if tokens is None else (tokens, False)
-            for choice, tokens in zip(choices, counted, strict=True)
-        ]
+        return [(_estimate(c), True) if c.tokens is None else (c.tokens, False) for c in choices]
     if len(choices) == 1:
         return [(usage.completion_tokens, False)]
-    if None not in counted and sum(tokens or 0 for tokens in counted) == usage.completion_tokens:
-        return [(tokens or 0, False) for tokens in counted]
+    counted = [choice.tokens for choice in choices if choice.tokens is not None]
+    if len(counted) == len(choices) and sum(counted) == usage.completion_tokens:
+        return [(tokens, False) for tokens in counted]
     lengths = [max(1, len(choice.text) + len(choice.reasoning)) for choice in choices]
     cuts = [round(usage.completion_tokens * sum(lengths[:i]) / sum(lengths)) for i in range(len(lengths) + 1)]
     return [(high - low, False) for low, high in pairwise(cuts)]
@@ -252,39 +259,32 @@ def error_of(response: httpx.Response, body: bytes) -> EndpointError:
 
 def server_message(text: str) -> str:
     """The message in an error body, shortened."""
-    try:
+    with suppress(ValueError, AttributeError):
         data = json.loads(text)
         error = data.get("error", data)
         text = error.get("message", text) if isinstance(error, Mapping) else str(error)
-    except (ValueError, AttributeError):
-        pass
     return text.strip()[:300] or "(no message)"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait, from either form of Retry-After."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
+    value = headers.get("retry-after", "")
+    with suppress(ValueError):
         return max(0.0, float(value))
-    except ValueError:
-        try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-        except ValueError:
-            return None
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+    return None
 
 
 def refuses(error: EndpointError, *names: str) -> bool:
     """Whether `error` rejects one of the parameters `names`."""
     if error.status not in (400, 422, 501):
         return False
-    try:
-        param = json.loads(error.body)["error"]["param"]
-    except (ValueError, KeyError, TypeError):
-        param = None
+    with suppress(ValueError, KeyError, TypeError):
+        if json.loads(error.body)["error"]["param"] in names:
+            return True
     words = server_message(error.body).lower()
-    return param in names or any(re.search(rf"(?<![\w.])[`'\"]?{name}[`'\"]?(?![\w.])", words) for name in names)
+    return any(re.search(rf"(?<![\w.])[`'\"]?{name}[`'\"]?(?![\w.])", words) for name in names)
 
 
 # -- streams -------------------------------------------------------------------------------------------------------
@@ -339,11 +339,10 @@ class Assembly:
                 self.choices[index] = Generation(index)
                 self.seen += 1
             choice = self.choices[index]
-            _extend(choice, item)
+            choice.extend(item)
             if usage is not None:
                 choice.tokens = usage.completion_tokens  # running usage counts one choice (vLLM)
-            if item.get("finish_reason"):
-                choice.finish_reason = item["finish_reason"]
+            if choice.finish_reason:
                 finished.append(choice)
         if usage is not None:
             self.usage = usage
@@ -374,18 +373,6 @@ class Assembly:
             return Usage(completion_tokens=tokens)
         prompt = self.usage.prompt_tokens if self.usage else 0
         return Usage(requests=1, prompt_tokens=prompt, completion_tokens=tokens)
-
-
-def _extend(choice: Generation, item: Mapping[str, Any]) -> None:
-    delta = item.get("delta") or {}
-    choice.text += text_of(delta.get("content") if "delta" in item else item.get("text"))
-    choice.reasoning += delta.get("reasoning_content") or delta.get("reasoning") or ""
-    for call in delta.get("tool_calls") or ():
-        _extend_call(choice.tool_calls, call)
-    if (ids := item.get("token_ids")) is not None:
-        choice.token_ids = _extended(choice.token_ids, ids)
-    if (logprobs := item.get("logprobs")) is not None:
-        choice.add_logprobs(read_logprobs(logprobs))
 
 
 def _extended(known: list[T] | None, more: list[T]) -> list[T]:

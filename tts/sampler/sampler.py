@@ -8,11 +8,9 @@ from base64 import b64decode
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Protocol, Self
-from uuid import uuid4
 
 from tts.accounts import Ledger
 from tts.concurrency import now
@@ -94,7 +92,7 @@ class Sampler:
         url = self.endpoint.urls[0]
         try:
             async with asyncio.timeout(self.endpoint.connect_timeout):
-                return await self.connection.http.get(f"{url}/models")
+                return await self.connection.http.json(f"{url}/models")
         except TimeoutError:
             raise TransientError(f"no answer from {url}; is the server running there?") from None
 
@@ -138,7 +136,16 @@ class Sampler:
             self.refused.add(parameter)
             self.notices.append(f"{self.endpoint.model}: {why}; {DISPENSABLE[parameter]}")
             log.warning(self.notices[-1])
-        self.takes_n = False if "n" in self.refused else self.takes_n
+        if parameter == "n":
+            self.takes_n = False
+
+    def observe_n(self, asked: int, received: int) -> None:
+        """Learn from a request for `asked` choices whether the server takes `n`."""
+        if asked > 1 and self.takes_n is None:
+            if received > 1:
+                self.takes_n = True
+            else:
+                self.do_without("n", "it returns a single choice whatever n is")
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -251,21 +258,15 @@ class _Draw:
                 return whole
             for parameter in sampler.refused:
                 self.body.pop(parameter, None)
-            wanted = len(self._consecutive(missing))
             try:
-                received = await self._answer(missing)
-                if wanted > 1 and sampler.takes_n is None:
-                    if received > 1:
-                        sampler.takes_n = True
-                    else:
-                        sampler.do_without("n", "it returns a single choice whatever n is")
+                await self._answer(missing)
             except EndpointRefused:
                 raise
             except EndpointError as error:
                 if refused := self._refused_parameter(error, missing):
                     sampler.do_without(refused, f"it refuses {refused} ({protocol.server_message(error.body)})")
                     continue
-                # Perhaps only this very request was at fault: one alone shows whether the others are worth asking for.
+                # Perhaps only this very request was at fault: one alone shows whether to ask for the others.
                 alone, missing = missing[:1], missing[1:]
                 hopeless = not missing or not isinstance(error, RequestRejected)
                 if hopeless or not (await self.fill(alone) or self.answered):
@@ -284,8 +285,8 @@ class _Draw:
             return "seed"
         return None
 
-    async def _answer(self, missing: list[int]) -> int:
-        """One request for the first of `missing`, retried where that may help. Returns how many choices came."""
+    async def _answer(self, missing: list[int]) -> None:
+        """One request for the first of `missing`, retried where that may help."""
         streamed = self.pictures is None and (self.sampler.endpoint.stream or self.stop_when is not None)
         attempt = self._stream if streamed else self._ask
         retry = Retry(self.sampler.endpoint)
@@ -313,7 +314,7 @@ class _Draw:
                 body["return_token_ids"] = True  # they count each choice's tokens
         return body
 
-    async def _ask(self, missing: list[int], avoid: str | None) -> int:
+    async def _ask(self, missing: list[int], avoid: str | None) -> None:
         run = self._consecutive(missing)
         body, connection = self._request(run), self.sampler.connection
 
@@ -321,7 +322,7 @@ class _Draw:
             async with connection.exchange(self.role, self.ledger, self.affinity, avoid) as exchange:
                 if sent is not None:
                     sent.set_result(exchange.url)
-                data = await connection.http.post(exchange.url + self.path, body)
+                data = await connection.http.json(exchange.url + self.path, body)
                 if self.pictures is None:
                     return protocol.parse(data), exchange
                 response = protocol.parse_images(data)
@@ -338,28 +339,27 @@ class _Draw:
         if not response.choices:
             lose(answer)
             raise TransientError("the answer has no choices")
-        if not self._deliver(missing, run, response, uuid4().hex, exchange.started, exchange.seconds):
+        if not self._deliver(missing, run, response, exchange):
             raise TransientError("the answer has none of the choices that were asked for")
-        return len(response.choices)
+        self.sampler.observe_n(len(run), len(response.choices))
 
-    async def _stream(self, missing: list[int], avoid: str | None) -> int:
+    async def _stream(self, missing: list[int], avoid: str | None) -> None:
         """`_ask`, read token by token: a choice is delivered as soon as it is complete, if its tokens are counted.
 
         Under a stop rule there is one choice; leaving the stream is what makes the server end it.
         """
         if not missing:  # the stream before broke after its last choice
-            return 0
+            return
         run, connection = self._consecutive(missing), self.sampler.connection
         options = {"include_usage": True, **({"continuous_usage_stats": True} if self.sampler.vllm else {})}
         body = {**self._request(run), "stream": True, "stream_options": options}
-        assembly, request = protocol.Assembly(), uuid4().hex
+        assembly = protocol.Assembly()
         to_abandon = self.stop_when.watch() if self.stop_when is not None else lambda choice: False
         delivered = False
         async with (
             connection.exchange(self.role, self.ledger, self.affinity, avoid, assembly.lost) as exchange,
             connection.http.stream(exchange.url + self.path, body) as events,
         ):
-            deliver = partial(self._deliver, missing, run, request=request, started=exchange.started)
             async for event in events:
                 finished = assembly.add(event)
                 abandoned = [] if finished else list(filter(to_abandon, assembly.choices.values()))
@@ -367,27 +367,20 @@ class _Draw:
                     choice.finish_reason = "abandoned"
                 finished += abandoned
                 if finished and (response := assembly.take(finished)):
-                    delivered |= deliver(response, seconds=now() - exchange.started)
+                    exchange.seconds = now() - exchange.started
+                    delivered |= self._deliver(missing, run, response, exchange)
                 if abandoned:
                     break
         if not assembly.seen:
             self.ledger.waste(self.role, ONE_REQUEST + (assembly.usage or Usage()))
             raise TransientError("the stream has no choices")
         if assembly.choices:
-            delivered |= deliver(assembly.take_rest(), seconds=exchange.seconds)
+            delivered |= self._deliver(missing, run, assembly.take_rest(), exchange)
         if not delivered:
             raise TransientError("the stream has none of the choices that were asked for")
-        return assembly.seen
+        self.sampler.observe_n(len(run), assembly.seen)
 
-    def _deliver(
-        self,
-        missing: list[int],
-        run: Sequence[int],
-        response: ModelResponse,
-        request: str,
-        started: float,
-        seconds: float,
-    ) -> bool:
+    def _deliver(self, missing: list[int], run: Sequence[int], response: ModelResponse, exchange: Exchange) -> bool:
         """Turn choices into samples: the prompt is one charge that they share, each completion another.
 
         Choices that nobody asked for are waste. Returns whether there was any other.
@@ -396,17 +389,17 @@ class _Draw:
         shared = response.usage or Usage(prompt_tokens=estimated)
         tokens = protocol.share_tokens(response.choices, response.usage)
         prompt_usage = Usage(1, shared.prompt_tokens, shared.cached_tokens, estimated_tokens=estimated)
-        prompt = Charge(request, self.role, prompt_usage, started)
+        prompt = Charge(exchange.id, self.role, prompt_usage, exchange.started)
         self.ledger.pay(prompt)
         delivered = False
         for choice, (size, guessed) in zip(response.choices, tokens, strict=True):
             reasoning = shared.reasoning_tokens / len(response.choices)
-            own = Usage(0, 0, 0, size, reasoning, seconds=seconds, estimated_tokens=size if guessed else 0)
+            own = Usage(0, 0, 0, size, reasoning, 0, exchange.seconds, estimated_tokens=size if guessed else 0)
             index = run[choice.index] if choice.index < len(run) else None
             if index is None or index not in missing:
                 self.ledger.waste(self.role, own)
                 continue
-            completion = Charge(f"{request}.{choice.index}", self.role, own, started)
+            completion = Charge(f"{exchange.id}.{choice.index}", self.role, own, exchange.started)
             self.ledger.pay(completion)
             missing.remove(index)
             sample = Sample(
@@ -431,21 +424,14 @@ class _Draw:
         return delivered
 
     async def _keep_image(self, url: str, pictures: Pictures) -> str:
-        """The name of the file that the image at `url` is written to.
-
-        Raises `TransientError` if it is not an image, and `RequestRejected` if it cannot be downloaded.
-        """
-        try:
-            if url.startswith("data:"):
-                return await pictures.keep(b64decode(url.partition(",")[2]))
-            return await pictures.keep(await self._download(url))
-        except ValueError as error:
-            raise TransientError(f"the answer has no readable image: {error}") from error
-
-    async def _download(self, url: str) -> bytes:
+        """The name of the file that the image at `url` is written to."""
         for left in reversed(range(DOWNLOADS)):
             try:
-                return await self.sampler.connection.http.fetch(url)
+                http = self.sampler.connection.http
+                data = b64decode(url.partition(",")[2]) if url.startswith("data:") else await http.fetch(url)
+                return await pictures.keep(data)
+            except ValueError as error:
+                raise TransientError(f"the answer has no readable image: {error}") from error
             except EndpointError as error:
                 if not left:  # another attempt of the request would be paid for again
                     raise RequestRejected(f"the image was drawn but cannot be downloaded: {error}") from error

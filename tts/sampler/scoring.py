@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 from tts.accounts import Ledger
 from tts.errors import ConfigError, EndpointRefused, RequestRejected
@@ -88,12 +87,8 @@ async def call(
     data, exchange = await sampler.connection.post(path, body, role=role, ledger=ledger, affinity=affinity)
     usage = protocol.usage_of(data.get("usage")) if isinstance(data, Mapping) else None
     if usage is None:
-        usage = Usage(
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            estimated_tokens=prompt_tokens + completion_tokens,
-        )
-    charge = Charge(uuid4().hex, role, usage + Usage(requests=1, seconds=exchange.seconds), exchange.started)
+        usage = Usage(0, prompt_tokens, 0, completion_tokens, estimated_tokens=prompt_tokens + completion_tokens)
+    charge = Charge(exchange.id, role, usage + Usage(requests=1, seconds=exchange.seconds), exchange.started)
     if ledger is not None:
         ledger.pay(charge)
     return data, charge
