@@ -6,11 +6,12 @@ import os
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import httpx
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -68,7 +69,7 @@ class Endpoint(BaseModel):
     """File that holds the key."""
     identity: str | None = None
     """What stored answers are filed under. Default: the first base URL. Set it if the same model moves."""
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: Annotated[dict[str, Any], AfterValidator(check_params)] = Field(default_factory=dict)
     """Sampling parameters of every request, sent unchanged: temperature, max_tokens, top_k, seed, ..."""
     headers: dict[str, str] = Field(default_factory=dict, exclude=True, repr=False)
     """Extra HTTP headers; never shown or stored."""
@@ -126,11 +127,6 @@ class Endpoint(BaseModel):
             if not usable:
                 raise ValueError(f"'{url}' is not an http(s) URL; write for example http://localhost:8000/v1")
         return urls
-
-    @field_validator("params")
-    @classmethod
-    def _check_params(cls, params: dict[str, Any]) -> dict[str, Any]:
-        return check_params(params)
 
     @model_validator(mode="after")
     def _check_hedging(self) -> Endpoint:

@@ -104,11 +104,9 @@ class Sampler:
             try:
                 await self.models()
                 return
-            except EndpointRefused as error:
-                if error.status == 404:  # no list of models; the server is there
-                    return
-                raise
             except EndpointError as error:
+                if isinstance(error, EndpointRefused) and error.status != 404:  # 404: the server is there, its list not
+                    raise
                 if error.status is not None:
                     return
                 failure = error
@@ -191,7 +189,6 @@ class Sampler:
             role=role,
             ledger=Ledger() if ledger is None else ledger,
             affinity=self.connection.affinity(prompt),
-            keep_ids=bool(body.get("return_token_ids")),
             on_sample=on_sample,
             stop_when=stop_when,
             pictures=(pictures or Pictures(Path())) if isinstance(prompt, Drawing) else None,
@@ -235,7 +232,6 @@ class _Draw:
     role: str
     ledger: Ledger
     affinity: int
-    keep_ids: bool
     on_sample: Callable[[Sample], None] | None
     stop_when: StopRule | None
     pictures: Pictures | None
@@ -315,6 +311,7 @@ class _Draw:
         return body
 
     async def _ask(self, missing: list[int], avoid: str | None) -> None:
+        """One attempt, whose answer comes in one piece."""
         run = self._consecutive(missing)
         body, connection = self._request(run), self.sampler.connection
 
@@ -387,6 +384,7 @@ class _Draw:
         """
         estimated = 0 if response.usage else protocol.estimate_prompt(self.prompt)
         shared = response.usage or Usage(prompt_tokens=estimated)
+        keep_ids = bool(self.body.get("return_token_ids"))  # `_request` may add it, only to count
         tokens = protocol.share_tokens(response.choices, response.usage)
         prompt_usage = Usage(1, shared.prompt_tokens, shared.cached_tokens, estimated_tokens=estimated)
         prompt = Charge(exchange.id, self.role, prompt_usage, exchange.started)
@@ -411,7 +409,7 @@ class _Draw:
                 model=response.model or self.body["model"],
                 reasoning=choice.reasoning,
                 tool_calls=tuple(choice.tool_calls),
-                token_ids=tuple(choice.token_ids) if self.keep_ids and choice.token_ids is not None else None,
+                token_ids=tuple(choice.token_ids) if keep_ids and choice.token_ids is not None else None,
                 logprobs=tuple(choice.logprobs) if choice.logprobs is not None else None,
                 confidences=tuple(choice.confidences) if choice.confidences is not None else None,
                 top_logprobs=choice.top_logprobs or None,
