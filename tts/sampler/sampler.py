@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from tts.accounts import Ledger
-from tts.concurrency import now
-from tts.concurrency import Flow, Work, flow
+from tts.concurrency import Flow, Work, flow, now
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TransientError
 from tts.images import Pictures
 from tts.sampler import protocol
@@ -195,7 +194,7 @@ class Sampler:
             emit=ready.append,
         )
 
-        def begin(out: Flow[Sample]) -> None:
+        async def work(out: Flow[Sample]) -> None:
             draw.emit, draw.start = out.emit, out.start
             size = 1 if self.takes_n is False or stop_when is not None else self.endpoint.max_n
             for i in range(0, len(indices), size):
@@ -207,7 +206,7 @@ class Sampler:
                 for sample in ready:
                     yield sample
             else:
-                async with aclosing(flow(begin)) as samples:
+                async with aclosing(flow(work)) as samples:
                     async for sample in samples:
                         yield sample
         finally:
