@@ -81,8 +81,8 @@ class Connection:
     ) -> tuple[Any, Exchange]:
         """The JSON answer to a POST to `path`, retried where that may help, and the exchange that brought it.
 
-        `path` is relative to the base URL, or, if it starts with `/../`, to its parent (where `/v1` is). Failed
-        attempts are booked in `ledger` as waste; the caller books the answer's usage.
+        `path` is relative to the base URL; `/../tokenize` is beside its `/v1`. Failed attempts are booked as waste in
+        `ledger`; the caller books the answer's usage.
         """
         retry = Retry(self.endpoint)
         while True:

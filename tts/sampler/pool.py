@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 
 from tts.errors import Throttled
@@ -132,11 +133,7 @@ class Pool:
         if not awake:
             wait = min(replica.paused_until for replica in self.replicas) - now
             raise Throttled("the model's servers asked for a pause", status=503, retry_after=wait)
-        preferred = self.replicas[affinity % len(self.replicas)]
-        others = [replica for replica in awake if replica.url != avoid] or awake
-        least = min(others, key=lambda replica: replica.in_flight)
-        near = preferred in others and preferred.in_flight < 2 * least.in_flight + SLACK
-        replica = preferred if near else least
+        replica = self._choose(affinity % len(self.replicas), avoid, awake, lambda replica: replica.in_flight)
         replica.in_flight += 1
         return replica
 
@@ -150,15 +147,17 @@ class Pool:
 
     def _pick(self, preferred: int, avoid: str | None) -> Replica | None:
         now = asyncio.get_running_loop().time()
-        replica = self.replicas[preferred]
         if len(self.replicas) == 1:
-            return replica if replica.has_room(now) else None
+            return self.replicas[0] if self.replicas[0].has_room(now) else None
         free = [replica for replica in self.replicas if replica.has_room(now)]
-        free = [replica for replica in free if replica.url != avoid] or free
-        least = min(free, key=lambda replica: replica.load, default=None)
-        if least is not None and replica in free and replica.in_flight < 2 * least.in_flight + SLACK:
-            return replica
-        return least
+        return self._choose(preferred, avoid, free, lambda replica: replica.load) if free else None
+
+    def _choose(
+        self, preferred: int, avoid: str | None, candidates: list[Replica], load: Callable[[Replica], float]
+    ) -> Replica:
+        candidates = [replica for replica in candidates if replica.url != avoid] or candidates
+        least, home = min(candidates, key=load), self.replicas[preferred]
+        return home if home in candidates and home.in_flight < 2 * least.in_flight + SLACK else least
 
     def _dispatch(self) -> None:
         while self._waiting:

@@ -68,6 +68,11 @@ class ModelResponse:
     choices: list[Generation]
     usage: Usage | None
     model: str = ""
+    shares: list[tuple[float, bool]] = field(init=False)
+    """See `share_tokens`."""
+
+    def __post_init__(self) -> None:
+        self.shares = share_tokens(self.choices, self.usage)
 
 
 class TokenLogprob(NamedTuple):

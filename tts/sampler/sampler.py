@@ -384,12 +384,11 @@ class _Draw:
         estimated = 0 if response.usage else protocol.estimate_prompt(self.prompt)
         shared = response.usage or Usage(prompt_tokens=estimated)
         keep_ids = bool(self.body.get("return_token_ids"))  # `_request` may add it, only to count
-        tokens = protocol.share_tokens(response.choices, response.usage)
         prompt_usage = Usage(1, shared.prompt_tokens, shared.cached_tokens, estimated_tokens=estimated)
         prompt = Charge(exchange.id, self.role, prompt_usage, exchange.started)
         self.ledger.pay(prompt)
         delivered = False
-        for choice, (size, guessed) in zip(response.choices, tokens, strict=True):
+        for choice, (size, guessed) in zip(response.choices, response.shares, strict=True):
             reasoning = shared.reasoning_tokens / len(response.choices)
             own = Usage(0, 0, 0, size, reasoning, 0, exchange.seconds, estimated_tokens=size if guessed else 0)
             index = run[choice.index] if choice.index < len(run) else None
