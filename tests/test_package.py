@@ -31,7 +31,7 @@ def loaded(statement: str) -> set[str]:
 
 def test_importing_the_package_loads_no_library() -> None:
     extra = loaded("import tts") - loaded("pass")
-    libraries = {"numpy", "httpx", "aiohttp", "pydantic", "tenacity", "typer", "rich", "matplotlib", "pyarrow"}
+    libraries = {"numpy", "httpx", "aiohttp", "pydantic", "typer", "rich", "matplotlib", "pyarrow"}
     assert extra & libraries == set()
 
 

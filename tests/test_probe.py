@@ -8,8 +8,7 @@ import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tts import Endpoint, MockModel, Sampler
-from tts.sampler.capabilities import NOT_TRIED, Capabilities
-from tts.sampler.probe import probe
+from tts.sampler.probe import NOT_TRIED, Capabilities, probe
 
 QUICK: dict[str, Any] = {"connect_timeout": 2}
 
@@ -20,7 +19,7 @@ async def find(double: ModelDouble, model: str = "test-model", **settings: Any) 
 
 
 def noes(found: Capabilities) -> set[str]:
-    return {name for name, finding in found.findings().items() if finding.ok is False}
+    return {name for name, finding in found.as_dict().items() if finding.ok is False}
 
 
 async def test_a_vllm_server_can_do_all_that_its_model_follows():
@@ -32,7 +31,7 @@ async def test_a_vllm_server_can_do_all_that_its_model_follows():
     assert found.server == "vLLM"
     assert found.models == ("test-model",)
     assert noes(found) == set()
-    assert {name for name, finding in found.findings().items() if finding.ok is None} == {"tools"}
+    assert {name for name, finding in found.as_dict().items() if finding.ok is None} == {"tools"}
     assert "called none" in found.tools.why
 
 
@@ -41,7 +40,7 @@ async def test_another_server_lacks_what_only_vllm_has_each_with_a_reason():
         found = await find(double)
     assert found.server == "not vLLM (models owned by: someone)"
     assert noes(found) == {"prompt_logprobs", "token_ids", "tokenize", "structured_output"}
-    assert all(finding.why for finding in found.findings().values() if finding.ok is not True)
+    assert all(finding.why for finding in found.as_dict().values() if finding.ok is not True)
     assert found.tokenize.why == "There is no /tokenize here."
     assert "This step" in found.structured_output.why
 

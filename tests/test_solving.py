@@ -37,7 +37,7 @@ async def test_the_first_accepted_of_64_candidates_aborts_the_rest_at_the_server
             result = await solve(PROBLEM, f"best_of_n:n=64,verifier={RIGHT}", sampler)
         ended = asyncio.get_running_loop().time()
         await settle(before, double)
-        assert sampler.pool.replicas[0].in_flight == sampler.pool.waiting == 0
+        assert sampler.connection.pool.replicas[0].in_flight == sampler.connection.pool.waiting == 0
     assert result.ended == "settled"
     assert result.selected is not None
     assert result.selected.passed
@@ -79,7 +79,7 @@ async def test_loops_that_a_strategy_leaves_open_are_closed_for_it(stream):
             async with asyncio.timeout(30):
                 await solve(PROBLEM, strategy, sampler, on_candidate=enough)
         await settle(before, double)
-        assert sampler.pool.replicas[0].in_flight == 0
+        assert sampler.connection.pool.replicas[0].in_flight == 0
     assert double.stats.cancelled == double.stats.received - 2
 
 
@@ -107,7 +107,7 @@ async def test_cancelling_a_search_in_the_middle_leaves_nothing_behind(strategy)
         with pytest.raises(asyncio.CancelledError):
             await searching
         await settle(before, double)
-        assert sampler.pool.replicas[0].in_flight == 0
+        assert sampler.connection.pool.replicas[0].in_flight == 0
     assert double.stats.cancelled == double.stats.received > 0
 
 
@@ -208,7 +208,7 @@ async def test_roles_with_the_same_endpoint_share_a_sampler_that_is_closed_at_th
             assert samplers["policy"] is samplers["judge"] is not own
             assert samplers["draft"] is own
             await samplers["policy"].identify()
-        assert samplers["policy"]._connection is None
+        assert "http" not in vars(samplers["policy"].connection)
         await own.aclose()
 
 

@@ -14,7 +14,7 @@ from tts.concurrency import Flow, flow
 from tts.errors import ConfigError, SamplingFailed
 from tts.images import Pictures
 from tts.resources import SampleStore
-from tts.sampler.protocol import estimate_prompt
+from tts.sampler.protocol import estimate_prompt, token_limit
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import TokenScores, call, score
 from tts.types import Budget, Charge, Drawing, Prompt, Sample, Usage
@@ -158,7 +158,7 @@ class Calls:
         """Room for some of the `wanted` samples, and the parameters that keep them within it."""
         await sampler.identify()
         merged = {**sampler.endpoint.params, **params}
-        limit = "max_completion_tokens" if merged.get("max_completion_tokens") else "max_tokens"
+        limit = token_limit(merged)
         most = merged.get(limit) or sampler.context_length  # a server without a limit stops at the end of its context
         if isinstance(prompt, Drawing):
             most = 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tts.sampler.protocol import Choice
+from tts.sampler.protocol import Generation
 from tts.types import Candidate
 
 LIKELIEST: dict[str, Any] = {"logprobs": True, "top_logprobs": 20}
@@ -41,11 +41,11 @@ class LowConfidence:
     threshold: float
     window: int
 
-    def watch(self) -> Callable[[Choice], bool]:
+    def watch(self) -> Callable[[Generation], bool]:
         """See `StopRule`. Each token is looked at once."""
         seen, total = 0, 0.0
 
-        def falls_below(choice: Choice) -> bool:
+        def falls_below(choice: Generation) -> bool:
             nonlocal seen, total
             known = choice.confidences or []
             while seen < len(known):

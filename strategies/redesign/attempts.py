@@ -81,7 +81,7 @@ async def drawn(
         try:
             async for sample in samples:
                 notes = {"round": number, "lineage": [list(step) for step in attempt.lineage]}
-                if attempt.seed is not None and session.sampler(sample.role).takes_seed:
+                if attempt.seed is not None and "seed" not in session.sampler(sample.role).refused:
                     notes["seed"] = attempt.seed
                 yield session.candidate(sample, *attempt.samples, parents=parents, charges=paid, **notes)
         except SamplingFailed as error:

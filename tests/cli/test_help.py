@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.conftest import Command
 
-HEAVY = ("numpy", "httpx", "aiohttp", "matplotlib", "pydantic", "pyarrow", "rich", "tenacity")
+HEAVY = ("numpy", "httpx", "aiohttp", "matplotlib", "pydantic", "pyarrow", "rich")
 
 
 def test_help_loads_nothing_heavy():

@@ -36,13 +36,13 @@ async def test_bytes_go_on_as_the_client_wrote_them():
         async with serving(double, **settings) as served:
             sent: list[bytes] = []
             sampler = served.gateway.models["test-model"]["policy"]
-            send = sampler.connection.send
+            send = sampler.connection.http.send
 
             async def spy(method: str, url: str, content: bytes):
                 sent.append(content)
                 return await send(method, url, content)
 
-            sampler.connection.send = spy
+            sampler.connection.http.send = spy
             body = b'{ "messages": [{"role":"user","content":"h\\u00e9"}],\n"model":"test-model" , "top_k": 1.0e1}'
             answer = await served.http.post("/chat/completions", content=body)
             assert answer.status_code == 200

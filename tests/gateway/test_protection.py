@@ -398,7 +398,7 @@ async def test_clients_that_leave_at_any_moment_leave_nothing_behind(model: str)
             await double.idle()
         assert double.stats.cancelled > 0
         sampler = served.gateway.models["qwen"]["policy"]
-        assert [replica.in_flight for replica in sampler.pool.replicas] == [0]
+        assert [replica.in_flight for replica in sampler.connection.pool.replicas] == [0]
         assert (await served.chat(model)).status_code == 200
         await served.at_rest()
         gc.collect()

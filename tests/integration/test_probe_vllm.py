@@ -13,7 +13,7 @@ async def test_finds_what_vllm_can_do_and_what_it_was_not_started_for(vllm_serve
         found = await probe(sampler)
     assert found.server.startswith("vLLM 0.")
     assert found.models == (vllm_server.name,)
-    assert {name for name, finding in found.findings().items() if finding.ok is False} == {"tools"}
+    assert {name for name, finding in found.as_dict().items() if finding.ok is False} == {"tools"}
     assert "--enable-auto-tool-choice" in found.tools.why
 
 

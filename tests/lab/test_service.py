@@ -130,7 +130,7 @@ async def test_the_probe_finds_what_the_engine_can_do(service: Service):
         found = await probe(sampler)
     assert found.server.startswith("tts ")
     assert found.models == ("small",)
-    assert {name for name, finding in found.findings().items() if not finding} == {"tools", "structured_output"}
+    assert {name for name, finding in found.as_dict().items() if not finding} == {"tools", "structured_output"}
 
 
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "text"])

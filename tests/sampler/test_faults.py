@@ -98,7 +98,7 @@ async def test_a_refused_endpoint_stops_everything_at_once(settings):
         with pytest.raises(EndpointRefused, match="Check the"):
             await draw(sampler, 64)
     assert double.stats.received <= 2  # the next in the queue may have got its turn in that moment
-    assert sampler.pool.replicas[0].in_flight == 0
+    assert sampler.connection.pool.replicas[0].in_flight == 0
 
 
 async def test_a_hanging_request_is_given_up_after_the_attempt_timeout_and_repeated():

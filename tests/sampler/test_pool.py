@@ -13,9 +13,9 @@ from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import check_account, draw, endpoint
 from tts.accounts import Ledger
 from tts.sampler import Sampler
-from tts.sampler.pool import DOWN_AFTER, Outcome, Pool, Replica
+from tts.sampler.pool import DOWN_AFTER, AttemptOutcome, Pool, Replica
 
-OUTCOMES = st.sampled_from(Outcome)
+OUTCOMES = st.sampled_from(AttemptOutcome)
 
 
 # -- the window of one replica -----------------------------------------------------------------------------------------
@@ -38,11 +38,11 @@ def test_the_window_is_halved_once_for_all_that_a_round_trip_throttles():
     replica = Replica("http://a", 64, None)
     replica.in_flight = 64
     for _ in range(60):
-        replica.observe(Outcome.CONGESTED, 0.5, None, now=10.0)
+        replica.observe(AttemptOutcome.CONGESTED, 0.5, None, now=10.0)
     assert replica.window == 32
-    replica.observe(Outcome.CONGESTED, 0.5, None, now=10.4)
+    replica.observe(AttemptOutcome.CONGESTED, 0.5, None, now=10.4)
     assert replica.window == 32
-    replica.observe(Outcome.CONGESTED, 0.5, None, now=10.6)
+    replica.observe(AttemptOutcome.CONGESTED, 0.5, None, now=10.6)
     assert replica.window == 16
 
 
@@ -50,11 +50,11 @@ def test_a_window_that_is_used_doubles_a_round_trip_at_first_and_then_grows_by_o
     replica = Replica("http://a", 1000, None)
     replica.in_flight = 1000
     for _ in range(64):
-        replica.observe(Outcome.SERVED, 0.1, None, now=10.0)
+        replica.observe(AttemptOutcome.SERVED, 0.1, None, now=10.0)
     assert replica.window == 128
-    replica.observe(Outcome.CONGESTED, 0.1, None, now=10.0)
+    replica.observe(AttemptOutcome.CONGESTED, 0.1, None, now=10.0)
     for _ in range(64):
-        replica.observe(Outcome.SERVED, 0.1, None, now=11.0)
+        replica.observe(AttemptOutcome.SERVED, 0.1, None, now=11.0)
     assert replica.window == pytest.approx(65, abs=0.1)
 
 
@@ -62,26 +62,26 @@ def test_an_idle_window_does_not_grow():
     replica = Replica("http://a", 1000, None)
     replica.in_flight = 3
     for _ in range(100):
-        replica.observe(Outcome.SERVED, 0.1, None, now=10.0)
+        replica.observe(AttemptOutcome.SERVED, 0.1, None, now=10.0)
     assert replica.window == 64
 
 
 def test_requests_slower_than_the_target_reduce_the_window():
     replica = Replica("http://a", 64, target_latency=1.0)
     replica.in_flight = 64
-    replica.observe(Outcome.SERVED, 1.5, None, now=10.0)
+    replica.observe(AttemptOutcome.SERVED, 1.5, None, now=10.0)
     assert replica.window == 32
 
 
 def test_a_replica_that_loses_connections_is_set_aside_and_probed_by_one_request():
     replica = Replica("http://a", 64, None)
     for _ in range(DOWN_AFTER):
-        replica.observe(Outcome.FAILED, 0.01, None, now=10.0)
+        replica.observe(AttemptOutcome.FAILED, 0.01, None, now=10.0)
     assert not replica.has_room(10.1)
     assert replica.has_room(10.3)
     replica.in_flight = 1
     assert not replica.has_room(10.3)
-    replica.observe(Outcome.SERVED, 0.01, None, now=10.4)
+    replica.observe(AttemptOutcome.SERVED, 0.01, None, now=10.4)
     replica.in_flight = 60
     assert replica.has_room(10.4)
 
@@ -89,11 +89,11 @@ def test_a_replica_that_loses_connections_is_set_aside_and_probed_by_one_request
 def test_all_that_was_in_flight_when_a_replica_fell_counts_once():
     replica = Replica("http://a", 64, None)
     for _ in range(64):
-        replica.observe(Outcome.FAILED, 0.5, None, now=10.0)
+        replica.observe(AttemptOutcome.FAILED, 0.5, None, now=10.0)
     assert replica.has_room(10.3)
-    replica.observe(Outcome.FAILED, 5.0, None, now=10.4)  # sent before the fall
+    replica.observe(AttemptOutcome.FAILED, 5.0, None, now=10.4)  # sent before the fall
     assert replica.has_room(10.4)
-    replica.observe(Outcome.FAILED, 0.01, None, now=10.4)  # the probe
+    replica.observe(AttemptOutcome.FAILED, 0.01, None, now=10.4)  # the probe
     assert not replica.has_room(10.8)
     assert replica.has_room(11.0)
 
@@ -108,7 +108,7 @@ async def test_room_is_given_in_order_of_arrival():
         replica = await pool.acquire(0)
         served.append(number)
         await asyncio.sleep(0)
-        pool.release(replica, Outcome.SERVED, 0.0)
+        pool.release(replica, AttemptOutcome.SERVED, 0.0)
 
     async with asyncio.timeout(10):
         await asyncio.gather(*(use(number) for number in range(50)))
@@ -130,11 +130,11 @@ def test_storms_of_cancellations_leave_nothing_in_flight_and_nobody_waiting(seed
                 await asyncio.sleep(0)
             replica = await pool.acquire(rng.randrange(100))
             most[replica] = max(most[replica], replica.in_flight)
-            outcome = Outcome.ABANDONED
+            outcome = AttemptOutcome.ABANDONED
             try:
                 for _ in range(rng.randrange(4)):
                     await asyncio.sleep(0)
-                outcome = rng.choice([Outcome.SERVED, Outcome.CONGESTED])
+                outcome = rng.choice([AttemptOutcome.SERVED, AttemptOutcome.CONGESTED])
             finally:
                 pool.release(replica, outcome, 0.0)
 
@@ -158,7 +158,7 @@ def test_storms_of_cancellations_leave_nothing_in_flight_and_nobody_waiting(seed
 async def test_those_who_wait_for_a_paused_replica_go_on_when_the_pause_is_over():
     pool = Pool(("http://a",), maximum=4)
     first = await pool.acquire(0)
-    pool.release(first, Outcome.CONGESTED, 0.0, retry_after=0.1)
+    pool.release(first, AttemptOutcome.CONGESTED, 0.0, retry_after=0.1)
     begin = asyncio.get_running_loop().time()
     async with asyncio.timeout(10):
         await asyncio.gather(pool.acquire(0), pool.acquire(0))
@@ -254,7 +254,7 @@ async def test_a_server_that_throttles_is_sent_what_it_takes_and_all_is_served(r
         Sampler(endpoint(double, max_n=1, retry_wait=0.25)) as sampler,
     ):
         samples = await draw(sampler, 96, ledger)
-        window = sampler.pool.replicas[0].window
+        window = sampler.connection.pool.replicas[0].window
     assert len(samples) == 96
     assert window < 64
     check_account(ledger, double.stats)
@@ -269,7 +269,7 @@ async def test_a_task_cancelled_in_the_queue_or_in_flight_gives_its_room_back():
         await asyncio.gather(drawing, return_exceptions=True)
         async with asyncio.timeout(10):
             await double.idle()
-        assert sampler.pool.replicas[0].in_flight == 0
+        assert sampler.connection.pool.replicas[0].in_flight == 0
         assert double.stats.received == double.stats.cancelled == 4
         double.latency = 0.0
         assert len(await draw(sampler, 4)) == 4

@@ -119,7 +119,7 @@ def test_usage_with_details_is_read_and_missing_usage_is_none():
     assert protocol.usage_of({}) is None
 
 
-CHOICES = st.lists(st.builds(protocol.Choice, index=st.just(0), text=st.text(max_size=50)), min_size=1, max_size=9)
+CHOICES = st.lists(st.builds(protocol.Generation, index=st.just(0), text=st.text(max_size=50)), min_size=1, max_size=9)
 
 
 @given(CHOICES, st.integers(0, 10_000))

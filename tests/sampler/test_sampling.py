@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -227,6 +229,15 @@ async def test_a_mock_model_goes_through_the_same_sampler():
     assert [sample.text for sample in samples] == ["Answer: 0.5"] * 10
     assert total(ledger.paid).requests == 2
     assert total(ledger.paid).estimated_tokens == 0
+
+
+def test_the_sampler_loads_nothing_of_the_lab_before_one_of_its_models_is_named():
+    script = (
+        "import sys, tts.sampler.mock, tts.sampler.probe; lab = lambda: [m for m in sys.modules if '.lab' in m];"
+        "tts.sampler.Endpoint(model='m', base_url='http://a/v1'); assert not lab(), lab();"
+        "tts.sampler.Endpoint(model='m', base_url='embedded://lab-target'); assert lab()"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_an_endpoint_needs_a_usable_url(monkeypatch):

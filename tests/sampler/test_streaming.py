@@ -76,7 +76,7 @@ async def test_leaving_early_aborts_every_request_at_the_server(max_n, stream):
         await first_of(sampler, 64, ledger)
         left = asyncio.get_running_loop().time()
         await settle(before, double)
-        assert sampler.pool.replicas[0].in_flight == sampler.pool.waiting == 0
+        assert sampler.connection.pool.replicas[0].in_flight == sampler.connection.pool.waiting == 0
         assert all(at - left < 5 for at in double.cancel_times)  # a minute before they would have ended
     assert double.stats.cancelled == double.stats.received - 1 > 0
     spent, wasted = account(ledger)

@@ -109,7 +109,7 @@ async def test_pictures_that_cannot_be_fetched_are_lost_and_not_paid_for_again(t
     result = await drawn(tmp_path, painter, strategy="prompt_redesign:n=4,images=true,rounds=0")
     assert not result.candidates
     assert result.ended == "failed"
-    assert any("cannot be fetched" in reason for reason in result.failures)
+    assert any("cannot be downloaded" in reason for reason in result.failures)
     assert len([request for request in painter.requests if "response_format" not in request]) == 4
 
 
@@ -126,7 +126,7 @@ async def test_pictures_that_the_content_filter_withholds_are_lost_and_said_to_b
         names = [sample.text async for sample in session.sample(Drawing("Draw."), n=4, role="image", seed=0)]
     assert len(names) == 2
     assert len(session.ledger.failures) == 2
-    assert all("kept its pictures back" in reason and "violence" in reason for reason in session.ledger.failures)
+    assert all("held its images back" in reason and "violence" in reason for reason in session.ledger.failures)
 
 
 @pytest.mark.parametrize("takes_n", [True, False])

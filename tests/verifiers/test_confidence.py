@@ -18,7 +18,7 @@ from tts import Experiment, MockModel, solve
 from tts.confidence import LowConfidence, lowest_group
 from tts.errors import ConfigError
 from tts.runs.analysis import curves
-from tts.sampler.protocol import Choice
+from tts.sampler.protocol import Generation
 from tts.types import Candidate, Verdict
 from tts.verifiers.agreement import Agreement
 
@@ -58,7 +58,7 @@ def test_an_answer_is_ended_at_the_first_full_window_below_the_threshold(
     )
     ended = None
     for size in [*range(piece, len(confidences), piece), len(confidences)]:
-        if to_abandon(Choice(0, confidences=confidences[:size])):
+        if to_abandon(Generation(0, confidences=confidences[:size])):
             ended = size
             break
     if near:

@@ -13,7 +13,7 @@ from tts.cli.common import AsJson, BaseUrl, Model, checked, console, finish, mod
 from tts.errors import ConfigError, EndpointError
 
 if TYPE_CHECKING:
-    from tts.sampler.capabilities import Capabilities, Finding
+    from tts.sampler.probe import Capabilities, Capability
 
 EPILOG = """\
 \b
@@ -67,16 +67,16 @@ def as_table(found: Capabilities) -> dict[str, Any]:
     return {
         "server": found.server,
         "models": list(found.models),
-        "capabilities": {name: {"ok": one.ok, "why": one.why} for name, one in found.findings().items()},
+        "capabilities": {name: {"ok": one.ok, "why": one.why} for name, one in found.as_dict().items()},
         "cost": found.cost.as_dict(),
     }
 
 
 def _show(name: str, url: str, found: Capabilities) -> None:
-    from tts.sampler.capabilities import NOT_TRIED
+    from tts.sampler.probe import NOT_TRIED
 
     made = table(f"{url}: {name or 'no model'}, server: {found.server}", ("capability", "", "why"))
-    tried = {name: one for name, one in found.findings().items() if one != NOT_TRIED}
+    tried = {name: one for name, one in found.as_dict().items() if one != NOT_TRIED}
     for capability, one in tried.items():
         made.add_row(capability.replace("_", " "), _sign(one), one.why)
     console().print(made)
@@ -87,7 +87,7 @@ def _show(name: str, url: str, found: Capabilities) -> None:
     )
 
 
-def _sign(one: Finding) -> Any:
+def _sign(one: Capability) -> Any:
     from rich.text import Text
 
     return Text(SIGNS[one.ok], style=COLOURS[one.ok])

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any
-from zlib import crc32
 
 import httpx
 
@@ -102,26 +101,28 @@ async def pass_through(
     anything came is tried once more where there is another replica; anything else is the client's to decide.
     """
     sent = as_sent(content, body, sampler)
-    affinity = crc32(sent[:2048]) if len(sampler.pool.replicas) > 1 else 0
+    connection = sampler.connection
+    affinity = connection.affinity(sent)
 
-    async def talk(url: str) -> None:
-        response = await sampler.connection.send("POST", url + path, sent)
-        meter = Meter()
-        try:
-            kind = response.headers.get("content-type", "application/json").encode("latin-1")
-            if kind.startswith(b"text/event-stream"):
-                await _relay_events(response, meter, out)
-            else:
-                await _relay_whole(response, meter, out, kind)
-        finally:
-            book(meter.usage(body))
+    async def relay(avoid: str | None = None) -> None:
+        async with connection.exchange("policy", Ledger(), affinity, avoid, queued=False) as exchange:
+            response = await connection.http.send("POST", exchange.url + path, sent)
+            meter = Meter()
+            try:
+                kind = response.headers.get("content-type", "application/json").encode("latin-1")
+                if kind.startswith(b"text/event-stream"):
+                    await _relay_events(response, meter, out)
+                else:
+                    await _relay_whole(response, meter, out, kind)
+            finally:
+                book(meter.usage(body))
 
     try:
-        await sampler.exchange("policy", Ledger(), affinity, None, talk, queued=False)
+        await relay()
     except TransientError as error:
-        if error.status is not None or out.status is not None or len(sampler.pool.replicas) == 1:
+        if error.status is not None or out.status is not None or len(connection.pool.replicas) == 1:
             raise
-        await sampler.exchange("policy", Ledger(), affinity, error.server, talk, queued=False)
+        await relay(avoid=error.server)
 
 
 async def _relay_events(response: httpx.Response, meter: Meter, out: Out) -> None:

@@ -72,7 +72,7 @@ async def execute(experiment: Experiment, out: Path, *, resume: bool, progress: 
                 await sampler.check()
         progress.begin(experiment, len(examples), rows_left=sum(len(row.strategies) for row in rows), models=models)
         runner = _Runner(experiment, models, store, resources, progress, out)
-        await _at_once(rows, runner.run, lambda: sum(sampler.pool.capacity for sampler in samplers))
+        await _at_once(rows, runner.run, lambda: sum(sampler.connection.pool.capacity for sampler in samplers))
     return Run(out)
 
 

@@ -1,38 +1,219 @@
-"""One HTTP exchange with a model server, its failures turned into the library's errors."""
+"""Requests to one endpoint: a replica with room, limited time for each attempt, retries where they help."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
+import random
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+from uuid import uuid4
+from zlib import crc32
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from tts.errors import TransientError
+from tts.accounts import Ledger
+from tts.concurrency import now
+from tts.errors import EndpointRefused, RequestRejected, Throttled, TimedOut, TransientError
 from tts.sampler import protocol
-from tts.sampler.endpoint import Endpoint
+from tts.sampler.endpoint import Endpoint, in_process
+from tts.sampler.pool import AttemptOutcome, Pool
+from tts.types import Prompt, Usage
+
+T = TypeVar("T")
+
+ONE_REQUEST = Usage(requests=1)
+LONGEST_WAIT = 30.0
+"""Seconds between two attempts, at most, unless the server asks for more."""
 
 
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
+# -- replicas and attempts -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One attempt of a request at one replica."""
+
+    url: str
+    """The replica's base URL."""
+    started: float
+    """Unix time."""
+    seconds: float = 0.0
+    """How long it took; known at its end."""
+    id: str = field(default_factory=lambda: uuid4().hex)
+    """Names its charges."""
 
 
 class Connection:
-    """The HTTP side of one endpoint.
+    """The replicas of one endpoint, used as if they were one server. It belongs to one event loop."""
 
-    Requests go straight to an httpx transport: a client's cookies, redirects and authentication flows have no use
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.pool = Pool(endpoint.urls, endpoint.max_concurrency, endpoint.target_latency)
+        self._has_served = False
+
+    @cached_property
+    def http(self) -> HttpClient:
+        """The HTTP connections, opened on first use."""
+        return HttpClient(self.endpoint)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if http := vars(self).pop("http", None):
+            await http.aclose()
+
+    def affinity(self, prefix: Prompt | bytes) -> int:
+        """The number that sends requests with the same beginning to the same replica."""
+        if len(self.pool.replicas) == 1:
+            return 0
+        return crc32((prefix if isinstance(prefix, bytes) else json.dumps(prefix).encode())[:2048])
+
+    async def post(
+        self, path: str, body: dict[str, Any], *, role: str, ledger: Ledger | None = None, affinity: int = 0
+    ) -> tuple[Any, Exchange]:
+        """The JSON answer to a POST to `path`, retried where that may help, and the exchange that brought it.
+
+        `path` is relative to the base URL; `/../tokenize` is beside its `/v1`. Failed attempts are booked as waste in
+        `ledger`; the caller books the answer's usage.
+        """
+        retry = Retry(self.endpoint)
+        while True:
+            try:
+                async with self.exchange(role, ledger or Ledger(), affinity, retry.avoid) as exchange:
+                    base = exchange.url.removesuffix("/v1") if path.startswith("/../") else exchange.url
+                    return await self.http.json(base + path.removeprefix("/.."), body), exchange
+            except TransientError as error:
+                await retry.wait(error)
+
+    @asynccontextmanager
+    async def exchange(
+        self,
+        role: str,
+        ledger: Ledger,
+        affinity: int,
+        avoid: str | None = None,
+        lost: Callable[[], Usage] = lambda: ONE_REQUEST,
+        *,
+        queued: bool = True,
+    ) -> AsyncIterator[Exchange]:
+        """A replica for the length of one attempt, which must end in its time; books what is `lost` if it fails.
+
+        An attempt that is not `queued` starts at once, or fails at once if every replica has asked for a pause.
+        """
+        loop = asyncio.get_running_loop()
+        replica = await self.pool.acquire(affinity, avoid) if queued else self.pool.take(affinity, avoid)
+        exchange = Exchange(replica.url, now())
+        start, outcome, pause = loop.time(), AttemptOutcome.ABANDONED, None
+        limit = min(self.endpoint.attempt_timeout, self.endpoint.total_timeout)
+        try:
+            async with asyncio.timeout(limit):
+                yield exchange
+            outcome = AttemptOutcome.SERVED
+            self._has_served = True
+        except EndpointRefused as error:
+            if self._has_served:  # the key and the model are good: it is this request that is refused
+                raise RequestRejected(str(error), status=error.status, body=error.body) from error
+            raise
+        except TimeoutError:
+            outcome = AttemptOutcome.CONGESTED
+            late = TimedOut(f"no answer from {replica.url} within {limit:g} s (attempt_timeout)")
+            late.server, late.seconds = replica.url, loop.time() - start
+            raise late from None
+        except TransientError as error:
+            error.server, error.seconds = replica.url, loop.time() - start
+            if isinstance(error, Throttled):
+                outcome, pause = AttemptOutcome.CONGESTED, error.retry_after
+            elif error.status in (None, 502, 504):
+                outcome = AttemptOutcome.FAILED
+            raise
+        finally:
+            exchange.seconds = loop.time() - start
+            if outcome is not AttemptOutcome.SERVED:
+                ledger.waste(role, lost() + Usage(seconds=exchange.seconds))
+            if pause is not None:  # nobody in the queue may wait longer than total_timeout either
+                pause = min(pause, self.endpoint.total_timeout)
+            self.pool.release(replica, outcome, exchange.seconds, pause)
+
+
+@dataclass(slots=True)
+class Retry:
+    """The attempts of one request: which failure deserves another attempt, when, and where not."""
+
+    endpoint: Endpoint
+    avoid: str | None = None
+    """The replica at which the last attempt failed."""
+    failures: int = 0
+    deadline: float = 0.0
+
+    async def wait(self, error: TransientError) -> None:
+        """Sleep until the next attempt is due; raises `error` if there must be none."""
+        time = asyncio.get_running_loop().time()
+        if not self.failures:
+            self.deadline = time - error.seconds + self.endpoint.total_timeout
+        longest = min(LONGEST_WAIT, self.endpoint.retry_wait * 2.0 ** min(self.failures, 30))
+        pause = max(error.retry_after or 0.0, random.uniform(0, longest))
+        self.failures += 1
+        if self.failures >= self.endpoint.max_attempts or time + pause >= self.deadline:
+            raise error
+        self.avoid = error.server
+        await asyncio.sleep(pause)
+
+
+async def hedged(
+    fetch: Callable[[str | None, asyncio.Future[str] | None], Coroutine[Any, Any, T]],
+    avoid: str | None,
+    after: float,
+    lose: Callable[[T], None],
+) -> T:
+    """The first success of two attempts; the second starts elsewhere, `after` seconds after the first was sent.
+
+    `fetch(server to avoid, future to set to the server when it is sent)` is one attempt. Time in the queue does not
+    count: sending twice what waits for room would only make the queue longer. The slower attempt is cancelled; if it
+    was answered all the same, `lose` gets its answer. (Dean and Barroso 2013, "The Tail at Scale".)
+    """
+    sent: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    first = asyncio.create_task(fetch(avoid, sent))
+    attempts, winner = [first], None
+    try:
+        await asyncio.wait([first, sent], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([first], timeout=after)
+        if not first.done():
+            attempts.append(asyncio.create_task(fetch(sent.result(), None)))
+        running = set(attempts)
+        while running and winner is None:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            winner = next((task for task in done if task.exception() is None), None)
+        return (winner or first).result()
+    finally:
+        for task in attempts:
+            task.cancel()
+        await asyncio.gather(*attempts, return_exceptions=True)
+        for task in attempts:
+            if task is not winner and not task.cancelled() and task.exception() is None:
+                lose(task.result())
+
+
+# -- HTTP ------------------------------------------------------------------------------------------------------------
+
+
+class HttpClient:
+    """JSON over HTTP, every failure turned into one of the library's errors.
+
+    Requests go straight to an httpx transport: a client's cookies, redirects and authentication flows are of no use
     here and cost as much CPU as the rest of a request. aiohttp carries the bytes.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._transport = endpoint.transport or (_in_process if endpoint.embedded else _network)(endpoint)
+        model = in_process(endpoint.base_url)
+        self._transport = endpoint.transport or (model(endpoint.base_url) if model else _network(endpoint))
         headers = {"user-agent": "ttscale", "content-type": "application/json", "accept-encoding": "identity"}
         self._headers = httpx.Headers(headers | endpoint.headers)
         self._key = (endpoint.key() or "").encode()
@@ -45,31 +226,24 @@ class Connection:
         """Close all connections."""
         await self._transport.aclose()
 
-    async def get(self, url: str) -> Any:
-        """The JSON answer to a GET."""
-        return await self._json("GET", url, b"")
-
-    async def post(self, url: str, body: Any) -> Any:
-        """The JSON answer to a POST of `body`.
+    async def json(self, url: str, body: Any = None) -> Any:
+        """The JSON answer to a POST of `body`, or to a GET.
 
         Raises an `EndpointError` of the right kind for error statuses, lost connections and unreadable answers.
         """
-        return await self._json("POST", url, json.dumps(body).encode())
-
-    async def fetch(self, url: str) -> bytes:
-        """The file at a URL that the server gave, which may be anyone's: it is not shown the key."""
-        request = httpx.Request("GET", url, headers={"user-agent": "ttscale"}, extensions=self._extensions)
-        if request.url.scheme not in ("http", "https", "mock"):
-            raise TransientError(f"the server gave '{url[:100]}' where a picture should be")
-        return await _body(await self._answered(request))
-
-    async def _json(self, method: str, url: str, content: bytes) -> Any:
-        response = await self.send(method, url, content)
-        data = await _body(response)
+        method, content = ("GET", b"") if body is None else ("POST", json.dumps(body).encode())
+        data = await read_body(await self.send(method, url, content))
         try:
             return json.loads(data)
         except ValueError as error:
             raise TransientError(f"unreadable answer from {url}: {data[:100]!r}") from error
+
+    async def fetch(self, url: str) -> bytes:
+        """The file at a URL that the server gave. The URL may be anyone's, so the key is not sent."""
+        request = httpx.Request("GET", url, headers={"user-agent": "ttscale"}, extensions=self._extensions)
+        if request.url.scheme not in ("http", "https", "mock"):
+            raise TransientError(f"the server gave '{url[:100]}' where an image should be")
+        return await read_body(await self._send(request))
 
     @asynccontextmanager
     async def stream(self, url: str, body: Any) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
@@ -83,34 +257,36 @@ class Connection:
             await response.aclose()
 
     async def send(self, method: str, url: str, content: bytes) -> httpx.Response:
-        """A response whose body is still to be read, if its status is good; close it in any case.
+        """A response with a good status whose body is still to be read; close it in any case.
 
-        Raises an `EndpointError` of the right kind, which has the status and the body, if it is not.
+        Raises an `EndpointError` of the right kind, with status and body, for any other response.
         """
         place = self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url))
-        request = httpx.Request(method, place, headers=self._headers, content=content, extensions=self._extensions)
-        return await self._answered(request)
+        options: dict[str, Any] = {"headers": self._headers, "extensions": self._extensions}
+        return await self._send(httpx.Request(method, place, content=content, **options))
 
-    async def _answered(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, request: httpx.Request) -> httpx.Response:
         try:
             response = await self._transport.handle_async_request(request)
         except _LOST as error:
             raise _lost(str(request.url), error) from error
         response.request = request
         if response.status_code >= 300:
-            body = await _body(response)
-            if self._key:  # some servers repeat it in their complaint
+            body = await read_body(response)
+            if self._key:  # some servers repeat it in their error message
                 body = body.replace(self._key, b"[API key]")
             raise protocol.error_of(response, body)
         return response
 
 
 async def chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """The body as sent (it is asked for without compression), as it comes; at the end, however that comes about, the
-    connection is free for the next request. Raises `TransientError` when it is lost."""
+    """The body as it arrives. However it ends, the connection is then free for the next request.
+
+    Raises `TransientError` if the connection is lost.
+    """
     assert isinstance(response.stream, httpx.AsyncByteStream)
     try:
-        async for chunk in response.stream:
+        async for chunk in response.stream:  # uncompressed, as requested
             yield chunk
     except _LOST as error:
         raise _lost(str(response.request.url), error) from error
@@ -118,7 +294,8 @@ async def chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
         await response.stream.aclose()
 
 
-async def _body(response: httpx.Response) -> bytes:
+async def read_body(response: httpx.Response) -> bytes:
+    """The whole body."""
     return b"".join([chunk async for chunk in chunks(response)])
 
 
@@ -130,10 +307,9 @@ def _lost(url: str, error: Exception) -> TransientError:
     return TransientError(f"connection to {url} failed: {words}. Is the server running there?")
 
 
-def _in_process(endpoint: Endpoint) -> httpx.AsyncBaseTransport:
-    from tts.lab.engine.transport import EmbeddedTransport
-
-    return EmbeddedTransport(endpoint.urls[0])
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    return httpx.create_ssl_context()
 
 
 def _network(endpoint: Endpoint) -> AiohttpTransport:
@@ -142,7 +318,7 @@ def _network(endpoint: Endpoint) -> AiohttpTransport:
     proxied = any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ)
 
     def session() -> aiohttp.ClientSession:
-        # Idle connections are dropped before the server does it (uvicorn: after 5 s), or a request might meet that end.
+        # Drop idle connections before the server does (uvicorn: after 5 s), or a request might meet a closing one.
         connector = aiohttp.TCPConnector(limit=most, ssl=_tls() if encrypted else False, keepalive_timeout=4)
         return aiohttp.ClientSession(connector=connector, trust_env=proxied, cookie_jar=aiohttp.DummyCookieJar())
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import httpx
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,10 +24,16 @@ from pydantic import (
 
 from tts.compute import ModelCard
 from tts.errors import ConfigError
-from tts.lab.engine.models import SCHEME, fingerprint, model_folder
 from tts.types import Usage
 
-PROTOCOL = {
+IN_PROCESS = {"embedded": "tts.lab.engine.transport:EmbeddedTransport"}
+"""Models that run in this process: the scheme of their URLs, and the httpx transport that answers it.
+
+The transport is made from the base URL, which raises `ConfigError` if there is no such model; its `fingerprint` of a
+base URL is a digest of the model's weights.
+"""
+
+NOT_SAMPLING = {
     "n": "the strategy's n, or max_n for the choices of one request",
     "stream": "the endpoint's own field stream",
     "stream_options": "the endpoint's own field stream",
@@ -33,13 +41,13 @@ PROTOCOL = {
     "messages": "the problem",
     "prompt": "the problem",
 }
-"""Keys of a request that are not sampling parameters, and where they come from."""
+"""Keys of a request that are not sampling parameters, and where their values come from."""
 
 
 def check_params(params: dict[str, Any]) -> dict[str, Any]:
-    """`params` if all of them are sampling parameters; raises `ValueError` that says where the others belong."""
-    for key in params.keys() & PROTOCOL.keys():
-        raise ValueError(f"'{key}' is no sampling parameter; it comes from {PROTOCOL[key]}")
+    """`params` if all are sampling parameters; raises `ValueError` that says where the others belong."""
+    for key in params.keys() & NOT_SAMPLING.keys():
+        raise ValueError(f"'{key}' is not a sampling parameter; it comes from {NOT_SAMPLING[key]}")
     return params
 
 
@@ -51,48 +59,49 @@ class Endpoint(BaseModel):
     model: str
     """Name of the model as the server knows it."""
     base_url: str = Field(default_factory=lambda: os.environ.get("OPENAI_BASE_URL", ""), validate_default=True)
-    """Where it is served, up to and with /v1; several replicas, with commas between, share the load.
+    """Where it is served, up to and including /v1. Replicas, separated by commas, share the load.
     `embedded://NAME` is a model that runs in this process (see: tts embedded list). Default: $OPENAI_BASE_URL."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
-    """The key itself; it is never logged or stored. Better: `api_key_env` or `api_key_file`."""
+    """The key itself; never logged or stored. `api_key_env` or `api_key_file` is safer."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; unset means no key."""
     api_key_file: Path | None = None
     """File that holds the key."""
     identity: str | None = None
-    """What stored answers are filed under. Default: the first base URL. Set it when the same model moves."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """Sampling parameters of every request, sent as they are: temperature, max_tokens, top_k, seed, ..."""
+    """What stored answers are filed under. Default: the first base URL. Set it if the same model moves."""
+    params: Annotated[dict[str, Any], AfterValidator(check_params)] = Field(default_factory=dict)
+    """Sampling parameters of every request, sent unchanged: temperature, max_tokens, top_k, seed, ..."""
     headers: dict[str, str] = Field(default_factory=dict, exclude=True, repr=False)
-    """Extra HTTP headers; neither shown nor stored."""
+    """Extra HTTP headers; never shown or stored."""
     max_concurrency: PositiveInt = 256
-    """Requests in flight at one replica, at most; the sampler finds the right number below."""
+    """Most requests in flight at one replica; the sampler finds the best number up to this."""
     max_scoring: PositiveInt = 16
-    """Requests that score given text in flight, at most: log-probabilities of a prompt take memory on the server."""
+    """Most scoring requests in flight: log-probabilities of a prompt take memory on the server."""
     max_n: PositiveInt = 8
-    """Samples asked for in one request where the server supports `n`: one prefill, one failure domain."""
+    """Most samples requested at once where the server supports `n`: one prefill, one failure domain."""
     stream: bool = False
-    """Read answers token by token: choices count as soon as each is complete, and the tokens of cancelled work
+    """Read answers token by token: each choice counts as soon as it is complete, and the tokens of cancelled work
     are known. Costs client CPU."""
     attempt_timeout: PositiveFloat = 600.0
     """Seconds for one attempt of a request."""
     total_timeout: PositiveFloat = 3600.0
-    """Seconds for a request with all its retries and the waits between them, from when it was first sent."""
+    """Seconds for a request from when it is first sent, including all retries and the waits between them."""
     connect_timeout: PositiveFloat = 10.0
     """Seconds to open a connection."""
     max_attempts: PositiveInt = 8
-    """Attempts of a request that fails in a way worth repeating."""
+    """Most attempts of a request that fails in a way worth retrying."""
     retry_wait: PositiveFloat = 0.25
-    """Seconds before the second attempt, at most; it doubles with every further one, up to 30, at random below."""
+    """Longest wait in seconds before the second attempt; it doubles with each further one, up to 30. The actual wait
+    is random up to this."""
     hedge_after: PositiveFloat | None = None
-    """Seconds after which a slow request is sent a second time and the first answer wins; None: never. Not together
+    """Seconds after which a slow request is sent a second time; the first answer wins. None: never. Cannot be combined
     with `stream`."""
     target_latency: PositiveFloat | None = None
     """Seconds per request above which concurrency is reduced; None: only errors reduce it."""
     card: ModelCard = ModelCard()
-    """Size and price, to turn tokens into FLOPs and money."""
+    """Size and prices, which turn tokens into FLOPs and money."""
     transport: httpx.AsyncBaseTransport | None = Field(default=None, exclude=True, repr=False)
-    """Replaces the network, for `MockModel` and servers in the same process."""
+    """Replaces the network, for `MockModel` and servers in this process."""
 
     @field_validator("base_url", mode="before")
     @classmethod
@@ -103,14 +112,14 @@ class Endpoint(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _check_urls(cls, urls: str) -> str:
-        if urls.startswith(SCHEME):
-            model_folder(urls)
+        if model := in_process(urls):
+            model(urls)
             return urls
         for url in urls.split(","):
             if not url:
                 raise ValueError("no base URL: give base_url (--base-url) or set OPENAI_BASE_URL")
             if "@" in urlsplit(url).netloc:
-                raise ValueError("a base URL with a password in it would be stored; use api_key_env or headers")
+                raise ValueError("a password in a base URL would be stored; use api_key_env or headers")
             try:
                 usable = httpx.URL(url).scheme in ("http", "https", "mock")
             except httpx.InvalidURL:
@@ -119,15 +128,10 @@ class Endpoint(BaseModel):
                 raise ValueError(f"'{url}' is not an http(s) URL; write for example http://localhost:8000/v1")
         return urls
 
-    @field_validator("params")
-    @classmethod
-    def _check_params(cls, params: dict[str, Any]) -> dict[str, Any]:
-        return check_params(params)
-
     @model_validator(mode="after")
     def _check_hedging(self) -> Endpoint:
         if self.stream and self.hedge_after is not None:
-            raise ValueError("hedge_after works on whole answers only; leave it out or set stream=False")
+            raise ValueError("hedge_after works only on whole answers; leave it out or set stream=False")
         return self
 
     @cached_property
@@ -138,14 +142,15 @@ class Endpoint(BaseModel):
     @property
     def embedded(self) -> bool:
         """Whether the model runs in this process."""
-        return self.base_url.startswith(SCHEME)
+        return in_process(self.base_url) is not None
 
     @cached_property
     def filed_as(self) -> str:
-        """The endpoint's part of the address of a stored answer; of a model in this process also its weights."""
-        if self.identity or not self.embedded:
-            return self.identity or self.urls[0]
-        return f"{self.urls[0]}#{fingerprint(self.urls[0])}"
+        """The endpoint's part of a stored answer's address; for a model in this process, its weights are part of it."""
+        if self.identity:
+            return self.identity
+        model = in_process(self.base_url)
+        return f"{self.base_url}#{model.fingerprint(self.base_url)}" if model else self.urls[0]
 
     @property
     def priced(self) -> bool:
@@ -153,16 +158,13 @@ class Endpoint(BaseModel):
         return self.card.prompt_price is not None and self.card.completion_price is not None
 
     def money(self, usage: Usage) -> float:
-        """The price of `usage` in the card's currency; 0 where the card has no prices."""
+        """The price of `usage` in the card's currency; 0 if the card has no prices."""
         if not self.priced:
             return 0.0
         return float(self.card.price(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens))
 
     def key(self) -> str | None:
-        """The API key, read now.
-
-        Raises `ConfigError` when the key file cannot be read.
-        """
+        """The API key, read now. Raises `ConfigError` if the key file cannot be read."""
         if self.api_key is not None:
             return self.api_key.get_secret_value()
         if self.api_key_file is not None:
@@ -171,3 +173,9 @@ class Endpoint(BaseModel):
             except OSError as error:
                 raise ConfigError(f"cannot read the API key file {self.api_key_file}: {error.strerror}") from None
         return os.environ.get(self.api_key_env, "").strip() or None
+
+
+def in_process(base_url: str) -> Any:
+    """The transport class of a model that runs in this process; None for a model behind a network."""
+    place = IN_PROCESS.get(base_url.partition("://")[0])
+    return resolve_name(place) if place else None

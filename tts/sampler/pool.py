@@ -1,13 +1,14 @@
 """Which replica serves the next request, and how many requests each may have in flight.
 
-Concurrency grows and shrinks as TCP's window does (Chiu and Jain 1989): doubling per round trip at first, then
-one more per round trip; halved when the server throttles or times out, at most once per round trip.
+Concurrency grows and shrinks as TCP's window does (Chiu and Jain 1989): at first it doubles every round trip, then
+grows by one; it is halved when the server throttles or times out, at most once per round trip.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 
 from tts.errors import Throttled
@@ -15,25 +16,24 @@ from tts.errors import Throttled
 INITIAL = 64
 """Requests in flight at a replica before anything is known about it."""
 
-
 SLACK = 16
-"""A preferred replica may hold twice as many requests as the least loaded one and these: not more, or a few-shot
-prefix that all prompts share would send everything to one replica."""
+"""A preferred replica may hold twice as many requests as the least loaded one, plus this many. Without the limit, a
+few-shot prefix that all prompts share would send everything to one replica."""
 
 DOWN_AFTER = 5
-"""Connections lost in a row, none served in between, after which a replica is set aside."""
+"""Connections lost in a row, with no request served in between, before a replica is set aside."""
 
 
-class Outcome(Enum):
-    """How an attempt ended, as far as the replica is concerned."""
+class AttemptOutcome(Enum):
+    """What the end of an attempt says about its replica."""
 
     SERVED = "served"
     CONGESTED = "congested"
-    """Throttled or timed out: send less."""
+    """Throttled or timed out: send fewer."""
     FAILED = "failed"
-    """Connection lost or answer unreadable: perhaps it is down."""
+    """Connection lost or answer unreadable: it may be down."""
     ABANDONED = "abandoned"
-    """Cancelled by us, or answered by an error that says nothing of the server's load."""
+    """Cancelled by us, or answered by an error that says nothing about the server's load."""
 
 
 class Replica:
@@ -52,7 +52,7 @@ class Replica:
         self._set_aside_at = 0.0
 
     def has_room(self, now: float) -> bool:
-        """Whether one more request may be sent; a replica that failed gets a single one as a probe."""
+        """Whether one more request may be sent; a replica that was set aside gets a single one as a probe."""
         return now >= self.paused_until and self.in_flight < (1 if self._failures >= DOWN_AFTER else self.window)
 
     @property
@@ -60,19 +60,19 @@ class Replica:
         """Share of the window in use."""
         return self.in_flight / self.window
 
-    def observe(self, outcome: Outcome, latency: float, retry_after: float | None, now: float) -> None:
-        """Learn from an attempt that has just ended (`in_flight` still counts it)."""
-        if outcome is Outcome.SERVED:
+    def observe(self, outcome: AttemptOutcome, latency: float, retry_after: float | None, now: float) -> None:
+        """Learn from an attempt that has just ended; `in_flight` still counts it."""
+        if outcome is AttemptOutcome.SERVED:
             self._failures = 0
             if self._target_latency is not None and latency > self._target_latency:
                 self._cut(latency, now)
             elif self.in_flight >= self.window - 1:  # grow only a window that is used
                 self.window = min(self._maximum, self.window + (1 if self._slow_start else 1 / self.window))
-        elif outcome is Outcome.CONGESTED:
+        elif outcome is AttemptOutcome.CONGESTED:
             self._cut(latency, now)
             if retry_after is not None:
                 self.paused_until = max(self.paused_until, now + retry_after)
-        elif outcome is Outcome.FAILED and now - latency >= self._set_aside_at:  # older ones tell nothing new
+        elif outcome is AttemptOutcome.FAILED and now - latency >= self._set_aside_at:  # older ones say nothing new
             self._failures += 1
             if self._failures >= DOWN_AFTER:  # set aside, and probed again after a pause that doubles
                 pause = min(30.0, 0.25 * 2.0 ** min(self._failures - DOWN_AFTER, 10))
@@ -95,19 +95,19 @@ class Pool:
 
     @property
     def capacity(self) -> float:
-        """Requests that may be in flight now, all replicas together."""
+        """Requests that all replicas together may have in flight now."""
         return sum(replica.window for replica in self.replicas)
 
     @property
     def waiting(self) -> int:
-        """Requests queued for room."""
+        """Requests in the queue."""
         return len(self._waiting)
 
     async def acquire(self, affinity: int, avoid: str | None = None) -> Replica:
-        """A replica with room, the same for the same `affinity` (its prefix cache is warm) unless it is overloaded.
+        """A replica with room: unless it is overloaded, the same for the same `affinity`, as its prefix cache is warm.
 
-        The one at the URL `avoid`, where a request has just failed, is taken only if no other has room.
-        Every `acquire` must be followed by `release`.
+        The replica at the URL `avoid`, where a request has just failed, is taken only if no other has room.
+        Every `acquire` and every `take` must be followed by `release`.
         """
         preferred = affinity % len(self.replicas)
         if not self._waiting and (replica := self._pick(preferred, avoid)):
@@ -119,12 +119,12 @@ class Pool:
         try:
             return await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # room was given in the very moment of the cancellation
-                self.release(turn.result(), Outcome.ABANDONED, 0.0)
+            if turn.done() and not turn.cancelled():  # room came at the very moment of the cancellation
+                self.release(turn.result(), AttemptOutcome.ABANDONED, 0.0)
             raise
 
     def take(self, affinity: int, avoid: str | None = None) -> Replica:
-        """`acquire` without a turn, for who limits himself: windows and the queue do not count, pauses do.
+        """`acquire` for callers with limits of their own: it ignores windows and the queue, but not pauses.
 
         Raises `Throttled` while every replica is paused.
         """
@@ -133,31 +133,31 @@ class Pool:
         if not awake:
             wait = min(replica.paused_until for replica in self.replicas) - now
             raise Throttled("the model's servers asked for a pause", status=503, retry_after=wait)
-        preferred = self.replicas[affinity % len(self.replicas)]
-        others = [replica for replica in awake if replica.url != avoid] or awake
-        least = min(others, key=lambda replica: replica.in_flight)
-        near = preferred in others and preferred.in_flight < 2 * least.in_flight + SLACK
-        replica = preferred if near else least
+        replica = self._choose(affinity % len(self.replicas), avoid, awake, lambda replica: replica.in_flight)
         replica.in_flight += 1
         return replica
 
-    def release(self, replica: Replica, outcome: Outcome, latency: float, retry_after: float | None = None) -> None:
-        """End an attempt: `latency` in seconds, `retry_after` as the server asked."""
+    def release(
+        self, replica: Replica, outcome: AttemptOutcome, latency: float, retry_after: float | None = None
+    ) -> None:
+        """End an attempt that took `latency` seconds; the server asked for a pause of `retry_after` seconds."""
         replica.observe(outcome, latency, retry_after, asyncio.get_running_loop().time())
         replica.in_flight -= 1
         self._dispatch()
 
     def _pick(self, preferred: int, avoid: str | None) -> Replica | None:
         now = asyncio.get_running_loop().time()
-        replica = self.replicas[preferred]
         if len(self.replicas) == 1:
-            return replica if replica.has_room(now) else None
+            return self.replicas[0] if self.replicas[0].has_room(now) else None
         free = [replica for replica in self.replicas if replica.has_room(now)]
-        free = [replica for replica in free if replica.url != avoid] or free
-        least = min(free, key=lambda replica: replica.load, default=None)
-        if least is not None and replica in free and replica.in_flight < 2 * least.in_flight + SLACK:
-            return replica
-        return least
+        return self._choose(preferred, avoid, free, lambda replica: replica.load) if free else None
+
+    def _choose(
+        self, preferred: int, avoid: str | None, candidates: list[Replica], load: Callable[[Replica], float]
+    ) -> Replica:
+        candidates = [replica for replica in candidates if replica.url != avoid] or candidates
+        least, home = min(candidates, key=load), self.replicas[preferred]
+        return home if home in candidates and home.in_flight < 2 * least.in_flight + SLACK else least
 
     def _dispatch(self) -> None:
         while self._waiting:
@@ -172,7 +172,7 @@ class Pool:
             self._waiting.popleft()
 
     def _wake_when_resumed(self) -> None:
-        """Dispatch again when the first paused replica may be used."""
+        """Dispatch again when the first pause ends."""
         loop = asyncio.get_running_loop()
         paused = [r.paused_until for r in self.replicas if r.paused_until > loop.time()]
         if self._wake is not None:

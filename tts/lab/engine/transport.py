@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from tts.lab.engine.models import model_folder
+from tts.lab.engine.models import fingerprint, model_folder
 
 if TYPE_CHECKING:  # the engine is loaded when it is needed
     from tts.lab.engine.service import Events, Service
@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # the engine is loaded when it is needed
 
 class EmbeddedTransport(httpx.AsyncBaseTransport):
     """Answers requests below one `embedded://` URL. The model is loaded by the first, in a thread."""
+
+    fingerprint = staticmethod(fingerprint)
 
     def __init__(self, base_url: str) -> None:
         self._folder = model_folder(base_url)
