@@ -1,21 +1,20 @@
-"""Several verifiers of which one must accept."""
+"""Several verifiers, one of which must accept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from tts.types import Verdict
-from tts.verifiers.composition.parts import Panel, feedback_of, told
+from tts.verifiers.composition import Panel, feedback_of, told
 
 
 class AnyOf(Panel):
-    """Accepts what any part accepts, refuses what all refuse; the score is the highest there is.
+    """Accepts what any part accepts and refuses what all parts refuse; the score is the highest.
 
-    Where no part accepts and some do not decide, neither does it.
+    Where no part accepts and some do not decide, it does not decide either.
     """
 
     def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
-        """The disjunction of the decisions."""
         decisions = [verdict.passed for verdict in verdicts]
         passed = True if True in decisions else None if None in decisions else False
         score = max((verdict.score for verdict in verdicts if verdict.score is not None), default=None)

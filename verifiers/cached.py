@@ -1,4 +1,4 @@
-"""Each text judged once."""
+"""Identical answers, judged once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tts.base import VerifierField
 from tts.concurrency import Once
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict, total
-from tts.verifiers.composition.parts import Composite
+from tts.verifiers.composition import Composite
 
 KEPT = 1 << 16  # verdicts
 
@@ -23,37 +23,34 @@ class Verdicts(Once[Verdict]):
 
 
 class Cached(Composite):
-    """Gives candidates of the same text for the same problem one verdict, also those that are judged at the same time.
+    """Gives candidates with the same text for the same problem one verdict, even when they are judged concurrently.
 
-    The verdict's cost is carried by each of them and counted once. It holds over all strategies of a run; another
-    strategy books it as re-used. `unit_tests` needs no cache: it knows the programs it has run.
+    Each of them carries the verdict's cost, which counts once. Verdicts are shared by all strategies of a run; a later
+    strategy books their cost as reused. `unit_tests` needs no cache: it remembers the programs it has run.
     """
 
     verifier: VerifierField
-    """Whose verdicts are kept."""
+    """The verifier whose verdicts are kept."""
 
     @property
     def relative(self) -> bool:
-        """Where the verifier's ratings are."""
         return self.verifier.relative
 
     @property
     def tells_elements(self) -> bool:
-        """If the verifier does whose verdicts are kept."""
         return self.verifier.tells_elements
 
     def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        """The ratings that the verifier gives them in each other's company."""
         return self.verifier.among(candidates)
 
     async def identity(self, problem: Problem, candidate: Candidate, session: Session) -> Hashable:
-        """What candidates that are judged once have in common."""
+        """What candidates that share a verdict have in common."""
         return candidate.content, json.dumps(candidate.tool_calls, default=str)
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """The first candidate's verdict, kept unless it has no score.
+        """The first such candidate's verdict, which is kept unless it rates nothing.
 
-        `details` of the others have `cached`, and as `saved` what the first one's verdict cost.
+        `details` of the others has `cached` and, as `saved`, what the first one's verdict cost.
         """
         identity = await self.identity(problem, candidate, session)
         key = (json.dumps(self.config(), default=str), problem.id, identity)

@@ -1,4 +1,4 @@
-"""Programs that do the same in the same way, or answers that mean the same, judged once."""
+"""Equivalent programs or equal answers, judged once."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ _LOOKS_INSIDE = {"locals", "globals", "vars", "dir", "eval", "exec", "getattr", 
 
 
 class Deduplicated(Cached):
-    """`cached` for candidates that differ in what the verifier does not look at, though not to the letter.
+    """`cached` for candidates that differ only in what does not matter to the verifier.
 
-    By `program`: names of local variables, comments, docstrings, annotations and layout do not count (programs with
-    classes, or that look names up, must be alike but for comments and layout). By `answer`: nothing counts but the
-    final answer, which suits a verifier that goes by it; a judge of the way there would judge one way for all.
+    By `program`: local variable names, comments, docstrings, annotations and layout do not matter (programs that have
+    classes or look names up may differ only in comments and layout). By `answer`: only the final answer matters,
+    which suits a verifier that looks at nothing else; a judge of the reasoning would see one line of it for all.
     """
 
     by: Literal["program", "answer"] = "program"
     """What identical candidates have in common."""
     answer: AnswerField | None = None
-    """How answers are parsed and compared; the problem's own way by default."""
+    """How answers are parsed and compared; by default as the problem says."""
 
     def ready(self, problem: Problem) -> None:
-        """Answers must be readable where they count."""
         self.verifier.ready(problem)
         if self.by == "answer":
             answer_reader(problem, self.answer)
 
     async def identity(self, problem: Problem, candidate: Candidate, session: Session) -> Hashable:
-        """The program's form, or the class of the answer; the text where there is none."""
+        """The program's normal form or the answer's class; the text where there is neither."""
         if self.by == "answer":
             found = await class_among(session, candidate, answer_reader(problem, self.answer))
         else:
@@ -51,7 +50,7 @@ class Deduplicated(Cached):
 
 
 def _form(program: str) -> Hashable:
-    """Equal for programs that no test can tell apart; None for what cannot be parsed."""
+    """Equal for programs that no test can tell apart; None for a program that cannot be parsed."""
     tree = syntax(program) if len(program) <= LONGEST_PARSED else 1
     if isinstance(tree, int):
         return None
@@ -66,7 +65,7 @@ def _form(program: str) -> Hashable:
 
 
 def _seen_from_outside(node: ast.AST) -> str | None:
-    """The name by which other code calls a function or passes it an argument."""
+    """The name by which other code calls a function or passes it an argument, if `node` is one."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return node.name
     return node.arg if isinstance(node, ast.arg | ast.keyword) else None

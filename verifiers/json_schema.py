@@ -20,7 +20,7 @@ from tts.verifiers.sandbox import Call, Job, Limits, Sandbox, SandboxError
 from tts.verifiers.sandbox.codec import encode
 
 LIMITS = Limits(cpu_seconds=2.0)
-"""A schema's patterns, and texts made to be slow to check, must not hold up the run."""
+"""Neither a schema's patterns nor texts crafted to be slow may hold up the run."""
 
 PROGRAM = """
 import json
@@ -34,15 +34,15 @@ def errors(schema, text):
 
 
 class JsonSchema(Verifier):
-    """Accepts a text that is valid JSON and fits a schema; its feedback says what does not fit, and where.
+    """Accepts a text whose JSON is valid and fits a schema; feedback says what does not fit, and where.
 
-    The JSON may be all of the text, its last fenced block that is JSON, or what is between its outermost brackets.
+    The JSON may be the whole text, its last fenced block that is JSON, or the part between its outermost brackets.
     """
 
     definition: dict[str, JsonValue]
-    """The schema itself, or the path of a file that has it."""
+    """The schema itself, or the path of a file that holds it."""
     bare: bool = False
-    """Whether nothing but JSON may be in the text."""
+    """Whether the text may contain nothing but JSON."""
 
     @field_validator("definition", mode="before")
     @classmethod
@@ -50,14 +50,14 @@ class JsonSchema(Verifier):
         if not isinstance(definition, str | Path):
             return definition
         if not registry.may_read_files():
-            raise ConfigError("a schema must be given here itself, not as a file's name")
+            raise ConfigError("give the schema itself here, not the name of a file")
         try:
             return json.loads(Path(definition).expanduser().read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot read the schema {definition}: {error}") from None
 
     def model_post_init(self, context: Any) -> None:
-        """Raise `ConfigError` for a schema that is none, `MissingExtra` where the library is not installed."""
+        """Raise `ConfigError` for an invalid schema, `MissingExtra` where the library is not installed."""
         try:
             import jsonschema.validators
         except ImportError:
@@ -68,7 +68,7 @@ class JsonSchema(Verifier):
             raise ConfigError(f"not a JSON schema, at {error.json_path}: {error.message}") from None
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """Accepted iff the JSON in the text fits. Raises `SandboxError` when the machinery fails."""
+        """Raises `SandboxError` when the sandbox fails."""
         begin = thread_time()
         text = next((text for text in self._proposals(candidate.content) if _is_json(text)), None)
         reading = thread_time() - begin
@@ -80,12 +80,12 @@ class JsonSchema(Verifier):
         result = await session.resources.get(Sandbox).run(job)
         case = result.cases[0] if result.cases else result.loaded
         if case.status == "infra":
-            raise SandboxError(f"the schema could not be applied: {case.error}")
+            raise SandboxError(f"cannot apply the schema: {case.error}")
         wrong = list(case.values[0]) if case.status == "ok" else [f"it cannot be checked ({case.status}) {case.error}"]
         return Verdict(float(not wrong), not wrong, "\n".join(wrong), {}, reading + result.cpu_seconds)
 
     def _proposals(self, text: str) -> Iterator[str]:
-        """Where JSON may be: all of it, the last block first, between the outermost brackets."""
+        """Where the JSON may be: the whole text, the blocks from the last on, between the outermost brackets."""
         yield text
         if self.bare:
             return

@@ -1,4 +1,4 @@
-"""How likely the answer is to the model that gave it, per token."""
+"""How likely the answer is, per token, to the model that gave it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class MeanLogprob(ScoreVerifier):
     sampling: ClassVar[Mapping[str, Any]] = {"logprobs": True}
 
     def check(self, problem: Problem, candidate: Candidate) -> Verdict:
-        """The mean over the answer's tokens. Raises `ValueError` where the server told none."""
+        """The mean over the answer's tokens. Raises `ValueError` where the server gave no log-probabilities."""
         logprobs = candidate.samples[-1].logprobs if candidate.samples else None
         if not logprobs:
             raise ValueError("the server gave no log-probabilities for this answer")

@@ -1,6 +1,5 @@
-"""An answer is as sure as its weakest passage (Fu et al. 2025, arXiv 2508.15260, section 2: lowest group confidence).
-
-`deepconf` is the strategy that ends weak answers by it while they are written.
+"""An answer is only as sure as its weakest passage (Fu et al. 2025, arXiv 2508.15260, section 2: lowest group
+confidence). The strategy `deepconf` stops weak answers by it while they are being written.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ class MinWindowConfidence(ScoreVerifier):
     sampling: ClassVar[Mapping[str, Any]] = LIKELIEST
 
     window: PositiveInt = 2048
-    """Tokens in a passage; an answer that is no longer is one passage."""
+    """Tokens in a passage; a shorter answer is one passage."""
 
     def check(self, problem: Problem, candidate: Candidate) -> Verdict:
-        """The weakest passage's mean. Raises `ValueError` where the server told no top_logprobs."""
+        """The weakest passage's mean. Raises `ValueError` where the server gave no `top_logprobs`."""
         return self.rated(lowest_group(confidences_of(candidate), self.window))

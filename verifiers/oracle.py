@@ -8,12 +8,11 @@ from tts.types import Candidate, Problem, Verdict
 
 
 class Oracle(Verifier):
-    """Judges as the task's grader does. Whatever was found with it is labelled so."""
+    """Judges as the task's grader does. Every result obtained with it is labelled as such."""
 
     @property
     def tells_elements(self) -> bool:
-        """As far as can be known before the truth is asked."""
-        return True
+        return True  # as far as can be known before the truth is asked
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """The verdict of the task's truth. Raises `ConfigError` where there is none."""

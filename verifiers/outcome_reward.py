@@ -16,23 +16,23 @@ from tts.verifiers.answers.extraction import last_number
 
 
 class OutcomeReward(ScoreVerifier):
-    """Scores by the reward that the model for the role `reward` gives the problem with its answer.
+    """Scores by the reward that the model for the role `reward` gives the problem together with the answer.
 
-    vLLM serves such models with `--runner pooling`. An identical answer is rated once.
+    vLLM serves such models with `--runner pooling`. Identical answers are rated once.
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"reward"})
 
     route: Literal["classify", "pooling", "score", "chat"] = "classify"
-    """How the server is asked: vLLM's `/classify`, `/pooling` (raw values) or `/score` (question and answer apart),
-    or `/v1/chat/completions` of a server whose answer to the problem_text is its reward."""
+    """The server's route: vLLM's `/classify`, `/pooling` (raw values) or `/score` (question and answer separately), or
+    `/v1/chat/completions` of a server that replies to problem and answer with the reward."""
     label: int = -1
-    """Which value counts where there are several: the class of `classify`, the last by default."""
+    """Which of several values counts: the class of `classify`; by default the last."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of the request, such as `{"use_activation": false}`."""
+    """More fields of the request, such as `{"use_activation": false}`."""
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """The reward, as the model gives it. Raises `ValueError` where the server's answer has none."""
+        """The reward as the model gives it. Raises `ValueError` where the server's answer has none."""
         return self.rated(await self.reward(problem, answer_of(candidate), session))
 
     async def reward(self, problem: Problem, answer: str, session: Session) -> float:
@@ -64,6 +64,6 @@ class OutcomeReward(ScoreVerifier):
         if self.route == "score":
             return float(item["score"])
         values = item["probs"] if self.route == "classify" else item["data"]
-        while isinstance(values[-1], list):  # one row for each token or step: the last has seen all
+        while isinstance(values[-1], list):  # one row per token or step: the last has seen them all
             values = values[-1]
         return float(values[self.label])

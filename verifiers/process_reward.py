@@ -1,7 +1,7 @@
 """A reward model rates every step of an answer (Lightman et al. 2023, arXiv 2305.20050).
 
-Each step is rated in the light of those before it. A prefix that was rated before is not rated again, so that an
-answer that grows step by step pays for each step once.
+Each step is rated in the context of those before it. A prefix is rated only once, so an answer that grows step by step
+pays for each step once.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ AGGREGATES = {"last": lambda steps: steps[-1], "min": min, "max": max, "mean": f
 
 
 class ProcessReward(OutcomeReward):
-    """Scores by the rewards of the steps, aggregated; `details` has them all as `steps`.
+    """Scores by aggregating the rewards of the steps; `details` has them all as `steps`.
 
-    `last` is what beam search and best-of-N go by in the literature, `min` and `prod` suit rewards that are
-    probabilities that a step is right.
+    The literature uses `last` for beam search and best-of-N; `min` and `prod` suit rewards that are probabilities that
+    a step is right.
     """
 
     step: str = "\n\n"
-    """What ends a step of an answer."""
+    """The text that ends a step of an answer."""
     aggregate: Literal["last", "min", "prod", "mean", "max"] = "last"
-    """How the steps' rewards make the score."""
+    """How the steps' rewards are aggregated into the score."""
     separator: str | None = None
-    """The text of the token at which the model rates a step (`<extra_0>`, say), put after each step: then one request
-    to `/pooling` gives all, one row a step. None: each prefix is rated as an answer of its own."""
+    """The token at which the model rates a step (such as `<extra_0>`), appended to each step: a single request to
+    `/pooling` then returns all rewards, one row per step. None: each prefix is rated as an answer of its own."""
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """The steps' rewards. Raises `ValueError` where the server's answer does not have them."""
+        """Raises `ValueError` where the server's answer lacks the steps' rewards."""
         steps = [step for step in answer_of(candidate).split(self.step) if step.strip()]
         if not steps:
             return Verdict(None, details={"reason": "there are no steps"})

@@ -1,4 +1,4 @@
-"""Several verifiers whose scores cannot be added: their ranks are, in a weighted Borda count."""
+"""Verifiers whose scores cannot be added: their ranks are, as a weighted Borda count."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from numpy.typing import NDArray
 from tts.base import standing
 from tts.curves.ranks import mean_ranks
 from tts.types import Candidate, Verdict
-from tts.verifiers.composition.parts import feedback_of, told, with_verdict
+from tts.verifiers.composition import feedback_of, told, with_verdict
 from tts.verifiers.weighted import WeightedPanel
 
 
 class RankFusion(WeightedPanel):
     """Scores by minus Σ weight × rank among the candidates so far.
 
-    Rank 1 is the best; equal verdicts share the mean of their ranks, and what a part could not rate ranks last.
+    Rank 1 is the best; equal verdicts share their mean rank, and what a part could not rate ranks last.
     """
 
     @property
     def relative(self) -> bool:
-        """A rank depends on all candidates."""
         return True
 
     def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
-        """Alone it ranks first with every part."""
+        """The verdict on a lone candidate, which every part ranks first."""
         return Verdict(-sum(self.shares), None, feedback_of(verdicts), told(self.verifiers, verdicts))
 
     def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        """Each with its ranks added up."""
         rows = self.parts_among(candidates)
         judged = [i for i, row in enumerate(rows) if row]
         sums = np.zeros(len(candidates))
@@ -45,7 +43,7 @@ class RankFusion(WeightedPanel):
 
 
 def ranks(verdicts: Sequence[Verdict]) -> NDArray[np.float64]:
-    """Rank of each verdict, the best being 1, in the order that `tts.base.standing` defines."""
+    """The rank of each verdict, the best being 1, in the order that `tts.base.standing` defines."""
     if not verdicts:
         return np.empty(0)
     _, dense = np.unique(np.array([standing(verdict) for verdict in verdicts]), axis=0, return_inverse=True)

@@ -1,9 +1,8 @@
 """The model that answered looks for mistakes in its own answer.
 
-Madaan et al. 2023, "Self-Refine" (arXiv 2303.17651), section 2: the feedback step.
-
-What it finds is the verdict's feedback, which strategies that revise an answer go by. It is as weak as the model is;
-`judge` with another model is the stronger choice where there is one.
+Madaan et al. 2023, "Self-Refine" (arXiv 2303.17651), section 2: the feedback step. What it finds becomes the verdict's
+feedback, which guides strategies that revise an answer. It is only as good as the model itself; where there is another
+model, `judge` is the stronger choice.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ Reply with JSON: {"reasons": "each mistake and how to repair it, or why there is
 
 
 class SelfCheck(Judge):
-    """`judge` with the model that made the answer: scores by how sure it is on a second look."""
+    """`judge` with the model that gave the answer: scores by how sure the model is on a second look."""
 
     roles: ClassVar[frozenset[str]] = frozenset({"policy"})
 
     prompt: Annotated[str, template("problem", "answer", "rubric", "low", "high")] = PROMPT
-    """What is asked; the reply must be JSON with `reasons` and `grade`."""
+    """The prompt; the reply must be JSON with `reasons` and `grade`."""

@@ -13,7 +13,7 @@ from tts.verifiers.json_schema import JsonSchema
 
 
 class ToolCall(Verifier):
-    """Accepts calls of functions that are among `metadata["tools"]`, with arguments that fit their parameters.
+    """Accepts calls of functions that are in `metadata["tools"]`, with arguments that fit their parameters.
 
     A text without any call is not judged, unless a call is `required`.
     """
@@ -22,7 +22,7 @@ class ToolCall(Verifier):
     """Whether a text without a call is refused."""
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """Check every call; the first that is wrong is told. Raises `SandboxError` when the machinery fails."""
+        """Check every call; feedback names the first wrong one. Raises `SandboxError` when the sandbox fails."""
         if not candidate.tool_calls:
             return Verdict(0.0, False, "no tool is called") if self.required else Verdict(None)
         tools = _parameters(problem.metadata.get("tools") or ())
@@ -42,6 +42,6 @@ class ToolCall(Verifier):
 
 
 def _parameters(tools: Any) -> dict[str, Mapping[str, Any]]:
-    """The schema of each function's parameters by its name."""
+    """The schema of each function's parameters, by its name."""
     functions = [tool.get("function") or {} for tool in tools if isinstance(tool, Mapping)]
     return {str(function.get("name")): function.get("parameters") or {} for function in functions}

@@ -1,4 +1,4 @@
-"""The scores of several verifiers added up."""
+"""The weighted sum of several verifiers' scores."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pydantic import FiniteFloat
 from pydantic import model_validator as validates
 
 from tts.types import Verdict
-from tts.verifiers.composition.parts import Panel, feedback_of, told
+from tts.verifiers.composition import Panel, feedback_of, told
 
 
 class WeightedPanel(Panel):
     """A panel whose parts have weights."""
 
     weights: tuple[FiniteFloat, ...] = ()
-    """One for each part; equal shares of 1 by default."""
+    """One for each part; by default equal weights that sum to 1."""
 
     @validates(mode="after")
     def _one_weight_each(self) -> Self:
@@ -31,16 +31,15 @@ class WeightedPanel(Panel):
 
 
 class Weighted(WeightedPanel):
-    """Σ weight × score. The parts' scores should share a scale; for those that do not, see `rank_fusion`.
+    """Scores by Σ weight × score. The parts' scores should share a scale; for those that do not, see `rank_fusion`.
 
-    A candidate that some part cannot rate has no score.
+    A candidate that any part cannot rate gets no score.
     """
 
     threshold: FiniteFloat | None = None
-    """The sum from which on a candidate is accepted; without it, it is only ranked."""
+    """The lowest sum at which a candidate is accepted. None: candidates are only ranked."""
 
     def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
-        """The weighted sum."""
         scores = [verdict.score for verdict in verdicts]
         score = passed = None
         if None not in scores:

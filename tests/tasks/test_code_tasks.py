@@ -14,11 +14,9 @@ from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.session import Session
 from tts.tasks import Example
-from tts.tasks.humaneval import HumanEval
-from tts.tasks.humaneval_plus import HumanEvalPlus
+from tts.tasks.humaneval import HumanEval, HumanEvalPlus
 from tts.tasks.loading import read_json_list, read_jsonl
-from tts.tasks.mbpp import MBPP
-from tts.tasks.mbpp_plus import MBPPPlus
+from tts.tasks.mbpp import MBPP, MBPPPlus
 from tts.types import Verdict
 from tts.verifiers.programs.plan import make_plan
 from tts.verifiers.programs.typed import typed_arguments

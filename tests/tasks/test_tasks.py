@@ -175,7 +175,7 @@ async def test_the_fields_of_jsonl_may_have_other_names(tmp_path: Path):
         ({"prompt": "?", "tests": {}}, "no truth"),
         ({"prompt": "?", "tests": {"cases": []}}, "'tests' does not have the form of a TestSuite"),
         ({"prompt": "?", "answer": 1, "public_tests": [1]}, "'public_tests' must be dict"),
-        ({"prompt": "?", "answer": "Paris"}, "is no number"),
+        ({"prompt": "?", "answer": "Paris"}, "is not a number"),
         ({"prompt": "?", "answer": 1, "id": "a"}, "must be unique"),
         (["prompt"], "expected a JSON object"),
     ],
@@ -193,7 +193,7 @@ def test_empty_lines_count_but_are_skipped(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1}\n\n{"a": 2}\n\nnot json\n')
     lines = read_jsonl(path)
-    assert [next(lines).record["a"], next(lines).record["a"]] == [1, 2]
+    assert [next(lines).fields["a"], next(lines).fields["a"]] == [1, 2]
     with pytest.raises(ConfigError, match=r"a\.jsonl:5: not JSON"):
         next(lines)
 

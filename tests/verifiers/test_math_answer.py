@@ -22,7 +22,7 @@ from tts.solving import drive, open_models, open_session
 from tts.strategies.self_consistency import SelfConsistency
 from tts.tasks.loading import read_jsonl
 from tts.types import Problem, total
-from tts.verifiers.answers.math_text import normal
+from tts.verifiers.answers.math_forms import normal
 from tts.verifiers.math_answer import MathAnswer
 
 RealData = Callable[[str], Path]
@@ -158,7 +158,7 @@ async def test_a_vote_over_formulas_is_held_by_their_meaning(resources: Resource
 
 
 async def test_without_math_verify_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tts.verifiers.answers.math_equality.find_spec", lambda name: None)
+    monkeypatch.setattr("tts.verifiers.answers.algebra.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"ttscale\[math\]"):
         registry.make("verifiers", "math_answer")
 
