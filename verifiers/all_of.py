@@ -1,4 +1,4 @@
-"""Several verifiers, all of which must accept."""
+"""Several verifiers, all or any of which must accept."""
 
 from __future__ import annotations
 
@@ -20,3 +20,17 @@ class AllOf(Panel):
         score = None if None in scores else min(score for score in scores if score is not None)
         refusals = [verdict for verdict in verdicts if verdict.passed is False]
         return Verdict(score, passed, feedback_of(refusals or verdicts), told(self.verifiers, verdicts))
+
+
+class AnyOf(Panel):
+    """Accepts what any part accepts and refuses what all parts refuse; the score is the highest.
+
+    Where no part accepts and some do not decide, it does not decide either.
+    """
+
+    def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
+        decisions = [verdict.passed for verdict in verdicts]
+        passed = True if True in decisions else None if None in decisions else False
+        score = max((verdict.score for verdict in verdicts if verdict.score is not None), default=None)
+        feedback = "" if passed else feedback_of(verdicts)
+        return Verdict(score, passed, feedback, told(self.verifiers, verdicts))

@@ -111,7 +111,7 @@ async def all_pass(examples: list[Example], solutions: dict[str, str], resources
 
 async def test_every_reference_solution_of_humaneval_plus_passes(real_data: RealData, resources: Resources):
     path = real_data("HumanEvalPlus.jsonl.gz")
-    solutions = {line.record["task_id"]: line.record["canonical_solution"] for line in read_jsonl(path)}
+    solutions = {line.fields["task_id"]: line.fields["canonical_solution"] for line in read_jsonl(path)}
     examples = list(HumanEvalPlus(path=path).examples())
     assert len(examples) == 164
     assert sum(len(example.truth.tests) for example in examples) == 124_253  # type: ignore[attr-defined]
@@ -120,7 +120,7 @@ async def test_every_reference_solution_of_humaneval_plus_passes(real_data: Real
 
 async def test_every_reference_solution_of_mbpp_passes(real_data: RealData, resources: Resources):
     path = real_data("mbpp_sanitized.json")
-    solutions = {f"Mbpp/{line.record['task_id']}": line.record["code"] for line in read_json_list(path)}
+    solutions = {f"Mbpp/{line.fields['task_id']}": line.fields["code"] for line in read_json_list(path)}
     examples = list(MBPP(path=path).examples())
     assert len(examples) == 427
     assert await all_pass(examples, solutions, resources) == []

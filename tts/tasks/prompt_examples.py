@@ -19,7 +19,7 @@ Pair = tuple[str, str]
 _STRING = r"(?:\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')"
 _ATOM = re.compile(rf"{_STRING}|-?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?|(?:True|False|None|true|false)\b")
 _TOKEN = re.compile(rf"{_STRING}|[()\[\]{{}}]")
-_BEHIND = re.compile(r"(?=[\s,.;:)#]|$)(?![ \t]*[-+*/=])")  # what may follow a value: no operator
+_AFTER = re.compile(r"(?=[\s,.;:)#]|$)(?![ \t]*[-+*/=])")  # what may follow a value: no operator
 _SEPARATOR = re.compile(r"[ \t]*(?:#[ \t]*)?(?:[-=]+>|={1,2}|[➞→⇒])[ \t]*|[ \t]*(?:#[ \t]*)?(?:should\s+)?returns?\s+")
 _ASSIGNED = re.compile(r"[\s,]*(?:(?!Output)[A-Za-z_]\w*\s*[=:]\s*)?")
 
@@ -110,7 +110,7 @@ def _described(text: str, name: str, arguments: int) -> Iterator[Pair]:
 def _value(text: str, start: int) -> str | None:
     """The literal at `start`; for a calculation such as `3 - 1 = 2`, the literal after the line's last `=`."""
     literal = _literal(text, start)
-    if literal and _BEHIND.match(text, literal[1]):
+    if literal and _AFTER.match(text, literal[1]):
         return literal[0]
     line = text[start:].partition("\n")[0]
     calculation, equals, result = line.rpartition("=")
@@ -145,13 +145,13 @@ def _literal_call(source: str) -> str | None:
     """`source` normalised, if it is a call with literal arguments."""
     try:
         call = ast.parse(source, mode="eval").body
-        if isinstance(call, ast.Call):
-            for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:
-                ast.literal_eval(argument)
-            return ast.unparse(call)
+        if not isinstance(call, ast.Call):
+            return None
+        for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:
+            ast.literal_eval(argument)
+        return ast.unparse(call)
     except (SyntaxError, ValueError, TypeError):
-        pass
-    return None
+        return None
 
 
 def _closing(text: str, start: int) -> int | None:
