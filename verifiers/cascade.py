@@ -23,7 +23,7 @@ class Costs:
         self._counts: Counter[str] = Counter()
 
     def add(self, verifier: Verifier, usage: Usage) -> None:
-        """Count one verdict."""
+        """Count the cost of one verdict."""
         self._sums[verifier.spec] += usage
         self._counts[verifier.spec] += 1
 

@@ -74,7 +74,7 @@ KINDS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any, str], bool]]] =
 
 
 class Constraint(BaseModel):
-    """One constraint."""
+    """A constraint that a text meets or not."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 

@@ -81,7 +81,7 @@ FIRST = "entailed: it follows; contradicted: the opposite follows; neutral: the 
 
 
 class Element(BaseModel):
-    """One requirement."""
+    """A requirement that can be checked on its own."""
 
     text: str
     kind: Literal["core", "extra"]

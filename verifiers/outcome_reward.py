@@ -7,7 +7,6 @@ A prefix is rated only once, so an answer that grows step by step pays for each 
 from __future__ import annotations
 
 import math
-from asyncio import TaskGroup
 from collections.abc import Mapping
 from itertools import accumulate
 from math import prod
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from tts.base import ScoreVerifier
+from tts.concurrency import together
 from tts.prompting import answer_of, problem_text
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
@@ -105,9 +105,7 @@ class ProcessReward(OutcomeReward):
 
     async def _of_prefixes(self, problem: Problem, steps: list[str], session: Session) -> list[float]:
         prefixes = accumulate(steps, lambda before, step: before + self.step + step)
-        async with TaskGroup() as group:
-            tasks = [group.create_task(self.reward(problem, prefix, session)) for prefix in prefixes]
-        return [task.result() for task in tasks]
+        return await together(self.reward(problem, prefix, session) for prefix in prefixes)
 
     async def _at_separators(self, problem: Problem, steps: list[str], session: Session) -> list[float]:
         answer = "".join(f"{step}{self.separator}" for step in steps)

@@ -5,13 +5,13 @@ The strategy `tournament` compares all candidates with each other.
 
 from __future__ import annotations
 
-from asyncio import TaskGroup
 from statistics import fmean
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, PositiveInt
 
 from tts.base import ScoreVerifier
+from tts.concurrency import together
 from tts.errors import ConfigError, SamplingFailed
 from tts.prompting import answer_of, ask, constrained, fill, json_of, problem_text, template
 from tts.session import Session
@@ -70,19 +70,14 @@ class Pairwise(ScoreVerifier):
             raise ConfigError("pairwise needs answers to compare with: rivals=[...], or the strategy tournament")
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        wins: list[float | None] = [None] * len(self.rivals)
         answer, task = answer_of(candidate), problem_text(problem)
 
-        async def play(i: int) -> None:
-            async with TaskGroup() as group:
-                ahead = group.create_task(self._worth(session, task, answer, self.rivals[i]))
-                behind = group.create_task(self._worth(session, task, self.rivals[i], answer))
-            one, other = ahead.result(), behind.result()
-            wins[i] = None if one is None or other is None else (one + 1 - other) / 2
+        async def play(rival: str) -> float | None:
+            orders = ((answer, rival), (rival, answer))
+            ahead, behind = await together(self._worth(session, task, *order) for order in orders)
+            return None if ahead is None or behind is None else (ahead + 1 - behind) / 2
 
-        async with TaskGroup() as group:
-            for i in range(len(self.rivals)):
-                group.create_task(play(i))
+        wins = await together(play(rival) for rival in self.rivals)
         known = [win for win in wins if win is not None]
         return self.rated(fmean(known), wins=wins) if known else Verdict(None, details={"wins": wins})
 

@@ -74,20 +74,16 @@ class HumanEval(Task):
             id, prompt, name = (record.need(key, str) for key in ("task_id", "prompt", "entry_point"))
             wrong = WRONG_EXAMPLES.get(id, {})
             asserts = [text for text in prompt_examples(prompt, name) if text not in wrong]
+            chat = [{"role": "user", "content": f"{INSTRUCTION}\n\n```python\n{prompt.strip()}\n```"}]
             problem = Problem(
                 id=id,
-                messages=self._messages(prompt),
+                messages=prompt if self.style == "completion" else tuple(chat),
                 tests={"entry_point": name, "prompt": prompt, "asserts": asserts},
                 verifier=UnitTests.name,
                 metadata={"entry_point": name},
             )
             tests = TestSuite(entry_point=name, prompt=prompt, **self._hidden(record, id, prompt))
             yield Example(problem, UnitTests(tests=tests, stop_at_failure=True))
-
-    def _messages(self, prompt: str) -> tuple[dict[str, Any], ...] | str:
-        if self.style == "completion":
-            return prompt
-        return ({"role": "user", "content": f"{INSTRUCTION}\n\n```python\n{prompt.strip()}\n```"},)
 
     def _hidden(self, record: Record, id: str, prompt: str) -> dict[str, Any]:
         """The hidden tests, as fields of a `TestSuite`."""

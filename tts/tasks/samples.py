@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tts import registry
-from tts.concurrency import concurrent_map
+from tts.concurrency import together
 from tts.curves import pass_at_k
 from tts.errors import ConfigError
 from tts.resources import Resources
@@ -80,27 +79,20 @@ async def verify_samples(
     source: Task = registry.make("tasks", task) if isinstance(task, str) else task
     examples = {example.problem.id: example for example in source.examples()}
     samples = [(record, _known(record, id, examples), text) for record, id, text in read_samples(path)]
-    results: list[dict[str, Any]] = [{}] * len(samples)
+    room = asyncio.Semaphore(AT_ONCE)
     async with Resources() as resources:
 
-        async def judged(number: int) -> None:
-            record, example, text = samples[number]
-            session = Session(example.problem, {}, resources=resources)
-            verdict = await session.verify(session.candidate(text), _limited(example, timeout))
-            results[number] = {**record.fields, **_as_result(verdict)}
+        async def judged(record: Record, example: Example, text: str) -> dict[str, Any]:
+            async with room:
+                session = Session(example.problem, {}, resources=resources)
+                verdict = await session.verify(session.candidate(text), _limited(example, timeout))
+            return {**record.fields, **_as_result(verdict)}
 
-        async with aclosing(concurrent_map(judged, _numbers(len(samples)), limit=AT_ONCE)) as done:
-            async for _ in done:
-                pass
+        results = await together(judged(*sample) for sample in samples)
     out = out or path.with_name(f"{path.name}_results.jsonl")
     text = "".join(json.dumps(result) + "\n" for result in results)
     await asyncio.to_thread(out.write_text, text, encoding="utf-8")
     return _scores(out, results, examples, monotonic() - began)
-
-
-async def _numbers(count: int) -> AsyncIterator[int]:
-    for number in range(count):
-        yield number
 
 
 def _known(record: Record, id: str, examples: Mapping[str, Example]) -> Example:

@@ -95,7 +95,7 @@ class MathEquality:
         return await stack.enter_async_context(self._sandbox.open(JOB)), stack
 
     async def aclose(self) -> None:
-        """End all programs."""
+        """End all programs and the sandbox."""
         while self._idle:
             await self._idle.pop()[1].aclose()
         await self._sandbox.aclose()

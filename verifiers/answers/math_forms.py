@@ -63,7 +63,7 @@ def normal(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A single expression."""
+    """One expression, taken apart."""
 
     text: str
     """The expression without name, unit and spaces."""

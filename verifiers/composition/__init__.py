@@ -5,7 +5,6 @@ The session charges a part's work to the verdict that asked for it, so nothing h
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 from pydantic import Field
 
 from tts.base import Verifier, VerifierField
-from tts.errors import ConfigError, cause_of
+from tts.concurrency import together
+from tts.errors import ConfigError
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
 
@@ -77,12 +77,7 @@ class Panel(Composite):
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Ask all parts in parallel; one that fails gives no score."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(session.verify(candidate, part)) for part in self.verifiers]
-        except ExceptionGroup as errors:
-            raise cause_of(errors) from None
-        return self.combined([task.result() for task in tasks])
+        return self.combined(await together(session.verify(candidate, part) for part in self.verifiers))
 
 
 def with_verdict(candidate: Candidate, verdict: Verdict) -> Candidate:
