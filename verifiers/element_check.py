@@ -182,6 +182,7 @@ class ElementCheck(Verifier):
     async def _compared(
         self, elements: dict[int, Element], left: Sequence[int], evidence: str, choices: str, session: Session
     ) -> Found:
+        """What `evidence` says about the elements `left`."""
 
         def read(text: str) -> Found:
             found = {one.number: one for one in json_of(Findings)(text).findings}
