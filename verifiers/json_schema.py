@@ -70,9 +70,9 @@ class JsonSchema(Verifier):
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Raises `SandboxError` when the sandbox fails."""
-        begin = thread_time()
+        start = thread_time()
         text = next((text for text in self._proposals(candidate.content) if _is_json(text)), None)
-        reading = thread_time() - begin
+        reading = thread_time() - start
         if text is None:
             return Verdict(0.0, False, "there is no valid JSON in the text", cpu_seconds=reading)
         job = Job(
@@ -91,10 +91,10 @@ class JsonSchema(Verifier):
         if self.bare:
             return
         yield from reversed(fenced_blocks(text))
-        begins = [place for bracket in "{[" if (place := text.find(bracket)) >= 0]
-        if begins:
-            begin = min(begins)
-            yield text[begin : text.rfind("}" if text[begin] == "{" else "]") + 1]
+        starts = [place for bracket in "{[" if (place := text.find(bracket)) >= 0]
+        if starts:
+            start = min(starts)
+            yield text[start : text.rfind("}" if text[start] == "{" else "]") + 1]
 
 
 def _is_json(text: str) -> bool:

@@ -57,10 +57,10 @@ class MathAnswer(AnswerVerifier):
         """Whether two parsed answers mean the same; the cost of algebra is charged to `session`."""
 
         async def algebra(first: str, second: str) -> bool:
-            begin = monotonic()
+            start = monotonic()
             same, cpu_seconds = await session.resources.get(MathEquality).same(first, second)
             if cpu_seconds:
-                session.pay_verifier(cpu_seconds, monotonic() - begin)
+                session.pay_verifier(cpu_seconds, monotonic() - start)
             return same
 
         return await equal_forms(read(one), read(other), algebra)
