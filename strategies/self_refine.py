@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from tts.prompting import answer_of, fill, problem_text, template
+from tts.prompting import answer_of, fill, problem_text, template, without_thoughts
 from tts.session import Session
 from tts.strategies.attempts.sequential import Sequential
 from tts.types import Candidate, Problem, Sample
@@ -52,5 +52,5 @@ class SelfRefine(Sequential):
             asked = fill(self.critique_prompt, problem=problem_text(problem), answer=answer_of(attempts[-1]))
             critique = await session.one([{"role": "user", "content": asked}])
             samples = [] if critique is None else [critique]
-            words = critique.text.rpartition("</think>")[2].strip() if critique else "It is not right yet."
+            words = without_thoughts(critique.text).strip() if critique else "It is not right yet."
         return fill(self.refine_prompt, feedback=words), samples

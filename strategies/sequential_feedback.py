@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from tts.prompting import answer_of, fill, problem_text, template
+from tts.prompting import answer_of, fill, problem_text, template, without_thoughts
 from tts.session import Session
 from tts.strategies.attempts.sequential import Sequential
 from tts.types import Candidate, Problem, Sample
@@ -56,6 +56,6 @@ class SequentialFeedback(Sequential):
         )
         asked = fill(self.critic_prompt, problem=problem_text(problem), attempts=shown)
         said = await session.one([{"role": "user", "content": asked}], role=self.critic)
-        hint = said.text.rpartition("</think>")[2].strip() if said else "Look for your mistake."
+        hint = without_thoughts(said.text).strip() if said else "Look for your mistake."
         count = "one attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
         return fill(self.again_prompt, count=count, hint=hint), () if said is None else (said,)

@@ -16,11 +16,11 @@ from tts.sampler.protocol import Generation
 from tts.types import Candidate
 
 LIKELIEST: dict[str, Any] = {"logprobs": True, "top_logprobs": 20}
-"""Sampling parameters by which a server tells the likeliest tokens at each place; more than 20 few servers give."""
+"""Sampling parameters that make a server report the likeliest tokens at each position; few report more than 20."""
 
 
 def confidences_of(candidate: Candidate) -> Sequence[float]:
-    """The confidence of each token of the answer. Raises `ValueError` where the server did not tell."""
+    """The confidence of each token of the answer. Raises `ValueError` if the server gave no `top_logprobs`."""
     found = candidate.samples[-1].confidences if candidate.samples else None
     if not found:
         raise ValueError("the server gave no top_logprobs for this answer")
@@ -28,7 +28,7 @@ def confidences_of(candidate: Candidate) -> Sequence[float]:
 
 
 def lowest_group(confidences: Sequence[float], window: int) -> float:
-    """The lowest mean over `window` consecutive tokens; the mean of all where there are no more than that."""
+    """The lowest mean over `window` consecutive tokens; the mean over all if there are no more."""
     sums = np.concatenate([[0.0], np.cumsum(confidences)])
     width = min(window, len(confidences))
     return float((sums[width:] - sums[:-width]).min() / width)
@@ -36,13 +36,13 @@ def lowest_group(confidences: Sequence[float], window: int) -> float:
 
 @dataclass(frozen=True)
 class LowConfidence:
-    """Ends an answer as soon as the mean confidence of its last `window` tokens is below `threshold`."""
+    """Stops an answer as soon as the mean confidence of its last `window` tokens is below `threshold`."""
 
     threshold: float
     window: int
 
     def watch(self) -> Callable[[Generation], bool]:
-        """See `StopRule`. Each token is looked at once."""
+        """A rule for one answer (see `StopRule`); each call looks only at the new tokens."""
         seen, total = 0, 0.0
 
         def falls_below(choice: Generation) -> bool:

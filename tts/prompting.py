@@ -1,8 +1,8 @@
-"""Answers with a form: what a model is asked in prompts that can be replaced, and read strictly.
+"""Asks a model with replaceable prompts, and reads its answers strictly.
 
-A `Template` is a text with `$names`. `ask` samples answers and gives those that can be read, `insist` asks again until
-one can be read; what cannot be read is noted and lost, never guessed. Readers: `prose` of plain words, `json_of` of
-JSON that fits a model, with `constrained` as the request for it.
+A prompt is a text with `$names` (`template`, `fill`). `ask` samples answers and yields those that can be read; `insist`
+asks until one can be read. What cannot be read is recorded and dropped, never guessed. Readers: `prose` for plain words
+and `json_of` for JSON that fits a model, with `constrained` as the request for it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from tts.types import Candidate, Message, Problem, Prompt, Sample
 T = TypeVar("T")
 Form = TypeVar("Form", bound=BaseModel)
 
+# -- prompts -------------------------------------------------------------------------------------------------------
+
 
 def template(*names: str) -> AfterValidator:
-    """Lets a field be a prompt in which `$name` stands for each of `names`; another one is refused, `$$` is a dollar.
+    """Makes a field a prompt in which `$name` stands for any of `names`; others are refused, and `$$` is a dollar sign.
 
     prompt: Annotated[str, template("problem", "answer")] = "Is $answer right?"
     """
@@ -50,8 +52,50 @@ Plain = Annotated[str, template()]
 
 
 def fill(text: str, /, **values: object) -> str:
-    """A template with its names replaced; dollars in the values stand for themselves."""
+    """A template with its names replaced; dollar signs in the values are kept as they are."""
     return _Template(text).substitute(values)
+
+
+def problem_text(problem: Problem) -> str:
+    """What `problem` asks: its messages joined, with their roles if one is the assistant's.
+
+    Raises `ConfigError` if it has more than text.
+    """
+    if isinstance(problem.messages, str):
+        return problem.messages
+    said = [(message.get("role", "user"), message.get("content") or "") for message in problem.messages]
+    if not all(isinstance(content, str) for _, content in said):
+        raise ConfigError(f"{problem.id} has more than text in it; this works on texts only")
+    turns = any(role == "assistant" for role, _ in said)
+    return "\n\n".join(f"[{role}]\n{text}" if turns else text for role, text in said if text)
+
+
+def without_thoughts(text: str) -> str:
+    """`text` after its last `</think>`; all of it if there is none."""
+    return text.rpartition("</think>")[2]
+
+
+def answer_of(candidate: Candidate) -> str:
+    """The candidate's answer as text: without thoughts (unless there is nothing else), tool calls as JSON."""
+    text = without_thoughts(candidate.content).strip() or candidate.content
+    calls = [json.dumps(call.get("function", call)) for call in candidate.tool_calls]
+    return "\n".join([text, *calls] if text else calls)
+
+
+async def shown(session: Session, prompt: str, candidate: Candidate, **values: object) -> Any:
+    """The content of a message: `prompt` with `$answer` and `values` filled in, and the candidate's image, if any."""
+    if not is_picture(candidate.content):
+        return fill(prompt, answer=answer_of(candidate), **values)
+    words = fill(prompt, answer="(the picture that comes with this message)", **values)
+    image = {"url": await session.pictures.inline(candidate.content)}
+    return [{"type": "text", "text": words}, {"type": "image_url", "image_url": image}]
+
+
+# -- asking --------------------------------------------------------------------------------------------------------
+
+
+class NoAnswer(TTSError):
+    """A model gave no usable answer; the ledger says what was wrong."""
 
 
 async def ask(
@@ -59,8 +103,8 @@ async def ask(
 ) -> AsyncGenerator[tuple[Sample, T], None]:
     """`n` answers to `prompt` as they complete, each with what `read` made of its text.
 
-    One that was cut off, or on which `read` raises `ValueError`, is left out and noted in `session.ledger.failures`;
-    it has been paid for. Raises what `Session.sample` does.
+    An answer that was cut off, or for which `read` raises `ValueError`, is left out and recorded in
+    `session.ledger.failures`; it has been paid for. Raises what `Session.sample` does.
     """
     async with aclosing(session.sample(prompt, n=n, role=role, **params)) as samples:
         async for sample in samples:
@@ -68,10 +112,6 @@ async def ask(
                 yield sample, _whole(sample, read)
             except ValueError as error:
                 _note(session, role, error)
-
-
-class NoAnswer(TTSError):
-    """A model gave no answer that can be used; what was wrong is noted in the ledger."""
 
 
 async def insist(
@@ -82,11 +122,11 @@ async def insist(
     role: str,
     tries: Sequence[Mapping[str, Any]] = ({},),
 ) -> tuple[tuple[Sample, ...], T]:
-    """One answer to `prompt` that can be read: asked for once with each of `tries` as parameters until there is one.
+    """The first answer to `prompt` that can be read, asked for once with each of `tries` as parameters.
 
-    Gives every sample that was paid for, the answer last, and what `read` made of it. What is cut off or makes
-    `read` raise `ValueError` is noted in `session.ledger.failures`. Raises `NoAnswer` when no try succeeds or the
-    server fails.
+    Returns all samples that were paid for, the answer last, and what `read` made of it. Answers that are cut off or
+    make `read` raise `ValueError` are recorded in `session.ledger.failures`. Raises `NoAnswer` if no try succeeds or
+    the server fails.
     """
     paid: list[Sample] = []
     for params in tries:
@@ -97,9 +137,17 @@ async def insist(
                     return tuple(paid), _whole(sample, read)
         except ValueError as error:
             _note(session, role, error)
-        except SamplingFailed as error:  # it was tried again below, and is noted
+        except SamplingFailed as error:  # the sampler has retried and recorded it
             raise NoAnswer(str(error)) from error
     raise NoAnswer(f"no answer of the {role} can be used")
+
+
+async def reply(
+    session: Session, prompt: str | Sequence[Message], read: Callable[[str], T], *, role: str, **params: Any
+) -> T:
+    """What `read` makes of the first of two answers that it can read. Raises `NoAnswer`."""
+    messages = [{"role": "user", "content": prompt}]
+    return (await insist(session, messages, read, role=role, tries=[params, params]))[1]
 
 
 def _whole(sample: Sample, read: Callable[[str], T]) -> T:
@@ -112,17 +160,16 @@ def _note(session: Session, role: str, error: ValueError) -> None:
     session.ledger.failures.append(f"an answer of the {role} is not in form: {error}"[:500])
 
 
+# -- readers -------------------------------------------------------------------------------------------------------
+
 _REFUSAL = re.compile(
     r"(?:i['’]m sorry|i am sorry|sorry\b|i apologi[sz]e|i(?: can(?:no|['’])t| am unable| am not able))", re.I
 )
 
 
 def prose(text: str) -> str:
-    """Reads plain words, without the thoughts before `</think>`.
-
-    Raises `ValueError` for none at all, and for a short text that begins as refusals do.
-    """
-    text = text.rpartition("</think>")[2].strip()
+    """Reads `text` without its thoughts. Raises `ValueError` if that is empty, or short and worded as a refusal."""
+    text = without_thoughts(text).strip()
     if not text:
         raise ValueError("it is empty")
     if len(text) < 400 and _REFUSAL.match(text):
@@ -130,41 +177,10 @@ def prose(text: str) -> str:
     return text
 
 
-def problem_text(problem: Problem) -> str:
-    """What `problem` asks: its messages one after the other, with who says them where there is an assistant's.
-
-    Raises `ConfigError` where that is more than text.
-    """
-    if isinstance(problem.messages, str):
-        return problem.messages
-    said = [(message.get("role", "user"), message.get("content") or "") for message in problem.messages]
-    if not all(isinstance(content, str) for _, content in said):
-        raise ConfigError(f"{problem.id} has more than text in it; this works on texts only")
-    turns = any(role == "assistant" for role, _ in said)
-    return "\n\n".join(f"[{role}]\n{text}" if turns else text for role, text in said if text)
-
-
-async def reply(
-    session: Session, prompt: str | Sequence[Message], read: Callable[[str], T], *, role: str, **params: Any
-) -> T:
-    """What `read` makes of the first answer that it can read, of two. Raises `NoAnswer`."""
-    messages = [{"role": "user", "content": prompt}]
-    return (await insist(session, messages, read, role=role, tries=[params, params]))[1]
-
-
-async def shown(session: Session, prompt: str, candidate: Candidate, **values: object) -> Any:
-    """A message's content: `prompt` with `$answer` (and `values`) filled in, a picture attached where that is one."""
-    if not is_picture(candidate.content):
-        return fill(prompt, answer=answer_of(candidate), **values)
-    words = fill(prompt, answer="(the picture that comes with this message)", **values)
-    picture = {"url": await session.pictures.inline(candidate.content)}
-    return [{"type": "text", "text": words}, {"type": "image_url", "image_url": picture}]
-
-
 def json_of(form: type[Form]) -> Callable[[str], Form]:
-    """Reads the last JSON object in a text (prose and fences around it do not matter) as a `form`.
+    """A reader of the last JSON object in a text as a `form`, whatever prose and fences surround it.
 
-    The reader raises `ValueError` where there is none, or where it does not fit.
+    The reader raises `ValueError` if there is none or it does not fit.
     """
 
     def read(text: str) -> Form:
@@ -193,13 +209,13 @@ def _objects(text: str) -> list[Any]:
 
 
 def constrained(form: type[BaseModel]) -> dict[str, Any]:
-    """The request's parameters by which a server that can holds the model to the form, every field of it given."""
+    """The request parameters that make a capable server return JSON of this form, with every field given."""
     schema = {"name": form.__name__, "schema": _strict(form.model_json_schema()), "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 def _strict(schema: Any) -> Any:
-    """The schema as strict servers want it: no field may be added, left out or fall back to a default."""
+    """The schema as strict servers require it: no field may be added, omitted or left to a default."""
     if isinstance(schema, list):
         return [_strict(item) for item in schema]
     if not isinstance(schema, dict):
@@ -208,10 +224,3 @@ def _strict(schema: Any) -> Any:
     if "properties" in strict:
         strict |= {"additionalProperties": False, "required": list(strict["properties"])}
     return strict
-
-
-def answer_of(candidate: Candidate) -> str:
-    """What the candidate answers, as text: without the thoughts before `</think>`, tool calls as JSON."""
-    text = candidate.content.rpartition("</think>")[2].strip() or candidate.content
-    calls = [json.dumps(call.get("function", call)) for call in candidate.tool_calls]
-    return "\n".join([text, *calls] if text else calls)

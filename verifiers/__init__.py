@@ -1,1 +1,1 @@
-"""Ways to judge a candidate: one file a verifier."""
+"""Ways to judge a candidate: one file per verifier with its variants, and folders for what families share."""

@@ -1,8 +1,7 @@
 """The share of all candidates that give the same answer: confidence without a verifier.
 
-Wang et al. 2022 (arXiv 2203.11171), where it is shown to grow with accuracy.
-
-Selecting by it is the majority vote of `self_consistency`; as a verifier it goes with other strategies and ratings.
+Wang et al. 2022 (arXiv 2203.11171) show that it grows with accuracy. Selecting by it is the majority vote of
+`self_consistency`; as a verifier it combines with other strategies and ratings.
 """
 
 from __future__ import annotations
@@ -17,13 +16,12 @@ from tts.types import Candidate, Problem, Verdict
 
 
 class Agreement(ScoreVerifier):
-    """Scores a candidate by the share of the votes that its answer has; one without a readable answer is not rated."""
+    """Scores a candidate by its answer's share of the votes; one without a readable answer gets no score."""
 
     answer: AnswerField | None = None
-    """How answers are parsed and compared; the problem's own way by default."""
+    """How answers are parsed and compared; by default as the problem says."""
 
     def ready(self, problem: Problem) -> None:
-        """Answers must be readable."""
         answer_reader(problem, self.answer)
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
@@ -32,7 +30,6 @@ class Agreement(ScoreVerifier):
         return Verdict(None) if answer is None else self.rated(1.0, vote=answer)
 
     def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        """Each with its share of the votes."""
         votes = [c.verdict.details.get("vote") if c.verdict is not None else None for c in candidates]
         count = Counter(vote for vote in votes if vote is not None)
         return [

@@ -1,16 +1,22 @@
-"""Each text judged once."""
+"""Identical or equivalent answers, judged once."""
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from typing import Literal
 
-from tts.base import VerifierField
+from tts.base import AnswerField, VerifierField, answer_reader
 from tts.concurrency import Once
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict, total
-from tts.verifiers.composition.parts import Composite
+from tts.verifiers.agreement import class_among
+from tts.verifiers.composition import Composite
+from tts.verifiers.programs.extract import LONGEST_PARSED, extract_program, syntax
+from tts.verifiers.programs.normal_form import normal_form
+from tts.verifiers.unit_tests import TestSuite, public_tests
 
 KEPT = 1 << 16  # verdicts
 
@@ -23,37 +29,34 @@ class Verdicts(Once[Verdict]):
 
 
 class Cached(Composite):
-    """Gives candidates of the same text for the same problem one verdict, also those that are judged at the same time.
+    """Gives candidates with the same text for the same problem one verdict, even when they are judged concurrently.
 
-    The verdict's cost is carried by each of them and counted once. It holds over all strategies of a run; another
-    strategy books it as re-used. `unit_tests` needs no cache: it knows the programs it has run.
+    Each of them carries the verdict's cost, which counts once. Verdicts are shared by all strategies of a run; a later
+    strategy books their cost as reused. `unit_tests` needs no cache: it remembers the programs it has run.
     """
 
     verifier: VerifierField
-    """Whose verdicts are kept."""
+    """The verifier whose verdicts are kept."""
 
     @property
     def relative(self) -> bool:
-        """Where the verifier's ratings are."""
         return self.verifier.relative
 
     @property
     def tells_elements(self) -> bool:
-        """If the verifier does whose verdicts are kept."""
         return self.verifier.tells_elements
 
     def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        """The ratings that the verifier gives them in each other's company."""
         return self.verifier.among(candidates)
 
     async def identity(self, problem: Problem, candidate: Candidate, session: Session) -> Hashable:
-        """What candidates that are judged once have in common."""
+        """What candidates that share a verdict have in common."""
         return candidate.content, json.dumps(candidate.tool_calls, default=str)
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """The first candidate's verdict, kept unless it has no score.
+        """The first such candidate's verdict, which is kept unless it rates nothing.
 
-        `details` of the others have `cached`, and as `saved` what the first one's verdict cost.
+        `details` of the others has `cached` and, as `saved`, what the first one's verdict cost.
         """
         identity = await self.identity(problem, candidate, session)
         key = (json.dumps(self.config(), default=str), problem.id, identity)
@@ -80,3 +83,59 @@ class _Unrated(Exception):
     def __init__(self, verdict: Verdict) -> None:
         super().__init__("no score")
         self.verdict = verdict
+
+
+_LOOKS_INSIDE = {"locals", "globals", "vars", "dir", "eval", "exec", "getattr", "setattr"}
+
+
+class Deduplicated(Cached):
+    """`cached` for candidates that differ only in what does not matter to the verifier.
+
+    By `program`: local variable names, comments, docstrings, annotations and layout do not matter (programs that have
+    classes or look names up may differ only in comments and layout). By `answer`: only the final answer matters,
+    which suits a verifier that looks at nothing else; a judge of the reasoning would judge one candidate's for all.
+    """
+
+    by: Literal["program", "answer"] = "program"
+    """What identical candidates have in common."""
+    answer: AnswerField | None = None
+    """How answers are parsed and compared; by default as the problem says."""
+
+    def ready(self, problem: Problem) -> None:
+        self.verifier.ready(problem)
+        if self.by == "answer":
+            answer_reader(problem, self.answer)
+
+    async def identity(self, problem: Problem, candidate: Candidate, session: Session) -> Hashable:
+        """The program's normal form or the answer's class; the text where there is neither."""
+        if self.by == "answer":
+            found = await class_among(session, candidate, answer_reader(problem, self.answer))
+        else:
+            suite = public_tests(problem) or TestSuite()
+            program = extract_program(
+                candidate.content, suite.entry_point, suite.prompt, suite.container, language=suite.language
+            )
+            found = program and _form(program)
+        return found or await super().identity(problem, candidate, session)
+
+
+def _form(program: str) -> Hashable:
+    """Equal for programs that no test can tell apart; None for a program that cannot be parsed."""
+    tree = syntax(program) if len(program) <= LONGEST_PARSED else 1
+    if isinstance(tree, int):
+        return None
+    nodes = list(ast.walk(tree))
+    try:
+        if any(isinstance(node, ast.ClassDef) or getattr(node, "id", "") in _LOOKS_INSIDE for node in nodes):
+            return ast.dump(tree)
+    except RecursionError:
+        return None
+    form = normal_form(program)
+    return form and (form, tuple(name for node in nodes if (name := _seen_from_outside(node))))
+
+
+def _seen_from_outside(node: ast.AST) -> str | None:
+    """The name by which other code calls a function or passes it an argument, if `node` is one."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return node.name
+    return node.arg if isinstance(node, ast.arg | ast.keyword) else None

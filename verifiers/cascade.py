@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -12,43 +12,43 @@ from pydantic import model_validator as validates
 from tts.base import Verifier, VerifierField
 from tts.session import Session
 from tts.types import USAGE_FIELDS, Candidate, Charge, Problem, Usage, Verdict, total
-from tts.verifiers.composition.parts import Composite, told
+from tts.verifiers.composition import Composite, told
 
 
 class Costs:
-    """What each verifier of a cascade has cost in a run, by candidate on average."""
+    """The mean cost of a verdict of each verifier in a run."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Usage] = defaultdict(Usage)
-        self._counts: dict[str, int] = defaultdict(int)
+        self._counts: Counter[str] = Counter()
 
     def add(self, verifier: Verifier, usage: Usage) -> None:
-        """Count one verdict."""
+        """Count the cost of one verdict."""
         self._sums[verifier.spec] += usage
         self._counts[verifier.spec] += 1
 
     def expected(self, verifiers: Sequence[Verifier]) -> dict[str, float] | None:
-        """What one verdict of each would cost; None while one of them has given none."""
-        if not all(self._counts[verifier.spec] for verifier in verifiers):
-            return None
+        """The expected cost of one verdict of each; None as long as one of them has given none."""
         means = [(self._sums[verifier.spec], self._counts[verifier.spec]) for verifier in verifiers]
+        if not all(count for _, count in means):
+            return None
         sums = {name: sum(getattr(usage, name) / count for usage, count in means) for name in USAGE_FIELDS}
         return {name: value for name, value in sums.items() if value}
 
 
 class Cascade(Composite):
-    """Asks one verifier after the other until one refuses; the last one asked gives the verdict.
+    """Asks one verifier after another until one refuses; the last one asked gives the verdict.
 
-    What a verifier does not refuse goes on, or, with a threshold, what it scores as high as that. A candidate that is
-    stopped before the last verifier is refused, without a score, as scores of different verifiers cannot be compared.
-    `details` have the verdicts of those `asked`, the `skipped`, and what was `saved`: an estimate, from what the
-    skipped ones have cost on average in this run so far.
+    A candidate moves on unless it is refused or, where there is a threshold, scores below it. One that is stopped
+    before the last verifier is refused without a score, as scores of different verifiers are not comparable. `details`
+    has the verdicts of the verifiers asked, the `skipped` ones, and what was `saved`, estimated from the mean cost of
+    the skipped ones in this run so far.
     """
 
     verifiers: tuple[VerifierField, ...] = Field(min_length=1)
     """The cheapest first."""
     thresholds: tuple[FiniteFloat | None, ...] = ()
-    """The score that leads on to the next, for each verifier but the last; null: whatever is not refused."""
+    """For each verifier but the last, the lowest score that moves on to the next; null: whatever is not refused."""
 
     @validates(mode="after")
     def _thresholds_fit(self) -> Self:
@@ -57,12 +57,11 @@ class Cascade(Composite):
         return self
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """Ask as many verifiers as it takes."""
         costs, verdicts = session.resources.get(Costs), list[Verdict]()
         counted = await session.once(("counted", self.spec), _nothing)
         for verifier, threshold in zip(self.verifiers, [*self.thresholds, *[None] * len(self.verifiers)], strict=False):
             verdicts.append(verdict := await session.verify(candidate, verifier))
-            costs.add(verifier, total(verdict.charges - counted))  # equal candidates may share what theirs took
+            costs.add(verifier, total(verdict.charges - counted))  # identical candidates may share charges
             counted |= verdict.charges
             if verdict.passed is False or not _reaches(verdict, threshold):
                 break

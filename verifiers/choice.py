@@ -1,4 +1,4 @@
-"""Answers to multiple-choice questions, compared by their letter."""
+"""Answers to multiple-choice questions, compared by their letters."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _LAST_LINE = re.compile(r"(?:^|\n)\W*([A-Z])\W*\Z|\(([A-Z])\)[^()\n]*\Z")
 
 
 class Choice(AnswerVerifier):
-    """Accepts the answer that names the reference's letter, or that repeats its option."""
+    """Accepts an answer that names the reference's letter or repeats its option."""
 
     letters: str = "ABCD"
-    """The letters there are, in order."""
+    """The letters in use, in order."""
     options: tuple[str, ...] = ()
-    """The texts behind the letters; an answer may give its text instead."""
+    """The options that the letters stand for; an answer may repeat its option instead."""
 
     @field_validator("reference")
     @classmethod
     def _is_letter(cls, reference: str | None) -> str | None:
         if reference is not None and not re.fullmatch(r"\(?[A-Za-z]\)?", reference.strip()):
-            raise ValueError(f"{reference!r} is no letter; the reference is that of the right option")
+            raise ValueError(f"{reference!r} is not a letter; give that of the right option")
         return reference
 
     def parse(self, text: str) -> str | None:
-        """The letter announced last; else one that stands alone in the last line; None when there is none."""
+        """The letter announced last, else one that stands alone in the last line; None if there is none."""
         answers = final_answers(text)
         if answers is None:
             return None

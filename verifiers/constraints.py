@@ -1,16 +1,16 @@
 """Constraints on a text that a program can check: length, form, words, language.
 
-After "IFEval" (Zhou et al. 2023, arXiv 2311.07911), section 2: instructions whose following needs no judge. The kinds
-and the words here are our own.
+After "IFEval" (Zhou et al. 2023, arXiv 2311.07911), section 2: instructions that can be verified without a judge. The
+kinds and their wording are our own.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tts.base import Verifier
 from tts.prompting import answer_of
@@ -22,20 +22,6 @@ COMMON_WORDS = {
     "French": "le la les et est un une des de du que pas pour dans il qui sur en",
     "Spanish": "el la los las y es un una de que no en por para con se del como",
 }
-Kind = Literal[
-    "words_at_least",
-    "words_at_most",
-    "paragraphs",
-    "bullets",
-    "heading",
-    "has",
-    "lacks",
-    "begins",
-    "ends",
-    "lower_case",
-    "no_commas",
-    "language",
-]
 
 
 def _words(text: str) -> list[str]:
@@ -47,16 +33,20 @@ def _occurrences(text: str, word: str) -> int:
 
 
 def _language(text: str) -> str:
-    """The language most of whose commonest words the text has; "none" where those are under a tenth of it."""
+    """The language whose common words are the most frequent in the text; "none" if they are under a tenth of it."""
     words = [word.lower() for word in _words(text)]
     hits = {name: sum(word in common.split() for word in words) for name, common in COMMON_WORDS.items()}
     best = max(hits, key=lambda name: hits[name])
     return best if hits[best] > len(words) / 10 else "none"
 
 
-FORMS: dict[str, tuple[str, Callable[[str], object], Callable[[object, str], bool]]] = {
-    "words_at_least": ("The text has at least {} words.", lambda t: len(_words(t)), lambda n, v: int(str(n)) >= int(v)),
-    "words_at_most": ("The text has at most {} words.", lambda t: len(_words(t)), lambda n, v: int(str(n)) <= int(v)),
+def _same(text: str) -> str:
+    return text
+
+
+KINDS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any, str], bool]]] = {
+    "words_at_least": ("The text has at least {} words.", lambda t: len(_words(t)), lambda n, v: n >= int(v)),
+    "words_at_most": ("The text has at most {} words.", lambda t: len(_words(t)), lambda n, v: n <= int(v)),
     "paragraphs": (
         "The text has exactly {} paragraphs, with an empty line between them.",
         lambda t: len([part for part in re.split(r"\n\s*\n", t) if part.strip()]),
@@ -70,56 +60,61 @@ FORMS: dict[str, tuple[str, Callable[[str], object], Callable[[object, str], boo
     "heading": (
         "The first line is a heading that begins with # and has the word {}.",
         lambda t: t.partition("\n")[0],
-        lambda line, v: str(line).startswith("#") and _occurrences(str(line), v) > 0,
+        lambda line, v: line.startswith("#") and _occurrences(line, v) > 0,
     ),
-    "has": ("The text has the word {}.", lambda t: t, lambda t, v: _occurrences(str(t), v) > 0),
-    "lacks": ("The text does not have the word {}.", lambda t: t, lambda t, v: not _occurrences(str(t), v)),
-    "begins": ("The text begins with: {}", lambda t: t[:40], lambda t, v: str(t).startswith(v)),
-    "ends": ("The text ends with: {}", lambda t: t[-40:], lambda t, v: str(t).endswith(v)),
-    "lower_case": ("All letters are lower case.", lambda t: t, lambda t, v: str(t) == str(t).lower()),
+    "has": ("The text has the word {}.", _same, lambda t, v: _occurrences(t, v) > 0),
+    "lacks": ("The text does not have the word {}.", _same, lambda t, v: not _occurrences(t, v)),
+    "begins": ("The text begins with: {}", lambda t: t[:40], lambda t, v: t.startswith(v)),
+    "ends": ("The text ends with: {}", lambda t: t[-40:], lambda t, v: t.endswith(v)),
+    "lower_case": ("All letters are lower case.", _same, lambda t, v: t == t.lower()),
     "no_commas": ("There are no commas.", lambda t: t.count(","), lambda n, v: n == 0),
     "language": ("The text is in {}.", _language, lambda found, v: found == v),
 }
-"""Kind -> how it is said, what is looked at in a text, and whether that suits the value."""
+"""For each kind: its wording, what it looks at in a text, and whether that suits the constraint's value."""
 
 
 class Constraint(BaseModel):
-    """One of them."""
+    """A constraint that a text meets or not."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
-    kind: Kind
+    kind: str
     value: str = ""
-    """A number, a word or a language, as the kind has it."""
+    """A number, a word or a language, depending on the kind."""
+
+    @field_validator("kind")
+    @classmethod
+    def _is_known(cls, kind: str) -> str:
+        if kind not in KINDS:
+            raise ValueError(f"there is no constraint {kind!r}; there are: {', '.join(KINDS)}")
+        return kind
 
     @property
     def text(self) -> str:
-        """It in words."""
-        return FORMS[self.kind][0].format(self.value)
+        """The constraint in words."""
+        return KINDS[self.kind][0].format(self.value)
 
     def check(self, text: str) -> tuple[bool, str]:
-        """Whether `text` meets it, and what was found where that is short."""
-        _, look, suits = FORMS[self.kind]
+        """Whether `text` meets it, and what was found, unless that is the whole text."""
+        _, look, suits = KINDS[self.kind]
         found = look(text)
         return suits(found, self.value), "" if found is text else f"found: {found}"
 
 
 class Constraints(Verifier):
-    """Scores by the share of the constraints that are met and accepts where all are.
+    """Scores by the share of the constraints that are met; accepts if all are.
 
-    `details` has the `elements`, each with whether it is `met` and `why`, as those of `element_check`; `feedback` says
-    which are not met.
+    `details` has them as `elements`, each with whether it is `met` and `why`, like those of `element_check`; `feedback`
+    lists those that are not met.
     """
 
     constraints: tuple[Constraint, ...] = Field(min_length=1)
 
     @property
     def tells_elements(self) -> bool:
-        """Each constraint is one."""
         return True
 
     def check(self, problem: Problem, candidate: Candidate) -> Verdict:
-        """Check one after the other."""
         text = answer_of(candidate).strip()
         found = [(one.text, *one.check(text)) for one in self.constraints]
         table = [{"text": words, "kind": "core", "met": met, "why": "" if met else why} for words, met, why in found]

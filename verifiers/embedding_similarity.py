@@ -1,7 +1,7 @@
-"""How near an answer is in meaning to the others, to a text, or to the question.
+"""How close an answer's meaning is to the other answers, to a text, or to the question.
 
-Nearest to all others is the consensus of free texts, where no answer can be parsed and counted (minimum Bayes risk:
-Bertsch et al. 2023, arXiv 2310.01387).
+The answer closest to all others is the consensus of free texts, where no answer can be parsed and counted (minimum
+Bayes risk: Bertsch et al. 2023, arXiv 2310.01387).
 """
 
 from __future__ import annotations
@@ -18,22 +18,21 @@ from tts.types import Candidate, Problem, Verdict
 
 
 class EmbeddingSimilarity(ScoreVerifier):
-    """Scores by cosine similarity, from -1 to 1; needs a model for the role `embed` (`/v1/embeddings`)."""
+    """Scores by cosine similarity, from -1 to 1. Needs a model for the role `embed` (`/v1/embeddings`)."""
 
     roles: ClassVar[frozenset[str]] = frozenset({"embed"})
 
     to: Literal["others", "problem", "reference"] = "others"
-    """What it is compared with: the mean over all other candidates, the question, or `reference`."""
+    """What it is compared with: all other candidates (the mean counts), the question, or `reference`."""
     reference: str = ""
-    """The text to be near to."""
+    """The text to compare with."""
 
     @property
     def relative(self) -> bool:
-        """Only what is compared with the others depends on them."""
         return self.to == "others"
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """The similarity; where it is to the others, the `embedding` in `details` from which it follows."""
+        """The similarity; compared with the others, the `embedding` in `details` from which it follows."""
         own = await _embedding(answer_of(candidate), session)
         if self.to == "others":
             return self.rated(1.0, embedding=own.round(5).tolist())
@@ -41,7 +40,6 @@ class EmbeddingSimilarity(ScoreVerifier):
         return self.rated(float(own @ other))
 
     def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        """Each with its mean similarity to the others; alone it is like itself."""
         details = [c.verdict.details if c.verdict is not None else {} for c in candidates]
         known = [i for i, one in enumerate(details) if "embedding" in one]
         if len(known) < 2:
@@ -59,4 +57,4 @@ async def _embedding(text: str, session: Session) -> np.ndarray:
         vector = np.array(data["data"][0]["embedding"], dtype=np.float64)
         return vector / np.linalg.norm(vector)
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"no embedding in the answer: {str(data)[:200]}") from error
+        raise ValueError(f"the server's answer has no embedding: {str(data)[:200]}") from error

@@ -1,4 +1,4 @@
-"""Final answers compared as text."""
+"""Final answers, compared as text."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from tts.verifiers.answers.extraction import clean, final_answers
 
 
 class ExactAnswer(AnswerVerifier):
-    """Accepts an answer that reads like the reference, emphasis, quotes and a full stop around it aside."""
+    """Accepts an answer that reads like the reference, ignoring emphasis, quotes and a full stop around it."""
 
     case_sensitive: bool = False
-    """Whether upper and lower case differ."""
+    """Whether upper and lower case matter."""
     bare: bool = True
-    """Whether a text of one line that announces no answer is the answer itself."""
+    """Whether a one-line text that announces no answer is itself the answer."""
 
     def parse(self, text: str) -> str | None:
-        """The answer announced last, as `extraction` describes; None when there is none."""
         answers = final_answers(text)
         if answers is None:
             return None
@@ -24,7 +23,6 @@ class ExactAnswer(AnswerVerifier):
         return answers[0] if answers else None
 
     def same(self, one: str, other: str) -> bool:
-        """Equal but for case and spacing."""
         return self._fold(one) == self._fold(other)
 
     def _fold(self, answer: str) -> str:

@@ -1,9 +1,10 @@
-"""JSON that fits a schema (extra `answers`: the `jsonschema` library)."""
+"""JSON that fits a schema, and tool calls that fit the request's tools (extra `answers`: the `jsonschema` library)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import thread_time
 from typing import Any
@@ -20,7 +21,7 @@ from tts.verifiers.sandbox import Call, Job, Limits, Sandbox, SandboxError
 from tts.verifiers.sandbox.codec import encode
 
 LIMITS = Limits(cpu_seconds=2.0)
-"""A schema's patterns, and texts made to be slow to check, must not hold up the run."""
+"""Neither a schema's patterns nor texts crafted to be slow may hold up the run."""
 
 PROGRAM = """
 import json
@@ -34,15 +35,15 @@ def errors(schema, text):
 
 
 class JsonSchema(Verifier):
-    """Accepts a text that is valid JSON and fits a schema; its feedback says what does not fit, and where.
+    """Accepts a text whose JSON is valid and fits a schema; feedback says what does not fit, and where.
 
-    The JSON may be all of the text, its last fenced block that is JSON, or what is between its outermost brackets.
+    The JSON may be the whole text, its last fenced block that is JSON, or the part between its outermost brackets.
     """
 
     definition: dict[str, JsonValue]
-    """The schema itself, or the path of a file that has it."""
+    """The schema itself, or the path of a file that holds it."""
     bare: bool = False
-    """Whether nothing but JSON may be in the text."""
+    """Whether the text may contain nothing but JSON."""
 
     @field_validator("definition", mode="before")
     @classmethod
@@ -50,14 +51,14 @@ class JsonSchema(Verifier):
         if not isinstance(definition, str | Path):
             return definition
         if not registry.may_read_files():
-            raise ConfigError("a schema must be given here itself, not as a file's name")
+            raise ConfigError("give the schema itself here, not the name of a file")
         try:
             return json.loads(Path(definition).expanduser().read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot read the schema {definition}: {error}") from None
 
     def model_post_init(self, context: Any) -> None:
-        """Raise `ConfigError` for a schema that is none, `MissingExtra` where the library is not installed."""
+        """Raise `ConfigError` for an invalid schema, `MissingExtra` where the library is not installed."""
         try:
             import jsonschema.validators
         except ImportError:
@@ -68,10 +69,10 @@ class JsonSchema(Verifier):
             raise ConfigError(f"not a JSON schema, at {error.json_path}: {error.message}") from None
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """Accepted iff the JSON in the text fits. Raises `SandboxError` when the machinery fails."""
-        begin = thread_time()
+        """Raises `SandboxError` when the sandbox fails."""
+        start = thread_time()
         text = next((text for text in self._proposals(candidate.content) if _is_json(text)), None)
-        reading = thread_time() - begin
+        reading = thread_time() - start
         if text is None:
             return Verdict(0.0, False, "there is no valid JSON in the text", cpu_seconds=reading)
         job = Job(
@@ -80,20 +81,20 @@ class JsonSchema(Verifier):
         result = await session.resources.get(Sandbox).run(job)
         case = result.cases[0] if result.cases else result.loaded
         if case.status == "infra":
-            raise SandboxError(f"the schema could not be applied: {case.error}")
+            raise SandboxError(f"cannot apply the schema: {case.error}")
         wrong = list(case.values[0]) if case.status == "ok" else [f"it cannot be checked ({case.status}) {case.error}"]
         return Verdict(float(not wrong), not wrong, "\n".join(wrong), {}, reading + result.cpu_seconds)
 
     def _proposals(self, text: str) -> Iterator[str]:
-        """Where JSON may be: all of it, the last block first, between the outermost brackets."""
+        """Where the JSON may be: the whole text, the blocks from the last on, between the outermost brackets."""
         yield text
         if self.bare:
             return
         yield from reversed(fenced_blocks(text))
-        begins = [place for bracket in "{[" if (place := text.find(bracket)) >= 0]
-        if begins:
-            begin = min(begins)
-            yield text[begin : text.rfind("}" if text[begin] == "{" else "]") + 1]
+        starts = [place for bracket in "{[" if (place := text.find(bracket)) >= 0]
+        if starts:
+            start = min(starts)
+            yield text[start : text.rfind("}" if text[start] == "{" else "]") + 1]
 
 
 def _is_json(text: str) -> bool:
@@ -106,3 +107,38 @@ def _is_json(text: str) -> bool:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+class ToolCall(Verifier):
+    """Accepts calls of functions that are in `metadata["tools"]`, with arguments that fit their parameters.
+
+    A text without any call is not judged, unless a call is `required`.
+    """
+
+    required: bool = False
+    """Whether a text without a call is refused."""
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """Check every call; feedback names the first wrong one. Raises `SandboxError` when the sandbox fails."""
+        if not candidate.tool_calls:
+            return Verdict(0.0, False, "no tool is called") if self.required else Verdict(None)
+        tools = _parameters(problem.metadata.get("tools") or ())
+        seconds = 0.0
+        for call in candidate.tool_calls:
+            function = call.get("function") or {}
+            name = str(function.get("name"))
+            if name not in tools:
+                return Verdict(0.0, False, f"there is no tool {name!r}; there are: {', '.join(tools) or 'none'}")
+            schema = JsonSchema(definition={"type": "object", **tools[name]}, bare=True)
+            arguments = replace(candidate, content=function.get("arguments") or "{}")
+            verdict = await schema.verify(problem, arguments, session)
+            seconds += verdict.cpu_seconds
+            if not verdict.passed:
+                return replace(verdict, feedback=f"{name}: {verdict.feedback}", cpu_seconds=seconds)
+        return Verdict(1.0, True, cpu_seconds=seconds)
+
+
+def _parameters(tools: Any) -> dict[str, Mapping[str, Any]]:
+    """The schema of each function's parameters, by its name."""
+    functions = [tool.get("function") or {} for tool in tools if isinstance(tool, Mapping)]
+    return {str(function.get("name")): function.get("parameters") or {} for function in functions}

@@ -1,4 +1,9 @@
-"""A model grades an answer on a scale, after giving its reasons (Zheng et al. 2023, arXiv 2306.05685, section 3.1)."""
+"""A model grades an answer on a scale, after giving its reasons (Zheng et al. 2023, arXiv 2306.05685, section 3.1).
+
+`self_check` asks the model that answered for the mistakes in its own answer (Madaan et al. 2023, "Self-Refine", arXiv
+2303.17651, section 2: the feedback step). What it finds becomes the verdict's feedback, which guides strategies that
+revise an answer. It is only as good as the model itself; where there is another model, `judge` is the stronger choice.
+"""
 
 from __future__ import annotations
 
@@ -29,23 +34,23 @@ Reply with JSON: {"reasons": "what is right and what is wrong, briefly", "grade"
 
 
 class Judgement(BaseModel):
-    """Reasons come first: a grade that is given before them would not follow from them."""
+    """Reasons come first: a grade given before them would not follow from them."""
 
     reasons: str = ""
     grade: int
 
 
 class Judge(ScoreVerifier):
-    """Scores by the mean grade of `votes` judgements, 0 for the lowest and 1 for the highest.
+    """Scores by the mean grade of `votes` judgements, scaled to 0 for the lowest grade and 1 for the highest.
 
-    Needs a model for the role `judge`. A judgement that cannot be read is noted and does not count; without any there
-    is no score. `feedback` gives the reasons of the sternest; `details` has all `grades`.
+    Needs a model for the role `judge`. A judgement that cannot be read is recorded and does not count; if none can,
+    there is no score. `feedback` has the reasons of the lowest grade; `details` has all `grades`.
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"judge"})
 
     prompt: Annotated[str, template("problem", "answer", "rubric", "low", "high")] = PROMPT
-    """What is asked; the reply must be JSON with `reasons` and `grade`."""
+    """The prompt; the reply must be JSON with `reasons` and `grade`."""
     rubric: str = "the answer is correct and does all that the task asks for."
     """What makes an answer good."""
     low: int = 1
@@ -53,9 +58,9 @@ class Judge(ScoreVerifier):
     high: int = 10
     """The highest grade."""
     votes: PositiveInt = 1
-    """Judgements that are averaged; more than one need a judge that samples (temperature above 0)."""
+    """Judgements to average; more than one needs a judge that samples (temperature above 0)."""
     length_penalty: NonNegativeFloat = 0.0
-    """Taken off the score for every 1,000 characters of the answer, against a judge that favours long ones."""
+    """Subtracted from the score per 1,000 characters of the answer, to offset a judge that favours long answers."""
 
     @model_validator(mode="after")
     def _is_a_scale(self) -> Judge:
@@ -64,7 +69,6 @@ class Judge(ScoreVerifier):
         return self
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """The mean grade."""
         form, answer = self._form(), answer_of(candidate)
         scale = {"rubric": self.rubric, "low": self.low, "high": self.high}
         prompt = await shown(session, self.prompt, candidate, problem=problem_text(problem), **scale)
@@ -81,3 +85,28 @@ class Judge(ScoreVerifier):
     def _form(self) -> type[Judgement]:
         grade = Annotated[int, Limits(ge=self.low, le=self.high)]
         return create_model("Judgement", __base__=Judgement, grade=(grade, ...))
+
+
+SELF_CHECK = """\
+You gave the answer below to a task. Assume that there is a mistake in it and find it: do the decisive steps again in
+another way, test it on a small case, and compare it with each thing that the task asks for ($rubric)
+
+<task>
+$problem
+</task>
+
+<answer>
+$answer
+</answer>
+
+Then say how sure you are that the answer holds, from $low (certainly wrong) to $high (certainly right).
+Reply with JSON: {"reasons": "each mistake and how to repair it, or why there is none", "grade": a whole number}"""
+
+
+class SelfCheck(Judge):
+    """`judge` with the model that gave the answer: scores by how sure the model is on a second look."""
+
+    roles: ClassVar[frozenset[str]] = frozenset({"policy"})
+
+    prompt: Annotated[str, template("problem", "answer", "rubric", "low", "high")] = SELF_CHECK
+    """The prompt; the reply must be JSON with `reasons` and `grade`."""

@@ -1,5 +1,5 @@
-"""Final answers compared as mathematics: by their parts and numbers here, by math-verify (extra `math`) where it takes
-algebra. See `math_text` for what is read and `math_equality` for how hostile expressions are held.
+"""Final answers, compared as mathematics: part by part and as numbers, and by math-verify (extra `math`) where that
+takes algebra. See `answers.math_forms` for what is read, `answers.algebra` for how hostile expressions are contained.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from typing import Any
 
 from tts.base import AnswerVerifier
 from tts.session import Session
+from tts.verifiers.answers.algebra import MathEquality, require_math_verify
 from tts.verifiers.answers.extraction import LONGEST_ANSWER, canonical, final_answers, last_number
-from tts.verifiers.answers.math_compare import equal_forms
-from tts.verifiers.answers.math_equality import MathEquality, require_math_verify
-from tts.verifiers.answers.math_text import LONGEST_READ, normal, read
+from tts.verifiers.answers.math_forms import LONGEST_READ, equal_forms, normal, read
 
 _BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}")
 _BETWEEN = re.compile(r"[\s$.]*(?:,|;|and|or|\\text\{ ?(?:and|or) ?\}|,\s*and)[\s$]*")
@@ -23,21 +22,21 @@ _FORMULA = re.compile(r"\$\$?([^$]{1,500})\$\$?|\\\[(.{1,500}?)\\\]|\\\((.{1,500
 class MathAnswer(AnswerVerifier):
     """Accepts an answer that means the same as the reference.
 
-    Fractions, radicals and any algebra; tuples and intervals with their brackets, sets and lists in any order,
-    matrices; a unit, a percent sign or the name in `x = 3` may be missing, but not differ; several boxes that stand
-    together are one list. A decimal must agree to six places. What cannot be compared within a second of CPU time is
-    different.
+    Compares fractions, radicals and any algebra; tuples and intervals with their brackets; sets and lists in any order;
+    and matrices. A unit, a percent sign or the name in `x = 3` may be missing but must not differ. Several adjacent
+    boxes form one list. A decimal must agree to six places. Answers that cannot be compared within a second of CPU time
+    count as different.
     """
 
     fallback: bool = True
-    """Whether the last formula, or else the last number, counts where no answer is announced."""
+    """Whether the last formula, or else the last number, counts if no answer is announced."""
 
     def model_post_init(self, context: Any) -> None:
-        """Raise `MissingExtra` where math-verify is not installed."""
+        """Raise `MissingExtra` if math-verify is not installed."""
         require_math_verify()
 
     def parse(self, text: str) -> str | None:
-        """The final answer, with one way of writing for what is written in many; None when there is none."""
+        """The final answer in a single notation; None if there is none."""
         answers = final_answers(text)
         if answers is None:
             return None
@@ -55,20 +54,20 @@ class MathAnswer(AnswerVerifier):
         return None if number is None else canonical(number)
 
     async def equal(self, one: str, other: str, session: Session) -> bool:
-        """Whether two parsed answers mean the same; what algebra costs is charged to `session`."""
+        """Whether two parsed answers mean the same; the cost of algebra is charged to `session`."""
 
         async def algebra(first: str, second: str) -> bool:
-            begin = monotonic()
+            start = monotonic()
             same, cpu_seconds = await session.resources.get(MathEquality).same(first, second)
             if cpu_seconds:
-                session.pay_verifier(cpu_seconds, monotonic() - begin)
+                session.pay_verifier(cpu_seconds, monotonic() - start)
             return same
 
         return await equal_forms(read(one), read(other), algebra)
 
 
 def _boxed_together(text: str) -> str | None:
-    """The contents of the last boxes of `text` as one list, where several stand together and nothing follows."""
+    """The contents of the last adjacent boxes of `text` as one list; None if there is at most one."""
     found = list(_BOX.finditer(text[-LONGEST_ANSWER:]))
     together = found[-1:]
     for box in reversed(found[:-1]):

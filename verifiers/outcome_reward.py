@@ -1,14 +1,22 @@
-"""A reward model rates the whole answer (Cobbe et al. 2021, arXiv 2110.14168, section 4.2)."""
+"""A reward model rates the whole answer (Cobbe et al. 2021, arXiv 2110.14168, section 4.2), or each of its steps in the
+context of those before it (Lightman et al. 2023, arXiv 2305.20050).
+
+A prefix is rated only once, so an answer that grows step by step pays for each step once.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import accumulate
+from math import prod
+from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from tts.base import ScoreVerifier
+from tts.concurrency import together
 from tts.prompting import answer_of, problem_text
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
@@ -16,23 +24,23 @@ from tts.verifiers.answers.extraction import last_number
 
 
 class OutcomeReward(ScoreVerifier):
-    """Scores by the reward that the model for the role `reward` gives the problem with its answer.
+    """Scores by the reward that the model for the role `reward` gives the problem together with the answer.
 
-    vLLM serves such models with `--runner pooling`. An identical answer is rated once.
+    vLLM serves such models with `--runner pooling`. Identical answers are rated once.
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"reward"})
 
     route: Literal["classify", "pooling", "score", "chat"] = "classify"
-    """How the server is asked: vLLM's `/classify`, `/pooling` (raw values) or `/score` (question and answer apart),
-    or `/v1/chat/completions` of a server whose answer to the problem_text is its reward."""
+    """The server's route: vLLM's `/classify`, `/pooling` (raw values) or `/score` (question and answer separately), or
+    `/v1/chat/completions` of a server that replies to problem and answer with the reward."""
     label: int = -1
-    """Which value counts where there are several: the class of `classify`, the last by default."""
+    """Which of several values counts: the class of `classify`; by default the last."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of the request, such as `{"use_activation": false}`."""
+    """More fields of the request, such as `{"use_activation": false}`."""
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """The reward, as the model gives it. Raises `ValueError` where the server's answer has none."""
+        """The reward as the model gives it. Raises `ValueError` where the server's answer has none."""
         return self.rated(await self.reward(problem, answer_of(candidate), session))
 
     async def reward(self, problem: Problem, answer: str, session: Session) -> float:
@@ -64,6 +72,51 @@ class OutcomeReward(ScoreVerifier):
         if self.route == "score":
             return float(item["score"])
         values = item["probs"] if self.route == "classify" else item["data"]
-        while isinstance(values[-1], list):  # one row for each token or step: the last has seen all
+        while isinstance(values[-1], list):  # one row per token or step: the last has seen them all
             values = values[-1]
         return float(values[self.label])
+
+
+AGGREGATES = {"last": lambda steps: steps[-1], "min": min, "max": max, "mean": fmean, "prod": prod}
+
+
+class ProcessReward(OutcomeReward):
+    """Scores by aggregating the rewards of the steps; `details` has them all as `steps`.
+
+    The literature uses `last` for beam search and best-of-N; `min` and `prod` suit rewards that are probabilities that
+    a step is right.
+    """
+
+    step: str = "\n\n"
+    """The text that ends a step of an answer."""
+    aggregate: Literal["last", "min", "prod", "mean", "max"] = "last"
+    """How the steps' rewards are aggregated into the score."""
+    separator: str | None = None
+    """The token at which the model rates a step (such as `<extra_0>`), appended to each step: a single request to
+    `/pooling` then returns all rewards, one row per step. None: each prefix is rated as an answer of its own."""
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        """Raises `ValueError` where the server's answer lacks the steps' rewards."""
+        steps = [step for step in answer_of(candidate).split(self.step) if step.strip()]
+        if not steps:
+            return Verdict(None, details={"reason": "there are no steps"})
+        rewards = await (self._at_separators if self.separator else self._of_prefixes)(problem, steps, session)
+        return self.rated(AGGREGATES[self.aggregate](rewards), steps=rewards)
+
+    async def _of_prefixes(self, problem: Problem, steps: list[str], session: Session) -> list[float]:
+        prefixes = accumulate(steps, lambda before, step: before + self.step + step)
+        return await together(self.reward(problem, prefix, session) for prefix in prefixes)
+
+    async def _at_separators(self, problem: Problem, steps: list[str], session: Session) -> list[float]:
+        answer = "".join(f"{step}{self.separator}" for step in steps)
+        data = await session.post("/../pooling", {**self._body(problem, answer), **self.params}, role="reward")
+        try:
+            ((*rows,),) = (item["data"] for item in data["data"])
+            rewards = [float(row[self.label]) for row in rows]
+        except (KeyError, IndexError, TypeError, ValueError):
+            rewards = []
+        if len(rewards) != len(steps):
+            raise ValueError(
+                f"{len(steps)} steps and {len(rewards)} rewards; does the server pool at '{self.separator}'?"
+            )
+        return rewards

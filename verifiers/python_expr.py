@@ -1,4 +1,4 @@
-"""A condition on the answer, as an expression in Python that runs in the sandbox."""
+"""A condition on the answer: a Python expression that runs in the sandbox."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import PositiveFloat, field_validator
 from tts.base import Verifier
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.answers.extraction import final_answers
+from tts.verifiers.answers.extraction import final_answer
 from tts.verifiers.programs.extract import syntax
 from tts.verifiers.sandbox import Call, Job, Limits, Sandbox, SandboxError
 from tts.verifiers.sandbox.codec import encode
@@ -26,11 +26,11 @@ def judge(text, answer, metadata):
 
 
 class PythonExpr(Verifier):
-    """Accepts a text for which an expression is true; an expression that is a number is the score.
+    """Accepts a text for which an expression is true; an expression that gives a number gives the score instead.
 
-    It sees `text`, `answer` (the final answer, the whole text where none is announced), `metadata` (of the problem),
-    and the modules json, math, re and statistics. It runs in the sandbox, so that `eval(answer) == 24` is safe. One
-    that raises or takes too long refuses.
+    It sees `text`, `answer` (the final answer, or the whole text if none is announced), the problem's `metadata`, and
+    the modules json, math, re and statistics. It runs in the sandbox, so `eval(answer) == 24` is safe. If it raises or
+    takes too long, the text is refused.
     """
 
     runs_code: ClassVar[bool] = True
@@ -44,19 +44,19 @@ class PythonExpr(Verifier):
     @classmethod
     def _is_expression(cls, expression: str) -> str:
         if isinstance(line := syntax(f"(\n{expression}\n)"), int):
-            raise ValueError(f"not an expression in Python, line {max(1, line - 1)}: {expression!r}")
+            raise ValueError(f"not an expression of Python, line {max(1, line - 1)}: {expression!r}")
         return expression
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """Evaluate it. Raises `SandboxError` where programs cannot be isolated or the machinery fails."""
-        answers = final_answers(candidate.content)
-        arguments = (candidate.content, answers[0] if answers else candidate.content, dict(problem.metadata))
+        """Raises `SandboxError` where programs cannot be isolated or the sandbox fails."""
+        text = candidate.content
+        arguments = (text, final_answer(text) or text, dict(problem.metadata))
         limits = Limits(cpu_seconds=self.timeout)
         job = Job(PROGRAM.format(expression=self.expression), ((Call("judge", encode(arguments)),),), limits=limits)
         result = await session.resources.get(Sandbox).run(job)
         case = result.cases[0] if result.cases else result.loaded
         if case.status == "infra":
-            raise SandboxError(f"the expression could not be run: {case.error}")
+            raise SandboxError(f"cannot run the expression: {case.error}")
         if case.status != "ok":
             why = f"{self.expression}: {case.error or case.status}"
             return Verdict(0.0, False, why, {"kind": case.status}, result.cpu_seconds)

@@ -1,4 +1,4 @@
-"""Answers found by a regular expression (extra `answers`: the `regex` library, which can limit a search in time)."""
+"""Answers found by a regular expression (extra `answers`: the `regex` library, which can time out a search)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.answers.extraction import clean
 
 CPU_SECONDS = 0.2
-"""Of one search, which holds up the loop; a text that takes longer has no match."""
+"""Limit of one search, which blocks the event loop; a text that takes longer has no match."""
 
 
 class Regex(AnswerVerifier):
-    r"""Accepts a text in which a pattern is found, or in which what it finds is the reference.
+    r"""Accepts a text that matches a pattern, or one whose match is the reference.
 
-    `regex:pattern="^\\d{4}-\\d\\d-\\d\\d$",whole=true` checks a form; `regex:pattern="Result: (\\d+)",reference=42`
-    compares the last match, of a group that is called `answer`, else of the first group, else of all.
+    `regex:pattern="^\\d{4}-\\d\\d-\\d\\d$",whole=true` checks a format; `regex:pattern="Result: (\\d+)",reference=42`
+    compares the last match: the group called `answer`, else the first group, else the whole match.
     """
 
     pattern: str
-    """In the syntax of Python's `re`; `.` matches line ends too with `(?s)`, `^` and `$` those of lines with `(?m)`."""
+    """In the syntax of Python's `re`; with `(?s)` `.` also matches newlines, with `(?m)` `^` and `$` match at lines."""
     whole: bool = False
-    """Whether it must match the whole text, spaces around it aside."""
+    """Whether it must match the whole text, apart from surrounding spaces."""
     absent: bool = False
-    """Turns it round, without a reference: accepts a text in which the pattern is not found."""
+    """Without a reference: accepts a text that does not match, instead of one that does."""
 
     def model_post_init(self, context: Any) -> None:
-        """Raise `ConfigError` for a pattern that is none, `MissingExtra` where the library is not installed."""
+        """Raise `ConfigError` for an invalid pattern, `MissingExtra` where the library is not installed."""
         self._compiled  # noqa: B018
 
     @cached_property
@@ -43,13 +43,12 @@ class Regex(AnswerVerifier):
         try:
             return regex.compile(self.pattern)
         except regex.error as error:
-            raise ConfigError(f"the pattern {self.pattern!r} cannot be read: {error}") from None
+            raise ConfigError(f"invalid pattern {self.pattern!r}: {error}") from None
 
     def ready(self, problem: Problem) -> None:
-        """It needs no reference."""
+        pass  # it needs no reference
 
     def parse(self, text: str) -> str | None:
-        """What the last match found; None when there is none."""
         found = self._last_match(text)
         if found is None:
             return None
@@ -65,7 +64,6 @@ class Regex(AnswerVerifier):
             return None
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """Compared with the reference; without one, accepted iff the pattern is found (or, `absent`, is not)."""
         if self.reference is not None:
             return await super().verify(problem, candidate, session)
         found = self._last_match(candidate.content)

@@ -7,14 +7,15 @@ import re
 from tts.base import Verifier
 from tts.errors import ConfigError
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.answers.extraction import final_answers
+from tts.verifiers.answers.extraction import final_answer
 
 Clause = tuple[int, ...]
-"""Literals: i for the variable i, counted from 1, and -i for its negation."""
+"""Literals: i for variable i, counted from 1, and -i for its negation."""
 
 NONE = "unsatisfiable"
 SHOWN = 5
 """Violated clauses that feedback names."""
+VALUES = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
 class SatAssignment(Verifier):
@@ -25,18 +26,16 @@ class SatAssignment(Verifier):
     """
 
     satisfiable: bool | None = None
-    """Whether there is such an assignment, which only the task's truth knows: without it, it is not decided whether
-    the answer `unsatisfiable` is right."""
+    """Whether such an assignment exists, known only to the task's truth; without it, the answer `unsatisfiable` is
+    neither accepted nor refused."""
 
     def ready(self, problem: Problem) -> None:
-        """There must be clauses."""
         if not {"clauses", "variables"} <= set(problem.metadata):
-            raise ConfigError(f"{problem.id} has no clauses and variables in its metadata, as those of sat3 have")
+            raise ConfigError(f"{problem.id} has no clauses and variables in its metadata, unlike the problems of sat3")
 
     def check(self, problem: Problem, candidate: Candidate) -> Verdict:
-        """Evaluate the clauses."""
         clauses, variables = problem.metadata["clauses"], problem.metadata["variables"]
-        answer = (final_answers(candidate.content) or [""])[0]
+        answer = final_answer(candidate.content)
         if answer.casefold() == NONE:
             if self.satisfiable is None:
                 return Verdict(0.0, None, "whether no assignment exists is not checked")
@@ -55,8 +54,7 @@ class SatAssignment(Verifier):
 def assignment(answer: str) -> list[bool] | None:
     """The values in a list such as `True, false, T, 0`; None for anything else."""
     words = [word for word in re.split(r"[\s,;\[\](){}'\"]+", answer.casefold()) if word]
-    known = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-    return [known[word] for word in words] if words and all(word in known for word in words) else None
+    return [VALUES[word] for word in words] if words and VALUES.keys() >= set(words) else None
 
 
 def holds(clause: Clause, values: list[bool]) -> bool:
@@ -65,5 +63,5 @@ def holds(clause: Clause, values: list[bool]) -> bool:
 
 
 def in_words(clause: Clause) -> str:
-    """The clause as it is written in problems: (x1 or not x2 or x3)."""
+    """The clause as problems state it: (x1 or not x2 or x3)."""
     return "(" + " or ".join(f"{'not ' if literal < 0 else ''}x{abs(literal)}" for literal in clause) + ")"

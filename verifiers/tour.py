@@ -8,27 +8,25 @@ import re
 from tts.base import Verifier
 from tts.errors import ConfigError
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.answers.extraction import final_answers
+from tts.verifiers.answers.extraction import final_answer
 
 
 class Tour(Verifier):
-    """Refuses what is no round trip through all cities of `problem.metadata["distances"]`, and rates the others.
+    """Refuses anything but a round trip through all cities of `problem.metadata["distances"]`, and rates round trips.
 
-    The answer is `Answer: 0 -> 3 -> ... -> 0`; it may begin in any city and go round either way. The score is minus
-    the length, infinitely low where there is no valid tour. Feedback says what is wrong, or how long the tour is.
+    The answer is `Answer: 0 -> 3 -> ... -> 0`; it may start in any city and go in either direction. The score is minus
+    the length, or minus infinity without a valid tour. Feedback says what is wrong, or how long the tour is.
     """
 
     shortest: int | None = None
-    """The length of a shortest tour, which only the task's truth knows: with it, only such tours are accepted; without
-    it, no valid tour is accepted or refused."""
+    """The length of a shortest tour, known only to the task's truth. With it, only shortest tours are accepted; without
+    it, valid tours are neither accepted nor refused."""
 
     def ready(self, problem: Problem) -> None:
-        """There must be distances."""
         if "distances" not in problem.metadata:
-            raise ConfigError(f"{problem.id} has no distances in its metadata, as those of tsp have")
+            raise ConfigError(f"{problem.id} has no distances in its metadata, unlike the problems of tsp")
 
     def check(self, problem: Problem, candidate: Candidate) -> Verdict:
-        """Walk the tour."""
         distances = problem.metadata["distances"]
         stops = tour(candidate.content)
         if complaint := wrong_with(stops, len(distances)):
@@ -40,17 +38,14 @@ class Tour(Verifier):
 
 
 def tour(text: str) -> list[int]:
-    """The numbers of the final answer; nothing where there is anything but numbers, arrows and commas."""
-    answer = (final_answers(text) or [""])[0]
-    return (
-        [int(word) for word in re.findall(r"\d+", answer)]
-        if re.fullmatch(r"(?:\d{1,4}|[\s\->→,\[\]])+", answer)
-        else []
-    )
+    """The numbers of the final answer; empty if it has anything but numbers, arrows and commas."""
+    answer = final_answer(text)
+    valid = re.fullmatch(r"(?:\d{1,4}|[\s\->→,\[\]])+", answer)
+    return [int(word) for word in re.findall(r"\d+", answer)] if valid else []
 
 
 def wrong_with(stops: list[int], cities: int) -> str:
-    """Why `stops` are no round trip through all cities; nothing where they are."""
+    """Why `stops` are not a round trip through all cities; empty if they are."""
     if not stops:
         return "no tour found; write `Answer: 0 -> ... -> 0`"
     if unknown := [stop for stop in stops if stop >= cities]:

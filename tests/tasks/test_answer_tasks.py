@@ -15,10 +15,9 @@ from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.session import Session
 from tts.tasks import Example, Task
-from tts.tasks.aime import Aime24, Aime25
+from tts.tasks.competition_math import Aime24, Aime25, Math500
 from tts.tasks.gpqa import GPQA
 from tts.tasks.livecodebench import LiveCodeBench
-from tts.tasks.math500 import Math500
 from tts.types import Verdict
 
 RealData = Callable[[str], Path]
@@ -70,7 +69,7 @@ async def test_aime_compares_numbers(task: type[Math500], tmp_path: Path, resour
     assert example.problem.answer == "numeric_answer"
     assert (await graded(example, r"\boxed{25}", resources)).passed
     assert not (await graded(example, r"\boxed{26}", resources)).passed
-    with pytest.raises(ConfigError, match=r"b\.jsonl:1: .*no number"):
+    with pytest.raises(ConfigError, match=r"b\.jsonl:1: .*not a number"):
         list(task(path=write(tmp_path / "b.jsonl", {"problem": "?", "answer": "many"})).examples())
 
 

@@ -14,11 +14,9 @@ from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.session import Session
 from tts.tasks import Example
-from tts.tasks.humaneval import HumanEval
-from tts.tasks.humaneval_plus import HumanEvalPlus
+from tts.tasks.humaneval import HumanEval, HumanEvalPlus
 from tts.tasks.loading import read_json_list, read_jsonl
-from tts.tasks.mbpp import MBPP
-from tts.tasks.mbpp_plus import MBPPPlus
+from tts.tasks.mbpp import MBPP, MBPPPlus
 from tts.types import Verdict
 from tts.verifiers.programs.plan import make_plan
 from tts.verifiers.programs.typed import typed_arguments
@@ -113,7 +111,7 @@ async def all_pass(examples: list[Example], solutions: dict[str, str], resources
 
 async def test_every_reference_solution_of_humaneval_plus_passes(real_data: RealData, resources: Resources):
     path = real_data("HumanEvalPlus.jsonl.gz")
-    solutions = {line.record["task_id"]: line.record["canonical_solution"] for line in read_jsonl(path)}
+    solutions = {line.fields["task_id"]: line.fields["canonical_solution"] for line in read_jsonl(path)}
     examples = list(HumanEvalPlus(path=path).examples())
     assert len(examples) == 164
     assert sum(len(example.truth.tests) for example in examples) == 124_253  # type: ignore[attr-defined]
@@ -122,7 +120,7 @@ async def test_every_reference_solution_of_humaneval_plus_passes(real_data: Real
 
 async def test_every_reference_solution_of_mbpp_passes(real_data: RealData, resources: Resources):
     path = real_data("mbpp_sanitized.json")
-    solutions = {f"Mbpp/{line.record['task_id']}": line.record["code"] for line in read_json_list(path)}
+    solutions = {f"Mbpp/{line.fields['task_id']}": line.fields["code"] for line in read_json_list(path)}
     examples = list(MBPP(path=path).examples())
     assert len(examples) == 427
     assert await all_pass(examples, solutions, resources) == []

@@ -17,8 +17,8 @@ from tts.base import Verifier
 from tts.errors import ConfigError
 from tts.tasks import Example
 from tts.tasks.calendar import CLOSE, OPEN, Calendar, feasible, random_meeting
+from tts.tasks.competition_math import OmniMath
 from tts.tasks.maze import Maze
-from tts.tasks.omni_math import OmniMath
 from tts.tasks.sat3 import Kind, Sat3, random_clauses, solutions
 from tts.tasks.spatial_map import SpatialMap
 from tts.tasks.tsp import TSP, random_distances, shortest

@@ -72,7 +72,7 @@ async def test_humaneval_asks_a_chat_model_or_lets_a_base_model_continue(tmp_pat
 
 async def test_every_reference_solution_of_humaneval_passes_hidden_and_public_tests(real_data: RealData):
     path = real_data("HumanEval.jsonl.gz")
-    solutions = {line.record["task_id"]: line.record for line in read_jsonl(path)}
+    solutions = {line.fields["task_id"]: line.fields for line in read_jsonl(path)}
     failed, tests, covered = [], 0, 0
     for example in HumanEval(path=path).examples():
         problem, record = example.problem, solutions[example.problem.id]
@@ -91,7 +91,7 @@ async def test_every_reference_solution_of_humaneval_passes_hidden_and_public_te
 
 
 async def test_the_examples_left_out_are_in_the_prompts_and_are_wrong(real_data: RealData):
-    records = {line.record["task_id"]: line.record for line in read_jsonl(real_data("HumanEval.jsonl.gz"))}
+    records = {line.fields["task_id"]: line.fields for line in read_jsonl(real_data("HumanEval.jsonl.gz"))}
     for example in HumanEval(path=real_data("HumanEval.jsonl.gz")).examples():
         for wrong in WRONG_EXAMPLES.get(example.problem.id, ()):
             record = records[example.problem.id]
@@ -119,7 +119,7 @@ async def test_gsm8k_grades_the_final_number(tmp_path: Path):
 
 async def test_every_reference_of_gsm8k_grades_itself(real_data: RealData):
     path = real_data("gsm8k_test.jsonl")
-    answers = [line.record["answer"] for line in read_jsonl(path)]
+    answers = [line.fields["answer"] for line in read_jsonl(path)]
     examples = list(GSM8K(path=path).examples())
     assert len(examples) == len(answers) == 1319
     assert len({example.problem.id for example in examples}) == 1319
@@ -175,7 +175,7 @@ async def test_the_fields_of_jsonl_may_have_other_names(tmp_path: Path):
         ({"prompt": "?", "tests": {}}, "no truth"),
         ({"prompt": "?", "tests": {"cases": []}}, "'tests' does not have the form of a TestSuite"),
         ({"prompt": "?", "answer": 1, "public_tests": [1]}, "'public_tests' must be dict"),
-        ({"prompt": "?", "answer": "Paris"}, "is no number"),
+        ({"prompt": "?", "answer": "Paris"}, "is not a number"),
         ({"prompt": "?", "answer": 1, "id": "a"}, "must be unique"),
         (["prompt"], "expected a JSON object"),
     ],
@@ -193,7 +193,7 @@ def test_empty_lines_count_but_are_skipped(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1}\n\n{"a": 2}\n\nnot json\n')
     lines = read_jsonl(path)
-    assert [next(lines).record["a"], next(lines).record["a"]] == [1, 2]
+    assert [next(lines).fields["a"], next(lines).fields["a"]] == [1, 2]
     with pytest.raises(ConfigError, match=r"a\.jsonl:5: not JSON"):
         next(lines)
 

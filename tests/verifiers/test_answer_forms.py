@@ -60,7 +60,7 @@ async def test_a_choice_is_compared_by_its_letter():
     assert (await judged(Choice(reference="(b)"), "Answer: B")).passed
     assert not (await judged(Choice(reference="B"), "Answer: C")).passed
     assert (await judged(Choice(reference="J", letters="ABCDEFGHIJ"), "Answer: J")).passed
-    with pytest.raises(ConfigError, match="no letter"):
+    with pytest.raises(ConfigError, match="not a letter"):
         registry.make("verifiers", "choice:reference=nucleus")
 
 

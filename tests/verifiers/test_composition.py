@@ -16,13 +16,11 @@ from tts.errors import BudgetSpent, ConfigError
 from tts.resources import Resources
 from tts.session import Session
 from tts.types import Budget, Candidate, Problem, Verdict, total
-from tts.verifiers.all_of import AllOf
-from tts.verifiers.any_of import AnyOf
-from tts.verifiers.cached import Cached
+from tts.verifiers.all_of import AllOf, AnyOf
+from tts.verifiers.cached import Cached, Deduplicated
 from tts.verifiers.cascade import Cascade
-from tts.verifiers.deduplicated import Deduplicated
-from tts.verifiers.noisy import Noisy
 from tts.verifiers.numeric_answer import NumericAnswer
+from tts.verifiers.oracle import Noisy
 from tts.verifiers.weighted import Weighted
 
 PROBLEM = Problem.from_prompt("?", id="p")

@@ -22,7 +22,7 @@ from tts.solving import drive, open_models, open_session
 from tts.strategies.self_consistency import SelfConsistency
 from tts.tasks.loading import read_jsonl
 from tts.types import Problem, total
-from tts.verifiers.answers.math_text import normal
+from tts.verifiers.answers.math_forms import normal
 from tts.verifiers.math_answer import MathAnswer
 
 RealData = Callable[[str], Path]
@@ -158,7 +158,7 @@ async def test_a_vote_over_formulas_is_held_by_their_meaning(resources: Resource
 
 
 async def test_without_math_verify_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tts.verifiers.answers.math_equality.find_spec", lambda name: None)
+    monkeypatch.setattr("tts.verifiers.answers.algebra.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"ttscale\[math\]"):
         registry.make("verifiers", "math_answer")
 
@@ -181,7 +181,7 @@ def rewritings(answer: str) -> list[str]:
 
 
 async def test_every_reference_of_math500_equals_itself_and_its_rewritings(session: Session, real_data: RealData):
-    answers = [line.record["answer"] for line in read_jsonl(real_data("math500.jsonl"))]
+    answers = [line.fields["answer"] for line in read_jsonl(real_data("math500.jsonl"))]
     pairs = [(answer, text) for answer in answers for text in rewritings(answer)]
     accepted = await asyncio.gather(*(accepts(session, answer, boxed(text)) for answer, text in pairs))
     assert [pair for pair, passed in zip(pairs, accepted, strict=True) if not passed] == []
@@ -196,7 +196,7 @@ async def test_every_reference_of_math500_equals_itself_and_its_rewritings(sessi
 
 async def test_every_reference_of_gsm8k_equals_itself_and_its_rewritings(session: Session, real_data: RealData):
     for line in read_jsonl(real_data("gsm8k_test.jsonl")):
-        answer = line.record["answer"].rpartition("####")[2].strip()
+        answer = line.fields["answer"].rpartition("####")[2].strip()
         plain = answer.replace(",", "")
         for text in (answer, plain, f"{float(plain):.2f}", f"${answer}", f"{answer} apples", rf"x = {plain}"):
             assert await accepts(session, answer, boxed(text)), (answer, text)

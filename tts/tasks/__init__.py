@@ -1,7 +1,7 @@
-"""Benchmarks: problems that a solver may see, and apart from them the truth that grades it.
+"""Benchmarks: problems that a solver may see and, apart from them, the truth that grades it.
 
 A task is a plug-in (entry point group `tts.tasks`). The truth of a problem is a verifier that holds the hidden
-reference: only the grader and the `oracle` verifier reach it.
+reference; only the grader and the `oracle` verifier can reach it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Example(NamedTuple):
 
 
 class Task(Plugin):
-    """A named source of examples; its parameters say where the data is and which part is used."""
+    """A named source of examples; its parameters say where the data is and which part of it is used."""
 
     def examples(self) -> Iterator[Example]:
         """All examples, in a fixed order, with ids that are unique within the task.
 
-        Raises `ConfigError` when the data cannot be had or read, saying which line and what to do.
+        Raises `ConfigError` if the data is missing or unreadable, saying which line is at fault and what to do.
         """
         raise NotImplementedError

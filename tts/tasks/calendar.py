@@ -1,21 +1,21 @@
 """Calendar: find a time for a meeting that suits everyone and keeps all rules.
 
-After BA-Calendar of Balachandran et al. 2025 (arXiv 2504.00294), whose problems a model wrote; these are drawn. Their
-difficulty is the same: constrainedness, the share of all slots that do not fit. A slot is a day and a begin at a
-multiple of five minutes, such that the meeting lies between 08:00 and 18:00.
+After BA-Calendar of Balachandran et al. 2025 (arXiv 2504.00294), whose problems a model wrote; these are random. The
+measure of difficulty is the same: constrainedness, the share of all slots that do not fit. A slot is a day and a start
+at a multiple of five minutes such that the meeting lies between 08:00 and 18:00.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from random import Random
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from tts.errors import ConfigError
 from tts.tasks import Example
-from tts.tasks.procedural import Procedural
+from tts.tasks.building import Procedural
 from tts.types import Problem
 from tts.verifiers.exact_answer import ExactAnswer
 from tts.verifiers.meeting_slot import DAYS, NONE, STEP, Block, Meeting, MeetingSlot, Slot, clock, rules_of, slot_text
@@ -38,36 +38,30 @@ Answer: {none}"""
 
 
 class Calendar(Procedural):
-    """Right is any time that keeps all rules, the earliest one where that is asked for, or `none` where none does.
+    """Right is any time that keeps all rules, the earliest one if that is asked for, or `none` if there is none.
 
-    Strategies may check a time (`meeting_slot`, which says what is broken); which is the earliest, and whether there is
-    any, is known to the truth alone, by enumeration.
+    Strategies may check a time (`meeting_slot`, which says which rules it breaks); only the truth knows, by
+    enumeration, which time is the earliest and whether there is any.
     """
 
     name: ClassVar[str] = "calendar"
 
     tenths: tuple[Annotated[int, Field(ge=0, le=10)], ...] = tuple(range(11))
-    """Constrainedness: 7 is from 0.7 up to 0.8; 9 is below 1; 10 is 1, no slot fits."""
+    """Constrainedness: 7 means at least 0.7 and below 0.8; 10 means 1, no slot fits."""
     people: Annotated[int, Field(ge=1, le=len(PEOPLE))] = 3
-    """How many must come."""
+    """The number of participants."""
     days: Annotated[int, Field(ge=1, le=7)] = 5
-    """Of the week, in which they have free time; more than five include the weekend."""
-    each: PositiveInt = 20
-    """Problems of each constrainedness."""
+    """The number of days, from Monday on, on which they have free time."""
 
-    def examples(self) -> Iterator[Example]:
-        """Problems `calendar/0-0`, `calendar/1-0`, ...: the first of every constrainedness, then the second, ..."""
-        for number in range(self.each):
-            for tenth in self.tenths:
-                id = f"{self.name}/{tenth}-{number}"
-                yield self._example(id, tenth, self.random(id))
+    def difficulties(self) -> Iterable[tuple[int]]:
+        return zip(self.tenths)
 
-    def _example(self, id: str, tenth: int, rng: Random) -> Example:
+    def make(self, id: str, rng: Random, difficulty: tuple[Any, ...]) -> Example:
+        (tenth,) = difficulty
         for _ in range(TRIES):
             meeting = random_meeting(self.people, self.days, rng)
             slots, fitting = all_slots(meeting), feasible(meeting)
-            constrained = 1 - len(fitting) / len(slots)
-            if constrained_tenth(len(fitting), len(slots)) == tenth:
+            if 10 * (len(slots) - len(fitting)) // len(slots) == tenth:
                 break
         else:
             raise ConfigError(f"no meeting of {self.people} people in {self.days} days is {tenth} tenths constrained")
@@ -76,20 +70,20 @@ class Calendar(Procedural):
             id=id,
             verifier=MeetingSlot.name,
             answer=ExactAnswer.name,
-            metadata={"meeting": meeting, "constrainedness": constrained},
+            metadata={"meeting": meeting, "constrainedness": 1 - len(fitting) / len(slots)},
         )
         best = NONE if not fitting else slot_text(fitting[0]) if meeting["earliest"] else "any"
         return Example(problem, MeetingSlot(best=best))
 
 
 def random_meeting(people: int, days: int, rng: Random) -> Meeting:
-    """A meeting with some of the rules; how busy the people are, and how many rules there are, varies widely."""
+    """A meeting with some of the rules; how busy people are, and how many rules there are, varies widely."""
     week, busy = DAYS[:days], rng.random()
     free: dict[str, dict[str, list[Block]]] = {
         name: {day: _blocks(busy, rng) for day in week if rng.random() > busy / 3}
         for name in rng.sample(PEOPLE, people)
     }
-    begin = rng.randrange(OPEN, CLOSE - 60, 30)
+    start = rng.randrange(OPEN, CLOSE - 60, 30)
     return Meeting(
         free=free,
         duration=rng.choice((30, 45, 60, 90)),
@@ -97,37 +91,32 @@ def random_meeting(people: int, days: int, rng: Random) -> Meeting:
         not_before=rng.choice((9, 10, 11)) * 60 if rng.random() < busy / 2 else None,
         not_after=rng.choice((15, 16, 17)) * 60 if rng.random() < busy / 2 else None,
         weekdays_only=days > 5 and rng.random() < busy,
-        forbidden=(rng.choice(week), begin, begin + 60) if rng.random() < busy else None,
+        forbidden=(rng.choice(week), start, start + 60) if rng.random() < busy else None,
         earliest=rng.random() < 0.3,
     )
 
 
 def _blocks(busy: float, rng: Random) -> list[Block]:
-    """The free time of a day: what up to eight appointments leave of it."""
-    blocks, begin = [], OPEN
-    for start in sorted(rng.randrange(OPEN, CLOSE, 15) for _ in range(round(8 * busy * rng.random()))):
-        if start > begin:
-            blocks.append((begin, start))
-        begin = max(begin, min(start + rng.randrange(15, 91, 15), CLOSE))
-    return [*blocks, (begin, CLOSE)] if begin < CLOSE else blocks
+    """The free time that up to eight appointments leave of a day."""
+    blocks, start = [], OPEN
+    for busy_from in sorted(rng.randrange(OPEN, CLOSE, 15) for _ in range(round(8 * busy * rng.random()))):
+        if busy_from > start:
+            blocks.append((start, busy_from))
+        start = max(start, min(busy_from + rng.randrange(15, 91, 15), CLOSE))
+    return [*blocks, (start, CLOSE)] if start < CLOSE else blocks
 
 
 def all_slots(meeting: Meeting) -> list[Slot]:
-    """Every slot of every day on which anyone has free time, the earliest first."""
+    """Every slot of every day on which anyone has free time, earliest first."""
     week = [day for day in DAYS if any(day in days for days in meeting["free"].values())] or [DAYS[0]]
-    begins = range(OPEN, CLOSE - meeting["duration"] + 1, STEP)
-    return [(day, begin, begin + meeting["duration"]) for day in week for begin in begins]
+    starts = range(OPEN, CLOSE - meeting["duration"] + 1, STEP)
+    return [(day, start, start + meeting["duration"]) for day in week for start in starts]
 
 
 def feasible(meeting: Meeting) -> list[Slot]:
-    """The slots that keep all rules, the earliest first."""
+    """The slots that keep all rules, earliest first."""
     rules = rules_of(meeting).values()
     return [slot for slot in all_slots(meeting) if all(kept(*slot) for kept in rules)]
-
-
-def constrained_tenth(fitting: int, slots: int) -> int:
-    """Whole tenths of 1 - fitting / slots."""
-    return 10 * (slots - fitting) // slots
 
 
 def _prompt(meeting: Meeting) -> str:
@@ -142,7 +131,7 @@ def _prompt(meeting: Meeting) -> str:
 
 
 def _times(blocks: list[Block]) -> str:
-    return ", ".join(f"{clock(begin)}-{clock(end)}" for begin, end in blocks)
+    return ", ".join(f"{clock(start)}-{clock(end)}" for start, end in blocks)
 
 
 def _rules(meeting: Meeting) -> Iterator[str]:

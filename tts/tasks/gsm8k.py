@@ -19,7 +19,7 @@ INSTRUCTION = (
 
 
 class GSM8K(Task):
-    """The test part of GSM8K; an answer is right when its final number is the reference's."""
+    """The test split of GSM8K; an answer is right if its final number is the reference's."""
 
     name: ClassVar[str] = "gsm8k"
 
@@ -28,12 +28,12 @@ class GSM8K(Task):
 
     def examples(self) -> Iterator[Example]:
         """Problems `gsm8k/0`, `gsm8k/1`, ... in the order of the file."""
-        for number, line in enumerate(read_jsonl(data_file(self.path, "gsm8k_test.jsonl", URL))):
-            _, mark, reference = line.need("answer", str).rpartition("####")
+        for number, record in enumerate(read_jsonl(data_file(self.path, "gsm8k_test.jsonl", URL))):
+            _, mark, reference = record.need("answer", str).rpartition("####")
             if not mark:
-                raise line.error("'answer' has no '#### x' at its end")
-            question = line.need("question", str)
+                raise record.error("'answer' has no '#### x' at its end")
+            text = f"{INSTRUCTION}\n\n{record.need('question', str)}"
             yield Example(
-                Problem.from_prompt(f"{INSTRUCTION}\n\n{question}", id=f"gsm8k/{number}", answer=NumericAnswer.name),
+                Problem.from_prompt(text, id=f"gsm8k/{number}", answer=NumericAnswer.name),
                 NumericAnswer(reference=reference.strip()),
             )

@@ -1,6 +1,6 @@
-"""Instructions to be followed: texts to write under constraints that a program can check, made from a seed.
+"""Instruction following: texts to write under constraints that a program can check, made from a seed.
 
-In the manner of "IFEval" (Zhou et al. 2023, arXiv 2311.07911); problems and words are our own.
+After "IFEval" (Zhou et al. 2023, arXiv 2311.07911); problems and wording are our own.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ WORDS = ("river", "lantern", "copper", "window", "signal", "harvest", "paper", "
 
 
 class Instructions(Task):
-    """Texts to write under several constraints of different kinds, all of which must be met."""
+    """Texts to write under several constraints of different kinds; all must be met."""
 
     name: ClassVar[str] = "instructions"
 
     count: PositiveInt = 200
-    """Problems."""
+    """The number of problems."""
     constraints: int = Field(default=5, ge=1, le=6)
-    """Constraints of each."""
+    """Constraints per problem."""
     seed: int = 0
 
     def examples(self) -> Iterator[Example]:
-        """Problems `instructions/SEED/0`, ...; problem i is the same however many there are."""
+        """Problems `instructions/SEED/0`, ...; problem i does not depend on how many there are."""
         for i in range(self.count):
             rng = np.random.default_rng((self.seed, i))
             chosen = self._chosen(rng)
@@ -51,7 +51,7 @@ class Instructions(Task):
             yield Example(problem, Constraints(constraints=chosen))
 
     def _chosen(self, rng: np.random.Generator) -> tuple[Constraint, ...]:
-        """One constraint from each of some groups; no two contradict each other."""
+        """One constraint from each of several groups; no two contradict each other."""
         has, lacks, heading = (str(word) for word in rng.choice(WORDS, size=3, replace=False))
         bullets, paragraphs = (int(number) for number in rng.integers(2, 6, size=2))
         groups = (
@@ -64,7 +64,7 @@ class Instructions(Task):
         )
         picked = [group[int(rng.integers(len(group)))] for group in groups]
         places = sorted(rng.choice(len(groups), size=self.constraints, replace=False))
-        return tuple(Constraint(kind=picked[i][0], value=picked[i][1]) for i in places)  # pyright: ignore[reportArgumentType]
+        return tuple(Constraint(kind=picked[i][0], value=str(picked[i][1])) for i in places)
 
 
 def _one(rng: np.random.Generator, choices: tuple[str, ...]) -> str:

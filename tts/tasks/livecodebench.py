@@ -1,5 +1,5 @@
-"""LiveCodeBench: problems of programming contests by date, so that those newer than a model can be chosen
-(Jain et al. 2024, arXiv 2403.07974).
+"""LiveCodeBench: dated problems of programming contests, so that those newer than a model can be selected (Jain et al.
+2024, arXiv 2403.07974).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from tts.errors import ConfigError
 from tts.tasks import Example, Task
 from tts.tasks.livecodebench_suites import livecodebench_suites
-from tts.tasks.loading import Line, data_file, read_jsonl
+from tts.tasks.loading import Record, data_file, read_jsonl
 from tts.types import Problem
 from tts.verifiers.unit_tests import UnitTests
 
@@ -28,52 +28,52 @@ PROGRAM = (
 
 
 class LiveCodeBench(Task):
-    """One release of LiveCodeBench's code generation (lite); right is a program that passes all its tests."""
+    """A release of LiveCodeBench's code generation (lite); a program is right if it passes all tests."""
 
     name: ClassVar[str] = "livecodebench"
 
     path: Path | None = None
-    """A local file in the original format (.jsonl); downloaded by default, which takes hundreds of megabytes."""
+    """A local file in the original format (.jsonl); downloaded by default, hundreds of megabytes."""
     release: Literal[1, 2, 3, 4, 5, 6] = 6
-    """Which of the files is downloaded: each has the problems that were new in its release."""
+    """Which file is downloaded; each has the problems that were new in its release."""
     since: date | None = None
-    """The first day of the contests that count."""
+    """The first day of the contests to include."""
     until: date | None = None
-    """The last day of the contests that count."""
+    """The last day of the contests to include."""
     difficulty: Literal["easy", "medium", "hard"] | None = None
     timeout: float = 30.0
     """Seconds of CPU time for all tests of a function together, and for each input of a program."""
 
     def examples(self) -> Iterator[Example]:
-        """Problems by the ids of the benchmark, in the order of the file."""
+        """Problems with the benchmark's ids, in the order of the file."""
         name = f"test{'' if self.release == 1 else self.release}.jsonl"
-        for line in read_jsonl(data_file(self.path, f"livecodebench_{name}", f"{FOLDER}/{name}")):
-            if self._counts(line):
-                yield self._example(line)
+        for record in read_jsonl(data_file(self.path, f"livecodebench_{name}", f"{FOLDER}/{name}")):
+            if self._counts(record):
+                yield self._example(record)
 
-    def _counts(self, line: Line) -> bool:
-        if self.difficulty and line.record.get("difficulty") != self.difficulty:
+    def _counts(self, record: Record) -> bool:
+        if self.difficulty and record.fields.get("difficulty") != self.difficulty:
             return False
         if self.since is None and self.until is None:
             return True
         try:
-            day = date.fromisoformat(line.need("contest_date", str)[:10])
+            day = date.fromisoformat(record.need("contest_date", str)[:10])
         except ValueError as error:
-            raise line.error(f"'contest_date' is no date: {error}") from error
+            raise record.error(f"'contest_date' is not a date: {error}") from error
         return (self.since or day) <= day <= (self.until or day)
 
-    def _example(self, line: Line) -> Example:
+    def _example(self, record: Record) -> Example:
         try:
-            public, truth = livecodebench_suites(line.record)
+            public, truth = livecodebench_suites(record.fields)
         except ConfigError as error:
-            raise line.error(str(error)) from error
-        question, starter = line.need("question_content", str), line.record.get("starter_code") or ""
+            raise record.error(str(error)) from error
+        question, starter = record.need("question_content", str), record.fields.get("starter_code") or ""
         form = FUNCTION if truth.entry_point else PROGRAM
         problem = Problem.from_prompt(
             form.format(question=question.strip(), starter=starter.strip()),
-            id=f"livecodebench/{line.need('question_id', str, int)}",
+            id=f"livecodebench/{record.need('question_id', str, int)}",
             tests=public.model_dump(mode="json", exclude_defaults=True),
             verifier=UnitTests(timeout=self.timeout).spec,
-            metadata={key: line.record.get(key) or "" for key in ("platform", "difficulty", "contest_date")},
+            metadata={key: record.fields.get(key) or "" for key in ("platform", "difficulty", "contest_date")},
         )
         return Example(problem, UnitTests(tests=truth, timeout=self.timeout, stop_at_failure=True))

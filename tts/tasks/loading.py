@@ -1,4 +1,4 @@
-"""Where task data comes from: a local file, or a public one fetched once; and how lines of JSON are read."""
+"""Where task data comes from, a local file or a public one downloaded once, and how its records are read."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tts.errors import ConfigError
 def data_file(path: Path | None, name: str, url: str) -> Path:
     """The local `path`, or `url` downloaded once as `name` into the cache folder.
 
-    That is `$TTS_DATA`, or `~/.cache/ttscale/data` where it is not set.
-    Raises `ConfigError` when the file is not there or cannot be downloaded, saying how to give a local one.
+    The cache is `$TTS_DATA`, by default `~/.cache/ttscale/data`. Raises `ConfigError` if the file is missing or cannot
+    be downloaded, saying how to give a local one.
     """
     if path is not None:
         return local_file(path)
@@ -29,7 +29,7 @@ def data_file(path: Path | None, name: str, url: str) -> Path:
 
 
 def local_file(path: Path) -> Path:
-    """`path` with `~` expanded. Raises `ConfigError` when there is no such file."""
+    """`path` with `~` expanded. Raises `ConfigError` if there is no such file."""
     path = path.expanduser()
     if not path.is_file():
         raise ConfigError(f"there is no file {path}; give an existing one as path=")
@@ -37,7 +37,7 @@ def local_file(path: Path) -> Path:
 
 
 def _download(url: str, target: Path) -> None:
-    import httpx  # only where it is needed: it costs a tenth of a second to import
+    import httpx  # imported late: it takes a tenth of a second
 
     try:
         response = httpx.get(url, follow_redirects=True, timeout=60)
@@ -54,32 +54,32 @@ def _download(url: str, target: Path) -> None:
         ) from error
 
 
-class Line:
-    """One JSON object of a file, with its place for error messages."""
+class Record:
+    """One record of a data file, with its place for error messages."""
 
-    def __init__(self, path: Path, number: int, record: Any) -> None:
+    def __init__(self, path: Path, number: int, fields: Any) -> None:
         self.place = f"{path}:{number}"
-        if not isinstance(record, dict):
-            raise self.error(f"expected a JSON object, found {type(record).__name__}")
-        self.record: dict[str, Any] = record
+        if not isinstance(fields, dict):
+            raise self.error(f"expected a JSON object, found {type(fields).__name__}")
+        self.fields: dict[str, Any] = fields
 
     def need(self, key: str, *kinds: type) -> Any:
-        """The value at `key`. Raises `ConfigError` when it is missing or of none of `kinds`."""
-        value = self.record.get(key)
+        """The value at `key`. Raises `ConfigError` if it is missing or of none of `kinds`."""
+        value = self.fields.get(key)
         if value is None:
-            raise self.error(f"no '{key}'; there are: {', '.join(self.record) or 'no fields'}")
+            raise self.error(f"no '{key}'; there are: {', '.join(self.fields) or 'no fields'}")
         if kinds and not isinstance(value, kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
             raise self.error(f"'{key}' must be {names}, not {type(value).__name__}")
         return value
 
     def error(self, message: str) -> ConfigError:
-        """An error that names this line."""
+        """An error that names this record's place."""
         return ConfigError(f"{self.place}: {message}")
 
 
-def read_jsonl(path: Path) -> Iterator[Line]:
-    """The objects of a file with one JSON object a line, plain or .gz; empty lines are skipped.
+def read_jsonl(path: Path) -> Iterator[Record]:
+    """The records of a file with one JSON object per line, plain or .gz; empty lines are skipped.
 
     Raises `ConfigError` naming the line that is not a JSON object, or the file that cannot be read.
     """
@@ -88,15 +88,15 @@ def read_jsonl(path: Path) -> Iterator[Line]:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield Line(path, number, json.loads(line))
+                    yield Record(path, number, json.loads(line))
     except ValueError as error:
         raise ConfigError(f"{path}:{number}: not JSON: {error}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
 
 
-def read_json_list(path: Path) -> Iterator[Line]:
-    """The objects of a file that is one JSON list, numbered from 1. Raises `ConfigError` for any other file."""
+def read_json_list(path: Path) -> Iterator[Record]:
+    """The records of a file that is one JSON list, numbered from 1. Raises `ConfigError` for any other file."""
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -104,4 +104,4 @@ def read_json_list(path: Path) -> Iterator[Line]:
     if not isinstance(records, list):
         raise ConfigError(f"{path}: expected a JSON list, found {type(records).__name__}")
     for number, record in enumerate(records, 1):
-        yield Line(path, number, record)
+        yield Record(path, number, record)

@@ -1,22 +1,20 @@
-"""Maze: questions about the way through a maze of characters.
+"""Maze: questions about the path through a maze of characters.
 
 After the maze task of SpatialEval (Wang et al. 2024, arXiv 2406.14852) as used by Balachandran et al. 2025 (arXiv
-2504.00294): the way is marked, and to be followed in mind.
+2504.00294): the path is marked, and the model must follow it.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable
+from itertools import pairwise, product
 from random import Random
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from tts.tasks import Example
-from tts.tasks.procedural import Procedural, options_around
-from tts.types import Problem
-from tts.verifiers.choice import Choice
+from tts.tasks.building import Procedural, choice_example, lettered, options_around
 
 Question = Literal["right_turns", "turns", "direction"]
 Cell = tuple[int, int]
@@ -40,41 +38,33 @@ Answer: x"""
 
 
 class Maze(Procedural):
-    """Mazes without loops, so that there is one way; answers are letters."""
+    """Mazes without loops, so that there is only one path; answers are letters."""
 
     name: ClassVar[str] = "maze"
 
     sizes: tuple[Annotated[int, Field(ge=2, le=50)], ...] = (3, 4, 5, 6)
-    """Rooms on each side; with the walls a maze has twice as many characters and one more."""
+    """Rooms per side; with its walls, a maze of n rooms per side has 2n + 1 characters per side."""
     questions: tuple[Question, ...] = ("right_turns", "turns", "direction")
-    """What is asked."""
+    """The questions asked."""
 
-    def examples(self) -> Iterator[Example]:
-        """Problems `maze/5-turns-0`, ...: the first of every size and question, then the second, ..."""
-        for number in range(self.each):
-            for size in self.sizes:
-                for question in self.questions:
-                    id = f"{self.name}/{size}-{question}-{number}"
-                    yield _example(id, size, question, self.random(id))
+    def difficulties(self) -> Iterable[tuple[int, Question]]:
+        return product(self.sizes, self.questions)
 
-
-def _example(id: str, size: int, question: Question, rng: Random) -> Example:
-    free = carve(size, rng)
-    start, end = rng.sample([cell for cell in sorted(free) if cell[0] % 2 and cell[1] % 2], 2)
-    way = path(free, start, end)
-    if question == "direction":
-        right = direction(start, end)
-        options = [right, *rng.sample(sorted(set(DIRECTIONS.values()) - {right}), 3)]
-        rng.shuffle(options)
-    else:
-        right = str(sum(turn > 0 if question == "right_turns" else turn != 0 for turn in turns(way)))
-        options = [str(number) for number in options_around(int(right), rng)]
-    lines = "\n".join(f"({letter}) {option}" for letter, option in zip("ABCD", options, strict=True))
-    text = PROMPT.format(maze=drawn(size, free, way), question=ASKED[question], options=lines)
-    reader = Choice(options=tuple(options))
-    truth = reader.model_copy(update={"reference": "ABCD"[options.index(right)]})
-    metadata = {"size": size, "question": question, "way": len(way) - 1}
-    return Example(Problem.from_prompt(text, id=id, answer=reader.spec, metadata=metadata), truth)
+    def make(self, id: str, rng: Random, difficulty: tuple[Any, ...]) -> Example:
+        size, question = difficulty
+        free = carve(size, rng)
+        start, end = rng.sample([cell for cell in sorted(free) if cell[0] % 2 and cell[1] % 2], 2)
+        way = path(free, start, end)
+        if question == "direction":
+            right = direction(start, end)
+            options = [right, *rng.sample(sorted(set(DIRECTIONS.values()) - {right}), 3)]
+            rng.shuffle(options)
+        else:
+            right = str(sum(turn > 0 if question == "right_turns" else turn != 0 for turn in turns(way)))
+            options = [str(number) for number in options_around(int(right), rng)]
+        text = PROMPT.format(maze=drawn(size, free, way), question=ASKED[question], options=lettered(options))
+        metadata = {"size": size, "question": question, "way": len(way) - 1}
+        return choice_example(id, text, options, options.index(right), metadata)
 
 
 def carve(size: int, rng: Random) -> set[Cell]:
@@ -113,10 +103,10 @@ def path(free: set[Cell], start: Cell, end: Cell) -> list[Cell]:
 
 
 def turns(way: list[Cell]) -> list[int]:
-    """For each step after the first: 1 after a turn to the right, -1 to the left, 0 straight on."""
-    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(way)]
+    """For each step after the first: 1 for a right turn, -1 for a left turn, 0 for straight on."""
+    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(way)]
     headings = [HEADINGS.index(step) for step in steps]
-    return [{0: 0, 1: 1, 3: -1}[(b - a) % 4] for a, b in itertools.pairwise(headings)]
+    return [{0: 0, 1: 1, 3: -1}[(b - a) % 4] for a, b in pairwise(headings)]
 
 
 DIRECTIONS = {
@@ -126,7 +116,7 @@ DIRECTIONS = {
 
 
 def direction(start: Cell, end: Cell) -> str:
-    """Of `end` as seen from `start`; north is up."""
+    """The direction of `end` as seen from `start`; north is up."""
     down, along = end[0] - start[0], end[1] - start[1]
     return DIRECTIONS[(down > 0) - (down < 0), (along > 0) - (along < 0)]
 
@@ -134,6 +124,5 @@ def direction(start: Cell, end: Cell) -> str:
 def drawn(size: int, free: set[Cell], way: list[Cell]) -> str:
     """The maze as text."""
     marks = {**dict.fromkeys(free, " "), **dict.fromkeys(way, "X"), way[0]: "S", way[-1]: "E"}
-    return "\n".join(
-        "".join(marks.get((row, column), "#") for column in range(2 * size + 1)) for row in range(2 * size + 1)
-    )
+    side = range(2 * size + 1)
+    return "\n".join("".join(marks.get((row, column), "#") for column in side) for row in side)

@@ -1,6 +1,6 @@
-"""Tests from the examples that people write in a function's docstring.
+"""Tests from the examples in a function's docstring.
 
-Four forms are read, and an example counts only if its arguments and expected value are Python literals:
+Four forms are read; an example counts only if its arguments and its expected value are Python literals:
 
     >>> f(1)      f(1) == 2, => 2, -> 2, ➞ 2, = 2      For x = 1 the          Input: x = 1, y = 2
     2             f(1) returns 2, should return 2       output should be 2     Output: 3
@@ -14,21 +14,21 @@ import re
 from collections.abc import Iterator
 
 Pair = tuple[str, str]
-"""A call and the value it must have, both as source."""
+"""A call and its expected value, both as source."""
 
 _STRING = r"(?:\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')"
 _ATOM = re.compile(rf"{_STRING}|-?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?|(?:True|False|None|true|false)\b")
 _TOKEN = re.compile(rf"{_STRING}|[()\[\]{{}}]")
-_BEHIND = re.compile(r"(?=[\s,.;:)#]|$)(?![ \t]*[-+*/=])")  # what may follow a value; an operator may not
+_AFTER = re.compile(r"(?=[\s,.;:)#]|$)(?![ \t]*[-+*/=])")  # what may follow a value: no operator
 _SEPARATOR = re.compile(r"[ \t]*(?:#[ \t]*)?(?:[-=]+>|={1,2}|[➞→⇒])[ \t]*|[ \t]*(?:#[ \t]*)?(?:should\s+)?returns?\s+")
 _ASSIGNED = re.compile(r"[\s,]*(?:(?!Output)[A-Za-z_]\w*\s*[=:]\s*)?")
 
 
 def prompt_examples(prompt: str, entry_point: str) -> list[str]:
-    """The examples as assertions, each once, in the order of the forms above.
+    """The examples as assertions, without duplicates, in the order of the forms above.
 
-    `prompt` is code up to and including the docstring of `entry_point`. Calls under another name are taken for
-    calls of `entry_point` when there are no other examples.
+    `prompt` is code up to and including the docstring of `entry_point`. If there are no other examples, calls of other
+    functions are taken for calls of `entry_point`.
     """
     found = _docstring(prompt, entry_point)
     if found is None:
@@ -56,7 +56,7 @@ def _docstring(prompt: str, name: str) -> tuple[str, int] | None:
     for node in body:
         if not isinstance(node, ast.FunctionDef) or node.name != name:
             continue
-        for statement in node.body:  # some have an import before it
+        for statement in node.body:  # an import may precede it
             source = ast.get_source_segment(prompt, statement) or ""
             if source.startswith(('"""', "'''")):
                 return source[3:-3], len(node.args.args)
@@ -68,7 +68,7 @@ def _docstring(prompt: str, name: str) -> tuple[str, int] | None:
 
 def _doctests(text: str, name: str) -> Iterator[Pair]:
     for match in re.finditer(r"^[ \t]*>>>(.*)(?=(\n[ \t]*))", text, re.MULTILINE):
-        behind = match.end(2)
+        after = match.end(2)
         try:
             tree = ast.parse(match[1].strip(), mode="eval").body
         except (SyntaxError, ValueError):
@@ -79,10 +79,10 @@ def _doctests(text: str, name: str) -> Iterator[Pair]:
         if isinstance(tree, ast.Compare) and len(tree.ops) == 1 and isinstance(tree.ops[0], ast.Eq):
             if value := _literal(ast.unparse(tree.comparators[0]), 0):
                 yield ast.unparse(tree.left), value[0]
-        elif value := _literal(text, behind):
+        elif value := _literal(text, after):
             yield ast.unparse(tree), value[0]
-        elif isinstance(tree, ast.Call) and text[behind:].startswith("\n"):
-            yield ast.unparse(tree), "None"  # a call that shows nothing returns None
+        elif isinstance(tree, ast.Call) and text[after:].startswith("\n"):
+            yield ast.unparse(tree), "None"  # no output: it returns None
 
 
 def _calls(text: str, name: str) -> Iterator[Pair]:
@@ -96,8 +96,8 @@ def _calls(text: str, name: str) -> Iterator[Pair]:
 
 def _described(text: str, name: str, arguments: int) -> Iterator[Pair]:
     """`For x = 1 ... the output should be 2` and `Input: x = 1, Output: 2`."""
-    for begin, middle in ((r"\bFor\b", r"[^\n]*?\b(?:output|result) should be\s+"), (r"\bInput:", r"\s*Output:\s*")):
-        for match in re.finditer(begin, text):
+    for start, middle in ((r"\bFor\b", r"[^\n]*?\b(?:output|result) should be\s+"), (r"\bInput:", r"\s*Output:\s*")):
+        for match in re.finditer(start, text):
             given, end = _assignments(text, match.end())
             between = re.compile(middle).match(text, end)
             if len(given) == arguments and between and (value := _value(text, between.end())):
@@ -107,33 +107,33 @@ def _described(text: str, name: str, arguments: int) -> Iterator[Pair]:
 # -- reading values ------------------------------------------------------------------------------------------------
 
 
-def _value(text: str, begin: int) -> str | None:
-    """The literal at `begin`; of a calculation such as `3 - 1 = 2`, the literal behind the line's last `=`."""
-    literal = _literal(text, begin)
-    if literal and _BEHIND.match(text, literal[1]):
+def _value(text: str, start: int) -> str | None:
+    """The literal at `start`; for a calculation such as `3 - 1 = 2`, the literal after the line's last `=`."""
+    literal = _literal(text, start)
+    if literal and _AFTER.match(text, literal[1]):
         return literal[0]
-    line = text[begin:].partition("\n")[0]
+    line = text[start:].partition("\n")[0]
     calculation, equals, result = line.rpartition("=")
     literal = _literal(result.strip(), 0)
     return literal[0] if equals and literal and re.match(r"[-+*/\d\s().]+$", calculation) else None
 
 
-def _assignments(text: str, begin: int) -> tuple[list[str], int]:
-    """The literals of `x = 1, y = 2`, of lines `x : 1`, or of a bare list of values; and where they end."""
+def _assignments(text: str, start: int) -> tuple[list[str], int]:
+    """The literals of `x = 1, y = 2`, of lines `x : 1`, or of a bare list of values, and where they end."""
     values: list[str] = []
-    while (name := _ASSIGNED.match(text, begin)) and (literal := _literal(text, name.end())):
+    while (name := _ASSIGNED.match(text, start)) and (literal := _literal(text, name.end())):
         values.append(literal[0])
-        begin = literal[1]
-    return values, begin
+        start = literal[1]
+    return values, start
 
 
-def _literal(text: str, begin: int) -> tuple[str, int] | None:
-    """The Python literal that begins at `begin`, normalised, and where it ends."""
-    atom = _ATOM.match(text, begin)
-    end = atom.end() if atom else _closing(text, begin) if text[begin : begin + 1] in {"(", "[", "{"} else None
+def _literal(text: str, start: int) -> tuple[str, int] | None:
+    """The Python literal at `start`, normalised, and where it ends."""
+    atom = _ATOM.match(text, start)
+    end = atom.end() if atom else _closing(text, start) if text[start : start + 1] in {"(", "[", "{"} else None
     if end is None:
         return None
-    source = {"true": "True", "false": "False"}.get(text[begin:end], text[begin:end])
+    source = {"true": "True", "false": "False"}.get(text[start:end], text[start:end])
     try:
         ast.literal_eval(source)
         return ast.unparse(ast.parse(source, mode="eval")), end
@@ -145,19 +145,19 @@ def _literal_call(source: str) -> str | None:
     """`source` normalised, if it is a call with literal arguments."""
     try:
         call = ast.parse(source, mode="eval").body
-        if isinstance(call, ast.Call):
-            for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:
-                ast.literal_eval(argument)
-            return ast.unparse(call)
+        if not isinstance(call, ast.Call):
+            return None
+        for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:
+            ast.literal_eval(argument)
+        return ast.unparse(call)
     except (SyntaxError, ValueError, TypeError):
-        pass
-    return None
+        return None
 
 
-def _closing(text: str, begin: int) -> int | None:
-    """The place behind the bracket that closes the one at `begin`."""
+def _closing(text: str, start: int) -> int | None:
+    """The position after the bracket that closes the one at `start`."""
     depth = 0
-    for token in _TOKEN.finditer(text, begin):
+    for token in _TOKEN.finditer(text, start):
         depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token[0], 0)
         if depth == 0:
             return token.end()

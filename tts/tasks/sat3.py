@@ -1,19 +1,20 @@
-"""3-SAT: find truth values that satisfy clauses of three, or say that there are none.
+"""3-SAT: find truth values that satisfy clauses of three literals, or say that there are none.
 
 After the 3SAT task of Balachandran et al. 2025 (arXiv 2504.00294): 4 to 15 variables, four kinds of problems.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from itertools import product
 from random import Random
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from tts.tasks import Example
-from tts.tasks.procedural import Procedural
+from tts.tasks.building import Procedural
 from tts.types import Problem
 from tts.verifiers.exact_answer import ExactAnswer
 from tts.verifiers.sat_assignment import NONE, Clause, SatAssignment, in_words
@@ -33,47 +34,42 @@ Answer: {none}"""
 
 
 class Sat3(Procedural):
-    """Each clause has three different variables, each negated or not with equal chance.
+    """Each clause has three different variables, each negated with probability one half.
 
-    Strategies may check an assignment (`sat_assignment`, which says what is violated); that there is none is known to
-    the truth alone, by enumeration.
+    Strategies may check an assignment (`sat_assignment`, which says what is violated); only the truth knows, by
+    enumeration, whether there is one.
     """
 
     name: ClassVar[str] = "sat3"
 
     variables: tuple[Annotated[int, Field(ge=3, le=20)], ...] = tuple(range(4, 16))
-    """Numbers of variables."""
+    """The numbers of variables."""
     kinds: tuple[Kind, ...] = ("hard", "under", "over", "unique")
-    """Clauses per variable: 4.26 (`hard`, where satisfiability turns), 2.13 (`under`), 8.52 (`over`), and 4.26 with
-    exactly one solution (`unique`)."""
+    """Clauses per variable: 4.26 (`hard`, at the threshold of satisfiability), 2.13 (`under`), 8.52 (`over`), and 4.26
+    with exactly one solution (`unique`)."""
 
-    def examples(self) -> Iterator[Example]:
-        """Problems `sat3/8-hard-0`, ...: the first of every difficulty, the second of every difficulty, ..."""
-        for number in range(self.each):
-            for n in self.variables:
-                for kind in self.kinds:
-                    id = f"{self.name}/{n}-{kind}-{number}"
-                    yield _example(id, n, kind, self.random(id))
+    def difficulties(self) -> Iterable[tuple[int, Kind]]:
+        return product(self.variables, self.kinds)
 
-
-def _example(id: str, n: int, kind: Kind, rng: Random) -> Example:
-    clauses = random_clauses(n, kind, rng)
-    while (count := solutions(n, clauses)) != 1 and kind == "unique":
+    def make(self, id: str, rng: Random, difficulty: tuple[Any, ...]) -> Example:
+        n, kind = difficulty
         clauses = random_clauses(n, kind, rng)
-    names = ", ".join(f"x{i}" for i in range(1, n + 1))
-    lines = "\n".join(map(in_words, clauses))
-    problem = Problem.from_prompt(
-        PROMPT.format(n=n, m=len(clauses), names=names, clauses=lines, none=NONE),
-        id=id,
-        verifier=SatAssignment.name,
-        answer=ExactAnswer.name,
-        metadata={"variables": n, "clauses": clauses, "kind": kind},
-    )
-    return Example(problem, SatAssignment(satisfiable=count > 0))
+        while (count := solutions(n, clauses)) != 1 and kind == "unique":
+            clauses = random_clauses(n, kind, rng)
+        names = ", ".join(f"x{i}" for i in range(1, n + 1))
+        lines = "\n".join(map(in_words, clauses))
+        problem = Problem.from_prompt(
+            PROMPT.format(n=n, m=len(clauses), names=names, clauses=lines, none=NONE),
+            id=id,
+            verifier=SatAssignment.name,
+            answer=ExactAnswer.name,
+            metadata={"variables": n, "clauses": clauses, "kind": kind},
+        )
+        return Example(problem, SatAssignment(satisfiable=count > 0))
 
 
 def random_clauses(n: int, kind: Kind, rng: Random) -> list[Clause]:
-    """As many clauses of three as the kind has for `n` variables."""
+    """The clauses of a problem of the given kind with `n` variables."""
     return [
         tuple(rng.choice((1, -1)) * variable for variable in rng.sample(range(1, n + 1), 3))
         for _ in range(round(CLAUSES_PER_VARIABLE[kind] * n))
@@ -81,7 +77,7 @@ def random_clauses(n: int, kind: Kind, rng: Random) -> list[Clause]:
 
 
 def solutions(n: int, clauses: list[Clause]) -> int:
-    """How many of the 2^n assignments satisfy all clauses."""
+    """The number of the 2^n assignments that satisfy all clauses."""
     left = np.arange(1 << n)  # the assignments, as bits, that satisfy the clauses so far
     for clause in clauses:
         left = left[np.logical_or.reduce([(left >> (abs(literal) - 1) & 1) == (literal > 0) for literal in clause])]

@@ -1,48 +1,34 @@
-"""Spatial map: questions about places of which only some relations are told.
+"""Spatial map: questions about places, given only some of their relations.
 
 After the map task of SpatialEval (Wang et al. 2024, arXiv 2406.14852) as used by Balachandran et al. 2025 (arXiv
-2504.00294). What is asked follows from what is told, and is not told itself.
+2504.00294). The answer follows from the given relations without being one of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import combinations
+from collections.abc import Iterable, Sequence
+from itertools import combinations, product
 from random import Random
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from tts.tasks import Example
-from tts.tasks.procedural import Procedural, options_around
-from tts.types import Problem
-from tts.verifiers.choice import Choice
+from tts.tasks.building import Procedural, choice_example, lettered, options_around
 
 Question = Literal["direction", "which", "how_many"]
 Relation = NDArray[np.int8]
-"""objects x objects: 1 where the row is known to lie further east (or north) than the column, -1 the other way round,
+"""places x places: 1 where the row is known to lie further east (or north) than the column, -1 the other way round,
 else 0."""
 Told = tuple[int, int]
-"""Whose direction is told, as seen from whom."""
+"""The place whose direction is given, and the place it is seen from."""
 
 CORNERS = {(1, 1): "northeast", (-1, 1): "northwest", (1, -1): "southeast", (-1, -1): "southwest"}
 """By east and north."""
-FIRST = (
-    "Amber",
-    "Birch",
-    "Copper",
-    "Dune",
-    "Ember",
-    "Fern",
-    "Granite",
-    "Heron",
-    "Indigo",
-    "Juniper",
-    "Kestrel",
-    "Lotus",
-)
+FIRST = ("Amber", "Birch", "Copper", "Dune", "Ember", "Fern")
+FIRST += ("Granite", "Heron", "Indigo", "Juniper", "Kestrel", "Lotus")
 SECOND = ("Bakery", "Library", "Museum", "Market", "Theatre", "Garden", "Harbour", "Station", "School", "Tower")
 PROMPT = """\
 On a map, no two places have the same longitude or the same latitude. This is known of them:
@@ -58,49 +44,39 @@ Answer: x"""
 
 
 class SpatialMap(Procedural):
-    """Places with two-word names; answers are letters, and follow from what is told by transitivity alone."""
+    """Places with two-word names; answers are letters, and follow from the given relations by transitivity alone."""
 
     name: ClassVar[str] = "spatial_map"
 
     objects: tuple[Annotated[int, Field(ge=6, le=12)], ...] = (6, 8, 10, 12)
-    """Numbers of places."""
+    """The numbers of places."""
     questions: tuple[Question, ...] = ("direction", "which", "how_many")
-    """What is asked: the direction of a place from another, which place lies in a direction, how many places do."""
+    """The questions asked: the direction of a place from another, which place lies in a direction, or how many do."""
 
-    def examples(self) -> Iterator[Example]:
-        """Problems `spatial_map/6-which-0`, ...: the first of every size and question, then the second, ..."""
-        for number in range(self.each):
-            for count in self.objects:
-                for question in self.questions:
-                    id = f"{self.name}/{count}-{question}-{number}"
-                    yield _example(id, count, question, self.random(id))
+    def difficulties(self) -> Iterable[tuple[int, Question]]:
+        return product(self.objects, self.questions)
 
-
-def _example(id: str, count: int, question: Question, rng: Random) -> Example:
-    while True:  # until what is told settles a question
-        east, north = ([*rng.sample(range(count), count)] for _ in range(2))
-        pairs = [(a, b) if rng.random() < 0.5 else (b, a) for a, b in combinations(range(count), 2)]
-        told = rng.sample(pairs, rng.randint(len(pairs) // 2, len(pairs) - 1))
-        known = closure(told, east, count), closure(told, north, count)
-        if (asked := _asked(question, told, known, rng)) is not None:
-            break
-    second = rng.sample(SECOND, min(count, len(SECOND)))
-    names = [f"{one} {second[i % len(second)]}" for i, one in enumerate(rng.sample(FIRST, count))]
-    words, options, right = asked
-    shown = [option if isinstance(option, str) else names[option] for option in options]
-    lines = "\n".join(f"({letter}) {option}" for letter, option in zip("ABCD", shown, strict=True))
-    facts = "\n".join(
-        f"{names[a]} is {CORNERS[_sign(east[a] - east[b]), _sign(north[a] - north[b])]} of {names[b]}." for a, b in told
-    )
-    text = PROMPT.format(told=facts, question=words.format(*names), options=lines)
-    reader = Choice(options=tuple(shown))
-    truth = reader.model_copy(update={"reference": "ABCD"[right]})
-    metadata = {"objects": count, "question": question, "told": len(told)}
-    return Example(Problem.from_prompt(text, id=id, answer=reader.spec, metadata=metadata), truth)
+    def make(self, id: str, rng: Random, difficulty: tuple[Any, ...]) -> Example:
+        count, question = difficulty
+        while True:  # until the given relations settle a question
+            east, north = ([*rng.sample(range(count), count)] for _ in range(2))
+            pairs = [(a, b) if rng.random() < 0.5 else (b, a) for a, b in combinations(range(count), 2)]
+            told = rng.sample(pairs, rng.randint(len(pairs) // 2, len(pairs) - 1))
+            known = closure(told, east, count), closure(told, north, count)
+            if (asked := _asked(question, told, known, rng)) is not None:
+                break
+        second = rng.sample(SECOND, min(count, len(SECOND)))
+        names = [f"{one} {second[i % len(second)]}" for i, one in enumerate(rng.sample(FIRST, count))]
+        words, options, right = asked
+        shown = [option if isinstance(option, str) else names[option] for option in options]
+        directions = [CORNERS[_sign(east[a] - east[b]), _sign(north[a] - north[b])] for a, b in told]
+        facts = [f"{names[a]} is {where} of {names[b]}." for (a, b), where in zip(told, directions, strict=True)]
+        text = PROMPT.format(told="\n".join(facts), question=words.format(*names), options=lettered(shown))
+        return choice_example(id, text, shown, right, {"objects": count, "question": question, "told": len(told)})
 
 
 def closure(told: Sequence[Told], place: Sequence[int], count: int) -> Relation:
-    """All that follows along one axis from the told pairs, by transitivity; `place` is the true order."""
+    """All that follows along one axis from the given pairs by transitivity; `place` is the true order."""
     further = np.zeros((count, count), dtype=bool)
     for a, b in told:
         further[(a, b) if place[a] > place[b] else (b, a)] = True
@@ -110,7 +86,7 @@ def closure(told: Sequence[Told], place: Sequence[int], count: int) -> Relation:
 
 
 def corner(known: tuple[Relation, Relation], a: int, b: int, wanted: tuple[int, int]) -> bool | None:
-    """Whether a lies in the `wanted` direction (east, north) of b; None where that does not follow."""
+    """Whether a lies in the `wanted` direction (east, north) of b; None if that does not follow."""
     east, north = int(known[0][a, b]), int(known[1][a, b])
     if east == -wanted[0] or north == -wanted[1]:
         return False
@@ -118,11 +94,11 @@ def corner(known: tuple[Relation, Relation], a: int, b: int, wanted: tuple[int, 
 
 
 Asked = tuple[str, Sequence[int | str], int]
-"""The question with names by number, the options (numbers are places), and which is right."""
+"""The question with places by number, the options (numbers are places), and the index of the right one."""
 
 
 def _asked(question: Question, told: Sequence[Told], known: tuple[Relation, Relation], rng: Random) -> Asked | None:
-    """A question that has one answer; None where none was found."""
+    """A question with a single answer; None if none was found."""
     count = len(known[0])
     if question == "direction":
         silent = {frozenset(pair) for pair in combinations(range(count), 2)} - {frozenset(pair) for pair in told}

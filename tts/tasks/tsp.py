@@ -1,20 +1,20 @@
 """Travelling salesperson: the shortest round trip through all cities of a complete graph.
 
-After the TSP task of Balachandran et al. 2025 (arXiv 2504.00294): 6 to 13 cities. Distances are whole numbers from 1 to
-99, equally likely and the same both ways.
+After the TSP task of Balachandran et al. 2025 (arXiv 2504.00294): 6 to 13 cities. Distances are uniform whole numbers
+from 1 to 99, the same both ways.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from random import Random
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
 from tts.tasks import Example
-from tts.tasks.procedural import Procedural
+from tts.tasks.building import Procedural
 from tts.types import Problem
 from tts.verifiers.exact_answer import ExactAnswer
 from tts.verifiers.tour import Tour
@@ -31,42 +31,38 @@ Answer: 0 -> ... -> 0"""
 
 
 class TSP(Procedural):
-    """Right is any tour of the least length, wherever it begins and whichever way it goes.
+    """Right is any shortest tour, whatever its start and direction.
 
-    Strategies may check whether a tour is valid and how long it is (`tour`); the least length is known to the truth
-    alone, by Held and Karp's algorithm (1962).
+    Strategies may check whether a tour is valid and how long it is (`tour`); only the truth knows the least length, by
+    the algorithm of Held and Karp (1962).
     """
 
     name: ClassVar[str] = "tsp"
 
     cities: tuple[Annotated[int, Field(ge=3, le=15)], ...] = tuple(range(6, 14))
-    """Numbers of cities."""
+    """The numbers of cities."""
     each: PositiveInt = 100
     """Problems of each number of cities."""
 
-    def examples(self) -> Iterator[Example]:
-        """Problems `tsp/6-0`, `tsp/7-0`, ...: the first of every number of cities, then the second, ..."""
-        for number in range(self.each):
-            for n in self.cities:
-                id = f"{self.name}/{n}-{number}"
-                yield _example(id, random_distances(n, self.random(id)))
+    def difficulties(self) -> Iterable[tuple[int]]:
+        return zip(self.cities)
 
-
-def _example(id: str, distances: Distances) -> Example:
-    n = len(distances)
-    lines = "\n".join(f"{a} - {b}: {distances[a][b]}" for a in range(n) for b in range(a + 1, n))
-    problem = Problem.from_prompt(
-        PROMPT.format(n=n, last=n - 1, lines=lines),
-        id=id,
-        verifier=Tour.name,
-        answer=ExactAnswer.name,
-        metadata={"distances": distances},
-    )
-    return Example(problem, Tour(shortest=shortest(distances)))
+    def make(self, id: str, rng: Random, difficulty: tuple[Any, ...]) -> Example:
+        (n,) = difficulty
+        distances = random_distances(n, rng)
+        lines = "\n".join(f"{a} - {b}: {distances[a][b]}" for a in range(n) for b in range(a + 1, n))
+        problem = Problem.from_prompt(
+            PROMPT.format(n=n, last=n - 1, lines=lines),
+            id=id,
+            verifier=Tour.name,
+            answer=ExactAnswer.name,
+            metadata={"distances": distances},
+        )
+        return Example(problem, Tour(shortest=shortest(distances)))
 
 
 def random_distances(n: int, rng: Random) -> Distances:
-    """A symmetric matrix with zeros on its diagonal."""
+    """A symmetric matrix with a zero diagonal."""
     matrix = [[0] * n for _ in range(n)]
     for a in range(n):
         for b in range(a):
@@ -75,9 +71,9 @@ def random_distances(n: int, rng: Random) -> Distances:
 
 
 def shortest(distances: Distances) -> int:
-    """The least length of a round trip through all cities.
+    """The length of a shortest round trip through all cities.
 
-    `best[visited, last]` is the shortest way from city 0 through the cities in `visited` (bits; without 0) to `last`.
+    `best[visited, last]` is the shortest path from city 0 through the cities in `visited` (bits; without 0) to `last`.
     """
     weights = np.array(distances)
     n, between = len(weights) - 1, weights[1:, 1:]

@@ -1,1 +1,1 @@
-"""What verifiers of answers share: finding the answer in a text, and comparing two of them."""
+"""What verifiers of answers share: finding the answer in a text, and comparing two answers."""

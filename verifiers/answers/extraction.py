@@ -1,9 +1,9 @@
 r"""Finds the final answer in a text, and reads numbers.
 
-An answer is announced by one of four marks, of whatever kind; the last mark in the text counts:
+Four kinds of marks announce an answer; the last mark in the text counts, whatever its kind:
 
-    \boxed{x}  \fbox{x}      braces balanced
-    #### x                   x does not begin with a letter, or it is the text's last line (others are headings)
+    \boxed{x}  \fbox{x}      with balanced braces
+    #### x                   unless x starts with a letter before the text's last line (such lines are headings)
     Answer: x                also **Answer:** x, Final answer: x, and x on the next line
     the answer is x          up to the end of the sentence
 
@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 
-LONGEST_ANSWER = 10_000  # characters; what is longer is no final answer
+LONGEST_ANSWER = 10_000  # characters; anything longer is not a final answer
 LONGEST_NUMBER = 400  # digits, and the largest power of ten
-MARKS_READ = 16  # the last ones of a text; an answer is not sought before them
+MARKS_READ = 16  # the last ones of a text; earlier ones are ignored
 
 _MARK = re.compile(
     r"(?P<box>\\(?:boxed|fbox)\s*\{)"
@@ -32,9 +32,9 @@ _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 
 
 def final_answers(text: str) -> list[str] | None:
-    """The announced answers, the last one first; empty when none is announced.
+    """The announced answers, the last one first; empty if none is announced.
 
-    None when the last one is a box that never closes: the text was cut off inside its answer.
+    None if the last one is a box that never closes: the text was cut off inside its answer.
     """
     answers = []
     marks = deque(_MARK.finditer(text), maxlen=MARKS_READ)
@@ -50,8 +50,13 @@ def final_answers(text: str) -> list[str] | None:
     return answers
 
 
+def final_answer(text: str) -> str:
+    """The answer announced last; empty if there is none."""
+    return (final_answers(text) or [""])[0]
+
+
 def clean(answer: str) -> str:
-    r"""`answer` without the emphasis, quotes, dollar signs, `\text{}` and full stop around it, spaces single."""
+    r"""`answer` without emphasis, quotes, dollar signs, `\text{}` and full stop around it, and with single spaces."""
     answer = " ".join(answer.split()).removeprefix(r"\(").removesuffix(".").removesuffix(r"\)")
     answer = answer.lstrip(" *_`\"'$").rstrip(" *_`\"'$.")
     wrapped = _WRAPPED.fullmatch(answer)
@@ -59,12 +64,12 @@ def clean(answer: str) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """`text` up to a full stop that is followed by space."""
+    """`text` up to the first full stop that is followed by space."""
     return re.split(r"\.\s", text, maxsplit=1)[0]
 
 
 def _within_braces(text: str) -> str | None:
-    """What stands before the brace that closes the one just before `text`."""
+    """The part of `text` before the brace that closes one opened just before it."""
     depth = 1
     for match in _BRACE.finditer(text):
         depth += {"{": 1, "}": -1}.get(match[0], 0)
@@ -85,7 +90,7 @@ _NUMBER = re.compile(
         (?:\s*(?:\\times|\\cdot|[×x*])\s*10\s*\^\s*\{{?\s*(?P<ten>[-+]?\d+)\s*\}}?)?
         (?:\s*/\s*(?P<divisor>{_PLAIN}))?
     )
-    | \^\s*\{{?[-+]?\w*\}}? | \\?[^\W\d]\w*     # exponents and words: the digits in them are no numbers
+    | \^\s*\{{?[-+]?\w*\}}? | \\?[^\W\d]\w*     # exponents and words: digits in them are not numbers
     """,
     re.VERBOSE,
 )
@@ -94,10 +99,11 @@ _NOISE = re.compile(r"(?:\bUS|\bA|\bC)?\\?[$€£¥₹]|\\[,!; ]|[*_`]{2,}")
 
 
 def parse_number(text: str) -> Fraction | None:
-    r"""The one number that `text` states; None when there is none, or several, or a formula.
+    r"""The one number that `text` states; None if there is none, or several, or a formula.
 
-    Thousands separators, currency, units behind, a percent sign (dropped: 50 % reads as 50), a/b, \frac{a}{b},
-    1.5e3, 1.5 \times 10^3, unicode minus; of `x = 3`, and of `3 + 4 = 7`, what is behind the last equals sign.
+    Reads thousands separators, currencies, trailing units, a percent sign (dropped: 50 % reads as 50), a/b,
+    \frac{a}{b}, 1.5e3, 1.5 \times 10^3 and the Unicode minus; of `x = 3` or `3 + 4 = 7` what follows the last equals
+    sign.
     """
     text = first_sentence(_plain(text[:LONGEST_ANSWER])).rpartition("=")[2]
     found = [] if _EXPRESSION.search(text) else list(_numbers(text))
@@ -113,7 +119,7 @@ def last_number(text: str) -> Fraction | None:
 
 
 def canonical(number: Fraction) -> str:
-    """18 for a whole number, the shortest decimal that reads back as the same double for any other."""
+    """18 for a whole number, else the shortest decimal that reads back as the same double."""
     if number.denominator == 1:
         return str(number.numerator)
     try:

@@ -11,6 +11,8 @@ import textwrap
 import warnings
 from functools import lru_cache
 
+from tts.prompting import without_thoughts
+
 LONGEST_PARSED = 100_000  # characters; a longer program is taken as it stands
 _CODE_LINE = re.compile(r"^(?:from\s+\S+\s+import|import\s|def\s|class\s|async\s+def\s|@\w)", re.MULTILINE)
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -34,7 +36,7 @@ def extract_program(
     function has another name, it gets the name `entry_point` too. In a `language` other than Python it is the largest
     block, or the text itself.
     """
-    text = text.rpartition("</think>")[2] or text
+    text = without_thoughts(text) or text
     if language != "python":
         return max(reversed(fenced_blocks(text)), key=len, default=text) if text.strip() else None
     wanted = [name for name in (entry_point, container) if name]

@@ -7,8 +7,7 @@ from _load import load, measured, report
 
 from tts.resources import Resources
 from tts.session import Session
-from tts.tasks.humaneval import HumanEval
-from tts.tasks.humaneval_plus import HumanEvalPlus
+from tts.tasks.humaneval import HumanEval, HumanEvalPlus
 from tts.types import Verdict
 
 

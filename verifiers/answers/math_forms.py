@@ -1,22 +1,25 @@
-r"""Reads mathematical answers as people write them: LaTeX or plain, with units, lists, intervals and matrices.
+r"""Reads and compares mathematical answers as people write them: LaTeX or plain text, with units, lists, intervals and
+matrices. Answers are compared part by part, so that algebra is needed only for single expressions that are not numbers.
 
     normal(r"\dfrac43 \text{ cm}")  ->  \frac{4}{3} cm
     read("(3, 4]")                  ->  Group("(", "]", [Quantity("3"), Quantity("4")])
 
-Nothing here raises on any text, and time grows linearly with its length.
+Reading never raises on any text, and its time grows linearly with the text's length.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
 from tts.verifiers.answers.extraction import clean, parse_number
 
-LONGEST_READ = 500  # characters; a longer answer is compared as text alone
-DEEPEST = 8  # brackets in brackets that are looked into
+LONGEST_READ = 500  # characters; a longer answer is compared as text only
+DEEPEST = 8  # levels of nested brackets that are read
+DECIMALS = 6  # places a decimal needs to stand for an exact value that rounds to it
 
 _SYMBOLS = str.maketrans(
     {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "±": r"\pm ",
@@ -48,7 +51,7 @@ _COMMAND = {"sqrt": r"\sqrt", "pi": r"\pi ", "infty": r"\infty ", "infinity": r"
 
 
 def normal(text: str) -> str:
-    """`text` with one way of writing for what is written in many ways."""
+    """`text` in a single notation for what can be written in many ways."""
     text = clean(text).translate(_SYMBOLS)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
@@ -60,27 +63,27 @@ def normal(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A single expression."""
+    """One expression, taken apart."""
 
     text: str
-    """Without its name, unit and spaces."""
+    """The expression without name, unit and spaces."""
     name: str = ""
-    """What it is said to be: `x` of x = 3."""
+    """What it is called: `x` in x = 3."""
     unit: str = ""
-    """One spelling of its unit; `_8` for a numeral in base 8."""
+    """Its unit in a standard spelling; `_8` for a numeral in base 8."""
     words: bool = False
-    """Whether it is written as text: a name or a choice."""
+    """Whether it is words: a name or a choice."""
     number: Fraction | None = None
     places: int = 0
-    """Decimal places of the number as it is written."""
+    """Decimal places of the number as written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """Several expressions.
 
-    `opening` and `closing` are the brackets of a tuple or an interval, ( for the open end ] too; { and } of a set;
-    empty for a bare list; "union"; "matrix" and the number of columns.
+    `opening` and `closing` are the brackets of a tuple or an interval (an outward ] counts as an open end); { and } of
+    a set; empty for a bare list; "union" and empty; "matrix" and the number of columns.
     """
 
     opening: str
@@ -94,7 +97,7 @@ Form = Quantity | Group
 
 @lru_cache(maxsize=4096)
 def read(text: str) -> Form:
-    """The structure of a normal text."""
+    """The structure of a text that `normal` returned."""
     return _read(text, DEEPEST) if len(text) <= LONGEST_READ else Quantity(text)
 
 
@@ -130,7 +133,7 @@ def _read(text: str, depth: int) -> Form:
 
 
 def _items(text: str, depth: int) -> tuple[Form, ...]:
-    """The members of a list; a plus-minus is two of them."""
+    """The members of a list; a plus-minus gives two."""
     found: list[Form] = []
     for part in _split(text, r",?\s(?:and|or)\s|,|;"):
         signs = ("+", "-") if part.count(r"\pm") == 1 else ("",)
@@ -139,7 +142,7 @@ def _items(text: str, depth: int) -> tuple[Form, ...]:
 
 
 def _bracketed(text: str) -> tuple[str, str, str] | None:
-    """Brackets around all of `text`, and what is inside."""
+    """The brackets around all of `text`, and what is inside."""
     opening = text[:2] if text.startswith(r"\{") else text[:1]
     if opening not in _ENDS:
         return None
@@ -155,7 +158,7 @@ _TOKEN = re.compile(r"\\[{}]|\\[A-Za-z]+|[()\[\]{}]")
 
 
 def _closed(text: str) -> bool:
-    """Whether no bracket in `text` is closed that was not opened there."""
+    """Whether `text` closes exactly the brackets that it opens."""
     depth = 0
     for token in _TOKEN.findall(text):
         depth += (token in ("(", "[", "{", r"\{")) - (token in (")", "]", "}", r"\}"))
@@ -201,9 +204,9 @@ _FUNCTIONS = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lc
 def _quantity(text: str) -> Quantity:
     name = _NAME.match(text)
     whole, text = text, text[name.end() :] if name else text
-    if re.search(r"[=<>]|\\(?:le|ge|ne|in)(?![a-z])", text):  # an equation or a chain of relations: not a name
-        return Quantity(squeezed(whole))
-    label = squeezed(name[1]) if name else ""
+    if re.search(r"[=<>]|\\(?:le|ge|ne|in)(?![a-z])", text):  # an equation or a chain of relations, not a name
+        return Quantity(_squeezed(whole))
+    label = _squeezed(name[1]) if name else ""
     words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .")
     if (text.startswith(r"\text{") or len(words) > 3) and _WORDS.fullmatch(words) and not _FUNCTIONS.search(words):
         return Quantity(" ".join(words.strip("() ").casefold().split()), label, words=True)
@@ -215,7 +218,7 @@ def _quantity(text: str) -> Quantity:
             text = rf"{sign}\frac{{{int(whole) * int(under) + int(over)}}}{{{under}}}"
     number = _number(text)
     places = len(text.rpartition(".")[2]) if re.fullmatch(r"-?[\d,]*\.\d+", text) else 0
-    text = squeezed(text if number is None else text.replace(",", ""))
+    text = _squeezed(text if number is None else text.replace(",", ""))
     return Quantity(text, label, unit, number=number, places=places)
 
 
@@ -236,7 +239,7 @@ def _without_unit(text: str) -> tuple[str, str]:
 
 
 def _unit(text: str) -> str:
-    """One spelling: singular, abbreviated, `square inches` as `in^2`."""
+    """A unit in the standard spelling: singular and abbreviated, such as `in^2` for `square inches`."""
     text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).replace("{", "").replace("}", "").casefold()
     power = next((f"^{i}" for word, i in (("square", 2), ("sq", 2), ("cubic", 3)) if word in text.split()), "")
     words = [word for word in re.findall(r"[a-z%$]+|\^\d", text) if word not in ("square", "sq", "cubic", "the", "of")]
@@ -250,12 +253,96 @@ _NUMERAL = re.compile(
 
 
 def _number(text: str) -> Fraction | None:
-    """The number, if `text` is one and nothing else."""
+    """The number that `text` is; None if it is anything else."""
     if not any(map(str.isdigit, text)) or not _NUMERAL.fullmatch(text) or re.search(r"\d\s+\d|^\W*[eE]", text):
         return None
     return parse_number(text)
 
 
-def squeezed(text: str) -> str:
-    r"""`text` without the spaces that mean nothing: all but that behind a command such as `\pi x`."""
+def _squeezed(text: str) -> str:
+    r"""`text` without meaningless spaces: all but the one after a command, as in `\pi x`."""
     return re.sub(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])|\s+", lambda match: f"{match[1]} " if match[1] else "", text)
+
+
+# -- comparing -----------------------------------------------------------------------------------------------------
+
+Algebra = Callable[[str, str], Awaitable[bool]]
+"""Whether two LaTeX expressions are equal."""
+
+_BRACES = ("{", "}")
+_BARE = ("", "")
+
+
+async def equal_forms(one: Form, other: Form, algebra: Algebra) -> bool:
+    """Whether two answers mean the same. `algebra` decides what their notation does not."""
+    if isinstance(one, Quantity) and isinstance(other, Quantity):
+        return await _equal_quantities(one, other, algebra)
+    if isinstance(one, Group) and isinstance(other, Group):
+        return await _equal_groups(one, other, algebra)
+    group, single = (one, other) if isinstance(one, Group) else (other, one)
+    assert isinstance(group, Group)
+    assert isinstance(single, Quantity)
+    if (group.opening, group.closing) == _BRACES and len(group.items) == 1:
+        return await equal_forms(group.items[0], single, algebra)
+    return single.number is None and not single.words and await algebra(group.text, _named(single))
+
+
+async def _equal_groups(one: Group, other: Group, algebra: Algebra) -> bool:
+    kinds = {(one.opening, one.closing), (other.opening, other.closing)}
+    if len(one.items) != len(other.items) or (len(kinds) > 1 and _BARE not in kinds):
+        return False
+    if kinds <= {_BRACES, _BARE} or one.opening == "union":
+        return await _same_members(one.items, list(other.items), algebra)
+    if kinds - {_BARE, ("(", ")")} and len(kinds) > 1:
+        return False
+    for first, second in zip(one.items, other.items, strict=True):
+        if not await equal_forms(first, second, algebra):
+            return False
+    return True
+
+
+async def _same_members(some: Sequence[Form], others: list[Form], algebra: Algebra) -> bool:
+    for member in some:
+        for i, other in enumerate(others):
+            if await equal_forms(member, other, algebra):
+                del others[i]
+                break
+        else:
+            return False
+    return True
+
+
+async def _equal_quantities(one: Quantity, other: Quantity, algebra: Algebra) -> bool:
+    if (one.name and other.name and one.name != other.name) or (one.unit and other.unit and one.unit != other.unit):
+        return False
+    if one.text == other.text:
+        return True
+    if one.words or other.words:
+        return one.text.casefold() == other.text.casefold()
+    if one.number is not None and other.number is not None:
+        return _equal_numbers(one, other)
+    if max(len(one.text), len(other.text)) > LONGEST_READ:
+        return False
+    if "=" in one.text or "=" in other.text:
+        return await algebra(_named(one), _named(other))
+    return await algebra(one.text, other.text)
+
+
+def _named(quantity: Quantity) -> str:
+    return f"{quantity.name}={quantity.text}" if quantity.name else quantity.text
+
+
+def _equal_numbers(one: Quantity, other: Quantity) -> bool:
+    first, second = one.number, other.number
+    assert first is not None
+    assert second is not None
+    if first == second:
+        return True
+    if one.unit != other.unit and "%" in (one.unit, other.unit):
+        share, plain = (first, second) if one.unit == "%" else (second, first)
+        return share == 100 * plain
+    for decimal, exact in ((one, second), (other, first)):
+        terminates = pow(10, 400, exact.denominator) == 0
+        if decimal.places >= DECIMALS and not terminates and abs(first - second) * 10**decimal.places <= 1:
+            return True
+    return False

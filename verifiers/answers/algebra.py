@@ -1,8 +1,8 @@
-"""Math-verify (Kydlíček 2025) in sandboxed programs that are kept warm: an expression without end costs one of them.
+"""Math-verify (Kydlíček 2025) in sandboxed programs that are kept warm.
 
-Expressions come from models. They are read by a LaTeX grammar, never evaluated as Python, and what they expand to is
-anyone's guess: so each comparison has its CPU time and memory, outside this process, and its program is killed and
-replaced when it exceeds them.
+Expressions come from models. A LaTeX grammar reads them, and they are never evaluated as Python, but nobody knows what
+they expand to. So each comparison runs outside this process with limits on CPU time and memory, and a program that
+exceeds them is killed and replaced.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tts.verifiers.sandbox import Call, CaseResult, Job, Limits, Program, Sandbo
 from tts.verifiers.sandbox.codec import encode
 
 CPU_SECONDS = 1.0
-"""Of one comparison; what takes longer counts as different."""
+"""Limit of one comparison; expressions that take longer count as different."""
 ATTEMPTS = 2
-"""Of a comparison whose program the machinery fails."""
+"""Attempts at a comparison when the sandbox fails."""
 
 PROGRAM = r"""
 from math_verify import LatexExtractionConfig, parse, verify
@@ -34,14 +34,14 @@ def same(one, other):
     options = {"timeout_seconds": None, "allow_set_relation_comp": True}
     return bool(first and second) and (verify(first, second, **options) or verify(second, first, **options))
 
-same(r"\frac{\sqrt{3}}{3} + x", r"x + \frac{1}{\sqrt{3}}")  # what is slow the first time
+same(r"\frac{\sqrt{3}}{3} + x", r"x + \frac{1}{\sqrt{3}}")  # warm up: the first comparison is slow
 """
 LIMITS = Limits(cpu_seconds=1e5, case_cpu_seconds=CPU_SECONDS, wall_seconds=1e6, memory_mb=1024, output_kb=1 << 16)
 JOB = Job(PROGRAM, limits=LIMITS, preload=("math_verify",), isolation="best_effort")
 
 
 def require_math_verify() -> None:
-    """Raise `MissingExtra` where it is not installed."""
+    """Raise `MissingExtra` if math-verify is not installed."""
     if find_spec("math_verify") is None:
         raise MissingExtra("math", "comparing mathematical answers")
 
@@ -56,10 +56,10 @@ class MathEquality:
         self._known: Once[CaseResult] = Once(1 << 14)
 
     async def same(self, one: str, other: str) -> tuple[bool, float]:
-        """Whether two LaTeX expressions are equal, and the CPU seconds that this took: 0 when it was known.
+        """Whether two LaTeX expressions are equal, and the CPU seconds that this took: 0 if it was already known.
 
-        One that cannot be read, or takes more than `CPU_SECONDS`, equals nothing. Raises `SandboxError` when the
-        machinery fails.
+        An expression that cannot be read, or takes more than `CPU_SECONDS`, equals nothing. Raises `SandboxError` when
+        the sandbox fails.
         """
         pair = (min(one, other), max(one, other))
         result, known = await self._known.get(pair, lambda: self._compared(pair))
@@ -73,7 +73,7 @@ class MathEquality:
             if result.status != "infra":
                 return result
             error = result.error
-        raise SandboxError(f"math-verify cannot be run: {error}")
+        raise SandboxError(f"cannot run math-verify: {error}")
 
     async def _asked(self, call: Call) -> CaseResult:
         program, stack = self._idle.pop() if self._idle else await self._opened()
@@ -95,7 +95,7 @@ class MathEquality:
         return await stack.enter_async_context(self._sandbox.open(JOB)), stack
 
     async def aclose(self) -> None:
-        """End all programs."""
+        """End all programs and the sandbox."""
         while self._idle:
             await self._idle.pop()[1].aclose()
         await self._sandbox.aclose()

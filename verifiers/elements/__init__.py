@@ -1,1 +1,0 @@
-"""What checking a result element by element takes."""
