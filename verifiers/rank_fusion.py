@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts.base import standing
-from tts.curves.ranks import mean_ranks
+from tts.curves import mean_ranks
 from tts.types import Candidate, Verdict
 from tts.verifiers.composition.parts import feedback_of, told, with_verdict
 from tts.verifiers.weighted import WeightedPanel

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tts.curves.errors import CurveError
-from tts.curves.estimators import Floats
+from tts.curves.estimators import CurveError, Floats
 
 
 @dataclass(frozen=True)

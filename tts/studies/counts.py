@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tts.curves.errors import CurveError
-from tts.curves.estimators import FirstPass, Floats, Integers, first_pass_at_k, whole_numbers
+from tts.curves import CurveError
+from tts.curves.estimators import FirstPassEstimate, Floats, Integers, first_pass_at_k, whole_numbers
 from tts.studies.judging import Decisions
 
 Mode = Literal["exact", "paper"]
@@ -158,7 +158,7 @@ class Counts:
         """The largest K that all problems have samples for."""
         return int(self.n.min())
 
-    def resampled(self, k: ArrayLike) -> FirstPass:
+    def resampled(self, k: ArrayLike) -> FirstPassEstimate:
         """What resampling at most k times comes to, over all orders of the samples; arrays are problems x ks."""
         return first_pass_at_k(self.n, self.accepted, self.accepted_correct, k)
 

@@ -14,7 +14,7 @@ from math import comb
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tts.curves.errors import CurveError
+from tts.curves import CurveError
 
 
 def pair_diversity(similar: ArrayLike) -> float:

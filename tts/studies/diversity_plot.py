@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tts.curves.errors import CurveError
+from tts.curves import CurveError
 from tts.curves.plot import COLOURS, GREY, MARKERS, STYLE, save_figure
 from tts.errors import MissingExtra
 from tts.studies.diversity_math import fit_line

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tts.curves.errors import CurveError
+from tts.curves import CurveError
 
 Advice = Literal["verifier", "majority", "neither"]
 

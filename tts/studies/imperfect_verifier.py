@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tts.curves import CurveError
 from tts.curves.bootstrap import Interval, bootstrap
-from tts.curves.errors import CurveError
 from tts.curves.estimators import Floats, Integers
 from tts.studies.counts import Counts
 from tts.studies.diversity_math import Line, fit_line

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tts.curves.errors import CurveError
+from tts.curves import CurveError, mean_ranks
 from tts.curves.estimators import Floats, Integers, Pools
-from tts.curves.ranks import mean_ranks
 
 Measure = Callable[[ArrayLike, ArrayLike], float | None]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tts.curves.errors import CurveError
+from tts.curves import CurveError
 
 
 @dataclass(frozen=True)

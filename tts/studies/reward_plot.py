@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tts.curves import CurveError
 from tts.curves.bootstrap import Interval
-from tts.curves.errors import CurveError
 from tts.curves.estimators import Integers
 from tts.curves.plot import COLOURS, GREY, STYLE, save_figure
 from tts.errors import MissingExtra

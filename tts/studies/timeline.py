@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tts.curves.errors import CurveError
+from tts.curves import CurveError
 from tts.curves.plot import COLOURS, STYLE, save_figure
 from tts.errors import MissingExtra
 from tts.types import Charge

@@ -15,7 +15,7 @@ from math import ceil, inf, log
 
 import numpy as np
 
-from tts.curves.errors import CurveError
+from tts.curves import CurveError
 from tts.curves.estimators import Floats
 from tts.studies.counts import Counts, Mode
 from tts.studies.imperfect_verifier import Best
