@@ -7,7 +7,7 @@ import pytest
 
 from tests.report.conftest import made
 from tts.errors import ConfigError
-from tts.report.view import view_app
+from tts.report.viewer import view_app
 from tts.runs import Run
 
 

@@ -1,4 +1,4 @@
-"""`tts list`: the strategies, verifiers and tasks that are installed, with their parameters."""
+"""`tts list`: the strategies, verifiers, tasks and studies that are installed, with their parameters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import typer
 
 from tts.cli.common import AsJson, show_json
 from tts.errors import ConfigError
+from tts.registry import Group
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
-
-    from tts.registry import Group
 
 EPILOG = """\
 \b
@@ -29,20 +28,17 @@ Examples:
 A parameter is set in a spec: best_of_n:n=32,verifier=unit_tests(timeout=5)
 """
 
-GROUPS: Sequence[Group] = ("strategies", "verifiers", "tasks")
+GROUPS: Sequence[Group] = get_args(Group)
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
 def list_(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[strategies|verifiers|tasks] [NAME]", show_default=False)
+        list[str] | None, typer.Argument(metavar=f"[{'|'.join(GROUPS)}] [NAME]", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List strategies, verifiers and tasks.
-
-    Each with its parameters; those of other packages with the package they come from.
-    """
+    """List strategies, verifiers, tasks and studies with their parameters, and the package they come from."""
     entries = [describe(group, name) for group, name in _wanted(words or [])]
     if as_json:
         show_json(entries)

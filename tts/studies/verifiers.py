@@ -1,23 +1,75 @@
-"""How good the verifiers of a stored run are: nothing is sampled, nothing is verified again."""
+"""How good the verifiers of stored runs are; nothing is verified again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tts import registry
 from tts.curves import Interval, best_of_k, bootstrap, majority_at_k, powers_of_two
+from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
 from tts.runs.analysis import by_problem, selections
-from tts.runs.run import Floats, Run, Track, ranked
-from tts.studies.judging import Calibration, Decisions, auroc, calibration, decisions, rank_correlation, within_problems
+from tts.runs.run import Run, Track, ranked
+from tts.studies import Findings, Study, Table, TrackReport, reports_on
+from tts.studies.judging import Decisions, Reliability, auroc, calibration, decisions, rank_correlation, within_problems
+from tts.tables import interval, number, percent
 from tts.types import USAGE_FIELDS, Usage
 
-Integers = NDArray[np.int64]
+
+class Verifiers(Study):
+    """How good the verifiers of a run are: their rates, their accuracy in selecting, and what verdicts cost."""
+
+    def findings(self, runs: Mapping[str, Run]) -> Findings:
+        reports, rows = reports_on(runs, verifier_report)
+        shown: list[Table | str] = [_rates(reports)]
+        if (selecting := _selecting([report for _, report in reports])).rows:
+            shown.append(selecting)
+        for label, report in reports:
+            shown.append("\n  ".join([f"{report.verifier} ({label}):", *report.findings]))
+            if report.calibration is not None and len(report.calibration.low) > 2:
+                shown.append(_reliability(report.calibration))
+        return Findings(rows, shown)
+
+
+def _rates(reports: list[tuple[str, VerifierReport]]) -> Table:
+    columns = ("rated", "right", "completeness", "soundness", "false discovery", "AUROC", "within", "rank corr.", "ECE")
+    made = Table("Verifiers against the truth", ("verifier", "strategy"), (*columns, "tokens", "CPU s"))
+    for label, report in reports:
+        rates, error, cost = report.decisions, report.calibration and report.calibration.error, report.cost
+        measures = (report.auroc, report.auroc_within, report.rank_correlation, error)
+        made.add_row(
+            report.verifier,
+            label,
+            f"{report.rated:,}",
+            *(percent(rate) for rate in (report.right, rates.completeness, rates.soundness, rates.false_discovery)),
+            *("?" if value is None else f"{value:.3f}" for value in measures),
+            *(number(amount) for amount in ((cost.total_tokens, cost.verifier_seconds) if cost else (None, None))),
+        )
+    return made
+
+
+def _selecting(reports: list[VerifierReport]) -> Table:
+    made = Table("Accuracy of selecting 1 of N, 95 % intervals", ("verifier",), ("N", "by it", "random", "majority"))
+    for report in reports:
+        name = report.verifier
+        for i, n in enumerate(report.selection.n if report.selection else ()):
+            assert report.selection is not None
+            accuracies = (report.selection.verifier, report.selection.random, report.selection.majority)
+            cells = (f"{percent(of.mean[i])} ({interval(of.low[i], of.high[i])})" if of else "?" for of in accuracies)
+            made.add_row(name, str(n), *cells)
+            name = ""
+    return made
+
+
+def _reliability(found: Reliability) -> Table:
+    made = Table("Reliability", ("score from",), ("candidates", "mean score", "right"))
+    for low, count, score, right in zip(found.low, found.count, found.score, found.right, strict=True):
+        made.add_row(f"{low:.1f}", f"{count:,}", f"{score:.3f}", percent(right))
+    return made
 
 
 @dataclass(frozen=True)
@@ -37,7 +89,7 @@ class Selection:
 
     @property
     def against_random(self) -> str:
-        """ "better", "worse" or "no different" at the largest N, as far as the interval can tell."""
+        """`better`, `worse` or `no different` at the largest N, as far as the interval can tell."""
         return _judgement(self.over_random)
 
     @property
@@ -47,11 +99,9 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class VerifierReport:
+class VerifierReport(TrackReport):
     """One verifier, as one strategy used it with one model."""
 
-    track: str
-    """The strategy and model."""
     verifier: str
     """Its spec; that of a part, for a verifier made of others."""
     oracle: bool
@@ -71,14 +121,14 @@ class VerifierReport:
     """Spearman's, of verdicts and truth; mean over the same problems."""
     contested: int
     """How many such problems there are."""
-    calibration: Calibration | None
+    calibration: Reliability | None
     """Of scores between 0 and 1."""
     selection: Selection | None
-    """None where candidates were not drawn independently, or of a single problem."""
+    """None where candidates were not drawn independently, or for a single problem."""
     cost: Usage | None
-    """Of one verdict on average, what several share counted once; None for a part, whose cost is not kept apart."""
+    """Of one verdict on average, shared costs counted once; None for a part, whose cost is not recorded by itself."""
     saved: Usage
-    """What all verdicts were worth that were taken over or not asked for, as `cached` and `cascade` tell."""
+    """The cost of the verdicts that were reused or skipped, as `cached` and `cascade` report it."""
 
     @property
     def findings(self) -> list[str]:
@@ -86,8 +136,7 @@ class VerifierReport:
         return list(_findings(self))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return plain({**asdict(self), "findings": self.findings})
+        return {**super().as_dict(), "findings": self.findings}
 
 
 def verifier_report(run: Run) -> list[VerifierReport]:
@@ -137,19 +186,19 @@ def _report(
         contested=contested,
         calibration=calibration(score[scored], correct[scored]),
         selection=_selection(track, track.split(order), answers, in_company=not name and track.estimator == "replay"),
-        cost=None if name else _each(track.verification, len(order)),
+        cost=None if name else _per_candidate(track.verification, len(order)),
         saved=Usage() if name else track.saved,
     )
 
 
-def _each(usage: Usage, candidates: int) -> Usage:
+def _per_candidate(usage: Usage, candidates: int) -> Usage:
     return Usage(*(getattr(usage, name) / candidates for name in USAGE_FIELDS))
 
 
 def _selection(
     track: Track, orders: list[Floats], answers: list[list[str | None]] | None, *, in_company: bool
 ) -> Selection | None:
-    """`in_company`: a rating depends on the candidates it is given among, so prefixes are replayed, not subsets."""
+    """`in_company`: ratings depend on the other candidates, so prefixes are replayed instead of all subsets."""
     kept = [i for i, flags in enumerate(track.correct) if len(flags) and not np.isnan(flags).any()]
     problems = [track.rows[i].problem for i in kept]
     if not track.independent or len(set(problems)) < 2:
@@ -166,13 +215,11 @@ def _selection(
     if answers is None:
         return selection
     vote = by_problem(majority_at_k([answers[i] for i in kept], flags, n).values, problems)
-    return Selection(
-        n, selection.verifier, selection.random, selection.over_random, bootstrap(vote), bootstrap(chosen - vote)
-    )
+    return replace(selection, majority=bootstrap(vote), over_majority=bootstrap(chosen - vote))
 
 
 def _answers(track: Track) -> list[list[str | None]] | None:
-    """The parsed answer of each candidate, as a strategy of the run noted it for the same text; None if none did."""
+    """The parsed answer of each candidate, as any strategy of the run noted it for the same text; None if none did."""
     for other in track.run.tracks:
         if other.model == track.model and (found := _noted(track, other)) is not None:
             return found
@@ -198,7 +245,6 @@ def _noted(track: Track, other: Track) -> list[list[str | None]] | None:
 
 
 def _verifier(track: Track) -> str:
-    """What the strategy verified with."""
     own, of_run = track.method.verifier, track.run.record["config"].get("verifier")
     if own is not None:
         return own.spec
@@ -247,14 +293,3 @@ def _findings(report: VerifierReport) -> Iterator[str]:
 def _in_words(usage: Usage) -> str:
     parts = ((usage.total_tokens, "tokens"), (usage.verifier_seconds, "s of CPU time"))
     return " and ".join(f"{amount:,.3g} {unit}" for amount, unit in parts if amount)
-
-
-def plain(value: Any) -> Any:
-    """A report as JSON has it: lists for arrays, null for what is infinite or not a number."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    return None if isinstance(value, float) and not np.isfinite(value) else value
