@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from enum import StrEnum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,7 @@ from tts.errors import ConfigError
 if TYPE_CHECKING:
     from tts.curves import Curve
     from tts.report import RunComparison
-    from tts.studies import Findings, Study
+    from tts.studies import Study, StudyFindings
 
 EPILOG = """\
 \b
@@ -124,25 +124,17 @@ def _show_studies(studies: Sequence[Study], comparison: RunComparison, as_json: 
     names = [study.name for study in studies]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"each study may be named once, but there are several of {', '.join(sorted(twice))}")
-    found = finish(_answered(studies, comparison))
+    found: dict[str, StudyFindings] = {}
+    for study in studies:
+        answer = study.findings(comparison.runs)
+        found[study.name] = finish(answer) if isinstance(answer, Coroutine) else answer
     if as_json:
-        show_json({name: one.data for name, one in zip(names, found, strict=True)})
-    for one in found:
+        show_json({name: one.data for name, one in found.items()})
+    for one in found.values():
         for item in () if as_json else one.shown:
             console().print(item)
         for path in one.files:
             say(f"wrote {path}")
-
-
-async def _answered(studies: Sequence[Study], comparison: RunComparison) -> list[Findings]:
-    """What each study finds, one after the other: those that ask models share no limits."""
-    from tts.studies import Findings
-
-    answers = []
-    for study in studies:
-        found = study.findings(comparison.runs)
-        answers.append(found if isinstance(found, Findings) else await found)
-    return answers
 
 
 def _show_overview(

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
-__all__ = ["Findings", "Study", "Table", "TrackReport", "labelled_tracks", "reports_on", "write_figure"]
+__all__ = ["Study", "StudyFindings", "Table", "TrackReport", "labelled_tracks", "reports_on", "write_figure"]
 
 
 @dataclass(frozen=True)
-class Findings:
+class StudyFindings:
     """What a study has found."""
 
     data: Any
@@ -39,7 +39,7 @@ class Findings:
 class Study(Plugin):
     """A question that stored runs answer; its fields are its parameters."""
 
-    def findings(self, runs: Mapping[str, Run]) -> Findings | Awaitable[Findings]:
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings | Coroutine[Any, Any, StudyFindings]:
         """Answer it for `runs`, which are named by their labels (empty for a run alone). It may be `async`.
 
         Raises `ConfigError`, which says what it takes, for runs that cannot answer it.

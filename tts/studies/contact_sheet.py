@@ -13,7 +13,7 @@ from tts.curves import writing
 from tts.errors import ConfigError
 from tts.images import is_picture
 from tts.runs.run import Row, Run, Track
-from tts.studies import Findings, Study
+from tts.studies import Study, StudyFindings
 from tts.types import Candidate
 
 PAGE = """<!doctype html>
@@ -57,7 +57,7 @@ class ContactSheet(Study):
     out: Path
     """The file to write (.html)."""
 
-    def findings(self, runs: Mapping[str, Run]) -> Findings:
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
         if len(runs) > 1:
             raise ConfigError("a contact sheet shows one run; name that one alone")
         (run,) = runs.values()
@@ -67,7 +67,7 @@ class ContactSheet(Study):
         page = Environment(autoescape=True).from_string(PAGE).render(title=run.path.name, sheets=sheets)
         with writing(self.out):
             self.out.write_text(page, encoding="utf-8")
-        return Findings({"images": sum(len(sheet["candidates"]) for sheet in sheets)}, files=[self.out])
+        return StudyFindings({"images": sum(len(sheet["candidates"]) for sheet in sheets)}, files=[self.out])
 
 
 def _sheet(run: Run, track: Track, row: Row) -> dict[str, Any] | None:

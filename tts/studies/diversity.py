@@ -37,7 +37,7 @@ from tts.runs.run import Row, Track
 from tts.runs.store import Store
 from tts.sampler import Endpoint, Sampler
 from tts.session import Session
-from tts.studies import Findings, Study, Table, labelled_tracks, write_figure
+from tts.studies import Study, StudyFindings, Table, labelled_tracks, write_figure
 from tts.tables import number, percent
 from tts.types import Candidate, Problem, Usage, sum_usage
 from tts.verifiers.programs.extract import extract_program
@@ -78,7 +78,7 @@ class Diversity(Study):
     )
     """Asks whether two programs share an idea."""
 
-    async def findings(self, runs: Mapping[str, Run]) -> Findings:
+    async def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
         tracks = dict(labelled_tracks(runs))
         k = common_k(tracks.values())
         rows, notes = [], []
@@ -90,7 +90,7 @@ class Diversity(Study):
                 notes.append(f"{self.judge} judged {label}: {judged.cost}")
         if self.plot is not None:
             write_figure(draw_diversities(rows), self.plot)
-        return Findings(rows, [diversity_table(rows), *notes], [self.plot] if self.plot else [])
+        return StudyFindings(rows, [diversity_table(rows), *notes], [self.plot] if self.plot else [])
 
 
 def diversity_table(rows: Sequence[Mapping[str, Any]]) -> Table:

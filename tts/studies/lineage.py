@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tts.errors import ConfigError
 from tts.runs import Run
-from tts.studies import Findings, Study, labelled_tracks
+from tts.studies import Study, StudyFindings, labelled_tracks
 from tts.types import Candidate
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Lineage(Study):
     problem: str
     """The problem's id."""
 
-    def findings(self, runs: Mapping[str, Run]) -> Findings:
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
         data: list[dict[str, Any]] = []
         trees = []
         for label, track in labelled_tracks(runs):
@@ -42,7 +42,7 @@ class Lineage(Study):
         if not data:
             known = sorted({row.problem for _, track in labelled_tracks(runs) for row in track.rows})
             raise ConfigError(f"no results for the problem '{self.problem}'; there are: {', '.join(known[:20])}")
-        return Findings(data, trees)
+        return StudyFindings(data, trees)
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from tts.curves import CurveError
 from tts.errors import ConfigError
 from tts.runs import Run
 from tts.runs.run import Track
-from tts.studies import Findings, Study, Table, TrackReport, reports_on
+from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.tables import number, percent
 
 Advice = Literal["verifier", "majority", "neither"]
@@ -31,7 +31,7 @@ Advice = Literal["verifier", "majority", "neither"]
 class Repeats(Study):
     """How reliable independent attempts at each problem are, and how even in cost."""
 
-    def findings(self, runs: Mapping[str, Run]) -> Findings:
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
         reports, rows = reports_on(runs, parallel_report)
         between = gap([one for _, one in reports])
         columns = ("N", "average", "± over attempts", "worst of N", "majority", "best of N (perfect verifier)")
@@ -47,7 +47,7 @@ class Repeats(Study):
         if between is not None:
             words = "best average minus the lowest best of N, a perfect verifier's"
             cost.notes.append(f"conventional-to-reasoning gap: {between:+.1%} ({words})")
-        return Findings({"attempts": rows, "conventional_to_reasoning_gap": between}, [accuracy, cost])
+        return StudyFindings({"attempts": rows, "conventional_to_reasoning_gap": between}, [accuracy, cost])
 
 
 class Heterogeneity(Study):
@@ -56,7 +56,7 @@ class Heterogeneity(Study):
     epsilon: float = Field(1.0, ge=0)
     """An attempt stands out where its reward exceeds the mean by sqrt(epsilon) standard deviations."""
 
-    def findings(self, runs: Mapping[str, Run]) -> Findings:
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
         reports, rows = reports_on(runs, lambda run: heterogeneity_report(run, epsilon=self.epsilon))
         columns = ("problems", "mean", "spread", "stand out", "for a verifier", "for a majority", "hopeless", "in all")
         made = Table("Heterogeneity of attempts", ("strategy",), columns)
@@ -71,7 +71,7 @@ class Heterogeneity(Study):
                 *(percent(shares[name]) for name in ("verifier", "majority", "neither")),
                 found.advice,
             )
-        return Findings(rows, [made])
+        return StudyFindings(rows, [made])
 
 
 # -- from a run -------------------------------------------------------------------------------------------------------

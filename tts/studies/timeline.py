@@ -14,7 +14,7 @@ from tts.curves.plot import COLOURS, drawing
 from tts.errors import ConfigError
 from tts.runs import Run
 from tts.runs.analysis import TimedCall, calls
-from tts.studies import Findings, Study, Table, labelled_tracks, write_figure
+from tts.studies import Study, StudyFindings, Table, labelled_tracks, write_figure
 from tts.tables import number, percent
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Timeline(Study):
     problem: str | None = None
     """The problem to draw. Default: the first of each run."""
 
-    def findings(self, runs: Mapping[str, Run]) -> Findings:
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
         drawn, tables, data = {}, [], {}
         for label, track in labelled_tracks(runs):
             problem = self.problem or track.rows[0].problem
@@ -43,7 +43,7 @@ class Timeline(Study):
             tables.append(_table(label, data[label], *waiting(every)))
         if self.plot is not None:
             write_figure(draw_timeline(drawn), self.plot)
-        return Findings(data, tables, [self.plot] if self.plot else [])
+        return StudyFindings(data, tables, [self.plot] if self.plot else [])
 
 
 def _table(label: str, rows: Sequence[Mapping[str, Any]], waited: float, share: float) -> Table:

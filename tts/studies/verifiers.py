@@ -14,7 +14,7 @@ from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
 from tts.runs.analysis import by_problem, selections
 from tts.runs.run import Run, Track, ranked
-from tts.studies import Findings, Study, Table, TrackReport, reports_on
+from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.studies.judging import Decisions, Reliability, auroc, calibration, decisions, rank_correlation, within_problems
 from tts.tables import interval, number, percent
 from tts.types import USAGE_FIELDS, Usage
@@ -23,7 +23,7 @@ from tts.types import USAGE_FIELDS, Usage
 class Verifiers(Study):
     """How good the verifiers of a run are: their rates, their accuracy in selecting, and what verdicts cost."""
 
-    def findings(self, runs: Mapping[str, Run]) -> Findings:
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
         reports, rows = reports_on(runs, verifier_report)
         shown: list[Table | str] = [_rates(reports)]
         if (selecting := _selecting([report for _, report in reports])).rows:
@@ -32,7 +32,7 @@ class Verifiers(Study):
             shown.append("\n  ".join([f"{report.verifier} ({label}):", *report.findings]))
             if report.calibration is not None and len(report.calibration.low) > 2:
                 shown.append(_reliability(report.calibration))
-        return Findings(rows, shown)
+        return StudyFindings(rows, shown)
 
 
 def _rates(reports: list[tuple[str, VerifierReport]]) -> Table:

@@ -22,7 +22,7 @@ from tts.curves.fits import LinearFit
 from tts.curves.plot import COLOURS, GREY, drawing
 from tts.errors import ConfigError
 from tts.runs.run import Run, Track
-from tts.studies import Findings, Study, Table, TrackReport, reports_on, write_figure
+from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on, write_figure
 from tts.studies.imperfect_verifier.counts import (
     Attempts,
     Best,
@@ -56,7 +56,7 @@ class ImperfectVerifier(Study):
     plot: Path | None = None
     """Draw what K samples are worth into this file (.svg, .png, .pdf)."""
 
-    def findings(self, runs: Mapping[str, Run]) -> Findings:
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
         reports, rows = reports_on(runs, lambda run: resampling_report(run, sorted(self.cost_ratio)))
         contests = [contest for run in runs.values() for contest in rivalries(run)]
         try:
@@ -78,7 +78,7 @@ class ImperfectVerifier(Study):
         if line is not None:
             law = f"conditional accuracy = {line.slope:.3f} x accuracy + {line.intercept:.3f}"
             shown.append(f"over {line.points} models: {law}, r² {line.r_squared:.3f}")
-        return Findings(data, shown, [self.plot] if self.plot else [])
+        return StudyFindings(data, shown, [self.plot] if self.plot else [])
 
 
 # -- from a run -------------------------------------------------------------------------------------------------------
