@@ -13,7 +13,6 @@ from tts.curves import CurveError, filtered_pass_at_k, pass_at_k
 from tts.curves.fits import fit_line
 from tts.curves.plot import save_figure
 from tts.studies.diversity import (
-    GainPoint,
     draw_gain,
     group_diversity,
     pair_diversity,
@@ -95,7 +94,7 @@ def test_gain_and_its_line():
 
 def test_the_figure_has_a_point_each_and_a_line_from_three_on(tmp_path):
     pytest.importorskip("matplotlib")
-    points = [GainPoint("a", 0.1, 0.2), GainPoint("b", 0.5, 0.6), GainPoint("c", 0.3, 0.5)]
+    points = [("a", 0.1, 0.2), ("b", 0.5, 0.6), ("c", 0.3, 0.5)]
     assert len(draw_gain(points[:2], k=8).axes[0].lines) == 2
     axes = draw_gain(points, k=8).axes[0]
     assert len(axes.lines) == 4

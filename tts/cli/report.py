@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from enum import StrEnum, auto
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,15 +36,7 @@ Studies: tts list studies
 """
 
 
-class Format(StrEnum):
-    """What a report can be written as; the name is the suffix of its file."""
-
-    html = auto()
-    md = auto()
-    csv = auto()
-    parquet = auto()
-    png = auto()
-    svg = auto()
+Format = StrEnum("Format", ["html", "md", "csv", "parquet", "png", "svg", "pdf"])
 
 
 def report(

@@ -9,7 +9,7 @@ Works on plain arrays and knows nothing of stores or strategies:
 """
 
 from tts.curves.bootstrap import Interval, bootstrap, paired_difference
-from tts.curves.curve import Curve, powers_of_two, replay, replay_curve
+from tts.curves.curve import Curve, powers_of_two, replay
 from tts.curves.estimators import (
     CurveError,
     FirstPassEstimate,
@@ -46,7 +46,6 @@ __all__ = [
     "plot_curves",
     "powers_of_two",
     "replay",
-    "replay_curve",
     "write_csv",
     "write_parquet",
     "writing",

@@ -158,32 +158,3 @@ def replay(
     values = np.array([np.asarray(c, np.float64)[i] for c, i in zip(correct, at, strict=True)])
     compute = np.array([np.asarray(c, np.float64)[i] for c, i in zip(costs, at, strict=True)])
     return values, compute
-
-
-def replay_curve(
-    label: str,
-    costs: Sequence[ArrayLike],
-    correct: Sequence[ArrayLike],
-    k: ArrayLike,
-    *,
-    finished: ArrayLike | None = None,
-    x_name: str = "samples",
-    x_unit: str = "",
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Curve:
-    """The curve of `replay`: each prefix of one run at the largest budget stands for a smaller budget."""
-    values, compute = replay(costs, correct, k, finished=finished)
-    return Curve.from_values(
-        label,
-        "replay",
-        np.atleast_1d(k),
-        values,
-        x=compute,
-        x_name=x_name,
-        x_unit=x_unit,
-        level=level,
-        resamples=resamples,
-        seed=seed,
-    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -15,6 +14,7 @@ from tts.report.tracks import ProblemKey, RunComparison
 from tts.runs.analysis import calls_of
 from tts.runs.config import fingerprint
 from tts.runs.run import Row, Run, Track
+from tts.studies.contact_sheet import inline
 from tts.studies.lineage import lineage
 from tts.types import USAGE_FIELDS, Candidate, Charge, Usage
 
@@ -22,8 +22,6 @@ LONGEST = 20_000
 """Characters of a text that are shown."""
 LARGEST_IMAGE = 400_000
 """Bytes of an image that is shown."""
-SHOWN_ELSEWHERE = {"lineage"}
-"""Notes with a place of their own."""
 
 
 class Details:
@@ -108,7 +106,10 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
         "selected": row.selected,
         "seconds": round(row.seconds, 3),
         "failures": row.failures,
-        **{name: _usages(getattr(row, name)) for name in ("spent", "reused", "wasted")},
+        **{
+            name: {role: usage.as_dict() for role, usage in account.items()}
+            for name, account in (("spent", row.spent), ("reused", row.reused), ("wasted", row.wasted))
+        },
         "candidates": [
             _candidate(track.run, one, right[i], cost)
             for i, (one, cost) in enumerate(zip(candidates, tokens, strict=True))
@@ -120,7 +121,7 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
 
 def _candidate(run: Run, candidate: Candidate, right: int | None, tokens: float) -> dict[str, Any]:
     verdict = candidate.verdict
-    notes = {name: value for name, value in candidate.notes.items() if name not in SHOWN_ELSEWHERE}
+    notes = {name: value for name, value in candidate.notes.items() if name != "lineage"}
     shown = {
         "text": _cut(candidate.content),
         "right": right,
@@ -131,16 +132,9 @@ def _candidate(run: Run, candidate: Candidate, right: int | None, tokens: float)
         "notes": notes,
         "tokens": tokens,
         "elapsed": round(candidate.elapsed, 3),
-        "image": _image(run, candidate.content) if is_picture(candidate.content) else None,
+        "image": inline(run.path / candidate.content, LARGEST_IMAGE) if is_picture(candidate.content) else None,
     }
     return {name: value for name, value in shown.items() if value not in (None, "", {})}
-
-
-def _image(run: Run, name: str) -> str | None:
-    path = run.path / name
-    if not path.is_file() or path.stat().st_size > LARGEST_IMAGE:
-        return None
-    return f"data:image/{path.suffix[1:]};base64,{b64encode(path.read_bytes()).decode()}"
 
 
 def _calls(charges: list[tuple[int | None, Charge]]) -> list[list[Any]]:
@@ -155,10 +149,6 @@ def _calls(charges: list[tuple[int | None, Charge]]) -> list[list[Any]]:
         [call.lane, call.kind, *span, call.prompt_tokens, call.completion_tokens]
         for call, span in zip(calls, times, strict=True)
     ]
-
-
-def _usages(account: Mapping[str, Usage]) -> dict[str, dict[str, float]]:
-    return {role: usage.as_dict() for role, usage in account.items()}
 
 
 def _shortened(node: dict[str, Any]) -> dict[str, Any]:

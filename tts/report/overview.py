@@ -15,7 +15,7 @@ from tts.report.tracks import MEASURES, RunComparison, Shown
 from tts.runs import Run
 from tts.runs.analysis import UNITS, coverage_laws, prefixed, run_currency, track_summary
 from tts.studies import TrackReport
-from tts.studies.imperfect_verifier import Contest, resampling_report, rivalries
+from tts.studies.imperfect_verifier import resampling_report, rivalries
 from tts.studies.repeats import heterogeneity_report
 from tts.studies.verifiers import verifier_report
 from tts.tables import plain
@@ -39,7 +39,11 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
         "grid": [_grid(comparison, shown) for shown in tracks],
         "verifiers": _reports(comparison, verifier_report),
         "resampling": _reports(comparison, resampling_report),
-        "rivalries": [_rivalry(label, contest) for label, run in runs.items() for contest in rivalries(run)],
+        "rivalries": [
+            {**one.as_dict(), "weak": prefixed(label, one.weak), "strong": prefixed(label, one.strong)}
+            for label, run in runs.items()
+            for one in rivalries(run)
+        ],
         "heterogeneity": [
             {"track": one["track"], **one["summary"]} for one in _reports(comparison, heterogeneity_report)
         ],
@@ -134,8 +138,3 @@ def _reports(comparison: RunComparison, analyse: Callable[[Run], Sequence[TrackR
         except (ConfigError, CurveError):
             continue
     return found
-
-
-def _rivalry(label: str, contest: Contest) -> dict[str, Any]:
-    names = {"weak": prefixed(label, contest.weak), "strong": prefixed(label, contest.strong)}
-    return plain({**contest.as_dict(), **names})

@@ -54,9 +54,22 @@ class TrackReport:
     track: str
     """The label of the strategy and model."""
 
+    def sentences(self) -> Iterator[str]:
+        """The result in plain sentences, where there are any."""
+        yield from ()
+
+    @property
+    def findings(self) -> list[str]:
+        """The `sentences` as a list."""
+        return list(self.sentences())
+
+    def in_words(self, label: str) -> str:
+        """The findings as a paragraph under `label`."""
+        return "\n  ".join([f"{label}:", *self.findings])
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return plain(asdict(self))
+        return {**plain(asdict(self)), "findings": self.findings}
 
 
 R = TypeVar("R", bound=TrackReport)

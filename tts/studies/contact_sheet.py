@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class ContactSheet(Study):
 def _sheet(run: Run, track: Track, row: Row) -> dict[str, Any] | None:
     shown = [
         {
-            "image": _inline(run.path / candidate.content),
+            "image": inline(run.path / candidate.content),
             "selected": place == row.selected,
             "caption": _caption(candidate),
             "elements": candidate.verdict.details.get("elements", ()) if candidate.verdict else (),
@@ -85,9 +86,9 @@ def _sheet(run: Run, track: Track, row: Row) -> dict[str, Any] | None:
     return {"title": f"{row.problem} · {track.label} · seed {row.seed}", "candidates": shown} if shown else None
 
 
-def _inline(path: Path) -> str:
-    """The image as a data URL; empty where its file is gone."""
-    if not path.is_file():
+def inline(path: Path, largest: float = inf) -> str:
+    """The image as a data URL; empty where its file is gone, or has more than `largest` bytes."""
+    if not path.is_file() or path.stat().st_size > largest:
         return ""
     return f"data:image/{path.suffix[1:]};base64,{b64encode(path.read_bytes()).decode()}"
 

@@ -15,7 +15,6 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 from pathlib import Path
@@ -39,7 +38,7 @@ from tts.sampler import Endpoint, Sampler
 from tts.session import Session
 from tts.studies import Study, StudyFindings, Table, labelled_tracks, write_figure
 from tts.tables import number, percent
-from tts.types import Candidate, Problem, Usage, sum_usage
+from tts.types import Candidate, Problem, sum_usage
 from tts.verifiers.programs.extract import extract_program
 from tts.verifiers.programs.normal_form import normal_form, normal_tree
 
@@ -83,11 +82,11 @@ class Diversity(Study):
         k = common_k(tracks.values())
         rows, notes = [], []
         for label, track in tracks.items():
-            judged = await judged_ideas(track, self) if self.judge else None
-            found = diversity(track, judged.diversity if judged else None, k)
-            rows.append({"run": str(track.run.path), "label": label, **found})
-            if judged:
-                notes.append(f"{self.judge} judged {label}: {judged.cost}")
+            ideas = None
+            if self.judge:
+                ideas, cost = await judged_ideas(track, self)
+                notes.append(f"{self.judge} judged {label}: {cost}")
+            rows.append({"run": str(track.run.path), "label": label, **diversity(track, ideas, k)})
         if self.plot is not None:
             write_figure(draw_diversities(rows), self.plot)
         return StudyFindings(rows, [diversity_table(rows), *notes], [self.plot] if self.plot else [])
@@ -117,7 +116,7 @@ def draw_diversities(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Gain against diversity of such rows: of ideas where all are judged, else of programs."""
     drawn = [row for row in rows if row["gain"] is not None]
     measure = "ideas" if drawn and all(row.get("ideas") is not None for row in drawn) else "programs"
-    points = [GainPoint(row["label"], row[measure], row["gain"]) for row in drawn if row[measure] is not None]
+    points = [(row["label"], row[measure], row["gain"]) for row in drawn if row[measure] is not None]
     return draw_gain(points, x_label=f"diversity of {measure}", k=drawn[0]["k"] if drawn else 1)
 
 
@@ -273,26 +272,11 @@ def relative_gain(once: float, often: float) -> float:
 # -- ideas, as a model judges them -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class JudgedIdeas:
-    """What a judge said of a track, and what that took."""
+async def judged_ideas(track: Track, study: Diversity) -> tuple[dict[int, float], str]:
+    """The idea diversity of each cell of a track, as the study's judge sees it, and what that took, in words.
 
-    diversity: Mapping[int, float]
-    """By cell; those with fewer than two programs, or without a judged pair, are left out."""
-    usage: Usage
-    unanswered: int
-    """Questions without a usable answer."""
-
-    @property
-    def cost(self) -> str:
-        """What it took, in words."""
-        words = f"{self.usage.requests:,.0f} requests, {self.usage.total_tokens:,.0f} tokens"
-        lost = f", {self.unanswered:,} without a usable answer (their pairs are left out)" if self.unanswered else ""
-        return words + lost
-
-
-async def judged_ideas(track: Track, study: Diversity) -> JudgedIdeas:
-    """The idea diversity of each cell of a track, as the study's judge sees it; its answers are stored and reused."""
+    Cells with fewer than two programs, or without a judged pair, are left out. Answers are stored and reused.
+    """
     place = {"base_url": study.base_url} if study.base_url else {}
     try:
         endpoint = Endpoint.model_validate({"model": study.judge, **place})
@@ -310,7 +294,10 @@ async def judged_ideas(track: Track, study: Diversity) -> JudgedIdeas:
                 found[row.cell] = pair_diversity(await _similar(session, [programs[int(i)] for i in order], study))
             usages.append(session.spent)
             unanswered += len(session.ledger.failures)
-    return JudgedIdeas(found, sum_usage(usages), unanswered)
+    usage = sum_usage(usages)
+    cost = f"{usage.requests:,.0f} requests, {usage.total_tokens:,.0f} tokens"
+    lost = f", {unanswered:,} without a usable answer (their pairs are left out)" if unanswered else ""
+    return found, cost + lost
 
 
 async def _similar(session: Session, programs: Sequence[str], study: Diversity) -> Floats:
@@ -338,13 +325,11 @@ async def _each(items: Iterable[T]) -> AsyncIterator[T]:
 
 
 async def _answer(session: Session, question: str, read: Callable[[str], T]) -> T | None:
+    messages = [{"role": "user", "content": question}]
     try:
-        _, said = await insist(
-            session, [{"role": "user", "content": question}], read, role="judge", tries=[{"temperature": 0.0}]
-        )
+        return (await insist(session, messages, read, role="judge", tries=[{"temperature": 0.0}]))[1]
     except NoAnswer:
         return None
-    return said
 
 
 def yes_or_no(text: str) -> bool:
@@ -358,33 +343,22 @@ def yes_or_no(text: str) -> bool:
 # -- the figure --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class GainPoint:
-    """One strategy with one model."""
+def draw_gain(points: Sequence[tuple[str, float, float]], *, x_label: str = "diversity", k: int) -> Figure:
+    """Gain (pass@k / pass@1 - 1) against diversity, from three points on with their regression line.
 
-    label: str
-    diversity: float
-    """From 0 to 1."""
-    gain: float
-    """pass@k / pass@1 - 1."""
-
-
-def draw_gain(points: Sequence[GainPoint], *, x_label: str = "diversity", k: int) -> Figure:
-    """Gain against diversity, a point for each strategy and model, from three points on with their regression line.
-
-    Raises `CurveError` without points, `MissingExtra` without the extra `plot`.
+    A point is the label of a strategy and model, its diversity (0 to 1) and its gain. Raises `CurveError` without
+    points, `MissingExtra` without the extra `plot`.
     """
     if not points:
         raise CurveError("there is no strategy with both a diversity and a gain to draw")
-    x, y = np.array([point.diversity for point in points]), np.array([point.gain for point in points])
+    x, y = np.array([point[1:] for point in points]).T
     with drawing("gains") as figures:
         from matplotlib.ticker import PercentFormatter
 
         figure = figures(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.add_subplot()
-        for i, point in enumerate(points):
-            colour = COLOURS[i % len(COLOURS)]
-            axes.plot(point.diversity, point.gain, MARKERS[i % len(MARKERS)], color=colour, label=point.label)
+        for i, (label, different, gain) in enumerate(points):
+            axes.plot(different, gain, MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)], label=label)
         try:
             line = fit_line(x, y)
         except CurveError:  # too few points for a line

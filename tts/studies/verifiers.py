@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from tts import registry
 from tts.curves import Interval, best_of_k, bootstrap, majority_at_k, powers_of_two
 from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
@@ -29,7 +27,7 @@ class Verifiers(Study):
         if (selecting := _selecting([report for _, report in reports])).rows:
             shown.append(selecting)
         for label, report in reports:
-            shown.append("\n  ".join([f"{report.verifier} ({label}):", *report.findings]))
+            shown.append(report.in_words(f"{report.verifier} ({label})"))
             if report.calibration is not None and len(report.calibration.low) > 2:
                 shown.append(_reliability(report.calibration))
         return StudyFindings(rows, shown)
@@ -82,7 +80,7 @@ class Selection:
     random: Interval
     """Any sample."""
     over_random: Interval
-    """The verifier's accuracy less that of a random sample, on the same problems."""
+    """The verifier's accuracy minus that of a random sample, on the same problems."""
     majority: Interval | None = None
     """The most frequent answer, where a strategy of the run has parsed the answers of the same samples."""
     over_majority: Interval | None = None
@@ -130,13 +128,35 @@ class VerifierReport(TrackReport):
     saved: Usage
     """The cost of the verdicts that were reused or skipped, as `cached` and `cascade` report it."""
 
-    @property
-    def findings(self) -> list[str]:
-        """What it comes to, in plain sentences."""
-        return list(_findings(self))
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**super().as_dict(), "findings": self.findings}
+    def sentences(self) -> Iterator[str]:
+        selection = self.selection
+        if self.rated < self.candidates:
+            yield f"{self.candidates - self.rated:,} of {self.candidates:,} candidates have no verdict"
+        if self.auroc_within is None:
+            yield "no problem has both right and wrong candidates: there is nothing to tell apart"
+        if self.cost is not None and (told := _in_words(self.cost)):
+            yield f"a verdict costs {told}"
+        if told := _in_words(self.saved):
+            yield f"it did without verdicts worth {told}"
+        if selection is None:
+            yield "selection is not measured: it takes independent samples of at least two problems"
+            return
+        n, accuracy = selection.n[-1], selection.verifier.mean[-1]
+        yield f"selecting 1 of {n} by it is right {accuracy:.1%} of the time"
+        rivals = [("a random sample", selection.random, selection.over_random, selection.against_random)]
+        if selection.majority and selection.over_majority and selection.against_majority:
+            rivals.append(("the majority", selection.majority, selection.over_majority, selection.against_majority))
+        for name, rival, difference, judgement in rivals:
+            words = {
+                "better": f"it beats {name}",
+                "worse": f"it is WORSE than {name}",
+                "no different": f"it does NOT beat {name}",
+            }[judgement]
+            low, mean, high = (100 * bound[-1] for bound in (difference.low, difference.mean, difference.high))
+            points = f"{mean:+.1f} points, 95 % from {low:+.1f} to {high:+.1f}"
+            yield f"{words}, which is right {rival.mean[-1]:.1%}: {points}"
+        if selection.majority is None:
+            yield "there is no majority to compare with: run self_consistency beside it, on the same samples"
 
 
 def verifier_report(run: Run) -> list[VerifierReport]:
@@ -146,18 +166,16 @@ def verifier_report(run: Run) -> list[VerifierReport]:
     and the accuracy of selecting by them at N = 1, 2, 4, ... against a random sample and the majority. Raises
     `ConfigError` when no candidate has both a verdict and a known truth.
     """
-    reports = [report for track in run.tracks for report in _of_track(track)]
+    reports = []
+    for track in run.tracks:
+        verdicts = {"": track.verdicts, **track.part_verdicts}
+        rated = {name: found for name, found in verdicts.items() if not np.isnan(found).all()}
+        if rated and not np.isnan(np.concatenate(track.correct)).all():
+            answers = _answers(track)
+            reports += [_report(track, name, score, passed, answers) for name, (score, passed) in rated.items()]
     if not reports:
         raise ConfigError(f"{run.path} has no graded candidates with a verdict: run a strategy with a verifier")
     return reports
-
-
-def _of_track(track: Track) -> Iterator[VerifierReport]:
-    answers = None
-    for name, (score, passed) in {"": track.verdicts, **track.part_verdicts}.items():
-        if not (np.isnan(score) & np.isnan(passed)).all() and not np.isnan(np.concatenate(track.correct)).all():
-            answers = answers or _answers(track)
-            yield _report(track, name, score, passed, answers)
 
 
 def _report(
@@ -174,8 +192,8 @@ def _report(
     scored = rated & ~np.isnan(score)
     return VerifierReport(
         track=track.label,
-        verifier=name or _verifier(track),
-        oracle=any(row.oracle for row in track.rows),
+        verifier=name or (track.verifier.spec if track.verifier else "the problems' own"),
+        oracle=track.oracle,
         candidates=int(graded.sum()),
         rated=int(rated.sum()),
         right=float(correct[rated].mean()),
@@ -244,50 +262,10 @@ def _noted(track: Track, other: Track) -> list[list[str | None]] | None:
     return found
 
 
-def _verifier(track: Track) -> str:
-    own, of_run = track.method.verifier, track.run.record["config"].get("verifier")
-    if own is not None:
-        return own.spec
-    return registry.make("verifiers", of_run).spec if of_run else "the problems' own"
-
-
-# -- in words ------------------------------------------------------------------------------------------------------
-
-
 def _judgement(difference: Interval) -> str:
     if difference.low[-1] > 0:
         return "better"
     return "worse" if difference.high[-1] < 0 else "no different"
-
-
-def _findings(report: VerifierReport) -> Iterator[str]:
-    selection = report.selection
-    if report.rated < report.candidates:
-        yield f"{report.candidates - report.rated:,} of {report.candidates:,} candidates have no verdict"
-    if report.auroc_within is None:
-        yield "no problem has both right and wrong candidates: there is nothing to tell apart"
-    if report.cost is not None and (told := _in_words(report.cost)):
-        yield f"a verdict costs {told}"
-    if told := _in_words(report.saved):
-        yield f"it did without verdicts worth {told}"
-    if selection is None:
-        yield "selection is not measured: it takes independent samples of at least two problems"
-        return
-    n, accuracy = selection.n[-1], selection.verifier.mean[-1]
-    yield f"selecting 1 of {n} by it is right {accuracy:.1%} of the time"
-    rivals = [("a random sample", selection.random, selection.over_random, selection.against_random)]
-    if selection.majority and selection.over_majority and selection.against_majority:
-        rivals.append(("the majority", selection.majority, selection.over_majority, selection.against_majority))
-    for name, rival, difference, judgement in rivals:
-        words = {
-            "better": f"it beats {name}",
-            "worse": f"it is WORSE than {name}",
-            "no different": f"it does NOT beat {name}",
-        }[judgement]
-        low, mean, high = (100 * bound[-1] for bound in (difference.low, difference.mean, difference.high))
-        yield f"{words}, which is right {rival.mean[-1]:.1%}: {mean:+.1f} points, 95 % from {low:+.1f} to {high:+.1f}"
-    if selection.majority is None:
-        yield "there is no majority to compare with: run self_consistency beside it, on the same samples"
 
 
 def _in_words(usage: Usage) -> str:

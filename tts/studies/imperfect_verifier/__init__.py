@@ -73,7 +73,7 @@ class ImperfectVerifier(Study):
         shown: list[Table | str] = [_rates(reports), _rewards(reports), _attempts(reports)]
         if (styles := _styles(reports)).rows:
             shown.append(styles)
-        shown += ["\n  ".join([f"{label}:", *one.findings]) for label, one in reports]
+        shown += [one.in_words(label) for label, one in reports]
         shown += [f"{contest.weak} against {contest.strong}: {_outcome(contest)}" for contest in contests]
         if line is not None:
             law = f"conditional accuracy = {line.slope:.3f} x accuracy + {line.intercept:.3f}"
@@ -114,17 +114,31 @@ class ResamplingReport(TrackReport):
     style: StyleReport | None
     """Of programs that passed tests."""
 
-    @property
-    def findings(self) -> list[str]:
-        """The result in plain sentences."""
-        return list(_sentences(self))
+    def sentences(self) -> Iterator[str]:
+        counts, most, accepted = self.counts, self.counts.most, self.counts.conditional_accuracy
+        yield f"one sample is right {counts.accuracy:.1%} of the time; what is accepted, {accepted:.1%}"
+        low, high = counts.conditional_accuracy_range
+        if silent := len(counts) - len(counts.answered):
+            bounds = f"from {low:.1%} to {high:.1%} with them"
+            yield f"{silent:,} of {len(counts):,} problems have no accepted sample ({bounds})"
+        if self.critical == np.inf:
+            yield f"no cost of a false positive makes more samples harmful, up to {most}"
+        else:
+            limit = f"{self.critical:.3g} times what a right one gains"
+            yield f"more samples HARM where a false positive costs over {limit}"
+        if self.abstention < np.inf:
+            yield f"from {self.abstention:.3g} times on it is best to give no answer"
+        for reward in self.rewards:
+            ratio, best = reward.best.ratio, reward.best
+            lost = best.reward - reward.value.mean[-1]
+            if 0 < best.k < most and lost >= 0.0005:
+                yield f"at {ratio:g} times, stop after {best.k:.0f}: {most} samples are worth {lost:.3f} less"
 
     def as_dict(self) -> dict[str, Any]:
         counts = self.counts
         measures = ("accuracy", "apparent_accuracy", "conditional_accuracy", "generalisation_gap", "unconditional_gap")
         rates = {"decisions": asdict(counts.decisions), "conditional_accuracy_range": counts.conditional_accuracy_range}
-        more = {**{name: getattr(counts, name) for name in measures}, **rates, "findings": self.findings}
-        return {**super().as_dict(), **plain(more)}
+        return {**super().as_dict(), **plain({**{name: getattr(counts, name) for name in measures}, **rates})}
 
 
 def resampling_report(run: Run, ratios: Sequence[float] = RATIOS) -> list[ResamplingReport]:
@@ -175,7 +189,7 @@ def _report(track: Track, counts: Counts, ratios: Sequence[float]) -> Resampling
     model, ks = _fitted(counts), powers_of_two(counts.most)
     return ResamplingReport(
         track=track.label,
-        oracle=any(row.oracle for row in track.rows),
+        oracle=track.oracle,
         counts=counts,
         critical=critical_ratio(counts),
         abstention=abstention_ratio(counts),
@@ -307,28 +321,6 @@ def _styles(reports: Reports) -> Table:
             made.add_row(name, convention.replace("_", " "), percent(right), percent(wrong))
             name = ""
     return made
-
-
-# -- sentences --------------------------------------------------------------------------------------------------------
-
-
-def _sentences(report: ResamplingReport) -> Iterator[str]:
-    counts, most = report.counts, report.counts.most
-    yield f"one sample is right {counts.accuracy:.1%} of the time; what is accepted, {counts.conditional_accuracy:.1%}"
-    low, high = counts.conditional_accuracy_range
-    if silent := len(counts) - len(counts.answered):
-        yield f"{silent:,} of {len(counts):,} problems have no accepted sample (from {low:.1%} to {high:.1%} with them)"
-    if report.critical == np.inf:
-        yield f"no cost of a false positive makes more samples harmful, up to {most}"
-    else:
-        yield f"more samples HARM where a false positive costs over {report.critical:.3g} times what a right one gains"
-    if report.abstention < np.inf:
-        yield f"from {report.abstention:.3g} times on it is best to give no answer"
-    for reward in report.rewards:
-        ratio, best = reward.best.ratio, reward.best
-        lost = best.reward - reward.value.mean[-1]
-        if 0 < best.k < most and lost >= 0.0005:
-            yield f"at {ratio:g} times, stop after {best.k:.0f}: {most} samples are worth {lost:.3f} less"
 
 
 def _outcome(contest: Contest) -> str:

@@ -51,31 +51,22 @@ class Counts:
 
         Raises `CurveError` for no counts, or counts that contradict each other.
         """
-        right = accepted_correct if correct is None else correct
-        sizes, passed, both, all_right = np.broadcast_arrays(
-            *(
-                np.atleast_1d(whole_numbers(values, name))
-                for values, name in ((n, "n"), (accepted, "accepted"), (accepted_correct, "both"), (right, "correct"))
-            )
-        )
+        given = {"n": n, "accepted": accepted, "accepted_correct": accepted_correct}
+        given["correct"] = accepted_correct if correct is None else correct
+        whole = (np.atleast_1d(whole_numbers(values, name)) for name, values in given.items())
+        sizes, passed, both, right = np.broadcast_arrays(*whole)
         if not len(sizes) or np.any(sizes < 1):
             raise CurveError("counts need at least one problem, and a sample of each")
-        if (
-            np.any(both < 0)
-            or np.any(both > np.minimum(passed, all_right))
-            or np.any(passed + all_right - both > sizes)
-        ):
+        if np.any((both < 0) | (both > np.minimum(passed, right)) | (passed + right - both > sizes)):
             raise CurveError("accepted_correct counts samples that are both accepted and correct, all of them among n")
-        return cls(sizes, passed, both, all_right)
+        return cls(sizes, passed, both, right)
 
     def __len__(self) -> int:
         return len(self.n)
 
     def __getitem__(self, problems: Integers) -> Counts:
         """The counts of some problems, which may be named more than once."""
-        return Counts(
-            self.n[problems], self.accepted[problems], self.accepted_correct[problems], self.correct[problems]
-        )
+        return Counts(*(part[problems] for part in (self.n, self.accepted, self.accepted_correct, self.correct)))
 
     # -- without resampling ---------------------------------------------------------------------------------------
 
@@ -103,9 +94,8 @@ class Counts:
     @property
     def decisions(self) -> Decisions:
         """Completeness, soundness and false-discovery rate over all samples together."""
-        total, passed, both, right = (
-            int(part.sum()) for part in (self.n, self.accepted, self.accepted_correct, self.correct)
-        )
+        parts = (self.n, self.accepted, self.accepted_correct, self.correct)
+        total, passed, both, right = (int(part.sum()) for part in parts)
         return Decisions(
             total,
             completeness=both / right if right else None,
@@ -119,7 +109,8 @@ class Counts:
 
         Raises `CurveError` where nothing is accepted.
         """
-        self._require_accepted()
+        if not len(self.answered):
+            raise CurveError("the verifier accepts no sample of any problem: there is no accuracy of what it accepts")
         return float(self.precision.mean())
 
     @property
@@ -148,18 +139,12 @@ class Counts:
         conditional accuracy, which presumes that all that is right is accepted. Raises `CurveError` where nothing is
         wrong, or nothing accepted.
         """
+        if (found := self.decisions.soundness) is None:
+            raise CurveError("soundness needs wrong samples, and all are right")
         if mode == "exact":
-            if (found := self.decisions.soundness) is None:
-                raise CurveError("soundness needs wrong samples, and all are right")
             return found
         passed, right = self.apparent_accuracy, self.accuracy
-        if right == 1:
-            raise CurveError("soundness needs wrong samples, and all are right")
         return (1 - passed - right + self.conditional_accuracy * passed) / (1 - right)
-
-    def _require_accepted(self) -> None:
-        if not len(self.answered):
-            raise CurveError("the verifier accepts no sample of any problem: there is no accuracy of what it accepts")
 
     # -- with resampling ------------------------------------------------------------------------------------------
 
@@ -228,7 +213,8 @@ def abstention_ratio(counts: Counts) -> float:
 def _true_and_false(counts: Counts) -> tuple[Floats, Floats]:
     """P(true positive by K) and P(false positive by K) for K = 0, 1, ..., most."""
     found = counts.resampled(np.arange(1, counts.most + 1))
-    return tuple(np.concatenate([[0.0], part.mean(axis=0)]) for part in (found.correct, found.false_accept))  # type: ignore[return-value]
+    gained, risked = (np.concatenate([[0.0], part.mean(axis=0)]) for part in (found.correct, found.false_accept))
+    return gained, risked
 
 
 @dataclass(frozen=True)
