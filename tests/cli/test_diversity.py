@@ -68,6 +68,10 @@ def test_the_tree_shows_each_step_once_and_every_answer(tts: Command, run: str):
     assert ended.out.count("selected") == 3
     assert ended.out.count(", right") >= 3
     assert "plan_search:vote=false,layers=1" in ended.out
+    plans, ideas, samples = tts("report", run, "--study", "lineage:problem=p0", "--json").json["lineage"]
+    assert {node["kind"] for node in plans["tree"]} == {"observations"}
+    assert len(ideas["tree"]) == len(samples["tree"]) == 8
+    assert samples["tree"][0] == {"kind": "answer", "text": "", "position": 0, "children": []}
 
 
 def test_a_problem_that_was_not_tried_is_told_with_those_that_were(tts: Command, run: str):

@@ -139,6 +139,35 @@ def test_the_verifiers_are_reported_in_tables_words_and_json(tts: Command, run: 
     assert len(report["selection"]["majority"]["mean"]) == 4
 
 
+def test_several_studies_are_shown_together_and_each_has_its_own_json(tts: Command, run: str, clean: Path):
+    words = ["report", run, "--study", "repeats", "--study", "heterogeneity", "--format", "csv"]
+    said = tts(*words).out
+    assert "worst of N" in said
+    assert "for a verifier" in said
+    assert "Coverage law" not in said
+    assert {path.name for path in (clean / run).glob("report.*")} == {"report.csv"}
+    assert set(tts(*words, "--json").json) == {"repeats", "heterogeneity"}
+
+
+@pytest.mark.parametrize(
+    ("studies", "named"),
+    [
+        (["repeat"], "did you mean 'repeats'?"),
+        (["timeline:plot=t.bmp"], ".svg"),
+        (["lineage"], "problem"),
+        (["imperfect_verifier:cost_ratio=[-1]"], "cost_ratio"),
+        (["repeats", "heterogeneity", "repeats"], "several of repeats"),
+        (["contact_sheet:out=sheet.html"], "no images"),
+    ],
+)
+def test_a_study_that_cannot_be_made_or_answered_says_what_it_takes(
+    tts: Command, run: str, studies: list[str], named: str
+):
+    ended = tts("report", run, *(word for study in studies for word in ("--study", study)))
+    assert ended.code == 2
+    assert named in ended.err
+
+
 def test_the_timeline_has_every_call_and_draws_one_problem(tts: Command, run: str, double: ModelDouble, clean: Path):
     report = tts("report", run, "--study", "timeline:plot=t.svg", "--json").json
     [vote, best] = report["timeline"].values()
