@@ -26,7 +26,7 @@ class CoverageLaw:
     """Smallest and largest k it was fitted to; beyond it is extrapolation."""
 
     def __call__(self, k: ArrayLike) -> Floats:
-        """Coverage at k."""
+        """The coverage that the law predicts at k samples."""
         return np.exp(self.a * np.asarray(k, dtype=np.float64) ** self.b)
 
 

@@ -31,7 +31,7 @@ class Details:
         self._comparison = comparison
 
     def of(self, problem: ProblemKey) -> dict[str, Any]:
-        """Everything about `problem`."""
+        """The prompt of `problem`, and all that each track made of it."""
         return {
             "prompt": self._prompts.get(problem),
             "cells": [
@@ -43,7 +43,7 @@ class Details:
 
     @cached_property
     def _rows(self) -> list[dict[ProblemKey, list[Row]]]:
-        """For each track its rows by problem."""
+        """The rows of each track by problem."""
         found = []
         for shown in self._comparison.tracks:
             rows: dict[ProblemKey, list[Row]] = {}

@@ -161,7 +161,7 @@ def summary(run: Run) -> list[dict[str, Any]]:
 
 
 def track_summary(track: Track) -> dict[str, Any]:
-    """One row of `summary`."""
+    """The row of `summary` for one strategy and model."""
     solved, covered, problems, ungraded = [], [], [], 0
     for row, flags in zip(track.rows, track.correct, strict=True):
         chosen = flags[row.selected] if row.selected is not None else 0.0

@@ -68,7 +68,7 @@ class TrackReport:
         return "\n  ".join([f"{label}:", *self.findings])
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The report as plain data, with its findings."""
         return {**plain(asdict(self)), "findings": self.findings}
 
 

@@ -139,7 +139,7 @@ class VerifierReport(TrackReport):
         if told := _in_words(self.saved):
             yield f"it did without verdicts worth {told}"
         if selection is None:
-            yield "selection is not measured: it takes independent samples of at least two problems"
+            yield "selection is not measured: it needs independent samples of at least two problems"
             return
         n, accuracy = selection.n[-1], selection.verifier.mean[-1]
         yield f"selecting 1 of {n} by it is right {accuracy:.1%} of the time"

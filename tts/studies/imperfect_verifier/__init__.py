@@ -219,7 +219,7 @@ class Contest:
     result: Rivalry
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The contest as plain data."""
         found, gap = self.result, self.result.shortfall
         return {
             "weak": self.weak,

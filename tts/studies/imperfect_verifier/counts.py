@@ -129,7 +129,7 @@ class Counts:
 
     @property
     def unconditional_gap(self) -> float:
-        """`apparent_accuracy` minus `accuracy`."""
+        """By how much `apparent_accuracy` exceeds `accuracy`."""
         return self.apparent_accuracy - self.accuracy
 
     def soundness(self, mode: Mode = "exact") -> float:
