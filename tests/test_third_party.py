@@ -1,4 +1,4 @@
-"""A strategy of another package: installed for real, listed and run without a line of ours changed."""
+"""A strategy and a study of another package: installed for real, listed and run without a line of ours changed."""
 
 from __future__ import annotations
 
@@ -42,11 +42,37 @@ class Shortest(Strategy):
         return False
 '''
 
+STUDY = '''
+"""How long candidates are."""
+
+from collections.abc import Mapping
+
+from tts import Run
+from tts.studies import Study, StudyFindings, Table, labelled_tracks
+
+
+class Lengths(Study):
+    """How long candidates are on average."""
+
+    unit: int = 1
+    """Characters that count as one."""
+
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
+        table, means = Table("Lengths", ("strategy",), ("mean",)), {}
+        for label, track in labelled_tracks(runs):
+            texts = [candidate.content for row in track.rows for candidate in track.candidates(row)]
+            means[label] = sum(map(len, texts)) / len(texts) / self.unit
+            table.add_row(label, f"{means[label]:.2f}")
+        return StudyFindings(means, [table])
+'''
+
 FILES = {
     "shortest_strategy.py": MODULE,
+    "lengths_study.py": STUDY,
     "shortest_strategy-0.3.dist-info/METADATA": "Metadata-Version: 2.1\nName: shortest-strategy\nVersion: 0.3\n",
     "shortest_strategy-0.3.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    "shortest_strategy-0.3.dist-info/entry_points.txt": "[tts.strategies]\nshortest = shortest_strategy:Shortest\n",
+    "shortest_strategy-0.3.dist-info/entry_points.txt": "[tts.strategies]\nshortest = shortest_strategy:Shortest\n"
+    "[tts.studies]\nlengths = lengths_study:Lengths\n",
 }
 
 
@@ -92,6 +118,9 @@ def test_it_is_listed_with_its_package_and_parameters(site: Path):
     said = tts(site, "list", "strategies").stdout
     assert "  shortest (from shortest-strategy): Draws n samples and keeps the shortest.\n" in said
     assert "      n: int = 3\n          Samples to draw.\n" in said
+    studies = tts(site, "list", "studies").stdout
+    assert "  lengths (from shortest-strategy): How long candidates are on average.\n" in studies
+    assert "  verifiers: " in studies
 
 
 def test_it_solves_by_its_name(site: Path):
@@ -116,3 +145,8 @@ def test_it_runs_over_a_task_and_its_curve_is_drawn_from_its_own_selection(site:
     report = tts(site, "report", out)
     assert "shortest" in report.stdout
     assert "replay" in report.stdout
+    shown = tts(site, "report", out, "--study", "lengths").stdout
+    assert "Lengths" in shown
+    (mean,) = json.loads(tts(site, "report", out, "--study", "lengths:unit=2", "--json").stdout)["lengths"].values()
+    assert len("Answer: 1") <= 2 * mean <= len("Answer: 2000")
+    assert f"{2 * mean:.2f}" in shown

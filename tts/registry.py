@@ -1,7 +1,7 @@
-"""Finds strategies, verifiers and tasks by name.
+"""Finds strategies, verifiers, tasks and studies by name.
 
-They are entry points of the groups `tts.strategies`, `tts.verifiers` and `tts.tasks`, ours like anyone's: a
-package that declares one in its own metadata adds it. `register` adds one by hand, in a notebook or a test.
+They are entry points of the groups `tts.strategies`, `tts.verifiers`, `tts.tasks` and `tts.studies`, ours like
+anyone's: a package that declares one in its own metadata adds it. `register` adds one by hand, in a notebook or a test.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tts.errors import ConfigError, MissingExtra, complaints
 if TYPE_CHECKING:
     from tts.base import Plugin
 
-Group = Literal["strategies", "verifiers", "tasks"]
+Group = Literal["strategies", "verifiers", "tasks", "studies"]
 P = TypeVar("P", bound="type[Plugin]")
 
 _files: ContextVar[bool] = ContextVar("files", default=True)

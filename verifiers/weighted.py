@@ -11,7 +11,7 @@ from pydantic import FiniteFloat
 from pydantic import model_validator as validates
 
 from tts.base import standing
-from tts.curves.ranks import mean_ranks
+from tts.curves import mean_ranks
 from tts.types import Candidate, Verdict
 from tts.verifiers.composition import Panel, feedback_of, told, with_verdict
 

@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 from experiments.atts.figures import markdown
 from tts import Experiment
 from tts.curves import bootstrap, majority_at_k, paired_difference
+from tts.curves.plot import save_figure
 from tts.runs import Run
 from tts.runs.analysis import calls
 from tts.runs.config import load
 from tts.runs.run import Track
-from tts.studies.timeline import plot_timeline, utilisation, waiting
+from tts.studies.timeline import draw_timeline, utilisation, waiting
 
 Row = dict[str, Any]
 
@@ -182,7 +183,7 @@ async def measure(table: dict[str, Any], out: Path, samples: Sequence[int], plan
         for count in samples[:3]:
             [track] = Run(_folder(out, name, count, plan)).tracks
             shown[f"{name}, {count} samples"] = calls(track, track.rows[0].problem)
-    plot_timeline(shown, _folder(out, "timeline", 0, plan).with_name("timeline.svg"))
+    save_figure(draw_timeline(shown), _folder(out, "timeline", 0, plan).with_name("timeline.svg"))
     return rows
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tts.curves import Interval, bootstrap, paired_difference
-from tts.curves.errors import CurveError
+from tts.curves import CurveError, Interval, bootstrap, paired_difference
 from tts.runs import Run
 from tts.runs.run import Track
 

@@ -21,9 +21,8 @@ from tts.curves import paired_difference
 from tts.curves.plot import COLOURS, GREY, STYLE, save_figure
 from tts.lab.lab_code import LabCode
 from tts.runs import Experiment, Run
-from tts.studies.counts import Counts
-from tts.studies.imperfect_verifier import best_k, critical_ratio, reward_interval
-from tts.studies.resampling import counts_of
+from tts.studies.imperfect_verifier import counts_of
+from tts.studies.imperfect_verifier.counts import Counts, best_k, critical_ratio, reward_interval
 from tts.tasks import Example
 from tts.verifiers.unit_tests import UnitTests
 
@@ -52,7 +51,7 @@ the other half ({rest}).
 {rows}
 
 Made by `python -m experiments.flaws.weak_tests`; the same run in tables and as a page:
-`tts report runs/flaws --verifier-analysis --format html`.
+`tts report runs/flaws --study imperfect_verifier --format html`.
 """
 
 

@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts import Experiment
-from tts.cli.diversity import diversities, plot_diversities, show_diversities
+from tts.cli.common import console
 from tts.curves import Curve, bootstrap, paired_difference, plot_curves
 from tts.runs import Run
 from tts.runs.analysis import track_curves
 from tts.runs.config import load
 from tts.runs.run import Track
+from tts.studies import write_figure
+from tts.studies.diversity import common_k, diversity, diversity_table, draw_diversities
 
 BUDGETS = (250, 500, 1000, 2000, 4000)
 """Completion tokens for a problem."""
@@ -104,12 +106,13 @@ async def main() -> None:
     table = load(options.config, {"limit": options.problems} if options.problems else None)
     run = await Experiment.parse(table).run(options.out, resume=True)
     found = list(rows(run))
+    k = common_k(run.tracks)
     different = [
-        {**row, "label": f"{NAMES[track.method.name]}, {track.model}"}
-        for row, track in zip(diversities({"": run}, None, None), run.tracks, strict=True)
+        {"run": str(run.path), "label": f"{NAMES[track.method.name]}, {track.model}", **diversity(track, k=k)}
+        for track in run.tracks
     ]
-    show_diversities(different)
-    plot_diversities(different, options.out / "gain.svg")
+    console().print(diversity_table(different))
+    write_figure(draw_diversities(different), options.out / "gain.svg")
     for model in dict.fromkeys(track.model for track in run.tracks):
         plot_curves(list(named_curves(run, model)), options.out / f"{model}.svg")
     (options.out / "lab.json").write_text(json.dumps({"rows": found, "diversity": different}, indent=1))

@@ -60,7 +60,7 @@ def run(tts: Command, planner: ModelDouble, clean: Path) -> str:
 
 
 def test_the_tree_shows_each_step_once_and_every_answer(tts: Command, run: str):
-    ended = tts("report", run, "--tree", "p0")
+    ended = tts("report", run, "--study", "lineage:problem=p0")
     assert ended.code == 0, ended.err
     assert ended.out.count("observations: ") == 7  # the combinations of three observations, up to two of them
     assert ended.out.count("criticism: ") == 7
@@ -68,17 +68,21 @@ def test_the_tree_shows_each_step_once_and_every_answer(tts: Command, run: str):
     assert ended.out.count("selected") == 3
     assert ended.out.count(", right") >= 3
     assert "plan_search:vote=false,layers=1" in ended.out
+    plans, ideas, samples = tts("report", run, "--study", "lineage:problem=p0", "--json").json["lineage"]
+    assert {node["kind"] for node in plans["tree"]} == {"observations"}
+    assert len(ideas["tree"]) == len(samples["tree"]) == 8
+    assert samples["tree"][0] == {"kind": "answer", "text": "", "position": 0, "children": []}
 
 
 def test_a_problem_that_was_not_tried_is_told_with_those_that_were(tts: Command, run: str):
-    ended = tts("report", run, "--tree", "p7")
+    ended = tts("report", run, "--study", "lineage:problem=p7")
     assert ended.code == 2
     assert "p0, p1" in ended.err
 
 
 def test_diversity_is_shown_beside_gain_without_any_model(tts: Command, run: str, planner: ModelDouble):
     asked = planner.stats.received
-    report = tts("report", run, "--diversity", "--diversity-plot", "gain.svg", "--json").json
+    report = tts("report", run, "--study", "diversity:plot=gain.svg", "--json").json
     for row in report["diversity"]:
         assert 0 < row["structure"] < row["programs"] < 1
         assert 0 < row["behaviours"] < row["programs"]  # x + 1 and 1 + x behave alike
@@ -87,11 +91,12 @@ def test_diversity_is_shown_beside_gain_without_any_model(tts: Command, run: str
     assert len({row["k"] for row in report["diversity"]}) == 1  # gains at different k do not compare
     assert "<svg" in Path("gain.svg").read_text()
     assert planner.stats.received == asked
-    assert "programs" in tts("report", run, "--diversity").out
+    assert "programs" in tts("report", run, "--study", "diversity").out
 
 
 def test_a_judge_compares_ideas_and_is_asked_once(tts: Command, run: str, planner: ModelDouble):
-    words = ["report", run, "--judge", "test-model", "--base-url", planner.base_url, "--json"]
+    study = f"diversity:judge=test-model,base_url={planner.base_url}"
+    words = ["report", run, "--study", study, "--json"]
     first = tts(*words)
     assert first.code == 0, first.err
     for row in first.json["diversity"]:

@@ -1,4 +1,4 @@
-"""`tts list`: everything that is installed with its parameters, whoever it comes from and whether or not it works."""
+"""`tts list`: all plug-ins installed, with their parameters, wherever they come from and whether or not they work."""
 
 import re
 from pathlib import Path
@@ -12,9 +12,9 @@ from tts import registry
 from tts.cli.listing import type_text
 
 
-def test_lists_every_strategy_verifier_and_task(tts: Command):
+def test_lists_every_strategy_verifier_task_and_study(tts: Command):
     said = tts("list").out
-    groups: list[registry.Group] = ["strategies", "verifiers", "tasks"]
+    groups: list[registry.Group] = ["strategies", "verifiers", "tasks", "studies"]
     for group in groups:
         assert f"{group}\n" in said
         for name in registry.names(group):

@@ -1,4 +1,4 @@
-"""`tts report --repeats` and `--heterogeneity`, over a procedural task."""
+"""The studies `repeats` and `heterogeneity`, from the command line."""
 
 import pytest
 
@@ -16,23 +16,23 @@ def run(tts: Command, double: ModelDouble, task: str) -> str:
 
 
 def test_repeats_are_shown_with_the_bound_named_as_one(tts: Command, run: str):
-    said = tts("report", run, "--repeats").out
+    said = tts("report", run, "--study", "repeats").out
     assert "perfect verifier" in said
     assert "worst of N" in said
-    (row,) = tts("report", run, "--repeats", "--json").json["repeats"]
+    (row,) = tts("report", run, "--study", "repeats", "--json").json["repeats"]["attempts"]
     assert row["repeats"]["worst"] <= row["repeats"]["average"] <= row["repeats"]["best"]
     assert row["tokens"]["mean"] > 0
 
 
 def test_heterogeneity_recommends(tts: Command, run: str):
-    assert "for a verifier" in tts("report", run, "--heterogeneity").out
-    (row,) = tts("report", run, "--heterogeneity", "--json").json["heterogeneity"]
+    assert "for a verifier" in tts("report", run, "--study", "heterogeneity").out
+    (row,) = tts("report", run, "--study", "heterogeneity", "--json").json["heterogeneity"]
     assert row["summary"]["advice"] in ("verifier", "majority", "neither")
     assert len(row["problems"]) == row["summary"]["prompts"]
 
 
 def test_a_gap_is_between_models(tts: Command, run: str, double: ModelDouble, task: str):
-    assert tts("report", run, "--repeats", "--json").json["conventional_to_reasoning_gap"] is None
+    assert tts("report", run, "--study", "repeats", "--json").json["repeats"]["conventional_to_reasoning_gap"] is None
     table = f"""
         task = '{task}'
         strategies = ["self_consistency:n=4"]
@@ -46,7 +46,7 @@ def test_a_gap_is_between_models(tts: Command, run: str, double: ModelDouble, ta
     with open("two.toml", "w") as file:
         file.write(table)
     assert tts("run", "two.toml", "--out", "two", "--quiet").code == 0
-    found = tts("report", "two", "--repeats", "--json").json
-    average = max(row["repeats"]["average"] for row in found["repeats"])
-    bound = min(row["repeats"]["best"] for row in found["repeats"])
+    found = tts("report", "two", "--study", "repeats", "--json").json["repeats"]
+    average = max(row["repeats"]["average"] for row in found["attempts"])
+    bound = min(row["repeats"]["best"] for row in found["attempts"])
     assert found["conventional_to_reasoning_gap"] == pytest.approx(average - bound)

@@ -29,7 +29,7 @@ def test_shows_accuracy_curves_and_the_coverage_law_and_writes_one_page(tts: Com
     for words in ("self_consistency:n=8", "majority@k", "pass@k", "(oracle)", "Coverage law", "completion tokens"):
         assert words in ended.out
     assert files() - before == {clean / run / "report.html"}
-    assert tts("report", run, "--verifiers").code == 0
+    assert tts("report", run, "--study", "verifiers").code == 0
     assert tts("report", run, "--json").code == 0
     assert files() - before == {clean / run / "report.html"}
 
@@ -121,7 +121,7 @@ def test_specs_with_brackets_are_shown_as_they_are(tts: Command, double: ModelDo
 
 
 def test_the_verifiers_are_reported_in_tables_words_and_json(tts: Command, run: str):
-    ended = tts("report", run, "--verifiers")
+    ended = tts("report", run, "--study", "verifiers")
     assert ended.code == 0
     for words in (
         "completeness",
@@ -132,22 +132,51 @@ def test_the_verifiers_are_reported_in_tables_words_and_json(tts: Command, run: 
         "it beats a random sample",
     ):
         assert words in ended.out
-    (report,) = tts("report", run, "--verifiers", "--json").json["verifiers"]
+    (report,) = tts("report", run, "--study", "verifiers", "--json").json["verifiers"]
     assert (report["verifier"], report["candidates"], report["auroc"]) == ("oracle", 80, 1.0)
     assert report["selection"]["n"] == [1, 2, 4, 8]
     assert report["decisions"]["soundness"] == 1.0
     assert len(report["selection"]["majority"]["mean"]) == 4
 
 
+def test_several_studies_are_shown_together_and_each_has_its_own_json(tts: Command, run: str, clean: Path):
+    words = ["report", run, "--study", "repeats", "--study", "heterogeneity", "--format", "csv"]
+    said = tts(*words).out
+    assert "worst of N" in said
+    assert "for a verifier" in said
+    assert "Coverage law" not in said
+    assert {path.name for path in (clean / run).glob("report.*")} == {"report.csv"}
+    assert set(tts(*words, "--json").json) == {"repeats", "heterogeneity"}
+
+
+@pytest.mark.parametrize(
+    ("studies", "named"),
+    [
+        (["repeat"], "did you mean 'repeats'?"),
+        (["timeline:plot=t.bmp"], ".svg"),
+        (["lineage"], "problem"),
+        (["imperfect_verifier:cost_ratio=[-1]"], "cost_ratio"),
+        (["repeats", "heterogeneity", "repeats"], "several of repeats"),
+        (["contact_sheet:out=sheet.html"], "no images"),
+    ],
+)
+def test_a_study_that_cannot_be_made_or_answered_says_what_it_takes(
+    tts: Command, run: str, studies: list[str], named: str
+):
+    ended = tts("report", run, *(word for study in studies for word in ("--study", study)))
+    assert ended.code == 2
+    assert named in ended.err
+
+
 def test_the_timeline_has_every_call_and_draws_one_problem(tts: Command, run: str, double: ModelDouble, clean: Path):
-    report = tts("report", run, "--timeline", "t.svg", "--json").json
+    report = tts("report", run, "--study", "timeline:plot=t.svg", "--json").json
     [vote, best] = report["timeline"].values()
     assert {row["kind"] for row in vote} == {"policy"}
     assert sum(row["completion_tokens"] for row in vote) == double.stats.completion_tokens
     assert {row["kind"] for row in best} >= {"policy"}
     assert "<svg" in (clean / "t.svg").read_text()
-    ended = tts("report", run, "--timeline", "t.svg", "--problem", "p3")
+    ended = tts("report", run, "--study", "timeline:plot=t.svg,problem=p3")
     assert "samples waited" in ended.out
-    ended = tts("report", run, "--timeline", "t.svg", "--problem", "absent")
+    ended = tts("report", run, "--study", "timeline:plot=t.svg,problem=absent")
     assert ended.code == 2
     assert "no calls for the problem 'absent'" in ended.err

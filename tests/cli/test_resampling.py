@@ -1,4 +1,4 @@
-"""`tts report --verifier-analysis`: tables, sentences, JSON and a figure."""
+"""The study `imperfect_verifier` from the command line: tables, sentences, JSON and a figure."""
 
 from pathlib import Path
 
@@ -18,14 +18,15 @@ def run(tts: Command, double: ModelDouble, task: str) -> str:
 
 
 def test_shows_the_k_that_pays(tts: Command, run: str):
-    said = tts("report", run, "--verifier-analysis")
+    said = tts("report", run, "--study", "imperfect_verifier")
     assert said.code == 0
     for words in ("K* of the model", "soundness", "conditional", "attempt", "one sample is right"):
         assert words in said.out
 
 
 def test_costs_are_chosen_and_read_as_json(tts: Command, run: str):
-    (found,) = tts("report", run, "--cost-ratio", 0, "--cost-ratio", 30, "--json").json["resampling"]
+    spec = "imperfect_verifier:cost_ratio=[0,30]"
+    (found,) = tts("report", run, "--study", spec, "--json").json["imperfect_verifier"]["resampling"]
     free, dear = found["rewards"]
     assert (free["best"]["ratio"], dear["best"]["ratio"], dear["best"]["k"]) == (0.0, 30.0, 0)
     assert free["best"]["reward"] == pytest.approx(free["value"]["mean"][-1])
@@ -34,8 +35,8 @@ def test_costs_are_chosen_and_read_as_json(tts: Command, run: str):
 
 
 def test_draws_what_samples_are_worth(tts: Command, run: str, clean: Path):
-    assert tts("report", run, "--verifier-plot", "worth.svg").code == 0
+    assert tts("report", run, "--study", 'imperfect_verifier:plot="worth.svg"').code == 0
     figure = (clean / "worth.svg").read_text()
     assert "λ = 0.5" in figure
     assert "K*" in figure
-    assert tts("report", run, "--verifier-plot", "worth.xyz").code == 2
+    assert tts("report", run, "--study", "imperfect_verifier:plot=worth.xyz").code == 2

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts.curves import Curve, CurveError, TooFewSamples, pass_at_k, powers_of_two, replay, replay_curve
+from tts.curves import Curve, CurveError, TooFewSamples, pass_at_k, powers_of_two, replay
 
 
 def line(x, y) -> Curve:
@@ -76,7 +76,9 @@ def test_replay_reads_each_prefix_of_the_recorded_run():
     values, compute = replay(costs, correct, [1, 3])
     assert values.tolist() == [[0, 0], [1, 1]]
     assert compute.tolist() == [[5, 20], [1, 3]]
-    curve = replay_curve("tree search", costs, correct, [1, 2, 3], x_name="compute", x_unit="tokens")
+    values, compute = replay(costs, correct, [1, 2, 3])
+    axis = {"x": compute, "x_name": "compute", "x_unit": "tokens"}
+    curve = Curve.from_values("tree search", "replay", [1, 2, 3], values, **axis)
     assert curve.estimator == "replay"
     assert curve.y.tolist() == [0.5, 1, 0.5]
     assert curve.x.tolist() == [3, 5.5, 11.5]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.curves.brute_force import over_all_orders, vote
 from tts.curves import TooFewSamples, bootstrap, majority_at_k
-from tts.curves.exact_vote import Ballots, exact_vote
+from tts.curves.majority import Ballots, exact_vote
 
 small_pools = st.integers(1, 6).flatmap(
     lambda n: st.tuples(

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tts.curves import Curve, CurveError, draw_curves, pass_at_k, plot_curves, write_csv, write_parquet
-from tts.curves.export import COLUMNS, curve_rows
-from tts.curves.plot import short_number, spread
+from tts.curves.plot import COLUMNS, curve_rows, short_number, spread
 from tts.errors import MissingExtra
 
 

@@ -22,7 +22,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tts import MockModel
-from tts.report import Comparison, write_page
+from tts.report import RunComparison, write_page
 from tts.report.page import size
 from tts.runs import Experiment, Run
 
@@ -82,7 +82,7 @@ def run(folder: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def report(folder: Path, run: Run) -> str:
-    write_page(Comparison([run]), folder / "report.html")
+    write_page(RunComparison([run]), folder / "report.html")
     return (folder / "report.html").as_uri()
 
 
@@ -288,7 +288,7 @@ def test_colours_follow_the_system_or_the_reader(chromium: Browser, report: str)
 
 def test_two_runs_are_compared_and_large_ones_are_sampled(chromium: Browser, folder: Path, run: Run):
     shutil.copytree(run.path, folder / "two")
-    both = Comparison([run, Run(folder / "two")])
+    both = RunComparison([run, Run(folder / "two")])
     write_page(both, folder / "report-two.html", most=size(both) // 4)
     with opened(chromium, (folder / "report-two.html").as_uri()) as page:
         assert page.locator(".legend button").count() == 6

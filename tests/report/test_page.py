@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.report.conftest import HOSTILE, made
-from tts.report import Comparison, write_page
+from tts.report import RunComparison, write_page
 from tts.report.page import size
 from tts.runs import Run
 from tts.runs.analysis import summary, track_curves
@@ -21,7 +21,7 @@ def unpacked(text: str) -> Any:
     return json.loads(gzip.decompress(b64decode(text)))
 
 
-def page_of(comparison: Comparison, path: Path, **options: Any) -> tuple[str, dict[str, Any]]:
+def page_of(comparison: RunComparison, path: Path, **options: Any) -> tuple[str, dict[str, Any]]:
     """The file's text, and what is packed in it by name."""
     write_page(comparison, path, **options)
     text = path.read_text()
@@ -29,7 +29,7 @@ def page_of(comparison: Comparison, path: Path, **options: Any) -> tuple[str, di
 
 
 def test_the_summary_and_the_curves_are_those_of_the_run(run: Run, tmp_path: Path):
-    _, packed = page_of(Comparison([run]), tmp_path / "page.html")
+    _, packed = page_of(RunComparison([run]), tmp_path / "page.html")
     report = packed["overview"]
     for shown, row in zip(report["tracks"], summary(run), strict=True):
         assert {name: shown[name] for name in ("strategy", "accuracy", "low", "candidates", "completion_tokens")} == {
@@ -49,7 +49,7 @@ def test_the_summary_and_the_curves_are_those_of_the_run(run: Run, tmp_path: Pat
 
 
 def test_every_candidate_is_there_with_verdict_origin_calls_and_cost(run: Run, tmp_path: Path):
-    _, packed = page_of(Comparison([run]), tmp_path / "page.html")
+    _, packed = page_of(RunComparison([run]), tmp_path / "page.html")
     problem = packed["chunk-0"]["5"]
     assert HOSTILE in problem["prompt"][0]["text"]
     best, vote, refined = problem["cells"]
@@ -65,7 +65,7 @@ def test_every_candidate_is_there_with_verdict_origin_calls_and_cost(run: Run, t
 
 
 def test_nothing_that_a_model_wrote_can_act(run: Run, tmp_path: Path):
-    text, _ = page_of(Comparison([run]), tmp_path / "page.html")
+    text, _ = page_of(RunComparison([run]), tmp_path / "page.html")
     assert "evil.example" not in text
     assert "<b>" not in text
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
@@ -78,7 +78,7 @@ def test_nothing_that_a_model_wrote_can_act(run: Run, tmp_path: Path):
 
 
 def test_a_large_run_is_sampled_at_equal_distances_and_keeps_every_outcome(run: Run, tmp_path: Path):
-    comparison = Comparison([run])
+    comparison = RunComparison([run])
     _, packed = page_of(comparison, tmp_path / "page.html", most=size(comparison) // 2)
     chunks = packed["overview"]["chunks"]
     assert [place for place, chunk in enumerate(chunks) if chunk is not None] == [0, 2, 4]
@@ -93,6 +93,6 @@ async def test_tasks_that_use_the_same_names_for_other_problems_are_kept_apart(r
     record = json.loads((tmp_path / "runs/same/run.json").read_text())
     record["problems"]["<b>1"] = "reads otherwise"
     (tmp_path / "runs/same/run.json").write_text(json.dumps(record))
-    comparison = Comparison([run, Run(tmp_path / "runs" / "same")])
+    comparison = RunComparison([run, Run(tmp_path / "runs" / "same")])
     assert [name for name, _ in comparison.problems] == [*(f"<b>{i}" for i in range(6)), "<b>1"]
     assert comparison.place == tmp_path / "runs"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.report.conftest import made
 from tts.errors import ConfigError
-from tts.report.view import view_app
+from tts.report.viewer import view_app
 from tts.runs import Run
 
 
@@ -60,5 +60,5 @@ async def test_only_runs_of_the_folder_are_read_and_only_by_this_machine(folder:
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path):
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="not a folder"):
         view_app(tmp_path / "absent")

@@ -42,7 +42,8 @@ async def test_pictures_are_kept_in_the_run_and_never_drawn_twice(tmp_path: Path
     run = Run(tmp_path / "run")
     named = {c.content for track in run.tracks for row in track.rows for c in track.candidates(row)}
     assert {Path(name).name for name in named} == files
-    sheet = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--contact-sheet", str(tmp_path / "sheet.html")])
+    study = f"contact_sheet:out={tmp_path}/sheet.html"
+    sheet = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--study", study])
     assert sheet.exit_code == 0, sheet.output
     page = (tmp_path / "sheet.html").read_text()
     assert page.count('<img alt="candidate') == page.count("data:image/png;base64,") == 2 * 2 * 6

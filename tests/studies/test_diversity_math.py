@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tts.curves import CurveError, filtered_pass_at_k, pass_at_k
-from tts.studies.diversity_math import fit_line, group_diversity, pair_diversity, relative_gain, vector_diversity
-from tts.studies.diversity_plot import GainPoint, draw_gain, plot_gain
+from tts.curves.fits import fit_line
+from tts.curves.plot import save_figure
+from tts.studies.diversity import (
+    draw_gain,
+    group_diversity,
+    pair_diversity,
+    relative_gain,
+    vector_diversity,
+)
 
 
 def similarity(labels: list[int]) -> np.ndarray:
@@ -87,13 +94,13 @@ def test_gain_and_its_line():
 
 def test_the_figure_has_a_point_each_and_a_line_from_three_on(tmp_path):
     pytest.importorskip("matplotlib")
-    points = [GainPoint("a", 0.1, 0.2), GainPoint("b", 0.5, 0.6), GainPoint("c", 0.3, 0.5)]
+    points = [("a", 0.1, 0.2), ("b", 0.5, 0.6), ("c", 0.3, 0.5)]
     assert len(draw_gain(points[:2], k=8).axes[0].lines) == 2
     axes = draw_gain(points, k=8).axes[0]
     assert len(axes.lines) == 4
     assert "r = 0.9" in axes.get_title(loc="left")
     assert "pass@8" in axes.get_ylabel()
-    plot_gain(points, tmp_path / "gain.svg", k=8)
+    save_figure(draw_gain(points, k=8), tmp_path / "gain.svg")
     assert "<svg" in (tmp_path / "gain.svg").read_text()
     with pytest.raises(CurveError, match="no strategy"):
         draw_gain([], k=8)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.curves.brute_force import first_accepted
 from tts.curves import CurveError
-from tts.studies.diversity_math import fit_line
-from tts.studies.imperfect_verifier import (
+from tts.curves.fits import fit_line
+from tts.studies.imperfect_verifier.counts import (
     Counts,
     abstention_ratio,
     best_k,

@@ -11,8 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tts.curves import CurveError
-from tts.studies.heterogeneity import heterogeneity, summarise
-from tts.studies.repeats_math import Repeats, conventional_to_reasoning_gap, cost_spread, repeats
+from tts.studies.repeats import (
+    RepeatAccuracy,
+    conventional_to_reasoning_gap,
+    cost_spread,
+    heterogeneity,
+    repeats,
+    summarise,
+)
 
 
 def matrices(cells: st.SearchStrategy) -> st.SearchStrategy:
@@ -66,7 +72,7 @@ def test_cost_spread_is_the_mean_deviation_at_a_problem_by_how_it_went(table: li
 
 
 def test_the_gap_is_the_best_average_less_the_lowest_bound():
-    models = [Repeats(5, 0.78, 0.02, 0.9, 0.6), Repeats(5, 0.5, 0.02, 0.745, 0.3)]
+    models = [RepeatAccuracy(5, 0.78, 0.02, 0.9, 0.6), RepeatAccuracy(5, 0.5, 0.02, 0.745, 0.3)]
     assert conventional_to_reasoning_gap(models) == pytest.approx(0.78 - 0.745)
     with pytest.raises(CurveError, match="none"):
         conventional_to_reasoning_gap([])

@@ -12,7 +12,7 @@ from tests.support.double import ModelDouble, solvable
 from tts import Endpoint, Experiment
 from tts.curves import CurveError
 from tts.errors import ConfigError
-from tts.studies.resampling import ceiling_over_models, counts_of, resampling_report, rivalries
+from tts.studies.imperfect_verifier import ceiling_over_models, counts_of, resampling_report, rivalries
 
 NOISY = "noisy(fpr=0.3,fnr=0.1)"
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.double import ModelDouble
 from tts import Endpoint, Experiment
-from tts.studies.style import style_of, style_report
+from tts.studies.imperfect_verifier.style import style_of, style_report
 
 NEAT = '''def double_it(some_number):
     """Twice the number."""

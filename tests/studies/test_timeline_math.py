@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tts.curves import CurveError
-from tts.studies.timeline import Call, calls_of, plot_timeline, utilisation, waiting
+from tts.curves.plot import save_figure
+from tts.runs.analysis import TimedCall, calls_of
+from tts.studies.timeline import draw_timeline, utilisation, waiting
 from tts.types import Charge, Usage
 
 
-def call(lane: int | None, kind: str, start: float, end: float) -> Call:
-    return Call(lane, kind, start, end)
+def call(lane: int | None, kind: str, start: float, end: float) -> TimedCall:
+    return TimedCall(lane, kind, start, end)
 
 
 def test_a_completion_is_a_call_with_its_prompt_and_a_score_is_one_by_itself():
@@ -25,9 +27,9 @@ def test_a_completion_is_a_call_with_its_prompt_and_a_score_is_one_by_itself():
         (0, Charge("b", "target", Usage(requests=1, prompt_tokens=38, completion_tokens=1, seconds=0.5), 102.0)),
     ]
     assert calls_of(charges) == [
-        Call(0, "draft", 100.0, 102.0, 30, 8),
-        Call(1, "draft", 100.0, 102.0, 30, 9),
-        Call(0, "target scoring", 102.0, 102.5, 38, 1),
+        TimedCall(0, "draft", 100.0, 102.0, 30, 8),
+        TimedCall(1, "draft", 100.0, 102.0, 30, 9),
+        TimedCall(0, "target scoring", 102.0, 102.5, 38, 1),
     ]
 
 
@@ -52,12 +54,12 @@ def test_shares_are_shares(spans: list[tuple[int, float, float]]):
     assert -1e-9 <= waiting(calls)[1] < 1
 
 
-def test_the_picture_is_written_in_the_format_of_its_name(tmp_path: Path):
+def test_the_figure_is_written_in_the_format_of_its_name(tmp_path: Path):
     calls = [call(0, "draft", 0, 4), call(1, "draft", 2, 4), call(None, "target", 6, 8), call(None, "target", 7, 9)]
     for suffix in ("svg", "png"):
-        plot_timeline({"one": calls, "other": calls[:2], "nothing": []}, tmp_path / f"schedule.{suffix}")
+        save_figure(draw_timeline({"one": calls, "other": calls[:2], "nothing": []}), tmp_path / f"schedule.{suffix}")
     assert "waiting" in (tmp_path / "schedule.svg").read_text()
     with pytest.raises(CurveError, match="format"):
-        plot_timeline({"one": calls}, tmp_path / "schedule.bmp")
+        save_figure(draw_timeline({"one": calls}), tmp_path / "schedule.bmp")
     with pytest.raises(CurveError, match="no calls"):
-        plot_timeline({"nothing": []}, tmp_path / "schedule.png")
+        draw_timeline({"nothing": []})

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tts.curves import CurveError
-from tts.studies.imperfect_verifier import Counts
-from tts.studies.two_types import TwoTypes
+from tts.studies.imperfect_verifier.counts import Counts
+from tts.studies.imperfect_verifier.two_types import TwoTypes
 
 LLAMA_8B = TwoTypes(84 / 150, 0.8738248665464701, 0.13823971665148135, 0.7516008131097383)
 TOY = TwoTypes(0.58, 0.87, 0.13, 0.75)

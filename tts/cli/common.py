@@ -1,4 +1,4 @@
-"""What several commands share: dotted options, the endpoint they talk to, tables and ends."""
+"""What several commands share: dotted options, the endpoint they talk to, output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from tts.registry import plain_value
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
-    from rich.table import Table
 
     from tts.base import Strategy
 
@@ -164,19 +163,6 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False, soft_wrap=False)
-
-
-def table(title: str, left: Sequence[str], right: Sequence[str] = ()) -> Table:
-    """An empty table with columns aligned left and right."""
-    from rich import box
-    from rich.table import Table
-
-    made = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for name in left:
-        made.add_column(name, overflow="fold")
-    for name in right:
-        made.add_column(name, justify="right", overflow="fold")
-    return made
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:

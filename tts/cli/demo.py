@@ -54,18 +54,19 @@ def demo(
 
     Ends in about a minute. Run again, it shows the stored results, and computes only what is new.
     """
-    from tts.cli import tables
+    from tts.cli.common import console
     from tts.cli.run import shown_progress
     from tts.runs.analysis import curves, summary
+    from tts.tables import curve_table, summary_table
 
     grids = {task: [spec.format(n=n) for spec in specs] for task, specs in STRATEGIES.items()}
     runs = finish(compare(grids, model, out, limit, shown_progress(quiet)))
     if as_json:
         show_json({task: {"run": str(run.path), "summary": summary(run)} for task, run in runs.items()})
     else:
-        tables.summary_table({task: summary(run) for task, run in runs.items()})
+        console().print(summary_table({task: summary(run) for task, run in runs.items()}))
         for run in runs.values():
-            tables.curve_table(curves(run))
+            console().print(curve_table(curves(run)))
     for task, run in runs.items():
         _write(run, out / f"{task}.csv", out / f"{task}.png")
     say(f"more: tts report {shlex.join(str(run.path) for run in runs.values())}")

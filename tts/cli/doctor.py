@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tts.cli.common import AsJson, BaseUrl, Model, checked, console, finish, model_or_default, place, show_json, table
+from tts.cli.common import AsJson, BaseUrl, Model, checked, console, finish, model_or_default, place, show_json
 from tts.errors import ConfigError, EndpointError
+from tts.tables import Table
 
 if TYPE_CHECKING:
     from tts.sampler.probe import Capabilities, Capability
@@ -75,7 +76,7 @@ def as_table(found: Capabilities) -> dict[str, Any]:
 def _show(name: str, url: str, found: Capabilities) -> None:
     from tts.sampler.probe import NOT_TRIED
 
-    made = table(f"{url}: {name or 'no model'}, server: {found.server}", ("capability", "", "why"))
+    made = Table(f"{url}: {name or 'no model'}, server: {found.server}", ("capability", "", "why"))
     tried = {name: one for name, one in found.as_dict().items() if one != NOT_TRIED}
     for capability, one in tried.items():
         made.add_row(capability.replace("_", " "), _sign(one), one.why)

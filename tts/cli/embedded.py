@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from tts.cli.common import AsJson, console, say, show_json, table
+from tts.cli.common import AsJson, console, say, show_json
+from tts.tables import Table
 
 EPILOG = """\
 \b
@@ -44,7 +45,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         show_json(rows)
         return
-    made = table("", ("model", "base_url", "for"), ("context", "layers", "width", "megabytes"))
+    made = Table("", ("model", "base_url", "for"), ("context", "layers", "width", "megabytes"))
     for row in rows:
         made.add_row(*map(str, row.values()))
     console().print(made)

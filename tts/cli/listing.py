@@ -1,4 +1,4 @@
-"""`tts list`: the strategies, verifiers and tasks that are installed, with their parameters."""
+"""`tts list`: the strategies, verifiers, tasks and studies that are installed, with their parameters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import typer
 
 from tts.cli.common import AsJson, show_json
 from tts.errors import ConfigError
+from tts.registry import Group
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
-
-    from tts.registry import Group
 
 EPILOG = """\
 \b
@@ -29,20 +28,17 @@ Examples:
 A parameter is set in a spec: best_of_n:n=32,verifier=unit_tests(timeout=5)
 """
 
-GROUPS: Sequence[Group] = ("strategies", "verifiers", "tasks")
+GROUPS: Sequence[Group] = get_args(Group)
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
 def list_(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[strategies|verifiers|tasks] [NAME]", show_default=False)
+        list[str] | None, typer.Argument(metavar=f"[{'|'.join(GROUPS)}] [NAME]", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List strategies, verifiers and tasks.
-
-    Each with its parameters; those of other packages with the package they come from.
-    """
+    """List strategies, verifiers, tasks and studies with their parameters, and the package they come from."""
     entries = [describe(group, name) for group, name in _wanted(words or [])]
     if as_json:
         show_json(entries)
@@ -56,7 +52,7 @@ def list_(
 
 
 def _wanted(words: list[str]) -> list[tuple[Group, str]]:
-    """What the words ask for: everything, a group, a name of a group, or a name wherever it is."""
+    """What the words ask for: everything, a group, a name in a group, or a name in any group."""
     from tts import registry
 
     groups: list[Group] = [group for group in GROUPS if words[:1] == [group]]
@@ -79,14 +75,14 @@ def describe(group: Group, name: str) -> dict[str, Any]:
     try:
         plugin = registry.load(group, name)
         parameters = [_parameter(key, field) for key, field in plugin.model_fields.items()]
-    except Exception as error:  # a stranger's module may fail in any way; the others are listed all the same
+    except Exception as error:  # a third-party module may fail in any way; the others are listed all the same
         return {**entry, "summary": "", "parameters": [], "error": str(error)}
     summary = inspect.cleandoc(plugin.__doc__ or "").partition("\n")[0]
     return {**entry, "summary": summary, "parameters": parameters, "error": None}
 
 
 def _source(group: Group, name: str) -> str | None:
-    """The distribution that a plug-in comes from; None for those added by hand."""
+    """The distribution that a plug-in comes from; None for one registered by hand."""
     found = [point.dist.name for point in entry_points(group=f"tts.{group}", name=name) if point.dist]
     return found[-1] if found else None
 
@@ -97,15 +93,9 @@ def _parameter(name: str, field: FieldInfo) -> dict[str, Any]:
         "name": name,
         "type": type_text(field.annotation, field.metadata),
         "required": field.is_required(),
-        "default": _plain(default),
+        "default": getattr(default, "spec", None) or json.loads(json.dumps(default, default=str)),
         "help": " ".join((field.description or "").split()),
     }
-
-
-def _plain(value: Any) -> Any:
-    """A default as JSON knows it."""
-    spec = getattr(value, "spec", None)
-    return spec if spec is not None else json.loads(json.dumps(value, default=str))
 
 
 def type_text(annotation: Any, metadata: Any = ()) -> str:
@@ -147,6 +137,6 @@ def _show(entry: Mapping[str, Any]) -> None:
 
 
 def _short(default: Any) -> str:
-    """A default on one line; of a long one, such as a prompt, the beginning (`--json` has all of it)."""
+    """A default on one line; the start of a long one, such as a prompt (`--json` has all of it)."""
     text = json.dumps(default, ensure_ascii=False)
     return text if len(text) <= 100 else f'{text[:80]}..."'

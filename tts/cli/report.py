@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from enum import StrEnum, auto
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tts.cli.common import AsJson, BaseUrl, say
+from tts.cli.common import AsJson, console, finish, say, show_json
 from tts.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tts.report import Comparison
+    from tts.curves import Curve
+    from tts.report import RunComparison
+    from tts.studies import Study, StudyFindings
 
 EPILOG = """\
 \b
@@ -20,28 +23,20 @@ Examples:
   tts report runs/gsm8k-small
   tts report runs/a runs/b --x flops --out curves.svg
   tts report runs/a --format md --format parquet
-  tts report runs/a --verifiers
-  tts report runs/a --verifier-analysis --cost-ratio 2 --verifier-plot rewards.svg
   tts report runs/a --at 2000 --reach 0.8 --json
-  tts report runs/a --tree HumanEval/3
-  tts report runs/a --contact-sheet pictures.html
-  tts report runs/a runs/b --diversity --judge gpt-4o-mini --diversity-plot gain.svg
+  tts report runs/a --study verifiers --study repeats
+  tts report runs/a --study 'imperfect_verifier:cost_ratio=[2],plot=rewards.svg'
+  tts report runs/a --study lineage:problem=HumanEval/3
+  tts report runs/a runs/b --study diversity:judge=gpt-4o-mini,plot=gain.svg
 
 \b
 Formats: html is the whole report in one file that opens from disk; md its tables; csv and parquet the
 points of the curves; png, svg and pdf their figure.
+Studies: tts list studies
 """
 
 
-class Format(StrEnum):
-    """What a report can be written as; the name is the suffix of its file."""
-
-    html = auto()
-    md = auto()
-    csv = auto()
-    parquet = auto()
-    png = auto()
-    svg = auto()
+Format = StrEnum("Format", ["html", "md", "csv", "parquet", "png", "svg", "pdf"])
 
 
 def report(
@@ -67,90 +62,32 @@ def report(
         list[float] | None,
         typer.Option(metavar="ACCURACY", min=0, max=1, help="Read the compute to reach it; may be repeated."),
     ] = None,
-    timeline: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw when every call was made, and show how busy servers were.")
-    ] = None,
-    problem: Annotated[
-        str | None, typer.Option(metavar="ID", help="Of the timeline. Default: the first one of each run.")
+    study: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="Answer this question instead (see: tts list studies); may be repeated."),
     ] = None,
     candidates: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every candidate with its cost: .csv or .jsonl.")
-    ] = None,
-    verifiers: Annotated[
-        bool, typer.Option("--verifiers", help="Show how good the verifiers are, instead of the curves.")
-    ] = False,
-    verifier_analysis: Annotated[
-        bool,
-        typer.Option("--verifier-analysis", help="Show instead whether more samples pay with verifiers as they are."),
-    ] = False,
-    cost_ratio: Annotated[
-        list[float] | None,
-        typer.Option(
-            metavar="LAMBDA",
-            min=0,
-            help="With --verifier-analysis: what a wrong answer costs, a right one gaining 1; may be repeated.",
-        ),
-    ] = None,
-    verifier_plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --verifier-analysis: draw what K samples are worth.")
-    ] = None,
-    repeats: Annotated[
-        bool, typer.Option("--repeats", help="Show instead how reliable attempts are, and how even in cost.")
-    ] = False,
-    heterogeneity: Annotated[
-        bool, typer.Option("--heterogeneity", help="Show instead whether a verifier would have something to find.")
-    ] = False,
-    tree: Annotated[
-        str | None, typer.Option(metavar="PROBLEM", help="Show instead how each candidate of a problem came about.")
-    ] = None,
-    contact_sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write instead every picture with its verdict: .html.")
-    ] = None,
-    diversity: Annotated[
-        bool, typer.Option("--diversity", help="Show how different the candidates of each strategy are.")
-    ] = False,
-    judge: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="With --diversity: let a model judge whether ideas are the same."),
-    ] = None,
-    base_url: BaseUrl = None,
-    diversity_plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the gain of pass@k against diversity.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show accuracy, cost and curves of runs, and write the whole report as a page for the browser.
 
-    A run may still be going (see also: tts view). The page is report.html in the run's directory, beside them for
-    several; --json and the options that show something else instead write it only where --out or --format says so.
+    Runs may still be going (see also: tts view). The page is report.html in the run's directory, or beside the
+    directories of several runs; with --json or --study it is written only where --out or --format asks for it.
     """
-    from tts.cli.lineage import show_trees
-    from tts.cli.overview import Wishes, show_overview
-    from tts.cli.protocols import show_heterogeneity, show_repeats
-    from tts.cli.resampling import show_resampling
-    from tts.cli.verifiers import show_verifiers
-    from tts.report import Comparison
+    from tts import registry
+    from tts.report import RunComparison
     from tts.report.files import write_candidates
     from tts.runs import Run
 
-    comparison = Comparison([Run(path) for path in runs])
-    opened = comparison.runs
+    studies: list[Study] = [registry.make("studies", spec) for spec in study or ()]
+    comparison = RunComparison([Run(path) for path in runs])
     files = [*(out or ()), *(comparison.place / f"report.{kind}" for kind in format_ or ())]
-    if verifiers:
-        show_verifiers(opened, as_json)
-    elif verifier_analysis or cost_ratio or verifier_plot:
-        show_resampling(opened, cost_ratio, verifier_plot, as_json)
-    elif repeats:
-        show_repeats(opened, as_json)
-    elif heterogeneity:
-        show_heterogeneity(opened, as_json)
-    elif tree is not None:
-        show_trees(opened, tree)
-    elif contact_sheet is not None:
-        _write_contact_sheet(comparison, contact_sheet)
+    if studies:
+        _show_studies(studies, comparison, as_json)
     else:
-        wishes = Wishes(at or (), reach or (), diversity, judge, base_url, diversity_plot, timeline, problem)
-        show_overview(comparison, x, wishes, as_json)
+        _show_overview(comparison, x, at or (), reach or (), as_json)
         if not files and not as_json:
             _write_beside(comparison)
     for path in files:
@@ -160,25 +97,96 @@ def report(
         say(f"wrote {candidates}")
 
 
-def _write(comparison: Comparison, path: Path, x: str) -> None:
+def _write(comparison: RunComparison, path: Path, x: str) -> None:
     from tts.report.files import write_report
 
     write_report(comparison, path, x)
     say(f"wrote {path}")
 
 
-def _write_beside(comparison: Comparison) -> None:
-    """The page at its usual place; nothing is wrong where that is not ours to write."""
+def _write_beside(comparison: RunComparison) -> None:
+    """Write the page at its usual place, which may be one that we must not write to."""
     try:
         _write(comparison, comparison.place / "report.html", "completion_tokens")
     except ConfigError as error:
         say(f"no page: {error} (name another place with --out)")
 
 
-def _write_contact_sheet(comparison: Comparison, path: Path) -> None:
-    from tts.studies.images import contact_sheet
+def _show_studies(studies: Sequence[Study], comparison: RunComparison, as_json: bool) -> None:
+    names = [study.name for study in studies]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"each study may be named once, but there are several of {', '.join(sorted(twice))}")
+    found: dict[str, StudyFindings] = {}
+    for study in studies:
+        answer = study.findings(comparison.runs)
+        found[study.name] = finish(answer) if isinstance(answer, Coroutine) else answer
+    if as_json:
+        show_json({name: one.data for name, one in found.items()})
+    for one in found.values():
+        for item in () if as_json else one.shown:
+            console().print(item)
+        for path in one.files:
+            say(f"wrote {path}")
 
-    if len(comparison.runs) > 1:
-        raise ConfigError("a contact sheet is of one run; name that one alone")
-    path.write_text("".join(map(contact_sheet, comparison.runs.values())), encoding="utf-8")
-    say(f"wrote {path}")
+
+def _show_overview(
+    comparison: RunComparison, x: str, at: Sequence[float], reach: Sequence[float], as_json: bool
+) -> None:
+    """Print the summary, the curves and what is read off them."""
+    from tts.curves import curve_rows
+    from tts.runs.analysis import coverage_laws, summary
+    from tts.tables import curve_table, law_table, number, percent, readout_table, summary_table
+
+    summaries = {label: summary(run) for label, run in comparison.runs.items()}
+    curves, missing = comparison.curves(x)
+    asked = {"--x": x != "completion_tokens", "--at": at, "--reach": reach}
+    if not curves and (named := [name for name, value in asked.items() if value]):
+        raise ConfigError(f"no curve for {named[0]}: {'; '.join(missing) or 'nothing is graded yet'}")
+    accuracies = {c: [_readout(curve, c, curve.accuracy_at) for curve in curves] for c in at}
+    computes = {a: [_readout(curve, a, curve.compute_to_reach) for curve in curves] for a in reach}
+    laws = coverage_laws(curves)
+    if as_json:
+        named = [{"run": str(comparison.runs[label].path), **row} for label, rows in summaries.items() for row in rows]
+        show_json(
+            {
+                "summary": named,
+                "curves": curve_rows(curves),
+                "at": [row for rows in accuracies.values() for row in rows],
+                "reach": [row for rows in computes.values() for row in rows],
+                "coverage_law": laws,
+                "without_curve": missing,
+            }
+        )
+        return
+
+    def tables() -> Iterator[Any]:
+        yield summary_table(summaries)
+        if curves:
+            yield curve_table(curves)
+        for c, rows in accuracies.items():
+            yield readout_table(f"At {number(c)} {curves[0].x_label}", rows, "accuracy", percent)
+        for a, rows in computes.items():
+            yield readout_table(f"To reach {percent(a)}", rows, curves[0].x_label, number)
+        if laws:
+            yield law_table(laws)
+
+    for made in tables():
+        console().print(made)
+    for words in missing:
+        say(f"no curve of {words}")
+
+
+def _readout(curve: Curve, asked: float, read: Callable[[float], float | None]) -> dict[str, Any]:
+    from tts.curves import CurveError
+
+    try:
+        value, why_not = read(asked), "not reached"
+    except CurveError:
+        value, why_not = None, f"measured from {curve.x[0]:.4g} to {curve.x[-1]:.4g} only"
+    return {
+        "curve": curve.label,
+        "estimator": curve.estimator,
+        "asked": asked,
+        "value": value,
+        "why_not": None if value is not None else why_not,
+    }

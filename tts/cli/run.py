@@ -197,14 +197,15 @@ def _how_to_resume(out: Path) -> str:
 
 
 def _show(done: Run, as_json: bool) -> None:
-    from tts.cli.tables import summary_table
+    from tts.cli.common import console
     from tts.runs.analysis import summary
+    from tts.tables import summary_table
 
     rows = summary(done)
     if as_json:
         show_json({"run": str(done.path), "summary": rows})
     else:
-        summary_table({"": rows})
+        console().print(summary_table({"": rows}))
     say(f"stored in {done.path}; curves: tts report {shlex.quote(str(done.path))}")
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tts.cli.common import AsJson, console, finish, show_json, table
+from tts.cli.common import AsJson, console, finish, show_json
+from tts.tables import Table
 
 if TYPE_CHECKING:
     from tts.tasks.samples import SampleScores
@@ -62,7 +63,7 @@ def as_table(scores: SampleScores) -> dict[str, Any]:
 
 
 def _show(scores: SampleScores) -> None:
-    made = table("", ("",), ("",))
+    made = Table("", ("",), ("",))
     for k, value in scores.pass_at.items():
         made.add_row(f"pass@{k}", f"{value:.1%}")
     for kind, count in scores.kinds.items():

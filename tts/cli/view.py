@@ -32,7 +32,7 @@ def view(
     from tts.serving import serve as put_on_port
 
     try:
-        from tts.report.view import view_app
+        from tts.report.viewer import view_app
     except ImportError:
         raise MissingExtra("serve", "viewing runs") from None
 

@@ -1,6 +1,6 @@
 """Accuracy against compute: estimators, intervals over problems, fits, tables and figures.
 
-Works on plain arrays and knows nothing of stores or strategies. The way through:
+Works on plain arrays and knows nothing of stores or strategies:
 
     values = pass_at_k(n, c, ks)                          # problems x ks
     curve = Curve.from_values("gpt", "pass@k", ks, values)  # mean and bootstrap interval
@@ -9,20 +9,26 @@ Works on plain arrays and knows nothing of stores or strategies. The way through
 """
 
 from tts.curves.bootstrap import Interval, bootstrap, paired_difference
-from tts.curves.curve import Curve, powers_of_two, replay, replay_curve
-from tts.curves.errors import CurveError, TooFewSamples, writing
-from tts.curves.estimators import FirstPass, best_of_k, filtered_pass_at_k, first_pass_at_k, pass_at_k
-from tts.curves.export import curve_rows, write_csv, write_parquet
+from tts.curves.curve import Curve, powers_of_two, replay
+from tts.curves.estimators import (
+    CurveError,
+    FirstPassEstimate,
+    TooFewSamples,
+    best_of_k,
+    filtered_pass_at_k,
+    first_pass_at_k,
+    mean_ranks,
+    pass_at_k,
+)
 from tts.curves.fits import CoverageLaw, fit_coverage_law
 from tts.curves.majority import MajorityEstimate, majority_at_k
-from tts.curves.plot import draw_curves, plot_curves
-from tts.curves.ranks import mean_ranks
+from tts.curves.plot import curve_rows, draw_curves, plot_curves, write_csv, write_parquet, writing
 
 __all__ = [
     "CoverageLaw",
     "Curve",
     "CurveError",
-    "FirstPass",
+    "FirstPassEstimate",
     "Interval",
     "MajorityEstimate",
     "TooFewSamples",
@@ -40,7 +46,6 @@ __all__ = [
     "plot_curves",
     "powers_of_two",
     "replay",
-    "replay_curve",
     "write_csv",
     "write_parquet",
     "writing",

@@ -1,7 +1,6 @@
 """Confidence intervals over problems: how the mean would vary with another set of problems like these.
 
-Problems are the unit that is drawn anew, with all their samples: samples of one problem are not independent
-pieces of evidence about the benchmark.
+Problems are resampled as a whole: samples of one problem are not independent evidence about the benchmark.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tts.curves.errors import CurveError
-from tts.curves.estimators import Floats
+from tts.curves.estimators import CurveError, Floats
 
 WEIGHTS_AT_ONCE = 4_000_000
 
@@ -33,11 +31,11 @@ def bootstrap(
 ) -> Interval:
     """Mean over problems of a (problems x ks) matrix with a bias-corrected, accelerated bootstrap interval.
 
-    BCa (Efron 1987, section 3): percentiles of the resampled means, shifted for bias and skewness; for a mean
-    the acceleration has a closed form. `level` is the probability of covering, `resamples` how often the
-    problems are drawn anew; the same `seed` and number of problems draw the same problems. A column in which
-    all problems agree has an interval of width 0; but where `values` are `proportions` of successes, from 0 to 1, and
-    all problems are at 0 or all at 1, it is the exact one of as many trials (Clopper and Pearson 1934).
+    BCa (Efron 1987, section 3): percentiles of the resampled means, shifted for bias and skewness; for a mean the
+    acceleration has a closed form. `level` is the coverage probability, `resamples` how often the problems are
+    redrawn; the same `seed` and number of problems draw the same problems. A column in which all problems agree has
+    an interval of width 0, unless `values` are `proportions` of successes and all problems are at 0 or all at 1: then
+    it is the exact interval of as many trials (Clopper and Pearson 1934).
 
     Raises `CurveError` for fewer than two problems, values that are not finite, or a level outside (0, 1).
     """
@@ -66,8 +64,8 @@ def paired_difference(
 ) -> Interval:
     """Interval of mean(first - second) over the same problems in the same order, both problems x ks.
 
-    What the two have in common (hard problems are hard for both) cancels, so it is much narrower than the two
-    curves' own intervals suggest.
+    What the two have in common (hard problems are hard for both) cancels, so it is much narrower than their own
+    intervals suggest.
     """
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one.shape != other.shape:
@@ -81,11 +79,11 @@ def _resampled_means(matrix: Floats, resamples: int, generator: np.random.Genera
     problems = len(matrix)
     means = np.empty((resamples, matrix.shape[1]))
     at_once = max(1, WEIGHTS_AT_ONCE // problems)
-    for begin in range(0, resamples, at_once):
-        rows = min(at_once, resamples - begin)
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
         drawn = generator.integers(problems, size=(rows, problems)) + problems * np.arange(rows)[:, np.newaxis]
         times = np.bincount(drawn.ravel(), minlength=rows * problems).reshape(rows, problems)
-        means[begin : begin + rows] = times @ matrix / problems
+        means[start : start + rows] = times @ matrix / problems
     return means
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tts.curves.bootstrap import bootstrap
-from tts.curves.errors import CurveError, TooFewSamples
-from tts.curves.estimators import Floats, Integers, valid_ks
+from tts.curves.estimators import CurveError, Floats, Integers, TooFewSamples, valid_ks
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +92,9 @@ class Curve:
         return f"{self.x_name} ({self.x_unit})" if self.x_unit else self.x_name
 
     def accuracy_at(self, compute: float) -> float:
-        """Accuracy at `compute` (in the x axis' unit), by linear interpolation between the measured points.
+        """Accuracy at `compute` (in the x axis's unit), interpolated linearly between the measured points.
 
-        Raises `CurveError` outside the measured range: a curve is not extrapolated.
+        Raises `CurveError` outside the measured range: curves are not extrapolated.
         """
         if not self.x[0] <= compute <= self.x[-1]:
             raise CurveError(
@@ -107,8 +106,8 @@ class Curve:
     def compute_to_reach(self, accuracy: float) -> float | None:
         """Least compute at which the curve first reaches `accuracy`; None if it never does.
 
-        Linear interpolation before the first point that reaches it; a later fall does not matter. If the
-        first point reaches it already, that point's compute: what less would do was not measured.
+        Interpolated linearly before the first point that reaches it; a later fall does not matter. If the first point
+        already reaches it, that point's compute: less was not measured.
         """
         reached = np.flatnonzero(self.y >= accuracy)
         if not reached.size:
@@ -136,10 +135,9 @@ def replay(
 ) -> tuple[Floats, Floats]:
     """Accuracies and compute at prefixes of recorded runs, both problems x ks.
 
-    `costs[i][j]` is the cumulative compute of the first j + 1 candidates of problem i, `correct[i][j]`
-    whether the selection among them is correct. Where `finished[i]` is true, the strategy ended by itself (a
-    verifier accepted, the search was exhausted): more budget would change nothing, so its last prefix stands
-    for every larger k.
+    `costs[i][j]` is the cumulative compute of the first j + 1 candidates of problem i, `correct[i][j]` whether the
+    selection among them is correct. Where `finished[i]` is true, the strategy ended by itself (a verifier accepted,
+    the search was exhausted): its last prefix stands for every larger k.
 
     Raises `TooFewSamples` where k exceeds the candidates of a problem that is not finished.
     """
@@ -160,32 +158,3 @@ def replay(
     values = np.array([np.asarray(c, np.float64)[i] for c, i in zip(correct, at, strict=True)])
     compute = np.array([np.asarray(c, np.float64)[i] for c, i in zip(costs, at, strict=True)])
     return values, compute
-
-
-def replay_curve(
-    label: str,
-    costs: Sequence[ArrayLike],
-    correct: Sequence[ArrayLike],
-    k: ArrayLike,
-    *,
-    finished: ArrayLike | None = None,
-    x_name: str = "samples",
-    x_unit: str = "",
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Curve:
-    """The curve of `replay`: each prefix of one run at the largest budget stands for a smaller budget."""
-    values, compute = replay(costs, correct, k, finished=finished)
-    return Curve.from_values(
-        label,
-        "replay",
-        np.atleast_1d(k),
-        values,
-        x=compute,
-        x_name=x_name,
-        x_unit=x_unit,
-        level=level,
-        resamples=resamples,
-        seed=seed,
-    )

@@ -1,9 +1,9 @@
 """Accuracy at every k from one pool of samples per problem, in closed form over all subsets of size k.
 
-The samples of a problem are taken as exchangeable: any k of them, in any order, might have been the run.
-Estimators are vectorised over k. Their result has one row per problem and one column per k (no column axis if
-k is a plain number), so that means, intervals and paired comparisons over problems come after, in one place
-(`tts.curves.bootstrap`). Majority voting lives in `tts.curves.majority`.
+The samples of a problem are exchangeable: any k of them, in any order, might have been the run. Estimators are
+vectorised over k and return one row per problem and one column per k (no column axis if k is a plain number); means,
+intervals and paired comparisons over problems follow in `tts.curves.bootstrap`. Majority voting is in
+`tts.curves.majority`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from math import lgamma
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tts.curves.errors import CurveError, TooFewSamples
+from tts.errors import TTSError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -23,12 +23,29 @@ Pools = Sequence[ArrayLike] | NDArray[np.generic]
 """One array per problem, of any lengths; a 2-D array where all have the same length."""
 
 
+class CurveError(TTSError, ValueError):
+    """The numbers given do not determine the curve, fit or read-out that was asked for."""
+
+
+class TooFewSamples(CurveError):
+    """An estimate at k needs k samples of every problem, and some problem has fewer."""
+
+    def __init__(self, estimator: str, k: int, problem: int, available: int) -> None:
+        super().__init__(
+            f"{estimator} at k={k} needs {k} samples of every problem, but problem {problem} (counting from 0) has "
+            f"{available}: draw more of it, leave it out, or ask for k <= {available}"
+        )
+        self.k = k
+        self.problem = problem
+        self.available = available
+
+
 def pass_at_k(n: ArrayLike, c: ArrayLike, k: ArrayLike) -> Floats:
     """Probability that at least one of k samples is correct (coverage): 1 - C(n-c, k) / C(n, k).
 
-    `n` samples were drawn of a problem and `c` of them are correct; `k` is how many would have been drawn.
-    The result has the (broadcast) shape of `n` and `c` followed by that of `k`. Unbiased for samples drawn
-    independently (Chen et al. 2021, section 2.1). With c = 0 it is exactly 0.
+    Of `n` samples of a problem `c` are correct; `k` is how many would have been drawn. The result has the (broadcast)
+    shape of `n` and `c` followed by that of `k`. Unbiased for independent samples (Chen et al. 2021, section 2.1).
+    With c = 0 it is exactly 0.
 
     Raises `TooFewSamples` where k > n: padding with failures or successes would bias the curve.
     """
@@ -41,11 +58,10 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: ArrayLike) -> Floats:
 
 
 def filtered_pass_at_k(accepted: ArrayLike, accepted_correct: ArrayLike, k: ArrayLike) -> Floats:
-    """pass@k over the candidates alone that passed the public tests (Wang et al. 2024, arXiv 2409.03733, app. R).
+    """pass@k over the candidates that passed the public tests (Wang et al. 2024, arXiv 2409.03733, appendix R).
 
-    `accepted` candidates of a problem passed them, of which `accepted_correct` are truly correct; shapes as in
-    `pass_at_k`. A problem of which none passed scores 0. Where fewer than k passed, all of them are submitted: 1 if
-    any is correct, 0 otherwise.
+    `accepted` candidates of a problem passed, of which `accepted_correct` are truly correct; shapes as in `pass_at_k`.
+    Where fewer than k passed, all of them are submitted: 1 if any is correct, 0 otherwise.
     """
     sizes, right = np.broadcast_arrays(
         whole_numbers(accepted, "accepted"), whole_numbers(accepted_correct, "accepted_correct")
@@ -63,13 +79,12 @@ def filtered_pass_at_k(accepted: ArrayLike, accepted_correct: ArrayLike, k: Arra
 def best_of_k(scores: Pools, correct: Pools, k: ArrayLike) -> Floats:
     """Probability that the best-scored of k samples is correct.
 
-    `scores` and `correct` hold one array per problem: a number per sample (higher is better, -inf for a
-    sample without a score) and whether it is correct. Of samples with equal scores a run keeps the earliest;
-    in a random order each of them is the earliest equally often, so a tied group shares its probability of
-    being selected equally.
+    `scores` and `correct` hold one array per problem: a number per sample (higher is better, -inf for a sample
+    without a score) and whether it is correct. Of equal scores a run keeps the earliest; in a random order each is the
+    earliest equally often, so a tied group shares its probability of being selected equally.
 
-    With samples ranked best first, P(one of the r best is drawn) is pass@k with c = r; its growth over a tied
-    group is the probability that the selected sample belongs to it. Costs one sort per problem for all k.
+    With samples ranked best first, P(one of the r best is drawn) is pass@k with c = r; its growth over a tied group is
+    the probability that the selected sample belongs to it. One sort per problem serves all k.
 
     Raises `TooFewSamples` where k > n, `CurveError` for scores that are not numbers or pools of unequal size.
     """
@@ -86,15 +101,15 @@ def best_of_k(scores: Pools, correct: Pools, k: ArrayLike) -> Floats:
 def _best_of_k(scores: Floats, correct: Floats, ks: Integers) -> Floats:
     order = np.argsort(-scores)
     ranked = scores[order]
-    begins = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    ends = np.r_[begins[1:], len(scores)]
-    accuracy = np.add.reduceat(correct[order], begins) / (ends - begins)
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    ends = np.r_[starts[1:], len(scores)]
+    accuracy = np.add.reduceat(correct[order], starts) / (ends - starts)
     missed = all_missed(np.int64(len(scores)), np.r_[0, ends], ks)
     return accuracy @ (missed[:-1] - missed[1:])
 
 
 @dataclass(frozen=True)
-class FirstPass:
+class FirstPassEstimate:
     """Outcome of resampling at most k times until a verifier accepts; each array is problems x ks."""
 
     accepted: Floats
@@ -110,14 +125,13 @@ class FirstPass:
         return self.accepted - self.correct
 
 
-def first_pass_at_k(n: ArrayLike, accepted: ArrayLike, accepted_correct: ArrayLike, k: ArrayLike) -> FirstPass:
+def first_pass_at_k(n: ArrayLike, accepted: ArrayLike, accepted_correct: ArrayLike, k: ArrayLike) -> FirstPassEstimate:
     """Resample until the verifier accepts, at most k times, else abstain: in closed form over all orders.
 
-    Of `n` samples of a problem the verifier accepts `accepted`, of which `accepted_correct` are truly
-    correct. Shapes as in `pass_at_k`. The first accepted sample is any of the accepted equally often, so
-    accuracy tends to the verifier's precision, not to coverage (the setting of Stroebl et al. 2024, arXiv
-    2411.17501). The expected attempts sum P(the first j are all refused) over j < k, which telescopes to
-    pass@k with one more accepted sample.
+    Of `n` samples of a problem the verifier accepts `accepted`, of which `accepted_correct` are truly correct;
+    shapes as in `pass_at_k`. Each accepted sample is the first one equally often, so accuracy tends to the verifier's
+    precision, not to coverage (Stroebl et al. 2024, arXiv 2411.17501). The expected attempts sum P(the first j are
+    all refused) over j < k, which telescopes to pass@k with one more accepted sample.
 
     Raises `TooFewSamples` where k > n.
     """
@@ -134,7 +148,7 @@ def first_pass_at_k(n: ArrayLike, accepted: ArrayLike, accepted_correct: ArrayLi
     columns = (..., *[np.newaxis] * ks.ndim)
     precision = (right / np.maximum(passed, 1))[columns]
     attempts = ((sizes + 1) / (passed + 1))[columns] * (1.0 - all_missed(sizes + 1, passed + 1, ks))
-    return FirstPass(some, some * precision, attempts)
+    return FirstPassEstimate(some, some * precision, attempts)
 
 
 def all_missed(n: ArrayLike, c: ArrayLike, k: ArrayLike) -> Floats:
@@ -195,3 +209,10 @@ def correctness(correct: Pools, sizes: Sequence[int]) -> list[Floats]:
     if any(np.any((flag < 0) | (flag > 1) | np.isnan(flag)) for flag in flags):
         raise CurveError("`correct` must be false or true (or a probability from 0 to 1) for every sample")
     return flags
+
+
+def mean_ranks(values: ArrayLike) -> Floats:
+    """Rank of each of `values`, the smallest being 1; equal values share the mean of their ranks."""
+    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse.ravel()]

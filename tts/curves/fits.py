@@ -1,6 +1,7 @@
-"""The coverage law: c = exp(a k^b), how the share of problems solved at least once grows with samples.
+"""Fits: a straight line through points, and the coverage law c = exp(a k^b).
 
-From Brown et al. 2024, "Large Language Monkeys" (arXiv 2407.21787), section 3.
+The law says how the share of problems solved at least once grows with samples (Brown et al. 2024, "Large Language
+Monkeys", arXiv 2407.21787, section 3).
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tts.curves.errors import CurveError
-from tts.curves.estimators import Floats
+from tts.curves.estimators import CurveError, Floats
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CoverageLaw:
     """Smallest and largest k it was fitted to; beyond it is extrapolation."""
 
     def __call__(self, k: ArrayLike) -> Floats:
-        """Coverage at k."""
+        """The coverage that the law predicts at k samples."""
         return np.exp(self.a * np.asarray(k, dtype=np.float64) ** self.b)
 
 
@@ -85,3 +85,35 @@ def _gauss_newton(log_k: Floats, covered: Floats, parameters: Floats, steps: int
         else:
             damping *= 10
     return parameters
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """A straight line through points, by least squares."""
+
+    slope: float
+    intercept: float
+    correlation: float
+    """Pearson's r."""
+    points: int
+
+    @property
+    def r_squared(self) -> float:
+        """The share of the variance of y that the line explains."""
+        return self.correlation**2
+
+    def x_at(self, y: float) -> float:
+        """Where the line has the height `y`; infinite for a level line."""
+        return (y - self.intercept) / self.slope if self.slope else float("inf")
+
+
+def fit_line(x: ArrayLike, y: ArrayLike) -> LinearFit:
+    """The regression of `y` on `x`. Raises `CurveError` with fewer than three points or where all x are equal."""
+    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if xs.shape != ys.shape or xs.ndim != 1 or len(xs) < 3:
+        raise CurveError(f"a regression needs three points or more, not {len(xs)}: more models, strategies or runs")
+    if np.ptp(xs) == 0:
+        raise CurveError("a regression needs points that differ in x")
+    slope, intercept = np.polyfit(xs, ys, 1)
+    correlation = float(np.corrcoef(xs, ys)[0, 1]) if np.ptp(ys) else 0.0
+    return LinearFit(float(slope), float(intercept), correlation, len(xs))

@@ -1,17 +1,19 @@
-"""Accuracy-versus-compute figures, with matplotlib's objects alone (no window, no global figure)."""
+"""Curves as figures and as files of points. Figures use matplotlib's objects alone: no window, no global figure."""
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tts.curves.curve import Curve
-from tts.curves.errors import CurveError
-from tts.errors import MissingExtra
+from tts.curves.estimators import CurveError
+from tts.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +36,71 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tts",
 }
+COLUMNS: tuple[str, ...] = (
+    "label", "estimator", "problems", "level", "x_name", "x_unit", "k", "x", "accuracy", "low", "high",
+)  # fmt: skip
+"""Of the files of points."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn failures to write `path`, or to find anything to put into it, into `ConfigError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    except CurveError as error:
+        raise ConfigError(str(error)) from None
+
+
+# -- points ---------------------------------------------------------------------------------------------------------
+
+
+def curve_rows(curves: Iterable[Curve]) -> list[dict[str, str | int | float]]:
+    """One mapping per point, in the order of `COLUMNS`, of plain Python values."""
+    rows = []
+    for curve in curves:
+        shared = (curve.label, curve.estimator, curve.problems, curve.level, curve.x_name, curve.x_unit)
+        points = zip(curve.k.tolist(), *(v.tolist() for v in (curve.x, curve.y, curve.low, curve.high)), strict=True)
+        rows.extend(dict(zip(COLUMNS, (*shared, *point), strict=True)) for point in points)
+    return rows
+
+
+def write_csv(curves: Iterable[Curve], path: str | Path) -> None:
+    """Write curves as CSV with a header; numbers keep full precision."""
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(curve_rows(curves))
+
+
+def write_parquet(curves: Iterable[Curve], path: str | Path) -> None:
+    """Write curves as Parquet. Raises `MissingExtra` without the extra `data`."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtra("data", "writing Parquet") from error
+    types = {"problems": pa.int64(), "k": pa.int64()} | dict.fromkeys(
+        ("label", "estimator", "x_name", "x_unit"), pa.string()
+    )
+    schema = pa.schema([(name, types.get(name, pa.float64())) for name in COLUMNS])
+    pq.write_table(pa.Table.from_pylist(curve_rows(curves), schema=schema), path)
+
+
+# -- figures --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def drawing(what: str) -> Iterator[type[Figure]]:
+    """Matplotlib's class of figures, in the style of the library. Raises `MissingExtra` without the extra `plot`."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("plot", f"drawing {what}") from error
+    with matplotlib.rc_context(STYLE):
+        yield Figure
 
 
 def plot_curves(
@@ -46,10 +113,8 @@ def plot_curves(
 ) -> None:
     """Write curves over one x axis as a figure; the suffix of `path` names the format (.png, .svg, .pdf).
 
-    The shaded bands are the confidence intervals. `log_x` is chosen from the range of x if None.
-
-    Raises `CurveError` for no curves or curves over different x axes, `MissingExtra` without the extra
-    `plot`.
+    The shaded bands are the confidence intervals; `log_x=None` chooses by the range of x. Raises `CurveError` for no
+    curves or different x axes, `MissingExtra` without the extra `plot`.
     """
     save_figure(draw_curves(curves, title=title, y_label=y_label, log_x=log_x), path)
 
@@ -70,17 +135,13 @@ def draw_curves(
     curves: Sequence[Curve], *, title: str = "", y_label: str = "accuracy", log_x: bool | None = None
 ) -> Figure:
     """The figure of `plot_curves`, to be changed before it is saved."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
+    with drawing("curves") as figures:
         from matplotlib.ticker import PercentFormatter
-    except ImportError as error:
-        raise MissingExtra("plot", "drawing curves") from error
-    if len({curve.x_label for curve in curves}) != 1:
-        raise CurveError("one figure needs at least one curve, and all of them over the same x axis")
-    with matplotlib.rc_context(STYLE):
+
+        if len({curve.x_label for curve in curves}) != 1:
+            raise CurveError("a figure needs at least one curve, and all of them over the same x axis")
         longest = max(len(curve.label) for curve in curves) if len(curves) > 1 else 0  # they stand beside the axes
-        figure = Figure(figsize=(max(5.2, 3.9 + 0.065 * longest), 3.4), layout="constrained")
+        figure = figures(figsize=(max(5.2, 3.9 + 0.065 * longest), 3.4), layout="constrained")
         axes = figure.add_subplot()
         for i, curve in enumerate(curves):
             colour = COLOURS[i % len(COLOURS)]

@@ -1,6 +1,6 @@
-"""Reports of runs for people: one page of HTML that opens from disk, the same page live, Markdown, figures, tables."""
+"""Reports on runs for people: one HTML page that opens from disk, the same page live, Markdown, figures, tables."""
 
 from tts.report.page import write_page
-from tts.report.tracks import Comparison
+from tts.report.tracks import RunComparison
 
-__all__ = ["Comparison", "write_page"]
+__all__ = ["RunComparison", "write_page"]

@@ -1,9 +1,8 @@
-"""All that a report shows of one problem: what was asked, candidates with their verdicts and origins, calls, cost."""
+"""All that a report shows of one problem: its prompt, candidates with their verdicts and origins, calls, cost."""
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -11,29 +10,28 @@ from typing import Any
 from tts.errors import TTSError
 from tts.images import is_picture
 from tts.registry import make
-from tts.report.tracks import Comparison, ProblemKey
+from tts.report.tracks import ProblemKey, RunComparison
+from tts.runs.analysis import calls_of
 from tts.runs.config import fingerprint
 from tts.runs.run import Row, Run, Track
+from tts.studies.contact_sheet import inline
 from tts.studies.lineage import lineage
-from tts.studies.timeline import calls_of
 from tts.types import USAGE_FIELDS, Candidate, Charge, Usage
 
 LONGEST = 20_000
 """Characters of a text that are shown."""
-LARGEST_PICTURE = 400_000
-"""Bytes of a picture that is shown."""
-SHOWN_ELSEWHERE = {"lineage"}
-"""Notes with a place of their own."""
+LARGEST_IMAGE = 400_000
+"""Bytes of an image that is shown."""
 
 
 class Details:
     """The details of each problem of a comparison, read when asked for."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, comparison: RunComparison) -> None:
         self._comparison = comparison
 
     def of(self, problem: ProblemKey) -> dict[str, Any]:
-        """Everything about `problem`."""
+        """The prompt of `problem`, and all that each track made of it."""
         return {
             "prompt": self._prompts.get(problem),
             "cells": [
@@ -45,7 +43,7 @@ class Details:
 
     @cached_property
     def _rows(self) -> list[dict[ProblemKey, list[Row]]]:
-        """For each track its rows by problem."""
+        """The rows of each track by problem."""
         found = []
         for shown in self._comparison.tracks:
             rows: dict[ProblemKey, list[Row]] = {}
@@ -60,7 +58,7 @@ class Details:
 
 
 def _prompts(run: Run) -> Iterator[tuple[ProblemKey, list[dict[str, str]]]]:
-    """What was asked, as the task says it now; a problem that reads otherwise than it did then is left out."""
+    """The prompts as the task gives them now, without the problems whose text has changed since."""
     known = run.record.get("problems", {})
     missing = set(known)
     try:
@@ -82,7 +80,7 @@ def _messages(messages: Any) -> list[dict[str, str]]:
 
 
 def _content(content: Any) -> str:
-    """The words of a message; of pictures, that they are there."""
+    """The text of a message; other parts are named by their type."""
     if isinstance(content, str) or content is None:
         return content or ""
     return "\n".join(part.get("text") or f"[{part.get('type', 'part')}]" for part in content)
@@ -108,7 +106,10 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
         "selected": row.selected,
         "seconds": round(row.seconds, 3),
         "failures": row.failures,
-        **{name: _usages(getattr(row, name)) for name in ("spent", "reused", "wasted")},
+        **{
+            name: {role: usage.as_dict() for role, usage in account.items()}
+            for name, account in (("spent", row.spent), ("reused", row.reused), ("wasted", row.wasted))
+        },
         "candidates": [
             _candidate(track.run, one, right[i], cost)
             for i, (one, cost) in enumerate(zip(candidates, tokens, strict=True))
@@ -120,7 +121,7 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
 
 def _candidate(run: Run, candidate: Candidate, right: int | None, tokens: float) -> dict[str, Any]:
     verdict = candidate.verdict
-    notes = {name: value for name, value in candidate.notes.items() if name not in SHOWN_ELSEWHERE}
+    notes = {name: value for name, value in candidate.notes.items() if name != "lineage"}
     shown = {
         "text": _cut(candidate.content),
         "right": right,
@@ -131,40 +132,23 @@ def _candidate(run: Run, candidate: Candidate, right: int | None, tokens: float)
         "notes": notes,
         "tokens": tokens,
         "elapsed": round(candidate.elapsed, 3),
-        "picture": _picture(run, candidate.content) if is_picture(candidate.content) else None,
+        "image": inline(run.path / candidate.content, LARGEST_IMAGE) if is_picture(candidate.content) else None,
     }
     return {name: value for name, value in shown.items() if value not in (None, "", {})}
 
 
-def _picture(run: Run, name: str) -> str | None:
-    path = run.path / name
-    if not path.is_file() or path.stat().st_size > LARGEST_PICTURE:
-        return None
-    return f"data:image/{path.suffix[1:]};base64,{b64encode(path.read_bytes()).decode()}"
-
-
 def _calls(charges: list[tuple[int | None, Charge]]) -> list[list[Any]]:
-    """Every call: lane, kind, begin and end in seconds from the first, prompt and completion tokens.
+    """Every call: lane, kind, start and end in seconds from the first start, prompt and completion tokens.
 
-    A lane is a candidate's position; None where no candidate came of it.
+    A lane is a candidate's position; None where the call led to no candidate.
     """
     calls = calls_of(charges)
-    begin = min((call.start for call in calls), default=0.0)
+    first = min((call.start for call in calls), default=0.0)
+    times = ((round(call.start - first, 4), round(call.end - first, 4)) for call in calls)
     return [
-        [
-            call.lane,
-            call.kind,
-            round(call.start - begin, 4),
-            round(call.end - begin, 4),
-            call.prompt_tokens,
-            call.completion_tokens,
-        ]
-        for call in calls
+        [call.lane, call.kind, *span, call.prompt_tokens, call.completion_tokens]
+        for call, span in zip(calls, times, strict=True)
     ]
-
-
-def _usages(account: Mapping[str, Usage]) -> dict[str, dict[str, float]]:
-    return {role: usage.as_dict() for role, usage in account.items()}
 
 
 def _shortened(node: dict[str, Any]) -> dict[str, Any]:
@@ -174,4 +158,4 @@ def _shortened(node: dict[str, Any]) -> dict[str, Any]:
 def _cut(text: str) -> str:
     if len(text) <= LONGEST:
         return text
-    return f"{text[:LONGEST]}\n… {len(text) - LONGEST:,} more characters are in the run and not shown here"
+    return f"{text[:LONGEST]}\n… {len(text) - LONGEST:,} more characters are in the run but not shown here"

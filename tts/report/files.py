@@ -1,26 +1,31 @@
-"""A report as a file; the end of its name says in which format."""
+"""A report as a file in the format that its suffix names."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+import re
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tts.curves import plot_curves, write_csv, write_parquet, writing
 from tts.errors import ConfigError
-from tts.report.markdown import markdown
 from tts.report.page import write_page
-from tts.report.tracks import Comparison
+from tts.report.tracks import RunComparison
+from tts.runs.analysis import summary
+from tts.studies.imperfect_verifier import ImperfectVerifier
+from tts.studies.verifiers import Verifiers
+from tts.tables import Table, curve_table, summary_table
 
 FORMATS = ("html", "md", "csv", "parquet", "png", "svg", "pdf")
 
 
-def write_report(comparison: Comparison, path: Path, x: str) -> None:
-    """Write what the suffix of `path` asks for: the page, the tables as Markdown, the curves' points, their figure.
+def write_report(comparison: RunComparison, path: Path, x: str) -> None:
+    """Write the page, the tables as Markdown, the curves' points or their figure, as the suffix of `path` says.
 
-    Curves are over the measure `x`. Raises `ConfigError` for another suffix, a place that cannot be written, or
-    where there is nothing to write.
+    Curves are over the measure `x`. Raises `ConfigError` for an unknown suffix, a path that cannot be written, or where
+    there is nothing to write.
     """
     kind = path.suffix.removeprefix(".")
     if kind not in FORMATS:
@@ -38,8 +43,8 @@ def write_report(comparison: Comparison, path: Path, x: str) -> None:
             write(curves, path)
 
 
-def write_candidates(comparison: Comparison, path: Path) -> None:
-    """Every candidate of the runs with its cost, one row each, as .csv or .jsonl. Raises as `write_report` does."""
+def write_candidates(comparison: RunComparison, path: Path) -> None:
+    """Write every candidate of the runs with its cost as .csv or .jsonl. Raises as `write_report` does."""
     rows = (
         {**({"run": label} if label else {}), **row} for label, run in comparison.runs.items() for row in run.export()
     )
@@ -53,3 +58,36 @@ def write_candidates(comparison: Comparison, path: Path) -> None:
             writer.writeheader()
             writer.writerow(first)
             writer.writerows(rows)
+
+
+def markdown(comparison: RunComparison, x: str) -> str:
+    """Summary, curves over the measure `x`, what verifiers are worth, and how the runs were made."""
+    return "\n".join(_sections(comparison, x)) + "\n"
+
+
+def _sections(comparison: RunComparison, x: str) -> Iterator[str]:
+    yield f"# {' and '.join(run.path.resolve().name for run in comparison.runs.values())}"
+    yield "\n## Summary\n"
+    yield summary_table({label: summary(run) for label, run in comparison.runs.items()}).markdown()
+    curves, missing = comparison.curves(x)
+    if curves:
+        yield "\n## Curves\n"
+        yield curve_table(curves).markdown()
+    yield from (f"\nNo curve of {words}" for words in missing)
+    for title, study in (("Verifiers", Verifiers()), ("Whether more samples pay", ImperfectVerifier())):
+        shown = []
+        for label, run in comparison.runs.items():
+            try:
+                shown += study.findings({label: run}).shown
+            except ConfigError:  # no verifier, or none of the kind
+                continue
+        if shown:
+            yield f"\n## {title}"
+        for item in shown:
+            yield "\n" + (item.markdown() if isinstance(item, Table) else re.sub(r"(?m)^( *)", r"\1- ", str(item)))
+    yield "\n## How it was made\n"
+    for run in comparison.runs.values():
+        record = run.record
+        versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
+        yield f"- {run.path}: `{shlex.join(record.get('command', ()))}`"
+        yield f"  ({versions}; seeds {', '.join(map(str, record['config'].get('seeds', ())))})"

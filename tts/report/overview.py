@@ -1,8 +1,8 @@
-"""All that a report shows without looking into a problem, as plain data."""
+"""All that a report shows but the problems' details, as plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -11,17 +11,18 @@ import numpy as np
 
 from tts.curves import Curve, CurveError
 from tts.errors import ConfigError
-from tts.report.labels import prefixed
-from tts.report.tracks import MEASURES, Comparison, Shown
+from tts.report.tracks import MEASURES, RunComparison, Shown
 from tts.runs import Run
-from tts.runs.analysis import UNITS, coverage_laws, run_currency, track_summary
+from tts.runs.analysis import UNITS, coverage_laws, prefixed, run_currency, track_summary
+from tts.studies import TrackReport
+from tts.studies.imperfect_verifier import resampling_report, rivalries
 from tts.studies.repeats import heterogeneity_report
-from tts.studies.resampling import resampling_report, rivalries
-from tts.studies.verifiers import plain, verifier_report
+from tts.studies.verifiers import verifier_report
+from tts.tables import plain
 
 
-def overview(comparison: Comparison) -> dict[str, Any]:
-    """Everything about the runs but their candidates."""
+def overview(comparison: RunComparison) -> dict[str, Any]:
+    """Everything about the runs except their candidates."""
     tracks, runs = comparison.tracks, comparison.runs
     measures = [name for name in MEASURES if any(shown.curves.get(name) for shown in tracks)]
     drawn = {x: [_curve(i, one, c) for i, one in enumerate(tracks) for c in one.curves.get(x, ())] for x in measures}
@@ -38,7 +39,11 @@ def overview(comparison: Comparison) -> dict[str, Any]:
         "grid": [_grid(comparison, shown) for shown in tracks],
         "verifiers": _reports(comparison, verifier_report),
         "resampling": _reports(comparison, resampling_report),
-        "rivalries": [_rivalry(label, contest) for label, run in runs.items() for contest in rivalries(run)],
+        "rivalries": [
+            {**one.as_dict(), "weak": prefixed(label, one.weak), "strong": prefixed(label, one.strong)}
+            for label, run in runs.items()
+            for one in rivalries(run)
+        ],
         "heterogeneity": [
             {"track": one["track"], **one["summary"]} for one in _reports(comparison, heterogeneity_report)
         ],
@@ -46,7 +51,7 @@ def overview(comparison: Comparison) -> dict[str, Any]:
 
 
 def progress(run: Run) -> dict[str, int]:
-    """How many cells of the grid are finished, and how many there will be. A run that was cut down has more."""
+    """How many cells of the grid are finished, and how many are expected: all finished ones, where the grid was cut."""
     config = run.record["config"]
     parts = ("strategies", "models", "seeds")
     expected = len(run.record.get("problems", ())) * int(np.prod([len(config.get(part) or [0]) for part in parts]))
@@ -91,8 +96,8 @@ def _curve(place: int, shown: Shown, curve: Curve) -> dict[str, Any]:
     }
 
 
-def _grid(comparison: Comparison, shown: Shown) -> dict[str, list[Any]]:
-    """What a track made of each problem, all seeds together; None where it has not come to it."""
+def _grid(comparison: RunComparison, shown: Shown) -> dict[str, list[Any]]:
+    """A track's results on each problem, all seeds together; None where there are none yet."""
     track, places = shown.track, comparison.places
     tokens = shown.costs.get("completion_tokens", ())
     found: dict[str, list[Any]] = {
@@ -115,10 +120,8 @@ def _grid(comparison: Comparison, shown: Shown) -> dict[str, list[Any]]:
 
 
 def _outcome(right: float, said: float) -> str:
-    """One letter for a candidate: Right, Wrong or Unknown; lower case where the verifier refused it, as 'r'.
-
-    A verifier that does not decide accepts nothing: `t` and `f` are true and false ones without a decision.
-    """
+    """One letter for a candidate: R or W (right or wrong) where the verifier accepted it, r or w where it refused it,
+    t or f (true or false) where it did not decide, u where the truth is unknown."""
     if np.isnan(right):
         return "u"
     if np.isnan(said):
@@ -126,8 +129,8 @@ def _outcome(right: float, said: float) -> str:
     return ("R" if said else "r") if right else ("W" if said else "w")
 
 
-def _reports(comparison: Comparison, analyse: Callable[[Run], list[Any]]) -> list[dict[str, Any]]:
-    """An analysis of each run, under the report's labels; nothing for a run that it does not apply to."""
+def _reports(comparison: RunComparison, analyse: Callable[[Run], Sequence[TrackReport]]) -> list[dict[str, Any]]:
+    """An analysis of each run under the report's labels, without the runs that it does not apply to."""
     found = []
     for label, run in comparison.runs.items():
         try:
@@ -135,19 +138,3 @@ def _reports(comparison: Comparison, analyse: Callable[[Run], list[Any]]) -> lis
         except (ConfigError, CurveError):
             continue
     return found
-
-
-def _rivalry(label: str, contest: Any) -> dict[str, Any]:
-    result = contest.result
-    return plain(
-        {
-            "weak": prefixed(label, contest.weak),
-            "strong": prefixed(label, contest.strong),
-            "problems": contest.problems,
-            "accuracy": result.weak,
-            "ceiling": result.ceiling,
-            "strong_accuracy": result.strong,
-            "hopeless": result.hopeless,
-            "k": result.k,
-        }
-    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -13,29 +15,30 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from tts.report.details import Details
-from tts.report.embed import chunks, packed
 from tts.report.overview import overview
-from tts.report.tracks import Comparison
+from tts.report.tracks import RunComparison
+from tts.tables import plain
 
 STYLES = ("vendor/uplot-1.6.32.min.css", "report.css")
 LIBRARY = "vendor/uplot-1.6.32.min.js"
 SCRIPTS = ("charts.js", "summary.js", "curves.js", "problems.js", "detail.js", "verifiers.js", "made.js",
            "main.js")  # fmt: skip
 MOST_CHARACTERS = 60_000_000
-"""Characters of candidates in a page; of larger runs it has the details of some problems only."""
+"""Characters of candidates in a page; for larger runs it has the details of some problems only."""
+CHUNK = 200_000
+"""Characters of JSON from which a chunk is closed."""
 
 
-def write_page(comparison: Comparison, path: Path, *, most: int = MOST_CHARACTERS) -> None:
-    """Write the report as one file of HTML that needs nothing else.
+def write_page(comparison: RunComparison, path: Path, *, most: int = MOST_CHARACTERS) -> None:
+    """Write the report as one self-contained HTML file.
 
-    Where the candidates have more than `most` characters, the details are those of problems at equal distances; the
-    page says so.
+    Where the candidates have more than `most` characters, it has the details of evenly spaced problems, and says so.
     """
     summary = overview(comparison)
     details = Details(comparison)
     shown = sampled(len(comparison.problems), min(1.0, most / max(1, size(comparison))))
     with path.open("w", encoding="utf-8") as file:
-        before, after = page(comparison_title(summary)).split(DATA)
+        before, after = page(f"{summary['title']} · tts report").split(DATA)
         file.write(before)
         chunk_of: dict[int, int] = {}
         for number, (inside, text) in enumerate(chunks((i, details.of(comparison.problems[i])) for i in shown)):
@@ -46,31 +49,23 @@ def write_page(comparison: Comparison, path: Path, *, most: int = MOST_CHARACTER
         file.write(after)
 
 
-def size(comparison: Comparison) -> int:
-    """Characters of all candidates with what is known of them."""
+def size(comparison: RunComparison) -> int:
+    """Characters of all candidates and their details."""
     query = "SELECT COALESCE(SUM(LENGTH(content) + LENGTH(details) + 150), 0) FROM candidates"
     return sum(run.db.execute(query).fetchone()[0] for run in comparison.runs.values())
 
 
 def sampled(problems: int, share: float) -> Iterator[int]:
-    """The places of a `share` of the problems, at equal distances."""
+    """The positions of a `share` of the problems, evenly spaced."""
     kept = int(problems * share)
     return (i * problems // kept for i in range(kept))
-
-
-def comparison_title(summary: dict[str, Any]) -> str:
-    """What the browser's tab says."""
-    return f"{summary['title']} · tts report"
 
 
 DATA = "<!-- data -->"
 
 
 def page(title: str, *, template: str = "report.html", scripts: tuple[str, ...] = SCRIPTS, live: bool = False) -> str:
-    """The page without data. Its policy lets only its own scripts run, and nothing be asked for from anywhere.
-
-    A `live` page may ask the server that it came from.
-    """
+    """The page without data. Its policy lets only its own scripts run, and only a `live` page ask its own server."""
     style = "\n".join(map(_text, STYLES))
     code = "\n".join(["(() => {", '"use strict";', *(_text(name) for name in ("base.js", *scripts)), "})();"])
     library = _text(LIBRARY)
@@ -98,3 +93,38 @@ def _text(name: str) -> str:
 
 def _digest(text: str) -> str:
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+# -- data inside a page: compressed, and split so that a browser unpacks only what is looked at ------------------------
+
+
+def packed(data: Any) -> str:
+    """`data` as JSON, gzip and Base64: nothing in it can be taken for HTML."""
+    return _compressed(as_json(data))
+
+
+def chunks(items: Iterable[tuple[int, Any]]) -> Iterator[tuple[list[int], str]]:
+    """Numbered items as packed objects `{number: item}` of about `CHUNK` characters, each with its numbers."""
+    open_: dict[int, str] = {}
+    size = 0
+    for number, item in items:
+        open_[number] = as_json(item)
+        size += len(open_[number])
+        if size >= CHUNK:
+            yield list(open_), _joined(open_)
+            open_, size = {}, 0
+    if open_:
+        yield list(open_), _joined(open_)
+
+
+def _joined(items: dict[int, str]) -> str:
+    return _compressed("{" + ",".join(f'"{number}":{item}' for number, item in items.items()) + "}")
+
+
+def _compressed(text: str) -> str:
+    return b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
+
+
+def as_json(data: Any) -> str:
+    """JSON that browsers read, in ASCII: without the NaN that Python would write, and with lone surrogates escaped."""
+    return json.dumps(plain(data), separators=(",", ":"), default=str)

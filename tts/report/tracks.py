@@ -11,30 +11,29 @@ from pathlib import Path
 
 from tts.curves import Curve
 from tts.errors import TTSError
-from tts.report.labels import labelled, prefixed
 from tts.runs import Run
-from tts.runs.analysis import curves_over, track_curves
+from tts.runs.analysis import curves_over, labelled, prefixed, track_curves
 from tts.runs.run import Floats, Row, Track
 
 MEASURES = ("samples", "completion_tokens", "total_tokens", "seconds", "flops", "money")
-"""What accuracy is drawn against, where it is known."""
+"""What accuracy is drawn against, where known."""
 
 ProblemKey = tuple[str, str | None]
-"""A problem's name and the digest of its text: tasks of different runs may use the same names."""
+"""A problem's name and the digest of its text: different tasks may use the same names."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A track under the name that it has in the report."""
+    """A track under its name in the report."""
 
     run: int
-    """Which of the runs it is of, from 0."""
+    """The index of its run."""
     label: str
     track: Track
 
     @cached_property
     def costs(self) -> dict[str, list[Floats]]:
-        """`Track.cost` of all `MEASURES` that can be had: without prices there is no money."""
+        """`Track.cost` of all `MEASURES` that are known: without prices there is no money."""
         found = {}
         for measure in MEASURES:
             try:
@@ -62,8 +61,8 @@ class Shown:
         return found, "" if any(found.values()) else "none of its candidates is graded"
 
 
-class Comparison:
-    """One run or several, as a report shows them. Raises `ConfigError` when a run has no results yet."""
+class RunComparison:
+    """One run or several, as a report shows them."""
 
     def __init__(self, runs: list[Run]) -> None:
         self.runs: Mapping[str, Run] = labelled(runs)
@@ -94,7 +93,7 @@ class Comparison:
         return {key: place for place, key in enumerate(self.problems)}
 
     def curves(self, x: str) -> tuple[list[Curve], list[str]]:
-        """The curves of every track against any measure of `Track.cost`, and which have none, with the reason."""
+        """The curves of every track against a measure of `Track.cost`, and the tracks without any, with the reason."""
         found, missing = [], []
         for shown in self.tracks:
             label = list(self.runs)[shown.run]
@@ -110,6 +109,6 @@ class Comparison:
 
     @property
     def place(self) -> Path:
-        """Where a report is written by default: in the directory of one run, beside those of several."""
+        """Where a report is written by default: in the directory of a run alone, beside those of several."""
         paths = [run.path.resolve() for run in self.runs.values()]
         return paths[0] if len(paths) == 1 else Path(os.path.commonpath([path.parent for path in paths]))

@@ -1,9 +1,9 @@
-"""From a run to its curves and its summary table."""
+"""From a run to its curves, its summary and its calls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,22 +22,41 @@ from tts.curves import (
 )
 from tts.errors import ConfigError
 from tts.runs.run import Run, Track
-from tts.studies.timeline import Call, calls_of
 from tts.types import USAGE_FIELDS, Charge, Usage
 
 Floats = NDArray[np.float64]
 
 UNITS = {"seconds": "s", "flops": "FLOPs", "verifier_seconds": "s"}
-"""Of the measures whose name does not tell."""
+"""Of the measures whose names do not tell them."""
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def labelled(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by the labels that tell them apart: empty for one alone, else the directory's name, its path if need be."""
+    if len(runs) == 1:
+        return {"": runs[0]}
+    names = [run.path.resolve().name for run in runs]
+    unique = len(set(names)) == len(names)
+    return {name if unique else str(run.path): run for name, run in zip(names, runs, strict=True)}
+
+
+def prefixed(label: str, name: str) -> str:
+    """The full name of something in the run called `label`."""
+    return f"{label}/{name}" if label else name
+
+
+# -- curves -----------------------------------------------------------------------------------------------------------
 
 
 def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
     """Selected accuracy of every strategy and model against `x`, and coverage (pass@k) where samples are independent.
 
-    `x` is a measure of `Track.cost`; `ks` are the numbers of candidates (by default powers of two up to what every
-    problem has). Intervals are 95 % bootstrap intervals over problems; several seeds of a problem count as one.
-    Raises `ConfigError` when there is nothing to draw or a model card lacks what `x` needs, and `CurveError` when
-    a k is larger than what was sampled.
+    `x` is a measure of `Track.cost`; `ks` are the numbers of candidates, by default powers of two up to what every
+    problem has. Intervals are 95 % bootstrap intervals over problems; the seeds of a problem count as one. Raises
+    `ConfigError` when there is nothing to draw or a model card lacks what `x` needs, `CurveError` when a k exceeds
+    what was sampled.
     """
     found = [curve for track in run.tracks for curve in track_curves(track, x, ks)]
     if not found:
@@ -48,7 +67,7 @@ def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = No
 def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
     """The curves of one strategy with one model.
 
-    A problem without any candidate counts as not solved at every k; one that could not be graded is left out.
+    A problem without any candidate counts as unsolved at every k; one that could not be graded is left out.
     """
     return curves_over(track, {x: track.cost(x)}, ks)[x]
 
@@ -129,17 +148,20 @@ def run_currency(track: Track) -> str:
     return track.run.card(track.model, "policy").currency
 
 
+# -- summaries --------------------------------------------------------------------------------------------------------
+
+
 def summary(run: Run) -> list[dict[str, Any]]:
     """One row for each strategy and model: selected accuracy with its interval, coverage, and what it cost.
 
-    Problems without a usable candidate count as not solved and are shown as `failed`; those that could not be
-    graded are left out of the accuracy and shown as `ungraded`.
+    Problems without a usable candidate count as unsolved, and as `failed`; those that could not be graded are left out
+    of the accuracy, and counted as `ungraded`.
     """
     return [track_summary(track) for track in run.tracks]
 
 
 def track_summary(track: Track) -> dict[str, Any]:
-    """One row of `summary`."""
+    """The row of `summary` for one strategy and model."""
     solved, covered, problems, ungraded = [], [], [], 0
     for row, flags in zip(track.rows, track.correct, strict=True):
         chosen = flags[row.selected] if row.selected is not None else 0.0
@@ -151,7 +173,7 @@ def track_summary(track: Track) -> dict[str, Any]:
         problems.append(row.problem)
     usage, wasted = track.usage(), track.wasted()
     means = by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
-    interval = bootstrap(means, proportions=True) if len(means) > 1 else None  # one problem tells nothing of others
+    interval = bootstrap(means, proportions=True) if len(means) > 1 else None
     return {
         "strategy": track.strategy,
         "model": track.model,
@@ -175,7 +197,7 @@ def track_summary(track: Track) -> dict[str, Any]:
         "wasted_requests": wasted.requests,
         "wasted_tokens": wasted.total_tokens,
         "money": _money(track),
-        "oracle": any(row.oracle for row in track.rows),
+        "oracle": track.oracle,
         "settled_early": sum(row.ended == "settled" for row in track.rows),
     }
 
@@ -197,7 +219,7 @@ def _money(track: Track) -> float | None:
 def coverage_laws(drawn: Sequence[Curve]) -> list[dict[str, Any]]:
     """For each coverage curve, the fit c = exp(a k^b) and how well it holds (Brown et al. 2024, 3.2).
 
-    A curve that does not determine the fit, such as one that is 0 throughout, is left out.
+    Curves that do not determine the fit, such as one that is 0 throughout, are left out.
     """
     laws = []
     for curve in drawn:
@@ -210,10 +232,47 @@ def coverage_laws(drawn: Sequence[Curve]) -> list[dict[str, Any]]:
     return laws
 
 
-def calls(track: Track, problem: str | None = None) -> list[Call]:
-    """Every call that was answered, by sample and in order of time; of one `problem` or of all.
+# -- calls ------------------------------------------------------------------------------------------------------------
 
-    Answers that another strategy of the run had paid for are where they were made.
+
+@dataclass(frozen=True, slots=True)
+class TimedCall:
+    """One call to a model or a verifier, in seconds of Unix time."""
+
+    lane: int | None
+    """The sample that it was made for; None where that never became a candidate."""
+    kind: str
+    """Its role; `target scoring` for one that scored given text."""
+    start: float
+    end: float
+    prompt_tokens: float = 0
+    completion_tokens: float = 0
+
+
+def calls_of(charges: Iterable[tuple[int | None, Charge]]) -> list[TimedCall]:
+    """The calls behind charges, each with its lane, in order of time.
+
+    A completion is charged apart from the prompt that it may share with others, a score together with its prompt.
+    """
+    charges = list(charges)
+    prompts = {
+        (charge.role, charge.started): charge.usage.prompt_tokens for _, charge in charges if not charge.usage.seconds
+    }
+    found = []
+    for lane, charge in charges:
+        usage = charge.usage
+        if usage.seconds:
+            kind = f"{charge.role} scoring" if usage.requests else charge.role
+            prompt = usage.prompt_tokens or prompts.get((charge.role, charge.started), 0)
+            end = charge.started + usage.seconds
+            found.append(TimedCall(lane, kind, charge.started, end, prompt, usage.completion_tokens))
+    return sorted(found, key=lambda call: call.start)
+
+
+def calls(track: Track, problem: str | None = None) -> list[TimedCall]:
+    """Every call that was answered, for one `problem` or all, in order of time; its lane is its sample.
+
+    Answers that another strategy of the run paid for stand where they were made.
     """
     query = f"""SELECT cell, charges.position, role, started, {", ".join(f"charges.{name}" for name in USAGE_FIELDS)}
                 FROM charges JOIN cells ON cells.id = cell

@@ -149,9 +149,14 @@ class Track:
         return self.method.independent and not any(row.ended == "settled" for row in self.rows)
 
     @property
+    def oracle(self) -> bool:
+        """Whether the hidden truth was used to find or select an answer."""
+        return any(row.oracle for row in self.rows)
+
+    @property
     def label(self) -> str:
         """What legends and tables call it; results that used the hidden truth say so."""
-        return f"{self.strategy} · {self.model}" + (" (oracle)" if any(row.oracle for row in self.rows) else "")
+        return f"{self.strategy} · {self.model}" + (" (oracle)" if self.oracle else "")
 
     @cached_property
     def _table(self) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """How well a verifier's decisions and scores agree with the truth, over candidates whose truth is known.
 
-Works on flat arrays of candidates: `correct` is 1 or 0, `passed` is 1, 0 or NaN where the verifier does not decide,
+All work on flat arrays of candidates: `correct` is 1 or 0, `passed` is 1, 0 or NaN where the verifier does not decide,
 `scores` are numbers, higher is better. What cannot be measured, such as an AUROC without a wrong candidate, is None.
 """
 
@@ -12,16 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tts.curves.errors import CurveError
+from tts.curves import CurveError, mean_ranks
 from tts.curves.estimators import Floats, Integers, Pools
-from tts.curves.ranks import mean_ranks
 
 Measure = Callable[[ArrayLike, ArrayLike], float | None]
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What a verifier accepts and refuses of what is right and wrong."""
+    """How often a verifier accepts what is right and refuses what is wrong."""
 
     decided: int
     """Candidates that it accepts or refuses."""
@@ -30,7 +29,7 @@ class Decisions:
     soundness: float | None
     """Share of the wrong ones that it refuses (true negative rate)."""
     false_discovery: float | None
-    """Share of those that it accepts that are wrong (1 - precision)."""
+    """Share of the accepted ones that are wrong (1 - precision)."""
 
 
 def decisions(passed: ArrayLike, correct: ArrayLike) -> Decisions:
@@ -74,7 +73,7 @@ def rank_correlation(scores: ArrayLike, correct: ArrayLike) -> float | None:
 def within_problems(measure: Measure, scores: Pools, correct: Pools) -> tuple[float | None, int]:
     """The mean of a measure over the problems in which it can be taken, and how many those are.
 
-    This is what selection depends on: that easy problems score higher than hard ones helps nobody to choose in one.
+    This is what selection depends on: that easy problems score higher than hard ones helps no choice within a problem.
     """
     values = [measure(part, flags) for part, flags in zip(scores, correct, strict=True)]
     known = [value for value in values if value is not None]
@@ -82,14 +81,13 @@ def within_problems(measure: Measure, scores: Pools, correct: Pools) -> tuple[fl
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """How far scores between 0 and 1 are from being probabilities. Arrays have one entry for each bin that is not
-    empty."""
+class Reliability:
+    """How far scores between 0 and 1 are from probabilities. Arrays have one entry for each bin that is not empty."""
 
     error: float
     """Expected calibration error: the mean of |mean score - share right| over bins, weighted by their candidates."""
     low: Floats
-    """Where each bin begins; it is as wide as the others."""
+    """Where each bin starts; all are equally wide."""
     count: Integers
     score: Floats
     """Mean score."""
@@ -97,11 +95,10 @@ class Calibration:
     """Share of right candidates."""
 
 
-def calibration(scores: ArrayLike, correct: ArrayLike, bins: int = 10) -> Calibration | None:
+def calibration(scores: ArrayLike, correct: ArrayLike, bins: int = 10) -> Reliability | None:
     """Reliability in bins of equal width (Guo et al. 2017, arXiv 1706.04599, section 2).
 
-    A score on an edge belongs to the bin above it, 1 to the last. None where a score lies outside 0 to 1, or there is
-    none.
+    A score on an edge belongs to the bin above it, 1 to the last. None without scores in 0 to 1.
     """
     values, truth = _flat(scores, correct)
     if not len(values) or values.min() < 0 or values.max() > 1:
@@ -111,7 +108,7 @@ def calibration(scores: ArrayLike, correct: ArrayLike, bins: int = 10) -> Calibr
     filled = np.flatnonzero(count)
     score, right = (np.bincount(place, part, minlength=bins)[filled] / count[filled] for part in (values, truth))
     error = float((count[filled] * np.abs(score - right)).sum() / len(values))
-    return Calibration(error, filled / bins, count[filled], score, right)
+    return Reliability(error, filled / bins, count[filled], score, right)
 
 
 def _flat(values: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:

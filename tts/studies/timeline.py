@@ -1,19 +1,21 @@
-"""When every call was made: a picture of the schedule, and where the time went."""
+"""When every call was made: the schedule as a figure, how busy servers were, how long samples waited."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tts.curves.errors import CurveError
-from tts.curves.plot import COLOURS, STYLE, save_figure
-from tts.errors import MissingExtra
-from tts.types import Charge
+from tts.curves import CurveError
+from tts.curves.plot import COLOURS, drawing
+from tts.errors import ConfigError
+from tts.runs import Run
+from tts.runs.analysis import TimedCall, calls
+from tts.studies import Study, StudyFindings, Table, labelled_tracks, write_figure
+from tts.tables import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,53 +23,59 @@ if TYPE_CHECKING:
 WAITING = "#d9d9d9"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call to a model or a verifier, in seconds of Unix time."""
+class Timeline(Study):
+    """When calls were made: how busy they kept the servers, and how long samples waited."""
 
-    lane: int | None
-    """The sample that it was made for; None where that never became a candidate."""
-    kind: str
-    """Its role; `target scoring` for one that scored given text."""
-    start: float
-    end: float
-    prompt_tokens: float = 0
-    completion_tokens: float = 0
+    plot: Path | None = None
+    """Draw every call for one problem into this file (.svg, .png, .pdf)."""
+    problem: str | None = None
+    """The problem to draw. Default: the first of each run."""
 
-
-def calls_of(charges: Iterable[tuple[int | None, Charge]]) -> list[Call]:
-    """The calls behind charges with their lanes, in order of time.
-
-    A completion is charged apart from the prompt that it may share with others, a score together with its prompt.
-    """
-    charges = list(charges)
-    prompts = {
-        (charge.role, charge.started): charge.usage.prompt_tokens for _, charge in charges if not charge.usage.seconds
-    }
-    calls = []
-    for lane, charge in charges:
-        usage = charge.usage
-        if not usage.seconds:
-            continue
-        kind = f"{charge.role} scoring" if usage.requests else charge.role
-        prompt = usage.prompt_tokens or prompts.get((charge.role, charge.started), 0)
-        end = charge.started + usage.seconds
-        calls.append(Call(lane, kind, charge.started, end, prompt, usage.completion_tokens))
-    return sorted(calls, key=lambda call: call.start)
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
+        drawn, tables, data = {}, [], {}
+        for label, track in labelled_tracks(runs):
+            problem = self.problem or track.rows[0].problem
+            drawn[label] = calls(track, problem)
+            if not drawn[label]:
+                raise ConfigError(f"{track.run.path} has no calls for the problem '{problem}'")
+            every = calls(track)
+            data[label] = utilisation(every)
+            tables.append(_table(label, data[label], *waiting(every)))
+        if self.plot is not None:
+            write_figure(draw_timeline(drawn), self.plot)
+        return StudyFindings(data, tables, [self.plot] if self.plot else [])
 
 
-def in_flight(calls: Sequence[Call]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Times at which the number of calls in flight changes, and the number from each of them on."""
+def _table(label: str, rows: Sequence[Mapping[str, Any]], waited: float, share: float) -> Table:
+    columns = ("calls", "seconds", "busy", "in flight", "peak", "prompt tokens", "generated")
+    made = Table(f"Calls of {label}", ("kind",), columns)
+    for row in rows:
+        made.add_row(
+            row["kind"],
+            f"{row['calls']:,}",
+            number(row["seconds"]),
+            percent(row["busy"]),
+            f"{row['mean in flight']:.1f}",
+            f"{row['peak in flight']:,}",
+            f"{row['prompt_tokens']:,.0f}",
+            f"{row['completion_tokens']:,.0f}",
+        )
+    made.notes.append(f"samples waited {percent(share)} of their time, {number(waited)} s in all")
+    return made
+
+
+def in_flight(calls: Sequence[TimedCall]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The times at which the number of calls in flight changes, and the number from each of them on."""
     edges = sorted([(call.start, 1) for call in calls] + [(call.end, -1) for call in calls])
     times, steps = np.array(edges, dtype=np.float64).reshape(-1, 2).T
     return times, np.cumsum(steps).astype(np.int64)
 
 
-def utilisation(calls: Sequence[Call]) -> list[dict[str, Any]]:
-    """For each kind of call: how many, their seconds, and how well the server behind them was used.
+def utilisation(calls: Sequence[TimedCall]) -> list[dict[str, Any]]:
+    """For each kind of call: how many, their seconds, and how well they used the server behind them.
 
-    `busy` is the share of the time between its first call and its last in which at least one was in flight,
-    `mean in flight` the mean over the same time, `elapsed` that time in seconds.
+    `elapsed` is the time in seconds from the first call to the end of the last, `busy` the share of it with at least
+    one in flight, `mean in flight` the mean over it.
     """
     rows = []
     for kind in dict.fromkeys(call.kind for call in calls):
@@ -91,54 +99,44 @@ def utilisation(calls: Sequence[Call]) -> list[dict[str, Any]]:
     return rows
 
 
-def waiting(calls: Sequence[Call]) -> tuple[float, float]:
-    """Seconds between their first call and their last in which samples had none in flight, and their share."""
+def waiting(calls: Sequence[TimedCall]) -> tuple[float, float]:
+    """Seconds in which samples had no call in flight between their first and their last, and the share of that time."""
     lanes = _lanes([call for call in calls if call.lane is not None]).values()
     present = sum(max(call.end for call in lane) - lane[0].start for lane in lanes)
     idle = present - sum(_covered(lane) for lane in lanes)
     return idle, idle / present if present else 0.0
 
 
-def _covered(calls: Sequence[Call]) -> float:
-    """Seconds in which at least one of `calls` was in flight."""
+def _covered(calls: Sequence[TimedCall]) -> float:
+    """Seconds with at least one of `calls` in flight."""
     times, counts = in_flight(calls)
     return float(np.diff(times)[counts[:-1] > 0].sum())
 
 
-def plot_timeline(schedules: Mapping[str, Sequence[Call]], path: str | Path) -> None:
-    """Write the schedules, one above the other on one scale of time; the suffix of `path` names the format.
+def draw_timeline(schedules: Mapping[str, Sequence[TimedCall]]) -> Figure:
+    """The schedules, one above the other on one scale of time.
 
-    A row is a sample: coloured while it is written or scored, grey while it waits.
-
-    Raises `CurveError` for no calls or an unknown format, `MissingExtra` without the extra `plot`.
+    A row is a sample: coloured while it is being written or scored, grey while it waits. Raises `CurveError` without
+    any call, `MissingExtra` without the extra `plot`.
     """
-    save_figure(draw_timeline(schedules), path)
-
-
-def draw_timeline(schedules: Mapping[str, Sequence[Call]]) -> Figure:
-    """The figure of `plot_timeline`."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-    except ImportError as error:
-        raise MissingExtra("plot", "drawing timelines") from error
     schedules = {name: calls for name, calls in schedules.items() if calls}
     if not schedules:
         raise CurveError("there are no calls to draw")
     kinds = sorted({call.kind for calls in schedules.values() for call in calls})
     colours = dict(zip(kinds, COLOURS * (1 + len(kinds) // len(COLOURS)), strict=False))
     heights = [max(2, len(_lanes(calls))) for calls in schedules.values()]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 0.9 + sum(0.5 + 0.13 * height for height in heights)), layout="constrained")
+    with drawing("timelines") as figures:
+        from matplotlib.patches import Patch
+
+        figure = figures(figsize=(7.2, 0.9 + sum(0.5 + 0.13 * height for height in heights)), layout="constrained")
         panels = figure.subplots(len(schedules), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         for axes, (name, calls) in zip(panels, schedules.items(), strict=True):
-            begin = min(call.start for call in calls)
+            start = min(call.start for call in calls)
             for row, lane in enumerate(_lanes(calls).values()):
                 first, last = lane[0].start, max(call.end for call in lane)
-                axes.broken_barh([(first - begin, last - first)], (row - 0.1, 0.2), color=WAITING, linewidth=0)
+                axes.broken_barh([(first - start, last - first)], (row - 0.1, 0.2), color=WAITING, linewidth=0)
                 for call in lane:
-                    span = (call.start - begin, call.end - call.start)
+                    span = (call.start - start, call.end - call.start)
                     axes.broken_barh([span], (row - 0.4, 0.8), color=colours[call.kind], linewidth=0)
             axes.set_title(name, loc="left", fontsize=9)
             axes.set_ylabel("sample")
@@ -151,14 +149,14 @@ def draw_timeline(schedules: Mapping[str, Sequence[Call]]) -> Figure:
     return figure
 
 
-def _lanes(calls: Sequence[Call]) -> dict[int, list[Call]]:
-    """Calls by sample; those of no candidate fill lanes of their own, as few as they need."""
-    lanes: dict[int, list[Call]] = {}
+def _lanes(calls: Sequence[TimedCall]) -> dict[int, list[TimedCall]]:
+    """Calls by sample; those that led to no candidate share as few further lanes as they fit into."""
+    lanes: dict[int, list[TimedCall]] = {}
     for call in calls:
         if call.lane is not None:
             lanes.setdefault(call.lane, []).append(call)
     lanes, free = dict(sorted(lanes.items())), max(lanes, default=-1) + 1
-    loose: list[list[Call]] = []
+    loose: list[list[TimedCall]] = []
     for call in calls:
         if call.lane is None:
             lane = next((lane for lane in loose if lane[-1].end <= call.start), None)

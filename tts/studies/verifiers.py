@@ -1,23 +1,73 @@
-"""How good the verifiers of a stored run are: nothing is sampled, nothing is verified again."""
+"""How good the verifiers of stored runs are; nothing is verified again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tts import registry
 from tts.curves import Interval, best_of_k, bootstrap, majority_at_k, powers_of_two
+from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
 from tts.runs.analysis import by_problem, selections
-from tts.runs.run import Floats, Run, Track, ranked
-from tts.studies.judging import Calibration, Decisions, auroc, calibration, decisions, rank_correlation, within_problems
+from tts.runs.run import Run, Track, ranked
+from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
+from tts.studies.judging import Decisions, Reliability, auroc, calibration, decisions, rank_correlation, within_problems
+from tts.tables import interval, number, percent
 from tts.types import USAGE_FIELDS, Usage
 
-Integers = NDArray[np.int64]
+
+class Verifiers(Study):
+    """How good the verifiers of a run are: their rates, their accuracy in selecting, and what verdicts cost."""
+
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
+        reports, rows = reports_on(runs, verifier_report)
+        shown: list[Table | str] = [_rates(reports)]
+        if (selecting := _selecting([report for _, report in reports])).rows:
+            shown.append(selecting)
+        for label, report in reports:
+            shown.append(report.in_words(f"{report.verifier} ({label})"))
+            if report.calibration is not None and len(report.calibration.low) > 2:
+                shown.append(_reliability(report.calibration))
+        return StudyFindings(rows, shown)
+
+
+def _rates(reports: list[tuple[str, VerifierReport]]) -> Table:
+    columns = ("rated", "right", "completeness", "soundness", "false discovery", "AUROC", "within", "rank corr.", "ECE")
+    made = Table("Verifiers against the truth", ("verifier", "strategy"), (*columns, "tokens", "CPU s"))
+    for label, report in reports:
+        rates, error, cost = report.decisions, report.calibration and report.calibration.error, report.cost
+        measures = (report.auroc, report.auroc_within, report.rank_correlation, error)
+        made.add_row(
+            report.verifier,
+            label,
+            f"{report.rated:,}",
+            *(percent(rate) for rate in (report.right, rates.completeness, rates.soundness, rates.false_discovery)),
+            *("?" if value is None else f"{value:.3f}" for value in measures),
+            *(number(amount) for amount in ((cost.total_tokens, cost.verifier_seconds) if cost else (None, None))),
+        )
+    return made
+
+
+def _selecting(reports: list[VerifierReport]) -> Table:
+    made = Table("Accuracy of selecting 1 of N, 95 % intervals", ("verifier",), ("N", "by it", "random", "majority"))
+    for report in reports:
+        name = report.verifier
+        for i, n in enumerate(report.selection.n if report.selection else ()):
+            assert report.selection is not None
+            accuracies = (report.selection.verifier, report.selection.random, report.selection.majority)
+            cells = (f"{percent(of.mean[i])} ({interval(of.low[i], of.high[i])})" if of else "?" for of in accuracies)
+            made.add_row(name, str(n), *cells)
+            name = ""
+    return made
+
+
+def _reliability(found: Reliability) -> Table:
+    made = Table("Reliability", ("score from",), ("candidates", "mean score", "right"))
+    for low, count, score, right in zip(found.low, found.count, found.score, found.right, strict=True):
+        made.add_row(f"{low:.1f}", f"{count:,}", f"{score:.3f}", percent(right))
+    return made
 
 
 @dataclass(frozen=True)
@@ -30,14 +80,14 @@ class Selection:
     random: Interval
     """Any sample."""
     over_random: Interval
-    """The verifier's accuracy less that of a random sample, on the same problems."""
+    """The verifier's accuracy minus that of a random sample, on the same problems."""
     majority: Interval | None = None
     """The most frequent answer, where a strategy of the run has parsed the answers of the same samples."""
     over_majority: Interval | None = None
 
     @property
     def against_random(self) -> str:
-        """ "better", "worse" or "no different" at the largest N, as far as the interval can tell."""
+        """`better`, `worse` or `no different` at the largest N, as far as the interval can tell."""
         return _judgement(self.over_random)
 
     @property
@@ -47,11 +97,9 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class VerifierReport:
+class VerifierReport(TrackReport):
     """One verifier, as one strategy used it with one model."""
 
-    track: str
-    """The strategy and model."""
     verifier: str
     """Its spec; that of a part, for a verifier made of others."""
     oracle: bool
@@ -71,23 +119,44 @@ class VerifierReport:
     """Spearman's, of verdicts and truth; mean over the same problems."""
     contested: int
     """How many such problems there are."""
-    calibration: Calibration | None
+    calibration: Reliability | None
     """Of scores between 0 and 1."""
     selection: Selection | None
-    """None where candidates were not drawn independently, or of a single problem."""
+    """None where candidates were not drawn independently, or for a single problem."""
     cost: Usage | None
-    """Of one verdict on average, what several share counted once; None for a part, whose cost is not kept apart."""
+    """Of one verdict on average, shared costs counted once; None for a part, whose cost is not recorded by itself."""
     saved: Usage
-    """What all verdicts were worth that were taken over or not asked for, as `cached` and `cascade` tell."""
+    """The cost of the verdicts that were reused or skipped, as `cached` and `cascade` report it."""
 
-    @property
-    def findings(self) -> list[str]:
-        """What it comes to, in plain sentences."""
-        return list(_findings(self))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return plain({**asdict(self), "findings": self.findings})
+    def sentences(self) -> Iterator[str]:
+        selection = self.selection
+        if self.rated < self.candidates:
+            yield f"{self.candidates - self.rated:,} of {self.candidates:,} candidates have no verdict"
+        if self.auroc_within is None:
+            yield "no problem has both right and wrong candidates: there is nothing to tell apart"
+        if self.cost is not None and (told := _in_words(self.cost)):
+            yield f"a verdict costs {told}"
+        if told := _in_words(self.saved):
+            yield f"it did without verdicts worth {told}"
+        if selection is None:
+            yield "selection is not measured: it needs independent samples of at least two problems"
+            return
+        n, accuracy = selection.n[-1], selection.verifier.mean[-1]
+        yield f"selecting 1 of {n} by it is right {accuracy:.1%} of the time"
+        rivals = [("a random sample", selection.random, selection.over_random, selection.against_random)]
+        if selection.majority and selection.over_majority and selection.against_majority:
+            rivals.append(("the majority", selection.majority, selection.over_majority, selection.against_majority))
+        for name, rival, difference, judgement in rivals:
+            words = {
+                "better": f"it beats {name}",
+                "worse": f"it is WORSE than {name}",
+                "no different": f"it does NOT beat {name}",
+            }[judgement]
+            low, mean, high = (100 * bound[-1] for bound in (difference.low, difference.mean, difference.high))
+            points = f"{mean:+.1f} points, 95 % from {low:+.1f} to {high:+.1f}"
+            yield f"{words}, which is right {rival.mean[-1]:.1%}: {points}"
+        if selection.majority is None:
+            yield "there is no majority to compare with: run self_consistency beside it, on the same samples"
 
 
 def verifier_report(run: Run) -> list[VerifierReport]:
@@ -97,18 +166,16 @@ def verifier_report(run: Run) -> list[VerifierReport]:
     and the accuracy of selecting by them at N = 1, 2, 4, ... against a random sample and the majority. Raises
     `ConfigError` when no candidate has both a verdict and a known truth.
     """
-    reports = [report for track in run.tracks for report in _of_track(track)]
+    reports = []
+    for track in run.tracks:
+        verdicts = {"": track.verdicts, **track.part_verdicts}
+        rated = {name: found for name, found in verdicts.items() if not np.isnan(found).all()}
+        if rated and not np.isnan(np.concatenate(track.correct)).all():
+            answers = _answers(track)
+            reports += [_report(track, name, score, passed, answers) for name, (score, passed) in rated.items()]
     if not reports:
         raise ConfigError(f"{run.path} has no graded candidates with a verdict: run a strategy with a verifier")
     return reports
-
-
-def _of_track(track: Track) -> Iterator[VerifierReport]:
-    answers = None
-    for name, (score, passed) in {"": track.verdicts, **track.part_verdicts}.items():
-        if not (np.isnan(score) & np.isnan(passed)).all() and not np.isnan(np.concatenate(track.correct)).all():
-            answers = answers or _answers(track)
-            yield _report(track, name, score, passed, answers)
 
 
 def _report(
@@ -125,8 +192,8 @@ def _report(
     scored = rated & ~np.isnan(score)
     return VerifierReport(
         track=track.label,
-        verifier=name or _verifier(track),
-        oracle=any(row.oracle for row in track.rows),
+        verifier=name or (track.verifier.spec if track.verifier else "the problems' own"),
+        oracle=track.oracle,
         candidates=int(graded.sum()),
         rated=int(rated.sum()),
         right=float(correct[rated].mean()),
@@ -137,19 +204,19 @@ def _report(
         contested=contested,
         calibration=calibration(score[scored], correct[scored]),
         selection=_selection(track, track.split(order), answers, in_company=not name and track.estimator == "replay"),
-        cost=None if name else _each(track.verification, len(order)),
+        cost=None if name else _per_candidate(track.verification, len(order)),
         saved=Usage() if name else track.saved,
     )
 
 
-def _each(usage: Usage, candidates: int) -> Usage:
+def _per_candidate(usage: Usage, candidates: int) -> Usage:
     return Usage(*(getattr(usage, name) / candidates for name in USAGE_FIELDS))
 
 
 def _selection(
     track: Track, orders: list[Floats], answers: list[list[str | None]] | None, *, in_company: bool
 ) -> Selection | None:
-    """`in_company`: a rating depends on the candidates it is given among, so prefixes are replayed, not subsets."""
+    """`in_company`: ratings depend on the other candidates, so prefixes are replayed instead of all subsets."""
     kept = [i for i, flags in enumerate(track.correct) if len(flags) and not np.isnan(flags).any()]
     problems = [track.rows[i].problem for i in kept]
     if not track.independent or len(set(problems)) < 2:
@@ -166,13 +233,11 @@ def _selection(
     if answers is None:
         return selection
     vote = by_problem(majority_at_k([answers[i] for i in kept], flags, n).values, problems)
-    return Selection(
-        n, selection.verifier, selection.random, selection.over_random, bootstrap(vote), bootstrap(chosen - vote)
-    )
+    return replace(selection, majority=bootstrap(vote), over_majority=bootstrap(chosen - vote))
 
 
 def _answers(track: Track) -> list[list[str | None]] | None:
-    """The parsed answer of each candidate, as a strategy of the run noted it for the same text; None if none did."""
+    """The parsed answer of each candidate, as any strategy of the run noted it for the same text; None if none did."""
     for other in track.run.tracks:
         if other.model == track.model and (found := _noted(track, other)) is not None:
             return found
@@ -197,64 +262,12 @@ def _noted(track: Track, other: Track) -> list[list[str | None]] | None:
     return found
 
 
-def _verifier(track: Track) -> str:
-    """What the strategy verified with."""
-    own, of_run = track.method.verifier, track.run.record["config"].get("verifier")
-    if own is not None:
-        return own.spec
-    return registry.make("verifiers", of_run).spec if of_run else "the problems' own"
-
-
-# -- in words ------------------------------------------------------------------------------------------------------
-
-
 def _judgement(difference: Interval) -> str:
     if difference.low[-1] > 0:
         return "better"
     return "worse" if difference.high[-1] < 0 else "no different"
 
 
-def _findings(report: VerifierReport) -> Iterator[str]:
-    selection = report.selection
-    if report.rated < report.candidates:
-        yield f"{report.candidates - report.rated:,} of {report.candidates:,} candidates have no verdict"
-    if report.auroc_within is None:
-        yield "no problem has both right and wrong candidates: there is nothing to tell apart"
-    if report.cost is not None and (told := _in_words(report.cost)):
-        yield f"a verdict costs {told}"
-    if told := _in_words(report.saved):
-        yield f"it did without verdicts worth {told}"
-    if selection is None:
-        yield "selection is not measured: it takes independent samples of at least two problems"
-        return
-    n, accuracy = selection.n[-1], selection.verifier.mean[-1]
-    yield f"selecting 1 of {n} by it is right {accuracy:.1%} of the time"
-    rivals = [("a random sample", selection.random, selection.over_random, selection.against_random)]
-    if selection.majority and selection.over_majority and selection.against_majority:
-        rivals.append(("the majority", selection.majority, selection.over_majority, selection.against_majority))
-    for name, rival, difference, judgement in rivals:
-        words = {
-            "better": f"it beats {name}",
-            "worse": f"it is WORSE than {name}",
-            "no different": f"it does NOT beat {name}",
-        }[judgement]
-        low, mean, high = (100 * bound[-1] for bound in (difference.low, difference.mean, difference.high))
-        yield f"{words}, which is right {rival.mean[-1]:.1%}: {mean:+.1f} points, 95 % from {low:+.1f} to {high:+.1f}"
-    if selection.majority is None:
-        yield "there is no majority to compare with: run self_consistency beside it, on the same samples"
-
-
 def _in_words(usage: Usage) -> str:
     parts = ((usage.total_tokens, "tokens"), (usage.verifier_seconds, "s of CPU time"))
     return " and ".join(f"{amount:,.3g} {unit}" for amount, unit in parts if amount)
-
-
-def plain(value: Any) -> Any:
-    """A report as JSON has it: lists for arrays, null for what is infinite or not a number."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -196,7 +196,7 @@ const preview = (one) => {
 function candidateBody(one) {
   const rest = Object.entries({ ...one.notes, ...one.verdict });
   return [
-    one.picture ? h("img", { src: one.picture, alt: "the picture that was drawn" }) : h("pre", { tabindex: 0 }, one.text ?? ""),
+    one.image ? h("img", { src: one.image, alt: "the drawn image" }) : h("pre", { tabindex: 0 }, one.text ?? ""),
     one.feedback && h("div", { class: "feedback" }, h("small", { class: "soft" }, "the verifier says"), h("pre", { tabindex: 0 }, one.feedback)),
     rest.length ? h("dl", {}, rest.map(([key, value]) => [h("dt", {}, key.replaceAll("_", " ")),
       h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))])) : null,

@@ -100,7 +100,7 @@ function lambdas(items) {
 function contests() {
   if (!data.rivalries.length) return null;
   return h("ul", { class: "findings" }, data.rivalries.map((one) => h("li", {}, `${one.weak} against ${one.strong}: `,
-    one.hopeless ? `no number of samples catches up, ${percent(one.ceiling)} against ${percent(one.strong_accuracy)}`
+    one.hopeless ? `no number of samples catches up, ${percent(one.conditional_accuracy)} against ${percent(one.strong_accuracy)}`
       : one.k === null ? "it does not catch up with the samples there are" : `as often right from ${one.k} attempts on`)));
 }
 

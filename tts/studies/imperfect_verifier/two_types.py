@@ -4,8 +4,8 @@ The analytic model of Stroebl et al. 2024 (arXiv 2411.17501). A problem is easy 
 is right with probability `easy` or `hard`; the verifier accepts what is right with probability `completeness` and
 refuses what is wrong with probability `soundness`.
 
-Their notebook weighs the chance to reach attempt k by the posterior of the types, which holds the rejections already,
-and so counts those twice. `mode="paper"` reproduces it; everything else weighs by the prior.
+Their notebook weights the chance of reaching attempt k by the posterior of the types, which already accounts for the
+rejections, and so counts those twice. `mode="paper"` reproduces it; everything else weights by the prior.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from math import ceil, inf, log
 
 import numpy as np
 
-from tts.curves.errors import CurveError
+from tts.curves import CurveError
 from tts.curves.estimators import Floats
-from tts.studies.counts import Counts, Mode
-from tts.studies.imperfect_verifier import Best
+from tts.studies.imperfect_verifier.counts import Best, Counts, Mode
 
 
 @dataclass(frozen=True)
 class TwoTypes:
-    """The model. All fields are probabilities; `easy` is not below `hard`. Raises `CurveError` otherwise."""
+    """The model. All fields are probabilities, `easy` at least `hard`; anything else raises `CurveError`."""
 
     easy_share: float
     easy: float

@@ -1,16 +1,20 @@
-"""The contact sheet of a run: every picture with what the verifier says of each element, in one file of HTML."""
+"""Every image of a run with what the verifier said of each element, in one HTML file."""
 
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
+from tts.curves import writing
 from tts.errors import ConfigError
 from tts.images import is_picture
 from tts.runs.run import Row, Run, Track
+from tts.studies import Study, StudyFindings
 from tts.types import Candidate
 
 PAGE = """<!doctype html>
@@ -32,7 +36,7 @@ ul { list-style: none; padding: 0; margin: 4px 0; font-size: 12px }
 <section>
 {% for one in sheet.candidates %}
 <figure{% if one.selected %} class="selected"{% endif %}>
-<img alt="candidate {{ loop.index0 }}" src="{{ one.picture }}">
+<img alt="candidate {{ loop.index0 }}" src="{{ one.image }}">
 <figcaption>{{ one.caption }}</figcaption>
 <ul>
 {% for element in one.elements %}
@@ -48,18 +52,29 @@ ul { list-style: none; padding: 0; margin: 4px 0; font-size: 12px }
 """
 
 
-def contact_sheet(run: Run) -> str:
-    """HTML with all pictures of `run` inside. Raises `ConfigError` where there are none."""
-    sheets = [sheet for track in run.tracks for row in track.rows if (sheet := _sheet(run, track, row))]
-    if not sheets:
-        raise ConfigError(f"{run.path} has no pictures; a contact sheet is for strategies with images=true")
-    return Environment(autoescape=True).from_string(PAGE).render(title=run.path.name, sheets=sheets)
+class ContactSheet(Study):
+    """Every image of a run with its verdict, on one page of HTML."""
+
+    out: Path
+    """The file to write (.html)."""
+
+    def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
+        if len(runs) > 1:
+            raise ConfigError("a contact sheet shows one run; name that one alone")
+        (run,) = runs.values()
+        sheets = [sheet for track in run.tracks for row in track.rows if (sheet := _sheet(run, track, row))]
+        if not sheets:
+            raise ConfigError(f"{run.path} has no images; a contact sheet is for strategies with images=true")
+        page = Environment(autoescape=True).from_string(PAGE).render(title=run.path.name, sheets=sheets)
+        with writing(self.out):
+            self.out.write_text(page, encoding="utf-8")
+        return StudyFindings({"images": sum(len(sheet["candidates"]) for sheet in sheets)}, files=[self.out])
 
 
 def _sheet(run: Run, track: Track, row: Row) -> dict[str, Any] | None:
     shown = [
         {
-            "picture": _inline(run.path / candidate.content),
+            "image": inline(run.path / candidate.content),
             "selected": place == row.selected,
             "caption": _caption(candidate),
             "elements": candidate.verdict.details.get("elements", ()) if candidate.verdict else (),
@@ -71,9 +86,9 @@ def _sheet(run: Run, track: Track, row: Row) -> dict[str, Any] | None:
     return {"title": f"{row.problem} · {track.label} · seed {row.seed}", "candidates": shown} if shown else None
 
 
-def _inline(path: Path) -> str:
-    """The picture in the page, or nothing where its file is gone."""
-    if not path.is_file():
+def inline(path: Path, largest: float = inf) -> str:
+    """The image as a data URL; empty where its file is gone, or has more than `largest` bytes."""
+    if not path.is_file() or path.stat().st_size > largest:
         return ""
     return f"data:image/{path.suffix[1:]};base64,{b64encode(path.read_bytes()).decode()}"
 

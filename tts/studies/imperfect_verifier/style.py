@@ -1,4 +1,4 @@
-"""How well written programs are that a verifier accepts, and whether the wrong ones among them are written worse.
+"""How well written accepted programs are, and whether the wrong ones among them are written worse.
 
 Stroebl et al. 2024 (arXiv 2411.17501) find that false positives of unit tests are of lower quality than right
 programs, by three of the readability measures of RACE (Zheng et al. 2024, arXiv 2407.11470): naming, length and
@@ -30,7 +30,7 @@ _CLASS = re.compile(r"_*[A-Z][A-Za-z0-9]*")
 
 @dataclass(frozen=True)
 class Style:
-    """Whether a program keeps to a convention, each by itself. A name of one small word fits both of the first two."""
+    """Whether a program keeps each convention. A name of one lower-case word fits both of the first two."""
 
     snake_case: bool
     """Functions, arguments and variables are named like_this, constants LIKE_THIS, classes LikeThis."""
@@ -43,7 +43,7 @@ class Style:
 
 
 def style_of(program: str) -> Style | None:
-    """The style of a Python program; None for what does not parse."""
+    """The style of a Python program; None where it does not parse."""
     tree = syntax(program)
     if isinstance(tree, int):
         return None
@@ -62,7 +62,7 @@ def style_of(program: str) -> Style | None:
 
 
 def _names(tree: ast.Module) -> Iterator[str]:
-    """What the program names itself: functions (special ones aside), arguments and variables."""
+    """The names that the program makes up: functions (special ones aside), arguments and variables."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not re.fullmatch(r"__\w+__", node.name):
             yield node.name
@@ -73,7 +73,7 @@ def _names(tree: ast.Module) -> Iterator[str]:
 
 
 def _comments_and_code(program: str, tree: ast.Module) -> tuple[int, int]:
-    """Numbers of comments (docstrings are) and of lines with code."""
+    """The number of comments, docstrings included, and of lines with code."""
     documented = [
         node.body[0]
         for node in ast.walk(tree)
@@ -89,21 +89,21 @@ def _comments_and_code(program: str, tree: ast.Module) -> tuple[int, int]:
                 comments += 1
             elif token.type not in silent:
                 code.update(range(token.start[0], token.end[0] + 1))
-    except (tokenize.TokenError, SyntaxError):  # what parses may still end oddly
+    except (tokenize.TokenError, SyntaxError):  # what parses may still not tokenise
         pass
     return comments, len(code - prose)
 
 
 @dataclass(frozen=True)
 class StyleReport:
-    """Shares of programs that keep to each convention (the fields of `Style`), with how many programs that is."""
+    """Shares of programs that keep each convention (the fields of `Style`)."""
 
     right: dict[str, float]
     """P(convention kept | accepted and right)."""
     wrong: dict[str, float]
     """P(convention kept | accepted and wrong): of the false positives."""
     programs: tuple[int, int]
-    """Right and wrong ones; each distinct program of a problem counts once."""
+    """How many are right and wrong; each distinct program of a problem counts once."""
 
 
 def style_report(track: Track) -> StyleReport | None:

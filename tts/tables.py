@@ -1,0 +1,146 @@
+"""Results as tables, for a terminal and as Markdown, and as plain data for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tts.curves import Curve
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class Table:
+    """A titled table of text. rich prints it; `markdown` writes it."""
+
+    title: str
+    left: Sequence[str]
+    """Names of the columns that are aligned left."""
+    right: Sequence[str] = ()
+    """Names of those after them, aligned right."""
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Lines below the table."""
+
+    def add_row(self, *cells: str) -> None:
+        """Append a row of one cell for each column."""
+        self.rows.append(cells)
+
+    def __rich__(self) -> RenderableType:
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table as RichTable
+
+        made = RichTable(title=self.title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+        for name in self.left:
+            made.add_column(name, overflow="fold")
+        for name in self.right:
+            made.add_column(name, justify="right", overflow="fold")
+        for row in self.rows:
+            made.add_row(*row)
+        return Group(made, *(f"  {note}" for note in self.notes)) if self.notes else made
+
+    def markdown(self) -> str:
+        """The table in Markdown; names in its first column are set as code."""
+        lines = [[*self.left, *self.right], *([f"`{name}`" if name else "", *cells] for name, *cells in self.rows)]
+        text = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        text.insert(1, "|" + "---|" * len(self.left) + "--:|" * len(self.right))
+        title = [f"### {self.title}\n"] if self.title else []
+        return "\n".join([*title, *text, *(f"\n{note}" for note in self.notes)])
+
+
+NOTES = {"oracle": "(oracle): the hidden truth was used to find or select the answer"}
+COUNTED = {
+    "failed": "problems without a usable candidate count as not solved",
+    "abstained": "problems without a selected answer count as not solved",
+    "ungraded": "problems could not be graded and are left out of the accuracy",
+    "settled_early": "searches ended early, when their selection was settled",
+    "estimated_tokens": "tokens are estimates: the server did not count them",
+}
+
+
+def summary_table(runs: Mapping[str, Rows]) -> Table:
+    """The summaries (`tts.runs.analysis.summary`) of runs by their labels, which stand before the strategies."""
+    columns = ("problems", "accuracy", "95 %", "coverage", "candidates", "generated", "requests", "money", "lost")
+    made = Table("", ("strategy", "model"), columns)
+    notes = set()
+    for label, rows in runs.items():
+        for row in rows:
+            made.add_row(
+                (f"{label}/" if label else "") + row["strategy"] + (" (oracle)" if row["oracle"] else ""),
+                row["model"],
+                f"{row['problems']:,}",
+                percent(row["accuracy"]),
+                interval(row["low"], row["high"]),
+                percent(row["coverage"]),
+                f"{row['candidates']:,}",
+                f"{row['completion_tokens']:,.0f}",
+                f"{row['requests']:,.0f}",
+                "" if row["money"] is None else f"{row['money']:.4g}",
+                f"{row['lost_samples']:,}" if row["lost_samples"] else "",
+            )
+            notes |= {words for key, words in NOTES.items() if row[key]}
+            notes |= {f"{row[key]:,} {words}" for key, words in COUNTED.items() if row[key]}
+    made.notes = sorted(notes)
+    return made
+
+
+def curve_table(curves: Sequence[Curve]) -> Table:
+    """The points of curves over the same x axis."""
+    made = Table("Accuracy against compute", ("curve", "estimator"), ("k", curves[0].x_label, "accuracy", "95 %"))
+    for curve in curves:
+        names = (curve.label, curve.estimator)
+        for k, x, y, low, high in zip(curve.k, curve.x, curve.y, curve.low, curve.high, strict=True):
+            made.add_row(*names, str(k), number(x), percent(y), interval(low, high))
+            names = ("", "")
+    return made
+
+
+def law_table(laws: Rows) -> Table:
+    """The fits of the coverage law (`tts.runs.analysis.coverage_laws`)."""
+    made = Table("Coverage law c = exp(a k^b)", ("curve",), ("a", "b", "r²"))
+    for law in laws:
+        made.add_row(law["curve"], f"{law['a']:.4g}", f"{law['b']:.4g}", f"{law['r_squared']:.3f}")
+    return made
+
+
+def readout_table(title: str, rows: Rows, column: str, show: Callable[[float], str]) -> Table:
+    """What was read off each curve, or why there is nothing to read."""
+    made = Table(title, ("curve", "estimator"), (column,))
+    for row in rows:
+        made.add_row(row["curve"], row["estimator"], row["why_not"] if row["value"] is None else show(row["value"]))
+    return made
+
+
+def percent(value: float | None) -> str:
+    """A share as text; `?` where it is unknown."""
+    return "?" if value is None else f"{value:.1%}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """The bounds of a share as text; empty where they are unknown."""
+    return "" if low is None else f"{percent(low)} to {percent(high)}"
+
+
+def number(value: float | None) -> str:
+    """An amount as text, whole where it is large, else with four digits; empty where it is unknown."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON knows it: lists for arrays, null for what is infinite or not a number."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # an array or a number of numpy's
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
