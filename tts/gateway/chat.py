@@ -1,4 +1,4 @@
-"""A strategy's result as chat completions and text completions: whole, or in chunks."""
+"""A strategy's answers as chat completions and text completions: whole, or in chunks."""
 
 from __future__ import annotations
 
@@ -7,29 +7,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tts.base import Strategy
-from tts.gateway.routing import Plan
-from tts.types import Candidate, Result, Usage
+from tts.types import Candidate, Usage
 
 Json = dict[str, Any]
-
-
-def best(strategy: Strategy, result: Result, n: int) -> list[Candidate]:
-    """The selected candidate, then what would be selected without it, and so on: at most `n`, none where it abstains.
-
-    Pure: nothing is sampled for it.
-    """
-    if result.selected is None:
-        return []
-    chosen = [result.selected]
-    left = sorted(result.candidates, key=lambda candidate: candidate.spawned)
-    while len(chosen) < n:
-        left = [candidate for candidate in left if candidate.id != chosen[-1].id]
-        following = strategy.select(left)
-        if following is None:
-            break
-        chosen.append(following)
-    return chosen
 
 
 def usage_body(usage: Usage) -> Json:
@@ -43,48 +23,21 @@ def usage_body(usage: Usage) -> Json:
     }
 
 
-def account(plan: Plan, result: Result, run: str) -> Json:
-    """The field `tts` of an answer: what was done, what it cost by role, and every candidate in short."""
-    chosen = result.selected.id if result.selected else None
-    return {
-        "run": run,
-        "strategy": result.strategy,
-        "model": plan.model,
-        "ended": result.ended,
-        "seconds": round(result.seconds, 4),
-        "usage": {role: usage.as_dict() for role, usage in result.spent.items()},
-        "wasted": {role: usage.as_dict() for role, usage in result.wasted.items()},
-        "lost": len(result.failures),
-        "candidates": [
-            {
-                "id": candidate.id,
-                "selected": candidate.id == chosen,
-                "score": candidate.verdict and candidate.verdict.score,
-                "passed": candidate.verdict and candidate.verdict.passed,
-                "feedback": candidate.verdict.feedback if candidate.verdict else "",
-                "elapsed": round(candidate.elapsed, 4),
-                "usage": candidate.usage.as_dict(),
-            }
-            for candidate in result.candidates
-        ],
-    }
-
-
-class Form:
-    """How the answers of one request look."""
+class ChatFormat:
+    """The format of the answers to one request; a text completion unless `chat`."""
 
     def __init__(self, body: Mapping[str, Any], run: str, *, chat: bool) -> None:
         self.chat, self._body = chat, body
-        self.id = f"{'chatcmpl' if chat else 'cmpl'}-{run}"
+        self._id = f"{'chatcmpl' if chat else 'cmpl'}-{run}"
         self._created = int(time.time())
 
-    def begin(self) -> bytes:
-        """A stream begins with a comment."""
+    def start(self) -> bytes:
+        """How a stream starts: with a comment."""
         return b": at work\n\n"
 
-    def progress(self, told: Json) -> bytes:
-        """How far it is: an event without choices."""
-        return self.event(choices=[], tts=told)
+    def progress(self, report: Json) -> bytes:
+        """A progress report inside a stream: an event without choices."""
+        return self._event(choices=[], tts=report)
 
     def whole(self, candidates: Sequence[Candidate], usage: Usage, extra: Json) -> bytes:
         """The answer in one piece."""
@@ -93,7 +46,7 @@ class Form:
         return json.dumps({**self._head(kind), "choices": choices, "usage": usage_body(usage), **extra}).encode()
 
     def choice(self, candidate: Candidate, index: int) -> Json:
-        """As the model server sent it, where it sent just this; else made from what is known."""
+        """The choice as the model server sent it, if it sent exactly this answer; else built from what is known."""
         sample = candidate.samples[-1] if candidate.samples else None
         field = "message" if self.chat else "text"
         if sample and sample.raw and field in sample.raw and candidate.content == sample.text:
@@ -110,20 +63,18 @@ class Form:
         if sample and sample.reasoning:
             message["reasoning_content"] = sample.reasoning
         if candidate.tool_calls:
-            message |= {
-                "tool_calls": [dict(call) for call in candidate.tool_calls],
-                "content": message["content"] or None,
-            }
+            message["tool_calls"] = [dict(call) for call in candidate.tool_calls]
+            message["content"] = candidate.content or None
         return {**choice, "message": message}
 
     def chunks(self, candidates: Sequence[Candidate], usage: Usage, extra: Json) -> Iterator[bytes]:
-        """The answer as the events of a stream, its end included."""
+        """The answer as the events of a stream, to its end."""
         for index, candidate in enumerate(candidates):
             choice = self.choice(candidate, index)
             last = {"index": index, "finish_reason": choice.get("finish_reason"), "logprobs": None}
             if not self.chat:
-                yield self.event(choices=[{**choice, "finish_reason": None}])
-                yield self.event(choices=[{**last, "text": ""}])
+                yield self._event(choices=[{**choice, "finish_reason": None}])
+                yield self._event(choices=[{**last, "text": ""}])
                 continue
             message = dict(choice.pop("message"))
             role = message.pop("role", "assistant")
@@ -131,21 +82,20 @@ class Form:
             first = {"role": role, **message}
             if calls:
                 first["tool_calls"] = [{"index": i, **call} for i, call in enumerate(calls)]
-            yield self.event(choices=[{**choice, "finish_reason": None, "delta": first}])
-            yield self.event(choices=[{**last, "delta": {}}])
+            yield self._event(choices=[{**choice, "finish_reason": None, "delta": first}])
+            yield self._event(choices=[{**last, "delta": {}}])
         if extra:
-            yield self.event(choices=[], **extra)
+            yield self._event(choices=[], **extra)
         if (self._body.get("stream_options") or {}).get("include_usage"):
-            yield self.event(choices=[], usage=usage_body(usage))
+            yield self._event(choices=[], usage=usage_body(usage))
         yield b"data: [DONE]\n\n"
 
-    def event(self, **fields: Any) -> bytes:
-        """One event of a stream."""
+    def _event(self, **fields: Any) -> bytes:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         return b"data: " + json.dumps({**self._head(kind), **fields}).encode() + b"\n\n"
 
     def _head(self, kind: str) -> Json:
-        return {"id": self.id, "object": kind, "created": self._created, "model": self._body["model"]}
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._body["model"]}
 
     def _asked(self, parameter: str) -> bool:
         value = self._body.get(parameter)

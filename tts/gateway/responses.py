@@ -1,4 +1,4 @@
-"""The Responses API for strategies: its requests as chat, and chat's answers in its form. No state is kept."""
+"""The Responses API for strategies: its requests as chat, and chat's answers in its format. No state is kept."""
 
 from __future__ import annotations
 
@@ -7,30 +7,28 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tts.gateway.chat import Form as ChatForm
-from tts.gateway.chat import usage_body
-from tts.gateway.errors import Refused
+from tts.gateway.chat import ChatFormat, Json, usage_body
+from tts.gateway.exchange import APIError
 from tts.types import Candidate, Usage
 
-Json = dict[str, Any]
-
-_SAME = ("model", "tts", "stream", "temperature", "top_p", "top_logprobs", "parallel_tool_calls", "user", "seed")
-_STATE = ("previous_response_id", "conversation", "background", "prompt")
-_PARTS = {"input_text": "text", "output_text": "text", "text": "text"}
+SAME = ("model", "tts", "stream", "temperature", "top_p", "top_logprobs", "parallel_tool_calls", "user", "seed")
+STATE = ("previous_response_id", "conversation", "background", "prompt")
+TEXTS = ("input_text", "output_text", "text")
 
 
 def as_chat(body: Mapping[str, Any]) -> Json:
-    """The request as a chat completion's body. Raises `Refused` for what needs state, or cannot be said in chat."""
-    for name in _STATE:
+    """The request as a chat completion's body. Raises `APIError` for what needs state or does not exist in chat."""
+    for name in STATE:
         if body.get(name):
-            raise Refused(400, f"{name} is not kept by strategies; send all of the input", "not_supported", name)
-    chat: Json = {name: body[name] for name in _SAME if body.get(name) is not None}
+            message = f"strategies keep no state, so {name} is not supported; send the whole input"
+            raise APIError(400, message, "not_supported", name)
+    chat: Json = {name: body[name] for name in SAME if body.get(name) is not None}
     chat["messages"] = _messages(body)
     if (most := body.get("max_output_tokens")) is not None:
         chat["max_tokens"] = most
-    if isinstance(effort := (body.get("reasoning") or {}), Mapping) and effort.get("effort"):
-        chat["reasoning_effort"] = effort["effort"]
-    form = (body.get("text") or {}).get("format") if isinstance(body.get("text"), Mapping) else None
+    if effort := (body.get("reasoning") or {}).get("effort"):
+        chat["reasoning_effort"] = effort
+    form = (body.get("text") or {}).get("format")
     if isinstance(form, Mapping) and form.get("type") == "json_schema":
         schema = {key: value for key, value in form.items() if key != "type"}
         chat["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -46,10 +44,10 @@ def as_chat(body: Mapping[str, Any]) -> Json:
     return chat
 
 
-def _tool(tool: Any) -> Json:
-    if not isinstance(tool, Mapping) or tool.get("type") != "function":
-        kind = tool.get("type") if isinstance(tool, Mapping) else tool
-        raise Refused(400, f"tools of the type {kind!r} are not there; only functions are", "not_supported", "tools")
+def _tool(tool: Json) -> Json:
+    if tool.get("type") != "function":
+        message = f"tools of type {tool.get('type')!r} are not supported, only functions are"
+        raise APIError(400, message, "not_supported", "tools")
     return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
 
 
@@ -57,12 +55,9 @@ def _messages(body: Mapping[str, Any]) -> list[Json]:
     messages: list[Json] = []
     if body.get("instructions"):
         messages.append({"role": "system", "content": body["instructions"]})
-    items = body.get("input")
-    if isinstance(items, str):
-        return [*messages, {"role": "user", "content": items}]
-    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
-        raise Refused(400, "input must be a text or a list of items", "invalid_value", "input")
-    for item in items:
+    if isinstance(body["input"], str):
+        return [*messages, {"role": "user", "content": body["input"]}]
+    for item in body["input"]:
         kind = item.get("type", "message")
         if kind == "message":
             messages.append({"role": item.get("role", "user"), "content": _content(item.get("content"))})
@@ -75,75 +70,75 @@ def _messages(body: Mapping[str, Any]) -> list[Json]:
                 messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
         elif kind == "function_call_output":
             output = item.get("output")
-            words = output if isinstance(output, str) else json.dumps(output)
-            messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": words})
+            content = output if isinstance(output, str) else json.dumps(output)
+            messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
         elif kind != "reasoning":  # a model's own thoughts are not part of chat
-            raise Refused(400, f"items of the type {kind!r} are not supported", "not_supported", "input")
+            raise APIError(400, f"items of type {kind!r} are not supported", "not_supported", "input")
     return messages
 
 
 def _content(content: Any) -> Any:
+    """Content as chat has it: one text where all parts are text."""
     if not isinstance(content, list):
         return content
     parts: list[Json] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if isinstance(kind, str) and kind in _PARTS:
+        if kind in TEXTS:
             parts.append({"type": "text", "text": part.get("text", "")})
         elif kind == "input_image" and part.get("image_url"):
             detail = {"detail": part["detail"]} if part.get("detail") else {}
             parts.append({"type": "image_url", "image_url": {"url": part["image_url"], **detail}})
         else:
-            raise Refused(400, f"content of the type {kind!r} is not supported", "not_supported", "input")
+            raise APIError(400, f"content of type {kind!r} is not supported", "not_supported", "input")
     if all(part["type"] == "text" for part in parts):
         return "".join(part["text"] for part in parts)
     return parts
 
 
-class ResponsesForm:
-    """How the answers of one request look under the Responses API."""
+class ResponsesFormat:
+    """The format of the answers to one request of the Responses API."""
 
     def __init__(self, body: Mapping[str, Any], chat: Mapping[str, Any], run: str) -> None:
         self._body, self._run = body, run
-        self._chat = ChatForm(chat, run, chat=True)
+        self._chat = ChatFormat(chat, run, chat=True)
         self._created = int(time.time())
         self._sequence = -1
 
-    def begin(self) -> bytes:
+    def start(self) -> bytes:
         """The first event of a stream."""
-        return self.event("response.created", response=self._response("in_progress", []))
+        return self._event("response.created", response=self._response("in_progress", []))
 
-    def progress(self, told: Json) -> bytes:
-        """A comment: no event of this API could tell it."""
-        return b": " + json.dumps(told).encode() + b"\n\n"
+    def progress(self, report: Json) -> bytes:
+        """A progress report inside a stream: a comment, since this API has no event for it."""
+        return b": " + json.dumps(report).encode() + b"\n\n"
 
     def whole(self, candidates: Sequence[Candidate], usage: Usage, extra: Json) -> bytes:
         """The answer in one piece."""
         return json.dumps(self._complete(candidates[0], usage, extra)).encode()
 
     def chunks(self, candidates: Sequence[Candidate], usage: Usage, extra: Json) -> Iterator[bytes]:
-        """The answer as the events of a stream, its end included."""
+        """The answer as the events of a stream, to its end."""
         response = self._complete(candidates[0], usage, extra)
         for place, item in enumerate(response["output"]):
             at = {"output_index": place}
             of = {**at, "item_id": item["id"]}
             begun = {**item, "status": "in_progress", **({"content": []} if "content" in item else {"arguments": ""})}
-            yield self.event("response.output_item.added", **at, item=begun)
+            yield self._event("response.output_item.added", **at, item=begun)
             for i, part in enumerate(item.get("content", ())):
                 of |= {"content_index": i}
-                yield self.event("response.content_part.added", **of, part={**part, "text": ""})
-                yield self.event("response.output_text.delta", **of, delta=part["text"], logprobs=[])
-                yield self.event("response.output_text.done", **of, text=part["text"], logprobs=[])
-                yield self.event("response.content_part.done", **of, part=part)
+                yield self._event("response.content_part.added", **of, part={**part, "text": ""})
+                yield self._event("response.output_text.delta", **of, delta=part["text"], logprobs=[])
+                yield self._event("response.output_text.done", **of, text=part["text"], logprobs=[])
+                yield self._event("response.content_part.done", **of, part=part)
             if "arguments" in item:
-                yield self.event("response.function_call_arguments.delta", **of, delta=item["arguments"])
-                told = {"name": item["name"], "arguments": item["arguments"]}
-                yield self.event("response.function_call_arguments.done", **of, **told)
-            yield self.event("response.output_item.done", **at, item=item)
-        yield self.event(f"response.{response['status']}", response=response)
+                call = {"name": item["name"], "arguments": item["arguments"]}
+                yield self._event("response.function_call_arguments.delta", **of, delta=item["arguments"])
+                yield self._event("response.function_call_arguments.done", **of, **call)
+            yield self._event("response.output_item.done", **at, item=item)
+        yield self._event(f"response.{response['status']}", response=response)
 
-    def event(self, kind: str, **fields: Any) -> bytes:
-        """One event of a stream."""
+    def _event(self, kind: str, **fields: Any) -> bytes:
         self._sequence += 1
         data = {"type": kind, "sequence_number": self._sequence, **fields}
         return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
