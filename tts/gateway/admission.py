@@ -7,8 +7,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -30,13 +29,15 @@ def hashed(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+UNLIMITED = Key(sha256="0" * 64)
+
+
 @dataclass(eq=False)
 class Caller:
     """The holder of one key: what it has spent today and has running."""
 
     name: str
-    key: Key | None = None
-    """None: this gateway has no keys."""
+    key: Key = UNLIMITED
     running: int = 0
     tokens: float = 0.0
     money: float = 0.0
@@ -46,17 +47,16 @@ class Caller:
 
     def may_use(self, model: str) -> bool:
         """Whether it may use the model or preset."""
-        return self.key is None or self.key.models is None or model in self.key.models
+        return self.key.models is None or model in self.key.models
 
     @contextmanager
     def request(self) -> Iterator[None]:
         """One request of this caller. Raises `APIError` (429) when its quota, concurrency or rate is used up."""
-        if self.key is not None:
-            now = time.time()
-            self._check_day(self.key, now)
-            if self.key.running is not None and self.running >= self.key.running:
-                raise APIError(429, f"this key already has {self.key.running} requests running", "concurrency", None, 1)
-            self._check_rate(self.key, now)
+        now = time.time()
+        self._check_day(now)
+        if self.key.running is not None and self.running >= self.key.running:
+            raise APIError(429, f"this key already has {self.key.running} requests running", "concurrency", None, 1)
+        self._check_rate(now)
         self.running += 1
         try:
             yield
@@ -64,7 +64,6 @@ class Caller:
             self.running -= 1
 
     def book(self, tokens: float, money: float) -> None:
-        """Count what was spent."""
         self._new_day(time.time())
         self.tokens += tokens
         self.money += money
@@ -72,8 +71,6 @@ class Caller:
     def left(self) -> Budget:
         """What it may still spend today."""
         self._new_day(time.time())
-        if self.key is None:
-            return Budget()
         tokens, money = self.key.tokens_per_day, self.key.money_per_day
         return Budget(
             total_tokens=None if tokens is None else max(0, int(tokens - self.tokens)),
@@ -84,16 +81,16 @@ class Caller:
         if (day := int(now // DAY)) != self.day:
             self.day, self.tokens, self.money = day, 0.0, 0.0
 
-    def _check_day(self, key: Key, now: float) -> None:
+    def _check_day(self, now: float) -> None:
         self._new_day(now)
-        caps = (("tokens", key.tokens_per_day, self.tokens), ("money", key.money_per_day, self.money))
+        caps = (("tokens", self.key.tokens_per_day, self.tokens), ("money", self.key.money_per_day, self.money))
         if over := [name for name, cap, spent in caps if cap is not None and spent >= cap]:
             message = f"this key has used up its {' and '.join(over)} for today"
             raise APIError(429, message, "insufficient_quota", None, DAY - now % DAY)
 
-    def _check_rate(self, key: Key, now: float) -> None:
+    def _check_rate(self, now: float) -> None:
         """A bucket that holds a minute's requests and fills evenly."""
-        rate = key.requests_per_minute
+        rate = self.key.requests_per_minute
         if rate is None:
             return
         elapsed = now - self._filled if self._filled else 60.0
@@ -104,27 +101,21 @@ class Caller:
         self._allowance -= 1
 
 
-class Callers:
-    """All callers. Without keys there is one, `anybody`."""
+def identify(callers: Sequence[Caller], authorization: str | None) -> Caller:
+    """The holder of a bearer key, found in a time that does not depend on the key; anybody where there are no keys.
 
-    def __init__(self, keys: Mapping[str, Key]) -> None:
-        self._known = [(key.sha256, Caller(name, key)) for name, key in keys.items()]
-        self._anybody = Caller("anybody")
-
-    def identify(self, authorization: str | None) -> Caller:
-        """The holder of a bearer key, in a time that does not depend on the key. Raises `APIError` (401)."""
-        if not self._known:
-            return self._anybody
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise APIError(401, "an API key is required: Authorization: Bearer KEY", "missing_api_key")
-        digest, found = hashed(key.strip()), None
-        for known, caller in self._known:  # all of them, always
-            if hmac.compare_digest(known, digest):
-                found = caller
-        if found is None:
-            raise APIError(401, "unknown API key", "invalid_api_key")
-        return found
+    Raises `APIError` (401).
+    """
+    if not callers:
+        return Caller("anybody")
+    scheme, _, key = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise APIError(401, "an API key is required: Authorization: Bearer KEY", "missing_api_key")
+    digest = hashed(key.strip())
+    found = [caller for caller in callers if hmac.compare_digest(caller.key.sha256, digest)]  # asks all, always
+    if not found:
+        raise APIError(401, "unknown API key", "invalid_api_key")
+    return found[0]
 
 
 class Gate:
@@ -132,54 +123,31 @@ class Gate:
 
     def __init__(self, running: int, queue: int) -> None:
         self.running = 0
+        self.queued = 0
         self._most, self._queue = running, queue
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._seconds = 1.0
-        """Moving average of the time that a request takes."""
-
-    @property
-    def queued(self) -> int:
-        """How many requests wait."""
-        return len(self._waiting)
+        self._places = asyncio.Semaphore(running)
+        self._seconds = 1.0  # that a request takes, averaged
 
     def check(self) -> None:
         """Raise `APIError` (429) when there is no room, not even to wait."""
-        if self.running >= self._most and len(self._waiting) >= self._queue:
-            wait = self._seconds * (1 + len(self._waiting) / self._most)
+        if self._places.locked() and self.queued >= self._queue:
+            wait = self._seconds * (1 + self.queued / self._most)
             raise APIError(429, "too many requests are waiting already; try again later", "overloaded", None, wait)
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[None]:
         """A place to work in, in order of arrival. Raises as `check` does."""
         self.check()
-        if self.running < self._most and not self._waiting:
-            self.running += 1
-        else:
-            await self._wait()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        self.queued += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self.queued -= 1
+        self.running += 1
+        began = time.monotonic()
         try:
             yield
         finally:
-            self._seconds += (loop.time() - began - self._seconds) / 20
-            self._leave()
-
-    async def _wait(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn  # the place is handed over: `running` does not change
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._leave()
-            elif turn in self._waiting:
-                self._waiting.remove(turn)
-            raise
-
-    def _leave(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.running -= 1
+            self._seconds += (time.monotonic() - began - self._seconds) / 20
+            self.running -= 1
+            self._places.release()

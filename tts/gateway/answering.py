@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 from tts.base import Strategy
 from tts.errors import EndpointError
-from tts.gateway.chat import ChatFormat
-from tts.gateway.exchange import APIError, ResponseWriter, as_api_error
-from tts.gateway.responses import ResponsesFormat
+from tts.gateway.exchange import APIError, ResponseWriter, as_api_error, invalid, unsupported
+from tts.gateway.formats import ChatFormat, ResponsesFormat
 from tts.gateway.routing import GatewayRequest, smallest
 from tts.resources import Resources
 from tts.sampler import Sampler
 from tts.session import Session
-from tts.solving import OnCandidate, drive, open_session
+from tts.solving import OnCandidate, open_session
 from tts.types import Candidate, Problem, Result, Usage
 
 Models = Mapping[str, Mapping[str, Sampler]]
@@ -43,10 +43,6 @@ class Search:
     format: ChatFormat | ResponsesFormat
     n: int
     """How many answers are wanted."""
-
-    async def run(self, on_candidate: OnCandidate | None = None) -> Result:
-        """Run the strategy. It does not end early if several answers are wanted."""
-        return await drive(self.strategy, self.session, stop_early=self.n == 1, on_candidate=on_candidate)
 
     def answer(self, result: Result) -> tuple[list[Candidate], Usage, dict[str, Any]]:
         """The best candidates, their cost, and further fields for the response.
@@ -119,7 +115,7 @@ def open_search(request: GatewayRequest, strategy: Strategy, models: Models, res
     kind, plan, chat, run = request.kind, request.plan, request.chat, request.run
     n = chat.get("n") or 1
     if n > most:
-        raise APIError(400, f"n must be at most {most}", "invalid_value", "n")
+        raise invalid(f"n must be at most {most}", "n")
     text = kind == "completions"
     problem = Problem(
         id=run,
@@ -133,13 +129,13 @@ def open_search(request: GatewayRequest, strategy: Strategy, models: Models, res
         strategy,
         _samplers(request, strategy, models),
         verifier=plan.verifier,
-        budget=smallest([plan.budget, request.caller.left()]),
+        budget=smallest(plan.budget, request.caller.left()),
         resources=resources,
         sampling=_sampling(request, strategy),
     )
-    responses = kind == "responses"
-    form = ResponsesFormat(request.body, chat, run) if responses else ChatFormat(chat, run, chat=not text)
-    return Search(request, strategy, session, form, n)
+    if kind == "responses":
+        return Search(request, strategy, session, ResponsesFormat(request.body, chat, run), n)
+    return Search(request, strategy, session, ChatFormat(chat, run, chat=not text), n)
 
 
 def _samplers(request: GatewayRequest, strategy: Strategy, models: Models) -> dict[str, Sampler]:
@@ -147,8 +143,7 @@ def _samplers(request: GatewayRequest, strategy: Strategy, models: Models) -> di
     roles = dict(models[request.plan.model])
     for role, name in request.plan.options.models.items():
         if role == "policy" or name not in models:
-            message = f"tts.models: no model named '{name}' for {role}; available: {', '.join(models)}"
-            raise APIError(400, message, "invalid_value", "tts.models")
+            raise invalid(f"tts.models: no model named '{name}'; available: {', '.join(models)}", "tts.models")
         roles[role] = models[name]["policy"]
     verifier = strategy.verifier or request.plan.verifier
     needed = strategy.roles | (verifier.roles if verifier else frozenset())
@@ -167,19 +162,15 @@ def _sampling(request: GatewayRequest, strategy: Strategy) -> Mapping[str, Any]:
         return sampling
     for name in WHOLE_ONLY & sampling.keys():
         if sampling[name]:
-            message = f"{strategy.name} writes in pieces and does not support {name}"
-            raise APIError(400, message, "not_supported", name)
+            raise unsupported(f"{strategy.name} writes in pieces and does not support {name}", name)
     return {name: value for name, value in sampling.items() if name not in WHOLE_ONLY | LENGTHS}
 
 
-async def keep_alive(
-    work: Callable[[OnCandidate], Awaitable[Result]],
-    out: ResponseWriter,
-    seconds: float,
-    report: Callable[[dict[str, Any]], bytes] | None,
-) -> Result:
-    """The result of `work`. Meanwhile the stream gets a comment every `seconds`, and what `report` makes of the number
-    of candidates whenever it changes."""
+@asynccontextmanager
+async def kept_alive(
+    out: ResponseWriter, seconds: float, report: Callable[[dict[str, Any]], bytes] | None
+) -> AsyncIterator[OnCandidate]:
+    """Meanwhile the stream gets a comment every `seconds`, and with `report` what that makes of new candidates."""
     news, arrived, began = asyncio.Event(), 0, monotonic()
 
     def on_candidate(_: Candidate) -> None:
@@ -188,21 +179,20 @@ async def keep_alive(
         if report is not None:
             news.set()
 
-    working = asyncio.ensure_future(work(on_candidate))
-    working.add_done_callback(lambda _: news.set())
-    try:
-        while not working.done():
+    async def write() -> None:
+        while True:
             try:
                 async with asyncio.timeout(seconds):
                     await news.wait()
             except TimeoutError:
                 await out.write(b": at work\n\n")
-                continue
-            news.clear()
-            if report is not None and not working.done():
+            if report is not None and news.is_set():
+                news.clear()
                 await out.write(report({"candidates": arrived, "seconds": round(monotonic() - began, 3)}))
-        return working.result()
+
+    writing = asyncio.create_task(write())
+    try:
+        yield on_candidate
     finally:
-        if not working.done():
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)

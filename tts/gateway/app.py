@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -33,7 +32,7 @@ def gateway_app(settings: GatewaySettings) -> Starlette:
             yield
 
     def cards(request: Request) -> list[dict[str, Any]]:
-        may_use = gateway.callers.identify(request.headers.get("authorization")).may_use
+        may_use = gateway.caller(request).may_use
         names = [name for name in (*settings.models, *settings.presets) if may_use(name)]
         strategies = allowed(settings, "strategies")
         names += [f"{name}@{model}" for model in settings.models if may_use(model) for name in strategies]
@@ -97,35 +96,23 @@ def gateway_app(settings: GatewaySettings) -> Starlette:
 
 def document(gets: list[Route]) -> dict[str, Any]:
     """The OpenAPI document: the POST requests by their schemas, the GET requests by their routes."""
-    place = "#/components/schemas/"
-    _, found = models_json_schema([(body, "validation") for body in BODIES.values()], ref_template=place + "{model}")
-    failed = {"description": "An error in OpenAI's form."}
-    statuses = (400, 401, 403, 404, 408, 413, 422, 429, 500, 501, 502, 503, 504)
+    schemas = "#/components/schemas/"
+    _, found = models_json_schema([(body, "validation") for body in BODIES.values()], ref_template=schemas + "{model}")
+    responses = {"200": {"description": "The answer."}, "default": {"description": "An error in OpenAI's form."}}
     paths: dict[str, Any] = {}
     for kind, body in BODIES.items():
-        schema = {"$ref": place + body.__name__}
-        paths[f"/v1/{kind}"] = {
-            "post": {
-                "operationId": kind.replace("/", "_"),
-                "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-                "responses": {"200": {"description": "The answer."}, **{str(status): failed for status in statuses}},
-                "security": [{}, {"bearer": []}],
-            }
-        }
+        content = {"application/json": {"schema": {"$ref": schemas + body.__name__}}}
+        operation = {"summary": body.__doc__, "requestBody": {"required": True, "content": content}}
+        paths[f"/v1/{kind}"] = {"post": {**operation, "responses": responses, "security": [{}, {"bearer": []}]}}
     for route in gets:
-        parameters = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in route.param_convertors
-        ]
-        responses = {"200": {"description": "OK"}, "default": failed}
-        operation = {"summary": inspect.getdoc(route.endpoint), "parameters": parameters, "responses": responses}
+        place = {"in": "path", "required": True, "schema": {"type": "string"}}
+        parameters = [{"name": name, **place} for name in route.param_convertors]
+        operation = {"summary": route.endpoint.__doc__, "parameters": parameters, "responses": responses}
         paths[route.path_format] = {"get": operation}
+    bearer = {"type": "http", "scheme": "bearer"}
     return {
         "openapi": "3.1.0",
         "info": {"title": "tts gateway", "version": version("ttscale")},
         "paths": paths,
-        "components": {
-            "schemas": found["$defs"],
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-        },
+        "components": {"schemas": found["$defs"], "securitySchemes": {"bearer": bearer}},
     }

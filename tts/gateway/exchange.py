@@ -1,23 +1,17 @@
-"""One HTTP exchange: the body within limits, the response or an error in OpenAI's form, a client that may leave."""
+"""Responses: whole or streamed, and errors in OpenAI's form."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, TimedOut
-from tts.gateway.settings import GatewayLimits
 from tts.sampler.protocol import server_message
 
-Scope = dict[str, Any]
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
@@ -42,7 +36,6 @@ class APIError(Exception):
 
     @property
     def body(self) -> bytes:
-        """The response body."""
         if self.original is not None:
             return self.original
         kind = ERROR_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
@@ -56,13 +49,22 @@ class APIError(Exception):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The response headers."""
         headers: list[tuple[bytes, bytes]] = [JSON]
         if self.status == 401 and self.original is None:
             headers.append((b"www-authenticate", b"Bearer"))
         if self.retry_after is not None:
             headers.append((b"retry-after", str(max(1, math.ceil(self.retry_after))).encode()))
         return headers
+
+
+def invalid(message: str, param: str) -> APIError:
+    """A parameter has a value that cannot be used."""
+    return APIError(400, message, "invalid_value", param)
+
+
+def unsupported(message: str, param: str) -> APIError:
+    """A parameter asks for what does not exist here."""
+    return APIError(400, message, "not_supported", param)
 
 
 def as_api_error(error: Exception) -> APIError | None:
@@ -100,10 +102,6 @@ def _from_upstream(error: EndpointError) -> APIError:
     return APIError(status, message, "upstream_refused", retry_after=wait)
 
 
-class ClientLeft(Exception):
-    """The client closed the connection."""
-
-
 class ResponseWriter:
     """Sends the response to the client."""
 
@@ -116,7 +114,6 @@ class ResponseWriter:
         """Whether the client left before the end."""
 
     async def start(self, status: int, headers: Headers) -> None:
-        """Send the status line and headers."""
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.headers]})
 
@@ -130,59 +127,5 @@ class ResponseWriter:
         await self._send({"type": "http.response.body", "body": data})
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a response in one piece."""
         await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self.end(body)
-
-
-def header(scope: Scope, name: bytes) -> str | None:
-    """The value of a request header, by its name in lower case."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
-
-
-async def read_body(scope: Scope, receive: Receive, limits: GatewayLimits) -> bytes:
-    """The request body. Raises `APIError` if it is too large (413) or too slow (408), or `ClientLeft`."""
-    too_large = APIError(413, f"a request may have at most {limits.body_bytes} bytes", "request_too_large")
-    length = header(scope, b"content-length")
-    if length is not None and length.isdigit() and int(length) > limits.body_bytes:
-        raise too_large
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientLeft
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > limits.body_bytes:
-                    raise too_large
-                if not message.get("more_body"):
-                    return b"".join(parts)
-    except TimeoutError:
-        raise APIError(408, f"the request did not arrive within {limits.body_seconds:g} s", "request_timeout") from None
-
-
-@asynccontextmanager
-async def while_connected(receive: Receive, out: ResponseWriter) -> AsyncIterator[None]:
-    """Cancels its body, and raises `ClientLeft`, when the client leaves before the response has ended."""
-    work = asyncio.current_task()
-    assert work is not None
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        if not out.ended:
-            out.client_left = True
-            work.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if out.client_left and not work.uncancel():
-            raise ClientLeft from None
-        raise
-    finally:
-        out.ended = True
-        watching.cancel()

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from typing import Any
+from uuid import uuid4
 from zlib import crc32
 
 import httpx
 
 from tts.accounts import Ledger
+from tts.concurrency import now
 from tts.errors import TransientError
 from tts.gateway.exchange import EVENTS, ResponseWriter
+from tts.gateway.routing import GatewayRequest
 from tts.sampler import Sampler
 from tts.sampler.connection import chunks
 from tts.sampler.protocol import estimate_prompt, usage_of
-from tts.types import Usage
+from tts.types import Charge, Usage
 
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 END = (b"data:[DONE]", b"data: [DONE]", *(f"event: {name}".encode() for name in ENDS))
@@ -42,7 +45,6 @@ class Meter:
         self._counted: Usage | None = None
 
     def feed(self, chunk: bytes) -> None:
-        """Look at a piece of a stream."""
         *lines, self._partial = (self._partial + chunk).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
@@ -80,33 +82,20 @@ def reported_usage(data: Any) -> Usage | None:
     return None if usage is None else usage + Usage(requests=1)
 
 
-def as_sent(content: bytes, body: Mapping[str, Any], sampler: Sampler) -> bytes:
-    """The body for the model server: the client's own bytes, unless the model's name or defaults must be filled in."""
-    endpoint = sampler.endpoint
-    missing = {key: value for key, value in endpoint.params.items() if key not in body}
-    if body.get("model") == endpoint.model and not missing:
-        return content
-    return json.dumps({**missing, **body, "model": endpoint.model}).encode()
-
-
-async def pass_through(
-    sampler: Sampler,
-    path: str,
-    content: bytes,
-    body: Mapping[str, Any],
-    out: ResponseWriter,
-    book: Callable[[Usage], None],
-) -> None:
-    """Send the request on and its answer back, and `book` what it cost, even if the client leaves halfway.
+async def pass_through(request: GatewayRequest, sampler: Sampler) -> None:
+    """Send the request on and its answer back, and book what it cost, even if the client leaves halfway.
 
     Raises an `EndpointError` if the server refuses, cannot be reached or breaks off. If a connection fails before
     anything was received, another replica gets the request once; any other retry is up to the client.
     """
-    sent = as_sent(content, body, sampler)
+    began, out, body, endpoint = now(), request.out, request.body, sampler.endpoint
+    missing = {key: value for key, value in endpoint.params.items() if key not in body}
+    unchanged = body["model"] == endpoint.model and not missing
+    sent = request.content if unchanged else json.dumps({**missing, **body, "model": endpoint.model}).encode()
     affinity = crc32(sent[:2048]) if len(sampler.pool.replicas) > 1 else 0
 
     async def talk(url: str) -> None:
-        response = await sampler.connection.send("POST", url + path, sent)
+        response = await sampler.connection.send("POST", f"{url}/{request.kind}", sent)
         meter = Meter()
         try:
             kind = response.headers.get("content-type", "application/json").encode("latin-1")
@@ -115,7 +104,9 @@ async def pass_through(
             else:
                 await _relay_whole(response, meter, out, kind)
         finally:
-            book(meter.usage(body))
+            usage = meter.usage(body) + Usage(seconds=now() - began)
+            request.charges.add(Charge(uuid4().hex, "policy", usage, began))
+            request.book("policy", usage, endpoint.money(usage))
 
     try:
         await sampler.exchange("policy", Ledger(), affinity, None, talk, queued=False)

@@ -12,16 +12,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from tts import registry
 from tts.base import AnswerVerifier, Plugin, Strategy, Verifier
 from tts.errors import ConfigError
 from tts.gateway.admission import Caller
-from tts.gateway.exchange import APIError, ResponseWriter
-from tts.gateway.responses import as_chat
+from tts.gateway.exchange import APIError, ResponseWriter, invalid
+from tts.gateway.formats import as_chat
 from tts.gateway.schemas import Kind, RequestOptions, Spec, check, options_of
-from tts.gateway.settings import GatewaySettings, Preset
+from tts.gateway.settings import GatewaySettings
 from tts.types import Budget, Charge, Usage
 
 PROTOCOL = frozenset({"model", "messages", "prompt", "input", "n", "stream", "stream_options", "tts"})
@@ -50,7 +50,7 @@ class RequestPlan:
 
 @dataclass(eq=False)
 class GatewayRequest:
-    """One request on its way."""
+    """One request, with what it has cost so far."""
 
     kind: Kind
     run: str
@@ -65,6 +65,11 @@ class GatewayRequest:
     """What was paid for it."""
     spent: dict[str, Usage] = field(default_factory=dict)
     """The same by role, including wasted work."""
+
+    def book(self, role: str, usage: Usage, money: float) -> None:
+        """Count work, for the caller's quota too."""
+        self.spent[role] = self.spent.get(role, Usage()) + usage
+        self.caller.book(usage.total_tokens, money)
 
 
 def read(
@@ -92,24 +97,24 @@ def plan_for(settings: GatewaySettings, body: dict[str, Any]) -> RequestPlan:
     """The plan for a request's body. Raises `APIError` that lists what exists."""
     name = body.get("model")
     if not isinstance(name, str):
-        raise APIError(400, f"model must be a name; available: {_available(settings)}", "invalid_value", "model")
+        raise invalid(f"model must be a name; available: {_available(settings)}", "model")
     if "tts" not in body and name in settings.models:
         return RequestPlan(name, name, frozenset({name}))
     options = options_of(body)
     left, on, parameters = _split(settings, name)
     if left and options.strategy is not None:
-        raise APIError(400, "the strategy is given twice, in model and in tts", "invalid_value", "tts.strategy")
+        raise invalid("the strategy is given twice, in model and in tts", "tts.strategy")
     spec = left + parameters if left else options.strategy
     if spec is None:
-        raise APIError(400, f"tts needs a strategy; {_strategies(settings)}", "invalid_value", "tts.strategy")
+        raise invalid(f"tts needs a strategy; {_strategies(settings)}", "tts.strategy")
     preset = settings.presets.get(spec) if isinstance(spec, str) else None
     if preset is None and left in settings.presets:
-        raise APIError(400, f"the preset '{left}' takes no parameters", "invalid_value", "model")
+        raise invalid(f"the preset '{left}' takes no parameters", "model")
     strategy = preset.strategy if preset else _make(settings, "strategies", spec)
     label = str(spec) if preset else strategy.name
     model = on or (preset and preset.model) or _only_model(settings, label)
     if options.answer is not None and not isinstance(_make(settings, "verifiers", options.answer), AnswerVerifier):
-        raise APIError(400, f"{options.answer[:200]} reads no answers", "invalid_value", "tts.answer")
+        raise invalid(f"{options.answer[:200]} reads no answers", "tts.answer")
     return RequestPlan(
         model=model,
         label=label,
@@ -118,7 +123,13 @@ def plan_for(settings: GatewaySettings, body: dict[str, Any]) -> RequestPlan:
         verifier=_verifier(settings, strategy, options) or (preset and preset.verifier) or settings.verifier,
         answer=options.answer or (preset and preset.answer) or settings.answer,
         sampling=dict(preset.sampling) if preset else {},
-        budget=_budget(settings, preset, options),
+        budget=smallest(
+            settings.budget,
+            options.budget,
+            preset.budget if preset else Budget(),
+            Budget(seconds=settings.limits.seconds),
+            Budget(seconds=options.deadline),
+        ),
         options=options,
     )
 
@@ -168,7 +179,7 @@ def _make(settings: GatewaySettings, group: registry.Group, spec: Spec) -> Any:
         with registry.without_files():
             plugin: Plugin = registry.make(group, spec)
     except (ConfigError, RecursionError) as error:
-        raise APIError(400, str(error)[:2000], "invalid_value", group) from None
+        raise invalid(str(error)[:2000], group) from None
     for part in _nested(plugin):
         _check_allowed(settings, part)
     return plugin
@@ -206,32 +217,23 @@ def _check_allowed(settings: GatewaySettings, part: Plugin) -> None:
 
 def _verifier(settings: GatewaySettings, strategy: Strategy, options: RequestOptions) -> Verifier | None:
     """The verifier that the request brings, if any; several parts must all pass."""
-    brought: list[tuple[Any, Spec | None]] = [
-        (options.verifier, options.verifier),
+    brought: list[tuple[Any, Spec]] = [
+        (options.verifier, options.verifier or ""),
         (options.tests, "unit_tests"),
         (options.schema_, {"name": "json_schema", "definition": options.schema_}),
         (options.format, {"name": "regex", "pattern": options.format}),
         (options.rubric, {"name": "judge", "rubric": options.rubric}),
     ]
-    specs = [spec for given, spec in brought if given is not None and spec is not None]
+    specs = [spec for given, spec in brought if given is not None]
     if not specs:
         return None
     if strategy.verifier is not None:
-        raise APIError(400, f"{strategy.name} already has a verifier of its own", "invalid_value", "tts.verifier")
+        raise invalid(f"{strategy.name} already has a verifier of its own", "tts.verifier")
     members = [_make(settings, "verifiers", spec) for spec in specs]
-    if len(members) == 1:
-        return members[0]
-    return cast(Verifier, registry.make("verifiers", {"name": "all_of", "verifiers": members}))
+    return members[0] if len(members) == 1 else registry.make("verifiers", {"name": "all_of", "verifiers": members})
 
 
-def _budget(settings: GatewaySettings, preset: Preset | None, options: RequestOptions) -> Budget:
-    budgets = [settings.budget, options.budget, Budget(seconds=settings.limits.seconds)]
-    budgets += [preset.budget] if preset else []
-    budgets += [Budget(seconds=options.deadline)] if options.deadline else []
-    return smallest(budgets)
-
-
-def smallest(budgets: list[Budget]) -> Budget:
+def smallest(*budgets: Budget) -> Budget:
     """The smallest cap of each kind."""
     caps = {name: [cap for one in budgets if (cap := getattr(one, name)) is not None] for name in Budget.model_fields}
     return Budget(**{name: min(given, default=None) for name, given in caps.items()})

@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self, cast
 from uuid import uuid4
 
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
+
 from tts.concurrency import now
 from tts.errors import EndpointError
-from tts.gateway.admission import Callers, Gate
-from tts.gateway.answering import Search, keep_alive, open_search
-from tts.gateway.exchange import (
-    EVENTS,
-    JSON,
-    APIError,
-    ClientLeft,
-    Receive,
-    ResponseWriter,
-    Scope,
-    Send,
-    as_api_error,
-    header,
-    read_body,
-    while_connected,
-)
+from tts.gateway.admission import Caller, Gate, identify
+from tts.gateway.answering import Search, kept_alive, open_search
+from tts.gateway.exchange import EVENTS, JSON, APIError, ResponseWriter, as_api_error
 from tts.gateway.proxy import pass_through
 from tts.gateway.routing import GatewayRequest, read
 from tts.gateway.schemas import Kind
-from tts.gateway.settings import GatewaySettings
+from tts.gateway.settings import GatewayLimits, GatewaySettings
 from tts.gateway.telemetry import Metrics, Spans, Trace
 from tts.resources import Resources
 from tts.sampler import Sampler
 from tts.session import Session
-from tts.solving import OnCandidate, open_models
-from tts.types import Charge, Result, Usage, by_role, sum_usage
+from tts.solving import OnCandidate, drive, open_models
+from tts.types import Result, by_role
 
 log = logging.getLogger("tts")
 
@@ -50,7 +41,7 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
-        self.callers = Callers(settings.keys)
+        self._callers = [Caller(name, key) for name, key in settings.keys.items()]
         self.gate = Gate(settings.limits.running, settings.limits.queue)
         self.metrics = Metrics(self.gate)
         self.models: dict[str, dict[str, Sampler]] = {}
@@ -81,15 +72,19 @@ class Gateway:
         samplers = {sampler for roles in self.models.values() for sampler in roles.values()}
         await asyncio.gather(*(sampler.check() for sampler in samplers))
 
+    def caller(self, http: Request) -> Caller:
+        """Who is asking. Raises `APIError` (401)."""
+        return identify(self._callers, http.headers.get("authorization"))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever becomes of it."""
+        http, run, began = Request(scope, receive), uuid4().hex, now()
         kind = cast(Kind, scope["path"].rpartition("/v1/")[2])
-        run, began = uuid4().hex, now()
         out = ResponseWriter(send, [(b"x-tts-run", run.encode())])
         request: GatewayRequest | None = None
         try:
-            caller = self.callers.identify(header(scope, b"authorization"))
-            content = await read_body(scope, receive, self.settings.limits)
+            caller = self.caller(http)
+            content = await read_body(http, self.settings.limits)
             async with while_connected(receive, out):
                 try:
                     with caller.request():
@@ -101,7 +96,7 @@ class Gateway:
                     await self._fail(STOPPING, out)  # the server has waited as long as it may
                 except Exception as error:
                     await self._fail(error, out)
-        except ClientLeft:
+        except ClientDisconnect:
             out.status = CLIENT_LEFT
         except APIError as error:
             await self._fail(error, out)
@@ -112,7 +107,7 @@ class Gateway:
         strategy = request.plan.strategy
         if strategy is None:
             async with self.gate.room():
-                await self._pass(request)
+                await pass_through(request, self.models[request.plan.model]["policy"])
             return
         search = open_search(request, strategy, self.models, self._shared, self.settings.limits.samples)
         request.out.headers.append((b"x-tts-strategy", strategy.name.encode()))
@@ -121,17 +116,6 @@ class Gateway:
             await (self._stream(search) if request.body.get("stream") else self._whole(search))
         finally:
             self._book(request, search.session)
-
-    async def _pass(self, request: GatewayRequest) -> None:
-        sampler, began = self.models[request.plan.model]["policy"], now()
-
-        def book(usage: Usage) -> None:
-            usage += Usage(seconds=now() - began)
-            request.charges.add(Charge(uuid4().hex, "policy", usage, began))
-            request.spent["policy"] = request.spent.get("policy", Usage()) + usage
-            request.caller.book(usage.total_tokens, sampler.endpoint.money(usage))
-
-        await pass_through(sampler, f"/{request.kind}", request.content, request.body, request.out, book)
 
     async def _whole(self, search: Search) -> None:
         result = await self._run(search)
@@ -143,32 +127,26 @@ class Gateway:
         await out.start(200, EVENTS)
         await out.write(search.format.start())
         report = search.format.progress if search.request.plan.options.progress else None
-
-        async def work(on_candidate: OnCandidate) -> Result:
-            return await self._run(search, on_candidate)
-
-        result = await keep_alive(work, out, self.settings.limits.keep_alive, report)
+        async with kept_alive(out, self.settings.limits.keep_alive, report) as on_candidate:
+            result = await self._run(search, on_candidate)
         await out.write(b"".join(search.format.chunks(*search.answer(result))))
         await out.end()
 
     async def _run(self, search: Search, on_candidate: OnCandidate | None = None) -> Result:
         async with self.gate.room():
-            result = await search.run(on_candidate)
+            early = search.n == 1  # a search for several answers goes on
+            result = await drive(search.strategy, search.session, stop_early=early, on_candidate=on_candidate)
         if self._trace is not None:
             await self._trace.keep(result, search.request.plan.model)
         return result
 
     def _book(self, request: GatewayRequest, session: Session) -> None:
         """Count all that the session did, answered or not."""
-        ledger, money = session.ledger, 0.0
-        paid = by_role(ledger.paid)
-        for role in {*paid, *ledger.wasted}:
-            usage = sum_usage([paid.get(role, Usage()), ledger.wasted.get(role, Usage())])
-            request.spent[role] = usage
-            if role != "verifier":
-                money += session.sampler(role).endpoint.money(usage)
-        request.charges |= ledger.paid
-        request.caller.book(sum_usage(request.spent.values()).total_tokens, money)
+        request.charges |= session.ledger.paid
+        for work in (by_role(session.ledger.paid), session.ledger.wasted):
+            for role, usage in work.items():
+                money = 0.0 if role == "verifier" else session.sampler(role).endpoint.money(usage)
+                request.book(role, usage, money)
 
     async def _ended(self, request: GatewayRequest | None, scope: Scope, status: int, began: float) -> None:
         """Report a request in metrics, spans and trace."""
@@ -197,3 +175,46 @@ class Gateway:
         elif not out.ended:
             await out.end(told.event)
             out.status = told.status
+
+
+async def read_body(http: Request, limits: GatewayLimits) -> bytes:
+    """The request body. Raises `APIError` if it is too large (413) or too slow (408), or `ClientDisconnect`."""
+    too_large = APIError(413, f"a request may have at most {limits.body_bytes} bytes", "request_too_large")
+    length = http.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limits.body_bytes:
+        raise too_large
+    content = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for part in http.stream():
+                content += part
+                if len(content) > limits.body_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise APIError(408, f"the request did not arrive within {limits.body_seconds:g} s", "request_timeout") from None
+    return bytes(content)
+
+
+@asynccontextmanager
+async def while_connected(receive: Receive, out: ResponseWriter) -> AsyncIterator[None]:
+    """Cancels its body, and raises `ClientDisconnect`, when the client leaves before the response has ended."""
+    work = asyncio.current_task()
+    assert work is not None
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if not out.ended:
+            out.client_left = True
+            work.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if out.client_left and not work.uncancel():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        out.ended = True
+        watching.cancel()

@@ -41,18 +41,15 @@ class Metrics:
         Gauge("tts_requests_queued", "Requests waiting.", registry=registry).set_function(lambda: gate.queued)
 
     def ended(self, name: str, status: int, seconds: float) -> None:
-        """Count a request."""
         self._requests.labels(name, str(status)).inc()
         self._seconds.labels(name).observe(seconds)
 
     def spent(self, name: str, role: str, usage: Usage) -> None:
-        """Count inner calls."""
         self._calls.labels(name, role).inc(usage.requests)
         self._tokens.labels(name, role, "prompt").inc(usage.prompt_tokens)
         self._tokens.labels(name, role, "completion").inc(usage.completion_tokens)
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -91,7 +88,6 @@ class Trace:
             log.error("request %s was not stored: %s", result.problem, error)
 
     async def note(self, request: GatewayRequest, status: int) -> None:
-        """Store what was asked for, and how it ended."""
         line = {
             "run": request.run,
             "time": round(time(), 3),
