@@ -11,7 +11,7 @@ from typing import Any
 
 from tts.base import Strategy
 from tts.errors import EndpointError
-from tts.gateway.exchange import APIError, ResponseWriter, as_api_error, invalid, unsupported
+from tts.gateway.exchange import APIError, ResponseWriter, as_api_error, bad_request
 from tts.gateway.formats import ChatFormat, ResponsesFormat
 from tts.gateway.routing import GatewayRequest, smallest
 from tts.resources import Resources
@@ -49,10 +49,10 @@ class Search:
 
         Raises `APIError` if there is no answer, with the status that tells why.
         """
-        details = {"tts": self._account(result)}
-        if candidates := best(self.strategy, result, self.n):
-            return candidates, result.usage, details if self.request.plan.options.details else {}
-        failure = self.session.ledger.error
+        candidates, failure = best(self.strategy, result, self.n), self.session.ledger.error
+        details = {"tts": self._account(result)} if self.request.plan.options.details or not candidates else {}
+        if candidates:
+            return candidates, result.usage, details
         if result.candidates:
             raise APIError(422, "no candidate is good enough to be the answer", "no_answer", details=details)
         if isinstance(failure, EndpointError) and (error := as_api_error(failure)):
@@ -115,7 +115,7 @@ def open_search(request: GatewayRequest, strategy: Strategy, models: Models, res
     kind, plan, chat, run = request.kind, request.plan, request.chat, request.run
     n = chat.get("n") or 1
     if n > most:
-        raise invalid(f"n must be at most {most}", "n")
+        raise bad_request(f"n must be at most {most}", "n")
     text = kind == "completions"
     problem = Problem(
         id=run,
@@ -143,7 +143,7 @@ def _samplers(request: GatewayRequest, strategy: Strategy, models: Models) -> di
     roles = dict(models[request.plan.model])
     for role, name in request.plan.options.models.items():
         if role == "policy" or name not in models:
-            raise invalid(f"tts.models: no model named '{name}'; available: {', '.join(models)}", "tts.models")
+            raise bad_request(f"tts.models: no model named '{name}'; available: {', '.join(models)}", "tts.models")
         roles[role] = models[name]["policy"]
     verifier = strategy.verifier or request.plan.verifier
     needed = strategy.roles | (verifier.roles if verifier else frozenset())
@@ -162,7 +162,7 @@ def _sampling(request: GatewayRequest, strategy: Strategy) -> Mapping[str, Any]:
         return sampling
     for name in WHOLE_ONLY & sampling.keys():
         if sampling[name]:
-            raise unsupported(f"{strategy.name} writes in pieces and does not support {name}", name)
+            raise bad_request(f"{strategy.name} writes in pieces and does not support {name}", name, "not_supported")
     return {name: value for name, value in sampling.items() if name not in WHOLE_ONLY | LENGTHS}
 
 
@@ -170,7 +170,7 @@ def _sampling(request: GatewayRequest, strategy: Strategy) -> Mapping[str, Any]:
 async def kept_alive(
     out: ResponseWriter, seconds: float, report: Callable[[dict[str, Any]], bytes] | None
 ) -> AsyncIterator[OnCandidate]:
-    """Meanwhile the stream gets a comment every `seconds`, and with `report` what that makes of new candidates."""
+    """Writes a comment every `seconds`, so that the stream stays open, and what `report` makes of new candidates."""
     news, arrived, began = asyncio.Event(), 0, monotonic()
 
     def on_candidate(_: Candidate) -> None:

@@ -57,14 +57,9 @@ class APIError(Exception):
         return headers
 
 
-def invalid(message: str, param: str) -> APIError:
-    """A parameter has a value that cannot be used."""
-    return APIError(400, message, "invalid_value", param)
-
-
-def unsupported(message: str, param: str) -> APIError:
-    """A parameter asks for what does not exist here."""
-    return APIError(400, message, "not_supported", param)
+def bad_request(message: str, param: str, code: str = "invalid_value") -> APIError:
+    """The error for a parameter whose value cannot be used."""
+    return APIError(400, message, code, param)
 
 
 def as_api_error(error: Exception) -> APIError | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tts.gateway.exchange import unsupported
+from tts.gateway.exchange import bad_request
 from tts.types import Candidate, Usage
 
 Json = dict[str, Any]
@@ -71,18 +71,15 @@ class ChatFormat:
         for index, candidate in enumerate(candidates):
             choice = self.choice(candidate, index)
             last = {"index": index, "finish_reason": choice.get("finish_reason"), "logprobs": None}
-            if not self.chat:
-                yield self._event(choices=[{**choice, "finish_reason": None}])
-                yield self._event(choices=[{**last, "text": ""}])
-                continue
-            message = dict(choice.pop("message"))
-            role = message.pop("role", "assistant")
-            calls = message.pop("tool_calls", None) or []
-            first = {"role": role, **message}
-            if calls:
-                first["tool_calls"] = [{"index": i, **call} for i, call in enumerate(calls)]
-            yield self._event(choices=[{**choice, "finish_reason": None, "delta": first}])
-            yield self._event(choices=[{**last, "delta": {}}])
+            if self.chat:
+                message = {"role": "assistant", **choice.pop("message")}
+                if calls := message.pop("tool_calls", None):
+                    message["tool_calls"] = [{"index": i, **call} for i, call in enumerate(calls)]
+                choice["delta"], last["delta"] = message, {}
+            else:
+                last["text"] = ""
+            yield self._event(choices=[{**choice, "finish_reason": None}])
+            yield self._event(choices=[last])
         if extra:
             yield self._event(choices=[], **extra)
         if (self._body.get("stream_options") or {}).get("include_usage"):
@@ -204,7 +201,8 @@ def as_chat(body: Mapping[str, Any]) -> Json:
     """The request as a chat completion's body. Raises `APIError` for what needs state or does not exist in chat."""
     for name in STATE:
         if body.get(name):
-            raise unsupported(f"strategies keep no state, so {name} is not supported; send the whole input", name)
+            message = f"strategies keep no state, so {name} is not supported; send the whole input"
+            raise bad_request(message, name, "not_supported")
     chat: Json = {name: body[name] for name in SAME if body.get(name) is not None}
     chat["messages"] = _messages(body)
     if (most := body.get("max_output_tokens")) is not None:
@@ -229,7 +227,8 @@ def as_chat(body: Mapping[str, Any]) -> Json:
 
 def _tool(tool: Json) -> Json:
     if tool.get("type") != "function":
-        raise unsupported(f"tools of type {tool.get('type')!r} are not supported, only functions are", "tools")
+        message = f"tools of type {tool.get('type')!r} are not supported, only functions are"
+        raise bad_request(message, "tools", "not_supported")
     return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
 
 
@@ -255,7 +254,7 @@ def _messages(body: Mapping[str, Any]) -> list[Json]:
             content = output if isinstance(output, str) else json.dumps(output)
             messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
         elif kind != "reasoning":  # a model's own thoughts are not part of chat
-            raise unsupported(f"items of type {kind!r} are not supported", "input")
+            raise bad_request(f"items of type {kind!r} are not supported", "input", "not_supported")
     return messages
 
 
@@ -272,7 +271,7 @@ def _content(content: Any) -> Any:
             detail = {"detail": part["detail"]} if part.get("detail") else {}
             parts.append({"type": "image_url", "image_url": {"url": part["image_url"], **detail}})
         else:
-            raise unsupported(f"content of type {kind!r} is not supported", "input")
+            raise bad_request(f"content of type {kind!r} is not supported", "input", "not_supported")
     if all(part["type"] == "text" for part in parts):
         return "".join(part["text"] for part in parts)
     return parts

@@ -18,7 +18,7 @@ from tts import registry
 from tts.base import AnswerVerifier, Plugin, Strategy, Verifier
 from tts.errors import ConfigError
 from tts.gateway.admission import Caller
-from tts.gateway.exchange import APIError, ResponseWriter, invalid
+from tts.gateway.exchange import APIError, ResponseWriter, bad_request
 from tts.gateway.formats import as_chat
 from tts.gateway.schemas import Kind, RequestOptions, Spec, check, options_of
 from tts.gateway.settings import GatewaySettings
@@ -43,7 +43,7 @@ class RequestPlan:
     verifier: Verifier | None = None
     answer: str | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
-    """The preset's sampling parameters."""
+    """The request's sampling parameters on top of the preset's."""
     budget: Budget = Budget()  # noqa: RUF009 - immutable
     options: RequestOptions = RequestOptions()  # noqa: RUF009 - immutable
 
@@ -58,7 +58,7 @@ class GatewayRequest:
     content: bytes
     body: dict[str, Any]
     chat: dict[str, Any]
-    """The body as a chat completion's, where it was a response's and a strategy is to answer; else the body."""
+    """The body; for a strategy, a Responses body as chat."""
     plan: RequestPlan
     out: ResponseWriter
     charges: set[Charge] = field(default_factory=set)
@@ -97,24 +97,24 @@ def plan_for(settings: GatewaySettings, body: dict[str, Any]) -> RequestPlan:
     """The plan for a request's body. Raises `APIError` that lists what exists."""
     name = body.get("model")
     if not isinstance(name, str):
-        raise invalid(f"model must be a name; available: {_available(settings)}", "model")
+        raise bad_request(f"model must be a name; available: {_available(settings)}", "model")
     if "tts" not in body and name in settings.models:
         return RequestPlan(name, name, frozenset({name}))
     options = options_of(body)
     left, on, parameters = _split(settings, name)
     if left and options.strategy is not None:
-        raise invalid("the strategy is given twice, in model and in tts", "tts.strategy")
+        raise bad_request("the strategy is given twice, in model and in tts", "tts.strategy")
     spec = left + parameters if left else options.strategy
     if spec is None:
-        raise invalid(f"tts needs a strategy; {_strategies(settings)}", "tts.strategy")
+        raise bad_request(f"tts needs a strategy; {_strategies(settings)}", "tts.strategy")
     preset = settings.presets.get(spec) if isinstance(spec, str) else None
     if preset is None and left in settings.presets:
-        raise invalid(f"the preset '{left}' takes no parameters", "model")
+        raise bad_request(f"the preset '{left}' takes no parameters", "model")
     strategy = preset.strategy if preset else _make(settings, "strategies", spec)
     label = str(spec) if preset else strategy.name
     model = on or (preset and preset.model) or _only_model(settings, label)
     if options.answer is not None and not isinstance(_make(settings, "verifiers", options.answer), AnswerVerifier):
-        raise invalid(f"{options.answer[:200]} reads no answers", "tts.answer")
+        raise bad_request(f"{options.answer[:200]} reads no answers", "tts.answer")
     return RequestPlan(
         model=model,
         label=label,
@@ -156,7 +156,7 @@ def _only_model(settings: GatewaySettings, left: str) -> str:
     if len(settings.models) == 1:
         return next(iter(settings.models))
     message = f"name a model as well: {left}@MODEL; models: {', '.join(settings.models)}"
-    raise APIError(400, message, "no_model", "model")
+    raise bad_request(message, "model", "no_model")
 
 
 def _available(settings: GatewaySettings) -> str:
@@ -179,7 +179,7 @@ def _make(settings: GatewaySettings, group: registry.Group, spec: Spec) -> Any:
         with registry.without_files():
             plugin: Plugin = registry.make(group, spec)
     except (ConfigError, RecursionError) as error:
-        raise invalid(str(error)[:2000], group) from None
+        raise bad_request(str(error)[:2000], group) from None
     for part in _nested(plugin):
         _check_allowed(settings, part)
     return plugin
@@ -212,7 +212,7 @@ def _check_allowed(settings: GatewaySettings, part: Plugin) -> None:
             most = max(most, info.default)
         if isinstance(value, int | float) and value > most:
             message = f"{part.name}: {name} is {value}; at most {most} is allowed"
-            raise APIError(400, message, "over_the_limit", name)
+            raise bad_request(message, name, "over_the_limit")
 
 
 def _verifier(settings: GatewaySettings, strategy: Strategy, options: RequestOptions) -> Verifier | None:
@@ -228,7 +228,7 @@ def _verifier(settings: GatewaySettings, strategy: Strategy, options: RequestOpt
     if not specs:
         return None
     if strategy.verifier is not None:
-        raise invalid(f"{strategy.name} already has a verifier of its own", "tts.verifier")
+        raise bad_request(f"{strategy.name} already has a verifier of its own", "tts.verifier")
     members = [_make(settings, "verifiers", spec) for spec in specs]
     return members[0] if len(members) == 1 else registry.make("verifiers", {"name": "all_of", "verifiers": members})
 

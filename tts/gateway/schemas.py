@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from tts.gateway.exchange import APIError, invalid
+from tts.gateway.exchange import APIError, bad_request
 from tts.types import Budget
 
 Kind = Literal["chat/completions", "completions", "responses"]
@@ -143,4 +143,4 @@ def _invalid(error: ValidationError, *outer: str, known: str = "") -> APIError:
     first = error.errors()[0]
     inner = [str(part) for part in first["loc"] if part not in ("str", "RequestOptions") and "[" not in str(part)]
     place = ".".join([*outer, *inner])
-    return invalid(f"{place}: {first['msg']}{known}", place)
+    return bad_request(f"{place}: {first['msg']}{known}", place)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,7 +18,6 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -72,15 +72,10 @@ class Preset(BaseModel):
     """The verifier, unless the request brings tests, a schema, a format or a rubric."""
     answer: str | None = None
     """How to read and compare answers in votes: `numeric_answer`."""
-    sampling: dict[str, Any] = Field(default_factory=dict)
+    sampling: Annotated[dict[str, Any], AfterValidator(check_params)] = Field(default_factory=dict)
     """Sampling parameters, where the request does not set them."""
     budget: Budget = Budget()
     """Caps on each request."""
-
-    @field_validator("sampling")
-    @classmethod
-    def _check_sampling(cls, sampling: dict[str, Any]) -> dict[str, Any]:
-        return check_params(sampling)
 
 
 class Key(BaseModel):
