@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
 
 from tts.gateway.exchange import APIError, bad_request
 from tts.types import Budget
@@ -19,10 +19,8 @@ Spec = str | dict[str, Any]
 Table = dict[str, Any]
 
 
-class RequestOptions(BaseModel):
+class RequestOptions(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """The field `tts` of a body, where it is more than a strategy's spec."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     strategy: Spec | None = None
     """The strategy's spec, `best_of_n:n=8`, or the name of a preset."""
@@ -50,10 +48,8 @@ class RequestOptions(BaseModel):
     """Whether a stream reports progress, in chunks without choices that have a field `tts`."""
 
 
-class Body(BaseModel):
+class Body(BaseModel, strict=True, use_attribute_docstrings=True):
     """What all endpoints have in common."""
-
-    model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
 
     model: str
     """A model, a preset, or STRATEGY@MODEL."""
@@ -67,10 +63,8 @@ class Body(BaseModel):
     """A strategy's spec, or a table with it and with what the answer must satisfy."""
 
 
-class Message(BaseModel):
+class Message(BaseModel, strict=True):
     """A message of a chat."""
-
-    model_config = ConfigDict(strict=True)
 
     role: str
     content: str | list[Table] | None = None

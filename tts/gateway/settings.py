@@ -27,17 +27,19 @@ from tts.runs.config import ModelsField, StrategyField, load
 from tts.sampler.endpoint import check_params
 from tts.types import Budget
 
-TABLE = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Names = Annotated[tuple[str, ...] | None, BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
-class GatewayLimits(BaseModel):
-    """What protects the gateway and the model servers behind it."""
+class SettingsTable(BaseModel):
+    """A table of the configuration."""
 
-    model_config = TABLE
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class GatewayLimits(SettingsTable):
+    """What protects the gateway and the model servers behind it."""
 
     running: PositiveInt = 2048
     """Requests worked on at once."""
@@ -59,10 +61,8 @@ class GatewayLimits(BaseModel):
     """Time for open requests to finish when the gateway is told to stop."""
 
 
-class Preset(BaseModel):
+class Preset(SettingsTable):
     """A strategy under a name that the operator chose."""
-
-    model_config = TABLE
 
     strategy: StrategyField
     """The strategy's spec: `plan_search:verifier=generated_tests`."""
@@ -78,10 +78,8 @@ class Preset(BaseModel):
     """Caps on each request."""
 
 
-class Key(BaseModel):
+class Key(SettingsTable):
     """What one client may do. The key is not stored, only its hash; `tts serve --new-key NAME` makes both."""
-
-    model_config = TABLE
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of the key, in hexadecimal."""
@@ -96,10 +94,8 @@ class Key(BaseModel):
     """Requests at once."""
 
 
-class GatewaySettings(BaseModel):
+class GatewaySettings(SettingsTable):
     """The whole configuration of a gateway."""
-
-    model_config = TABLE
 
     models: ModelsField
     """Endpoints by the names that clients use; `[models.NAME.judge]` adds a model for another role."""
