@@ -1,4 +1,4 @@
-"""Puts an ASGI app on a port, with uvicorn."""
+"""Serves an ASGI app on a port, with uvicorn."""
 
 from __future__ import annotations
 
@@ -21,63 +21,55 @@ except ImportError:
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class Patient(HttpToolsProtocol):
-    """HTTP that gives a client `seconds` to send the head of a request, and to read what is ready for it.
+class TimedProtocol(HttpToolsProtocol):
+    """HTTP that gives a client `seconds` to send the head of a request, and to read what was sent to it.
 
-    Who takes longer is disconnected: without that, a connection that sends nothing, or a stream that nobody reads,
-    would be there for ever.
+    Slower clients are disconnected. Otherwise a connection that sends nothing, or a stream that nobody reads, would
+    stay open for ever.
     """
 
     def __init__(self, *args: Any, seconds: float, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._seconds = seconds
-        self._reading: asyncio.TimerHandle | None = None
-        self._writing: asyncio.TimerHandle | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Wait for the first request."""
         super().connection_made(transport)
-        self._reading = self._limit()
+        self._limit("reading")
 
     def on_message_begin(self) -> None:
-        """Wait for a head that has begun."""
         super().on_message_begin()
-        _stop(self._reading)
-        self._reading = self._limit()
+        self._limit("reading")
 
     def on_headers_complete(self) -> None:
-        """The head has come."""
-        _stop(self._reading)
+        self._stop("reading")
         super().on_headers_complete()
 
     def pause_writing(self) -> None:
-        """Wait for the client to read."""
         super().pause_writing()
-        self._writing = self._limit()
+        self._limit("writing")
 
     def resume_writing(self) -> None:
-        """It has read."""
-        _stop(self._writing)
+        self._stop("writing")
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more to wait for."""
-        _stop(self._reading)
-        _stop(self._writing)
+        self._stop("reading")
+        self._stop("writing")
         super().connection_lost(exc)
 
-    def _limit(self) -> asyncio.TimerHandle:
-        return self.loop.call_later(self._seconds, self.transport.abort)
+    def _limit(self, what: str) -> None:
+        self._stop(what)
+        self._timers[what] = self.loop.call_later(self._seconds, self.transport.abort)
 
-
-def _stop(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+    def _stop(self, what: str) -> None:
+        if timer := self._timers.pop(what, None):
+            timer.cancel()
 
 
 def server_for(app: App, *, drain_seconds: int = 1, client_seconds: float = 60.0) -> uvicorn.Server:
-    """A server that waits `client_seconds` for slow clients, and at its end `drain_seconds` for open requests."""
-    http: Any = partial(Patient, seconds=client_seconds)
+    """A server that waits `client_seconds` for slow clients, and `drain_seconds` for open requests when it stops."""
+    http: Any = partial(TimedProtocol, seconds=client_seconds)
     return uvicorn.Server(
         uvicorn.Config(
             app, http=http, ws="none", log_level="warning", timeout_graceful_shutdown=drain_seconds, server_header=False
@@ -86,19 +78,19 @@ def server_for(app: App, *, drain_seconds: int = 1, client_seconds: float = 60.0
 
 
 def _raise_file_limit() -> None:
-    """As many open connections as the system allows: shells often start with 1024, too few for a thousand streams."""
+    """Allow as many open files as the system does: many shells start with 1024, too few for a thousand streams."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS has a limit of its own below the one that it tells
+    with suppress(ValueError, OSError):  # macOS enforces a lower limit than the one it reports
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def serve(
     app: App, host: str, port: int, announce: Callable[[str], None], *, path: str = "/v1", **settings: Any
 ) -> None:
-    """Serve `app` until Ctrl-C or SIGTERM; `announce` is called with the base URL, which ends in `path`, when it can
-    be reached.
+    """Serve `app` until Ctrl-C or SIGTERM.
 
-    Port 0 is a free one; `settings` are those of `server_for`. Raises `ConfigError` where the port cannot be had.
+    `announce` is called with the base URL, which ends in `path`, once it can be reached. Port 0 is any free one;
+    `settings` are those of `server_for`. Raises `ConfigError` if the port is not available.
     """
     server = server_for(app, **settings)
     _raise_file_limit()

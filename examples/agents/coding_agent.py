@@ -1,14 +1,14 @@
-"""A coding agent that fills in the functions of a module, with the official `openai` client and a gateway of tts.
+"""A coding agent that fills in the functions of a module, with the official `openai` client and a `tts` gateway.
 
     tts serve --base-url embedded://lab-target --run-code
     export OPENAI_BASE_URL=http://127.0.0.1:8080/v1
     python examples/agents/coding_agent.py examples/agents/unfinished.py --model lab-target
 
-The loop is that of any agent: ask, write, run the tests, show the model what failed, ask again. What the gateway adds
-is that the examples in a function's docstring travel with each request. It samples until a program passes them, each
-tried in its sandbox, so that most functions are right when they reach the file.
+The loop is that of any agent: ask, write, run the tests, show the model what failed, ask again. But each request
+carries the examples in the function's docstring, and the gateway samples until a program passes them in its sandbox, so
+most functions are right by the time they reach the file.
 
-The functions that the model writes are run here too, by `python -m doctest`: use it on files of your own.
+The model's functions also run here, by `python -m doctest`, so use it only on files of your own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from openai import APIStatusError, OpenAI
 
 
 def unfinished(source: str) -> list[ast.FunctionDef]:
-    """The functions of a module that have nothing but a docstring."""
+    """The functions of a module that consist of a docstring alone."""
     functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     return [function for function in functions if ast.get_docstring(function) and len(function.body) == 1]
 
@@ -37,7 +37,7 @@ def examples(function: ast.FunctionDef) -> list[str]:
 
 
 def failures(path: Path, name: str) -> str:
-    """What the examples of one function of the module report; empty when all of them hold."""
+    """The reports of the failed examples of one function of the module; empty if all pass."""
     done = subprocess.run([sys.executable, "-m", "doctest", str(path)], capture_output=True, text=True, timeout=60)
     if done.stderr:  # the module cannot even be imported
         return done.stderr
@@ -52,7 +52,7 @@ def without_fences(answer: str) -> str:
 
 
 def complete(client: OpenAI, model: str, path: Path, name: str, *, samples: int, turns: int) -> bool:
-    """Write the function `name` into the file at `path`; whether the module's examples hold in the end."""
+    """Write the function `name` into the file at `path`; whether its examples pass in the end."""
     source = path.read_text()
     function = next(one for one in unfinished(source) if one.name == name)
     lines = source.splitlines()
@@ -81,11 +81,11 @@ def complete(client: OpenAI, model: str, path: Path, name: str, *, samples: int,
 
 
 def main() -> None:
-    """Complete the module given on the command line."""
-    parser = argparse.ArgumentParser(description="Fill in the functions of a module that only have a docstring.")
+    """Complete the module named on the command line."""
+    parser = argparse.ArgumentParser(description="Fill in the functions of a module that consist of a docstring alone.")
     parser.add_argument("file", type=Path)
-    parser.add_argument("--model", required=True, help="of those that the gateway serves")
-    parser.add_argument("--samples", type=int, default=32, help="tried for a function, at most")
+    parser.add_argument("--model", required=True, help="one that the gateway serves")
+    parser.add_argument("--samples", type=int, default=32, help="programs tried for a function, at most")
     parser.add_argument("--turns", type=int, default=2, help="requests for a function, at most")
     options = parser.parse_args()
     names = [function.name for function in unfinished(options.file.read_text())]

@@ -1,11 +1,11 @@
-"""An agent of pydantic-ai whose every step is a vote: five samples of a model, the tool call most of them make.
+"""A pydantic-ai agent whose every step is a vote: the tool call that most of five samples make.
 
     tts serve --base-url http://127.0.0.1:8000/v1 --model qwen          # a server with tool calling
     export OPENAI_BASE_URL=http://127.0.0.1:8080/v1
     python examples/agents/tool_agent.py "Which of our parts is heaviest, and how many are left?" --model qwen
 
-Only the model's name says so: `tool_vote:n=5,verifier=tool_call@qwen` stands where `qwen` would. Calls that the tools'
-schemas do not allow have no vote, and equal calls are one answer however their arguments are written.
+Only the model's name differs: `tool_vote:n=5,verifier=tool_call@qwen` instead of `qwen`. Calls that violate a tool's
+schema have no vote, and calls with equal arguments count as one answer however these are written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PARTS = {
 
 
 class Finding(BaseModel):
-    """What the agent was asked to find out."""
+    """What the agent finds out."""
 
     part: str
     stock: int
@@ -38,7 +38,7 @@ def list_parts() -> list[str]:
 
 
 def look_up(part: str) -> dict[str, int]:
-    """Weight in grams and number in stock of a part."""
+    """A part's weight in grams and number in stock."""
     if part not in PARTS:
         raise ModelRetry(f"there is no part {part!r}; there are: {', '.join(PARTS)}")
     return PARTS[part]
@@ -55,7 +55,7 @@ def main() -> None:
     """Ask the question on the command line."""
     parser = argparse.ArgumentParser(description="Answer a question about parts with tools.")
     parser.add_argument("question")
-    parser.add_argument("--model", required=True, help="of those that the gateway serves")
+    parser.add_argument("--model", required=True, help="one that the gateway serves")
     options = parser.parse_args()
     done = agent_on(options.model).run_sync(options.question)
     print(done.output.model_dump_json())

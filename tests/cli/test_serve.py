@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import Command, start
 from tests.support.threaded import serving
-from tts.gateway.keys import hashed
+from tts.gateway.admission import hashed
 
 ASK = [{"role": "user", "content": "[[p]] What is 6 times 7?"}]
 

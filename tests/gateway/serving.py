@@ -12,7 +12,7 @@ import uvicorn
 from openai import AsyncOpenAI
 
 from tests.support.double import ModelDouble
-from tts.gateway import Settings
+from tts.gateway import GatewaySettings
 from tts.gateway.app import gateway_app
 from tts.gateway.service import Gateway
 from tts.serving import server_for
@@ -47,11 +47,11 @@ class Served:
                 await asyncio.sleep(0.005)
 
 
-def settings_for(double: ModelDouble, **settings: Any) -> Settings:
+def settings_for(double: ModelDouble, **settings: Any) -> GatewaySettings:
     """One model, `qwen`, whose server knows it as `test-model`; impatient, so that retries cost a test no time."""
     endpoint = {"model": "test-model", "base_url": double.base_url, "retry_wait": 0.005, "api_key_env": "NO_KEY"}
     qwen = {**endpoint, **settings.pop("endpoint", {})}
-    return Settings.parse({"models": {"qwen": qwen, **settings.pop("models", {})}, **settings})
+    return GatewaySettings.parse({"models": {"qwen": qwen, **settings.pop("models", {})}, **settings})
 
 
 @asynccontextmanager

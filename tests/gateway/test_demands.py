@@ -8,7 +8,7 @@ import pytest
 
 from tests.gateway.serving import serving
 from tests.support.double import ModelDouble
-from tts.gateway.settings import Settings
+from tts.gateway.settings import GatewaySettings
 
 DOUBLE = [{"role": "user", "content": "Write double(x)."}]
 TESTS = {"entry_point": "double", "calls": [{"args": [2], "expected": 4}, {"args": [3], "expected": 6}]}
@@ -84,4 +84,4 @@ async def test_hostile_demands_are_not_met_and_hold_nobody_up(name: str):
 
 
 def test_programs_are_off_unless_the_operator_says_so():
-    assert Settings.model_fields["run_code"].default is False
+    assert GatewaySettings.model_fields["run_code"].default is False

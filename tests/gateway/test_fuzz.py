@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from tts import registry
 from tts.gateway.app import gateway_app
 from tts.gateway.schemas import BODIES, KINDS, Kind
-from tts.gateway.settings import Settings
+from tts.gateway.settings import GatewaySettings
 
 QUICK = settings(
     max_examples=20,
@@ -38,7 +38,7 @@ def answer(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json={"id": "x", "model": "m", "choices": choices, "usage": usage})
 
 
-SETTINGS = Settings.parse(
+SETTINGS = GatewaySettings.parse(
     {
         "models": {"qwen": {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(answer)}},
         "presets": {"vote": {"strategy": "self_consistency:n=3,answer=numeric_answer"}},

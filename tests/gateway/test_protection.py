@@ -17,7 +17,7 @@ import pytest
 from tests.gateway.serving import ASK, NUMBERS, serving, settings_for
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tts.errors import ConfigError
-from tts.gateway.keys import hashed, new_key
+from tts.gateway.admission import hashed, new_key
 
 RIGHT = solvable({}, otherwise=1.0)
 KEY, OTHER = "tts-alice", "tts-bob"
@@ -217,7 +217,7 @@ WRONG = [
     ("qwen", {"strategy": "single", "wish": 1}, 400, "tts has: strategy"),
     ("qwen", {"details": True}, 400, "needs a strategy"),
     ("single@qwen", {"strategy": "single"}, 400, "twice"),
-    ("qwen", {"strategy": "single", "models": {"judge": "http://elsewhere/v1"}}, 400, "there are: qwen"),
+    ("qwen", {"strategy": "single", "models": {"judge": "http://elsewhere/v1"}}, 400, "available: qwen"),
     ("qwen", {"strategy": "single", "base_url": "http://elsewhere/v1"}, 400, "tts has"),
     ("qwen", "first_pass:verifier=unit_tests", 403, "run_code"),
     ("qwen", {"strategy": "first_pass", "tests": {"asserts": ["1"]}}, 403, "run_code"),

@@ -15,7 +15,7 @@ from tts.cli.common import BaseUrl, Model, checked, dotted, place, say
 from tts.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tts.gateway import Settings
+    from tts.gateway import GatewaySettings
 
 EPILOG = """\
 \b
@@ -30,27 +30,28 @@ Settings of the models:          --models.NAME.base_url URL --models.NAME.judge.
 
 \b
 Clients then use, with OPENAI_BASE_URL as printed:
-  model="NAME"                   as it is
+  model="NAME"                   the model itself
   model="best_of_n:n=8,verifier=judge@NAME"
-  model="PRESET"                 as [presets.PRESET] of the file has it
+  model="PRESET"                 a strategy under [presets.PRESET] in the file
 """
 
 
 def serve(
     ctx: typer.Context,
     config: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The configuration, in TOML.")] = None,
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0: a free one.")] = 8080,
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0: any free port.")] = 8080,
     host: Annotated[str, typer.Option(metavar="HOST", help="0.0.0.0: reachable from other machines.")] = "127.0.0.1",
     model: Model = None,
     base_url: BaseUrl = None,
     new_key: Annotated[
-        str | None, typer.Option("--new-key", metavar="NAME", help="Make a key for a client, and leave.")
+        str | None, typer.Option("--new-key", metavar="NAME", help="Make a key for a client, and exit.")
     ] = None,
     run_code: Annotated[
-        bool, typer.Option("--run-code", help="Let requests have programs run, isolated: their tests, a model's.")
+        bool,
+        typer.Option("--run-code", help="Let requests run programs, isolated, with their own or a model's tests."),
     ] = False,
     trace: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep every request with a strategy; tts report shows them.")
+        Path | None, typer.Option(metavar="DIR", help="Keep every request; tts report shows those with a strategy.")
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Let other machines in without keys.")] = False,
 ) -> None:
@@ -60,17 +61,17 @@ def serve(
     """
     if new_key is not None:
         return _new_key(new_key)
-    # httpx would import its own command line, and with it rich and pygments: a tenth of the time to start.
+    # httpx would import its own command line, and with it rich and pygments: a tenth of the start-up time.
     sys.modules.setdefault("httpx._main", cast(Any, None))
     from tts.errors import MissingExtra
-    from tts.gateway.settings import Settings
+    from tts.gateway import GatewaySettings
 
     overrides = dotted(ctx)
     if model or base_url or (config is None and not any(key.startswith("models.") for key in overrides)):
         overrides = {**_models(model, base_url), **overrides}
     overrides |= {"run_code": True} if run_code else {}
     overrides |= {"trace": trace} if trace is not None else {}
-    settings = Settings.read(config, overrides)
+    settings = GatewaySettings.read(config, overrides)
     _check_reach(settings, host, open_)
     try:
         from tts.gateway.app import gateway_app
@@ -79,24 +80,23 @@ def serve(
         raise MissingExtra("serve", "the gateway") from None
 
     def announce(base_url: str) -> None:
-        say(f"serving {', '.join([*settings.models, *settings.presets])} at {base_url}; stop it with Ctrl-C")
+        say(f"serving {', '.join([*settings.models, *settings.presets])} at {base_url}; stop with Ctrl-C")
         typer.echo(f"export OPENAI_BASE_URL={shlex.quote(base_url)}")
         sys.stdout.flush()
 
     app, limits = gateway_app(settings), settings.limits
-    waits = {"drain_seconds": limits.drain_seconds, "client_seconds": limits.client_seconds}
-    put_on_port(app, host, port, announce, **waits)
+    put_on_port(app, host, port, announce, drain_seconds=limits.drain_seconds, client_seconds=limits.client_seconds)
     say("stopped")
 
 
 def _new_key(name: str) -> None:
-    from tts.gateway.keys import new_key
+    from tts.gateway.admission import new_key
     from tts.gateway.settings import NAME
 
     if not NAME.fullmatch(name):
-        raise ConfigError(f"'{name}' is no name for a key; use letters, digits, dots, dashes and underscores")
+        raise ConfigError(f"'{name}' cannot name a key; use letters, digits, dots, dashes and underscores")
     key, digest = new_key()
-    say("Give this key to the client; it is shown once. Put the table into the gateway's configuration:")
+    say("Give this key to the client; it is shown only once. Add this table to the gateway's configuration:")
     say(f'\n[keys."{name}"]\nsha256 = "{digest}"\n')
     typer.echo(key)
 
@@ -116,11 +116,11 @@ def _models(model: str | None, base_url: str | None) -> dict[str, Any]:
     return {"models": {name: place(base_url) for name in names}}
 
 
-def _check_reach(settings: Settings, host: str, open_: bool) -> None:
+def _check_reach(settings: GatewaySettings, host: str, open_: bool) -> None:
     """Without keys the gateway is for this machine alone, unless its operator says otherwise."""
     try:
         local = ip_address(host).is_loopback
     except ValueError:
         local = host == "localhost"
     if not (local or settings.keys or open_):
-        raise ConfigError(f"at {host} anybody could use it: add keys (tts serve --new-key NAME), or say --open")
+        raise ConfigError(f"at {host} anybody could use it: add keys (tts serve --new-key NAME), or pass --open")

@@ -1,10 +1,10 @@
 """The gateway: any strategy behind an OpenAI-compatible endpoint.
 
-A request names a model, a strategy on a model (`best_of_n:n=8@qwen`) or a preset. A plain model's requests and answers
-pass through byte for byte; a strategy's are worked out here, within the operator's limits. `Settings` says what there
-is and who may use it, `gateway_app(settings)` is the ASGI app.
+A request names a model, a strategy on a model (`best_of_n:n=8@qwen`) or a preset. Requests to a plain model, and their
+answers, pass through byte for byte; those to a strategy are answered here, within the operator's limits.
+`GatewaySettings` says what is offered and to whom, `tts.gateway.app.gateway_app(settings)` is the ASGI app.
 """
 
-from tts.gateway.settings import Key, Limits, Preset, Settings
+from tts.gateway.settings import GatewayLimits, GatewaySettings, Key, Preset
 
-__all__ = ["Key", "Limits", "Preset", "Settings"]
+__all__ = ["GatewayLimits", "GatewaySettings", "Key", "Preset"]

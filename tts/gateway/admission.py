@@ -1,67 +1,153 @@
-"""How much is worked on at once, and how much may wait for it."""
+"""Who may come in (bearer keys, stored as hashes), what each may spend and run, and how much is worked on at once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 
-from tts.gateway.errors import Refused
+from tts.gateway.exchange import APIError
+from tts.gateway.settings import Key
+from tts.types import Budget
+
+DAY = 86_400.0
+
+
+def new_key() -> tuple[str, str]:
+    """A new key with 256 random bits, and its hash for the configuration."""
+    key = f"tts-{secrets.token_urlsafe(32)}"
+    return key, hashed(key)
+
+
+def hashed(key: str) -> str:
+    """The hash of a key. Keys are random and long, so one round of SHA-256 is safe."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+UNLIMITED = Key(sha256="0" * 64)
+
+
+@dataclass(eq=False)
+class Caller:
+    """The holder of one key: what it has spent today and has running."""
+
+    name: str
+    key: Key = UNLIMITED
+    running: int = 0
+    tokens: float = 0.0
+    money: float = 0.0
+    day: int = 0
+    _allowance: float = field(default=0.0, init=False)
+    _filled: float = field(default=0.0, init=False)
+
+    def may_use(self, model: str) -> bool:
+        """Whether it may use the model or preset."""
+        return self.key.models is None or model in self.key.models
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """One request of this caller. Raises `APIError` (429) when its quota, concurrency or rate is used up."""
+        now = time.time()
+        self._check_day(now)
+        if self.key.running is not None and self.running >= self.key.running:
+            raise APIError(429, f"this key already has {self.key.running} requests running", "concurrency", None, 1)
+        self._check_rate(now)
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+    def book(self, tokens: float, money: float) -> None:
+        self._new_day(time.time())
+        self.tokens += tokens
+        self.money += money
+
+    def left(self) -> Budget:
+        """What it may still spend today."""
+        self._new_day(time.time())
+        tokens, money = self.key.tokens_per_day, self.key.money_per_day
+        return Budget(
+            total_tokens=None if tokens is None else max(0, int(tokens - self.tokens)),
+            money=None if money is None else max(0.0, money - self.money),
+        )
+
+    def _new_day(self, now: float) -> None:
+        if (day := int(now // DAY)) != self.day:
+            self.day, self.tokens, self.money = day, 0.0, 0.0
+
+    def _check_day(self, now: float) -> None:
+        self._new_day(now)
+        caps = (("tokens", self.key.tokens_per_day, self.tokens), ("money", self.key.money_per_day, self.money))
+        if over := [name for name, cap, spent in caps if cap is not None and spent >= cap]:
+            message = f"this key has used up its {' and '.join(over)} for today"
+            raise APIError(429, message, "insufficient_quota", None, DAY - now % DAY)
+
+    def _check_rate(self, now: float) -> None:
+        """A bucket that holds a minute's requests and fills evenly."""
+        rate = self.key.requests_per_minute
+        if rate is None:
+            return
+        elapsed = now - self._filled if self._filled else 60.0
+        self._allowance, self._filled = min(float(rate), self._allowance + elapsed * rate / 60), now
+        if self._allowance < 1:
+            wait = (1 - self._allowance) * 60 / rate
+            raise APIError(429, f"this key is limited to {rate} requests a minute", "rate_limit_exceeded", None, wait)
+        self._allowance -= 1
+
+
+def identify(callers: Sequence[Caller], authorization: str | None) -> Caller:
+    """The holder of a bearer key, found in a time that does not depend on the key; anybody where there are no keys.
+
+    Raises `APIError` (401).
+    """
+    if not callers:
+        return Caller("anybody")
+    scheme, _, key = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise APIError(401, "an API key is required: Authorization: Bearer KEY", "missing_api_key")
+    digest = hashed(key.strip())
+    found = [caller for caller in callers if hmac.compare_digest(caller.key.sha256, digest)]  # asks all, always
+    if not found:
+        raise APIError(401, "unknown API key", "invalid_api_key")
+    return found[0]
 
 
 class Gate:
-    """Lets `running` requests in, has `queue` more wait in order, and refuses the rest at once."""
+    """Lets `running` requests in, keeps up to `queue` more waiting in order, and refuses the rest at once."""
 
     def __init__(self, running: int, queue: int) -> None:
         self.running = 0
+        self.queued = 0
         self._most, self._queue = running, queue
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._seconds = 1.0
-
-    @property
-    def queued(self) -> int:
-        """Requests that wait."""
-        return len(self._waiting)
+        self._places = asyncio.Semaphore(running)
+        self._seconds = 1.0  # that a request takes, averaged
 
     def check(self) -> None:
-        """Raise `Refused` (429) when there is no room, not even to wait."""
-        if self.running >= self._most and len(self._waiting) >= self._queue:
-            wait = self._seconds * (1 + len(self._waiting) / self._most)
-            raise Refused(429, "too many requests are waiting here already", "overloaded", None, wait)
+        """Raise `APIError` (429) when there is no room, not even to wait."""
+        if self._places.locked() and self.queued >= self._queue:
+            wait = self._seconds * (1 + self.queued / self._most)
+            raise APIError(429, "too many requests are waiting already; try again later", "overloaded", None, wait)
 
     @asynccontextmanager
     async def room(self) -> AsyncIterator[None]:
         """A place to work in, in order of arrival. Raises as `check` does."""
         self.check()
-        if self.running < self._most and not self._waiting:
-            self.running += 1
-        else:
-            await self._turn()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        self.queued += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self.queued -= 1
+        self.running += 1
+        began = time.monotonic()
         try:
             yield
         finally:
-            self._seconds += (loop.time() - began - self._seconds) / 20  # what the next ones are told to wait
-            self._leave()
-
-    async def _turn(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn  # the place is handed over: `running` does not change
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._leave()
-            elif turn in self._waiting:
-                self._waiting.remove(turn)
-            raise
-
-    def _leave(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.running -= 1
+            self._seconds += (time.monotonic() - began - self._seconds) / 20
+            self.running -= 1
+            self._places.release()

@@ -1,4 +1,4 @@
-"""The gateway's routes, as a FastAPI app."""
+"""The gateway's routes, and their description in OpenAPI."""
 
 from __future__ import annotations
 
@@ -7,94 +7,112 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from pydantic.json_schema import models_json_schema
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from tts.errors import EndpointError
-from tts.gateway.asgi import Receive, Scope, Send
-from tts.gateway.errors import Refused
-from tts.gateway.openapi import describe, operation
+from tts.gateway.exchange import APIError
 from tts.gateway.routing import allowed
-from tts.gateway.schemas import KINDS, Kind
+from tts.gateway.schemas import BODIES, KINDS
 from tts.gateway.service import Gateway
-from tts.gateway.settings import Settings
+from tts.gateway.settings import GatewaySettings
 
 
-class Answer(Response):
-    """Hands the exchange to the gateway, which reads the request and answers it by itself."""
-
-    def __init__(self, gateway: Gateway, kind: Kind) -> None:
-        self._gateway = gateway
-        self._kind: Kind = kind
-        self.background = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Answer."""
-        await self._gateway.answer(self._kind, scope, receive, send)
-
-
-def gateway_app(settings: Settings) -> FastAPI:
+def gateway_app(settings: GatewaySettings) -> Starlette:
     """The ASGI app. Its endpoints open with its lifespan."""
     gateway = Gateway(settings)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with gateway:
             yield
 
-    app = FastAPI(title="tts gateway", version=version("ttscale"), lifespan=lifespan, redoc_url=None)
-    app.state.gateway = gateway
-
-    @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> Response:
-        headers = {name.decode(): value.decode() for name, value in error.headers}
-        return Response(error.body, error.status, headers)
-
-    def post(kind: Kind) -> None:
-        @app.post(f"/v1/{kind}", openapi_extra=operation(kind), operation_id=kind.replace("/", "_"))
-        async def answer() -> Response:
-            return Answer(gateway, kind)
-
-    for kind in KINDS:
-        post(kind)
-
     def cards(request: Request) -> list[dict[str, Any]]:
-        may_use = gateway.client(request.scope).may_use  # pyright: ignore[reportArgumentType]
+        may_use = gateway.caller(request).may_use
         names = [name for name in (*settings.models, *settings.presets) if may_use(name)]
         strategies = allowed(settings, "strategies")
         names += [f"{name}@{model}" for model in settings.models if may_use(model) for name in strategies]
         return [{"id": name, "object": "model", "created": 0, "owned_by": "ttscale-gateway"} for name in names]
 
-    @app.get("/v1/models")
-    async def models(request: Request) -> Any:
+    async def models(request: Request) -> Response:
         """The models, the presets, and each strategy that may be chosen on each model."""
-        return {"object": "list", "data": cards(request)}
+        return JSONResponse({"object": "list", "data": cards(request)})
 
-    @app.get("/v1/models/{name:path}", responses={404: {"description": "There is no such model."}})
-    async def model(name: str, request: Request) -> Any:
+    async def model(request: Request) -> Response:
         """One of them."""
+        name = request.path_params["name"]
         for card in cards(request):
             if card["id"] == name:
-                return card
-        raise Refused(404, f"there is no model '{name[:200]}'", "model_not_found", "model")
+                return JSONResponse(card)
+        raise APIError(404, f"no model named '{name[:200]}'", "model_not_found", "model")
 
-    @app.get("/healthz")
-    async def healthz() -> Any:
+    async def healthz(request: Request) -> Response:
         """Whether the gateway runs."""
-        return {"status": "ok"}
+        return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz", responses={503: {"description": "A model cannot be reached."}})
-    async def readyz() -> Response:
+    async def readyz(request: Request) -> Response:
         """Whether its models can be reached."""
         try:
-            await gateway.ready()
+            await gateway.check()
         except EndpointError:
-            return Response('{"status": "a model cannot be reached"}', 503, media_type="application/json")
-        return Response('{"status": "ready"}', media_type="application/json")
+            return JSONResponse({"status": "a model cannot be reached"}, 503)
+        return JSONResponse({"status": "ready"})
 
-    @app.get("/metrics")
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
         """For Prometheus."""
         return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    describe(app)
+    async def openapi(request: Request) -> Response:
+        """This document."""
+        return JSONResponse(document(gets))
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, APIError)
+        headers = {name.decode(): value.decode() for name, value in error.headers}
+        return Response(error.body, error.status, headers)
+
+    async def no_route(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+    gets = [
+        Route("/v1/models", models),
+        Route("/v1/models/{name:path}", model),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+        Route("/openapi.json", openapi),
+    ]
+    posts = [Route(f"/v1/{kind}", gateway, methods=["POST"]) for kind in KINDS]
+    handlers = {APIError: refused, HTTPException: no_route}
+    app = Starlette(routes=[*posts, *gets], lifespan=lifespan, exception_handlers=handlers)
+    app.state.gateway = gateway
     return app
+
+
+def document(gets: list[Route]) -> dict[str, Any]:
+    """The OpenAPI document: the POST requests by their schemas, the GET requests by their routes."""
+    schemas = "#/components/schemas/"
+    _, found = models_json_schema([(body, "validation") for body in BODIES.values()], ref_template=schemas + "{model}")
+    responses = {"200": {"description": "The answer."}, "default": {"description": "An error in OpenAI's form."}}
+    paths: dict[str, Any] = {}
+    for kind, body in BODIES.items():
+        content = {"application/json": {"schema": {"$ref": schemas + body.__name__}}}
+        operation = {"summary": body.__doc__, "requestBody": {"required": True, "content": content}}
+        paths[f"/v1/{kind}"] = {"post": {**operation, "responses": responses, "security": [{}, {"bearer": []}]}}
+    for route in gets:
+        place = {"in": "path", "required": True, "schema": {"type": "string"}}
+        parameters = [{"name": name, **place} for name in route.param_convertors]
+        operation = {"summary": route.endpoint.__doc__, "parameters": parameters, "responses": responses}
+        paths[route.path_format] = {"get": operation}
+    bearer = {"type": "http", "scheme": "bearer"}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "tts gateway", "version": version("ttscale")},
+        "paths": paths,
+        "components": {"schemas": found["$defs"], "securitySchemes": {"bearer": bearer}},
+    }

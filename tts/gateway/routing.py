@@ -1,6 +1,6 @@
 """What a request asks for: a model as it is, or a strategy with its verifier, sampling and budget.
 
-It is said by the name of the model or in the body's field `tts`, nowhere else: text in messages is never read.
+The model's name or the body's field `tts` says so, and nothing else: the text of messages is never interpreted.
 
     "model": "best_of_n:n=8,verifier=judge@qwen"      or  "best_of_n@qwen:n=8,verifier=judge"
     "model": "coder"                                  a preset; "coder@qwen" on another model
@@ -9,83 +9,138 @@ It is said by the name of the model or in the body's field `tts`, nowhere else: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 from tts import registry
 from tts.base import AnswerVerifier, Plugin, Strategy, Verifier
 from tts.errors import ConfigError
-from tts.gateway.errors import Refused
-from tts.gateway.schemas import Spec, Wishes, wishes_of
-from tts.gateway.settings import Preset, Settings
-from tts.types import Budget
+from tts.gateway.admission import Caller
+from tts.gateway.exchange import APIError, ResponseWriter, bad_request
+from tts.gateway.formats import as_chat
+from tts.gateway.schemas import Kind, RequestOptions, Spec, check, options_of
+from tts.gateway.settings import GatewaySettings
+from tts.types import Budget, Charge, Usage
 
 PROTOCOL = frozenset({"model", "messages", "prompt", "input", "n", "stream", "stream_options", "tts"})
-"""Fields of a body that are no sampling parameters."""
+"""Fields of a body that are not sampling parameters."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be done for a request."""
+class RequestPlan:
+    """What to do for a request."""
 
     model: str
-    """Name of the model in the configuration."""
+    """The model's name in the configuration."""
     label: str
-    """What it is counted under: the preset's or the strategy's name, the model's where it passes through."""
+    """The name it is counted under: the preset, the strategy, or the plain model."""
     named: frozenset[str]
-    """The models and presets that the client must be allowed to use."""
+    """The models and presets that the caller must be allowed to use."""
     strategy: Strategy | None = None
     """None: the request passes through."""
     verifier: Verifier | None = None
     answer: str | None = None
-    sampling: Mapping[str, Any] | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """The request's sampling parameters on top of the preset's."""
     budget: Budget = Budget()  # noqa: RUF009 - immutable
-    wishes: Wishes = Wishes()  # noqa: RUF009 - immutable
+    options: RequestOptions = RequestOptions()  # noqa: RUF009 - immutable
 
 
-def choose(settings: Settings, body: dict[str, Any]) -> Plan:
-    """The plan for a request's body. Raises `Refused` that lists what exists."""
+@dataclass(eq=False)
+class GatewayRequest:
+    """One request, with what it has cost so far."""
+
+    kind: Kind
+    run: str
+    caller: Caller
+    content: bytes
+    body: dict[str, Any]
+    chat: dict[str, Any]
+    """The body; for a strategy, a Responses body as chat."""
+    plan: RequestPlan
+    out: ResponseWriter
+    charges: set[Charge] = field(default_factory=set)
+    """What was paid for it."""
+    spent: dict[str, Usage] = field(default_factory=dict)
+    """The same by role, including wasted work."""
+
+    def book(self, role: str, usage: Usage, money: float) -> None:
+        """Count work, for the caller's quota too."""
+        self.spent[role] = self.spent.get(role, Usage()) + usage
+        self.caller.book(usage.total_tokens, money)
+
+
+def read(
+    settings: GatewaySettings, kind: Kind, run: str, caller: Caller, content: bytes, out: ResponseWriter
+) -> GatewayRequest:
+    """The request in `content`. Raises `APIError` if it is invalid, or if the caller may not use what it names."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise APIError(400, f"the body is not JSON: {str(error)[:200]}", "invalid_json") from None
+    if not isinstance(body, dict):
+        raise APIError(400, "the body is not a JSON object", "invalid_json")
+    plan, chat = plan_for(settings, body), body
+    if plan.strategy is not None:
+        check(kind, content)
+        chat = as_chat(body) if kind == "responses" else body
+        plan.sampling.update((key, value) for key, value in chat.items() if key not in PROTOCOL)
+    for name in plan.named:
+        if not caller.may_use(name):
+            raise APIError(403, f"this key may not use '{name}'", "not_allowed", "model")
+    return GatewayRequest(kind, run, caller, content, body, chat, plan, out)
+
+
+def plan_for(settings: GatewaySettings, body: dict[str, Any]) -> RequestPlan:
+    """The plan for a request's body. Raises `APIError` that lists what exists."""
     name = body.get("model")
     if not isinstance(name, str):
-        raise Refused(400, f"model must be a name; there are: {_listed(settings)}", "invalid_value", "model")
+        raise bad_request(f"model must be a name; available: {_available(settings)}", "model")
     if "tts" not in body and name in settings.models:
-        return Plan(name, name, frozenset({name}))
-    wishes = wishes_of(body)
-    left, on, parameters = _parts(settings, name)
-    if left and wishes.strategy is not None:
-        raise Refused(400, "the strategy is named twice, in model and in tts", "invalid_value", "tts.strategy")
-    spec = left + parameters if left else wishes.strategy
+        return RequestPlan(name, name, frozenset({name}))
+    options = options_of(body)
+    left, on, parameters = _split(settings, name)
+    if left and options.strategy is not None:
+        raise bad_request("the strategy is given twice, in model and in tts", "tts.strategy")
+    spec = left + parameters if left else options.strategy
     if spec is None:
-        raise Refused(400, "tts needs a strategy here: " + _strategies(settings), "invalid_value", "tts.strategy")
+        raise bad_request(f"tts needs a strategy; {_strategies(settings)}", "tts.strategy")
     preset = settings.presets.get(spec) if isinstance(spec, str) else None
     if preset is None and left in settings.presets:
-        raise Refused(400, f"the preset '{left}' takes no parameters", "invalid_value", "model")
-    strategy = preset.strategy if preset else _made(settings, "strategies", spec)
+        raise bad_request(f"the preset '{left}' takes no parameters", "model")
+    strategy = preset.strategy if preset else _make(settings, "strategies", spec)
     label = str(spec) if preset else strategy.name
-    model = on or (preset and preset.model) or _only(settings, label)
-    if wishes.answer is not None and not isinstance(_made(settings, "verifiers", wishes.answer), AnswerVerifier):
-        raise Refused(400, f"{wishes.answer[:200]} reads no answers", "invalid_value", "tts.answer")
-    return Plan(
+    model = on or (preset and preset.model) or _only_model(settings, label)
+    if options.answer is not None and not isinstance(_make(settings, "verifiers", options.answer), AnswerVerifier):
+        raise bad_request(f"{options.answer[:200]} reads no answers", "tts.answer")
+    return RequestPlan(
         model=model,
         label=label,
-        named=frozenset({label} if preset else {model}).union([on] if on else [], wishes.models.values()),
+        named=frozenset({label} if preset else {model}).union([on] if on else [], options.models.values()),
         strategy=strategy,
-        verifier=_verifier(settings, strategy, wishes) or (preset and preset.verifier) or settings.verifier,
-        answer=wishes.answer or (preset and preset.answer) or settings.answer,
-        sampling={**(preset.sampling if preset else {}), **{k: v for k, v in body.items() if k not in PROTOCOL}},
-        budget=_budget(settings, preset, wishes),
-        wishes=wishes,
+        verifier=_verifier(settings, strategy, options) or (preset and preset.verifier) or settings.verifier,
+        answer=options.answer or (preset and preset.answer) or settings.answer,
+        sampling=dict(preset.sampling) if preset else {},
+        budget=smallest(
+            settings.budget,
+            options.budget,
+            preset.budget if preset else Budget(),
+            Budget(seconds=settings.limits.seconds),
+            Budget(seconds=options.deadline),
+        ),
+        options=options,
     )
 
 
-def _parts(settings: Settings, name: str) -> tuple[str, str | None, str]:
-    """Strategy or preset, model and parameters of a model's name: `LEFT`, `LEFT@MODEL`, `LEFT@MODEL:PARAMETERS`."""
+def _split(settings: GatewaySettings, name: str) -> tuple[str, str | None, str]:
+    """Strategy or preset, model and parameters in a model's name: `LEFT`, `LEFT@MODEL`, `LEFT@MODEL:PARAMETERS`."""
     if name in settings.models:
         return "", name, ""
     left, at, right = name.rpartition("@")
     while at:
-        known = [m for m in settings.models if right == m or right.startswith(f"{m}:")]
+        known = [model for model in settings.models if right == model or right.startswith(f"{model}:")]
         if known and left:
             model = max(known, key=len)
             return left, model, right[len(model) :]
@@ -93,101 +148,92 @@ def _parts(settings: Settings, name: str) -> tuple[str, str | None, str]:
         right = f"{further}@{right}"
     if name in settings.presets or name.partition(":")[0] in registry.names("strategies"):
         return name, None, ""
-    raise Refused(404, f"there is no model '{name[:200]}'; there are: {_listed(settings)}", "model_not_found", "model")
+    message = f"no model named '{name[:200]}'; available: {_available(settings)}"
+    raise APIError(404, message, "model_not_found", "model")
 
 
-def _only(settings: Settings, left: str) -> str:
+def _only_model(settings: GatewaySettings, left: str) -> str:
     if len(settings.models) == 1:
         return next(iter(settings.models))
-    raise Refused(400, f"say on which model: {left}@NAME; models: {', '.join(settings.models)}", "no_model", "model")
+    message = f"name a model as well: {left}@MODEL; models: {', '.join(settings.models)}"
+    raise bad_request(message, "model", "no_model")
 
 
-def _listed(settings: Settings) -> str:
-    names = [*settings.models, *settings.presets]
-    return f"{', '.join(names)}, and STRATEGY@MODEL; {_strategies(settings)}"
+def _available(settings: GatewaySettings) -> str:
+    return f"{', '.join([*settings.models, *settings.presets])}, and STRATEGY@MODEL; {_strategies(settings)}"
 
 
-def allowed(settings: Settings, group: registry.Group) -> list[str]:
+def _strategies(settings: GatewaySettings) -> str:
+    return f"strategies: {', '.join(allowed(settings, 'strategies')) or 'none but the presets'}"
+
+
+def allowed(settings: GatewaySettings, group: registry.Group) -> list[str]:
     """Names of the strategies or verifiers that requests may choose."""
     given = settings.strategies if group == "strategies" else settings.verifiers
     return [name for name in registry.names(group) if given is None or name in given]
 
 
-def _strategies(settings: Settings) -> str:
-    return f"strategies: {', '.join(allowed(settings, 'strategies')) or 'none but the presets'}"
-
-
-def _made(settings: Settings, group: registry.Group, spec: Spec) -> Any:
-    """An object from a stranger's spec. Raises `Refused` for what he may not have."""
+def _make(settings: GatewaySettings, group: registry.Group, spec: Spec) -> Any:
+    """An object from a client's spec. Raises `APIError` if the spec is invalid or asks for what is not allowed."""
     try:
         with registry.without_files():
             plugin: Plugin = registry.make(group, spec)
     except (ConfigError, RecursionError) as error:
-        raise Refused(400, str(error)[:2000], "invalid_value", group) from None
-    for part in _inside(plugin):
-        _check(settings, part)
+        raise bad_request(str(error)[:2000], group) from None
+    for part in _nested(plugin):
+        _check_allowed(settings, part)
     return plugin
 
 
-def _inside(value: Any) -> Iterator[Plugin]:
+def _nested(value: Any) -> Iterator[Plugin]:
     """`value` and all plug-ins within it."""
     if isinstance(value, Plugin):
         yield value
         for name in type(value).model_fields:
-            yield from _inside(getattr(value, name))
+            yield from _nested(getattr(value, name))
     elif isinstance(value, tuple | list):
         for member in value:
-            yield from _inside(member)
+            yield from _nested(member)
 
 
-def _check(settings: Settings, part: Plugin) -> None:
+def _check_allowed(settings: GatewaySettings, part: Plugin) -> None:
     group: registry.Group = "strategies" if isinstance(part, Strategy) else "verifiers"
     if part.name not in allowed(settings, group):
         names = ", ".join(allowed(settings, group)) or "none"
-        raise Refused(403, f"'{part.name}' is not open to requests here; {group}: {names}", "not_allowed", group)
+        raise APIError(403, f"requests may not choose '{part.name}'; {group}: {names}", "not_allowed", group)
     if getattr(part, "runs_code", False):
         if not settings.run_code:
-            raise Refused(403, f"'{part.name}' runs programs, which is off here (run_code)", "code_is_off", group)
+            raise APIError(403, f"'{part.name}' runs programs, which is off here (run_code)", "code_is_off", group)
         if getattr(part, "isolation", "required") != "required":
-            raise Refused(403, "programs run isolated here, or not at all", "not_allowed", "isolation")
-    for name, field in type(part).model_fields.items():
-        value = getattr(part, name)
-        most: float = settings.limits.samples
-        if isinstance(field.default, int | float):
-            most = max(most, field.default)
+            raise APIError(403, "this gateway runs programs only in isolation", "not_allowed", "isolation")
+    for name, info in type(part).model_fields.items():
+        value, most = getattr(part, name), settings.limits.samples
+        if isinstance(info.default, int | float):
+            most = max(most, info.default)
         if isinstance(value, int | float) and value > most:
-            raise Refused(400, f"{part.name}: {name} is {value}; at most {most} here", "over_the_limit", name)
+            message = f"{part.name}: {name} is {value}; at most {most} is allowed"
+            raise bad_request(message, name, "over_the_limit")
 
 
-def _verifier(settings: Settings, strategy: Strategy, wishes: Wishes) -> Verifier | None:
-    """The verifier that the request brings along, if it does."""
-    specs: list[Spec] = [wishes.verifier] if wishes.verifier is not None else []
-    specs += ["unit_tests"] if wishes.tests is not None else []
-    specs += [{"name": "json_schema", "definition": wishes.schema_}] if wishes.schema_ is not None else []
-    specs += [{"name": "regex", "pattern": wishes.format}] if wishes.format is not None else []
-    specs += [{"name": "judge", "rubric": wishes.rubric}] if wishes.rubric is not None else []
+def _verifier(settings: GatewaySettings, strategy: Strategy, options: RequestOptions) -> Verifier | None:
+    """The verifier that the request brings, if any; several parts must all pass."""
+    brought: list[tuple[Any, Spec]] = [
+        (options.verifier, options.verifier or ""),
+        (options.tests, "unit_tests"),
+        (options.schema_, {"name": "json_schema", "definition": options.schema_}),
+        (options.format, {"name": "regex", "pattern": options.format}),
+        (options.rubric, {"name": "judge", "rubric": options.rubric}),
+    ]
+    specs = [spec for given, spec in brought if given is not None]
     if not specs:
         return None
     if strategy.verifier is not None:
-        raise Refused(400, f"{strategy.name} has a verifier of its own already", "invalid_value", "tts.verifier")
-    if len(specs) == 1:
-        return cast(Verifier, _made(settings, "verifiers", specs[0]))
-    members = [_made(settings, "verifiers", spec) for spec in specs]
-    return cast(Verifier, registry.make("verifiers", {"name": "all_of", "verifiers": members}))
+        raise bad_request(f"{strategy.name} already has a verifier of its own", "tts.verifier")
+    members = [_make(settings, "verifiers", spec) for spec in specs]
+    return members[0] if len(members) == 1 else registry.make("verifiers", {"name": "all_of", "verifiers": members})
 
 
-def _budget(settings: Settings, preset: Preset | None, wishes: Wishes) -> Budget:
-    """The smallest of all caps."""
-    budgets = [settings.budget, wishes.budget, Budget(seconds=settings.limits.seconds)]
-    budgets += [preset.budget] if preset else []
-    budgets += [Budget(seconds=wishes.deadline)] if wishes.deadline else []
-    return least(budgets)
-
-
-def least(budgets: list[Budget]) -> Budget:
-    """The smallest of all caps."""
-    caps = {}
-    for name in Budget.model_fields:
-        given = [cap for budget in budgets if (cap := getattr(budget, name)) is not None]
-        caps[name] = min(given, default=None)
-    return Budget(**caps)
+def smallest(*budgets: Budget) -> Budget:
+    """The smallest cap of each kind."""
+    caps = {name: [cap for one in budgets if (cap := getattr(one, name)) is not None] for name in Budget.model_fields}
+    return Budget(**{name: min(given, default=None) for name, given in caps.items()})

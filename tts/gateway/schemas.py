@@ -1,15 +1,15 @@
-"""Bodies of requests as the gateway reads them: what it must understand, checked; everything else goes on as it is.
+"""Request bodies: what the gateway must understand is checked, everything else is passed on.
 
-A plain model's requests are not held to this. The model server says what it makes of them.
+A plain model's requests are not checked; the model server decides about them.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
 
-from tts.gateway.errors import Refused
+from tts.gateway.exchange import APIError, bad_request
 from tts.types import Budget
 
 Kind = Literal["chat/completions", "completions", "responses"]
@@ -19,41 +19,37 @@ Spec = str | dict[str, Any]
 Table = dict[str, Any]
 
 
-class Wishes(BaseModel):
-    """The field `tts` of a body, where it is more than the spec of a strategy."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+class RequestOptions(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """The field `tts` of a body, where it is more than a strategy's spec."""
 
     strategy: Spec | None = None
-    """Its spec, `best_of_n:n=8`, or the name of a preset."""
+    """The strategy's spec, `best_of_n:n=8`, or the name of a preset."""
     verifier: Spec | None = None
     """The verifier's spec."""
     answer: str | None = None
-    """How answers are read and compared, for votes."""
+    """How to read and compare answers, for votes."""
     tests: Table | None = None
-    """Tests of the program that is asked for, in the form of `unit_tests`."""
+    """Tests for the requested program, in the form of `unit_tests`."""
     schema_: Annotated[Table | None, Field(alias="schema")] = None
-    """A JSON schema that the answer must fit."""
+    """A JSON schema that the answer must satisfy."""
     format: str | None = None
-    """A regular expression that must be found in the answer."""
+    """A regular expression that must match somewhere in the answer."""
     rubric: str | None = None
     """What makes an answer good, in words for a judge."""
     models: dict[str, str] = {}
-    """Names of configured models for further roles: `{"judge": "big"}`."""
+    """Configured models for further roles, by role: `{"judge": "big"}`."""
     budget: Budget = Budget()
     """Caps on this request."""
     deadline: PositiveFloat | None = None
-    """Seconds after which the best answer so far is given."""
+    """Seconds after which the best answer so far is returned."""
     details: bool = False
     """Whether the answer has a field `tts` with the usage by role and the candidates."""
     progress: bool = False
-    """Whether a stream has chunks without choices whose field `tts` tells how far it is."""
+    """Whether a stream reports progress, in chunks without choices that have a field `tts`."""
 
 
-class Body(BaseModel):
+class Body(BaseModel, strict=True, use_attribute_docstrings=True):
     """What all endpoints have in common."""
-
-    model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
 
     model: str
     """A model, a preset, or STRATEGY@MODEL."""
@@ -63,14 +59,12 @@ class Body(BaseModel):
     top_p: float | None = None
     seed: int | None = None
     user: str | None = None
-    tts: str | Wishes | None = None
-    """A strategy's spec, or a table with it and with what the answer must meet."""
+    tts: str | RequestOptions | None = None
+    """A strategy's spec, or a table with it and with what the answer must satisfy."""
 
 
-class Message(BaseModel):
+class Message(BaseModel, strict=True):
     """A message of a chat."""
-
-    model_config = ConfigDict(strict=True)
 
     role: str
     content: str | list[Table] | None = None
@@ -78,7 +72,7 @@ class Message(BaseModel):
 
 
 class Completion(Body):
-    """A request for a text."""
+    """A text completion."""
 
     prompt: str
     n: PositiveInt | None = None
@@ -88,7 +82,7 @@ class Completion(Body):
 
 
 class Chat(Body):
-    """A request for a message."""
+    """A chat completion."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
     n: PositiveInt | None = None
@@ -104,7 +98,7 @@ class Chat(Body):
 
 
 class Responses(Body):
-    """A request for a response."""
+    """A request of the Responses API."""
 
     input: str | list[Table]
     instructions: str | None = None
@@ -122,25 +116,25 @@ BODIES: dict[Kind, type[Body]] = {"chat/completions": Chat, "completions": Compl
 
 
 def check(kind: Kind, content: bytes) -> None:
-    """Raise `Refused` (400), naming the place, where the body of a request for a strategy is none."""
+    """Raise `APIError` (400), naming the field, where the body of a request for a strategy is invalid."""
     try:
         BODIES[kind].model_validate_json(content)
     except ValidationError as error:
-        raise _refused(error) from None
+        raise _invalid(error) from None
 
 
-def wishes_of(body: Table) -> Wishes:
-    """The field `tts` of a body. Raises `Refused` that names what is wrong and what there is."""
+def options_of(body: Table) -> RequestOptions:
+    """The field `tts` of a body. Raises `APIError` (400) that names the field at fault and lists all."""
     given = body.get("tts")
     try:
-        return Wishes(strategy=given) if isinstance(given, str) else Wishes.model_validate(given or {})
+        return RequestOptions(strategy=given) if isinstance(given, str) else RequestOptions.model_validate(given or {})
     except ValidationError as error:
-        names = ", ".join(field.alias or name for name, field in Wishes.model_fields.items())
-        raise _refused(error, "tts", known=f"; tts has: {names}") from None
+        names = ", ".join(field.alias or name for name, field in RequestOptions.model_fields.items())
+        raise _invalid(error, "tts", known=f"; tts has: {names}") from None
 
 
-def _refused(error: ValidationError, *outer: str, known: str = "") -> Refused:
+def _invalid(error: ValidationError, *outer: str, known: str = "") -> APIError:
     first = error.errors()[0]
-    inner = [str(part) for part in first["loc"] if part not in ("str", "Wishes") and "[" not in str(part)]
+    inner = [str(part) for part in first["loc"] if part not in ("str", "RequestOptions") and "[" not in str(part)]
     place = ".".join([*outer, *inner])
-    return Refused(400, f"{place}: {first['msg']}{known}", "invalid_value", place)
+    return bad_request(f"{place}: {first['msg']}{known}", place)

@@ -1,68 +1,62 @@
-"""The gateway itself: every request from the key it comes with to the account of what it cost."""
+"""The gateway itself: every request, from the key it comes with to the account of what it cost."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
-from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self, cast
 from uuid import uuid4
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
 
 from tts.concurrency import now
 from tts.errors import EndpointError
-from tts.gateway.admission import Gate
-from tts.gateway.answering import Form, alive, chosen, session_for, solve
-from tts.gateway.asgi import EVENTS, Left, Out, Receive, Scope, Send, header, read_body, while_present
-from tts.gateway.chat import account
-from tts.gateway.errors import Refused, refusal_of
-from tts.gateway.keys import Access, Client
-from tts.gateway.metrics import Metrics
+from tts.gateway.admission import Caller, Gate, identify
+from tts.gateway.answering import Search, kept_alive, open_search
+from tts.gateway.exchange import EVENTS, JSON, APIError, ResponseWriter, as_api_error
 from tts.gateway.proxy import pass_through
-from tts.gateway.requests import Request, posed, read
+from tts.gateway.routing import GatewayRequest, read
 from tts.gateway.schemas import Kind
-from tts.gateway.settings import Settings
-from tts.gateway.trace import Trace
+from tts.gateway.settings import GatewayLimits, GatewaySettings
+from tts.gateway.telemetry import Metrics, Spans, Trace
 from tts.resources import Resources
 from tts.sampler import Sampler
 from tts.session import Session
-from tts.solving import OnCandidate, open_models
-from tts.types import Charge, Result, Usage, by_role, sum_usage
-
-if TYPE_CHECKING:
-    from tts.gateway.spans import Spans
+from tts.solving import OnCandidate, drive, open_models
+from tts.types import Result, by_role
 
 log = logging.getLogger("tts")
 
-LEFT = 499
-"""What a request is counted as whose client went away."""
+CLIENT_LEFT = 499
+"""The status under which requests are counted whose client left."""
 
-STOPPING = Refused(503, "the gateway is being stopped", "stopping", None, 1)
+STOPPING = APIError(503, "the gateway is shutting down", "stopping", None, 1)
 
 
 class Gateway:
-    """Answers requests by `settings`. An async context manager; it belongs to one event loop."""
+    """An ASGI app that answers the POST requests of the API. An async context manager; it belongs to one event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
+        self._callers = [Caller(name, key) for name, key in settings.keys.items()]
         self.gate = Gate(settings.limits.running, settings.limits.queue)
         self.metrics = Metrics(self.gate)
         self.models: dict[str, dict[str, Sampler]] = {}
-        self._access = Access(settings.keys)
         self._shared = Resources()
         self._trace = Trace(settings.trace, settings) if settings.trace is not None else None
-        self._spans = spans() if settings.otel else None
+        self._spans = Spans() if settings.otel else None
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        places = {(name, role): one for name, roles in self.settings.models.items() for role, one in roles.items()}
-        named = {f"{name}\0{role}": endpoint for (name, role), endpoint in places.items()}
+        models = self.settings.models
+        named = {f"{name}\0{role}": endpoint for name, roles in models.items() for role, endpoint in roles.items()}
         samplers = await self._stack.enter_async_context(open_models(named))
         for sampler in samplers.values():
             sampler.keep_raw = True
-        self.models = {
-            name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in self.settings.models.items()
-        }
+        self.models = {name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in models.items()}
         await self._stack.enter_async_context(self._shared)
         if self._trace is not None:
             await self._stack.enter_async_context(self._trace)
@@ -73,108 +67,89 @@ class Gateway:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def ready(self) -> None:
-        """Raise an `EndpointError` when a model cannot be reached, or rejects the gateway's key."""
+    async def check(self) -> None:
+        """Raise an `EndpointError` if a model cannot be reached or rejects the gateway's key."""
         samplers = {sampler for roles in self.models.values() for sampler in roles.values()}
         await asyncio.gather(*(sampler.check() for sampler in samplers))
 
-    def client(self, scope: Scope) -> Client:
-        """Who is asking. Raises `Refused`."""
-        return self._access.client(header(scope, b"authorization"))
+    def caller(self, http: Request) -> Caller:
+        """Who is asking. Raises `APIError` (401)."""
+        return identify(self._callers, http.headers.get("authorization"))
 
-    async def answer(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever becomes of it."""
-        run, began = uuid4().hex, now()
-        out = Out(send, [(b"x-tts-run", run.encode())])
-        request: Request | None = None
+        http, run, began = Request(scope, receive), uuid4().hex, now()
+        kind = cast(Kind, scope["path"].rpartition("/v1/")[2])
+        out = ResponseWriter(send, [(b"x-tts-run", run.encode())])
+        request: GatewayRequest | None = None
         try:
-            client = self.client(scope)
-            content = await read_body(scope, receive, self.settings.limits)
-            async with while_present(receive, out):
+            caller = self.caller(http)
+            content = await read_body(http, self.settings.limits)
+            async with while_connected(receive, out):
                 try:
-                    with client.request():
-                        request = read(self.settings, kind, run, client, content, out)
+                    with caller.request():
+                        request = read(self.settings, kind, run, caller, content, out)
                         await self._answer(request)
                 except asyncio.CancelledError:
-                    if out.left:
+                    if out.client_left:
                         raise
-                    await self._fail(STOPPING, out)  # by the server, which has waited for as long as it may
+                    await self._fail(STOPPING, out)  # the server has waited as long as it may
                 except Exception as error:
                     await self._fail(error, out)
-        except Left:
-            out.status = LEFT
-        except Refused as error:
+        except ClientDisconnect:
+            out.status = CLIENT_LEFT
+        except APIError as error:
             await self._fail(error, out)
         finally:
-            await self._ended(request, scope, out.status or LEFT, began)
+            await self._ended(request, scope, out.status or CLIENT_LEFT, began)
 
-    async def _answer(self, request: Request) -> None:
-        if request.plan.strategy is None:
+    async def _answer(self, request: GatewayRequest) -> None:
+        strategy = request.plan.strategy
+        if strategy is None:
             async with self.gate.room():
-                await self._pass(request)
+                await pass_through(request, self.models[request.plan.model]["policy"])
             return
-        form, problem, n = posed(request, self.settings.limits.samples)
-        session = session_for(request.plan, problem, self.models, self._shared, request.client.left())
-        request.out.headers.append((b"x-tts-strategy", request.plan.strategy.name.encode()))
+        search = open_search(request, strategy, self.models, self._shared, self.settings.limits.samples)
+        request.out.headers.append((b"x-tts-strategy", strategy.name.encode()))
         try:
             self.gate.check()  # before a stream begins
-            await (self._streamed if request.streamed else self._whole)(request, form, session, n)
+            await (self._stream(search) if request.body.get("stream") else self._whole(search))
         finally:
-            self._book(request, session)
+            self._book(request, search.session)
 
-    async def _pass(self, request: Request) -> None:
-        sampler, began = self.models[request.plan.model]["policy"], now()
+    async def _whole(self, search: Search) -> None:
+        result = await self._run(search)
+        body = search.format.whole(*search.answer(result))
+        await search.request.out.whole(200, [JSON, (b"x-tts-ended", result.ended.encode())], body)
 
-        def book(usage: Usage) -> None:
-            usage += Usage(seconds=now() - began)
-            request.charges.add(Charge(uuid4().hex, "policy", usage, began))
-            request.spent["policy"] = request.spent.get("policy", Usage()) + usage
-            request.client.book(usage.total_tokens, sampler.endpoint.money(usage))
-
-        await pass_through(sampler, f"/{request.kind}", request.content, request.body, request.out, book)
-
-    async def _whole(self, request: Request, form: Form, session: Session, n: int) -> None:
-        result = await self._solved(request, session, n)
-        winners, extra = chosen(request.plan, session, result, n, request.run), self._extra(request, result)
-        headers = [(b"content-type", b"application/json"), (b"x-tts-ended", result.ended.encode())]
-        await request.out.whole(200, headers, form.whole(winners, result.usage, extra))
-
-    async def _streamed(self, request: Request, form: Form, session: Session, n: int) -> None:
-        out = request.out
-        await out.begin(200, EVENTS)
-        await out.write(form.begin())
-        tell = form.progress if request.plan.wishes.progress else None
-        result = await alive(partial(self._solved, request, session, n), out, self.settings.limits.keep_alive, tell)
-        winners, extra = chosen(request.plan, session, result, n, request.run), self._extra(request, result)
-        await out.write(b"".join(form.chunks(winners, result.usage, extra)))
+    async def _stream(self, search: Search) -> None:
+        out = search.request.out
+        await out.start(200, EVENTS)
+        await out.write(search.format.start())
+        report = search.format.progress if search.request.plan.options.progress else None
+        async with kept_alive(out, self.settings.limits.keep_alive, report) as on_candidate:
+            result = await self._run(search, on_candidate)
+        await out.write(b"".join(search.format.chunks(*search.answer(result))))
         await out.end()
 
-    async def _solved(
-        self, request: Request, session: Session, n: int, on_candidate: OnCandidate | None = None
-    ) -> Result:
+    async def _run(self, search: Search, on_candidate: OnCandidate | None = None) -> Result:
         async with self.gate.room():
-            result = await solve(request.plan, session, n, on_candidate)
+            early = search.n == 1  # a search for several answers goes on
+            result = await drive(search.strategy, search.session, stop_early=early, on_candidate=on_candidate)
         if self._trace is not None:
-            await self._trace.keep(result, request.plan.model)
+            await self._trace.keep(result, search.request.plan.model)
         return result
 
-    def _extra(self, request: Request, result: Result) -> dict[str, Any]:
-        return {"tts": account(request.plan, result, request.run)} if request.plan.wishes.details else {}
-
-    def _book(self, request: Request, session: Session) -> None:
+    def _book(self, request: GatewayRequest, session: Session) -> None:
         """Count all that the session did, answered or not."""
-        ledger, money = session.ledger, 0.0
-        paid = by_role(ledger.paid)
-        for role in {*paid, *ledger.wasted}:
-            usage = sum_usage([paid.get(role, Usage()), ledger.wasted.get(role, Usage())])
-            request.spent[role] = usage
-            if role != "verifier":
-                money += session.sampler(role).endpoint.money(usage)
-        request.charges |= ledger.paid
-        request.client.book(sum_usage(request.spent.values()).total_tokens, money)
+        request.charges |= session.ledger.paid
+        for work in (by_role(session.ledger.paid), session.ledger.wasted):
+            for role, usage in work.items():
+                money = 0.0 if role == "verifier" else session.sampler(role).endpoint.money(usage)
+                request.book(role, usage, money)
 
-    async def _ended(self, request: Request | None, scope: Scope, status: int, began: float) -> None:
-        """Count a request, and note it where requests are noted."""
+    async def _ended(self, request: GatewayRequest | None, scope: Scope, status: int, began: float) -> None:
+        """Report a request in metrics, spans and trace."""
         name, seconds = request.plan.label if request else "none", now() - began
         self.metrics.ended(name, status, seconds)
         if request is None:
@@ -186,24 +161,60 @@ class Gateway:
         if self._trace is not None:
             await self._trace.note(request, status)
 
-    async def _fail(self, error: Exception, out: Out) -> None:
-        """Tell the client what went wrong: as the answer, or inside the stream that has begun."""
-        refused = refusal_of(error)
-        if refused is None:
+    async def _fail(self, error: Exception, out: ResponseWriter) -> None:
+        """Tell the client what went wrong: as the response, or inside the stream that has begun."""
+        told = as_api_error(error)
+        if told is None:
             log.error("a request failed", exc_info=error)
-            refused = Refused(500, "the gateway failed; its log says why", "internal_error")
+            told = APIError(500, "internal error; the gateway's log says more", "internal_error")
         for one in (error, error.__cause__):
-            if isinstance(one, EndpointError):  # its words are not for the client: they say where the server is
+            if isinstance(one, EndpointError):  # its message is not for the client: it says where the server is
                 log.warning("a request failed: %s", one)
         if out.status is None:
-            await out.whole(refused.status, refused.headers, refused.body)
+            await out.whole(told.status, told.headers, told.body)
         elif not out.ended:
-            await out.end(refused.event)
-            out.status = refused.status
+            await out.end(told.event)
+            out.status = told.status
 
 
-def spans() -> Spans:
-    """What sends spans. Raises `MissingExtra`."""
-    from tts.gateway.spans import Spans
+async def read_body(http: Request, limits: GatewayLimits) -> bytes:
+    """The request body. Raises `APIError` if it is too large (413) or too slow (408), or `ClientDisconnect`."""
+    too_large = APIError(413, f"a request may have at most {limits.body_bytes} bytes", "request_too_large")
+    length = http.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limits.body_bytes:
+        raise too_large
+    content = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for part in http.stream():
+                content += part
+                if len(content) > limits.body_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise APIError(408, f"the request did not arrive within {limits.body_seconds:g} s", "request_timeout") from None
+    return bytes(content)
 
-    return Spans()
+
+@asynccontextmanager
+async def while_connected(receive: Receive, out: ResponseWriter) -> AsyncIterator[None]:
+    """Cancels its body, and raises `ClientDisconnect`, when the client leaves before the response has ended."""
+    work = asyncio.current_task()
+    assert work is not None
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if not out.ended:
+            out.client_left = True
+            work.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if out.client_left and not work.uncancel():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        out.ended = True
+        watching.cancel()

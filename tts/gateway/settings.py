@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,7 +18,6 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -27,69 +27,64 @@ from tts.runs.config import ModelsField, StrategyField, load
 from tts.sampler.endpoint import check_params
 from tts.types import Budget
 
-PLAIN = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
+Names = Annotated[tuple[str, ...] | None, BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
-class Limits(BaseModel):
-    """What protects the gateway and the servers behind it."""
 
-    model_config = PLAIN
+class SettingsTable(BaseModel):
+    """A table of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class GatewayLimits(SettingsTable):
+    """What protects the gateway and the model servers behind it."""
 
     running: PositiveInt = 2048
-    """Requests that are worked on at once."""
+    """Requests worked on at once."""
     queue: NonNegativeInt = 1024
-    """Requests that wait for that; any more are refused with 429 and a Retry-After."""
+    """Requests that may wait for a place; further ones are refused with 429 and a Retry-After."""
     body_bytes: PositiveInt = 16 * 2**20
-    """Size of a request."""
+    """Largest request body."""
     body_seconds: PositiveFloat = 30.0
-    """Time for a request to arrive in full."""
+    """Time for a request body to arrive."""
     client_seconds: PositiveFloat = 60.0
-    """Time for a client to send the head of a request, and to read what is ready for it."""
+    """Time for a client to send a request's head, and to read what was sent to it."""
     seconds: PositiveFloat = 600.0
-    """Time for a request with a strategy; the best answer so far is given then."""
+    """Time for a request with a strategy; after it the client gets the best answer so far."""
     samples: PositiveInt = 256
-    """The largest number that a request may give to any parameter of a strategy or verifier (or its default)."""
+    """Largest number that a request may give any parameter of a strategy or verifier (or the default, if larger)."""
     keep_alive: PositiveFloat = 10.0
-    """Between the comments that keep a stream open while a strategy works."""
+    """Seconds between the comments that keep a stream open while a strategy works."""
     drain_seconds: PositiveInt = 30
-    """For the requests that are being answered when the gateway is told to stop."""
+    """Time for open requests to finish when the gateway is told to stop."""
 
 
-class Preset(BaseModel):
-    """A strategy under a name of the operator's."""
-
-    model_config = PLAIN
+class Preset(SettingsTable):
+    """A strategy under a name that the operator chose."""
 
     strategy: StrategyField
-    """Its spec: `plan_search:verifier=generated_tests`."""
+    """The strategy's spec: `plan_search:verifier=generated_tests`."""
     model: str | None = None
-    """The model it uses; by default `PRESET@MODEL` says which, or there is only one."""
+    """The model to use; not needed if there is only one, or if clients write `PRESET@MODEL`."""
     verifier: VerifierField | None = None
-    """What it verifies with, unless a request brings tests, a schema, a format or a rubric."""
+    """The verifier, unless the request brings tests, a schema, a format or a rubric."""
     answer: str | None = None
-    """How answers are read and compared, for votes: `numeric_answer`."""
-    sampling: dict[str, Any] = Field(default_factory=dict)
-    """Sampling parameters where the request has none of the name."""
+    """How to read and compare answers in votes: `numeric_answer`."""
+    sampling: Annotated[dict[str, Any], AfterValidator(check_params)] = Field(default_factory=dict)
+    """Sampling parameters, where the request does not set them."""
     budget: Budget = Budget()
     """Caps on each request."""
 
-    @field_validator("sampling")
-    @classmethod
-    def _check_sampling(cls, sampling: dict[str, Any]) -> dict[str, Any]:
-        return check_params(sampling)
 
-
-class Key(BaseModel):
-    """What one client may do. The key itself is not here: `tts serve --new-key NAME` makes one and prints its hash."""
-
-    model_config = PLAIN
+class Key(SettingsTable):
+    """What one client may do. The key is not stored, only its hash; `tts serve --new-key NAME` makes both."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """The key's SHA-256 in hexadecimal digits."""
+    """SHA-256 of the key, in hexadecimal."""
     models: tuple[str, ...] | None = None
-    """The models and presets that it may use; None: all."""
+    """Models and presets that it may use; None: all."""
     tokens_per_day: NonNegativeInt | None = None
     """Prompt and completion tokens from midnight to midnight, UTC."""
     money_per_day: NonNegativeFloat | None = None
@@ -99,78 +94,70 @@ class Key(BaseModel):
     """Requests at once."""
 
 
-def _specs(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-class Settings(BaseModel):
+class GatewaySettings(SettingsTable):
     """The whole configuration of a gateway."""
 
-    model_config = PLAIN
-
     models: ModelsField
-    """Endpoints by the names that clients use; `[models.NAME.judge]` gives one a model for another role."""
+    """Endpoints by the names that clients use; `[models.NAME.judge]` adds a model for another role."""
     presets: dict[str, Preset] = Field(default_factory=dict)
     """Strategies by names of your choice."""
     keys: dict[str, Key] = Field(default_factory=dict)
-    """Who may use it; without any everybody who reaches the port may."""
-    strategies: Annotated[tuple[str, ...] | None, BeforeValidator(_specs)] = None
-    """Names of the strategies that requests may choose themselves; None: all, (): presets only."""
-    verifiers: Annotated[tuple[str, ...] | None, BeforeValidator(_specs)] = None
-    """Names of the verifiers that requests may choose; None: all."""
+    """Who may use the gateway; without keys, anybody who can reach the port."""
+    strategies: Names = None
+    """Strategies that requests may choose themselves; None: all, (): presets only."""
+    verifiers: Names = None
+    """Verifiers that requests may choose; None: all."""
     verifier: VerifierField | None = None
-    """What is verified with where nothing else is said."""
+    """The default verifier."""
     answer: str | None = None
-    """How answers are read and compared for votes where nothing else is said."""
+    """How to read and compare answers in votes, by default."""
     budget: Budget = Budget(requests=1024)
     """Caps on each request with a strategy."""
     run_code: bool = False
-    """Whether requests may have programs run, in the sandbox: their own tests, or those that a model writes."""
-    limits: Limits = Limits()
+    """Whether requests may run programs, in the sandbox: with their own tests, or with those that a model writes."""
+    limits: GatewayLimits = GatewayLimits()
     trace: Path | None = None
-    """A directory where every request is kept, those with a strategy as a run that `tts report` opens."""
+    """A directory that keeps every request; those with a strategy form a run that `tts report` opens."""
     otel: bool = False
-    """Whether OpenTelemetry spans are sent, to where its environment variables say (`OTEL_EXPORTER_OTLP_ENDPOINT`)."""
+    """Whether to send OpenTelemetry spans, to where the environment says (`OTEL_EXPORTER_OTLP_ENDPOINT`)."""
 
     @model_validator(mode="before")
     @classmethod
-    def _room(cls, table: Any) -> Any:
-        """An endpoint takes as many requests as the gateway does, unless it says otherwise."""
-        if not isinstance(table, dict) or not isinstance(table.get("models"), Mapping):
+    def _widen_endpoints(cls, table: Any) -> Any:
+        """An endpoint takes as many requests at once as the gateway, unless it says otherwise."""
+        if not isinstance(table, dict) or not isinstance(models := table.get("models"), Mapping):
             return table
-        running = (table.get("limits") or {}).get("running", 2048) if isinstance(table.get("limits"), Mapping) else 2048
-
-        def with_room(entry: Any) -> Any:
-            return {"max_concurrency": running, "max_attempts": 3, **entry} if isinstance(entry, Mapping) else entry
-
-        return {**table, "models": {name: with_room(entry) for name, entry in table["models"].items()}}
+        limits = table.get("limits")
+        running = limits.get("running", 2048) if isinstance(limits, Mapping) else 2048
+        wide = {"max_concurrency": running, "max_attempts": 3}
+        widened = {name: {**wide, **one} if isinstance(one, Mapping) else one for name, one in models.items()}
+        return {**table, "models": widened}
 
     @model_validator(mode="after")
-    def _names(self) -> Settings:
+    def _check_names(self) -> GatewaySettings:
         for name in self.models:
             if "policy" not in self.models[name]:
                 raise ValueError(f"models.{name} has no endpoint of its own")
         for name, preset in self.presets.items():
             if not NAME.fullmatch(name):
-                raise ValueError(f"presets.{name}: a name has letters, digits, dots, dashes and underscores only")
+                raise ValueError(f"presets.{name}: use letters, digits, dots, dashes and underscores only")
             if name in self.models:
-                raise ValueError(f"presets.{name} is the name of a model too")
+                raise ValueError(f"presets.{name}: a model already has this name")
             if preset.model is not None and preset.model not in self.models:
-                raise ValueError(f"presets.{name}.model: no '{preset.model}' among the models")
-        hashes = [key.sha256 for key in self.keys.values()]
-        if len(set(hashes)) < len(hashes):
-            raise ValueError("keys: two of them are the same key")
+                raise ValueError(f"presets.{name}.model: no model named '{preset.model}'")
+        if len({key.sha256 for key in self.keys.values()}) < len(self.keys):
+            raise ValueError("keys: two entries have the same key")
         return self
 
     @classmethod
-    def parse(cls, table: Mapping[str, Any]) -> Settings:
+    def parse(cls, table: Mapping[str, Any]) -> GatewaySettings:
         """Settings from a table as in TOML. Raises `ConfigError` naming the keys at fault."""
         try:
             return cls.model_validate(table)
         except ValidationError as error:
-            raise ConfigError(f"the gateway's configuration is not usable: {complaints(error, 'settings')}") from None
+            raise ConfigError(f"invalid gateway configuration: {complaints(error, 'settings')}") from None
 
     @classmethod
-    def read(cls, path: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
-        """Settings of a TOML file, with dotted overrides written over it."""
+    def read(cls, path: Path | None, overrides: Mapping[str, Any] | None = None) -> GatewaySettings:
+        """Settings of a TOML file, with dotted overrides on top."""
         return cls.parse(load(path, overrides))

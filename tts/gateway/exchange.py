@@ -1,0 +1,126 @@
+"""Responses: whole or streamed, and errors in OpenAI's form."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, TimedOut
+from tts.sampler.protocol import server_message
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+JSON = (b"content-type", b"application/json")
+EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+
+ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+@dataclass(eq=False)
+class APIError(Exception):
+    """Ends a request with an error response."""
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    retry_after: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the body, beside `error`."""
+    original: bytes | None = None
+    """The model server's own body, passed on unchanged."""
+
+    @property
+    def body(self) -> bytes:
+        if self.original is not None:
+            return self.original
+        kind = ERROR_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return json.dumps({"error": error, **self.details}).encode()
+
+    @property
+    def event(self) -> bytes:
+        """The same inside a stream that has begun."""
+        return b"data: " + b" ".join(self.body.splitlines()) + b"\n\n"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        headers: list[tuple[bytes, bytes]] = [JSON]
+        if self.status == 401 and self.original is None:
+            headers.append((b"www-authenticate", b"Bearer"))
+        if self.retry_after is not None:
+            headers.append((b"retry-after", str(max(1, math.ceil(self.retry_after))).encode()))
+        return headers
+
+
+def bad_request(message: str, param: str, code: str = "invalid_value") -> APIError:
+    """The error for a parameter whose value cannot be used."""
+    return APIError(400, message, code, param)
+
+
+def as_api_error(error: Exception) -> APIError | None:
+    """`error` as the client may see it; None for an internal one."""
+    if isinstance(error, APIError):
+        return error
+    if isinstance(error, EndpointError):
+        return _from_upstream(error)
+    for kind, status, code in (
+        (MissingExtra, 501, "not_installed"),
+        (ConfigError, 400, "invalid_value"),
+        (BudgetSpent, 429, "budget_spent"),
+    ):
+        if isinstance(error, kind):
+            return APIError(status, str(error), code)
+    return None
+
+
+def _from_upstream(error: EndpointError) -> APIError:
+    """The model server's refusal, with its status; 504 if its answer did not come in time, 502 if it is unusable."""
+    cause = error.__cause__
+    if error.status is not None and not error.body and isinstance(cause, EndpointError):
+        return _from_upstream(cause)
+    status, wait = error.status, error.retry_after
+    if status is None or not 400 <= status < 600:
+        if isinstance(error, TimedOut) or isinstance(cause, TimedOut):
+            return APIError(504, "The model server did not answer in time.", "upstream_timeout", None, wait)
+        return APIError(502, "The model server gave no usable answer.", "upstream_failed", None, wait)
+    try:
+        if isinstance(json.loads(error.body), dict):
+            return APIError(status, "", retry_after=wait, original=error.body.encode())
+    except ValueError:
+        pass
+    message = server_message(error.body) or "The model server refused the request."
+    return APIError(status, message, "upstream_refused", retry_after=wait)
+
+
+class ResponseWriter:
+    """Sends the response to the client."""
+
+    def __init__(self, send: Send, headers: Headers) -> None:
+        self._send, self.headers = send, list(headers)
+        self.status: int | None = None
+        """The status that was sent; None before the response has begun."""
+        self.ended = False
+        self.client_left = False
+        """Whether the client left before the end."""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.headers]})
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body; waits while the client is slow to read."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last part."""
+        self.ended = True  # first: the server reports the client as gone once the response is complete
+        await self._send({"type": "http.response.body", "body": data})
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
+        await self.end(body)
