@@ -14,7 +14,6 @@ import typer
 from typer.core import TyperCommand
 
 from tts.errors import ConfigError, complaints
-from tts.registry import plain_value
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -68,6 +67,8 @@ def dotted(ctx: typer.Context) -> dict[str, Any]:
 
 def take_dotted(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Dotted options with their values, and the other words. Values are JSON where they parse as JSON, else text."""
+    from tts.registry import plain_value
+
     found, others, i = {}, [], 0
     while i < len(words):
         if words[i] == "--":

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from tts import registry
-from tts.base import AnswerVerifier, Plugin, Strategy, Verifier
+from tts.base import AnswerVerifier, Strategy, Verifier
 from tts.errors import ConfigError
 from tts.gateway.errors import Refused
 from tts.gateway.schemas import Spec, Wishes, wishes_of
 from tts.gateway.settings import Preset, Settings
+from tts.registry import Plugin
 from tts.types import Budget
 
 PROTOCOL = frozenset({"model", "messages", "prompt", "input", "n", "stream", "stream_options", "tts"})
