@@ -55,11 +55,11 @@ def demo(
     Ends in about a minute. Run again, it shows the stored results, and computes only what is new.
     """
     from tts.cli import tables
-    from tts.cli.run import shown_progress
     from tts.runs.analysis import curves, summary
+    from tts.runs.progress import progress_on_stderr
 
     grids = {task: [spec.format(n=n) for spec in specs] for task, specs in STRATEGIES.items()}
-    runs = finish(compare(grids, model, out, limit, shown_progress(quiet)))
+    runs = finish(compare(grids, model, out, limit, progress_on_stderr(quiet=quiet)))
     if as_json:
         show_json({task: {"run": str(run.path), "summary": summary(run)} for task, run in runs.items()})
     else:

@@ -93,6 +93,8 @@ def run(
 
     Every answer is stored before it is used; an interrupted run resumes without loss.
     """
+    from tts.runs.progress import progress_on_stderr
+
     if resume and out is None:
         raise ConfigError("--resume continues a run directory: say which with --out DIR")
     options = {
@@ -111,7 +113,7 @@ def run(
     if dry_run:
         _show_plan(experiment, out, as_json)
         return
-    done = _execute(experiment, out, resume, shown_progress(quiet))
+    done = _execute(experiment, out, resume, progress_on_stderr(quiet=quiet))
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:
@@ -164,16 +166,6 @@ def _name(experiment: Experiment) -> str:
     return re.sub(r"[^\w.+-]+", "-", words)
 
 
-def shown_progress(quiet: bool) -> Progress:
-    """What tells of a run while it goes: a table on a terminal, else a line now and then."""
-    from tts.cli.progress import LineProgress
-    from tts.runs.progress import LiveProgress, Progress
-
-    if quiet:
-        return Progress()
-    return LiveProgress() if sys.stderr.isatty() else LineProgress()
-
-
 def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress) -> Run:
     """Run it; when it is broken off, say how to go on."""
     try:
@@ -188,7 +180,7 @@ def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress
 
 
 def _how_to_resume(out: Path) -> str:
-    from tts.runs.config import redacted
+    from tts.runs.record import redacted
 
     words = [word for word in redacted(sys.argv[1:]) if word != "--resume"]
     if not any(word == "--out" or word.startswith("--out=") for word in words):

@@ -12,7 +12,7 @@ from tts.errors import TTSError
 from tts.images import is_picture
 from tts.registry import make
 from tts.report.tracks import Comparison, ProblemKey
-from tts.runs.config import fingerprint
+from tts.runs.record import fingerprint
 from tts.runs.run import Row, Run, Track
 from tts.studies.lineage import lineage
 from tts.studies.timeline import calls_of
