@@ -21,8 +21,8 @@ Examples:
   tts doctor --base-url http://localhost:8000/v1
   tts doctor --json
 
-It sends about twenty small requests and says what they cost.
-Exit code: 0 the endpoint answers prompts, 1 it does not, 2 something to put right.
+It sends about twenty small requests and reports their cost.
+Exit code: 0 the endpoint answers prompts, 1 it does not, 2 the command must be corrected.
 """
 
 SIGNS = {True: "yes", False: "no", None: "?"}
@@ -32,7 +32,7 @@ COLOURS = {True: "green", False: "red", None: "yellow"}
 def doctor(base_url: BaseUrl = None, model: Model = None, as_json: AsJson = False) -> None:
     """Find out what an endpoint can do.
 
-    Each no comes with its reason. Also shows what is installed here.
+    Each "no" comes with its reason. Also shows what is installed here.
     """
     here = local_facts()
     if not as_json:
@@ -53,11 +53,11 @@ async def _probe(base_url: str | None, model: str | None) -> tuple[str, str, Cap
     endpoint = checked(Endpoint, model=model or "", **place(base_url))
     url, *others = endpoint.urls
     if others:
-        raise ConfigError(f"doctor looks at one server at a time: --base-url {url}")
+        raise ConfigError(f"doctor examines one server at a time: --base-url {url}")
     try:
         name = await model_or_default(model, base_url)
     except EndpointError:
-        name = ""  # the probe says what is wrong
+        name = ""  # the probe tells what is wrong
     async with Sampler(endpoint.model_copy(update={"model": name})) as sampler:
         return name, url, await probe(sampler)
 
@@ -83,7 +83,7 @@ def _show(name: str, url: str, found: Capabilities) -> None:
     cost = found.cost
     typer.echo(
         f"The probe took {cost.requests:g} requests, {cost.prompt_tokens:,g} prompt tokens "
-        f"and {cost.completion_tokens:,g} generated ones."
+        f"and {cost.completion_tokens:,g} generated tokens."
     )
 
 
@@ -97,7 +97,7 @@ def _sign(one: Finding) -> Any:
 
 
 def local_facts() -> dict[str, Any]:
-    """Versions, for each extra what it lacks, and what holds untrusted programs here."""
+    """Versions, the packages of each extra, and the layers that isolate untrusted programs here."""
     from tts.verifiers.sandbox import SandboxError, isolation_report
 
     try:

@@ -1,4 +1,4 @@
-"""`tts vllm`: a model served on this machine until Ctrl-C."""
+"""`tts vllm`: serves a model on this machine until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ Examples:
   tts vllm Qwen/Qwen2.5-0.5B-Instruct
   tts vllm ./my-model --name mine --port 8000 -- --max-model-len 4096
 
-It needs vLLM: pip install 'ttscale[vllm]', or an interpreter that has it in --python or $TTS_VLLM_PYTHON.
+It needs vLLM: pip install 'ttscale[vllm]', or name an interpreter that has it with --python or $TTS_VLLM_PYTHON.
 """
 
 QUIET_SECONDS = 10.0
-"""Between two lines of progress where there is no terminal."""
+"""Between two lines of progress where stderr is no terminal."""
 
 
 def vllm(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or a name on a model hub.")],
     options: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- VLLM OPTIONS]", help="Passed on to vLLM as they are.")
+        list[str] | None, typer.Argument(metavar="[-- VLLM OPTIONS]", help="Passed on to vLLM unchanged.")
     ] = None,
     port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Default: a free one.")] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="What requests call the model.")] = None,
-    python: Annotated[str | None, typer.Option(metavar="PY", help="An interpreter that has vLLM.")] = None,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the server's log.")] = None,
-    startup_timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Seconds to get ready in.")] = 600.0,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name in requests.")] = None,
+    python: Annotated[str | None, typer.Option(metavar="PY", help="Interpreter that has vLLM installed.")] = None,
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the server's log in this file.")] = None,
+    startup_timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Give up after S seconds.")] = 600.0,
 ) -> None:
     """Serve a model with vLLM until Ctrl-C.
 
-    Prints the settings that point an OpenAI client to it, on stdout.
+    Prints the settings that point an OpenAI client to it on stdout.
     """
     from tts.local_vllm import LocalVLLM, serve
 
@@ -60,7 +60,7 @@ def vllm(
 
     def announce(line: str) -> None:
         progress.stop()
-        say(f"{line}; stop it with Ctrl-C")
+        say(f"{line}; stop with Ctrl-C")
         typer.echo(f"export OPENAI_BASE_URL={shlex.quote(server.base_url)}")
         typer.echo(f"export OPENAI_MODEL={shlex.quote(server.name)}")
         sys.stdout.flush()
@@ -75,7 +75,7 @@ def vllm(
 
 
 class _Loading:
-    """Progress of a server that loads: a line redrawn on a terminal, else a line now and then."""
+    """Progress of a server while it loads: one redrawn line on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
         self.over = False
@@ -83,7 +83,7 @@ class _Loading:
         self._said = monotonic()
 
     def show(self, seconds: float, last_line: str) -> None:
-        """Tell how long it has taken and what the log says."""
+        """Show the elapsed time and the last line of the log."""
         words = f"loading for {seconds:.0f} s: {last_line[:100]}"
         if sys.stderr.isatty():
             from rich.console import Console
@@ -98,7 +98,6 @@ class _Loading:
             say(words)
 
     def stop(self) -> None:
-        """Loading is over."""
         self.over = True
         if self._status is not None:
             self._status.stop()

@@ -103,7 +103,10 @@ class Track:
         query = """SELECT id, problem, seed, ended, selected, oracle, seconds, failures, spent, reused, wasted
                    FROM cells WHERE strategy = ? AND model = ? ORDER BY id"""
         rows = self.run.db.execute(query, (self.strategy, self.model))
-        return [Row(*row[:7], json.loads(row[7]), *map(_account, row[8:])) for row in rows]
+        return [
+            Row(*plain, json.loads(failures), _account(spent), _account(reused), _account(wasted))
+            for *plain, failures, spent, reused, wasted in rows
+        ]
 
     def _read(self, columns: str) -> sqlite3.Cursor:
         """`columns` of every candidate, cell by cell in spawned order."""
