@@ -6,15 +6,11 @@ import asyncio
 import shlex
 import sys
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tts.cli.common import INTERRUPTED, say
-
-if TYPE_CHECKING:
-    from rich.status import Status
 
 EPILOG = """\
 \b
@@ -44,9 +40,32 @@ def vllm(
 
     Prints the settings that point an OpenAI client to it on stdout.
     """
+    from rich.console import Console
+    from rich.text import Text
+
     from tts.local_vllm import LocalVLLM, serve
 
-    progress = _Loading()
+    console = Console(stderr=True)
+    status = console.status("loading")  # one redrawn line on a terminal
+    ready, due = False, QUIET_SECONDS
+
+    def show(seconds: float, last_line: str) -> None:
+        nonlocal due
+        words = f"loading for {seconds:.0f} s: {last_line[:100]}"
+        status.update(Text(words))
+        if not console.is_terminal and seconds >= due:
+            due = seconds + QUIET_SECONDS
+            say(words)
+
+    def announce(line: str) -> None:
+        nonlocal ready
+        ready = True
+        status.stop()
+        say(f"{line}; stop with Ctrl-C")
+        typer.echo(f"export OPENAI_BASE_URL={shlex.quote(server.base_url)}")
+        typer.echo(f"export OPENAI_MODEL={shlex.quote(server.name)}")
+        sys.stdout.flush()
+
     server = LocalVLLM(
         model,
         name=name,
@@ -55,49 +74,11 @@ def vllm(
         options=options or (),
         log=log,
         startup_timeout=startup_timeout,
-        on_progress=progress.show,
+        on_progress=show,
     )
-
-    def announce(line: str) -> None:
-        progress.stop()
-        say(f"{line}; stop with Ctrl-C")
-        typer.echo(f"export OPENAI_BASE_URL={shlex.quote(server.base_url)}")
-        typer.echo(f"export OPENAI_MODEL={shlex.quote(server.name)}")
-        sys.stdout.flush()
-
     try:
-        asyncio.run(serve(server, announce))
+        with status:
+            asyncio.run(serve(server, announce))
     except KeyboardInterrupt:
         say("stopped")
-        raise typer.Exit(0 if progress.over else INTERRUPTED) from None
-    finally:
-        progress.stop()
-
-
-class _Loading:
-    """Progress of a server while it loads: one redrawn line on a terminal, else a line now and then."""
-
-    def __init__(self) -> None:
-        self.over = False
-        self._status: Status | None = None
-        self._said = monotonic()
-
-    def show(self, seconds: float, last_line: str) -> None:
-        """Show the elapsed time and the last line of the log."""
-        words = f"loading for {seconds:.0f} s: {last_line[:100]}"
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.text import Text
-
-            if self._status is None:
-                self._status = Console(stderr=True).status("")
-                self._status.start()
-            self._status.update(Text(words))
-        elif monotonic() - self._said >= QUIET_SECONDS:
-            self._said = monotonic()
-            say(words)
-
-    def stop(self) -> None:
-        self.over = True
-        if self._status is not None:
-            self._status.stop()
+        raise typer.Exit(0 if ready else INTERRUPTED) from None

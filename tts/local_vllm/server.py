@@ -243,28 +243,24 @@ print(json.dumps({"found": bool(spec and spec.origin), "versions": versions}))
 """Lists what is installed without importing vLLM, which takes many seconds."""
 
 PORT_TAKEN = "The port is taken: choose another, or give none and a free one is found."
-NO_MEMORY = (
-    "Not enough memory: lower --gpu-memory-utilization, --max-model-len or --max-num-seqs; for the CPU build set"
-    " VLLM_CPU_KVCACHE_SPACE to the GiB that are free."
-)
-SMALL_CACHE = (
-    "The KV cache holds less than one full context: lower --max-model-len, or for the CPU build raise"
-    " VLLM_CPU_KVCACHE_SPACE (GiB)."
-)
-NO_MODEL = (
-    "The model was not found: give a folder with config.json, weights and tokenizer, or a name on a model hub"
-    " that this machine can reach."
-)
-BAD_OPTION = "vLLM does not know an option that was passed on to it, or cannot read its value."
-KILLED = "It was killed, most likely because the machine ran out of memory: choose a smaller model."
-
 HINTS = {
     r"address already in use": PORT_TAKEN,
-    r"stored in KV cache|KV cache is needed": SMALL_CACHE,
-    r"out ?of ?memory|MemoryError|available memory|free memory on device|std::bad_alloc": NO_MEMORY,
+    r"stored in KV cache|KV cache is needed": (
+        "The KV cache holds less than one full context: lower --max-model-len, or for the CPU build raise"
+        " VLLM_CPU_KVCACHE_SPACE (GiB)."
+    ),
+    r"out ?of ?memory|MemoryError|available memory|free memory on device|std::bad_alloc": (
+        "Not enough memory: lower --gpu-memory-utilization, --max-model-len or --max-num-seqs; for the CPU build set"
+        " VLLM_CPU_KVCACHE_SPACE to the GiB that are free."
+    ),
     r"repo id must|repository not found|not a valid model|invalid repository|config\.json"
-    r"|LocalEntryNotFound|couldn't connect to|no such file or directory": NO_MODEL,
-    r"unrecognized arguments|invalid choice|expected one argument|api_server\.py: error": BAD_OPTION,
+    r"|LocalEntryNotFound|couldn't connect to|no such file or directory": (
+        "The model was not found: give a folder with config.json, weights and tokenizer, or a name on a model hub"
+        " that this machine can reach."
+    ),
+    r"unrecognized arguments|invalid choice|expected one argument|api_server\.py: error": (
+        "vLLM does not know an option that was passed on to it, or cannot read its value."
+    ),
 }
 """What a log says (a regular expression, in any case) and what to do; the first match counts."""
 
@@ -302,7 +298,7 @@ def cpu_settings() -> tuple[tuple[str, ...], dict[str, str]]:
 def hint_for(log: str, status: int | None) -> str:
     """What to do about a failure, judged by the log and the exit status; "" if neither tells."""
     if status == 137:  # 128 + SIGKILL
-        return KILLED
+        return "It was killed, most likely because the machine ran out of memory: choose a smaller model."
     return next((hint for pattern, hint in HINTS.items() if re.search(pattern, log, re.IGNORECASE)), "")
 
 

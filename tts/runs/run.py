@@ -104,8 +104,14 @@ class Track:
                    FROM cells WHERE strategy = ? AND model = ? ORDER BY id"""
         rows = self.run.db.execute(query, (self.strategy, self.model))
         return [
-            Row(*plain, json.loads(failures), _account(spent), _account(reused), _account(wasted))
-            for *plain, failures, spent, reused, wasted in rows
+            Row(
+                *row[:7],
+                failures=json.loads(row[7]),
+                spent=_account(row[8]),
+                reused=_account(row[9]),
+                wasted=_account(row[10]),
+            )
+            for row in rows
         ]
 
     def _read(self, columns: str) -> sqlite3.Cursor:
