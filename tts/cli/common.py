@@ -68,21 +68,18 @@ def take_dotted(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Dotted options with their values (JSON if they parse as JSON, else text), and the other words."""
     from tts.registry import plain_value
 
-    found, others, i = {}, [], 0
-    while i < len(words):
-        if words[i] == "--":
-            return found, [*others, *words[i:]]
-        if match := _DOTTED.fullmatch(words[i]):
-            text = match[2]
-            if text is None:
-                i += 1
-                if i == len(words) or words[i].startswith("--"):
-                    raise ConfigError(f"--{match[1]} needs a value: --{match[1]} VALUE, or --{match[1]}=VALUE")
-                text = words[i]
-            found[match[1]] = plain_value(text)
-        else:
-            others.append(words[i])
-        i += 1
+    found, others, left = {}, [], iter(words)
+    for word in left:
+        if word == "--":
+            return found, [*others, word, *left]
+        match = _DOTTED.fullmatch(word)
+        if match is None:
+            others.append(word)
+            continue
+        key, value = match.groups()
+        if value is None and (value := next(left, "--")).startswith("--"):
+            raise ConfigError(f"--{key} needs a value: --{key} VALUE, or --{key}=VALUE")
+        found[key] = plain_value(value)
     return found, others
 
 
@@ -127,8 +124,8 @@ async def model_or_default(model: str | None, base_url: str | None) -> str:
         served = await list_models(sampler)
         if len(served) == 1:
             return served[0]
-        there = f"it serves {', '.join(served) or 'none'}"
-        raise ConfigError(f"name a model of {sampler.endpoint.urls[0]} (--model or OPENAI_MODEL); {there}")
+        url, there = sampler.endpoint.urls[0], ", ".join(served) or "none"
+        raise ConfigError(f"name a model of {url} (--model or OPENAI_MODEL); it serves {there}")
 
 
 def with_n(strategies: Sequence[Strategy], n: int | None) -> tuple[Strategy, ...]:
@@ -137,10 +134,11 @@ def with_n(strategies: Sequence[Strategy], n: int | None) -> tuple[Strategy, ...
 
     if n is None:
         return tuple(strategies)
-    if not any("n" in type(strategy).model_fields for strategy in strategies):
+    having = [strategy for strategy in strategies if "n" in type(strategy).model_fields]
+    if not having:
         raise ConfigError(f"-n has nothing to set: no n in {', '.join(strategy.spec for strategy in strategies)}")
     changed = (
-        registry.make("strategies", {**strategy.config(), "n": n}) if "n" in type(strategy).model_fields else strategy
+        registry.make("strategies", {**strategy.config(), "n": n}) if strategy in having else strategy
         for strategy in strategies
     )
     return tuple({strategy.spec: strategy for strategy in changed}.values())
