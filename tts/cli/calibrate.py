@@ -24,8 +24,8 @@ Examples:
 
 
 def calibrate(
-    run: Annotated[Path, typer.Argument(help="Directory of a run of atts.")],
-    out: Annotated[Path, typer.Argument(help="The file to write; an existing one is not overwritten.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run of atts.")],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; must not exist.")],
     strategy: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Use only the drafts of this strategy of the run.")
     ] = None,

@@ -34,14 +34,18 @@ BaseUrl = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="NAME", help="Default: $OPENAI_MODEL, or the only model the server has."),
+    typer.Option(
+        "--model", metavar="NAME", help="Model to sample from. Default: $OPENAI_MODEL, or the only one the server has."
+    ),
 ]
 Verifier = Annotated[
     str | None,
-    typer.Option("--verifier", metavar="SPEC", help="What verifies candidates (see: tts list verifiers)."),
+    typer.Option("--verifier", metavar="SPEC", help="Verifies candidates; see: tts list verifiers."),
 ]
-Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", min=0, help="Default: the server's.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Limit for each sample.")]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", metavar="T", min=0, help="Sampling temperature. Default: the server's.")
+]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Most tokens of one sample.")]
 N = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="Set n of every strategy that has it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -44,7 +44,9 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for run directories, curves and tables.")] = Path(
         "runs/demo"
     ),
-    model: Annotated[str, typer.Option(metavar="MODEL", help="See: tts embedded list.")] = "lab-target",
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="Model to sample from; see: tts embedded list.")
+    ] = "lab-target",
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="Problems per task.")] = 40,
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Samples per problem.")] = 32,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,

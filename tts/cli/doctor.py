@@ -23,7 +23,8 @@ Examples:
   tts doctor --json
 
 It sends about twenty small requests and reports their cost.
-Exit code: 0 the endpoint answers prompts, 1 it does not, 2 the command must be corrected.
+
+Exit code: 0 the endpoint answers prompts, 1 it does not, 2 invalid usage or settings.
 """
 
 SIGNS = {True: ("yes", "green"), False: ("no", "red"), None: ("?", "yellow")}

@@ -56,20 +56,22 @@ The keys of a TOML file are those of the dotted options:
   [models."Qwen/Qwen2.5-0.5B-Instruct"]
   base_url = "http://localhost:8000/v1"
 
-Exit code: 0 done, 1 a cell or the endpoint failed, 2 the command must be corrected, 130 interrupted.
+Exit code: 0 done, 1 a cell or the endpoint failed, 2 invalid usage or settings, 130 interrupted.
 """
 
 
 def run(
     ctx: typer.Context,
-    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", help="Options override it.")] = None,
-    task: Annotated[str | None, typer.Option(metavar="SPEC", help="See: tts list tasks.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG.toml", help="The experiment; options override it.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="SPEC", help="Problems to solve; see: tts list tasks.")] = None,
     strategy: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC", help="Repeatable. See: tts list strategies.")
+        list[str] | None, typer.Option(metavar="SPEC", help="Repeatable; see: tts list strategies.")
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Repeatable. Default: $OPENAI_MODEL, or the only model the server has."),
+        typer.Option(metavar="NAME", help="Repeatable. Default: $OPENAI_MODEL, or the only one the server has."),
     ] = None,
     base_url: BaseUrl = None,
     verifier: Verifier = None,
@@ -215,10 +217,8 @@ def _show_plan(experiment: Experiment, out: Path, as_json: bool) -> None:
         return
     typer.echo(json.dumps(config, indent=2, ensure_ascii=False))
     unknown = [spec for spec, count in samples.items() if count is None]
-    most = f"{known:,} samples at most" if known is not None else f"unknown samples ({', '.join(unknown)})"
-    typer.echo(
-        f"\n{problems:,} problems, {plan['cells']:,} cells, {most}; nothing was sent. The run would be stored in {out}"
-    )
+    most = f"an unknown number of samples ({', '.join(unknown)})" if unknown else f"{known:,} samples at most"
+    typer.echo(f"\n{problems:,} problems, {plan['cells']:,} cells, {most}; would be stored in {out}. Nothing was sent.")
 
 
 def _samples(strategy: Strategy) -> int | None:

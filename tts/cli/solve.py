@@ -46,7 +46,7 @@ Models for other roles:     --models.judge.model NAME --models.judge.base_url UR
                             --models.image.model NAME (images are written to images/)
 
 \b
-Exit code: 0 answered, 1 the endpoint failed, 2 the command must be corrected, 3 no answer found (abstained).
+Exit code: 0 answered, 1 the endpoint failed, 2 invalid usage or settings, 3 no answer found (abstained).
 """
 
 ABSTAINED = 3
@@ -62,7 +62,7 @@ ENDED = {
 def solve(
     ctx: typer.Context,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The question, or - to read it from stdin.")],
-    strategy: Annotated[str, typer.Option(metavar="SPEC", help="See: tts list strategies.")] = "single",
+    strategy: Annotated[str, typer.Option(metavar="SPEC", help="How to search; see: tts list strategies.")] = "single",
     verifier: Verifier = None,
     model: Model = None,
     base_url: BaseUrl = None,

@@ -21,8 +21,8 @@ To get a report as a file that you can send: tts report RUN
 
 
 def view(
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="A folder of runs, or a run.")] = Path("runs"),
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0 picks a free one.")] = 8090,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of runs, or a run.")] = Path("runs"),
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0 picks a free port.")] = 8090,
 ) -> None:
     """Show runs in the browser until Ctrl-C, on this machine only; pages are updated while runs go on.
 

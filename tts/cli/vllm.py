@@ -28,9 +28,9 @@ QUIET_SECONDS = 10.0
 def vllm(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or a name on a model hub.")],
     options: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- VLLM OPTIONS]", help="Passed on to vLLM unchanged.")
+        list[str] | None, typer.Argument(metavar="-- VLLM OPTIONS", help="Passed on to vLLM unchanged.")
     ] = None,
-    port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Default: a free one.")] = None,
+    port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Default: a free port.")] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name in requests.")] = None,
     python: Annotated[str | None, typer.Option(metavar="PY", help="Interpreter that has vLLM installed.")] = None,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the server's log in this file.")] = None,
@@ -38,7 +38,7 @@ def vllm(
 ) -> None:
     """Serve a model with vLLM until Ctrl-C.
 
-    Prints the settings that point an OpenAI client to it on stdout.
+    Prints to stdout the settings that point an OpenAI client to it.
     """
     from rich.console import Console
     from rich.text import Text
