@@ -6,70 +6,20 @@ line. See `tts.registry` for how plug-ins are found.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from time import thread_time
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer
 
 from tts import registry
 from tts.errors import ConfigError
+from tts.registry import Plugin
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
 
 Estimator = Literal["replay", "best_of_k", "majority"]
-
-
-class Plugin(BaseModel):
-    """A named, immutable, serialisable set of parameters."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        coerce_numbers_to_str=True,  # a spec reads reference=42 as a number
-    )
-
-    name: ClassVar[str] = ""
-    """The name it is found by: the class name in snake case unless set."""
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
-        if "name" not in cls.__dict__:
-            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
-
-    def config(self) -> dict[str, Any]:
-        """Name and all parameters as plain data; `registry.make` builds an equal object from it."""
-        return {"name": self.name, **self.model_dump(mode="json")}
-
-    @property
-    def spec(self) -> str:
-        """Short text form with the parameters that are not default: `best_of_n:n=32`."""
-        arguments = _arguments(self)
-        return f"{self.name}:{arguments}" if arguments else self.name
-
-
-def _arguments(plugin: Plugin) -> str:
-    """The parameters that are not default, plug-ins last, as they are written in a spec."""
-    changed = plugin.model_dump(mode="json", exclude_defaults=True)
-
-    def text(value: Any, plain: Any) -> str:
-        if isinstance(value, Plugin):
-            arguments = _arguments(value)
-            return f"{value.name}({arguments})" if arguments else value.name
-        if isinstance(value, tuple) and any(isinstance(member, Plugin) for member in value):
-            return f"[{','.join(map(text, value, plain))}]"
-        if isinstance(plain, str) and re.fullmatch(r"[\w.@/+-]+", plain):
-            reads_back = registry.parse_spec(f"_:value={plain}")[1] == {"value": plain}
-            return plain if reads_back else json.dumps(plain)  # "42" stays a text
-        return json.dumps(plain)
-
-    last = sorted(changed, key=lambda key: isinstance(getattr(plugin, key), Plugin))
-    return ",".join(f"{key}={text(getattr(plugin, key), changed[key])}" for key in last)
 
 
 class Verifier(Plugin):

@@ -9,13 +9,15 @@ for the scores and 2 c d for the weighted sum, in each of L layers with hidden s
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING
 
 from tts.errors import ConfigError
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class ModelCard:
 
 
 def _token_counts(prompt: ArrayLike, completion: ArrayLike, cached: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    import numpy as np  # here: it is slow to import, and most searches compute no price
+
     counts = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (prompt, completion, cached)))
     prompt, completion, cached = counts
     if any(np.any(values < 0) for values in counts) or np.any(cached > prompt):

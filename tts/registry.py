@@ -1,7 +1,9 @@
-"""Finds strategies, verifiers, tasks and studies by name.
+"""Plug-ins: what strategies, verifiers, tasks and studies have in common, how they are found by name, and their specs.
 
 They are entry points of the groups `tts.strategies`, `tts.verifiers`, `tts.tasks` and `tts.studies`, ours like
 anyone's: a package that declares one in its own metadata adds it. `register` adds one by hand, in a notebook or a test.
+
+A spec is text: `best_of_n:n=16,verifier=unit_tests(timeout=5)`.
 """
 
 from __future__ import annotations
@@ -9,22 +11,55 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tts.errors import ConfigError, MissingExtra, complaints
-
-if TYPE_CHECKING:
-    from tts.base import Plugin
 
 Group = Literal["strategies", "verifiers", "tasks", "studies"]
 P = TypeVar("P", bound="type[Plugin]")
 
 _files: ContextVar[bool] = ContextVar("files", default=True)
 _registered: dict[tuple[str, str], type[Plugin]] = {}
+
+
+class Plugin(BaseModel):
+    """A named, immutable, serialisable set of parameters. The string under a field documents the parameter."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,  # a spec reads reference=42 as a number
+    )
+
+    name: ClassVar[str] = ""
+    """The name it is found by: the class name in snake case unless set."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    def config(self) -> dict[str, Any]:
+        """Name and all parameters as plain data, from which `make` builds an equal object."""
+        return {"name": self.name, **self.model_dump(mode="json")}
+
+    @property
+    def spec(self) -> str:
+        """The short text form, with the parameters that differ from their defaults: `best_of_n:n=32`."""
+        arguments = _arguments(self)
+        return f"{self.name}:{arguments}" if arguments else self.name
+
+
+# -- finding and making ------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -38,7 +73,7 @@ def names(group: Group) -> list[str]:
 
 
 def register(group: Group, plugin: P) -> P:
-    """Add a class under its `name`; usable as `functools.partial(register, "strategies")` decorator."""
+    """Add a class under its `name`; as a decorator, `functools.partial(register, "strategies")`."""
     _registered[group, plugin.name] = plugin
     return plugin
 
@@ -46,7 +81,7 @@ def register(group: Group, plugin: P) -> P:
 def load(group: Group, name: str) -> type[Plugin]:
     """The class called `name`.
 
-    Raises `ConfigError` that lists what exists, or says why its package cannot be imported.
+    Raises `ConfigError` that lists the names there are, or says why the plug-in's package cannot be imported.
     """
     if (group, name) in _registered:
         return _registered[group, name]
@@ -59,18 +94,16 @@ def load(group: Group, name: str) -> type[Plugin]:
         return cast("type[Plugin]", point.load())
     except MissingExtra:
         raise
-    except Exception as error:  # a stranger's module may fail in any way
+    except Exception as error:  # third-party code may fail in any way
         words = f"{type(error).__name__}: {error}"
         raise ConfigError(f"{group} '{name}' ({point.value}) cannot be imported: {words}") from error
 
 
 def make(group: Group, spec: str | dict[str, Any]) -> Any:
-    """An object from its spec: `best_of_n`, `best_of_n:n=16,verifier=unit_tests(timeout=5)` or a mapping with `name`.
+    """An object from its spec, or from a mapping of its `name` and parameters.
 
-    Raises `ConfigError` naming the parameter at fault and those that exist.
+    Raises `ConfigError` that names the parameter at fault and lists those there are.
     """
-    from pydantic import ValidationError
-
     name, parameters = parse_spec(spec)
     plugin = load(group, name)
     try:
@@ -82,7 +115,7 @@ def make(group: Group, spec: str | dict[str, Any]) -> Any:
 
 @contextmanager
 def without_files() -> Iterator[None]:
-    """Objects made inside may not read files: their specs come from strangers."""
+    """Forbid plug-ins made inside to read files, because their specs come from untrusted users."""
     token = _files.set(False)
     try:
         yield
@@ -91,13 +124,19 @@ def without_files() -> Iterator[None]:
 
 
 def may_read_files() -> bool:
-    """Whether a parameter may name a file to be read. Plug-ins that read one when they are made must ask."""
+    """Whether a parameter may name a file to read. A plug-in that reads one when it is made must ask."""
     return _files.get()
 
 
+# -- specs -------------------------------------------------------------------------------------------------------------
+
+
 def parse_spec(spec: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and parameters of a spec. Values are JSON where they parse as JSON, nested specs in (), else text; what is
-    in [] and no JSON is a list of such values."""
+    """Name and parameters of a spec.
+
+    A value is JSON if it parses as JSON, another spec if it reads `name(key=value)`, a list of such values if it
+    stands in [], and text otherwise.
+    """
     if isinstance(spec, dict):
         parameters = dict(spec)
         try:
@@ -105,51 +144,65 @@ def parse_spec(spec: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
         except KeyError:
             raise ConfigError(f"a spec given as a table needs the key 'name': {spec}") from None
     value = _value(spec.strip())
-    if isinstance(value, dict) and "name" in value:  # written as it would be inside another spec: name(key=value)
+    if isinstance(value, dict) and "name" in value:  # written as inside another spec: name(key=value)
         return parse_spec(value)
     name, _, rest = spec.strip().partition(":")
-    return name, {key: _value(text) for key, text in _pairs(rest, spec)}
-
-
-def _pairs(text: str, spec: str) -> list[tuple[str, str]]:
-    pairs = []
-    for part in _split(text):
-        key, equals, value = part.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"cannot read '{part}' in '{spec}'; write name:key=value,key=value")
-        pairs.append((key.strip(), value.strip()))
-    return pairs
-
-
-def _value(text: str) -> Any:
-    head, parenthesis, inner = text.partition("(")
-    if parenthesis and inner.endswith(")") and head.isidentifier():
-        return {"name": head, **{key: _value(value) for key, value in _pairs(inner[:-1], text)}}
-    value = plain_value(text)
-    if value == text and text.startswith("[") and text.endswith("]"):  # a list of words and specs
-        return [_value(part.strip()) for part in _split(text[1:-1])]
-    return value
+    return name, _parameters(rest, spec)
 
 
 def plain_value(text: str) -> Any:
-    """What a word of a spec or of the command line stands for: JSON where it is JSON, else the text itself."""
+    """What a word of a spec or of the command line stands for: JSON if it parses as JSON, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
+def _parameters(text: str, spec: str) -> dict[str, Any]:
+    found = {}
+    for part in _split(text):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"cannot read '{part}' in '{spec}'; write name:key=value,key=value")
+        found[key.strip()] = _value(value.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    head, parenthesis, inner = text.partition("(")
+    if parenthesis and inner.endswith(")") and head.isidentifier():
+        return {"name": head, **_parameters(inner[:-1], text)}
+    value = plain_value(text)
+    if value == text and text.startswith("[") and text.endswith("]"):  # a list of words and specs
+        return [_value(part.strip()) for part in _split(text[1:-1])]
+    return value
+
+
 def _split(text: str) -> list[str]:
     """`text` cut at the commas outside brackets and quotes."""
-    parts, depth, quoted, begin = [], 0, False, 0
-    for i, character in enumerate(text):
-        if character == '"' and (i == 0 or text[i - 1] != "\\"):
-            quoted = not quoted
-        elif not quoted and character in "([{":
-            depth += 1
-        elif not quoted and character in ")]}":
-            depth -= 1
-        elif not quoted and depth == 0 and character == ",":
-            parts.append(text[begin:i])
-            begin = i + 1
-    return [part for part in [*parts, text[begin:]] if part.strip()]
+    parts, depth = [""], 0
+    for token in re.findall(r'\\"|"(?:\\.?|[^"\\])*(?:"|$)|.', text, re.DOTALL):  # a quoted text is one token
+        depth += (token in "([{") - (token in ")]}")
+        if token == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return [part for part in parts if part.strip()]
+
+
+def _arguments(plugin: Plugin) -> str:
+    """The parameters that differ from their defaults, as a spec has them, with other plug-ins last."""
+    changed = plugin.model_dump(mode="json", exclude_defaults=True)
+
+    def text(value: Any, plain: Any) -> str:
+        if isinstance(value, Plugin):
+            arguments = _arguments(value)
+            return f"{value.name}({arguments})" if arguments else value.name
+        if isinstance(value, tuple) and any(isinstance(member, Plugin) for member in value):
+            return f"[{','.join(map(text, value, plain))}]"
+        if isinstance(plain, str) and re.fullmatch(r"[\w.@/+-]+", plain) and plain_value(plain) == plain:
+            return plain
+        return json.dumps(plain)  # "42" stays a text
+
+    last = sorted(changed, key=lambda key: isinstance(getattr(plugin, key), Plugin))
+    return ",".join(f"{key}={text(getattr(plugin, key), changed[key])}" for key in last)

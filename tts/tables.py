@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from tts.curves import Curve
 
@@ -24,11 +25,11 @@ class Table:
     """Names of the columns that are aligned left."""
     right: Sequence[str] = ()
     """Names of those after them, aligned right."""
-    rows: list[tuple[str, ...]] = field(default_factory=list)
+    rows: list[tuple[str | Text, ...]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """Lines below the table."""
 
-    def add_row(self, *cells: str) -> None:
+    def add_row(self, *cells: str | Text) -> None:
         """Append a row of one cell for each column."""
         self.rows.append(cells)
 
@@ -49,7 +50,7 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown; names in its first column are set as code."""
         lines = [[*self.left, *self.right], *([f"`{name}`" if name else "", *cells] for name, *cells in self.rows)]
-        text = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        text = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
         text.insert(1, "|" + "---|" * len(self.left) + "--:|" * len(self.right))
         title = [f"### {self.title}\n"] if self.title else []
         return "\n".join([*title, *text, *(f"\n{note}" for note in self.notes)])

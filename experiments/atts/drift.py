@@ -19,8 +19,8 @@ import numpy as np
 
 from experiments.atts.figures import draw_drift, percent
 from tts import Experiment
+from tts.cli.calibrate import write_calibration
 from tts.runs import Run
-from tts.runs.calibration import calibrate
 from tts.runs.config import load
 from tts.runs.run import Track
 
@@ -40,7 +40,7 @@ async def drift(table: dict[str, Any], apart: str, out: Path, spec: str, rate: f
     for name, more in files.items():
         made = await run(f"calibration-{name}", apart, more)
         if not (file := out / f"{name}.json").exists():
-            calibrate(made, file)
+            write_calibration(made, file)
     ways = {
         "file of first turns": f"calibration={out / 'first.json'}",
         "file of every turn, by turn": f"calibration={out / 'every.json'},by=turn",

@@ -133,7 +133,8 @@ def test_the_experiments_table_has_the_runs_figures_beside_the_papers(run: str, 
 @pytest.mark.parametrize("name", ["humaneval_plus", "mbpp_plus", "livecodebench", "lab_code"])
 def test_the_configurations_of_the_reproduction_are_usable(name: str):
     from tts import registry
-    from tts.runs.config import Experiment, load
+    from tts.runs import Experiment
+    from tts.runs.config import load
 
     table = load(Path(__file__).parents[2] / "experiments" / "plansearch" / f"{name}.toml")
     if registry.parse_spec(table["task"])[0] not in registry.names("tasks"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -160,8 +161,9 @@ def test_no_endpoint_at_all_is_told_with_the_ways_to_name_one(tts: Command):
     assert "OPENAI_BASE_URL" in ended.err
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_settings_come_from_a_dotenv_file_unless_the_environment_has_them(
-    tts: Command, clean: Path, monkeypatch: pytest.MonkeyPatch
+    tts: Command, clean: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ):
     with serving(models=["one", "two"], api_key="kept secret") as double:
         lines = [
@@ -169,10 +171,13 @@ def test_settings_come_from_a_dotenv_file_unless_the_environment_has_them(
             "export OPENAI_API_KEY='kept secret'",
             "OPENAI_MODEL=one",
         ]
-        (clean / ".env").write_text("# settings\n\n" + "\n".join(lines))
+        (clean / ".env").write_text("\n".join(lines) + "\n\n# settings\nPRICE=$OPENAI_MODEL", encoding=encoding)
         monkeypatch.setenv("OPENAI_MODEL", "two")
+        monkeypatch.setenv("PRICE", "")  # so that what the file adds is undone as well
+        monkeypatch.delenv("PRICE")
         assert tts("solve", "What?").code == 0
         assert double.requests[-1].body["model"] == "two"
+        assert os.environ["PRICE"] == "$OPENAI_MODEL"
 
 
 def test_several_models_and_none_named_is_told_with_their_names(tts: Command):

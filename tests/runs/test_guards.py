@@ -13,7 +13,7 @@ from tests.support.double import Fault, FaultKind, ModelDouble
 from tts import Budget, Candidate, Endpoint, Experiment, Problem, Session, Strategy, Task, registry, solve
 from tts.errors import ConfigError, RunMismatch
 from tts.runs.analysis import curves, summary
-from tts.runs.config import redacted
+from tts.runs.record import redacted
 from tts.tasks import Example
 from tts.verifiers.numeric_answer import NumericAnswer
 
@@ -67,7 +67,7 @@ async def test_changed_problems_and_changed_parameters_are_noticed_on_resume(
     with pytest.raises(RunMismatch, match=r"models\.one\.policy\.params"):
         await grid(task, {"one": models["one"] | hot}, "single").run(tmp_path / "run", resume=True)
     path.write_text(json.dumps({"id": "a", "prompt": "[[p1]] 6 * 8?", "answer": "48"}))
-    with pytest.raises(RunMismatch, match="problem a reads otherwise"):
+    with pytest.raises(RunMismatch, match="problem a has changed"):
         await grid(task, models, "single").run(tmp_path / "run", resume=True)
 
 

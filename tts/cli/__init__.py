@@ -1,8 +1,7 @@
-"""The command `tts`. Modules of this package import what is slow inside their commands, so that help is quick."""
+"""The command `tts`. Its modules import slow libraries inside the commands, so that --help is quick."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,6 @@ import typer
 
 from tts.cli import calibrate, demo, doctor, embedded, listing, report, run, serve, solve, verify, view, vllm
 from tts.cli.common import DottedCommand, say
-from tts.cli.dotenv import apply
 from tts.errors import ConfigError, TTSError
 
 EPILOG = """\
@@ -24,7 +22,8 @@ Examples:
   tts view runs
   tts list strategies
 
-The server is $OPENAI_BASE_URL, the key $OPENAI_API_KEY, the model $OPENAI_MODEL; a file .env here may set them.
+Server, key and model are read from $OPENAI_BASE_URL, $OPENAI_API_KEY and $OPENAI_MODEL, which a file .env in the
+working directory may set.
 """
 
 app = typer.Typer(
@@ -49,6 +48,16 @@ app.command("serve", cls=DottedCommand, epilog=serve.EPILOG)(serve.serve)
 app.command("vllm", epilog=vllm.EPILOG)(vllm.vllm)
 
 
+def _read_settings(path: Path) -> None:
+    """Add the settings of a file `.env`, if there is one, to the environment, which wins over it."""
+    from dotenv import load_dotenv
+
+    try:
+        load_dotenv(path, override=False, interpolate=False, encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path.absolute()}: {error}") from None
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -62,14 +71,14 @@ def _tts(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks. May stand anywhere.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may be given anywhere.")] = False,
 ) -> None:
     """Inference-time scaling: sample, verify, select, and see accuracy against compute."""
-    apply(Path(".env"), os.environ)
+    _read_settings(Path(".env"))
 
 
 def main() -> None:
-    """Run the command line; exits with 0, 2 for what the user must put right, 1 for any other failure."""
+    """Run the command line. Exits with 0, with 2 for what the user must correct, with 1 for any other failure."""
     words = sys.argv[1:]
     ours = words[: words.index("--")] if "--" in words else words
     debug = "--debug" in ours

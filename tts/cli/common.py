@@ -1,4 +1,4 @@
-"""What several commands share: dotted options, the endpoint they talk to, output."""
+"""What several commands share: dotted options, the endpoint they talk to, output and interruption."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import typer
 from typer.core import TyperCommand
 
 from tts.errors import ConfigError, complaints
-from tts.registry import plain_value
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -30,23 +29,27 @@ INTERRUPTED = 130
 
 BaseUrl = Annotated[
     str | None,
-    typer.Option("--base-url", metavar="URL", help="Where the model is served, with /v1. Default: $OPENAI_BASE_URL."),
+    typer.Option("--base-url", metavar="URL", help="Base URL of the server, with /v1. Default: $OPENAI_BASE_URL."),
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="NAME", help="Default: $OPENAI_MODEL, or the only model that is served."),
+    typer.Option(
+        "--model", metavar="NAME", help="Model to sample from. Default: $OPENAI_MODEL, or the only one the server has."
+    ),
 ]
 Verifier = Annotated[
     str | None,
-    typer.Option("--verifier", metavar="SPEC", help="What candidates are verified with (see: tts list verifiers)."),
+    typer.Option("--verifier", metavar="SPEC", help="Verifies candidates; see: tts list verifiers."),
 ]
-Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", min=0, help="Default: the server's.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Of one sample, at most.")]
-N = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="Sets n of the strategies that have it.")]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", metavar="T", min=0, help="Sampling temperature. Default: the server's.")
+]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Most tokens of one sample.")]
+N = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="Set n of every strategy that has it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-# -- options with dots ---------------------------------------------------------------------------------------------
+# -- dotted options ---------------------------------------------------------------------------------------------
 
 _DOTTED = re.compile(r"--([A-Za-z_]\w*(?:\.[^.=\s]+)+)(?:=(.*))?", re.DOTALL)
 
@@ -55,7 +58,6 @@ class DottedCommand(TyperCommand):
     """A command that takes `--any.dotted.key VALUE` besides its declared options; `dotted(ctx)` has them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take the dotted options out before the declared ones are read."""
         ctx.meta["tts.dotted"], rest = take_dotted(args)
         return super().parse_args(ctx, rest)
 
@@ -66,40 +68,39 @@ def dotted(ctx: typer.Context) -> dict[str, Any]:
 
 
 def take_dotted(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Dotted options with their values, and the other words. Values are JSON where they parse as JSON, else text."""
-    found, others, i = {}, [], 0
-    while i < len(words):
-        if words[i] == "--":
-            return found, [*others, *words[i:]]
-        if match := _DOTTED.fullmatch(words[i]):
-            text = match[2]
-            if text is None:
-                i += 1
-                if i == len(words) or words[i].startswith("--"):
-                    raise ConfigError(f"--{match[1]} needs a value: --{match[1]} VALUE, or --{match[1]}=VALUE")
-                text = words[i]
-            found[match[1]] = plain_value(text)
-        else:
-            others.append(words[i])
-        i += 1
+    """Dotted options with their values (JSON if they parse as JSON, else text), and the other words."""
+    from tts.registry import plain_value
+
+    found, others, left = {}, [], iter(words)
+    for word in left:
+        if word == "--":
+            return found, [*others, word, *left]
+        match = _DOTTED.fullmatch(word)
+        if match is None:
+            others.append(word)
+            continue
+        key, value = match.groups()
+        if value is None and (value := next(left, "--")).startswith("--"):
+            raise ConfigError(f"--{key} needs a value: --{key} VALUE, or --{key}=VALUE")
+        found[key] = plain_value(value)
     return found, others
 
 
 def tree(options: Mapping[str, Any], roots: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Dotted options as nested tables below `roots`; any other root is a `ConfigError`."""
+    """Dotted options as nested tables below `roots`. Raises `ConfigError` for any other root."""
     from tts.runs.config import load
 
     for key in options:
         if key.partition(".")[0] not in roots:
-            raise ConfigError(f"no option --{key}; those with dots begin with: --{'., --'.join(roots)}.")
+            raise ConfigError(f"no option --{key}; dotted options start with: --{'., --'.join(roots)}.")
     return {**{root: {} for root in roots}, **load(None, options)}
 
 
-# -- what is talked to -----------------------------------------------------------------------------------------------
+# -- endpoint -------------------------------------------------------------------------------------------------------
 
 
 def checked(kind: type[M], **fields: Any) -> M:
-    """`kind(**fields)`, its complaints as one `ConfigError`."""
+    """`kind(**fields)`, with validation errors as one `ConfigError`."""
     from pydantic import ValidationError
 
     try:
@@ -111,12 +112,12 @@ def checked(kind: type[M], **fields: Any) -> M:
 
 
 def place(base_url: str | None) -> dict[str, str]:
-    """The endpoint's field for `--base-url`; left out it has its default."""
+    """The field of an endpoint that `--base-url` sets; left out, the default applies."""
     return {"base_url": base_url} if base_url else {}
 
 
 async def model_or_default(model: str | None, base_url: str | None) -> str:
-    """`model`, else $OPENAI_MODEL, else the only one that the endpoint serves."""
+    """`model`, else $OPENAI_MODEL, else the only model of the server; a `ConfigError` if it has none or several."""
     from tts.sampler import Endpoint, Sampler
     from tts.sampler.probe import list_models
 
@@ -126,47 +127,48 @@ async def model_or_default(model: str | None, base_url: str | None) -> str:
         served = await list_models(sampler)
         if len(served) == 1:
             return served[0]
-        there = f"it serves {', '.join(served)}" if served else "it serves none"
-        raise ConfigError(f"name a model of {sampler.endpoint.urls[0]} (--model or OPENAI_MODEL); {there}")
+        url, there = sampler.endpoint.urls[0], ", ".join(served) or "none"
+        raise ConfigError(f"name a model of {url} (--model or OPENAI_MODEL); it serves {there}")
 
 
 def with_n(strategies: Sequence[Strategy], n: int | None) -> tuple[Strategy, ...]:
-    """`strategies` with their parameter `n` set; a `ConfigError` if none has it."""
+    """`strategies` with their parameter `n` set. Raises `ConfigError` if none has it."""
     from tts import registry
 
     if n is None:
         return tuple(strategies)
-    if not any("n" in type(strategy).model_fields for strategy in strategies):
+    having = [strategy for strategy in strategies if "n" in type(strategy).model_fields]
+    if not having:
         raise ConfigError(f"-n has nothing to set: no n in {', '.join(strategy.spec for strategy in strategies)}")
     changed = (
-        registry.make("strategies", {**strategy.config(), "n": n}) if "n" in type(strategy).model_fields else strategy
+        registry.make("strategies", {**strategy.config(), "n": n}) if strategy in having else strategy
         for strategy in strategies
     )
     return tuple({strategy.spec: strategy for strategy in changed}.values())
 
 
-# -- what is said ------------------------------------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------------------------------
 
 
 def say(words: str) -> None:
-    """A line for the user beside the results: on stderr."""
+    """Print a line for the user to stderr; stdout is for results."""
     typer.echo(words, err=True)
 
 
 def show_json(data: Any) -> None:
-    """`data` as indented JSON on stdout."""
+    """Print `data` as indented JSON on stdout."""
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
 
 def console() -> Console:
-    """Where tables go: stdout, not cut to 80 columns when it is a file or a pipe."""
+    """stdout for tables, which are not cut to 80 columns when it is a file or a pipe."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False, soft_wrap=False)
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to its end; Ctrl-C cancels it and exits with 130."""
+    """Run `work` to completion; Ctrl-C cancels it and exits with 130."""
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`tts demo`: a comparison of strategies on the lab tasks with a model that runs in this process."""
+"""`tts demo`: compares strategies on the lab tasks with a model that runs in this process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Examples:
   tts demo --model lab-draft --out runs/draft
   tts demo --limit 20 -n 64
 
-It needs no server, no key and no download. The same with a model of yours: tts run --task lab_math --base-url URL ...
+It needs no server, no key and no download. With a model of your own: tts run --task lab_math --base-url URL ...
 """
 
 SAMPLING = {"temperature": 0.8, "max_tokens": 256}
@@ -36,31 +36,33 @@ STRATEGIES = {
     ),
     "lab_code": ("single", "best_of_n:n={n}", "first_pass:k={n}"),
 }
-"""What is compared on each task. Programs are verified with the tests in their prompts; sums have nothing of the kind,
-so there the truth shows what a perfect verifier would reach (and is labelled)."""
+"""What is compared on each task. Programs are verified with the tests in their prompts. Sums come with no tests, so
+there the (labelled) truth shows what a perfect verifier would reach."""
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Run directories, curves and tables go here.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for run directories, curves and tables.")] = Path(
         "runs/demo"
     ),
-    model: Annotated[str, typer.Option(metavar="MODEL", help="See: tts embedded list.")] = "lab-target",
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Problems of each task.")] = 40,
-    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Samples of each problem.")] = 32,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="Model to sample from; see: tts embedded list.")
+    ] = "lab-target",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Problems per task.")] = 40,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Samples per problem.")] = 32,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare strategies on two tasks, with a small model that runs here.
+    """Compare strategies on two tasks, with a small model that runs in this process.
 
-    Ends in about a minute. Run again, it shows the stored results, and computes only what is new.
+    Takes about a minute. Run again, it shows the stored results and computes only what is new.
     """
     from tts.cli.common import console
-    from tts.cli.run import shown_progress
     from tts.runs.analysis import curves, summary
+    from tts.runs.progress import progress_on_stderr
     from tts.tables import curve_table, summary_table
 
     grids = {task: [spec.format(n=n) for spec in specs] for task, specs in STRATEGIES.items()}
-    runs = finish(compare(grids, model, out, limit, shown_progress(quiet)))
+    runs = finish(compare(grids, model, out, limit, progress_on_stderr(quiet=quiet)))
     if as_json:
         show_json({task: {"run": str(run.path), "summary": summary(run)} for task, run in runs.items()})
     else:
@@ -75,12 +77,13 @@ def demo(
 async def compare(
     grids: Mapping[str, Sequence[str]], model: str, out: Path, limit: int, progress: Progress | None = None
 ) -> dict[str, Run]:
-    """Run strategies over tasks, `{task: [strategy, ...]}`, each task into a run directory below `out`."""
+    """Run the `grids`, `{task: [strategy, ...]}`, each task into a run directory below `out`."""
     from tts.lab.engine.models import SCHEME, model_folder
     from tts.runs import Experiment
 
     folder = model_folder(model)
-    endpoint = {"base_url": SCHEME + model, "params": SAMPLING, "card": {"parameters": _parameters(folder)}}
+    parameters = (folder / "model.safetensors").stat().st_size / 2  # stored with two bytes each
+    endpoint = {"base_url": SCHEME + model, "params": SAMPLING, "card": {"parameters": parameters}}
     return {
         task.partition(":")[0]: await Experiment.parse(
             {"task": task, "strategies": strategies, "models": {folder.name: endpoint}, "limit": limit}
@@ -89,13 +92,8 @@ async def compare(
     }
 
 
-def _parameters(folder: Path) -> float:
-    """How many numbers the model has: two bytes each, as it is stored."""
-    return float((folder / "model.safetensors").stat().st_size // 2)
-
-
 def _write(run: Run, table: Path, figure: Path) -> None:
-    """The curves of a run as a table, and as a figure where matplotlib is installed."""
+    """Write the curves of a run as a table, and as a figure where matplotlib is installed."""
     from tts.curves import plot_curves, write_csv
     from tts.errors import MissingExtra
     from tts.runs.analysis import curves

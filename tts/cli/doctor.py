@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from collections import defaultdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from tts.errors import ConfigError, EndpointError
 from tts.tables import Table
 
 if TYPE_CHECKING:
-    from tts.sampler.probe import Capabilities, Capability
+    from tts.sampler.probe import Capabilities
 
 EPILOG = """\
 \b
@@ -22,18 +23,18 @@ Examples:
   tts doctor --base-url http://localhost:8000/v1
   tts doctor --json
 
-It sends about twenty small requests and says what they cost.
-Exit code: 0 the endpoint answers prompts, 1 it does not, 2 something to put right.
+It sends about twenty small requests and reports their cost.
+
+Exit code: 0 the endpoint answers prompts, 1 it does not, 2 invalid usage or settings.
 """
 
-SIGNS = {True: "yes", False: "no", None: "?"}
-COLOURS = {True: "green", False: "red", None: "yellow"}
+SIGNS = {True: ("yes", "green"), False: ("no", "red"), None: ("?", "yellow")}
 
 
 def doctor(base_url: BaseUrl = None, model: Model = None, as_json: AsJson = False) -> None:
     """Find out what an endpoint can do.
 
-    Each no comes with its reason. Also shows what is installed here.
+    Each "no" comes with its reason. Also shows what is installed here.
     """
     here = local_facts()
     if not as_json:
@@ -54,17 +55,17 @@ async def _probe(base_url: str | None, model: str | None) -> tuple[str, str, Cap
     endpoint = checked(Endpoint, model=model or "", **place(base_url))
     url, *others = endpoint.urls
     if others:
-        raise ConfigError(f"doctor looks at one server at a time: --base-url {url}")
+        raise ConfigError(f"doctor examines one server at a time: --base-url {url}")
     try:
         name = await model_or_default(model, base_url)
     except EndpointError:
-        name = ""  # the probe says what is wrong
+        name = ""  # the probe tells what is wrong
     async with Sampler(endpoint.model_copy(update={"model": name})) as sampler:
         return name, url, await probe(sampler)
 
 
 def as_table(found: Capabilities) -> dict[str, Any]:
-    """Capabilities as plain data."""
+    """Capabilities as plain data for JSON."""
     return {
         "server": found.server,
         "models": list(found.models),
@@ -74,59 +75,50 @@ def as_table(found: Capabilities) -> dict[str, Any]:
 
 
 def _show(name: str, url: str, found: Capabilities) -> None:
+    from rich.text import Text
+
     from tts.sampler.probe import NOT_TRIED
 
     made = Table(f"{url}: {name or 'no model'}, server: {found.server}", ("capability", "", "why"))
-    tried = {name: one for name, one in found.as_dict().items() if one != NOT_TRIED}
-    for capability, one in tried.items():
-        made.add_row(capability.replace("_", " "), _sign(one), one.why)
+    for capability, one in found.as_dict().items():
+        if one != NOT_TRIED:
+            made.add_row(capability.replace("_", " "), Text(*SIGNS[one.ok]), one.why)
     console().print(made)
     cost = found.cost
     typer.echo(
         f"The probe took {cost.requests:g} requests, {cost.prompt_tokens:,g} prompt tokens "
-        f"and {cost.completion_tokens:,g} generated ones."
+        f"and {cost.completion_tokens:,g} generated tokens."
     )
-
-
-def _sign(one: Capability) -> Any:
-    from rich.text import Text
-
-    return Text(SIGNS[one.ok], style=COLOURS[one.ok])
 
 
 # -- this installation ---------------------------------------------------------------------------------------------
 
 
 def local_facts() -> dict[str, Any]:
-    """Versions, for each extra what it lacks, and what holds untrusted programs here."""
+    """Versions, the packages of each extra, and the layers that isolate untrusted programs here."""
     from tts.verifiers.sandbox import SandboxError, isolation_report
 
     try:
         isolation = {one.layer: {"holds": one.active, "why": one.reason} for one in isolation_report()}
     except SandboxError as error:
         isolation = {"sandbox": {"holds": False, "why": str(error)}}
-    required = metadata.requires("ttscale") or []
-    core = [_name(line) for line in required if "extra ==" not in line]
-    extras = {}
-    for line in required:
-        if (extra := re.search(r"extra == ['\"]([\w-]+)['\"]", line)) and extra[1] not in ("dev", "all"):
-            extras.setdefault(extra[1], []).append(_name(line))
+    packages: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
+    for requirement in metadata.requires("ttscale") or []:
+        name = re.split(r"[^\w.-]", requirement)[0]
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        packages[extra[1] if extra else "core"][name] = _installed(name)
     return {
         "ttscale": metadata.version("ttscale"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _installed(name) for name in core},
+        "packages": packages["core"],
         "extras": {
-            extra: {"installed": all(map(_installed, names)), "packages": {name: _installed(name) for name in names}}
-            for extra, names in extras.items()
+            extra: {"installed": None not in versions.values(), "packages": versions}
+            for extra, versions in packages.items()
+            if extra not in ("core", "dev", "all")
         },
         "isolation": isolation,
     }
-
-
-def _name(requirement: str) -> str:
-    matched = re.match(r"[\w.-]+", requirement)
-    return matched[0] if matched else requirement
 
 
 def _installed(name: str) -> str | None:

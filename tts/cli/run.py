@@ -47,7 +47,7 @@ Examples:
   tts run grid.toml --sampling.top_p 0.95 --budget.completion_tokens 20000
 
 \b
-A TOML file has the same keys as the dotted options:
+The keys of a TOML file are those of the dotted options:
   task = "gsm8k"
   strategies = ["self_consistency:n=16"]
   limit = 100
@@ -56,45 +56,49 @@ A TOML file has the same keys as the dotted options:
   [models."Qwen/Qwen2.5-0.5B-Instruct"]
   base_url = "http://localhost:8000/v1"
 
-Exit code: 0 done, 1 a cell or the endpoint failed, 2 something to put right, 130 interrupted.
+Exit code: 0 done, 1 a cell or the endpoint failed, 2 invalid usage or settings, 130 interrupted.
 """
 
 
 def run(
     ctx: typer.Context,
-    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", help="Options win over the file.")] = None,
-    task: Annotated[str | None, typer.Option(metavar="SPEC", help="See: tts list tasks.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG.toml", help="The experiment; options override it.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="SPEC", help="Problems to solve; see: tts list tasks.")] = None,
     strategy: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC", help="May be repeated; see: tts list strategies.")
+        list[str] | None, typer.Option(metavar="SPEC", help="Repeatable; see: tts list strategies.")
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="May be repeated. Default: $OPENAI_MODEL, or the only one served."),
+        typer.Option(metavar="NAME", help="Repeatable. Default: $OPENAI_MODEL, or the only one the server has."),
     ] = None,
     base_url: BaseUrl = None,
     verifier: Verifier = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Use the first so many problems.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(metavar="S", help="A repetition each; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Use only the first N problems.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(metavar="S", help="Repeatable: each seed is a repetition.")] = None,
     temperature: Temperature = None,
     max_tokens: MaxTokens = None,
     n: N = None,
     stop_early: Annotated[
-        bool | None, typer.Option("--stop-early/--no-stop-early", help="End a search whose selection is settled.")
+        bool | None, typer.Option("--stop-early/--no-stop-early", help="Stop a search whose selection is settled.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/TASK-MODEL-DATE-TIME.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; ask no model.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; send no request.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run strategies over a task.
 
-    Every answer is stored before it is used; an interrupted run resumes without loss.
+    Every answer is stored before it is used, so an interrupted run resumes without loss.
     """
+    from tts.runs.progress import progress_on_stderr
+
     if resume and out is None:
-        raise ConfigError("--resume continues a run directory: say which with --out DIR")
+        raise ConfigError("--resume continues a run directory: name it with --out DIR")
     options = {
         "task": task,
         "strategies": strategy or None,
@@ -111,7 +115,7 @@ def run(
     if dry_run:
         _show_plan(experiment, out, as_json)
         return
-    done = _execute(experiment, out, resume, shown_progress(quiet))
+    done = _execute(experiment, out, resume, progress_on_stderr(quiet=quiet))
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:
@@ -128,7 +132,7 @@ def _experiment(
     *,
     ask: bool,
 ) -> Experiment:
-    """The configuration; with `ask` the endpoint may be asked for its model where none is named."""
+    """The configuration. With `ask`, the endpoint is asked for its model if none is named."""
     from tts.runs import Experiment
     from tts.runs.config import load
 
@@ -139,7 +143,7 @@ def _experiment(
     if isinstance(known, dict):
         if not models and not known:
             if not ask and not os.environ.get("OPENAI_MODEL"):
-                raise ConfigError("--dry-run asks no server for its model: name it with --model or OPENAI_MODEL")
+                raise ConfigError("--dry-run asks no server for its model: name one with --model or OPENAI_MODEL")
             models = [finish(model_or_default(None, base_url))]
         if known and (unknown := [name for name in models if name not in known]):
             raise ConfigError(f"the file has no model '{unknown[0]}'; it has: {', '.join(known)}")
@@ -150,7 +154,7 @@ def _experiment(
 
 
 def _at(entry: Any, base_url: str | None) -> Any:
-    """A model's table with the policy's base URL set."""
+    """The table of a model with the policy's base URL set."""
     if base_url is None or not isinstance(entry, dict):
         return entry
     if isinstance(entry.get("policy"), dict):
@@ -164,31 +168,21 @@ def _name(experiment: Experiment) -> str:
     return re.sub(r"[^\w.+-]+", "-", words)
 
 
-def shown_progress(quiet: bool) -> Progress:
-    """What tells of a run while it goes: a table on a terminal, else a line now and then."""
-    from tts.cli.progress import LineProgress
-    from tts.runs.progress import LiveProgress, Progress
-
-    if quiet:
-        return Progress()
-    return LiveProgress() if sys.stderr.isatty() else LineProgress()
-
-
 def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress) -> Run:
-    """Run it; when it is broken off, say how to go on."""
+    """Run it; if it breaks off, tell how to continue."""
     try:
         return asyncio.run(experiment.run(out, resume=resume, progress=progress))
     except KeyboardInterrupt:
-        say(f"interrupted; what was answered is stored. {_how_to_resume(out)}")
+        say(f"interrupted; all answers so far are stored. {_how_to_resume(out)}")
         raise typer.Exit(INTERRUPTED) from None
     except EndpointError:
         if (out / "run.sqlite").exists():
-            say(f"broken off; what was answered is stored. {_how_to_resume(out)}")
+            say(f"broken off; all answers so far are stored. {_how_to_resume(out)}")
         raise
 
 
 def _how_to_resume(out: Path) -> str:
-    from tts.runs.config import redacted
+    from tts.runs.record import redacted
 
     words = [word for word in redacted(sys.argv[1:]) if word != "--resume"]
     if not any(word == "--out" or word.startswith("--out=") for word in words):
@@ -224,12 +218,12 @@ def _show_plan(experiment: Experiment, out: Path, as_json: bool) -> None:
         return
     typer.echo(json.dumps(config, indent=2, ensure_ascii=False))
     unknown = [spec for spec, count in samples.items() if count is None]
-    most = f"{known:,} samples at most" if known is not None else f"samples not known beforehand ({', '.join(unknown)})"
-    typer.echo(f"\n{problems:,} problems, {plan['cells']:,} cells, {most}; nothing was sent. Would be stored in {out}")
+    most = f"an unknown number of samples ({', '.join(unknown)})" if unknown else f"{known:,} samples at most"
+    typer.echo(f"\n{problems:,} problems, {plan['cells']:,} cells, {most}; would be stored in {out}. Nothing was sent.")
 
 
 def _samples(strategy: Strategy) -> int | None:
-    """Samples of the policy that a strategy draws for a problem at most, as its parameters say; None: they do not."""
+    """The most samples of the policy that a strategy draws for a problem; None if its parameters do not tell."""
     if strategy.name == "single":
         return 1
     return getattr(strategy, "n", None) or getattr(strategy, "k", None)

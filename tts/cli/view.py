@@ -1,4 +1,4 @@
-"""`tts view`: the reports of a folder of runs in the browser, live while runs go on."""
+"""`tts view`: the reports of a folder of runs in the browser, updated while runs go on."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Examples:
   tts view
   tts view runs/gsm8k-small --port 9000
 
-A report that is to be sent to somebody: tts report RUN
+To get a report as a file that you can send: tts report RUN
 """
 
 
 def view(
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="A folder of runs, or a run.")] = Path("runs"),
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0: a free one.")] = 8090,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of runs, or a run.")] = Path("runs"),
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0 picks a free port.")] = 8090,
 ) -> None:
-    """Show runs in the browser, on this machine alone, until Ctrl-C; pages follow while runs go on.
+    """Show runs in the browser until Ctrl-C, on this machine only; pages are updated while runs go on.
 
     Prints the address on stdout.
     """
@@ -37,7 +37,7 @@ def view(
         raise MissingExtra("serve", "viewing runs") from None
 
     def announce(address: str) -> None:
-        say(f"showing the runs in {folder}; stop it with Ctrl-C")
+        say(f"showing the runs in {folder}; stop with Ctrl-C")
         typer.echo(f"{address}/")
         sys.stdout.flush()
 

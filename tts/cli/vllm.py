@@ -1,4 +1,4 @@
-"""`tts vllm`: a model served on this machine until Ctrl-C."""
+"""`tts vllm`: serves a model on this machine until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import asyncio
 import shlex
 import sys
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tts.cli.common import INTERRUPTED, say
-
-if TYPE_CHECKING:
-    from rich.status import Status
 
 EPILOG = """\
 \b
@@ -22,31 +18,54 @@ Examples:
   tts vllm Qwen/Qwen2.5-0.5B-Instruct
   tts vllm ./my-model --name mine --port 8000 -- --max-model-len 4096
 
-It needs vLLM: pip install 'ttscale[vllm]', or an interpreter that has it in --python or $TTS_VLLM_PYTHON.
+It needs vLLM: pip install 'ttscale[vllm]', or name an interpreter that has it with --python or $TTS_VLLM_PYTHON.
 """
 
 QUIET_SECONDS = 10.0
-"""Between two lines of progress where there is no terminal."""
+"""Between two lines of progress where stderr is no terminal."""
 
 
 def vllm(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or a name on a model hub.")],
     options: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- VLLM OPTIONS]", help="Passed on to vLLM as they are.")
+        list[str] | None, typer.Argument(metavar="-- VLLM OPTIONS", help="Passed on to vLLM unchanged.")
     ] = None,
-    port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Default: a free one.")] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="What requests call the model.")] = None,
-    python: Annotated[str | None, typer.Option(metavar="PY", help="An interpreter that has vLLM.")] = None,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the server's log.")] = None,
-    startup_timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Seconds to get ready in.")] = 600.0,
+    port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Default: a free port.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name in requests.")] = None,
+    python: Annotated[str | None, typer.Option(metavar="PY", help="Interpreter that has vLLM installed.")] = None,
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the server's log in this file.")] = None,
+    startup_timeout: Annotated[float, typer.Option(metavar="S", min=1, help="Give up after S seconds.")] = 600.0,
 ) -> None:
     """Serve a model with vLLM until Ctrl-C.
 
-    Prints the settings that point an OpenAI client to it, on stdout.
+    Prints to stdout the settings that point an OpenAI client to it.
     """
+    from rich.console import Console
+    from rich.text import Text
+
     from tts.local_vllm import LocalVLLM, serve
 
-    progress = _Loading()
+    console = Console(stderr=True)
+    status = console.status("loading")  # one redrawn line on a terminal
+    ready, due = False, QUIET_SECONDS
+
+    def show(seconds: float, last_line: str) -> None:
+        nonlocal due
+        words = f"loading for {seconds:.0f} s: {last_line[:100]}"
+        status.update(Text(words))
+        if not console.is_terminal and seconds >= due:
+            due = seconds + QUIET_SECONDS
+            say(words)
+
+    def announce(line: str) -> None:
+        nonlocal ready
+        ready = True
+        status.stop()
+        say(f"{line}; stop with Ctrl-C")
+        typer.echo(f"export OPENAI_BASE_URL={shlex.quote(server.base_url)}")
+        typer.echo(f"export OPENAI_MODEL={shlex.quote(server.name)}")
+        sys.stdout.flush()
+
     server = LocalVLLM(
         model,
         name=name,
@@ -55,50 +74,11 @@ def vllm(
         options=options or (),
         log=log,
         startup_timeout=startup_timeout,
-        on_progress=progress.show,
+        on_progress=show,
     )
-
-    def announce(line: str) -> None:
-        progress.stop()
-        say(f"{line}; stop it with Ctrl-C")
-        typer.echo(f"export OPENAI_BASE_URL={shlex.quote(server.base_url)}")
-        typer.echo(f"export OPENAI_MODEL={shlex.quote(server.name)}")
-        sys.stdout.flush()
-
     try:
-        asyncio.run(serve(server, announce))
+        with status:
+            asyncio.run(serve(server, announce))
     except KeyboardInterrupt:
         say("stopped")
-        raise typer.Exit(0 if progress.over else INTERRUPTED) from None
-    finally:
-        progress.stop()
-
-
-class _Loading:
-    """Progress of a server that loads: a line redrawn on a terminal, else a line now and then."""
-
-    def __init__(self) -> None:
-        self.over = False
-        self._status: Status | None = None
-        self._said = monotonic()
-
-    def show(self, seconds: float, last_line: str) -> None:
-        """Tell how long it has taken and what the log says."""
-        words = f"loading for {seconds:.0f} s: {last_line[:100]}"
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.text import Text
-
-            if self._status is None:
-                self._status = Console(stderr=True).status("")
-                self._status.start()
-            self._status.update(Text(words))
-        elif monotonic() - self._said >= QUIET_SECONDS:
-            self._said = monotonic()
-            say(words)
-
-    def stop(self) -> None:
-        """Loading is over."""
-        self.over = True
-        if self._status is not None:
-            self._status.stop()
+        raise typer.Exit(0 if ready else INTERRUPTED) from None

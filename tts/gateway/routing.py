@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tts import registry
-from tts.base import AnswerVerifier, Plugin, Strategy, Verifier
+from tts.base import AnswerVerifier, Strategy, Verifier
 from tts.errors import ConfigError
 from tts.gateway.admission import Caller
 from tts.gateway.exchange import APIError, ResponseWriter, bad_request
 from tts.gateway.formats import as_chat
 from tts.gateway.schemas import Kind, RequestOptions, Spec, check, options_of
 from tts.gateway.settings import GatewaySettings
+from tts.registry import Plugin
 from tts.types import Budget, Charge, Usage
 
 PROTOCOL = frozenset({"model", "messages", "prompt", "input", "n", "stream", "stream_options", "tts"})

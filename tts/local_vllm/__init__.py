@@ -1,4 +1,4 @@
-"""A vLLM server of one's own: started as a child process, ready when entered, gone when left.
+"""A vLLM server of your own: started as a child process, ready when entered, gone when left.
 
 async with LocalVLLM("meta-llama/Llama-3.2-1B-Instruct") as server:
     ...  # an OpenAI-compatible endpoint at server.base_url, its model called server.name

@@ -2,10 +2,10 @@
 
     python supervise.py CALLER_PID GRACE_SECONDS COMMAND...
 
-This small process stands between a caller and a server that may start processes of its own. It stops the
-server's whole process group (SIGTERM, SIGKILL after the grace period) when it receives SIGTERM or when the
-caller has died in whatever way, `kill -9` included. It ends with the command's exit status (128 + signal for a
-signal), once no process of the group is left. It needs the standard library alone, so that it starts at once.
+This small process stands between a caller and a server that may start processes of its own. It stops the server's
+whole process group (SIGTERM, then SIGKILL after the grace period) when it receives SIGTERM or when the caller has
+died, `kill -9` included. It ends with the command's exit status (128 + signal for a signal) once no process of the
+group is left. It needs only the standard library, so that it starts at once.
 """
 
 import ctypes
@@ -16,18 +16,18 @@ import sys
 import time
 from contextlib import suppress
 
-INTERVAL = 0.1  # seconds between two looks at the caller and the command
+INTERVAL = 0.1  # seconds between two checks of the caller and the command
 PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies, so that their end can be awaited (Linux only)."""
+    """Become the parent of descendants whose own parent dies, to be able to wait for their end (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def signal_group(leader: int, number: int) -> None:
-    """Send a signal to a process group that may be gone already."""
+    """Send a signal to a process group, which may be gone already."""
     with suppress(ProcessLookupError):
         os.killpg(leader, number)
 

@@ -12,7 +12,7 @@ from tts.images import is_picture
 from tts.registry import make
 from tts.report.tracks import ProblemKey, RunComparison
 from tts.runs.analysis import calls_of
-from tts.runs.config import fingerprint
+from tts.runs.record import fingerprint
 from tts.runs.run import Row, Run, Track
 from tts.studies.contact_sheet import inline
 from tts.studies.lineage import lineage

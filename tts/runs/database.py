@@ -1,4 +1,4 @@
-"""SQLite on a thread of its own, and one writer for each run directory."""
+"""SQLite on a thread of its own, and the lock that gives a run directory one writer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from tts.errors import ConfigError, RunLocked, StoreError
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 _Job = tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]
 
 BATCH = 512
-"""Jobs committed together at most."""
+"""The most jobs that are committed together."""
 
 
 class Database:
-    """Runs functions on a connection in a thread, in order; what waits together is committed together.
+    """Runs functions on a connection in a thread, in order; jobs that wait together are committed together.
 
-    A job's result is handed back after its transaction is committed, so what a caller has seen survives a kill of
-    the process (WAL with synchronous=NORMAL; a power cut may lose the last moments).
+    A job's result is returned after its transaction is committed, so what a caller has seen survives a kill of the
+    process (WAL with synchronous=NORMAL; a power cut may lose the last moments).
     """
 
     def __init__(self, path: Path, schema: str) -> None:
@@ -40,6 +40,12 @@ class Database:
         done: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put((function, done))
         return done
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Finish what is queued and close the file."""
@@ -66,7 +72,7 @@ class Database:
                     raise broken or sqlite3.OperationalError("no connection")
                 outcomes = _commit(connection, batch)
             except sqlite3.Error as error:
-                failure = StoreError(f"cannot write {self._path}: {error}. Nothing that is stored is lost; --resume")
+                failure = StoreError(f"cannot write {self._path}: {error}. What is stored is safe; --resume")
                 failure.__cause__ = error
                 outcomes = [(done, None, failure) for _, done in batch]
             self._loop.call_soon_threadsafe(_settle, outcomes)
@@ -78,16 +84,16 @@ _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
 def _commit(connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Outcome]:
-    """Run `jobs` in one transaction; raises `sqlite3.Error` when it cannot be committed, say for a full disk."""
+    """Run `jobs` in one transaction. Raises `sqlite3.Error` if it cannot be committed, as when the disk is full."""
     outcomes: list[_Outcome] = []
     try:
         connection.execute("BEGIN")
         for function, done in jobs:
-            connection.execute("SAVEPOINT job")  # a job that fails takes nothing of the others with it
+            connection.execute("SAVEPOINT job")  # a job that fails undoes none of the others
             try:
                 outcomes.append((done, function(connection), None))
             except Exception as error:
-                if not connection.in_transaction:  # the disk is full: SQLite has given up the whole batch
+                if not connection.in_transaction:  # the disk is full: SQLite has rolled back the whole batch
                     raise
                 connection.execute("ROLLBACK TO job")
                 outcomes.append((done, None, error))
@@ -111,7 +117,7 @@ def _settle(outcomes: list[_Outcome]) -> None:
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection with the settings that every user of the file shares."""
+    """A connection with the settings that all users of the file share."""
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "")
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
     if not read_only:
@@ -122,7 +128,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 class Lock:
-    """The right to write into a run directory; the operating system gives it back when the process ends."""
+    """The sole right to write into a run directory, released at the latest when the process ends."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "lock"
@@ -137,11 +143,10 @@ class Lock:
             holder = os.read(self._file, 32).decode() or "unknown"
             os.close(self._file)
             raise RunLocked(
-                f"{directory} is being written by another process (pid {holder}); wait for it, or use another --out"
+                f"{directory} is being written by another process (pid {holder}); wait for it, or choose another --out"
             ) from None
         os.ftruncate(self._file, 0)
         os.write(self._file, str(os.getpid()).encode())
 
     def release(self) -> None:
-        """Let others write."""
         os.close(self._file)

@@ -1,102 +1,129 @@
-"""What a run tells while it goes."""
+"""What a run reports while it goes: nothing, a table on a terminal, or a line now and then."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from tts.types import Result, Usage
+from tts.runs.config import Grid
+from tts.runs.store import Cell
+from tts.sampler import Sampler
+from tts.types import Result
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tts.runs.config import Experiment
-    from tts.runs.store import Cell
-    from tts.sampler import Sampler
+Models = dict[str, dict[str, Sampler]]
+"""Samplers by model and role."""
+
+INTERVAL = 10.0
+"""Seconds between two lines of `LineProgress`."""
 
 
 class Progress:
     """Takes the events of a run; this one is silent."""
 
-    def begin(
-        self, experiment: Experiment, problems: int, *, rows_left: int, models: dict[str, dict[str, Sampler]]
-    ) -> None:
-        """The run begins, with so many cells left to do."""
+    def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
+        """The run starts, over so many problems, with so many cells left to do."""
 
     def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
         """A cell is finished and stored; `correct` is the truth of each candidate by id."""
 
     def end(self) -> None:
-        """The run is over, in whatever way."""
+        """The run is over, for whatever reason."""
+
+
+def progress_on_stderr(*, quiet: bool) -> Progress:
+    """A table where stderr is a terminal, else a line now and then."""
+    return Progress() if quiet else LiveProgress() if sys.stderr.isatty() else LineProgress()
 
 
 @dataclass
 class _Tally:
     done: int = 0
     right: int = 0
-    failures: int = 0
+    lost: int = 0
     tokens: float = 0.0
+    generated: float = 0.0
     money: float = 0.0
 
 
-@dataclass
-class LiveProgress(Progress):
-    """A table that is redrawn in place: for each strategy and model done/total, accuracy, tokens, money, time left."""
+class _Counting(Progress):
+    """Counts the finished cells, in all and for each strategy and model."""
 
-    tallies: dict[tuple[str, str], _Tally] = field(default_factory=lambda: defaultdict(_Tally))
+    def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
+        self.cells = problems * len(grid.seeds)
+        """Of one strategy with one model."""
+        self.left, self.models, self.started = cells_left, models, monotonic()
+        self.tallies = {(strategy.spec, model): _Tally() for model in grid.models for strategy in grid.strategies}
+        self.all = _Tally()
 
-    def begin(
-        self, experiment: Experiment, problems: int, *, rows_left: int, models: dict[str, dict[str, Sampler]]
-    ) -> None:
-        """Start drawing."""
+    def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
+        samplers = self.models[cell.model]
+        priced = [(samplers[role], usage) for role, usage in result.spent.items() if role in samplers]
+        for tally in (self.all, self.tallies[cell.strategy, cell.model]):
+            tally.done += 1
+            tally.right += bool(result.selected and correct.get(result.selected.id))
+            tally.lost += len(result.failures)
+            tally.tokens += result.usage.total_tokens
+            tally.generated += result.usage.completion_tokens
+            tally.money += sum(sampler.endpoint.money(usage) for sampler, usage in priced)
+
+    def pace(self) -> str:
+        """Tokens generated a second, and the time left."""
+        seconds = max(monotonic() - self.started, 1e-9)
+        speed = f"{self.all.generated / seconds:,.0f} tokens/s"
+        if not self.all.done:
+            return speed
+        return f"{speed}, {(self.left - self.all.done) * seconds / self.all.done:,.0f} s left"
+
+
+class LineProgress(_Counting):
+    """A line now and then, for logs: how much is done, how much of it is right, how fast, what was lost."""
+
+    def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
+        super().begin(grid, problems, cells_left=cells_left, models=models)
+        cells = self.cells * len(self.tallies)
+        stored = f", {cells - cells_left} stored already" if cells_left < cells else ""
+        print(f"{cells} cells over {problems} problems{stored}", file=sys.stderr)
+        self.spoke = self.started
+
+    def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
+        super().cell(cell, result, correct)
+        done, now = self.all.done, monotonic()
+        if now - self.spoke >= INTERVAL or done == self.left:
+            self.spoke = now
+            lost = f", {self.all.lost} samples lost" if self.all.lost else ""
+            print(f"{done}/{self.left} done, {self.all.right / done:.1%} right, {self.pace()}{lost}", file=sys.stderr)
+
+
+class LiveProgress(_Counting):
+    """A table, redrawn in place, with a row for each strategy and model."""
+
+    def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._left, self._begin, self._finished, self._models = rows_left, monotonic(), 0, models
-        self._new_tokens = 0.0
-        self._total = problems * len(experiment.seeds)
-        self._grid = [(s.spec, model) for model in experiment.models for s in experiment.strategies]
+        super().begin(grid, problems, cells_left=cells_left, models=models)
         console = Console(stderr=True)  # stdout is for results
         self._live = Live(get_renderable=self._table, refresh_per_second=4, transient=False, console=console)
         self._live.start()
 
-    def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
-        """Count a finished cell."""
-        tally = self.tallies[cell.strategy, cell.model]
-        tally.done += 1
-        tally.right += bool(result.selected and correct.get(result.selected.id))
-        tally.failures += len(result.failures)
-        tally.tokens += result.usage.total_tokens
-        tally.money += sum(self._money(cell.model, role, usage) for role, usage in result.spent.items())
-        self._new_tokens += result.usage.completion_tokens
-        self._finished += 1
-
     def end(self) -> None:
-        """Leave the last state on the screen."""
         if hasattr(self, "_live"):
             self._live.stop()
-
-    def _money(self, model: str, role: str, usage: Usage) -> float:
-        sampler = self._models[model].get(role)
-        return sampler.endpoint.money(usage) if sampler else 0.0
 
     def _table(self) -> Table:
         from rich.table import Table
 
-        seconds = monotonic() - self._begin
-        left = (self._left - self._finished) * seconds / self._finished if self._finished else None
-        title = f"{self._new_tokens / max(seconds, 1e-9):.0f} tokens/s"
-        title += f", {left:.0f} s left" if left is not None else ""
-        table = Table(title=title, title_justify="left")
+        table = Table(title=self.pace(), title_justify="left")
         for column in ("strategy", "model", "done", "accuracy", "tokens", "money", "failures"):
             table.add_column(column, justify="left" if column in ("strategy", "model") else "right")
-        for strategy, model in self._grid:
-            tally = self.tallies[strategy, model]
+        for (strategy, model), tally in self.tallies.items():
             accuracy = f"{tally.right / tally.done:.1%}" if tally.done else ""
             money = f"{tally.money:.4f}" if tally.money else ""
-            failures = str(tally.failures) if tally.failures else ""
-            done = f"{tally.done}/{self._total}"
-            table.add_row(strategy, model, done, accuracy, f"{tally.tokens:,.0f}", money, failures)
+            done, lost = f"{tally.done}/{self.cells}", str(tally.lost or "")
+            table.add_row(strategy, model, done, accuracy, f"{tally.tokens:,.0f}", money, lost)
         return table

@@ -17,8 +17,8 @@ from tts import registry
 from tts.base import Estimator, Strategy, Verifier
 from tts.compute import ModelCard
 from tts.errors import ConfigError, StoreError
-from tts.runs.config import read_record
 from tts.runs.database import connect
+from tts.runs.record import read_record
 from tts.types import USAGE_FIELDS, Candidate, Usage, Verdict, sum_usage
 
 Floats = NDArray[np.float64]
@@ -59,34 +59,21 @@ class Run:
 
     def export(self) -> Iterator[dict[str, Any]]:
         """One flat row for each candidate, with its marginal cost: the whole run as a table."""
-        sums = ", ".join(f"COALESCE(SUM(charges.{name}), 0)" for name in USAGE_FIELDS)
-        columns = [
-            "problem",
-            "strategy",
-            "model",
-            "seed",
-            "position",
-            "arrived",
-            "elapsed",
-            "score",
-            "passed",
-            "correct",
-            "chosen",
-            "content",
-        ]
+        sums = ", ".join(f"COALESCE(SUM(charges.{name}), 0) AS {name}" for name in USAGE_FIELDS)
         query = f"""
-            SELECT problem, strategy, model, seed, candidates.position, arrived, elapsed, score, passed, correct,
-                   candidates.position IS selected, content, {sums}
+            SELECT problem, strategy, model, seed, candidates.position AS position, arrived, elapsed, score, passed,
+                   correct, candidates.position IS selected AS chosen, content, {sums}
             FROM cells JOIN candidates ON candidates.cell = cells.id
             LEFT JOIN charges ON charges.cell = cells.id AND charges.position = candidates.position
             GROUP BY cells.id, candidates.position ORDER BY cells.id, candidates.position"""
-        for row in self.db.execute(query):
-            yield dict(zip([*columns, *USAGE_FIELDS], row, strict=True))
+        rows = self.db.execute(query)
+        columns = [column[0] for column in rows.description]
+        yield from (dict(zip(columns, row, strict=True)) for row in rows)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One finished cell without its candidates."""
+    """A finished cell without its candidates."""
 
     cell: int
     problem: str
@@ -112,9 +99,10 @@ class Track:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Its finished cells, by problem and seed."""
+        """Its finished cells, in the order they were finished."""
         query = """SELECT id, problem, seed, ended, selected, oracle, seconds, failures, spent, reused, wasted
                    FROM cells WHERE strategy = ? AND model = ? ORDER BY id"""
+        rows = self.run.db.execute(query, (self.strategy, self.model))
         return [
             Row(
                 *row[:7],
@@ -123,8 +111,13 @@ class Track:
                 reused=_account(row[9]),
                 wasted=_account(row[10]),
             )
-            for row in self.run.db.execute(query, (self.strategy, self.model))
+            for row in rows
         ]
+
+    def _read(self, columns: str) -> sqlite3.Cursor:
+        """`columns` of every candidate, cell by cell in spawned order."""
+        query = f"SELECT {columns} FROM candidates WHERE {_MINE} ORDER BY cell, position"
+        return self.run.db.execute(query, (self.strategy, self.model))
 
     @cached_property
     def method(self) -> Strategy:
@@ -133,19 +126,19 @@ class Track:
 
     @cached_property
     def verifier(self) -> Verifier | None:
-        """What rated its candidates, if the strategy or the run named it."""
+        """What rated its candidates, if the strategy or the run names it."""
         named = self.method.verifier or self.run.record["config"].get("verifier")
         return registry.make("verifiers", named) if isinstance(named, dict) else named
 
     @property
     def estimator(self) -> Estimator:
-        """The strategy's, except where a candidate counts for more or less than its own score: that is replayed."""
+        """The strategy's, but `replay` where ratings depend on which other candidates there are."""
         relative = self.verifier is not None and self.verifier.relative
         return "replay" if relative else self.method.estimator
 
     @property
     def independent(self) -> bool:
-        """Whether candidates were drawn independently of each other, all that were wanted."""
+        """Whether candidates were drawn independently of each other, and none was left out by stopping early."""
         return self.method.independent and not any(row.ended == "settled" for row in self.rows)
 
     @property
@@ -161,15 +154,12 @@ class Track:
     @cached_property
     def _table(self) -> NDArray[np.float64]:
         """cell, position, score, passed, correct, elapsed of every candidate; unknown is NaN."""
-        query = f"SELECT cell, position, score, passed, correct, elapsed FROM candidates {self._mine} ORDER BY 1, 2"
-        rows = self.run.db.execute(query, (self.strategy, self.model)).fetchall()
-        return np.array(rows, dtype=np.float64).reshape(-1, 6)
-
-    _mine = "WHERE cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"
+        rows = self._read("cell, position, score, passed, correct, elapsed")
+        return np.array(list(rows), dtype=np.float64).reshape(-1, 6)
 
     @cached_property
     def _bounds(self) -> NDArray[np.int64]:
-        """Where each cell's candidates begin in the flat arrays, and the end of the last."""
+        """Where each cell's candidates start in the flat arrays, and where the last one ends."""
         cells = np.array([row.cell for row in self.rows], dtype=np.float64)
         return np.append(np.searchsorted(self._table[:, 0], cells), len(self._table))
 
@@ -184,12 +174,12 @@ class Track:
 
     @cached_property
     def passed(self) -> list[Floats]:
-        """What the strategy's verifier said of each candidate in spawned order: 1, 0, or NaN where it did not."""
+        """The verifier's decision on each candidate in spawned order: 1, 0, or NaN where it made none."""
         return self.split(self._table[:, 3])
 
     @cached_property
     def ranks(self) -> list[Floats]:
-        """A number for each candidate that orders as its verdict does (`tts.base.rank`), higher is better."""
+        """A number for each candidate that sorts as its verdict does (`tts.base.rank`), higher is better."""
         return self.split(ranked(*self.verdicts))
 
     @property
@@ -200,9 +190,7 @@ class Track:
     @cached_property
     def part_verdicts(self) -> dict[str, tuple[Floats, Floats]]:
         """The same for each part of a verifier made of verifiers, by its spec."""
-        query = f"""SELECT json_extract(details, '$.verdict.parts') FROM candidates {self._mine}
-                    ORDER BY cell, position"""
-        rows = [json.loads(text or "[]") for (text,) in self.run.db.execute(query, (self.strategy, self.model))]
+        rows = [json.loads(text or "[]") for (text,) in self._read("json_extract(details, '$.verdict.parts')")]
         found: dict[str, tuple[Floats, Floats]] = {}
         for i, row in enumerate(rows):
             for part in row:
@@ -214,28 +202,26 @@ class Track:
 
     @property
     def verification(self) -> Usage:
-        """What all verdicts have cost, each payment once."""
+        """The cost of all verdicts, each charge counted once."""
         return self._summed("$.verifying")
 
     @property
     def saved(self) -> Usage:
-        """What verdicts were worth that verifiers of verifiers took over or did without."""
+        """The cost of the verdicts that composed verifiers reused or skipped."""
         return self._summed("$.verdict.saved")
 
     def _summed(self, path: str) -> Usage:
-        query = f"SELECT json_extract(details, ?) AS found FROM candidates {self._mine} AND found IS NOT NULL"
-        rows = self.run.db.execute(query, (path, self.strategy, self.model))
-        return sum_usage(Usage(**json.loads(found)) for (found,) in rows)
+        rows = self._read(f"json_extract(details, '{path}')")
+        return sum_usage(Usage(**json.loads(found)) for (found,) in rows if found)
 
     @cached_property
     def answers(self) -> list[list[str | None]]:
         """The parsed answer of each candidate, where the strategy noted one."""
-        query = f"SELECT json_extract(details, '$.notes.answer') FROM candidates {self._mine} ORDER BY cell, position"
-        flat = np.array([row[0] for row in self.run.db.execute(query, (self.strategy, self.model))], dtype=object)
+        flat = np.array([answer for (answer,) in self._read("json_extract(details, '$.notes.answer')")], dtype=object)
         return [list(part) for part in self.split(flat)]
 
     def candidates(self, row: Row) -> list[Candidate]:
-        """The candidates of a cell in spawned order, as far as selection and display need them."""
+        """The candidates of a cell in spawned order, with the fields that selection and display need."""
         query = """SELECT position, arrived, elapsed, score, passed, content, details
                    FROM candidates WHERE cell = ? ORDER BY position"""
         return [_candidate(*stored) for stored in self.run.db.execute(query, (row.cell,))]
@@ -243,8 +229,8 @@ class Track:
     def cost(self, measure: str) -> list[Floats]:
         """Cumulative compute of every prefix in spawned order, one array for each of `rows`.
 
-        `measure` is `samples`, `seconds` (elapsed until the prefix was there), `flops`, `money`, `total_tokens` or a
-        field of `Usage`. Raises `ConfigError` for another name, or where a model card lacks what is needed.
+        `measure` is `samples`, `seconds` (elapsed until the prefix was complete), `flops`, `money`, `total_tokens` or a
+        field of `Usage`. Raises `ConfigError` for any other name, and where a model card lacks what is needed.
         """
         if measure == "samples":
             return self.split(self._table[:, 1] + 1)
@@ -263,26 +249,25 @@ class Track:
 
     def _charges(self, fields: tuple[str, ...]) -> Iterator[tuple[str, NDArray[np.int64], Floats]]:
         """For each role: the flat positions of its charges, and the fields (charges x fields)."""
-        offset = {row.cell: int(begin) for row, begin in zip(self.rows, self._bounds, strict=False)}
-        mine = f"{self._mine} AND position IS NOT NULL"
-        query = f"SELECT cell, position, {', '.join(fields)} FROM charges {mine} AND role = ?"
-        roles = self.run.db.execute(f"SELECT DISTINCT role FROM charges {self._mine}", (self.strategy, self.model))
-        for (role,) in roles.fetchall():
-            rows = self.run.db.execute(query, (self.strategy, self.model, role)).fetchall()
+        offset = {row.cell: int(start) for row, start in zip(self.rows, self._bounds, strict=False)}
+        mine, execute = (self.strategy, self.model), self.run.db.execute
+        query = f"SELECT cell, position, {', '.join(fields)} FROM charges WHERE {_MINE} AND position IS NOT NULL"
+        for (role,) in execute(f"SELECT DISTINCT role FROM charges WHERE {_MINE}", mine).fetchall():
+            rows = execute(f"{query} AND role = ?", (*mine, role)).fetchall()
             place = np.array([offset[cell] + position for cell, position, *_ in rows], dtype=np.int64)
             yield role, place, np.array([row[2:] for row in rows], dtype=np.float64)
 
     def _measure(self, measure: str, role: str, values: Floats) -> Floats:
         if measure not in ("flops", "money"):
             return values.sum(axis=1)
-        if not values.any():  # a program that verifies has no model card
+        if not values.any():  # a verifier that is a program has no model card
             return np.zeros(len(values))
         card = self.run.card(self.model, role)
         prompt, completion, cached = values.T
         return (card.flops if measure == "flops" else card.price)(prompt, completion, cached)
 
     def by_role(self) -> dict[str, Usage]:
-        """What the track cost by role as if nothing had been re-used, whether it ended in a candidate or not."""
+        """The cost by role as if nothing had been reused, whether it led to a candidate or not."""
         roles: dict[str, Usage] = {}
         for row in self.rows:
             for role, usage in [*row.spent.items(), *row.reused.items()]:
@@ -299,7 +284,7 @@ class Track:
 
 
 def ranked(score: Floats, passed: Floats) -> Floats:
-    """A number for each verdict that orders as `tts.base.standing` does."""
+    """A number for each verdict that sorts as `tts.base.standing` does."""
     level = np.where(np.isnan(passed), 1.0, passed * 2)
     level[np.isnan(passed) & np.isnan(score)] = -1.0
     keys = np.stack([level, np.where(np.isnan(score), -np.inf, score)], axis=1)
@@ -307,6 +292,7 @@ def ranked(score: Floats, passed: Floats) -> Floats:
     return dense.astype(np.float64).ravel()
 
 
+_MINE = "cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"
 _PRICED = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
 

@@ -1,4 +1,4 @@
-"""What a run keeps: every answer before it is used, and every finished cell with its candidates and charges."""
+"""What a run stores: every answer before it is used, and every finished cell with its candidates and charges."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CREATE INDEX IF NOT EXISTS charge_cell ON charges (cell);
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One square of the grid."""
+    """One square of the grid: a strategy on a problem with a model and a seed."""
 
     problem: str
     strategy: str
@@ -47,52 +47,42 @@ class Cell:
     seed: int
 
 
-class Store:
+class Store(Database):
     """The writing side of a run's SQLite file; `tts.runs.Run` reads it."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, SCHEMA)
-
-    async def __aenter__(self) -> Store:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Finish writing and close the file."""
-        await self._database.aclose()
+        super().__init__(path, SCHEMA)
 
     async def get(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
         """The stored samples among `occurrences` of the address `key`."""
         low, high = min(occurrences), max(occurrences)
         query = "SELECT occurrence, data FROM samples WHERE key = ? AND occurrence BETWEEN ? AND ?"
-        rows = await self._database.run(lambda db: db.execute(query, (key, low, high)).fetchall())
+        rows = await self.run(lambda db: db.execute(query, (key, low, high)).fetchall())
         wanted = set(occurrences)
         return {number: _load_sample(number, data) for number, data in rows if number in wanted}
 
     def put(self, key: bytes, sample: Sample) -> Awaitable[None]:
-        """Begin to keep `sample`; once the result is awaited it is safe."""
+        """Store `sample`; it is safe once the result is awaited."""
         row = (key, sample.index, _dump_sample(sample))
 
         def insert(db: sqlite3.Connection) -> None:
             db.execute("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", row)
 
-        return self._database.run(insert)
+        return self.run(insert)
 
     async def used(self) -> bool:
-        """Whether anything is kept already."""
+        """Whether anything is stored already."""
         query = "SELECT EXISTS (SELECT 1 FROM samples) OR EXISTS (SELECT 1 FROM cells)"
-        return bool((await self._database.run(lambda db: db.execute(query).fetchone()))[0])
+        return bool((await self.run(lambda db: db.execute(query).fetchone()))[0])
 
     async def finished(self) -> set[Cell]:
-        """The cells that need no more work: finished, and nothing of them failed."""
+        """The cells that need no more work: finished, without failures."""
         query = "SELECT problem, strategy, model, seed FROM cells WHERE failures = '[]'"
-        return {Cell(*row) for row in await self._database.run(lambda db: db.execute(query).fetchall())}
+        return {Cell(*row) for row in await self.run(lambda db: db.execute(query).fetchall())}
 
     async def finish(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
-        """Keep a finished cell, whole or not at all; `correct` is the truth of each candidate by id."""
-        await self._database.run(lambda db: _write_cell(db, cell, result, correct))
+        """Store a finished cell, whole or not at all; `correct` is the truth of each candidate by id."""
+        await self.run(lambda db: _write_cell(db, cell, result, correct))
 
 
 def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
@@ -100,9 +90,9 @@ def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dic
     where = "WHERE (problem, strategy, model, seed) = (?,?,?,?)"
     before = db.execute(f"SELECT wasted FROM cells {where}", place).fetchone()
     wasted = dict(result.wasted)
-    for role, usage in json.loads(before[0] if before else "{}").items():  # an earlier try of the same cell
+    for role, usage in json.loads(before[0] if before else "{}").items():  # an earlier attempt at the same cell
         wasted[role] = wasted.get(role, Usage()) + Usage(**usage)
-    db.execute(f"DELETE FROM cells {where}", place)  # and what hangs on it
+    db.execute(f"DELETE FROM cells {where}", place)  # and its candidates and charges
     ordered = sorted(result.candidates, key=lambda candidate: candidate.spawned)
     positions = {candidate.id: position for position, candidate in enumerate(ordered)}
     accounts = [
@@ -141,7 +131,7 @@ def _candidate_row(
         "notes": dict(candidate.notes),
         "feedback": verdict.feedback,
         "verdict": dict(verdict.details),
-        "verifying": verifying.as_dict(),  # what no earlier candidate's verdict has cost
+        "verifying": verifying.as_dict(),  # without what an earlier candidate's verdict is charged for
         "finish_reason": candidate.samples[-1].finish_reason if candidate.samples else None,
         "tool_calls": candidate.tool_calls,
     }

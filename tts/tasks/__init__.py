@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tts.base import Plugin, Verifier
+from tts.base import Verifier
+from tts.registry import Plugin
 from tts.types import Problem
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tts.errors import ConfigError
+from tts.files import cache_folder, write_atomically
 
 
 def data_file(path: Path | None, name: str, url: str) -> Path:
@@ -22,7 +21,7 @@ def data_file(path: Path | None, name: str, url: str) -> Path:
     """
     if path is not None:
         return local_file(path)
-    cached = Path(os.environ.get("TTS_DATA") or Path.home() / ".cache" / "ttscale" / "data") / name
+    cached = cache_folder() / name
     if not cached.is_file():
         _download(url, cached)
     return cached
@@ -42,11 +41,7 @@ def _download(url: str, target: Path) -> None:
     try:
         response = httpx.get(url, follow_redirects=True, timeout=60)
         response.raise_for_status()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(response.content)
-        os.replace(partial, target)
+        write_atomically(target, response.content)
     except (httpx.HTTPError, OSError) as error:
         raise ConfigError(
             f"cannot download {url} to {target}: {error or type(error).__name__}. "

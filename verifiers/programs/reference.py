@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from tts.errors import ConfigError
+from tts.files import cache_folder, write_atomically
 from tts.verifiers.programs.suite import TestSuite
 from tts.verifiers.sandbox import Call, Job, Limits, Sandbox
 from tts.verifiers.sandbox.codec import decode, encode, is_plain
@@ -46,20 +45,11 @@ async def expected_values(
         raise ConfigError(f"the reference solution of {name} cannot be used: {why}")
     if not is_plain(values):
         raise ConfigError(f"the reference solution of {name} returns what is no plain data; give other tests")
-    _write(file, encode(values))
+    with suppress(OSError):  # a folder that cannot be written costs time, nothing else
+        write_atomically(file, encode(values))
     return values
 
 
 def _file(content: str) -> Path:
     digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-    folder = Path(os.environ.get("TTS_DATA") or Path.home() / ".cache" / "ttscale" / "data")
-    return folder / "expected" / f"{digest}.json"
-
-
-def _write(file: Path, text: str) -> None:
-    with suppress(OSError):  # a folder that cannot be written costs time, nothing else
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(handle, "w") as out:
-            out.write(text)
-        os.replace(partial, file)
+    return cache_folder() / "expected" / f"{digest}.json"

@@ -1,0 +1,75 @@
+"""Specs: what a text stands for, and that every plug-in's own text makes it again."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tts import Verifier, registry
+from tts.base import VerifierField
+from tts.errors import ConfigError
+
+
+class Rated(Verifier):
+    """A verifier with a parameter of every kind."""
+
+    name: ClassVar[str] = "rated_in_test"
+    words: str = ""
+    number: float = 0.0
+    many: tuple[str, ...] = ()
+    flag: bool = False
+    nothing: int | None = 7
+    inner: VerifierField | None = None
+    parts: tuple[VerifierField, ...] = ()
+
+
+registry.register("verifiers", Rated)
+
+texts = st.text() | st.sampled_from(["42", "true", "none", "a,b", "f(x=1)", "[a]", '"', "back\\", "a=b", " a ", "-1e5"])
+leaves = st.builds(
+    Rated,
+    words=texts,
+    number=st.floats(allow_nan=False, allow_infinity=False),
+    many=st.lists(texts, max_size=3).map(tuple),
+    flag=st.booleans(),
+    nothing=st.none() | st.integers(-9, 9),
+)
+verifiers = st.builds(Rated, words=texts, inner=st.none() | leaves, parts=st.lists(leaves, max_size=2).map(tuple))
+
+
+@given(verifiers)
+def test_a_plug_in_is_made_again_from_its_spec_and_from_its_configuration(verifier: Rated):
+    assert registry.make("verifiers", verifier.spec) == verifier
+    assert registry.make("verifiers", verifier.config()) == verifier
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5", 5),
+        ("0.5", 0.5),
+        ("true", True),
+        ("None", None),
+        ('"5"', "5"),
+        ("a word", "a word"),
+        ("/tmp/a-1.5/x.jsonl", "/tmp/a-1.5/x.jsonl"),
+        ("2024-05-01", "2024-05-01"),
+        ("http://here:80/v1", "http://here:80/v1"),
+        ("[1,2]", [1, 2]),
+        ("[a,f(x=1)]", ["a", {"name": "f", "x": 1}]),
+        ('{"a":[1,2]}', {"a": [1, 2]}),
+        ('f(x="a,)",y=g(z=1))', {"name": "f", "x": "a,)", "y": {"name": "g", "z": 1}}),
+    ],
+)
+def test_a_value_is_json_a_nested_spec_a_list_or_text(text: str, value: Any):
+    assert registry.parse_spec(f"name:key={text},last=1") == ("name", {"key": value, "last": 1})
+    assert registry.parse_spec(f"name(key={text}, last=1)") == ("name", {"key": value, "last": 1})
+
+
+@pytest.mark.parametrize("spec", ["name:key", "name:=1", "name:a=1,b", "name(key)"])
+def test_what_is_not_key_and_value_is_refused_with_the_form_to_write(spec: str):
+    with pytest.raises(ConfigError, match="write name:key=value,key=value"):
+        registry.parse_spec(spec)
