@@ -253,7 +253,6 @@ class LabProgram:
 
     @property
     def takes(self) -> Kind:
-        """The kind of the argument."""
         return self.pieces[0].takes
 
     @property
