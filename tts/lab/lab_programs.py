@@ -6,9 +6,11 @@ reading is meant; only the examples tell.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
@@ -19,187 +21,6 @@ HINTS: dict[Kind, str] = {"ints": "list", "words": "list", "text": "str", "value
 WORDS = "red blue Green tree Apple bee See sun Moon cat Mouse the an Eve over jump Level tea egg house"
 TRIED_INPUTS = 60
 HIDDEN_TESTS = 16
-
-_PIECES: dict[tuple[Kind, Kind], dict[str, dict[str, str]]] = {
-    ("ints", "ints"): {
-        "keep the large numbers": {
-            "keep the numbers above 3": "[x for x in xs if x > 3]",
-            "keep the numbers above 6": "[x for x in xs if x > 6]",
-            "keep the numbers of at least 6": "[x for x in xs if x >= 6]",
-            "keep the numbers of at least 9": "[x for x in xs if x >= 9]",
-        },
-        "keep the small numbers": {
-            "keep the numbers below 3": "[x for x in xs if x < 3]",
-            "keep the numbers below 6": "[x for x in xs if x < 6]",
-            "keep the numbers of at most 6": "[x for x in xs if x <= 6]",
-            "keep the numbers of at most 9": "[x for x in xs if x <= 9]",
-        },
-        "keep one kind of number": {
-            "keep the even numbers": "[x for x in xs if x % 2 == 0]",
-            "keep the odd numbers": "[x for x in xs if x % 2 == 1]",
-            "keep the multiples of 3": "[x for x in xs if x % 3 == 0]",
-            "keep the multiples of 5": "[x for x in xs if x % 5 == 0]",
-        },
-        "keep the useful numbers": {
-            "keep the positive numbers": "[x for x in xs if x > 0]",
-            "drop the negative numbers": "[x for x in xs if x >= 0]",
-            "drop the zeros": "[x for x in xs if x != 0]",
-        },
-        "shift each number": {
-            "add 1 to each": "[x + 1 for x in xs]",
-            "add 2 to each": "[x + 2 for x in xs]",
-            "subtract 1 from each": "[x - 1 for x in xs]",
-            "subtract 3 from each": "[x - 3 for x in xs]",
-        },
-        "scale each number": {
-            "double each": "[x * 2 for x in xs]",
-            "multiply each by 3": "[x * 3 for x in xs]",
-            "square each": "[x * x for x in xs]",
-            "multiply each by 10": "[x * 10 for x in xs]",
-        },
-        "change the signs": {
-            "negate each": "[-x for x in xs]",
-            "make each absolute": "[abs(x) for x in xs]",
-            "make each negative": "[-abs(x) for x in xs]",
-        },
-        "reduce each number": {
-            "halve each, rounded down": "[x // 2 for x in xs]",
-            "take each modulo 2": "[x % 2 for x in xs]",
-            "take each modulo 3": "[x % 3 for x in xs]",
-            "take each modulo 5": "[x % 5 for x in xs]",
-        },
-        "put them in order": {
-            "sort them": "sorted(xs)",
-            "sort them downwards": "sorted(xs, reverse=True)",
-            "sort them by absolute value": "sorted(xs, key=abs)",
-            "reverse them": "xs[::-1]",
-        },
-        "remove repeats": {
-            "keep the first of equal ones": "list(dict.fromkeys(xs))",
-            "sort them without repeats": "sorted(set(xs))",
-            "drop those that repeat": "[x for x in xs if xs.count(x) == 1]",
-        },
-        "take a few": {
-            "take the first two": "xs[:2]",
-            "take the first three": "xs[:3]",
-            "take the last two": "xs[-2:]",
-            "take the last three": "xs[-3:]",
-        },
-        "leave some out": {
-            "drop the first": "xs[1:]",
-            "drop the last": "xs[:-1]",
-            "drop the first and the last": "xs[1:-1]",
-            "take every second one": "xs[::2]",
-        },
-    },
-    ("ints", "value"): {
-        "sum them up": {
-            "return the sum": "sum(xs)",
-            "return the sum of the squares": "sum(x * x for x in xs)",
-            "return the sum of the absolute values": "sum(abs(x) for x in xs)",
-        },
-        "return the extreme": {
-            "return the largest, or 0": "max(xs, default=0)",
-            "return the smallest, or 0": "min(xs, default=0)",
-            "return the largest by absolute value, or 0": "max(xs, key=abs, default=0)",
-        },
-        "count them": {
-            "return how many there are": "len(xs)",
-            "return how many different ones there are": "len(set(xs))",
-            "return how many are positive": "sum(x > 0 for x in xs)",
-        },
-        "check them": {
-            "return whether all are positive": "all(x > 0 for x in xs)",
-            "return whether any is negative": "any(x < 0 for x in xs)",
-            "return whether all are even": "all(x % 2 == 0 for x in xs)",
-            "return whether they are sorted": "xs == sorted(xs)",
-        },
-    },
-    ("text", "text"): {
-        "change the case": {
-            "make it upper case": "s.upper()",
-            "make it lower case": "s.lower()",
-            "swap the case": "s.swapcase()",
-            "capitalize each word": "s.title()",
-        },
-        "strip some characters": {
-            "remove the vowels": "''.join(c for c in s if c not in 'aeiou')",
-            "remove the spaces": "s.replace(' ', '')",
-            "remove every e": "s.replace('e', '')",
-            "remove repeated characters": "''.join(dict.fromkeys(s))",
-        },
-        "shorten it": {
-            "keep the first 5 characters": "s[:5]",
-            "keep the first 9 characters": "s[:9]",
-            "keep the last 5 characters": "s[-5:]",
-            "drop the first and the last character": "s[1:-1]",
-        },
-        "rearrange it": {
-            "reverse it": "s[::-1]",
-            "sort its characters": "''.join(sorted(s))",
-            "move its first character to the end": "s[1:] + s[:1]",
-        },
-        "extend it": {
-            "repeat it twice": "s * 2",
-            "add its reverse": "s + s[::-1]",
-            "add an exclamation mark": "s + '!'",
-        },
-    },
-    ("text", "words"): {
-        "split it": {
-            "split it into words": "s.split()",
-            "split it into characters": "list(s)",
-            "split it at every e": "s.split('e')",
-        },
-    },
-    ("text", "value"): {
-        "measure it": {
-            "return its length": "len(s)",
-            "return the number of words": "len(s.split())",
-            "return the number of different characters": "len(set(s))",
-            "return the number of vowels": "sum(c in 'aeiou' for c in s)",
-        },
-    },
-    ("words", "words"): {
-        "sort the words": {
-            "sort the words by alphabet": "sorted(ws)",
-            "sort the words by length": "sorted(ws, key=len)",
-            "reverse the list of words": "ws[::-1]",
-        },
-        "keep the long words": {
-            "keep the words of at least 4 letters": "[w for w in ws if len(w) >= 4]",
-            "keep the words of more than 4 letters": "[w for w in ws if len(w) > 4]",
-            "keep the words of more than 2 letters": "[w for w in ws if len(w) > 2]",
-        },
-        "change each word": {
-            "reverse each word": "[w[::-1] for w in ws]",
-            "capitalize every word": "[w.title() for w in ws]",
-            "keep the first letter of each word": "[w[:1] for w in ws]",
-            "drop the first letter of each word": "[w[1:] for w in ws]",
-        },
-        "pick some words": {
-            "take the first two words": "ws[:2]",
-            "drop the first word": "ws[1:]",
-            "drop the last word": "ws[:-1]",
-            "take every second word": "ws[::2]",
-        },
-    },
-    ("words", "text"): {
-        "join them": {
-            "join them with spaces": "' '.join(ws)",
-            "join them with dashes": "'-'.join(ws)",
-            "join them without a gap": "''.join(ws)",
-        },
-    },
-    ("words", "ints"): {
-        "measure the words": {
-            "take the length of each word": "[len(w) for w in ws]",
-            "count the vowels of each word": "[sum(c in 'aeiou' for c in w) for w in ws]",
-            "count the e's of each word": "[w.count('e') for w in ws]",
-        },
-    },
-}
-"""By the kinds taken and returned: families by their vague wording, in them expressions by their exact wording."""
 
 
 @dataclass(frozen=True)
@@ -220,15 +41,21 @@ class Piece:
 
 @cache
 def _compiled(variable: str, code: str) -> Callable[[Any], Any]:
-    return eval(f"lambda {variable}: {code}")  # only ever the expressions above
+    return eval(f"lambda {variable}: {code}")  # only ever an expression of pieces.toml
 
 
-PIECES: dict[str, Piece] = {
-    says: Piece(says, code, takes, gives, family)
-    for (takes, gives), families in _PIECES.items()
-    for family, expressions in families.items()
-    for says, code in expressions.items()
-}
+def _load_pieces() -> dict[str, Piece]:
+    table: dict[str, Any] = tomllib.loads(Path(__file__).with_name("pieces.toml").read_text())
+    return {
+        says: Piece(says, code, takes, gives, family)
+        for kinds, families in table.items()
+        for takes, gives in [kinds.split(" -> ")]
+        for family, expressions in families.items()
+        for says, code in expressions.items()
+    }
+
+
+PIECES = _load_pieces()
 """All pieces by their exact wording."""
 
 
