@@ -1,7 +1,7 @@
-"""What the lab models are trained on: questions and answers of every role, made from a seed.
+"""What the lab models are trained on: questions and answers of every role, generated from a seed.
 
 Only instances of the part `train` are used. Wrong programs and plans are near misses of the right ones; wrong
-calculations have a slip in one step, with which the rest goes on.
+calculations have a slip in one step, which the rest builds on.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from tts.lab.lab_programs import LabProgram, Piece, readings
 
 
 class Dialogue(NamedTuple):
-    """One turn: what the user says and what the model is to answer."""
+    """One turn: what the user says and what the model should answer."""
 
     prompt: str
     answer: str
     weight: float = 1.0
-    """Of its tokens in the loss."""
+    """Of the answer's tokens in the loss."""
 
 
 VERDICT_WEIGHT = 10.0
-"""A verdict is one token, which would count for little among the hundreds of an answer's."""
+"""A verdict is one token, which would count for little among the hundreds in an answer."""
 
 
 def fill(template: str, **values: str) -> str:
@@ -39,7 +39,7 @@ def fill(template: str, **values: str) -> str:
 
 
 def random_question(rng: Random, steps: int | None = None, digits: int | None = None) -> tuple[Operation, str]:
-    """A calculation of the part `train` and its question; of one to seven steps by default."""
+    """A calculation of the part `train` and its question; one to seven steps by default."""
     style = rng.choice(("words", "symbols"))
     while True:
         size = steps or rng.randint(1, 7)
@@ -58,7 +58,7 @@ def slipped(rng: Random, tree: Operation) -> str:
 
 
 def gone_wrong(tree: Operation, place: int, slip: Callable[[int], int]) -> str:
-    """The solution where step number `place` comes to the `slip` of its value, with which the rest goes on."""
+    """The solution with `slip` applied to the result of step number `place`; the rest builds on it."""
     lines: list[str] = []
 
     def calculate(side: Operation | int) -> int:
@@ -130,7 +130,7 @@ def idea(rng: Random) -> Dialogue:
 
 
 def plan(rng: Random) -> Dialogue:
-    """A plan follows the observations, be they right or not, and is right where there are none."""
+    """A plan follows its observations, right or wrong, and is right about everything else."""
     made = instance(rng)
     observed, program = _misread(rng, made)
     prompt = fill(lab.PLAN, problem=made.prompt(), observations=_bullets([piece.says for piece in observed]))
@@ -144,7 +144,7 @@ def replan(rng: Random) -> Dialogue:
 
 
 def code(rng: Random) -> Dialogue:
-    """A program follows its plan, be it right or not."""
+    """A program follows its plan, right or wrong."""
     made = instance(rng)
     _, program = _misread(rng, made)
     return Dialogue(fill(lab.CODE, problem=made.prompt(), plan=plan_of(program)), program.source())
@@ -188,7 +188,7 @@ def plan_of(program: LabProgram) -> str:
 
 
 def _observations(rng: Random, made: Instance) -> list[str]:
-    """Two to four readings: the right ones of vague pieces, others that could be meant, and restated exact pieces."""
+    """Two to four readings: right ones of vague pieces, others that may be meant, and exact pieces restated."""
     pieces = [made.program.pieces[i] for i in sorted(made.vague)]
     others = [rng.choice(readings(piece.family)) for piece in pieces]
     exact = [piece for i, piece in enumerate(made.program.pieces) if i not in made.vague]
@@ -210,7 +210,7 @@ def _misread(rng: Random, made: Instance) -> tuple[list[Piece], LabProgram]:
 
 
 def refutation(rng: Random, made: Instance) -> tuple[LabProgram, str] | None:
-    """A near miss that fails a public test, and what is said of that; None where all pass."""
+    """A near miss that fails a public test, and the feedback on it; None if all pass."""
     wrong = [miss for miss in made.program.near_misses() if not _same(miss, made, public=True)]
     if not wrong:
         return None
@@ -246,11 +246,11 @@ MIXTURE: dict[Role, float] = {
     judge_code: 0.08,
     write_tests: 0.01,
 }
-"""Share of each role among the dialogues."""
+"""Fraction of the dialogues by role."""
 
 
 def dialogues(seed: str) -> Iterator[Dialogue]:
-    """Dialogues of all roles, without end."""
+    """Endless dialogues of all roles."""
     rng = Random(f"lab corpus {seed}")
     roles, weights = list(MIXTURE), list(MIXTURE.values())
     while True:

@@ -1,4 +1,4 @@
-"""How well a lab model plays the roles that strategies and verifiers give it, on held-out problems, greedily."""
+"""How well a lab model plays the roles that strategies and verifiers give it: held-out problems, greedy answers."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Player:
         return [text for (text,) in sample(self._model, self._tokenizer, list(prompts), 1, GREEDY, generator)]
 
     def filled(self, template: str, *values: dict[str, str]) -> list[str]:
-        """An answer to the template for each set of values."""
+        """An answer to the template filled with each set of values."""
         return self([Template(template).substitute(one) for one in values])
 
 
 async def evaluate_roles(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, problems: int) -> dict[str, float]:
-    """The share of `problems` that each role gets right: programs pass the hidden tests, verdicts are true.
+    """The fraction of `problems` that each role gets right: programs pass the hidden tests, verdicts are true.
 
     Plans and rewritten prompts count by the program that the model then writes from them.
     """
@@ -85,14 +85,14 @@ def _bullets(text: str) -> str:
 
 
 def _programs(rng: Random, made: Instance) -> list[tuple[str, str, bool]]:
-    """The right program and a wrong one, with the problem."""
+    """Each problem with its right program and a wrong one."""
     found = refutation(rng, made)
     pairs = [(made.prompt(), made.program.source(), True)]
     return [*pairs, (made.prompt(), found[0].source(), False)] if found else []
 
 
 def _calculations(rng: Random, problems: int) -> list[tuple[str, str, bool]]:
-    """A right and a wrong solution of each problem, with the problem."""
+    """Each problem with a right solution and a wrong one."""
     found = []
     for example in LabMath(size=problems).examples():
         assert isinstance(example.truth, SteppedAnswer)
@@ -102,14 +102,14 @@ def _calculations(rng: Random, problems: int) -> list[tuple[str, str, bool]]:
 
 
 def _judged(player: Player, asked: Sequence[tuple[str, str, bool]]) -> float:
-    """The share of right verdicts on (problem, answer, whether it is right)."""
+    """The fraction of right verdicts on (problem, answer, whether it is right)."""
     said = player.filled(lab.JUDGE, *({"problem": problem, "answer": answer} for problem, answer, _ in asked))
     hits = [text.startswith("Yes") == right for text, (*_, right) in zip(said, asked, strict=True)]
     return round(sum(hits) / len(hits), 4)
 
 
 def _holding(made: Sequence[Instance], answers: Sequence[str]) -> float:
-    """The share of the written asserts that the right program meets; one that cannot be read does not."""
+    """The fraction of the written asserts that hold for the right program; an unreadable one does not."""
     held: list[bool] = []
     for one, text in zip(made, answers, strict=True):
         for line in filter(None, text.splitlines()):
