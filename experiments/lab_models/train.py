@@ -53,9 +53,7 @@ def main() -> None:
     parser.add_argument("--only", choices=SHAPES, help="train only this model, then stop")
     parser.add_argument("--tokens", type=int, help="train on this many tokens")
     parser.add_argument("--threads", type=int, default=1, help="more than 1 helps only on an idle machine")
-    parser.add_argument(
-        "--compile", action="store_true", help="compile the model first: a third faster, minutes later"
-    )
+    parser.add_argument("--compile", action="store_true", help="compile the model first: a third faster, minutes later")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)

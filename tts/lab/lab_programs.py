@@ -45,7 +45,7 @@ def _compiled(variable: str, code: str) -> Callable[[Any], Any]:
 
 
 def _load_pieces() -> dict[str, Piece]:
-    table: dict[str, Any] = tomllib.loads(Path(__file__).with_name("pieces.toml").read_text())
+    table: dict[Any, Any] = tomllib.loads(Path(__file__).with_name("pieces.toml").read_text())
     return {
         says: Piece(says, code, takes, gives, family)
         for kinds, families in table.items()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tts.lab.engine.models import Floats, Ints, Shape
+from tts.lab.engine.models import Floats, Ints, LlamaShape
 
 LEAST_ROWS = 16
 BLOCK = 64
@@ -25,7 +25,7 @@ class Layer:
     The weights of each norm are folded into the matrix after it, and the attention's scale into the queries.
     """
 
-    def __init__(self, tensors: dict[str, Floats], prefix: str, shape: Shape) -> None:
+    def __init__(self, tensors: dict[str, Floats], prefix: str, shape: LlamaShape) -> None:
         def joined(norm: str, *names: str) -> Floats:
             weights = np.concatenate([tensors[f"{prefix}{name}.weight"] for name in names])
             return np.ascontiguousarray((weights * tensors[f"{prefix}{norm}.weight"]).T)
@@ -45,7 +45,7 @@ class Layer:
 class Llama:
     """The model: `forward` reads new tokens into rows of a cache, `logits` scores what may follow."""
 
-    def __init__(self, shape: Shape, tensors: dict[str, Floats]) -> None:
+    def __init__(self, shape: LlamaShape, tensors: dict[str, Floats]) -> None:
         self.shape = shape
         self.embedding = tensors["model.embed_tokens.weight"]
         self.layers = [Layer(tensors, f"model.layers.{i}.", shape) for i in range(shape.layers)]

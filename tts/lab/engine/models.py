@@ -50,7 +50,7 @@ def fingerprint(place: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class LlamaShape:
     """The dimensions of a Llama model, and what it is for."""
 
     kind: Literal["generate", "reward"]
@@ -68,7 +68,7 @@ class Shape:
     """Tokens that end a text."""
 
 
-def read_shape(folder: Path) -> Shape:
+def read_shape(folder: Path) -> LlamaShape:
     """The shape in `config.json`. Raises `ConfigError` if it is missing or describes a model that cannot run here."""
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -90,7 +90,7 @@ def read_shape(folder: Path) -> Shape:
         named = ", ".join(key for key, value in unknown.items() if value)
         raise ConfigError(f"{folder} uses features that the embedded engine lacks: {named}; serve it with vLLM")
     ends, heads = config.get("eos_token_id"), config["num_attention_heads"]
-    return Shape(
+    return LlamaShape(
         kind=kind,
         layers=config["num_hidden_layers"],
         width=config["hidden_size"],
