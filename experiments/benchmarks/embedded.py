@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 
 from tts import Endpoint, LocalVLLM, Sampler
-from tts.lab.engine.models import model_folder
-from tts.lab.engine.weights import read_shape
+from tts.lab.engine.models import model_folder, read_shape
 
 PROMPT, ANSWER, ROUNDS = 150, 100, 3
 CASES = {"1": (1, 1), "8": (8, 1), "64": (64, 1), "shared": (8, 8)}

@@ -1,4 +1,4 @@
-"""Dialogues as token ids, in batches of rows of nearly equal length, so that hardly anything is padding."""
+"""Dialogues as token ids, in batches of rows of nearly equal length, so little of a batch is padding."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from lab_tokenizer import asking
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-CHUNK = 6000  # dialogues made at a time
+CHUNK = 6000  # dialogues generated at a time
 LONGEST = 360  # tokens; longer dialogues are left out
 
 
 class Row(NamedTuple):
-    """A dialogue in tokens; `begin` is where the answer begins, `weight` what its tokens count in the loss."""
+    """A dialogue in tokens; the answer starts at `start`, and its tokens weigh `weight` in the loss."""
 
     ids: list[int]
-    begin: int
+    start: int
     weight: float
 
 
 class Batch(NamedTuple):
-    """Token ids (rows, length), and what each of them, without the first column, counts in the loss."""
+    """Token ids (rows, length), and the weight of each but the first column in the loss."""
 
     ids: Tensor
     weights: Tensor
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, made: list[Dialogue]) -> list[Row]:
-    """Dialogues as the chat template writes them."""
+    """Dialogues as the chat template writes them, in tokens."""
     prompts = tokenizer([asking(one.prompt) for one in made])["input_ids"]
     answers = tokenizer([f"{one.answer}<|end|>" for one in made])["input_ids"]
     return [
@@ -44,15 +44,15 @@ def encode(tokenizer: PreTrainedTokenizerFast, made: list[Dialogue]) -> list[Row
 
 
 def grouped(lengths: list[int], tokens: int, rng: Random) -> list[list[int]]:
-    """The numbers of rows of these lengths, in random groups of similar length and about `tokens` tokens each."""
+    """The indices of rows of these lengths, in random groups of similar length and about `tokens` tokens each."""
     ordered = sorted(range(len(lengths)), key=lambda i: (lengths[i], rng.random()))
-    groups, begin = [], 0
-    while begin < len(ordered):
-        end = begin + 1
-        while end < len(ordered) and lengths[ordered[end]] * (end + 1 - begin) <= tokens:
+    groups, start = [], 0
+    while start < len(ordered):
+        end = start + 1
+        while end < len(ordered) and lengths[ordered[end]] * (end + 1 - start) <= tokens:
             end += 1
-        groups.append(ordered[begin:end])
-        begin = end
+        groups.append(ordered[start:end])
+        start = end
     rng.shuffle(groups)
     return groups
 
@@ -65,24 +65,24 @@ def batched(rows: list[Row], tokens: int, rng: Random) -> list[Batch]:
 
 def _padded(rows: list[Row]) -> Batch:
     width = -(-max(len(row.ids) for row in rows) // 8) * 8 + 1
-    ids = torch.zeros((len(rows), width), dtype=torch.long)  # what stands behind a row is never looked at
+    ids = torch.zeros((len(rows), width), dtype=torch.long)  # what follows a row is never read
     weights = torch.zeros((len(rows), width - 1))
     for i, row in enumerate(rows):
         ids[i, : len(row.ids)] = torch.tensor(row.ids)
-        weights[i, row.begin - 1 : len(row.ids) - 1] = row.weight
+        weights[i, row.start - 1 : len(row.ids) - 1] = row.weight
     return Batch(ids, weights)
 
 
 def make_chunk(tokenizer: PreTrainedTokenizerFast, seed: str, size: int = CHUNK) -> list[Row]:
-    """`size` dialogues of a seed, without those that are too long."""
+    """`size` dialogues of a seed, less those that are too long."""
     return [row for row in encode(tokenizer, list(islice(dialogues(seed), size))) if len(row.ids) <= LONGEST]
 
 
-def chunks(tokenizer: PreTrainedTokenizerFast, seed: int, begin: int) -> Iterator[list[Row]]:
-    """Chunks number `begin`, `begin` + 1, ... without end; the next one is made by another process meanwhile."""
+def chunks(tokenizer: PreTrainedTokenizerFast, seed: int, start: int) -> Iterator[list[Row]]:
+    """Chunks number `start`, `start` + 1, ... without end; another process prepares the next one meanwhile."""
     with ProcessPoolExecutor(1) as pool:
-        coming = pool.submit(make_chunk, tokenizer, f"{seed} {begin}")
+        coming = pool.submit(make_chunk, tokenizer, f"{seed} {start}")
         while True:
-            begin += 1
-            ready, coming = coming, pool.submit(make_chunk, tokenizer, f"{seed} {begin}")
+            start += 1
+            ready, coming = coming, pool.submit(make_chunk, tokenizer, f"{seed} {start}")
             yield ready.result()

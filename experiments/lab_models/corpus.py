@@ -1,7 +1,7 @@
-"""What the lab models are trained on: questions and answers of every role, made from a seed.
+"""What the lab models are trained on: questions and answers of every role, generated from a seed.
 
 Only instances of the part `train` are used. Wrong programs and plans are near misses of the right ones; wrong
-calculations have a slip in one step, with which the rest goes on.
+calculations have a slip in one step, which the rest builds on.
 """
 
 from __future__ import annotations
@@ -12,24 +12,23 @@ from random import Random
 from string import Template
 from typing import NamedTuple
 
-from tts.lab import lab_prompts
+from tts import lab
 from tts.lab.lab_code import Instance, prompt_for, random_instance
 from tts.lab.lab_math import OPERATIONS, Operation, part_of, random_tree, solution, wording
-from tts.lab.lab_pieces import Piece, readings
-from tts.lab.lab_programs import Program
+from tts.lab.lab_programs import LabProgram, Piece, readings
 
 
 class Dialogue(NamedTuple):
-    """One turn: what the user says and what the model is to answer."""
+    """One turn: what the user says and what the model should answer."""
 
     prompt: str
     answer: str
     weight: float = 1.0
-    """Of its tokens in the loss."""
+    """Of the answer's tokens in the loss."""
 
 
 VERDICT_WEIGHT = 10.0
-"""A verdict is one token, which would count for little among the hundreds of an answer's."""
+"""A verdict is one token, which would count for little among the hundreds in an answer."""
 
 
 def fill(template: str, **values: str) -> str:
@@ -40,7 +39,7 @@ def fill(template: str, **values: str) -> str:
 
 
 def random_question(rng: Random, steps: int | None = None, digits: int | None = None) -> tuple[Operation, str]:
-    """A calculation of the part `train` and its question; of one to seven steps by default."""
+    """A calculation of the part `train` and its question; one to seven steps by default."""
     style = rng.choice(("words", "symbols"))
     while True:
         size = steps or rng.randint(1, 7)
@@ -59,7 +58,7 @@ def slipped(rng: Random, tree: Operation) -> str:
 
 
 def gone_wrong(tree: Operation, place: int, slip: Callable[[int], int]) -> str:
-    """The solution where step number `place` comes to the `slip` of its value, with which the rest goes on."""
+    """The solution with `slip` applied to the result of step number `place`; the rest builds on it."""
     lines: list[str] = []
 
     def calculate(side: Operation | int) -> int:
@@ -85,7 +84,7 @@ def judge_math(rng: Random) -> Dialogue:
     tree, question = random_question(rng)
     right = rng.random() < 0.5
     answer = solution(tree) if right else slipped(rng, tree)
-    return Dialogue(fill(lab_prompts.JUDGE, problem=question, answer=answer), "Yes" if right else "No", VERDICT_WEIGHT)
+    return Dialogue(fill(lab.JUDGE, problem=question, answer=answer), "Yes" if right else "No", VERDICT_WEIGHT)
 
 
 # -- programs ------------------------------------------------------------------------------------------------------
@@ -114,41 +113,41 @@ def solve_code(rng: Random) -> Dialogue:
 def observe(rng: Random) -> Dialogue:
     made = instance(rng)
     said = _observations(rng, made)
-    return Dialogue(fill(lab_prompts.OBSERVE, problem=made.prompt()), json.dumps({"observations": said}))
+    return Dialogue(fill(lab.OBSERVE, problem=made.prompt()), json.dumps({"observations": said}))
 
 
 def derive(rng: Random) -> Dialogue:
     made = instance(rng)
     said = _observations(rng, made)
     known, new = said[: len(said) // 2], said[len(said) // 2 :]
-    prompt = fill(lab_prompts.DERIVE, problem=made.prompt(), observations=_bullets(known))
+    prompt = fill(lab.DERIVE, problem=made.prompt(), observations=_bullets(known))
     return Dialogue(prompt, json.dumps({"observations": new}))
 
 
 def idea(rng: Random) -> Dialogue:
     made = instance(rng)
-    return Dialogue(fill(lab_prompts.IDEA, problem=made.prompt()), plan_of(made.program))
+    return Dialogue(fill(lab.IDEA, problem=made.prompt()), plan_of(made.program))
 
 
 def plan(rng: Random) -> Dialogue:
-    """A plan follows the observations, be they right or not, and is right where there are none."""
+    """A plan follows its observations, right or wrong, and is right about everything else."""
     made = instance(rng)
     observed, program = _misread(rng, made)
-    prompt = fill(lab_prompts.PLAN, problem=made.prompt(), observations=_bullets([piece.says for piece in observed]))
+    prompt = fill(lab.PLAN, problem=made.prompt(), observations=_bullets([piece.says for piece in observed]))
     return Dialogue(prompt, plan_of(program))
 
 
 def replan(rng: Random) -> Dialogue:
     made = instance(rng)
     wrong = rng.choice(made.program.near_misses())
-    return Dialogue(fill(lab_prompts.REPLAN, problem=made.prompt(), plan=plan_of(wrong)), plan_of(made.program))
+    return Dialogue(fill(lab.REPLAN, problem=made.prompt(), plan=plan_of(wrong)), plan_of(made.program))
 
 
 def code(rng: Random) -> Dialogue:
-    """A program follows its plan, be it right or not."""
+    """A program follows its plan, right or wrong."""
     made = instance(rng)
     _, program = _misread(rng, made)
-    return Dialogue(fill(lab_prompts.CODE, problem=made.prompt(), plan=plan_of(program)), program.source())
+    return Dialogue(fill(lab.CODE, problem=made.prompt(), plan=plan_of(program)), program.source())
 
 
 def repair(rng: Random) -> Dialogue:
@@ -157,14 +156,14 @@ def repair(rng: Random) -> Dialogue:
     if found is None:
         return repair(rng)
     wrong, feedback = found
-    prompt = fill(lab_prompts.REPAIR, problem=made.prompt(), answer=wrong.source(), feedback=feedback)
+    prompt = fill(lab.REPAIR, problem=made.prompt(), answer=wrong.source(), feedback=feedback)
     return Dialogue(prompt, made.program.source())
 
 
 def rewrite(rng: Random) -> Dialogue:
     made = instance(rng)
     failures = [found[1] for _ in range(rng.randint(0, 2)) if (found := refutation(rng, made))]
-    prompt = fill(lab_prompts.REWRITE, problem=made.prompt(), failures=_bullets(failures))
+    prompt = fill(lab.REWRITE, problem=made.prompt(), failures=_bullets(failures))
     return Dialogue(prompt, prompt_for(made.program.signature, made.program.says()))
 
 
@@ -172,7 +171,7 @@ def judge_code(rng: Random) -> Dialogue:
     made = instance(rng)
     right = rng.random() < 0.5
     program = made.program if right else rng.choice(made.program.near_misses())
-    prompt = fill(lab_prompts.JUDGE, problem=made.prompt(), answer=program.source())
+    prompt = fill(lab.JUDGE, problem=made.prompt(), answer=program.source())
     return Dialogue(prompt, "Yes" if right or _same(program, made) else "No", VERDICT_WEIGHT)
 
 
@@ -181,15 +180,15 @@ def write_tests(rng: Random) -> Dialogue:
     chosen = [test for test in made.tests.hidden if len(repr(test)) < 40][:3]
     name = made.program.name
     answer = "\n".join(f"assert {name}({given!r}) == {expected!r}" for given, expected in chosen)
-    return Dialogue(fill(lab_prompts.TESTS, problem=made.prompt()), answer) if chosen else write_tests(rng)
+    return Dialogue(fill(lab.TESTS, problem=made.prompt()), answer) if chosen else write_tests(rng)
 
 
-def plan_of(program: Program) -> str:
+def plan_of(program: LabProgram) -> str:
     return "\n".join(f"{i}. {piece.says}" for i, piece in enumerate(program.pieces, 1))
 
 
 def _observations(rng: Random, made: Instance) -> list[str]:
-    """Two to four readings: the right ones of vague pieces, others that could be meant, and restated exact pieces."""
+    """Two to four readings: right ones of vague pieces, others that may be meant, and exact pieces restated."""
     pieces = [made.program.pieces[i] for i in sorted(made.vague)]
     others = [rng.choice(readings(piece.family)) for piece in pieces]
     exact = [piece for i, piece in enumerate(made.program.pieces) if i not in made.vague]
@@ -197,7 +196,7 @@ def _observations(rng: Random, made: Instance) -> list[str]:
     return rng.sample(found, len(found))
 
 
-def _misread(rng: Random, made: Instance) -> tuple[list[Piece], Program]:
+def _misread(rng: Random, made: Instance) -> tuple[list[Piece], LabProgram]:
     """Some observations, each a reading of a piece, and the program that follows them."""
     while True:
         pieces, observed = list(made.program.pieces), []
@@ -205,13 +204,13 @@ def _misread(rng: Random, made: Instance) -> tuple[list[Piece], Program]:
             if i in made.vague and rng.random() < 0.5:
                 pieces[i] = rng.choice(readings(pieces[i].family))
             observed.append(pieces[i])
-        program = Program(made.program.name, tuple(pieces))
+        program = LabProgram(made.program.name, tuple(pieces))
         if part_of(program.says()) == "train":
             return observed, program
 
 
-def refutation(rng: Random, made: Instance) -> tuple[Program, str] | None:
-    """A near miss that fails a public test, and what is said of that; None where all pass."""
+def refutation(rng: Random, made: Instance) -> tuple[LabProgram, str] | None:
+    """A near miss that fails a public test, and the feedback on it; None if all pass."""
     wrong = [miss for miss in made.program.near_misses() if not _same(miss, made, public=True)]
     if not wrong:
         return None
@@ -220,7 +219,7 @@ def refutation(rng: Random, made: Instance) -> tuple[Program, str] | None:
     return miss, f"{made.program.name}({given!r}): expected {expected!r}, got {miss(given)!r}"
 
 
-def _same(program: Program, made: Instance, public: bool = False) -> bool:
+def _same(program: LabProgram, made: Instance, public: bool = False) -> bool:
     tests = made.tests.public if public else made.tests.public + made.tests.hidden
     return all(program(given) == expected for given, expected in tests)
 
@@ -247,11 +246,11 @@ MIXTURE: dict[Role, float] = {
     judge_code: 0.08,
     write_tests: 0.01,
 }
-"""Share of each role among the dialogues."""
+"""Fraction of the dialogues by role."""
 
 
 def dialogues(seed: str) -> Iterator[Dialogue]:
-    """Dialogues of all roles, without end."""
+    """Endless dialogues of all roles."""
     rng = Random(f"lab corpus {seed}")
     roles, weights = list(MIXTURE), list(MIXTURE.values())
     while True:

@@ -1,4 +1,4 @@
-"""What a lab model solves of the held-out problems: the library's own runs of the files beside this."""
+"""What a lab model solves of the held-out problems, by runs of the library on the .toml files in this folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def evaluate(config: Path, out: Path) -> dict[str, dict[str, dict[int, float]]]:
 
 
 def prompt_of(example: Example) -> str:
-    """What the user of a lab problem says."""
+    """The user's message of a lab problem."""
     (message,) = example.problem.messages
     return message["content"] if isinstance(message, dict) else message
 

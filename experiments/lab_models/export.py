@@ -1,4 +1,4 @@
-"""Model folders in the format of `transformers`, fp16, that `transformers`, vLLM and the embedded engine load."""
+"""Writes model folders as `transformers` does, in fp16; `transformers`, vLLM and the embedded engine load them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformers import (
 
 
 def config_of(shape: Shape) -> LlamaConfig:
-    """The configuration that gives the same function."""
+    """The configuration under which `transformers` computes the same."""
     return LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
@@ -39,7 +39,7 @@ def config_of(shape: Shape) -> LlamaConfig:
 
 
 def export(model: LanguageModel | RewardModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the model to `folder`. Raises `AssertionError` if `transformers` calculates anything else with it."""
+    """Write the model to `folder`. Raises `AssertionError` if `transformers` computes anything else with it."""
     config = config_of(model.model.shape)
     config.num_labels = 1
     kind = LlamaForSequenceClassification if isinstance(model, RewardModel) else LlamaForCausalLM
@@ -47,7 +47,7 @@ def export(model: LanguageModel | RewardModel, tokenizer: PreTrainedTokenizerFas
     weights = model.state_dict()
     if isinstance(model, LanguageModel):
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-    else:  # without what only its training needs
+    else:  # without what only training needs
         weights = {name: weight for name, weight in weights.items() if name.startswith(("model.", "score."))}
     theirs.load_state_dict(weights)
     _assert_same(model, theirs, tokenizer)
@@ -61,7 +61,7 @@ def export(model: LanguageModel | RewardModel, tokenizer: PreTrainedTokenizerFas
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """The tokenizer and its chat template in two files that transformers 4 reads as well as 5."""
+    """The tokenizer and its chat template in two files that both transformers 4 and 5 read."""
     tokenizer.save_pretrained(folder, save_jinja_files=False)
     path = folder / "tokenizer_config.json"
     known = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""The tokenizer of the lab models: byte-level BPE with few entries, every digit and line break a token of its own.
+"""The tokenizer of the lab models: byte-level BPE with a small vocabulary; each digit and line break is a token.
 
 So no text is unknown, numbers are read digit by digit, and a text can be cut at its lines without other tokens.
 """
@@ -19,16 +19,16 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 WORDS = Regex(r"\n|[0-9]| ?[A-Za-z_]+| ?[^\sA-Za-z_0-9]+ ?| +|\s")
-"""A text is cut into these before bytes are merged; the pattern means the same in Python's `re`."""
+"""Text is cut into these before bytes are merged; the pattern means the same in Python's `re`."""
 
 
 def asking(prompt: str) -> str:
-    """What the chat template makes of a user's prompt, up to where the answer begins."""
+    """What the chat template makes of a user's prompt, up to the start of the answer."""
     return f"<|user|>{prompt}{END}<|assistant|>"
 
 
 def train_tokenizer(texts: Iterable[str], positions: int) -> PreTrainedTokenizerFast:
-    """A tokenizer whose merges are the most frequent ones in `texts`."""
+    """A tokenizer with the most frequent merges in `texts`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(WORDS, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]

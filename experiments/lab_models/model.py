@@ -33,9 +33,9 @@ TARGET = Shape(hidden=192, layers=5, inner=512, heads=6, kv_heads=2)
 
 
 FAST, SHARP = 4, 8.0
-"""Rotary rates by which a head tells neighbours apart at first, and how sharply."""
+"""How many rotary rates a new head uses to tell neighbours apart, and how sharply it does."""
 LEAST_LIKELY = 8.0
-"""Log-probabilities below minus this are all the same to a reward model."""
+"""A reward model does not tell log-probabilities below minus this apart."""
 
 
 class Cache:
@@ -72,7 +72,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(shape.heads * shape.head, shape.hidden, bias=False)
 
     def forward(self, x: Tensor, angles: Tensor, cache: Cache | None, layer: int) -> Tensor:
-        """States (rows, positions, hidden) to what they gather from the positions before them."""
+        """What states (rows, positions, hidden) gather from the positions up to theirs."""
         rows, length, _ = x.shape
         q, k, v = (
             project(x).view(rows, length, -1, self.shape.head).transpose(1, 2)
@@ -92,7 +92,7 @@ class Attention(nn.Module):
 
 
 def rotated(x: Tensor, angles: Tensor) -> Tensor:
-    """`x`, (rows, heads, positions, head), turned by `angles`, (positions, head / 2)."""
+    """`x` (rows, heads, positions, head) rotated by `angles` (positions, head / 2)."""
     first, second = x.chunk(2, -1)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
@@ -108,12 +108,12 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(shape.inner, shape.hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Each position by itself."""
+        """Apply to each position by itself."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each behind a norm."""
+    """Attention and feed-forward, each after a norm."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Layer(nn.Module):
         self.mlp = MLP(shape)
 
     def forward(self, x: Tensor, angles: Tensor, cache: Cache | None, layer: int) -> Tensor:
-        """The states and what is added to them."""
+        """The states with what attention and feed-forward add to them."""
         x = x + self.self_attn(self.input_layernorm(x), angles, cache, layer)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -142,9 +142,9 @@ class Trunk(nn.Module):
         self.register_buffer("angles", torch.outer(torch.arange(shape.positions), rates), persistent=False)
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """States of the ids; with a cache they follow what it holds."""
-        begin = cache.length if cache is not None else 0
-        angles = self.angles[begin : begin + ids.shape[1]]
+        """States of the ids; with a cache, they follow what it holds."""
+        start = cache.length if cache is not None else 0
+        angles = self.angles[start : start + ids.shape[1]]
         x = self.embed_tokens(ids)
         for i, layer in enumerate(self.layers):
             x = layer(x, angles, cache, i)
@@ -170,7 +170,7 @@ class LanguageModel(nn.Module):
         initialise(self)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Scores of all tokens as the next one."""
+        """Scores of every token as the next one."""
         return F.linear(states, self.model.embed_tokens.weight)
 
     def loss(self, ids: Tensor, weights: Tensor) -> Tensor:
@@ -186,8 +186,8 @@ class LanguageModel(nn.Module):
 class RewardModel(nn.Module):
     """A language model's trunk, further layers on it, and one score for every prefix.
 
-    What the trunk predicts is there only in its last layer; those above it compare that with what came. They are told
-    so (`hint`) while they learn: after two of them the log-probability of the token that came is to be read off.
+    Only the trunk's last layer holds its prediction; the layers above compare that with the token that came. A `hint`
+    teaches them to: after the second one, the log-probability of that token must be readable.
     """
 
     def __init__(self, trunk: Trunk, layers: int) -> None:
@@ -208,16 +208,16 @@ class RewardModel(nn.Module):
 
     @property
     def added(self) -> nn.Module:
-        """What is trained: all but the trunk as it was."""
+        """What is trained: all but the original trunk."""
         return nn.ModuleList([*self.model.layers[self.predicts :], self.model.norm, self.hint, self.score])
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Scores (rows, positions) of the prefixes that end there; a score is a logit."""
+        """Scores (rows, positions) of the prefixes that end at each position; a score is a logit."""
         return self.score(self.model(ids)).squeeze(-1)
 
     @torch.no_grad()
     def predicting(self, ids: Tensor) -> Tensor:
-        """States of the last layer of the trunk as it was."""
+        """States of the last layer of the original trunk."""
         x, angles = self.model.embed_tokens(ids), self.model.angles[: ids.shape[1]]
         for i, layer in enumerate(self.model.layers[: self.predicts]):
             x = layer(x, angles, None, i)
@@ -225,10 +225,10 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def look_back(self, ids: Tensor) -> None:
-        """Let the first added layer begin with all its heads on the token before.
+        """Initialise the first added layer so that all its heads attend to the previous token.
 
-        A direction in which the states behind `ids` are nearly alike (least squares) is read as a constant; the turns
-        of rotary positions at the fastest rates make the product of two constants greatest one place apart.
+        A direction in which the states of `ids` are nearly alike (least squares) serves as a constant; rotary positions
+        at the fastest rates make the product of two constants greatest one position apart.
         """
         x = self.predicting(ids)
         states = F.rms_norm(x, x.shape[2:]).flatten(0, 1)
@@ -242,9 +242,9 @@ class RewardModel(nn.Module):
             heads[:, width // 2 : width // 2 + FAST] = SHARP * turn.sin()[:, None] * constant
 
     def loss(self, ids: Tensor, right: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy of whether all is `right` up to a token, and how far off the hints are.
+        """Mean cross-entropy of whether all is `right` up to each token, and the mean error of the hints.
 
-        All are (rows, positions); `counted` weighs them.
+        All are (rows, positions), weighted by `counted`.
         """
         x, angles = self.predicting(ids), self.model.angles[: ids.shape[1]]
         with torch.no_grad():

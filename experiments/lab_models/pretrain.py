@@ -1,4 +1,4 @@
-"""Training of one language model: it goes on where its checkpoint is, and logs its loss as it goes."""
+"""Trains one language model: resumes from its checkpoint and logs the loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MICROBATCH_TOKENS = 4096
 MICROBATCHES = 1
 MATRIX_RATE, OTHER_RATE = 4e-3, 3e-3
 WARM_UP, DECAY = 0.01, 0.35
-"""Shares of the training in which the learning rate rises and falls; between them it stands."""
+"""Fractions of the training over which the learning rate rises and falls; in between it is constant."""
 LOG_EVERY = 50  # steps
 
 
@@ -36,7 +36,7 @@ class Optimizer:
         ]
 
     def step(self, scale: float) -> None:
-        """One step at `scale` times the full learning rates."""
+        """Take one step at `scale` times the full learning rates."""
         for part, rate in zip(self.parts, (MATRIX_RATE, OTHER_RATE), strict=True):
             for group in part.param_groups:
                 group["lr"] = rate * scale
@@ -45,14 +45,14 @@ class Optimizer:
 
 
 def rate_scale(done: float) -> float:
-    """The learning rate as a share of the full one when the share `done` of the training is done."""
+    """The learning rate as a fraction of the full one, after the fraction `done` of the training."""
     return min(1.0, done / WARM_UP + 0.02, max(0.0, (1 - done) / DECAY) + 0.01)
 
 
 def pretrain(
     name: str, shape: Shape, tokenizer: PreTrainedTokenizerFast, tokens: int, folder: Path, compiled: bool = False
 ) -> LanguageModel:
-    """Train for `tokens` tokens in all; `folder` has the checkpoint and the log."""
+    """Train on `tokens` tokens in all; the checkpoint and the log are in `folder`."""
     checkpoint, log = folder / f"{name}.pt", folder / f"{name}.jsonl"
     torch.manual_seed(0)
     model = LanguageModel(shape)
@@ -78,7 +78,7 @@ def pretrain(
         torch.save(state, partial := checkpoint.with_suffix(".partial"))
         partial.rename(checkpoint)
 
-    for rows in chunks(tokenizer, seed=0, begin=chunk):
+    for rows in chunks(tokenizer, seed=0, start=chunk):
         batches = batched(rows, MICROBATCH_TOKENS, Random(chunk))
         chunk += 1
         for i in range(0, len(batches) - MICROBATCHES + 1, MICROBATCHES):

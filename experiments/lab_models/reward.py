@@ -1,10 +1,10 @@
-"""lab-reward: the target's trunk with further layers, taught to tell after each token whether all is right so far.
+"""lab-reward: the target's trunk with further layers, trained to tell after each token whether all is right so far.
 
-First the trunk goes on learning arithmetic, then the layers on it learn to score. What they learn from are right
-solutions and ones that go wrong where, and as, lab-target does: in a right solution every token is drawn anew from what
-lab-target predicts there, and the first that comes out otherwise is kept. That is how its own samples first go wrong,
-at the price of reading a solution instead of writing one. The rest goes on with the wrong result, or is cut off where
-the line is no step of the problem.
+First the trunk continues to learn arithmetic, then the layers on top learn to score. They learn from right solutions
+and from ones that go wrong where, and as, lab-target does: every token of a right solution is redrawn from what
+lab-target predicts there, and the first that differs is kept. That is how lab-target's own samples first go wrong, at
+the price of reading a solution instead of writing one. The rest of the solution uses the wrong result, or is cut off
+if the line is not a step of the problem.
 """
 
 from __future__ import annotations
@@ -33,41 +33,41 @@ from tts.lab.lab_math import LabMath, Operation, SteppedAnswer, solution, step_l
 from tts.studies.judging import auroc, within_problems
 
 LAYERS = 3
-"""On top of the target's."""
+"""Layers added on top of the target's."""
 TRUNK_TOKENS, TOKENS = 12_000_000, 6_000_000
-"""On which the trunk goes on learning arithmetic, and on which the layers above it then learn to score."""
+"""For the trunk to learn more arithmetic, and for the layers above it to learn to score."""
 TEMPERATURE = 0.8
 SLIPS = 0.15
-"""Share of the solutions with a made-up slip, with which they go on."""
+"""Fraction of the solutions that contain an invented slip and go on with it."""
 ENDS = 5.0
-"""What the end of a line counts, where scores are read; other tokens count 1."""
+"""Weight of the end of a line, where scores are read; other tokens weigh 1."""
 POOL = 2048
-"""Solutions that are sorted by length at a time."""
+"""Solutions sorted by length at a time."""
 
 Losses = Callable[..., tuple[Tensor, ...]]
 
 
 class Solution(NamedTuple):
-    """A solution in tokens; from `begin` on, whether it is right up to and with each; `ends` are the ends of lines."""
+    """A solution in tokens, with a label for each from `start` on: right up to and with it; lines end at `ends`."""
 
     ids: list[int]
-    begin: int
+    start: int
     labels: list[bool]
     ends: list[int]
 
     @property
     def right(self) -> bool:
-        """Whether the whole is."""
+        """Whether the whole solution is right."""
         return self.labels[-1]
 
 
 def labelled(tokenizer: PreTrainedTokenizerFast, question: str, tree: Operation, text: str, cut: bool) -> Solution:
-    """A solution with its labels; the first wrong line goes wrong where it leaves the line that was due.
+    """A solution with its labels; the first wrong line goes wrong where it departs from the line that was due.
 
-    With `cut` nothing follows that line.
+    With `cut`, nothing follows that line.
     """
     ids = encoded(tokenizer, asking(question))
-    begin, labels, ends = len(ids), [], []
+    start, labels, ends = len(ids), [], []
     lines, due = [line for line in text.split("\n") if line.strip()], solution(tree).split("\n")
     before = True
     for number, (line, sound) in enumerate(zip(lines, step_labels(tree, text), strict=True)):
@@ -82,21 +82,21 @@ def labelled(tokenizer: PreTrainedTokenizerFast, question: str, tree: Operation,
         before = sound
         if cut and not sound:
             break
-    return Solution(ids, begin, labels, ends)
+    return Solution(ids, start, labels, ends)
 
 
 def encoded(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Its tokens, without what `tokenizer(text)` does besides, which takes longer."""
+    """The tokens of a text, without the rest of what `tokenizer(text)` does, which is slower."""
     return tokenizer.backend_tokenizer.encode(text).ids
 
 
 def _alike(one: list[int], other: list[int]) -> int:
-    """How many tokens both begin with."""
+    """Length of the common prefix, in tokens."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 class Asked(NamedTuple):
-    """A problem, and in tokens with its right solution."""
+    """A problem, alone and in tokens with its right solution."""
 
     tree: Operation
     question: str
@@ -104,7 +104,7 @@ class Asked(NamedTuple):
 
 
 def pools(tokenizer: PreTrainedTokenizerFast, rng: Random) -> Iterator[list[Asked]]:
-    """Problems of the part `train`, many at a time, without end."""
+    """Endless problems of the part `train`, many at a time."""
     while True:
         steps, digits = (2, 3, 4, 4, 5, 5, 5, 6), (1, 2, 2, 2, 2, 3)
         made = [random_question(rng, rng.choice(steps), rng.choice(digits)) for _ in range(POOL)]
@@ -128,17 +128,17 @@ def derailed(
             found.append(labelled(tokenizer, question, tree, slipped(rng, tree), cut=False))
             continue
         ids = list(row.ids)
-        places = range(row.begin, len(ids))
+        places = range(row.start, len(ids))
         if place := next((place for place in places if own[place - 1] != ids[place]), None):
             ids[place] = own[place - 1]
-        text = tokenizer.decode(ids[row.begin :], skip_special_tokens=True)
+        text = tokenizer.decode(ids[row.start :], skip_special_tokens=True)
         whole = carried_on(tree, text)
         found.append(labelled(tokenizer, question, tree, whole or text, cut=whole is None))
     return found
 
 
 def carried_on(tree: Operation, text: str) -> str | None:
-    """The solution that goes on with the result of the first wrong line of `text`; None if that is no such step."""
+    """The solution that goes on with the result of the first wrong line of `text`; None if that line is not a step."""
     for place, (line, due) in enumerate(zip(text.split("\n"), tree.steps(), strict=False)):
         step, _, result = line.partition(" = ")
         if line != due:
@@ -156,10 +156,10 @@ def padded(rows: list[list[int]]) -> Tensor:
 
 
 def masks(rows: list[Solution], width: int) -> tuple[Tensor, Tensor]:
-    """`right` and `counted` as `RewardModel.loss` wants them."""
+    """`right` and `counted` for `RewardModel.loss`."""
     right, counted = (torch.zeros(len(rows), width) for _ in range(2))
     for i, row in enumerate(rows):
-        place = slice(row.begin, len(row.ids))
+        place = slice(row.start, len(row.ids))
         right[i, place] = torch.tensor(row.labels, dtype=torch.float32)
         counted[i, place] = 1.0
         counted[i, row.ends] = ENDS
@@ -169,7 +169,7 @@ def masks(rows: list[Solution], width: int) -> tuple[Tensor, Tensor]:
 def fit(
     name: str, part: nn.Module, batched: Iterator[tuple[Tensor, ...]], loss_of: Losses, tokens: int, folder: Path
 ) -> None:
-    """Train `part` on `tokens` tokens; the first tensor of a batch is ids. The log is in `folder`."""
+    """Train `part` on `tokens` tokens and log to `folder`; the first tensor of each batch holds the ids."""
     optimizer, losses, seen, begun = Optimizer(part), [], 0, time.monotonic()
     for step, batch in enumerate(batched, 1):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -190,7 +190,7 @@ def fit(
 
 
 def train_trunk(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> LanguageModel:
-    """A copy of `model` that went on learning arithmetic and nothing else."""
+    """A copy of `model` that was trained further, on arithmetic alone."""
     trunk, checkpoint = deepcopy(model), folder / "lab-reward-trunk.pt"
     if checkpoint.exists():
         trunk.load_state_dict(torch.load(checkpoint))
@@ -206,7 +206,7 @@ def train_trunk(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder
 
 
 def train_reward(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> RewardModel:
-    """Put layers on a trunk that knows more arithmetic than `model`, and teach them to score what `model` writes."""
+    """Add layers to a trunk that knows more arithmetic than `model`, and train them to score what `model` writes."""
     torch.manual_seed(0)
     trunk = train_trunk(model, tokenizer, folder)
     reward, checkpoint = RewardModel(trunk.requires_grad_(False).model, LAYERS), folder / "lab-reward.pt"
@@ -232,8 +232,8 @@ def train_reward(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, folde
 def evaluate_reward(
     reward: RewardModel, model: LanguageModel, tokenizer: PreTrainedTokenizerFast, task: LabMath, problems: int, n: int
 ) -> dict[str, Any]:
-    """How often a right solution is scored above a wrong one of the same problem, by the lowest and by the last of the
-    scores at the ends of its lines, and a right line above a wrong one, and the first wrong one, of any problem.
+    """How often a right solution scores above a wrong one of the same problem, by the lowest and by the last score at
+    the ends of its lines; and a right line above a wrong one, and above a first wrong one, of any problem.
     """
     generator = torch.Generator().manual_seed(2)
     examples = list(task.model_copy(update={"size": problems}).examples())
@@ -248,7 +248,7 @@ def evaluate_reward(
         scores = reward(padded([row.ids for row in rows]))
         of_lines = [scores[i, row.ends].tolist() for i, row in enumerate(rows)]
         for row, of_row in zip(rows, of_lines, strict=True):
-            labels = [row.labels[place - row.begin] for place in row.ends]
+            labels = [row.labels[place - row.start] for place in row.ends]
             scores_of += of_row
             labels_of += labels
             first += [label or before for label, before in zip(labels, [True, *labels], strict=False)]

@@ -1,4 +1,4 @@
-"""How well a lab model plays the roles that strategies and verifiers give it, on held-out problems, greedily."""
+"""How well a lab model plays the roles that strategies and verifiers give it: held-out problems, greedy answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model import LanguageModel
 from sampling import sample
 from transformers import PreTrainedTokenizerFast
 
-from tts.lab import lab_prompts
+from tts import lab
 from tts.lab.lab_code import Instance, LabCode
 from tts.lab.lab_math import LabMath, SteppedAnswer, solution
 from tts.resources import Resources
@@ -37,12 +37,12 @@ class Player:
         return [text for (text,) in sample(self._model, self._tokenizer, list(prompts), 1, GREEDY, generator)]
 
     def filled(self, template: str, *values: dict[str, str]) -> list[str]:
-        """An answer to the template for each set of values."""
+        """An answer to the template filled with each set of values."""
         return self([Template(template).substitute(one) for one in values])
 
 
 async def evaluate_roles(model: LanguageModel, tokenizer: PreTrainedTokenizerFast, problems: int) -> dict[str, float]:
-    """The share of `problems` that each role gets right: programs pass the hidden tests, verdicts are true.
+    """The fraction of `problems` that each role gets right: programs pass the hidden tests, verdicts are true.
 
     Plans and rewritten prompts count by the program that the model then writes from them.
     """
@@ -56,12 +56,10 @@ async def evaluate_roles(model: LanguageModel, tokenizer: PreTrainedTokenizerFas
         return round(sum(verdicts) / len(verdicts), 4)
 
     def coded(plans: Sequence[str]) -> list[str]:
-        return player.filled(lab_prompts.CODE, *({**one, "plan": plan} for one, plan in zip(asked, plans, strict=True)))
+        return player.filled(lab.CODE, *({**one, "plan": plan} for one, plan in zip(asked, plans, strict=True)))
 
-    observed = [_bullets(text) for text in player.filled(lab_prompts.OBSERVE, *asked)]
-    plans = player.filled(
-        lab_prompts.PLAN, *({**one, "observations": said} for one, said in zip(asked, observed, strict=True))
-    )
+    observed = [_bullets(text) for text in player.filled(lab.OBSERVE, *asked)]
+    plans = player.filled(lab.PLAN, *({**one, "observations": said} for one, said in zip(asked, observed, strict=True)))
     rng = Random("roles")
     refuted = [(number, *found) for number, one in enumerate(made) if (found := refutation(rng, one))]
     wrong = [{**asked[number], "answer": miss.source(), "feedback": said} for number, miss, said in refuted]
@@ -69,14 +67,14 @@ async def evaluate_roles(model: LanguageModel, tokenizer: PreTrainedTokenizerFas
     failed = [examples[number] for number, *_ in refuted]
     return {
         "problem, code": await right(player([one["problem"] for one in asked])),
-        "idea, code": await right(coded(player.filled(lab_prompts.IDEA, *asked))),
+        "idea, code": await right(coded(player.filled(lab.IDEA, *asked))),
         "observations, plan, code": await right(coded(plans)),
         "right plan, code": await right(coded([plan_of(one.program) for one in made])),
-        "repair of a wrong program": await right(player.filled(lab_prompts.REPAIR, *wrong), failed),
-        "rewrite after a failure, code": await right(player(player.filled(lab_prompts.REWRITE, *failing)), failed),
+        "repair of a wrong program": await right(player.filled(lab.REPAIR, *wrong), failed),
+        "rewrite after a failure, code": await right(player(player.filled(lab.REWRITE, *failing)), failed),
         "verdicts on programs": _judged(player, [(p, a, ok) for one in made for p, a, ok in _programs(rng, one)]),
         "verdicts on calculations": _judged(player, _calculations(rng, problems)),
-        "asserts that hold": _holding(made, player.filled(lab_prompts.TESTS, *asked)),
+        "asserts that hold": _holding(made, player.filled(lab.TESTS, *asked)),
     }
 
 
@@ -87,14 +85,14 @@ def _bullets(text: str) -> str:
 
 
 def _programs(rng: Random, made: Instance) -> list[tuple[str, str, bool]]:
-    """The right program and a wrong one, with the problem."""
+    """Each problem with its right program and a wrong one."""
     found = refutation(rng, made)
     pairs = [(made.prompt(), made.program.source(), True)]
     return [*pairs, (made.prompt(), found[0].source(), False)] if found else []
 
 
 def _calculations(rng: Random, problems: int) -> list[tuple[str, str, bool]]:
-    """A right and a wrong solution of each problem, with the problem."""
+    """Each problem with a right solution and a wrong one."""
     found = []
     for example in LabMath(size=problems).examples():
         assert isinstance(example.truth, SteppedAnswer)
@@ -104,14 +102,14 @@ def _calculations(rng: Random, problems: int) -> list[tuple[str, str, bool]]:
 
 
 def _judged(player: Player, asked: Sequence[tuple[str, str, bool]]) -> float:
-    """The share of right verdicts on (problem, answer, whether it is right)."""
-    said = player.filled(lab_prompts.JUDGE, *({"problem": problem, "answer": answer} for problem, answer, _ in asked))
+    """The fraction of right verdicts on (problem, answer, whether it is right)."""
+    said = player.filled(lab.JUDGE, *({"problem": problem, "answer": answer} for problem, answer, _ in asked))
     hits = [text.startswith("Yes") == right for text, (*_, right) in zip(said, asked, strict=True)]
     return round(sum(hits) / len(hits), 4)
 
 
 def _holding(made: Sequence[Instance], answers: Sequence[str]) -> float:
-    """The share of the written asserts that the right program meets; one that cannot be read does not."""
+    """The fraction of the written asserts that hold for the right program; an unreadable one does not."""
     held: list[bool] = []
     for one, text in zip(made, answers, strict=True):
         for line in filter(None, text.splitlines()):

@@ -1,4 +1,4 @@
-"""Samples from a lab model in batches: one prefill of each prompt, then a row of the cache for each sample."""
+"""Samples from a lab model in batches: one prefill per prompt, then a row of the cache per sample."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sample(
     temperature: float,
     generator: torch.Generator,
 ) -> list[list[str]]:
-    """`n` answers to each of the users' `prompts`. Prompts of equal length in tokens go together."""
+    """`n` answers to each prompt. Prompts of equal length in tokens are batched."""
     by_length: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
     for place, prompt in enumerate(prompts):
         ids = tokenizer(asking(prompt))["input_ids"]
@@ -30,8 +30,8 @@ def sample(
     answers: list[list[str]] = [[] for _ in prompts]
     at_once = max(1, ROWS // n)
     for group in by_length.values():
-        for begin in range(0, len(group), at_once):
-            places, ids = zip(*group[begin : begin + at_once], strict=True)
+        for start in range(0, len(group), at_once):
+            places, ids = zip(*group[start : start + at_once], strict=True)
             tokens = _generate(model, torch.tensor(ids), n, temperature, generator)
             texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
             for i, place in enumerate(places):
@@ -43,7 +43,7 @@ def sample(
 def _generate(
     model: LanguageModel, ids: Tensor, n: int, temperature: float, generator: torch.Generator
 ) -> list[list[int]]:
-    """`n` continuations of each row of `ids`, in order, with the `end` token where they came to it."""
+    """`n` continuations of each row of `ids`, in order, with the `end` token if they reached it."""
     cache = Cache(model.model.shape, len(ids), ids.shape[1] + LONGEST_ANSWER)
     rows = torch.arange(len(ids)).repeat_interleave(n)
     states = model.model(ids, cache)[rows, -1]

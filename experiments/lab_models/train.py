@@ -1,7 +1,7 @@
-"""Trains the lab models. `python experiments/lab_models/train.py` does all of it, and goes on where it was stopped:
+"""Trains the lab models: `python experiments/lab_models/train.py` does everything and resumes where it stopped.
 
-the tokenizer; lab-draft and lab-target with their folders in tts/lab/engine/models and their evaluation; lab-reward.
-See README.md beside it.
+In order: the tokenizer; lab-draft and lab-target, exported to tts/lab/engine/models and evaluated; lab-reward. See
+README.md in this folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROLE_PROBLEMS = 60
 
 
 def tokenizer_in(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of all models, made at the first call."""
+    """The tokenizer of all models, trained on the first call."""
     if not (folder / "tokenizer").exists():
         texts = (f"{one.prompt}\n{one.answer}" for one in islice(dialogues("tokenizer"), 6000))
         train_tokenizer(texts, TARGET.positions).save_pretrained(folder / "tokenizer")
@@ -41,7 +41,7 @@ def tokenizer_in(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def record(results: Path, name: str, found: object) -> None:
-    """Keep the figures `found` of a model."""
+    """Add the figures `found` for a model to `results`."""
     known = json.loads(results.read_text()) if results.exists() else {}
     results.write_text(json.dumps(known | {name: found}, indent=1) + "\n")
     print(name, json.dumps(found), flush=True)
@@ -50,10 +50,10 @@ def record(results: Path, name: str, found: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/lab_models"), help="checkpoints and logs")
-    parser.add_argument("--only", choices=SHAPES, help="train this model alone and stop")
+    parser.add_argument("--only", choices=SHAPES, help="train only this model, then stop")
     parser.add_argument("--tokens", type=int, help="train on this many tokens")
-    parser.add_argument("--threads", type=int, default=1, help="more only where the machine is idle")
-    parser.add_argument("--compile", action="store_true", help="compile the model first: a third faster, after minutes")
+    parser.add_argument("--threads", type=int, default=1, help="more than 1 helps only on an idle machine")
+    parser.add_argument("--compile", action="store_true", help="compile the model first: a third faster, minutes later")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """How many numbers a model has."""
+    """The number of a model's parameters."""
     return sum(p.numel() for p in model.parameters())
 
 

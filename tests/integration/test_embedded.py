@@ -61,7 +61,8 @@ def shared_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def both(vllm_python: str, shared_model: Path) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
     """The model in this process, and on real vLLM in bfloat16."""
-    async with LocalVLLM(shared_model, name=shared_model.name, python=vllm_python) as server:
+    options = ("--trust-request-chat-template",)
+    async with LocalVLLM(shared_model, name=shared_model.name, python=vllm_python, options=options) as server:
         here = Endpoint(model=shared_model.name, base_url=f"embedded://{shared_model}")
         yield here, Endpoint(model=server.name, base_url=server.base_url)
 
@@ -173,6 +174,51 @@ async def test_next_tokens_are_as_frequent_as_vllms(both: tuple[Endpoint, Endpoi
 
 
 CHAT, TEXT = "/chat/completions", "/completions"
+QUESTION = "Start with 37, add 58."
+BEGUN = ["37 + 58 = 95\n", "37 +  ", "37\t\n\n", "\n", "", " 37"]
+TRIMMING = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>{% endfor %}"
+
+
+async def post(endpoint: Endpoint, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    """The status and the body of the answer to a request below /v1."""
+    url = endpoint.base_url.removesuffix("/v1") + "/v1" + path
+    request = httpx.Request("POST", url, json={"model": endpoint.model, **body})
+    async with EmbeddedTransport(endpoint.base_url) if endpoint.embedded else httpx.AsyncHTTPTransport() as transport:
+        response = await transport.handle_async_request(request)
+        answer = json.loads(await response.aread())
+        await response.aclose()
+    return response.status_code, answer
+
+
+async def prompt_of(endpoint: Endpoint, begun: str, **changes: Any) -> list[int]:
+    """The token ids that a chat request makes the model continue, the same as those of /tokenize."""
+    messages = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": begun}]
+    body: dict[str, Any] = {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
+    _, tokenized = await post(endpoint, "/../tokenize", {**body, **changes})
+    _, answered = await post(endpoint, CHAT, {**body, **changes, "max_tokens": 1, "return_token_ids": True})
+    assert tokenized["tokens"] == answered["prompt_token_ids"]
+    return tokenized["tokens"]
+
+
+@pytest.mark.parametrize("begun", BEGUN, ids=repr)
+async def test_a_continued_message_keeps_its_white_space_here_and_in_vllm(
+    both: tuple[Endpoint, Endpoint], shared_model: Path, begun: str
+):
+    here, there = both
+    expected = Tokenizer(shared_model).encode(f"<|user|>{QUESTION}<|end|><|assistant|>{begun}")
+    assert await prompt_of(here, begun) == expected
+    assert await prompt_of(there, begun) == expected
+
+
+@pytest.mark.parametrize("begun", BEGUN, ids=repr)
+async def test_vllm_drops_the_white_space_at_both_ends_where_the_template_trims_messages(
+    both: tuple[Endpoint, Endpoint], shared_model: Path, begun: str
+):
+    """So where a template trims, only token ids or a rendered prompt continue such a text exactly."""
+    expected = Tokenizer(shared_model).encode(f"<|user|>{QUESTION}<|end|><|assistant|>{begun.strip()}")
+    assert await prompt_of(both[1], begun, chat_template=TRIMMING) == expected
+
+
 HELLO = [{"role": "user", "content": "x"}]
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "unknown model": (CHAT, {"model": "nope", "messages": HELLO}),
@@ -210,19 +256,13 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
 async def test_bad_requests_get_the_same_status_and_error(
     both: tuple[Endpoint, Endpoint], path: str, body: dict[str, Any]
 ):
-    async def ask(endpoint: Endpoint, transport: httpx.AsyncBaseTransport) -> tuple[int, Any]:
-        url = endpoint.base_url.removesuffix("/v1") + "/v1" + path
-        response = await transport.handle_async_request(
-            httpx.Request("POST", url, json={"model": endpoint.model, **body})
-        )
-        answer = json.loads(await response.aread())
-        await response.aclose()
-        print(response.status_code, answer)
+    async def ask(endpoint: Endpoint) -> tuple[int, Any]:
+        status, answer = await post(endpoint, path, body)
+        print(status, answer)
         if "error" in answer:
             assert answer["error"].pop("message")
             answer["error"]["param"] = re.sub(r"\.\w+Param\b", "", answer["error"]["param"] or "")  # vLLM's own classes
-        return response.status_code, answer
+        return status, answer
 
     here, there = both
-    async with httpx.AsyncHTTPTransport() as over_http:
-        assert await ask(here, EmbeddedTransport(here.base_url)) == await ask(there, over_http)
+    assert await ask(here) == await ask(there)

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from tests.support.small_llama import write_model
-from tts.lab.engine.choice import Delta, Request
-from tts.lab.engine.engine import Engine
-from tts.lab.engine.sampling import Settings
-from tts.lab.engine.service import Service
+from tts.lab.engine.engine import Delta, Engine, GenerationRequest
+from tts.lab.engine.routes import Service
+from tts.lab.engine.sampling import SamplingParams
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +37,9 @@ def service(engine: Engine) -> Service:
     return Service(engine)
 
 
-async def generate(engine: Engine, prompt: list[int], n: int = 1, **settings: Any) -> list[Delta]:
+async def generate(engine: Engine, prompt: list[int], n: int = 1, **params: Any) -> list[Delta]:
     """All choices for a prompt, in order."""
-    request = Request(np.array(prompt), Settings(**{"max_tokens": 16, "seed": 0, **settings}), n)
+    request = GenerationRequest(np.array(prompt), SamplingParams(**{"max_tokens": 16, "seed": 0, **params}), n)
     return sorted([delta async for delta in engine.generate(request)], key=lambda delta: delta.index)
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from tests.lab.conftest import generate, held, until
-from tts.lab.engine.choice import Request
-from tts.lab.engine.engine import Engine
-from tts.lab.engine.sampling import Scored, Settings
+from tts.lab.engine.engine import Engine, GenerationRequest
+from tts.lab.engine.sampling import SamplingParams, ScoredToken
 
 PROMPT = [4, *range(80, 110), 5]
 
@@ -38,14 +37,14 @@ async def test_without_a_seed_samples_differ(engine: Engine):
 
 
 async def test_many_more_sequences_than_rows_are_all_answered(engine: Engine):
-    answers = await asyncio.gather(*(generate(engine, PROMPT, 8, seed=i, ignore_end=True) for i in range(10)))
+    answers = await asyncio.gather(*(generate(engine, PROMPT, 8, seed=i, ignore_eos=True) for i in range(10)))
     assert all(len(one.tokens) == 16 for answer in answers for one in answer)
     await until(lambda: engine.running == engine.waiting == 0)
 
 
 async def test_a_prompt_that_begins_like_an_earlier_one_is_read_from_there(engine: Engine, folder: Path):
-    async def ask(engine: Engine, prompt: list[int]) -> tuple[int, list[int], list[Scored]]:
-        request = Request(np.array(prompt), Settings(max_tokens=20, seed=1, tops=0))
+    async def ask(engine: Engine, prompt: list[int]) -> tuple[int, list[int], list[ScoredToken]]:
+        request = GenerationRequest(np.array(prompt), SamplingParams(max_tokens=20, seed=1, logprobs=0))
         (delta,) = [delta async for delta in engine.generate(request)]
         return request.cached_tokens, delta.tokens, delta.scores
 
@@ -60,40 +59,40 @@ async def test_a_prompt_that_begins_like_an_earlier_one_is_read_from_there(engin
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_stop_strings_end_the_text_wherever_tokens_are_cut(engine: Engine, stream: bool):
-    settings = Settings(max_tokens=80, seed=5, ignore_end=True)
-    (full,) = [delta async for delta in engine.generate(Request(np.array(PROMPT), settings))]
+    params = SamplingParams(max_tokens=80, seed=5, ignore_eos=True)
+    (full,) = [delta async for delta in engine.generate(GenerationRequest(np.array(PROMPT), params))]
     pieces = [engine.tokenizer.pieces[token] for token in full.tokens]
     i = next(i for i, (a, b) in enumerate(pairwise(pieces)) if i > 20 and (a[-1:] + b[:1]).isascii())
     stop = (pieces[i][-1:] + pieces[i + 1][:1]).decode()  # it lies across two tokens
     expected = full.text[: full.text.index(stop)]
-    ends = Settings(max_tokens=80, seed=5, ignore_end=True, stop=("never there", stop))
-    deltas = [delta async for delta in engine.generate(Request(np.array(PROMPT), ends, 1, stream))]
+    ends = SamplingParams(max_tokens=80, seed=5, ignore_eos=True, stop=("never there", stop))
+    deltas = [delta async for delta in engine.generate(GenerationRequest(np.array(PROMPT), ends, 1, stream))]
     assert "".join(delta.text for delta in deltas) == expected
     assert (deltas[-1].finish_reason, deltas[-1].stop_reason) == ("stop", stop)
     assert all(delta.finish_reason is None for delta in deltas[:-1])
     assert (len(deltas) > 1) == stream
-    kept = Settings(max_tokens=80, seed=5, ignore_end=True, stop=(stop,), include_stop=True)
-    (delta,) = [delta async for delta in engine.generate(Request(np.array(PROMPT), kept))]
+    kept = SamplingParams(max_tokens=80, seed=5, ignore_eos=True, stop=(stop,), include_stop_str_in_output=True)
+    (delta,) = [delta async for delta in engine.generate(GenerationRequest(np.array(PROMPT), kept))]
     assert delta.text == expected + stop
 
 
 async def test_end_tokens_end_a_text_but_not_before_min_tokens(engine: Engine, folder: Path):
-    drawn = (await generate(engine, PROMPT, seed=2, ignore_end=True))[0].tokens
+    drawn = (await generate(engine, PROMPT, seed=2, ignore_eos=True))[0].tokens
     end = drawn[4]
     first = drawn.index(end)
-    (stopped,) = await generate(engine, PROMPT, seed=2, stop_ids=frozenset({end}), ignore_end=True)
+    (stopped,) = await generate(engine, PROMPT, seed=2, stop_token_ids=(end,), ignore_eos=True)
     assert stopped.tokens == drawn[: first + 1]
     assert (stopped.finish_reason, stopped.stop_reason) == ("stop", end)
     assert stopped.text == engine.tokenizer.decode(drawn[:first])
-    late = await generate(engine, PROMPT, 8, seed=2, stop_ids=frozenset({end}), min_tokens=12, max_tokens=40)
+    late = await generate(engine, PROMPT, 8, seed=2, stop_token_ids=(end,), min_tokens=12, max_tokens=40)
     for one in late:
         assert len(one.tokens) >= 12
         assert not {end, 1} & set(one.tokens[:12])
 
 
 async def test_log_probabilities_of_a_prompt_are_those_it_was_generated_with(engine: Engine):
-    (choice,) = await generate(engine, PROMPT, max_tokens=40, tops=2, ignore_end=True)
-    request = Request(np.array(PROMPT + choice.tokens), Settings(max_tokens=1, prompt_tops=2))
+    (choice,) = await generate(engine, PROMPT, max_tokens=40, logprobs=2, ignore_eos=True)
+    request = GenerationRequest(np.array(PROMPT + choice.tokens), SamplingParams(max_tokens=1, prompt_logprobs=2))
     _ = [delta async for delta in engine.generate(request)]
     again = request.prompt_scores[len(PROMPT) - 1 :]
     assert [one.token for one in again] == choice.tokens
@@ -102,8 +101,8 @@ async def test_log_probabilities_of_a_prompt_are_those_it_was_generated_with(eng
 
 
 async def test_a_closed_request_frees_its_rows_and_its_place_in_the_queue(engine: Engine):
-    settings = Settings(max_tokens=200, ignore_end=True)
-    drawn = [engine.generate(Request(np.array(PROMPT), settings, 12, stream=True)) for _ in range(2)]
+    params = SamplingParams(max_tokens=200, ignore_eos=True)
+    drawn = [engine.generate(GenerationRequest(np.array(PROMPT), params, 12, stream=True)) for _ in range(2)]
     with held(engine, 30) as gate:
         for one in drawn:
             await anext(one)
@@ -142,7 +141,7 @@ async def test_an_error_of_the_computation_reaches_whoever_waits_and_the_engine_
 
 async def test_no_thread_is_left_when_nothing_is_to_do(engine: Engine):
     await generate(engine, PROMPT)
-    await until(lambda: all(worker._thread is None for worker in engine.workers))
+    await until(lambda: all(batch._thread is None for batch in engine.batches))
 
 
 def test_an_engine_serves_one_event_loop_after_another(engine: Engine):

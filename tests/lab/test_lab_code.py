@@ -11,8 +11,7 @@ from hypothesis import strategies as some
 
 from tts.lab.lab_code import Instance, LabCode, prompt_for, random_instance
 from tts.lab.lab_math import part_of
-from tts.lab.lab_pieces import PIECES, readings
-from tts.lab.lab_programs import Program, random_input
+from tts.lab.lab_programs import PIECES, LabProgram, random_input, readings
 from tts.registry import make
 from tts.resources import Resources
 from tts.session import Session
@@ -41,7 +40,7 @@ async def judged(example: Example, answer: str, resources: Resources, *, public:
     return await verifier.verify(example.problem, session.candidate(answer), session)
 
 
-def run(program: Program, source: str, given: object) -> object:
+def run(program: LabProgram, source: str, given: object) -> object:
     """What the source text, rather than the pieces, returns."""
     names: dict[str, object] = {}
     exec(source, names)

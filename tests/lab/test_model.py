@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.small_llama import log_softmax, reference_states, write_model
 from tts.errors import ConfigError
-from tts.lab.engine.model import Llama
-from tts.lab.engine.weights import Floats, read_shape, read_tensors
+from tts.lab.engine.llama import Llama
+from tts.lab.engine.models import Floats, read_shape, read_tensors
 from tts.sampler import Endpoint
 
 RNG = np.random.default_rng(0)

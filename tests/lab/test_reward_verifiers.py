@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.small_llama import reference_states
 from tts import Endpoint
+from tts.lab.engine.models import read_tensors
 from tts.lab.engine.tokenizer import Tokenizer
-from tts.lab.engine.weights import read_tensors
 from tts.registry import make
 from tts.session import Session
 from tts.solving import open_models

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.small_llama import log_softmax
-from tts.lab.engine.sampling import Settings, draw, noise, score
+from tts.lab.engine.sampling import SamplingParams, draw, noise, score
 
 LOGITS = (3 * np.random.default_rng(1).normal(size=20)).astype(np.float32)
 DRAWS = 20_000
@@ -40,8 +40,9 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_frequencies_are_those_of_the_distribution(case: dict[str, Any]):
-    others = [Settings(max_tokens=1), Settings(max_tokens=1, temperature=0), Settings(max_tokens=1, top_p=0.5)]
-    batch = [*others, *[Settings(max_tokens=1, **case)] * DRAWS]
+    changes: list[dict[str, Any]] = [{}, {"temperature": 0}, {"top_p": 0.5}]
+    others = [SamplingParams(max_tokens=1, **one) for one in changes]
+    batch = [*others, *[SamplingParams(max_tokens=1, **case)] * DRAWS]
     uniform = noise(7, 0, np.arange(3), len(batch))
     drawn = draw(np.tile(LOGITS, (len(batch), 1)), batch, uniform)[len(others) :]
     chances = exact(**case)
@@ -58,7 +59,7 @@ def test_frequencies_are_those_of_the_distribution(case: dict[str, Any]):
 
 
 def test_temperature_zero_takes_the_likeliest():
-    greedy = [Settings(max_tokens=1, temperature=0.0)] * 5
+    greedy = [SamplingParams(max_tokens=1, temperature=0.0)] * 5
     assert set(draw(np.tile(LOGITS, (5, 1)), greedy, np.linspace(0, 0.99, 5)).tolist()) == {int(LOGITS.argmax())}
 
 

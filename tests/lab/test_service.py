@@ -15,7 +15,8 @@ from tests.lab.conftest import held, until
 from tts import Endpoint, Sampler
 from tts.errors import ConfigError
 from tts.lab.engine.engine import Engine
-from tts.lab.engine.service import Service
+from tts.lab.engine.models import model_folder
+from tts.lab.engine.routes import Service
 from tts.lab.engine.transport import respond
 from tts.sampler.probe import probe
 from tts.sampler.scoring import score
@@ -170,6 +171,24 @@ async def test_bodies_have_the_fields_of_both_kinds_of_answers(client: httpx.Asy
     assert all(len(entry["top_logprobs"]) == 2 for entry in said["logprobs"]["content"])
     assert text["usage"]["completion_tokens"] == 3
     assert said["finish_reason"] == "length"
+
+
+async def test_an_answer_continued_at_any_line_goes_on_as_before():
+    service, body = Service(Engine(model_folder("lab-target"))), {"temperature": 0, "max_tokens": 200}
+    question = {"role": "user", "content": "Start with 37, add 58, multiply by 4, subtract 129."}
+    async with client_of(service) as client:
+
+        async def said(messages: list[Any], **flags: bool) -> str:
+            answer = await client.post(CHAT, json={"messages": messages, **body, **flags})
+            return answer.json()["choices"][0]["message"]["content"]
+
+        whole = await said([question])
+        lines = whole.splitlines(keepends=True)
+        assert len(lines) == 4
+        for i in range(len(lines)):
+            begun = [question, {"role": "assistant", "content": "".join(lines[:i])}]
+            rest = await said(begun, add_generation_prompt=False, continue_final_message=True)
+            assert rest == "".join(lines[i:])
 
 
 async def test_tokens_go_forth_and_back(client: httpx.AsyncClient):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.small_llama import SPECIAL, write_tokenizer
+from tests.support.small_llama import SPECIAL, TEMPLATE, write_tokenizer
 from tts.errors import ConfigError
 from tts.lab.engine.tokenizer import Tokenizer
 
@@ -41,6 +41,34 @@ def test_a_conversation_is_rendered_open_closed_or_to_be_continued(tokenizer: To
     begun = [*messages, {"role": "assistant", "content": "so"}]
     assert tokenizer.render(begun, open_turn=False) == "<|user|>hi<|end|><|assistant|>so<|end|>"
     assert tokenizer.render(begun, open_turn=False, go_on=True) == "<|user|>hi<|end|><|assistant|>so"
+
+
+@given(question=st.text(), start=st.text(), space=st.text(" \n\t\r\u00a0\u2003"))
+def test_a_continuation_ends_exactly_with_the_given_text(tokenizer: Tokenizer, question: str, start: str, space: str):
+    begun = [{"role": "user", "content": question}, {"role": "assistant", "content": start + space}]
+    open_turn = tokenizer.render(begun[:1], open_turn=True)
+    assert tokenizer.render(begun, open_turn=False, go_on=True) == open_turn + start + space
+
+
+@pytest.fixture(scope="module")
+def trimming(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """With a chat template that trims every message, as many do."""
+    folder = tmp_path_factory.mktemp("trimming")
+    write_tokenizer(folder)
+    (folder / "chat_template.jinja").write_text(TEMPLATE.replace("message['content']", "message['content'] | trim"))
+    return Tokenizer(folder)
+
+
+@given(start=st.text(), space=st.text(" \n\t\r\u00a0\u2003"))
+def test_a_template_that_trims_never_changes_a_continuation(trimming: Tokenizer, start: str, space: str):
+    content = start + space
+    begun = [{"role": "user", "content": " hi "}, {"role": "assistant", "content": content}]
+    if content == content.lstrip():
+        text = trimming.render(begun, open_turn=False, go_on=True)
+        assert text == "<|user|>hi<|end|><|assistant|>" + content
+    else:
+        with pytest.raises(ValueError, match=r"changes the last message, .*/v1/completions"):
+            trimming.render(begun, open_turn=False, go_on=True)
 
 
 def test_a_tokenizer_of_another_kind_is_refused(tmp_path: Path):

@@ -17,7 +17,7 @@ import corpus  # pyright: ignore[reportMissingImports]
 
 from tts.lab.lab_code import LabCode
 from tts.lab.lab_math import LabMath, step_labels
-from tts.lab.lab_pieces import PIECES
+from tts.lab.lab_programs import PIECES
 
 
 def test_no_problem_of_the_evaluation_is_trained_on():

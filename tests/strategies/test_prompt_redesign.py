@@ -19,9 +19,8 @@ from tests.support.judges import roles
 from tests.support.obedient import obedient
 from tests.support.redesign import Writer, section
 from tests.support.solving import check_exact, settle
-from tts import registry
+from tts import lab, registry
 from tts.errors import ConfigError
-from tts.lab import lab_prompts
 from tts.solving import solve
 from tts.strategies.redesign.elements import covering, failures
 from tts.strategies.redesign.prompts import LAB
@@ -340,12 +339,12 @@ async def test_public_tests_are_elements_and_the_lab_models_are_asked_in_their_o
         spec = "prompt_redesign:n=4,prompts=lab,verifier=unit_tests(elements=true)"
         result = await solve(problem, spec, roles(double), stop_early=False)
     failures = "- f([3, 5]): expected 34, got 16\n- f([-2, 1]): expected 5, got -2"
-    rewriting = Template(lab_prompts.REWRITE).substitute(problem=prompt, failures=failures)
+    rewriting = Template(lab.REWRITE).substitute(problem=prompt, failures=failures)
     assert sorted(asked) == sorted([prompt] * (len(asked) - 4) + [rewriting] * 2 + [precise] * 2)
     assert [c.passed for c in sorted(result.candidates, key=lambda c: c.spawned)] == [False, False, True, True]
     table = result.candidates[0].verdict.details["elements"]  # type: ignore[union-attr]
     assert [row["text"] for row in table] == ["f([3, 5]) gives 34", "f([-2, 1]) gives 5"]
-    nothing = Template(lab_prompts.REWRITE).substitute(problem="$prompt", failures="")
+    nothing = Template(lab.REWRITE).substitute(problem="$prompt", failures="")
     assert {LAB.paraphrase, LAB.expand} == {nothing}
 
 

@@ -1,4 +1,4 @@
-"""`tts embedded`: the models that run without a server of their own, listed, or served to other clients."""
+"""`tts embedded`: lists the models that need no server, or serves one to other clients."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ def embedded() -> None:
 
 @app.command("list", epilog=EPILOG)
 def list_(as_json: AsJson = False) -> None:
-    """List the models that come with the library."""
-    from tts.lab.engine.models import SCHEME, bundled_models
-    from tts.lab.engine.weights import read_shape
+    """List the models that ship with the library."""
+    from tts.lab.engine.models import SCHEME, bundled_models, read_shape
 
     rows = [
         {"model": folder.name, "base_url": SCHEME + folder.name, "for": shape.kind, "context": shape.positions}
@@ -54,16 +53,16 @@ def list_(as_json: AsJson = False) -> None:
 @app.command("serve", epilog=EPILOG)
 def serve(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from the list, or a folder.")],
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0: a free one.")] = 8000,
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0: any free port.")] = 8000,
     host: Annotated[str, typer.Option(metavar="HOST", help="0.0.0.0: reachable from other machines.")] = "127.0.0.1",
 ) -> None:
     """Serve a model to OpenAI clients until Ctrl-C.
 
-    Prints the settings that point a client to it, on stdout.
+    Prints the settings that point a client at it to stdout.
     """
-    from tts.lab.engine.app import App
-    from tts.lab.engine.loading import load_service
     from tts.lab.engine.models import model_folder
+    from tts.lab.engine.routes import load_service
+    from tts.lab.engine.transport import ServiceApp
     from tts.serving import serve as put_on_port
 
     service = load_service(model_folder(model))
@@ -74,7 +73,7 @@ def serve(
         typer.echo(f"export OPENAI_MODEL={shlex.quote(service.engine.name)}")
         sys.stdout.flush()
 
-    put_on_port(App(service), host, port, announce)
+    put_on_port(ServiceApp(service), host, port, announce)
     say("stopped")
 
 

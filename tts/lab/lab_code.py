@@ -1,4 +1,4 @@
-"""Small Python functions from a specification in plain language: endless, with hidden tests as truth.
+"""Small Python functions to write from a specification in plain language: endless, with hidden tests as truth.
 
     def f(xs: list):
         \"\"\"Keep the large numbers, then square each, then return the sum.
@@ -7,9 +7,9 @@
         130
         \"\"\"
 
-What makes it hard: some pieces are worded vaguely (how large is large?), so that the examples must decide; and a share
-of the problems has weak examples, with which a program that is wrong can pass. Programs are kept for evaluation or
-for training by the digest of their exact wording, whatever the seeds.
+What makes it hard: some pieces are worded vaguely (how large is large?), so only the examples tell what is meant; and
+a share of the problems has weak examples, which a wrong program can pass. The digest of a program's exact wording
+reserves it for evaluation or for training, whatever the seeds.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from typing import Any, ClassVar
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from tts.lab.lab_math import Part, part_of
-from tts.lab.lab_pieces import readings
-from tts.lab.lab_programs import Program, Tests, make_tests, random_program
+from tts.lab.lab_programs import LabProgram, LabTests, make_tests, random_program, readings
 from tts.tasks import Example, Task
 from tts.types import Problem
 from tts.verifiers.unit_tests import TestSuite, UnitTests
@@ -32,19 +31,19 @@ from tts.verifiers.unit_tests import TestSuite, UnitTests
 
 @dataclass(frozen=True)
 class Instance:
-    """A program, its tests, and which of its pieces are worded vaguely."""
+    """A program, its tests, and the positions of the pieces that are worded vaguely."""
 
-    program: Program
-    tests: Tests
+    program: LabProgram
+    tests: LabTests
     vague: frozenset[int]
 
     def prompt(self) -> str:
-        """The signature and a docstring with the public tests."""
+        """What the model sees: the signature and a docstring with the public tests."""
         return prompt_for(self.program.signature, self.program.says(self.vague), self.tests.public)
 
 
 def prompt_for(signature: str, says: str, examples: tuple[tuple[Any, Any], ...] = ()) -> str:
-    """The beginning of a function: its signature, and a docstring with examples."""
+    """The start of a function: its signature and a docstring with examples."""
     name = signature[4 : signature.index("(")]
     if not examples:
         return f'{signature}\n    """{says}"""'
@@ -52,14 +51,14 @@ def prompt_for(signature: str, says: str, examples: tuple[tuple[Any, Any], ...] 
     return f'{signature}\n    """{says}\n\n{shown}    """'
 
 
-def suite_of(program: Program, tests: tuple[tuple[Any, Any], ...], prompt: str = "") -> TestSuite:
-    """Tests in the form that the verifier reads."""
+def suite_of(program: LabProgram, tests: tuple[tuple[Any, Any], ...], prompt: str = "") -> TestSuite:
+    """The tests as the verifier `unit_tests` reads them."""
     calls = tuple({"args": (given,), "expected": expected} for given, expected in tests)
     return TestSuite.model_validate({"entry_point": program.name, "prompt": prompt, "calls": calls})
 
 
 def random_instance(rng: Random, *, steps: int, vague: int, examples: int, weak: bool, part: Part) -> Instance:
-    """An instance of `part` with `vague` vague pieces, fewer where the program has fewer that can be vague."""
+    """An instance of `part` with `vague` vague pieces, or as many as the program has that can be vague."""
     while True:
         program = random_program(rng, steps)
         if part_of(program.says()) != part:
@@ -71,30 +70,30 @@ def random_instance(rng: Random, *, steps: int, vague: int, examples: int, weak:
 
 
 class LabCode(Task):
-    """Python functions of two to four operations on lists and texts, that small models can half write."""
+    """Python functions of two to four operations on lists and texts; small models write about half of them."""
 
     name: ClassVar[str] = "lab_code"
 
     size: PositiveInt | None = 200
-    """Number of problems; without end if None."""
+    """Number of problems; None: endless."""
     seed: NonNegativeInt = 0
     steps: int = Field(default=3, ge=2, le=4)
     """Operations in a program."""
     vague: int = Field(default=1, ge=0, le=4)
-    """Of them, those worded so that only examples can tell what is meant."""
+    """How many of them are worded so that only the examples tell what is meant."""
     public: int = Field(default=3, ge=1, le=5)
     """Examples in the prompt."""
     weak: float = Field(default=0.25, ge=0, le=1)
-    """Share of the problems whose examples let a wrong program pass, by design."""
+    """Share of the problems whose examples pass a wrong program, by design."""
     part: Part = "test"
-    """Programs kept for evaluation, or those that models are trained on."""
+    """Programs reserved for evaluation, or those that models are trained on."""
 
     def examples(self) -> Iterator[Example]:
-        """Problems `lab_code/SEED/0`, ...; the same for the same parameters."""
-        return islice((self._example(number) for number in count()), self.size)
+        """Problems `lab_code/SEED/0`, ...; the same parameters give the same problems."""
+        return islice(map(self._example, count()), self.size)
 
     def instance(self, number: int) -> Instance:
-        """What problem `number` is made of: the program and the hidden tests, which a solver must not see."""
+        """What problem `number` is made from: the program and the hidden tests, which a solver must not see."""
         rng = Random(f"lab_code {self.seed} {self.steps} {self.public} {number}")
         weak = rng.random() < self.weak
         return random_instance(rng, steps=self.steps, vague=self.vague, examples=self.public, weak=weak, part=self.part)

@@ -1,4 +1,4 @@
-"""Multi-step integer arithmetic made from a seed: endless, exact, and every single step can be checked.
+"""Multi-step integer arithmetic generated from a seed: endless, exact, and checkable step by step.
 
     Start with 37, add 58, multiply by 4, subtract 129.          (37 + 58) * 4 - 129 = ?
     ->  37 + 58 = 95
@@ -6,7 +6,7 @@
         380 - 129 = 251
         Answer: 251
 
-An instance is a binary tree of numbers and operations. Its digest decides to which part it belongs, so training and
+An instance is a binary tree of numbers and operations. Its digest decides which part it belongs to, so training and
 evaluation never share one, whatever the seeds.
 """
 
@@ -40,7 +40,7 @@ WORDS = {"+": "add", "-": "subtract", "*": "multiply by"}
 
 @dataclass(frozen=True)
 class Operation:
-    """`left` and `right`, numbers or operations themselves, combined by `sign`."""
+    """`left` and `right`, each a number or an operation, combined by `sign`."""
 
     left: Operation | int
     sign: str
@@ -52,24 +52,22 @@ class Operation:
 
     def steps(self) -> list[str]:
         """The calculations in the order of the solution, the left side's first: `37 + 58 = 95`."""
-        return [
-            *(step for side in (self.left, self.right) if isinstance(side, Operation) for step in side.steps()),
-            self.step,
-        ]
+        inner = [step for side in (self.left, self.right) if isinstance(side, Operation) for step in side.steps()]
+        return [*inner, self.step]
 
     @property
     def step(self) -> str:
-        """Its own calculation, with the values of its sides."""
+        """This operation's own calculation, on the values of its sides."""
         return f"{value_of(self.left)} {self.sign} {value_of(self.right)} = {self.value}"
 
     @cached_property
     def value(self) -> int:
-        """What it amounts to."""
+        """The result."""
         return OPERATIONS[self.sign](value_of(self.left), value_of(self.right))
 
 
 def value_of(side: Operation | int) -> int:
-    """What a side of an operation amounts to."""
+    """The number that a side of an operation stands for."""
     return side.value if isinstance(side, Operation) else side
 
 
@@ -79,14 +77,14 @@ def solution(tree: Operation) -> str:
 
 
 def step_labels(tree: Operation, text: str) -> list[bool]:
-    """For each line of `text` that is not empty: whether the solution is right up to its end.
+    """For each non-empty line of `text`: whether the solution is right up to and including it.
 
-    A step is right when its arithmetic is and when it does an operation of the tree that is still to be done, on
-    numbers that are given or were calculated; the order is free. The answer is right when nothing remains to be
-    done. After the first wrong line every line is wrong (Lightman et al. 2023, arXiv 2305.20050, section 2.6).
+    A step is right if its arithmetic is and it does an operation of the tree that is still to be done, on numbers that
+    are given or already calculated; the order is free. The answer is right once nothing remains to be done. After the
+    first wrong line every line is wrong (Lightman et al. 2023, arXiv 2305.20050, section 2.6).
     """
     steps = _steps_with_needs(tree)
-    reached, labels = {frozenset[int]()}, []  # sets of steps that may be what was done so far; equal steps are alike
+    reached, labels = {frozenset[int]()}, []  # every set of steps that may be done by now: equal steps look alike
     for line in map(str.strip, filter(str.strip, text.splitlines())):
         if line == f"Answer: {tree.value}":
             reached = {done for done in reached if len(done) == len(steps)}
@@ -102,7 +100,7 @@ def step_labels(tree: Operation, text: str) -> list[bool]:
 
 
 def _steps_with_needs(tree: Operation) -> list[tuple[str, frozenset[int]]]:
-    """The steps in the order of the solution, each with the numbers of those whose results it uses."""
+    """The steps in the order of the solution, each with the indices of those whose results it uses."""
     found: list[tuple[str, frozenset[int]]] = []
 
     def add(side: Operation | int) -> set[int]:
@@ -117,15 +115,15 @@ def _steps_with_needs(tree: Operation) -> list[tuple[str, frozenset[int]]]:
 
 
 def part_of(content: str) -> Part:
-    """The part to which the instance written as `content` belongs."""
+    """The part that the instance written as `content` belongs to."""
     digest = hashlib.blake2b(content.encode(), digest_size=4).digest()
     return "test" if int.from_bytes(digest, "big") % TEST_SHARE == 0 else "train"
 
 
 def random_tree(rng: Random, steps: int, digits: int, chain: bool) -> Operation | int:
-    """A tree of `steps` operations on numbers of at most `digits` digits; a chain has a number on every right side.
+    """A tree of `steps` operations on numbers of at most `digits` digits; in a chain every right side is a number.
 
-    No value on the way is negative or has more than `digits` + 1 digits. Factors are of one digit.
+    No intermediate value is negative or has more than `digits` + 1 digits. Of two factors, one has a single digit.
     """
     if not steps:
         return rng.randrange(2, 10 ** rng.randint(1, digits))
@@ -135,7 +133,7 @@ def random_tree(rng: Random, steps: int, digits: int, chain: bool) -> Operation 
     bound = 10 ** (digits + 1)
     if fitting := [sign for sign in OPERATIONS if _fits(value_of(left), sign, value_of(right), bound)]:
         return Operation(left, rng.choice(fitting), right)
-    return Operation(right, "-", left)  # nothing fits only where the right side is larger; never in a chain
+    return Operation(right, "-", left)  # only a larger right side leaves nothing that fits; never in a chain
 
 
 def _fits(left: int, sign: str, right: int, bound: int) -> bool:
@@ -143,7 +141,7 @@ def _fits(left: int, sign: str, right: int, bound: int) -> bool:
 
 
 def wording(tree: Operation, style: Literal["words", "symbols"]) -> str:
-    """The question. Words need a chain."""
+    """The question; the style `words` needs a chain."""
     if style == "symbols":
         return f"{tree} = ?"
     said: list[str] = []
@@ -155,13 +153,13 @@ def wording(tree: Operation, style: Literal["words", "symbols"]) -> str:
 
 
 class SteppedAnswer(NumericAnswer):
-    """The truth of a problem: its number. `details["steps"]` has the label of every line of the solution."""
+    """The truth of a problem: its number. `details["steps"]` labels every line of the solution."""
 
     tree: Operation
-    """What is to be calculated."""
+    """The calculation asked for."""
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """Accepted iff the final number is right, however it came about."""
+        """Pass if and only if the final number is right, however it came about."""
         verdict = await super().verify(problem, candidate, session)
         return replace(verdict, details={**verdict.details, "steps": step_labels(self.tree, candidate.content)})
 
@@ -173,45 +171,37 @@ def _in_order(steps: tuple[int, int]) -> tuple[int, int]:
 
 
 class LabMath(Task):
-    """Step-by-step integer arithmetic, in words and in symbols, that small models can half do."""
+    """Step-by-step integer arithmetic in words and symbols; small models solve about half of it."""
 
     name: ClassVar[str] = "lab_math"
 
     size: PositiveInt | None = 200
-    """Number of problems; without end if None."""
+    """Number of problems; None: endless."""
     seed: NonNegativeInt = 0
     steps: Steps | Annotated[tuple[Steps, Steps], AfterValidator(_in_order)] = 5
-    """Operations in a problem; `[least, most]`: each number of them equally often."""
+    """Operations in a problem; `[least, most]`: drawn uniformly from the range."""
     digits: int = Field(default=2, ge=1, le=4)
-    """Of the given numbers; what is calculated has one more at most."""
+    """Most digits of a given number; results have at most one more."""
     style: Style = "mixed"
     """In words, in symbols, or every other problem in each."""
     part: Part = "test"
-    """Instances kept for evaluation, or those that models are trained on."""
+    """Instances reserved for evaluation, or those that models are trained on."""
 
     def examples(self) -> Iterator[Example]:
-        """Problems `lab_math/SEED/0`, ...; the same for the same parameters."""
-        return islice(self._endless(), self.size)
+        """Problems `lab_math/SEED/0`, ...; the same parameters give the same problems."""
+        return islice(map(self._example, count()), self.size)
 
-    def _endless(self) -> Iterator[Example]:
-        for number in count():
-            style = self._style(number)
-            tree = self._tree(number, style)
-            prompt = wording(tree, style)
-            yield Example(
-                Problem.from_prompt(prompt, id=f"lab_math/{self.seed}/{number}", answer=NumericAnswer.name),
-                SteppedAnswer(reference=str(tree.value), tree=tree),
-            )
+    def _example(self, number: int) -> Example:
+        style = ("words", "symbols")[number % 2] if self.style == "mixed" else self.style
+        tree = self._tree(number, chain=style == "words")
+        prompt, name = wording(tree, style), f"lab_math/{self.seed}/{number}"
+        problem = Problem.from_prompt(prompt, id=name, answer=NumericAnswer.name)
+        return Example(problem, SteppedAnswer(reference=str(tree.value), tree=tree))
 
-    def _style(self, number: int) -> Literal["words", "symbols"]:
-        if self.style == "mixed":
-            return "symbols" if number % 2 else "words"
-        return self.style
-
-    def _tree(self, number: int, style: str) -> Operation:
+    def _tree(self, number: int, *, chain: bool) -> Operation:
         rng = Random(f"lab_math {self.seed} {self.steps} {self.digits} {number}")
         steps = self.steps if isinstance(self.steps, int) else rng.randint(*self.steps)
         while True:
-            tree = random_tree(rng, steps, self.digits, chain=style == "words")
+            tree = random_tree(rng, steps, self.digits, chain)
             if isinstance(tree, Operation) and part_of(str(tree)) == self.part:
                 return tree

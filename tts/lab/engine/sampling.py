@@ -15,63 +15,62 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tts.lab.engine.model import Ints
-from tts.lab.engine.weights import Floats
+from tts.lab.engine.models import Floats, Ints
 
 GREEDY = 1e-5
-"""Temperatures below take the most likely token, as in vLLM."""
+"""Temperatures below this take the most likely token, as in vLLM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a sequence is sampled and when it ends."""
+class SamplingParams:
+    """How a sequence is sampled and when it ends, in vLLM's terms."""
 
     max_tokens: int
     min_tokens: int = 0
     temperature: float = 1.0
     top_k: int = 0
-    """Only the k most likely tokens; 0: all."""
+    """Only the k most likely tokens; 0 or less: all."""
     top_p: float = 1.0
-    """Only the most likely tokens that have this much probability together."""
+    """Only the most likely tokens that together have this much probability."""
     min_p: float = 0.0
-    """Only tokens at least this share as likely as the most likely one."""
+    """Only tokens at least this fraction as likely as the most likely one."""
     seed: int | None = None
     stop: tuple[str, ...] = ()
-    stop_ids: frozenset[int] = frozenset()
+    stop_token_ids: tuple[int, ...] = ()
     """Tokens that end the text besides the model's own."""
-    ignore_end: bool = False
-    """Whether the model's own end tokens do not end the text."""
-    include_stop: bool = False
-    skip_special: bool = True
-    tops: int | None = None
-    """Log-probabilities of so many of the likeliest tokens beside that of the chosen one; None: of none at all."""
-    prompt_tops: int | None = None
+    ignore_eos: bool = False
+    """Whether the model's own end tokens leave the text open."""
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True
+    logprobs: int | None = None
+    """How many of the likeliest tokens are reported beside each chosen one; None: no log-probabilities at all."""
+    prompt_logprobs: int | None = None
     """The same for the tokens of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A token and its log-probability under the model itself, without temperature; the likeliest ones beside it."""
+class ScoredToken:
+    """A token and its log-probability under the model itself, without temperature, beside the likeliest ones."""
 
     token: int
     logprob: float
     rank: int
-    """1 for the most likely token of its place."""
+    """1 for the most likely token of its position."""
     tops: tuple[tuple[int, float], ...] = ()
 
 
 def noise(seed: int | None, index: int, prompt: Ints, count: int) -> NDArray[np.float64]:
-    """`count` numbers in [0, 1) for choice `index` of a prompt; without a seed other ones each time."""
+    """`count` numbers in [0, 1) for choice `index` of a prompt; without a seed, new ones each time."""
     key = randbits(64) if seed is None else (seed + index) % 2**64
     words = int.from_bytes(blake2b(prompt.tobytes(), digest_size=8).digest(), "little")
     return np.random.Generator(np.random.Philox(key=np.array([key, words], np.uint64))).random(count)
 
 
-def draw(logits: Floats, settings: Sequence[Settings], uniform: NDArray[np.float64]) -> Ints:
-    """A token for each row of `logits` (B, V) under its settings; `uniform` (B), numbers in [0, 1), decides."""
+def draw(logits: Floats, params: Sequence[SamplingParams], uniform: NDArray[np.float64]) -> Ints:
+    """A token for each row of `logits` (B, V) under its own params; `uniform` (B), numbers in [0, 1), decides."""
 
     def column(name: str) -> NDArray[Any]:
-        return np.array([getattr(one, name) for one in settings])[:, None]
+        return np.array([getattr(one, name) for one in params])[:, None]
 
     temperature, top_k, top_p, min_p = map(column, ("temperature", "top_k", "top_p", "min_p"))
     greedy = temperature < GREEDY
@@ -88,7 +87,7 @@ def draw(logits: Floats, settings: Sequence[Settings], uniform: NDArray[np.float
 
 
 def _cut(weights: Floats, top_k: Ints, top_p: NDArray[np.float64]) -> Floats:
-    """`weights` (B, V) without what is beyond the `top_k` greatest (0: all), and then beyond a share of `top_p`."""
+    """`weights` (B, V), zero beyond the `top_k` greatest (0: all) and beyond those that hold a share of `top_p`."""
     order = np.argsort(-weights, axis=1, kind="stable")
     ranked = np.take_along_axis(weights, order, axis=1)
     ranked[(top_k > 0) & (np.arange(ranked.shape[1]) >= top_k)] = 0.0
@@ -98,8 +97,8 @@ def _cut(weights: Floats, top_k: Ints, top_p: NDArray[np.float64]) -> Floats:
     return weights
 
 
-def score(logits: Floats, tokens: Ints, tops: int) -> list[Scored]:
-    """Log-probabilities of `tokens` (N) under `logits` (N, V), with the `tops` likeliest tokens of each place."""
+def score(logits: Floats, tokens: Ints, tops: int) -> list[ScoredToken]:
+    """Log-probabilities of `tokens` (N) under `logits` (N, V), with the `tops` likeliest tokens at each."""
     greatest = logits.max(axis=1)
     shift = greatest + np.log(np.exp(logits - greatest[:, None]).sum(axis=1))
     own = logits[np.arange(len(tokens)), tokens]
@@ -107,4 +106,6 @@ def score(logits: Floats, tokens: Ints, tops: int) -> list[Scored]:
     best = np.argsort(-logits, axis=1, kind="stable")[:, :tops] if tops else np.empty((len(tokens), 0), np.int64)
     likely = np.take_along_axis(logits, best, axis=1) - shift[:, None]
     rows = zip(tokens.tolist(), (own - shift).tolist(), ranks.tolist(), best.tolist(), likely.tolist(), strict=True)
-    return [Scored(token, own, rank, tuple(zip(ids, values, strict=True))) for token, own, rank, ids, values in rows]
+    return [
+        ScoredToken(token, own, rank, tuple(zip(ids, values, strict=True))) for token, own, rank, ids, values in rows
+    ]

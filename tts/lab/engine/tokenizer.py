@@ -1,7 +1,7 @@
 """Reads `tokenizer.json` and the chat template of a model folder: byte-level BPE (Sennrich et al. 2016, 1508.07909).
 
-It does what the package `tokenizers` does for the one kind of tokenizer that small models here have, and spares the
-core a compiled package and the model hub's client that it brings along.
+It does what the package `tokenizers` does for the one kind of tokenizer that small models here have, which spares the
+core a compiled package and the model hub's client that comes with it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from typing import Any
 
 from tts.errors import ConfigError
 
+OPEN_END = "<|open-end|>"
+"""Marks the end of a message that is to be continued while the chat template is applied."""
+
 
 def _alphabet() -> dict[str, int]:
     """The printable character that stands for each byte in GPT-2's vocabularies, and the byte."""
@@ -25,7 +28,7 @@ def _alphabet() -> dict[str, int]:
 
 
 class Tokenizer:
-    """Text to token ids and back, and chat messages to text. Raises `ConfigError` for tokenizers of another kind."""
+    """Text to token ids and back, and chat messages to text. Raises `ConfigError` for other kinds of tokenizers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,7 +36,7 @@ class Tokenizer:
         self._settings = _json(folder / "tokenizer_config.json")
         model = table["model"]
         if model.get("type") != "BPE" or table.get("normalizer") or model.get("unk_token"):
-            raise ConfigError(f"{folder}: the embedded engine reads byte-level BPE without a normalizer only")
+            raise ConfigError(f"{folder}: the embedded engine reads only byte-level BPE without a normalizer")
         self._words = _word_pattern(table.get("pre_tokenizer") or {}, folder)
         self._ids: dict[str, int] = model["vocab"]
         merges = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
@@ -44,8 +47,8 @@ class Tokenizer:
         self._split = re.compile(f"({'|'.join(names)})" if names else r"(?!)()")
         alphabet = _alphabet()
         self._shown = {byte: shown for shown, byte in alphabet.items()}
-        self.pieces: dict[int, bytes] = {i: bytes(alphabet[c] for c in token) for token, i in self._ids.items()
-                                         if token not in self._added}  # fmt: skip
+        plain = {i: token for token, i in self._ids.items() if token not in self._added}
+        self.pieces: dict[int, bytes] = {i: bytes(alphabet[c] for c in token) for i, token in plain.items()}
         self.pieces |= {i: token.encode() for token, i in self._added.items()}
         self._merge = lru_cache(8192)(self._merge_word)
 
@@ -61,28 +64,37 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """The text of `ids`; what is no UTF-8 becomes U+FFFD, and ids without a token are left out."""
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD, and unknown ids are left out."""
         skipped = self.special if skip_special else ()
         return b"".join(self.pieces.get(i, b"") for i in ids if i not in skipped).decode("utf-8", "replace")
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, open_turn: bool, go_on: bool = False) -> str:
         """The text of a conversation in the model's chat template.
 
-        `open_turn` begins the assistant's turn; `go_on` leaves the last message open, to be continued. Raises
-        `ValueError` with the template's own words where it cannot show these messages.
+        `open_turn` starts the assistant's turn. `go_on` leaves the last message open: the text ends exactly with its
+        content, white space included. Raises `ValueError` with the template's own words if it cannot show these
+        messages, and if it changes the content that is to be continued.
         """
+        messages = [{**message, "content": _plain(message.get("content"))} for message in messages]
+        if not go_on:
+            return self._apply_template(messages, open_turn)
+        content = messages[-1]["content"]
+        messages[-1]["content"] += OPEN_END  # the content's white space is no longer at an end, where it may be trimmed
+        text, mark, _ = self._apply_template(messages, open_turn).rpartition(OPEN_END)
+        if not mark or not text.endswith(content):
+            raise ValueError(
+                "the model's chat template changes the last message, so it cannot be continued word for word; "
+                "send the text or the token ids of the whole prompt to /v1/completions instead"
+            )
+        return text
+
+    def _apply_template(self, messages: list[dict[str, Any]], open_turn: bool) -> str:
         from jinja2 import TemplateError
 
-        messages = [{**message, "content": _plain(message.get("content"))} for message in messages]
         try:
-            text = self._template.render(messages=messages, add_generation_prompt=open_turn, **self._names)
+            return self._template.render(messages=messages, add_generation_prompt=open_turn, **self._names)
         except TemplateError as error:
             raise ValueError(str(error)) from None
-        if not go_on:
-            return text
-        last = messages[-1]["content"].strip()
-        end = text.rfind(last) + len(last)
-        return text[:end]
 
     @cached_property
     def _template(self) -> Any:
@@ -93,15 +105,14 @@ class Tokenizer:
         if not isinstance(source, str):
             raise ValueError("the model has no chat template; use /v1/completions")
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _refuse
+        environment.globals["raise_exception"] = _raise_template_error
         return environment.from_string(source)
 
     @property
     def _names(self) -> dict[str, str]:
-        """The special tokens by their part, as templates use them: bos_token, eos_token, ..."""
-        return {
-            key: value for key, value in self._settings.items() if key.endswith("_token") and isinstance(value, str)
-        }
+        """The special tokens by the names that templates use: bos_token, eos_token, ..."""
+        known = self._settings.items()
+        return {key: value for key, value in known if key.endswith("_token") and isinstance(value, str)}
 
     def _merge_word(self, word: str) -> tuple[int, ...]:
         """Token ids of a word: its bytes, neighbours merged again and again, the most frequent pair first."""
@@ -115,7 +126,7 @@ class Tokenizer:
 
 
 def _word_pattern(settings: dict[str, Any], folder: Path) -> re.Pattern[str] | None:
-    """What cuts a text into the words in which bytes are merged; None: it is one word."""
+    """Matches the words that a text is cut into before bytes are merged; None: the text is one word."""
     steps = settings.get("pretokenizers", [settings])
     *splits, bytes_ = steps or [{}]
     plain = bytes_.get("type") == "ByteLevel" and not bytes_.get("use_regex", True) and not bytes_["add_prefix_space"]
@@ -135,7 +146,7 @@ def _plain(content: Any) -> str:
     return content or ""
 
 
-def _refuse(message: str) -> None:
+def _raise_template_error(message: str) -> None:
     from jinja2 import TemplateError
 
     raise TemplateError(message)

@@ -4,8 +4,8 @@
 with L layers, B rows of the cache, S new tokens in each, T positions, K key/value heads, G query heads for each of
 them, and D numbers in a head. All arithmetic is float32.
 
-What a row is given does not depend on the other rows, bit for bit: the order in which OpenBLAS adds up a product
-depends on its size. So few rows are padded to `LEAST_ROWS`, and positions come in blocks of one size.
+A row's result does not depend on the other rows, bit for bit. The order in which OpenBLAS adds up a product depends on
+the product's size, so few rows are padded to `LEAST_ROWS`, and positions come in blocks of one size.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tts.lab.engine.weights import Floats, Shape
-
-Ints = NDArray[np.int64]
+from tts.lab.engine.models import Floats, Ints, LlamaShape
 
 LEAST_ROWS = 16
 BLOCK = 64
 
 
 class Layer:
-    """The matrices of one layer, input first, those that read the same vector side by side.
+    """The matrices of one layer, transposed to (input, output); those that read the same vector are joined.
 
-    The weights of a norm are multiplied into the matrix behind it, and the scale of the attention into its queries.
+    The weights of each norm are folded into the matrix after it, and the attention's scale into the queries.
     """
 
-    def __init__(self, tensors: dict[str, Floats], prefix: str, shape: Shape) -> None:
+    def __init__(self, tensors: dict[str, Floats], prefix: str, shape: LlamaShape) -> None:
         def joined(norm: str, *names: str) -> Floats:
             weights = np.concatenate([tensors[f"{prefix}{name}.weight"] for name in names])
             return np.ascontiguousarray((weights * tensors[f"{prefix}{norm}.weight"]).T)
@@ -36,7 +34,7 @@ class Layer:
         self.query_key_value = joined("input_layernorm", *projections)
         queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
         self.query_key_value[:, :queries] *= shape.head_width**-0.5
-        # The two numbers that RoPE turns together stand side by side, as a complex number has them.
+        # The two numbers that RoPE rotates together become neighbours, as the parts of a complex number are.
         turned = self.query_key_value[:, : queries + keys]
         turned[...] = turned.reshape(shape.width, -1, 2, shape.head_width // 2).swapaxes(2, 3).reshape(turned.shape)
         self.out = np.ascontiguousarray(tensors[f"{prefix}self_attn.o_proj.weight"].T)
@@ -45,9 +43,9 @@ class Layer:
 
 
 class Llama:
-    """The model: `forward` reads new tokens of some rows of a cache, `logits` says what follows."""
+    """The model: `forward` reads new tokens into rows of a cache, `logits` scores what may follow."""
 
-    def __init__(self, shape: Shape, tensors: dict[str, Floats]) -> None:
+    def __init__(self, shape: LlamaShape, tensors: dict[str, Floats]) -> None:
         self.shape = shape
         self.embedding = tensors["model.embed_tokens.weight"]
         self.layers = [Layer(tensors, f"model.layers.{i}.", shape) for i in range(shape.layers)]
@@ -59,14 +57,14 @@ class Llama:
         self.turns = np.exp(1j * angles).astype(np.complex64)  # (positions, D / 2)
 
     def cache(self, rows: int) -> Floats:
-        """Room for the keys, then the values, of `rows` sequences (L, B, 2 K, T, D). Untouched memory costs nothing."""
+        """Zeros for keys, then values, of `rows` sequences (L, B, 2 K, T, D). Untouched memory costs nothing."""
         shape, positions = self.shape, -(-self.shape.positions // BLOCK) * BLOCK
         return np.zeros((shape.layers, rows, 2 * shape.kv_heads, positions, shape.head_width), np.float32)
 
     def forward(self, tokens: Ints, starts: Ints, cache: Floats, first_row: int = 0) -> Floats:
-        """Read `tokens` (B, S), which stand at positions `starts` (B) and on, in B rows of `cache` from `first_row` on.
+        """Read `tokens` (B, S), which start at positions `starts` (B), into B rows of `cache` from `first_row` on.
 
-        Returns the state behind each token (B, S, width), ready for `logits`.
+        Returns the state after each token (B, S, width), ready for `logits`.
         """
         new, places = tokens.size, starts[:, None] + np.arange(tokens.shape[1])
         turns = self.turns[places][:, :, None]
@@ -89,7 +87,7 @@ class Llama:
     def _attend(
         self, heads: Floats, places: Ints, turns: NDArray[np.complex64], hidden: Floats, memory: Floats
     ) -> Floats:
-        """Put new keys and values (of `heads`: B, S, (G + 2) K, D) into `memory` (B, 2 K, T, D); what queries find."""
+        """Store keys and values of `heads` (B, S, (G + 2) K, D) in `memory` (B, 2 K, T, D); return the attention."""
         (rows, count), kv_heads, width = places.shape, self.shape.kv_heads, self.shape.head_width
         heads[:, :, : self.shape.heads + kv_heads].view(np.complex64)[...] *= turns
         memory[np.arange(rows)[:, None], :, places] = heads[:, :, self.shape.heads :]
@@ -105,11 +103,11 @@ class Llama:
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
         found = scores @ values
-        found /= np.einsum("bkqt->bkq", scores)[..., None]  # unlike sum, the same with more zeros at the end
+        found /= np.einsum("bkqt->bkq", scores)[..., None]  # unlike sum, unchanged by zeros at the end
         return found.reshape(rows, kv_heads, count, -1, width).swapaxes(1, 2).reshape(rows * count, -1)
 
     def logits(self, states: Floats) -> Floats:
-        """Scores of every token (N, V) behind states (N, width); of a reward model its values (N, 1), not activated."""
+        """Scores of every token (N, V) after `states` (N, width); of a reward model its raw values (N, 1)."""
         padded = np.zeros((max(len(states), LEAST_ROWS), self.shape.width), np.float32)
         padded[: len(states)] = states
         return (padded @ self.head)[: len(states)]
@@ -120,7 +118,7 @@ class Llama:
 
 
 def _hidden(places: Ints) -> Floats:
-    """Added to scores (B, K, S, G, T) so that no token sees later ones, from the first place on where one could."""
+    """What hides later tokens when added to scores (B, K, S, G, T), from the first position where one could be seen."""
     positions = np.arange(places.min(), places.max() // BLOCK * BLOCK + BLOCK)
     late = positions > places[:, :, None]
     return np.where(late, np.float32(-np.inf), np.float32(0))[:, None, :, None]
