@@ -18,7 +18,7 @@ install: $(VENV)/.installed  ## Make .venv with everything for development
 $(VENV)/.installed: pyproject.toml
 ifdef UV
 	uv venv --quiet --allow-existing --python '>=3.11' $(VENV)
-	uv pip install --quiet --python $(BIN)/python --editable '.[$(EXTRAS)]'
+	uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[$(EXTRAS)]'
 else
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'

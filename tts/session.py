@@ -22,10 +22,8 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from uuid import uuid4
-
-import numpy as np
 
 from tts.accounts import Ledger
 from tts.calls import Calls, digest
@@ -36,6 +34,9 @@ from tts.resources import Resources, SampleStore
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import TokenScores
 from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Usage, Verdict, total
+
+if TYPE_CHECKING:
+    import numpy as np
 
 T = TypeVar("T")
 
@@ -116,6 +117,8 @@ class Session:
     @cached_property
     def rng(self) -> np.random.Generator:
         """Random numbers that depend on the seed, the problem and the strategy alone."""
+        import numpy as np  # here, so that asking one question does not load it
+
         digest = hashlib.blake2b(f"{self.seed}\0{self.problem.id}\0{self._stream}".encode(), digest_size=16)
         return np.random.default_rng(int.from_bytes(digest.digest(), "big"))
 
