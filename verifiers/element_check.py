@@ -17,7 +17,7 @@ from tts.prompting import constrained, fill, json_of, problem_text, reply, shown
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.programs.extract import extract_program
-from tts.verifiers.programs.facts import program_facts
+from tts.verifiers.programs.static_analysis import program_facts
 from tts.verifiers.unit_tests import Kind, TestSuite, UnitTests
 
 DECOMPOSE = """\

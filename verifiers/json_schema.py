@@ -17,10 +17,9 @@ from tts.errors import ConfigError, MissingExtra
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.programs.extract import fenced_blocks
-from tts.verifiers.sandbox import Call, Job, Limits, Sandbox, SandboxError
-from tts.verifiers.sandbox.codec import encode
+from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, SandboxError, encode
 
-LIMITS = Limits(cpu_seconds=2.0)
+LIMITS = ProgramLimits(cpu_seconds=2.0)
 """Neither a schema's patterns nor texts crafted to be slow may hold up the run."""
 
 PROGRAM = """
@@ -76,7 +75,7 @@ class JsonSchema(Verifier):
         if text is None:
             return Verdict(0.0, False, "there is no valid JSON in the text", cpu_seconds=reading)
         job = Job(
-            PROGRAM, ((Call("errors", encode((self.definition, text))),),), limits=LIMITS, preload=("jsonschema",)
+            PROGRAM, ((Invocation("errors", encode((self.definition, text))),),), limits=LIMITS, preload=("jsonschema",)
         )
         result = await session.resources.get(Sandbox).run(job)
         case = result.cases[0] if result.cases else result.loaded

@@ -12,8 +12,7 @@ from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.answers.extraction import final_answer
 from tts.verifiers.programs.extract import syntax
-from tts.verifiers.sandbox import Call, Job, Limits, Sandbox, SandboxError
-from tts.verifiers.sandbox.codec import encode
+from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, SandboxError, encode
 
 PROGRAM = """
 import json, math, re, statistics
@@ -51,8 +50,9 @@ class PythonExpr(Verifier):
         """Raises `SandboxError` where programs cannot be isolated or the sandbox fails."""
         text = candidate.content
         arguments = (text, final_answer(text) or text, dict(problem.metadata))
-        limits = Limits(cpu_seconds=self.timeout)
-        job = Job(PROGRAM.format(expression=self.expression), ((Call("judge", encode(arguments)),),), limits=limits)
+        limits = ProgramLimits(cpu_seconds=self.timeout)
+        call = Invocation("judge", encode(arguments))
+        job = Job(PROGRAM.format(expression=self.expression), ((call,),), limits=limits)
         result = await session.resources.get(Sandbox).run(job)
         case = result.cases[0] if result.cases else result.loaded
         if case.status == "infra":

@@ -15,13 +15,11 @@ from tts.base import Verifier
 from tts.errors import ConfigError
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.programs.elements import as_elements
 from tts.verifiers.programs.extract import extract_program
+from tts.verifiers.programs.judging import Conditions, VerdictCache
 from tts.verifiers.programs.suite import Call, InputOutput, Interaction, MethodCall, Reference, TestSuite
-from tts.verifiers.programs.suite_run import Conditions
-from tts.verifiers.programs.verdict_cache import Judge
-from tts.verifiers.programs.verdicts import Kind, Outcome, Report
-from tts.verifiers.sandbox import Limits, Sandbox
+from tts.verifiers.programs.verdicts import Kind, TestOutcome, as_elements, verdict_of
+from tts.verifiers.sandbox import ProgramLimits, Sandbox
 
 __all__ = [
     "Call",
@@ -85,10 +83,10 @@ class UnitTests(Verifier):
             candidate.content, suite.entry_point, suite.prompt, suite.container, language=suite.language
         )
         if program is None:
-            verdict = Report([Outcome(Kind.error, "there is no program in the answer")], len(suite)).verdict()
+            verdict = verdict_of([TestOutcome(Kind.error, "there is no program in the answer")], len(suite))
         else:
-            judge, sandbox = session.resources.get(Judge), session.resources.get(Sandbox)
-            verdict = await judge.verdict(sandbox, program, suite, self._conditions())
+            verdicts, sandbox = session.resources.get(VerdictCache), session.resources.get(Sandbox)
+            verdict = await verdicts.verdict(sandbox, program, suite, self._conditions())
         details = dict(verdict.details)
         said = details.pop("said")
         if self.elements:
@@ -96,7 +94,7 @@ class UnitTests(Verifier):
         return replace(verdict, details=details)
 
     def _conditions(self) -> Conditions:
-        limits = Limits(
+        limits = ProgramLimits(
             cpu_seconds=self.timeout,
             case_cpu_seconds=self.test_timeout,
             wall_seconds=self.wall,

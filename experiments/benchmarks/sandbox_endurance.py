@@ -13,8 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tts.verifiers.sandbox import Call, Job, Limits, Sandbox
-from tts.verifiers.sandbox.codec import encode
+from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, encode
 
 PROGRAMS = {
     "ok": "def f(n): return n + 1",
@@ -23,7 +22,7 @@ PROGRAMS = {
     "wrote": "def f(n):\n    open('left', 'w').write('x' * 10_000)\n    return n",
 }
 LOOP = "def f(n):\n    while True: pass"
-CASES = ((Call("f", encode((1,))),),)
+CASES = ((Invocation("f", encode((1,))),),)
 
 
 def family(pid: int) -> list[int]:
@@ -53,7 +52,7 @@ async def tenth(sandbox: Sandbox, count: int) -> Counter[str]:
     ends: Counter[str] = Counter()
     for begin in range(0, count, 200):
         sources = [PROGRAMS[names[i % len(names)]] for i in range(begin, min(begin + 200, count))]
-        jobs = [Job(source, CASES) for source in sources] + [Job(LOOP, CASES, limits=Limits(cpu_seconds=0.05))]
+        jobs = [Job(source, CASES) for source in sources] + [Job(LOOP, CASES, limits=ProgramLimits(cpu_seconds=0.05))]
         for result in await asyncio.gather(*map(sandbox.run, jobs)):
             ends[result.cases[-1].status if result.cases else result.loaded.status] += 1
     return ends

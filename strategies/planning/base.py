@@ -19,7 +19,7 @@ from tts.strategies.planning.author import Author
 from tts.strategies.planning.prompts import CODE, PromptsField
 from tts.types import Candidate, Problem
 from tts.verifiers.programs.extract import extract_program
-from tts.verifiers.programs.normal_form import normal_form
+from tts.verifiers.programs.static_analysis import normal_form
 
 
 class Planning(Strategy):

@@ -19,7 +19,7 @@ from tts.tasks.loading import read_json_list, read_jsonl
 from tts.tasks.mbpp import MBPP, MBPPPlus
 from tts.types import Verdict
 from tts.verifiers.programs.plan import make_plan
-from tts.verifiers.programs.typed import typed_arguments
+from tts.verifiers.programs.suite import typed_arguments
 from tts.verifiers.unit_tests import UnitTests
 
 RealData = Callable[[str], Path]
@@ -128,13 +128,13 @@ async def test_every_reference_solution_of_mbpp_passes(real_data: RealData, reso
 
 def test_nearly_all_checks_of_humaneval_are_compared_here(real_data: RealData):
     examples = list(HumanEval(path=real_data("HumanEval.jsonl.gz")).examples())
-    left = [example.problem.id for example in examples if make_plan(example.truth.tests).dialogues]  # type: ignore[attr-defined]
+    left = [example.problem.id for example in examples if make_plan(example.truth.tests).remote]  # type: ignore[attr-defined]
     assert left == ["HumanEval/32", "HumanEval/38", "HumanEval/50", "HumanEval/53"]
 
 
 def test_nearly_all_assertions_of_mbpp_are_compared_here(real_data: RealData):
     examples = list(MBPP(path=real_data("mbpp_sanitized.json")).examples())
-    left = [example.problem.id for example in examples if make_plan(example.truth.tests).dialogues]  # type: ignore[attr-defined]
+    left = [example.problem.id for example in examples if make_plan(example.truth.tests).remote]  # type: ignore[attr-defined]
     assert left == ["Mbpp/596"]
 
 

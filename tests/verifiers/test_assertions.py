@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tts.verifiers.programs.asserts import Untranslatable, translate_assert, translate_check
 from tts.verifiers.programs.safe_eval import NotPlain, evaluate
-from tts.verifiers.sandbox.codec import Opaque, decode
+from tts.verifiers.sandbox import Opaque, decode
 
 
 def computed(source: str, **names: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tts.verifiers.programs.compare import output_difference, same_as_reference, same_json, same_output, shown
-from tts.verifiers.sandbox.codec import Opaque, is_plain
+from tts.verifiers.sandbox import Opaque, is_plain
 
 NAN, INF = math.nan, math.inf
 

@@ -13,8 +13,16 @@ from importlib.util import find_spec
 
 from tts.concurrency import Once
 from tts.errors import MissingExtra
-from tts.verifiers.sandbox import Call, CaseResult, Job, Limits, Program, Sandbox, SandboxError
-from tts.verifiers.sandbox.codec import encode
+from tts.verifiers.sandbox import (
+    CaseResult,
+    Invocation,
+    Job,
+    ProgramLimits,
+    RunningProgram,
+    Sandbox,
+    SandboxError,
+    encode,
+)
 
 CPU_SECONDS = 1.0
 """Limit of one comparison; expressions that take longer count as different."""
@@ -36,7 +44,9 @@ def same(one, other):
 
 same(r"\frac{\sqrt{3}}{3} + x", r"x + \frac{1}{\sqrt{3}}")  # warm up: the first comparison is slow
 """
-LIMITS = Limits(cpu_seconds=1e5, case_cpu_seconds=CPU_SECONDS, wall_seconds=1e6, memory_mb=1024, output_kb=1 << 16)
+LIMITS = ProgramLimits(
+    cpu_seconds=1e5, case_cpu_seconds=CPU_SECONDS, wall_seconds=1e6, memory_mb=1024, output_kb=1 << 16
+)
 JOB = Job(PROGRAM, limits=LIMITS, preload=("math_verify",), isolation="best_effort")
 
 
@@ -52,7 +62,7 @@ class MathEquality:
     def __init__(self) -> None:
         self._sandbox = Sandbox()
         self._slots = asyncio.Semaphore(self._sandbox.workers)
-        self._idle: list[tuple[Program, AsyncExitStack]] = []
+        self._idle: list[tuple[RunningProgram, AsyncExitStack]] = []
         self._known: Once[CaseResult] = Once(1 << 14)
 
     async def same(self, one: str, other: str) -> tuple[bool, float]:
@@ -69,13 +79,13 @@ class MathEquality:
         error = ""
         for _ in range(ATTEMPTS):
             async with self._slots:
-                result = await self._asked(Call("same", encode(pair)))
+                result = await self._asked(Invocation("same", encode(pair)))
             if result.status != "infra":
                 return result
             error = result.error
         raise SandboxError(f"cannot run math-verify: {error}")
 
-    async def _asked(self, call: Call) -> CaseResult:
+    async def _asked(self, call: Invocation) -> CaseResult:
         program, stack = self._idle.pop() if self._idle else await self._opened()
         try:
             result = await program.call(call) if program.loaded.status == "ok" else program.loaded
@@ -90,7 +100,7 @@ class MathEquality:
             await stack.aclose()
         return result
 
-    async def _opened(self) -> tuple[Program, AsyncExitStack]:
+    async def _opened(self) -> tuple[RunningProgram, AsyncExitStack]:
         stack = AsyncExitStack()
         return await stack.enter_async_context(self._sandbox.open(JOB)), stack
 

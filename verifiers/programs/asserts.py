@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tts.verifiers.programs.compare import shortened, shown
+from tts.verifiers.programs.compare import call_text, shortened, shown
 from tts.verifiers.programs.extract import syntax
 from tts.verifiers.programs.safe_eval import NotPlain, bound, computable, evaluate
-from tts.verifiers.sandbox import Call
-from tts.verifiers.sandbox.codec import encode, is_plain
+from tts.verifiers.sandbox import Invocation, encode, is_plain
 
 MOST_CASES = 10_000
 
@@ -31,7 +30,7 @@ class Untranslatable(Exception):
 class Case:
     """Calls on the program, made in order, and what their values must be."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[Invocation, ...]
     shown: str
     """The calls as source, for feedback."""
     complaint: Callable[[Sequence[Any]], str]
@@ -138,18 +137,17 @@ class _Translation:
             raise Untranslatable("a condition on more than plain data")
         calls = tuple(self.call(node, known) for node in found)
         text = ", ".join(source for _, source in calls)
-        yield Case(tuple(call for call, _ in calls), text, _Condition(template, condition, known, text))
+        yield Case(tuple(call for call, _ in calls), text, _complaint(template, condition, known, text))
 
-    def call(self, node: ast.Call, names: Mapping[str, Any]) -> tuple[Call, str]:
+    def call(self, node: ast.Call, names: Mapping[str, Any]) -> tuple[Invocation, str]:
         arguments = tuple(evaluate(part, names) for part in _unstarred(node.args))
         named = {word.arg: evaluate(word.value, names) for word in node.keywords if word.arg}
         if len(named) < len(node.keywords) or not is_plain([*arguments, *named.values()]):
             raise Untranslatable("arguments that are no plain data")
         assert isinstance(node.func, ast.Name)
         path = self.program.get(node.func.id, node.func.id)
-        call = Call(path, encode(arguments), encode(named) if named else "")
-        words = [*map(shown, arguments), *(f"{key}={shown(value)}" for key, value in named.items())]
-        return call, f"{path}({shortened(', '.join(words), 300)})"
+        call = Invocation(path, encode(arguments), encode(named) if named else "")
+        return call, call_text(path, arguments, named, 300)
 
 
 def _unstarred(nodes: Sequence[ast.expr]) -> Sequence[ast.expr]:
@@ -213,41 +211,40 @@ def _place(number: int) -> str:
     return f"<{number}>"  # no identifier, so that it cannot be one of the test's own names
 
 
-@dataclass(frozen=True, slots=True)
-class _Condition:
-    """An assertion, ready for the values of its calls."""
+def _complaint(
+    template: ast.expr, source: ast.expr, names: Mapping[str, Any], calls: str
+) -> Callable[[Sequence[Any]], str]:
+    """What says, once the calls have values, why the assertion does not hold."""
 
-    template: ast.expr
-    source: ast.expr
-    names: Mapping[str, Any]
-    calls: str
-
-    def __call__(self, values: Sequence[Any]) -> str:
-        names = {**self.names, **{_place(number): value for number, value in enumerate(values)}}
+    def complaint(values: Sequence[Any]) -> str:
+        known = {**names, **{_place(number): value for number, value in enumerate(values)}}
         try:
-            if evaluate(self.template, names):
-                return ""
-            return self._difference(names, values)
+            return "" if evaluate(template, known) else difference(known, values)
         except Exception as error:  # a value of a kind that the condition cannot take
-            return f"{self._assertion()}: {type(error).__name__}: {error}{self._gave(values)}"
+            return f"{assertion()}: {type(error).__name__}: {error}{gave(values)}"
 
-    def _difference(self, names: Mapping[str, Any], values: Sequence[Any]) -> str:
-        node, wanted = self.template, self.source
-        if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], ast.Eq | ast.Is):
-            assert isinstance(wanted, ast.Compare)
-            sides = [(node.left, wanted.left), (node.comparators[0], wanted.comparators[0])]
-            if _has_place(node.comparators[0]) and not _has_place(node.left):
+    def difference(known: Mapping[str, Any], values: Sequence[Any]) -> str:
+        if (
+            isinstance(template, ast.Compare)
+            and len(template.ops) == 1
+            and isinstance(template.ops[0], ast.Eq | ast.Is)
+        ):
+            assert isinstance(source, ast.Compare)
+            sides = [(template.left, source.left), (template.comparators[0], source.comparators[0])]
+            if _has_place(template.comparators[0]) and not _has_place(template.left):
                 sides.reverse()
-            (left, source), (right, _) = sides
-            call = self.calls if isinstance(left, ast.Name) else shortened(ast.unparse(source), 300)
-            return f"{call}: expected {shown(evaluate(right, names))}, got {shown(evaluate(left, names))}"
-        return self._assertion() + " does not hold" + self._gave(values)
+            (left, written), (right, _) = sides
+            call = calls if isinstance(left, ast.Name) else shortened(ast.unparse(written), 300)
+            return f"{call}: expected {shown(evaluate(right, known))}, got {shown(evaluate(left, known))}"
+        return f"{assertion()} does not hold{gave(values)}"
 
-    def _assertion(self) -> str:
-        return f"assert {shortened(ast.unparse(self.source), 240)}"
+    def assertion() -> str:
+        return f"assert {shortened(ast.unparse(source), 240)}"
 
-    def _gave(self, values: Sequence[Any]) -> str:
-        return f"; {self.calls} gave {', '.join(map(shown, values))}"
+    def gave(values: Sequence[Any]) -> str:
+        return f"; {calls} gave {', '.join(map(shown, values))}"
+
+    return complaint
 
 
 def _has_place(node: ast.expr) -> bool:

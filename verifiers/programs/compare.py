@@ -6,10 +6,11 @@ Python's own `==` is the rule (so `True == 1`, and a list is no tuple) except wh
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Literal
 
-from tts.verifiers.sandbox.codec import Opaque
+from tts.verifiers.sandbox import Opaque
 
 Output = Literal["lines", "exact", "tokens", "numbers"]
 """How outputs are compared: line by line without space at the ends; to the character; word by word; line by line
@@ -140,6 +141,12 @@ def shown(value: Any) -> str:
         return shortened(repr(value), SHOWN)
     except (ValueError, RecursionError):  # an int of too many digits, nesting too deep
         return f"a {type(value).__name__} too large to show"
+
+
+def call_text(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], limit: int = 250) -> str:
+    """A call as it is written, shortened."""
+    words = [*map(shown, args), *(f"{key}={shown(value)}" for key, value in kwargs.items())]
+    return f"{name}({shortened(', '.join(words), limit)})"
 
 
 def shortened(text: str, limit: int = FEEDBACK) -> str:

@@ -3,150 +3,125 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
+from tts.errors import ConfigError
 from tts.verifiers.programs.asserts import Case, Untranslatable, translate_assert, translate_check
-from tts.verifiers.programs.compare import same_as_reference, same_json, shortened, shown
+from tts.verifiers.programs.compare import call_text, same_as_reference, same_json, shortened, shown
 from tts.verifiers.programs.extract import parses, syntax
-from tts.verifiers.programs.remote_tests import Dialogue, Stage
+from tts.verifiers.programs.remote_tests import RemoteTest, Stage
 from tts.verifiers.programs.suite import Interaction, TestSuite
-from tts.verifiers.sandbox import Call
-from tts.verifiers.sandbox.codec import encode
+from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, decode, encode, is_plain
 
-Same = Callable[[Any, Any], bool]
 OBJECT = "subject"
 """The name under which an object under test is kept beside the program."""
+REFERENCE_LIMITS = ProgramLimits(cpu_seconds=120.0, memory_mb=4096, output_kb=256 << 10)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+@dataclass(frozen=True)
+class SuitePlan:
     """What a suite comes to for programs that define its container, or for those that do not."""
 
     suite: TestSuite
-    tests: tuple[tuple[Case, ...] | Dialogue, ...] = ()
+    tests: tuple[tuple[Case, ...] | RemoteTest, ...]
     """All but `stdin`, in order. A test made of cases is passed when all of them are right."""
-    stage: Stage = field(default_factory=lambda: Stage("", "", {}))
-    answers_kb: int = 0
+    stage: Stage
+    answers_kb: int
     """The size of the right answers, as they come out of the program."""
 
-    @property
+    @cached_property
+    def total(self) -> int:
+        """The number of tests, `stdin` included."""
+        return len(self.tests) + len(self.suite.stdin)
+
+    @cached_property
+    def compared(self) -> list[int]:
+        """The numbers of the tests made of cases."""
+        return [number for number, test in enumerate(self.tests) if isinstance(test, tuple)]
+
+    @cached_property
     def cases(self) -> list[tuple[int, Case]]:
-        """All cases with the number of the test that each belongs to."""
+        """All cases, each with the number of its test."""
         return [(number, case) for number, test in enumerate(self.tests) if isinstance(test, tuple) for case in test]
 
-    @property
-    def dialogues(self) -> list[tuple[int, Dialogue]]:
+    @cached_property
+    def remote(self) -> list[tuple[int, RemoteTest]]:
         """The tests that need an interpreter, with their numbers."""
-        return [(number, test) for number, test in enumerate(self.tests) if isinstance(test, Dialogue)]
+        return [(number, test) for number, test in enumerate(self.tests) if isinstance(test, RemoteTest)]
 
 
-def make_plan(suite: TestSuite, expected: Sequence[Any] = (), *, in_container: bool = False) -> Plan:
-    """`expected` has what the reference returns for each of its inputs."""
+def make_plan(suite: TestSuite, expected: Sequence[Any] = (), *, in_container: bool = False) -> SuitePlan:
+    """The plan of a suite; `expected` has what its reference returns for each of the inputs."""
     name = suite.entry_point or ""
-    target = _Target(name, suite.container if in_container else None)
+    container = suite.container if in_container else None
     asked = bool(suite.checker)
-    tests: list[tuple[Case, ...] | Dialogue] = [
-        (target.case(call.args, call.kwargs, call.expected, same_json, asked),) for call in suite.calls
+
+    def case(args: Sequence[Any], kwargs: Mapping[str, Any], wanted: Any, same: Callable[[Any, Any], bool]) -> Case:
+        """One call of the function under test: of the module, or of the container of which an object is made first."""
+        calls = (_call(name, args, kwargs),)
+        if container:
+            calls = (_call(container, store=OBJECT), _call(f"{OBJECT}.{name}", args, kwargs))
+        text = call_text(name, args, kwargs)
+
+        def complaint(values: Sequence[Any]) -> str:
+            right = same(values[-1], wanted)
+            return "" if right else f"{text}: expected {shown(wanted)}, got {shown(values[-1])}"
+
+        return Case(calls, text, complaint, (list(args), wanted) if asked else None)
+
+    tests: list[tuple[Case, ...] | RemoteTest] = [
+        (case(call.args, call.kwargs, call.expected, same_json),) for call in suite.calls
     ]
     tests += [(_interaction(name, one),) for one in suite.interactions]
     if suite.reference:
         atol = suite.reference.atol
-
-        def same(got: Any, wanted: Any) -> bool:
-            return same_as_reference(got, wanted, atol)
-
         for args, value in zip(suite.reference.arguments, expected, strict=True):
-            tests.append((target.case(args, {}, value, same, asked),))
+            tests.append((case(args, {}, value, lambda got, wanted: same_as_reference(got, wanted, atol)),))
     remote = {name: name, "candidate": name} if name else {}
     helpers = suite.prompt if name and parses(suite.prompt) else ""  # without a name all of it may be under test
     local = _defined(helpers, suite.setup) - remote.keys()
-    tests += [_assert(source, {name: name} if name else {}, local) for source in suite.asserts]
+    for source in suite.asserts:
+        try:
+            tests.append(translate_assert(source, {name: name} if name else {}, local))
+        except Untranslatable:
+            tests.append(RemoteTest(source))
     if suite.check:
-        tests.append(_check(suite.check, remote, local))
+        try:
+            tests.append(translate_check(suite.check, remote, local))
+        except Untranslatable:
+            tests.append(RemoteTest(suite.check, calls_check=True))
     right = encode([*expected, *(call.expected for call in suite.calls)])
-    return Plan(suite, tuple(tests), Stage(suite.setup, helpers, remote), len(right) >> 10)
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """The function under test: of the module, or of a class of which an object is made first."""
-
-    name: str
-    container: str | None
-
-    def case(self, args: Sequence[Any], kwargs: Mapping[str, Any], expected: Any, same: Same, asked: bool) -> Case:
-        calls = (_call(self.name, args, kwargs),)
-        if self.container:
-            calls = (_call(self.container, store=OBJECT), _call(f"{OBJECT}.{self.name}", args, kwargs))
-        text = call_text(self.name, args, kwargs)
-        question = (list(args), expected) if asked else None
-        return Case(calls, text, _Equal(text, expected, same), question)
-
-
-@dataclass(frozen=True, slots=True)
-class _Equal:
-    """The last call's value must be the expected one."""
-
-    shown: str
-    expected: Any
-    same: Same
-
-    def __call__(self, values: Sequence[Any]) -> str:
-        if self.same(values[-1], self.expected):
-            return ""
-        return f"{self.shown}: expected {shown(self.expected)}, got {shown(values[-1])}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """Each method must have returned what the interaction says."""
-
-    name: str
-    interaction: Interaction
-
-    def __call__(self, values: Sequence[Any]) -> str:
-        said = [call_text(self.name, self.interaction.args, self.interaction.kwargs)]
-        for call, got in zip(self.interaction.calls, values[1:], strict=True):
-            said.append(call_text(call.method, call.args, call.kwargs))
-            if call.compared and not same_json(got, call.expected):
-                return f"{shortened('; '.join(said), 300)}: expected {shown(call.expected)}, got {shown(got)}"
-        return ""
+    return SuitePlan(suite, tuple(tests), Stage(suite.setup, helpers, remote), len(right) >> 10)
 
 
 def _interaction(name: str, interaction: Interaction) -> Case:
     calls = [_call(name, interaction.args, interaction.kwargs, store=OBJECT)]
     calls += [_call(f"{OBJECT}.{call.method}", call.args, call.kwargs) for call in interaction.calls]
-    text = call_text(name, interaction.args, interaction.kwargs)
-    steps = "; ".join([text, *(call_text(call.method, call.args, call.kwargs) for call in interaction.calls)])
-    return Case(tuple(calls), shortened(steps, 300), _Answers(name, interaction))
+    texts = [call_text(name, interaction.args, interaction.kwargs)]
+    texts += [call_text(call.method, call.args, call.kwargs) for call in interaction.calls]
 
+    def complaint(values: Sequence[Any]) -> str:
+        for number, (call, got) in enumerate(zip(interaction.calls, values[1:], strict=True), 1):
+            if call.compared and not same_json(got, call.expected):
+                made = shortened("; ".join(texts[: number + 1]), 300)
+                return f"{made}: expected {shown(call.expected)}, got {shown(got)}"
+        return ""
 
-def _assert(source: str, program: Mapping[str, str], local: frozenset[str]) -> tuple[Case, ...] | Dialogue:
-    try:
-        return translate_assert(source, program, local)
-    except Untranslatable:
-        return Dialogue(source)
-
-
-def _check(source: str, program: Mapping[str, str], local: frozenset[str]) -> tuple[Case, ...] | Dialogue:
-    try:
-        return translate_check(source, program, local)
-    except Untranslatable:
-        return Dialogue(source, calls_check=True)
+    return Case(tuple(calls), shortened("; ".join(texts), 300), complaint)
 
 
 def _call(
     path: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, store: str | None = None
-) -> Call:
-    return Call(path, encode(tuple(args)), encode(dict(kwargs)) if kwargs else "", store)
-
-
-def call_text(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """A call as it is written, in short."""
-    words = [*map(shown, args), *(f"{key}={shown(value)}" for key, value in kwargs.items())]
-    return f"{name}({shortened(', '.join(words), 250)})"
+) -> Invocation:
+    return Invocation(path, encode(tuple(args)), encode(dict(kwargs)) if kwargs else "", store)
 
 
 def _defined(*sources: str) -> frozenset[str]:
@@ -163,3 +138,53 @@ def _defined(*sources: str) -> frozenset[str]:
                 stored = (part for part in ast.walk(node) if isinstance(part, ast.Name))
                 names |= {part.id for part in stored if isinstance(part.ctx, ast.Store)}
     return frozenset(names)
+
+
+# -- what a reference solution returns -----------------------------------------------------------------------------
+
+
+async def expected_values(
+    sandbox: Sandbox, suite: TestSuite, isolation: Literal["required", "best_effort"] = "required"
+) -> Sequence[Any]:
+    """The reference's value for each of its inputs; nothing for a suite without one.
+
+    The values are computed once, isolated as any program, and kept on disk. Raises `ConfigError` when the reference
+    fails on one of the inputs.
+    """
+    reference = suite.reference
+    if reference is None:
+        return ()
+    name = suite.entry_point or ""
+    arguments = [encode(args) for args in reference.arguments]
+    file = _kept_values("\0".join([sandbox.version, suite.setup, reference.program, name, *arguments]))
+    with suppress(OSError, ValueError):
+        kept = decode(file.read_text())
+        if isinstance(kept, list) and len(kept) == len(arguments):
+            return kept
+    cases = tuple((Invocation(name, text),) for text in arguments)
+    program = f"{suite.setup}\n{reference.program}"
+    result = await sandbox.run(Job(program, cases, limits=REFERENCE_LIMITS, isolation=isolation))
+    failed = next((one for one in (result.loaded, *result.cases) if one.status != "ok"), None)
+    values = [one.values[-1] for one in result.cases if one.values]
+    if failed or len(values) != len(arguments):
+        why = f"{failed.status}: {failed.error}" if failed else "it did not finish"
+        raise ConfigError(f"the reference solution of {name} cannot be used: {why}")
+    if not is_plain(values):
+        raise ConfigError(f"the reference solution of {name} returns values that are not plain data; use other tests")
+    _write(file, encode(values))
+    return values
+
+
+def _kept_values(content: str) -> Path:
+    digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    folder = Path(os.environ.get("TTS_DATA") or Path.home() / ".cache" / "ttscale" / "data")
+    return folder / "expected" / f"{digest}.json"
+
+
+def _write(file: Path, text: str) -> None:
+    with suppress(OSError):  # a folder that cannot be written costs time, nothing else
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=file.parent)
+        with os.fdopen(handle, "w") as out:
+            out.write(text)
+        os.replace(partial, file)

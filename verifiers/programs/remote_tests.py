@@ -1,7 +1,7 @@
-"""Tests that need an interpreter get one of their own: the program is reached through plain data alone.
+"""Tests that need an interpreter get one of their own, and reach the program through plain data alone.
 
-Two sandboxed programs run side by side, the candidate's and the tests' (`remote_tests_child`), with one channel between
-them. Neither sees the other's memory, and how a test ended is said by the tests' interpreter.
+Two sandboxed programs run side by side, the candidate and the tests (`remote_tests_child`), with one channel between
+them. Neither sees the other's memory, and the tests' interpreter says how each test ended.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from pathlib import Path
 
 from tts.verifiers.programs.compare import shown
 from tts.verifiers.programs.extract import syntax
-from tts.verifiers.programs.verdicts import Kind, Outcome
-from tts.verifiers.sandbox import Call, Job, Program, Sandbox
-from tts.verifiers.sandbox.codec import encode
+from tts.verifiers.programs.verdicts import Kind, TestOutcome
+from tts.verifiers.sandbox import Invocation, Job, RunningProgram, Sandbox, encode
 
 _host = Path(__file__).with_name("remote_tests_child.py")
 _code = marshal.dumps(compile(_host.read_text(), _host.name, "exec"))
-HOST = f"import marshal; exec(marshal.loads({_code!r}))"  # the same interpreter runs it: it need not be compiled again
+HOST = (
+    f"import marshal; exec(marshal.loads({_code!r}))"  # the same interpreter runs it, so it need not be compiled again
+)
 
 
 @dataclass(frozen=True)
-class Dialogue:
+class RemoteTest:
     """Test code: statements, or the definition of `check`, which is then called."""
 
     source: str
@@ -41,7 +42,7 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What all dialogues of a suite build upon."""
+    """What all remote tests of a suite build upon."""
 
     setup: str
     helpers: str
@@ -50,45 +51,45 @@ class Stage:
     """Names of the tests for paths in the program."""
 
 
-async def hold(
-    sandbox: Sandbox, program: Job, tests: Job, stage: Stage, dialogues: Sequence[Dialogue], *, run_all: bool
-) -> tuple[list[Outcome], float, str]:
-    """The outcome of each dialogue, up to the first failure or of all, the CPU seconds of both, and the isolation.
+async def run_remote_tests(
+    sandbox: Sandbox, program: Job, tests: Job, stage: Stage, remote_tests: Sequence[RemoteTest], *, run_all: bool
+) -> tuple[list[TestOutcome], float, str]:
+    """The outcomes of all tests, or of those up to the first failure; the CPU seconds of both programs; the isolation.
 
-    `tests` is the job of `HOST`.
+    `tests` is the job that runs `HOST`.
     """
     async with sandbox.open(program) as candidate, sandbox.open(tests, remote=candidate) as host:
         ready = [candidate.loaded, host.loaded]
         if all(one.status == "ok" for one in ready):
             arguments = (stage.setup, stage.helpers, dict(stage.remote))
-            ready.append(await host.call(Call("prepare", encode(arguments))))
+            ready.append(await host.call(Invocation("prepare", encode(arguments))))
         failed = next((one for one in ready if one.status != "ok"), None)
-        outcomes: list[Outcome] = []
-        for dialogue in dialogues:
-            outcomes.append(Outcome.of(failed) if failed else await _hold_one(candidate, host, dialogue))
+        outcomes: list[TestOutcome] = []
+        for test in remote_tests:
+            outcomes.append(TestOutcome.of(failed) if failed else await _run_one(candidate, host, test))
             if outcomes[-1].kind is not Kind.passed and not run_all:
                 break
         return outcomes, candidate.cpu_seconds + host.cpu_seconds, candidate.isolation
 
 
-async def _hold_one(candidate: Program, host: Program, dialogue: Dialogue) -> Outcome:
+async def _run_one(candidate: RunningProgram, host: RunningProgram, test: RemoteTest) -> TestOutcome:
     with candidate.timed():
-        said = await host.call(Call("hold", encode((dialogue.source, dialogue.names, dialogue.calls_check))))
+        said = await host.call(Invocation("run_test", encode((test.source, test.names, test.calls_check))))
     if said.status != "ok":
-        return Outcome.of(said, "the tests")
+        return TestOutcome.of(said, "the tests")
     match said.values[-1]:
         case ("passed",):
-            return Outcome(Kind.passed)
+            return TestOutcome(Kind.passed)
         case ("failed", str(name), str(words), str(last)):
-            return Outcome(Kind.wrong, "; ".join(filter(None, [_failure(dialogue, name, words), last])))
+            return TestOutcome(Kind.wrong, "; ".join(filter(None, [_failure(test, name, words), last])))
         case ("ended", _):
-            return Outcome.of(await candidate.over())
+            return TestOutcome.of(await candidate.over())
         case (("wrong" | "infra" | "crashed" | "memory" | "output") as kind, str(words)):
-            return Outcome(Kind(kind), words)
+            return TestOutcome(Kind(kind), words)
         case other:
-            return Outcome(Kind.infra, f"the tests' interpreter said {shown(other)}")
+            return TestOutcome(Kind.infra, f"the tests' interpreter said {shown(other)}")
 
 
-def _failure(dialogue: Dialogue, name: str, words: str) -> str:
-    doing = "" if dialogue.calls_check else f"{dialogue.source}: "
+def _failure(test: RemoteTest, name: str, words: str) -> str:
+    doing = "" if test.calls_check else f"{test.source}: "
     return f"{doing}{name}: {words}".removesuffix(": ")

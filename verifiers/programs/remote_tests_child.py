@@ -1,18 +1,19 @@
 """Runs test code in an interpreter of its own, beside the program's.
 
-This file is the source of a sandboxed program. What the tests call of the program under test is asked of it over a
-descriptor, in the words that the judge itself would use, and its answers are plain data (`codec`), read strictly.
+This file is the source of a sandboxed program. Calls of the program under test go over a descriptor, in the format
+that the judge itself uses, and its answers are plain data (`codec`), read strictly.
 """
 
 import builtins
 import importlib
 import json
+import operator
 import os
 import sys
 
 import codec  # pyright: ignore[reportMissingImports] - beside the program, in the sandbox
 
-PROGRAM = 4  # the descriptor that the program under test is at the other end of
+PROGRAM = 4  # the descriptor at whose other end the program under test listens
 MOST_CALLS = 100_000  # that one test may make
 LONGEST = 64 << 20  # bytes of one answer
 SHOWN = 160  # characters
@@ -21,7 +22,7 @@ space: dict = {"__name__": "tests"}
 
 
 class Broken(BaseException):
-    """The program under test has ended, or the test cannot go on: no exception of a test's own."""
+    """The program under test has ended, or the test cannot go on: not an exception that the test itself raised."""
 
 
 class Remote:
@@ -36,75 +37,50 @@ class Remote:
         return Remote(f"{self.path}.{name}")
 
     def __call__(self, *args, **kwargs):
-        """Have the program make the call."""
-        return line.ask(self.path, args, kwargs)
-
-    def __eq__(self, other):
-        return value(self) == value(other)
+        """Make the call in the program."""
+        return link.ask(self.path, args, kwargs)
 
     def __hash__(self):
         return hash(self.path)
 
-    def __lt__(self, other):
-        return value(self) < value(other)
 
-    def __le__(self, other):
-        return value(self) <= value(other)
+def forwarded(operation):
+    """A method that applies the operation to the values."""
+    return lambda *operands: operation(*map(value, operands))
 
-    def __gt__(self, other):
-        return value(self) > value(other)
 
-    def __ge__(self, other):
-        return value(self) >= value(other)
-
-    def __len__(self):
-        return len(value(self))
-
-    def __iter__(self):
-        return iter(value(self))
-
-    def __contains__(self, item):
-        return item in value(self)
-
-    def __getitem__(self, key):
-        return value(self)[key]
-
-    def __bool__(self):
-        return bool(value(self))
-
-    def __sub__(self, other):
-        return value(self) - value(other)
-
-    def __add__(self, other):
-        return value(self) + value(other)
+for _name in ("eq", "lt", "le", "gt", "ge", "contains", "getitem", "sub", "add"):
+    setattr(Remote, f"__{_name}__", forwarded(getattr(operator, _name)))
+for _operation in (len, iter, bool):
+    setattr(Remote, f"__{_operation.__name__}__", forwarded(_operation))
 
 
 def value(thing):
     """What a remote name holds, as plain data."""
     if not isinstance(thing, Remote):
         return thing
-    found = line.ask(thing.path)
+    found = link.ask(thing.path)
     if isinstance(found, Remote):
-        raise TypeError(f"{thing.path} is no plain data")
+        raise TypeError(f"{thing.path} is not plain data")
     return found
 
 
-class Line:
+class Link:
     """The way to the program under test and back."""
 
     def __init__(self):
         self.calls = self.objects = 0
-        self.last = ""  # what was called last and what came of it, for the model to read
+        self.last = ""  # the last call and its result, for the model to read
 
     def ask(self, path, args=None, kwargs=None):
-        """Have a call made, or where there are no arguments a name read; the value, or the exception."""
+        """Make a call, or read a name where there are no arguments: the value. Raises what the program raised."""
         self.calls += 1
         if self.calls > MOST_CALLS:
             raise Broken("wrong", f"more than {MOST_CALLS:,} calls in one test")
         given = "" if args is None else codec.encode(args), codec.encode(kwargs) if kwargs else ""
         if '{"o":' in given[0] + given[1] and not (codec.is_plain(args) and codec.is_plain(kwargs)):
-            # made by the test, unless the program gave such a thing before
-            raise Broken("wrong" if self.objects else "infra", f"a test hands {path} something that is no plain data")
+            # made by the test, unless the program returned such a thing before
+            raise Broken("wrong" if self.objects else "infra", f"a test hands {path} something that is not plain data")
         kept = f"object_{self.calls}"
         send(json.dumps([[path, *given, kept]]).encode() + b"\n")
         status, values, error = self.answer(path)
@@ -120,18 +96,17 @@ class Line:
         """The next answer: status, values, and the exception's words."""
         data = receive()
         try:
-            status, values, _, error = codec.parse(data.decode("ascii"))
-            values = [codec.unpack(one) for one in values]
-            if status not in ("ok", "error", "memory", "output") or (status == "ok") != bool(values):
+            status, values, _, error = codec.read_answer(data)
+            if (status == "ok") != bool(values):
                 raise ValueError("not an answer")
-        except (ValueError, TypeError) as problem:
+        except ValueError as problem:
             raise Broken("crashed", f"its answer cannot be read: {problem}") from None
         if status in ("memory", "output"):
             raise Broken(status, f"{path}: {error}" if error else path)
         return status, values, error
 
 
-line = Line()
+link = Link()
 
 
 def send(data):
@@ -158,7 +133,7 @@ def receive():
 
 
 def exception(words):
-    """What the program's call raised, as far as it is built in."""
+    """The exception that the program raised; a RuntimeError where its type is not built in."""
     name, _, text = words.partition(": ")
     kind = getattr(builtins, name, None)
     if name == "UnicodeDecodeError" or not (isinstance(kind, type) and issubclass(kind, Exception)):
@@ -183,15 +158,15 @@ def shown_call(path, args, kwargs):
 
 
 def prepare(setup, helpers, remote):
-    """Execute what the tests build upon. `remote` maps names to paths in the program; they win over all others."""
+    """Execute what the tests build upon. `remote` maps names to paths in the program; these take precedence."""
     for source in (setup, helpers):
         exec(compile(source, "tests.py", "exec"), space)
     space.update({name: Remote(path) for name, path in remote.items()})
 
 
-def hold(source, names, call_check):
+def run_test(source, names, call_check):
     """Run a test to its end: ("passed",), ("failed", exception, words, last call), or how the program failed."""
-    line.calls, line.last = 0, ""
+    link.calls, link.last = 0, ""
     code = compile(source, "tests.py", "exec")
     bind_unknown(names)
     try:
@@ -201,12 +176,12 @@ def hold(source, names, call_check):
     except Broken as broken:
         return broken.args
     except BaseException as error:
-        return ("failed", type(error).__name__, str(error)[:400], line.last)
+        return ("failed", type(error).__name__, str(error)[:400], link.last)
     return ("passed",)
 
 
 def bind_unknown(names):
-    """A name that nothing here defines is the standard module of that name, else the program's."""
+    """Bind names that nothing here defines: to the standard module of that name, else to the program's name."""
     for name in names:
         if name not in space and not hasattr(builtins, name):
             if name in sys.stdlib_module_names:

@@ -1,34 +1,88 @@
-"""Computes expressions over plain data by walking their syntax tree: no code is ever run, and nothing grows large.
+"""Evaluates expressions over plain data by walking their syntax tree: runs no code, and nothing grows large.
 
-Only what assertions are made of is known: literals, comprehensions, and what `operations` lists.
+It knows only what assertions are made of: literals, comprehensions, and the operators, functions and methods listed
+here, which take and make plain data of bounded size.
 """
 
 from __future__ import annotations
 
 import ast
+import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeGuard
 
-from tts.verifiers.programs.operations import (
-    BINARY,
-    COMPARE,
-    CONSTANTS,
-    COPIES,
-    FUNCTIONS,
-    LARGEST,
-    MATH,
-    METHODS,
-    TYPES,
-    UNARY,
-    NotPlain,
-    refuse_large,
-)
-
 STEPS = 1_000_000
 """Nodes that one expression may visit."""
 
+LARGEST = 1_000_000
+"""Items of a sequence, characters of a text, and bits of a number that may be computed."""
+
+
+class NotPlain(Exception):
+    """The expression needs more than plain data, or is too large."""
+
+
 Names = Mapping[str, Any]
+
+BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+}
+UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.Not: operator.not_,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Invert: operator.invert,
+}
+COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda item, container: item in container,
+    ast.NotIn: lambda item, container: item not in container,
+}
+TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)}
+
+
+def _range(*bounds: int) -> range:
+    made = range(*bounds)
+    if len(made) > LARGEST:
+        raise NotPlain("a long range")
+    return made
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{f.__name__: f for f in (abs, all, any, len, max, min, repr, reversed, round, sorted, sum, zip, enumerate)},
+    **{name: kind for name, kind in TYPES.items() if kind is not bytes},  # bytes(n) makes n of them
+    "range": _range,
+    "isinstance": isinstance,
+    "type": lambda value: type(value),
+}
+MATH = {f.__name__: f for f in (math.fabs, math.isclose, math.isnan, math.isinf, math.sqrt, math.floor, math.ceil)}
+CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
+COPIES = {("copy", "copy"), ("copy", "deepcopy")}
+METHODS: dict[type, frozenset[str]] = {
+    str: frozenset(("lower", "upper", "strip", "split", "startswith", "endswith", "count", "isdigit", "isalpha")),
+    list: frozenset(("count", "index", "copy")),
+    tuple: frozenset(("count", "index")),
+    dict: frozenset(("keys", "values", "items", "get", "copy")),
+    set: frozenset(("issubset", "issuperset", "union", "intersection", "difference", "copy")),
+}
 
 
 def evaluate(node: ast.expr, names: Names) -> Any:
@@ -62,6 +116,23 @@ def _is_of_module(node: ast.expr) -> TypeGuard[ast.Attribute]:
         return False
     module = node.value.id
     return (module, node.attr) in COPIES or (module == "math" and (node.attr in MATH or node.attr in CONSTANTS))
+
+
+def _refuse_large(operation: ast.operator, left: Any, right: Any) -> None:
+    """Raise `NotPlain` where the result would be larger than `LARGEST`."""
+    if isinstance(operation, ast.Pow):
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > LARGEST:
+            raise NotPlain("a large power")
+    elif isinstance(operation, ast.Mult):
+        for sequence, times in ((left, right), (right, left)):
+            if not isinstance(sequence, str | bytes | list | tuple) or not isinstance(times, int):
+                continue
+            if len(sequence) * times > LARGEST:
+                raise NotPlain("a long sequence")
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > LARGEST:
+            raise NotPlain("a large product")
+    elif isinstance(operation, ast.Mod) and isinstance(left, str | bytes):
+        raise NotPlain("a format")
 
 
 class _Evaluation:
@@ -127,7 +198,7 @@ class _Evaluation:
         if operation is None:
             raise NotPlain(f"the operator {type(node.op).__name__}")
         left, right = self.value(node.left, names), self.value(node.right, names)
-        refuse_large(node.op, left, right)
+        _refuse_large(node.op, left, right)
         return operation(left, right)
 
     def _BoolOp(self, node: ast.BoolOp, names: Names) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, Self
 
@@ -11,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat
 from pydantic import model_validator as validates
 
 from tts.verifiers.programs.compare import Output
-from tts.verifiers.programs.typed import typed_arguments
+from tts.verifiers.programs.extract import syntax
 
 PLAIN = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -141,15 +143,15 @@ class TestSuite(BaseModel):
         left, kept = most, {}
         for kind in ("calls", "interactions", "reference", "asserts", "check", "stdin"):
             tests = getattr(self, kind)
-            if kind == "reference" and tests is not None:
+            if not tests:
+                continue
+            if isinstance(tests, Reference):
                 inputs = tests.inputs[:left]
                 kept[kind], used = (tests.model_copy(update={"inputs": inputs}) if inputs else None), len(inputs)
-            elif kind == "check":
-                kept[kind], used = (tests if left else None), bool(tests)
-            elif tests is not None:
-                kept[kind], used = tests[:left], len(tests)
+            elif isinstance(tests, str):
+                kept[kind], used = (tests if left else None), 1
             else:
-                used = 0
+                kept[kind], used = tests[:left], len(tests)
             left = max(0, left - used)
         return self.model_copy(update=kept)
 
@@ -158,3 +160,42 @@ class TestSuite(BaseModel):
         return (
             len(self.calls) + len(self.interactions) + inputs + len(self.asserts) + bool(self.check) + len(self.stdin)
         )
+
+
+# -- arguments that JSON cannot tell apart: tuples, sets, complex numbers ------------------------------------------
+
+
+def typed_arguments(inputs: Sequence[Sequence[Any]], like: str) -> list[tuple[Any, ...]]:
+    """`inputs` with the types of the literal arguments of the first call in `like`, by position."""
+    examples = _literals(like) if like else []
+    return [
+        tuple(_typed(value, examples[i] if i < len(examples) else None) for i, value in enumerate(args))
+        for args in inputs
+    ]
+
+
+def _literals(source: str) -> list[Any]:
+    """The arguments of the first call; None for one that is no literal."""
+    tree = syntax(source)
+    calls = [] if isinstance(tree, int) else [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id != "set"]
+    found = []
+    for argument in named[0].args if named else ():
+        try:
+            found.append(ast.literal_eval(argument))
+        except ValueError:
+            found.append(None)
+    return found
+
+
+def _typed(value: Any, example: Any) -> Any:
+    if isinstance(value, list) and isinstance(example, list | tuple | set):
+        inner = next((item for item in example if isinstance(item, list | tuple | set | dict)), example)
+        return type(example)(_typed(item, inner) for item in value)
+    if isinstance(value, dict) and isinstance(example, dict):
+        inner = next(iter(example.values()), None)
+        return {key: _typed(item, inner) for key, item in value.items()}
+    if isinstance(value, str) and isinstance(example, int | float | complex) and not isinstance(example, bool):
+        with suppress(ValueError):
+            return complex(value) if "j" in value else float(value)
+    return value

@@ -1,28 +1,31 @@
-"""What became of a test, and what the outcomes of all tests say of the program."""
+"""How each test ended, and what the outcomes of all tests say of the program."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import zip_longest
+from typing import Any
 
 from tts.types import Verdict
-from tts.verifiers.programs.compare import shortened
+from tts.verifiers.programs.compare import call_text, shortened, shown
+from tts.verifiers.programs.suite import TestSuite
 from tts.verifiers.sandbox import CaseResult
 
 
 class Kind(StrEnum):
-    """How a test, and by its first failure a program, ended."""
+    """How a test ended, and by its first failure a program."""
 
     passed = "passed"
     wrong = "wrong"
-    """It ran, and what it gave is not right."""
+    """It ran, but what it gave is not right."""
     error = "error"
-    """It raised an exception, is no Python, or does not define what it should."""
+    """It raised an exception, is not Python, or does not define what it should."""
     cpu = "cpu"
-    """The limit of CPU time was exceeded."""
+    """It exceeded the limit of CPU time."""
     wall = "wall"
-    """It used little CPU and did not come to an end."""
+    """It used little CPU time and did not end."""
     memory = "memory"
     output = "output"
     crashed = "crashed"
@@ -44,19 +47,21 @@ EXPLAINED = {
 
 
 TOLD = 16
-"""Tests of which `said` tells what happened; of the others there is only how they ended."""
+"""Tests whose feedback is kept in `said`; of the others only the kind is kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TestOutcome:
     """How one test ended, with words for the model."""
+
+    __test__ = False  # pytest collects what is called Test...
 
     kind: Kind
     feedback: str = ""
 
     @classmethod
-    def of(cls, result: CaseResult, doing: str = "") -> Outcome:
-        """The outcome of a run that did not come to an end by itself."""
+    def of(cls, result: CaseResult, doing: str = "") -> TestOutcome:
+        """The outcome of a run that did not end by itself."""
         kind = Kind(result.status)
         words = [EXPLAINED.get(kind, ""), result.error]
         if kind is Kind.error or (kind is Kind.memory and result.error):
@@ -64,45 +69,66 @@ class Outcome:
         return cls(kind, ": ".join(filter(None, [shortened(doing, 250), *words])))
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All outcomes of one program, and what they took."""
+def verdict_of(
+    outcomes: Sequence[TestOutcome],
+    total: int,
+    *,
+    cpu_seconds: float = 0.0,
+    isolation: str = "",
+    run_all: bool = True,
+) -> Verdict:
+    """The verdict on one program from the outcomes of its tests, fewer than `total` where the rest was not run.
 
-    outcomes: Sequence[Outcome]
-    """In the order calls, interactions, reference, asserts, check, stdin; fewer where the rest was not run."""
-    total: int
-    cpu_seconds: float = 0.0
-    isolation: str = ""
-    run_all: bool = True
+    The outcomes are in the order calls, interactions, reference, asserts, check, stdin. The score is the share of
+    tests passed where all were run, else 1 or 0; None where the machinery failed.
+    """
+    failed = next((one for one in outcomes if one.kind is not Kind.passed), None)
+    broken = next((one for one in outcomes if one.kind is Kind.infra), None)
+    passed = sum(one.kind is Kind.passed for one in outcomes)
+    details: dict[str, Any] = {
+        "kind": (broken or failed or TestOutcome(Kind.passed)).kind.value,
+        "passed": passed,
+        "total": total,
+        "outcomes": [one.kind.value for one in outcomes],
+        "said": [shortened(one.feedback, 200) for one in outcomes[:TOLD]],
+        "isolation": isolation,
+    }
+    if broken:
+        return Verdict(None, None, details={**details, "reason": broken.feedback}, cpu_seconds=cpu_seconds)
+    feedback = ""
+    if failed:
+        count = f"{passed} of {total} tests passed; " if run_all and total > 1 else ""
+        feedback = shortened(count + (failed.feedback or failed.kind))
+    accepted = passed == total
+    return Verdict(passed / total if run_all else float(accepted), accepted, feedback, details, cpu_seconds)
 
-    @property
-    def kind(self) -> Kind:
-        """That of the first failure, or passed."""
-        return next((one.kind for one in self.outcomes if one.kind is not Kind.passed), Kind.passed)
 
-    def verdict(self) -> Verdict:
-        """The score is the share of tests passed where all were run, else 1 or 0; None without a verdict."""
-        failed = next((one for one in self.outcomes if one.kind is not Kind.passed), None)
-        passed = sum(one.kind is Kind.passed for one in self.outcomes)
-        details = {
-            "kind": self.kind.value,
-            "passed": passed,
-            "total": self.total,
-            "outcomes": [one.kind.value for one in self.outcomes],
-            "said": [shortened(one.feedback, 200) for one in self.outcomes[:TOLD]],
-            "isolation": self.isolation,
-        }
-        if any(one.kind is Kind.infra for one in self.outcomes):
-            reason = next(one.feedback for one in self.outcomes if one.kind is Kind.infra)
-            return Verdict(
-                None, None, details={**details, "kind": "infra", "reason": reason}, cpu_seconds=self.cpu_seconds
-            )
-        accepted = passed == self.total
-        score = passed / self.total if self.run_all else float(accepted)
-        return Verdict(score, accepted, self._feedback(failed, passed), details, self.cpu_seconds)
+# -- tests as elements of what is asked for ------------------------------------------------------------------------
 
-    def _feedback(self, failed: Outcome | None, passed: int) -> str:
-        if failed is None:
-            return ""
-        count = f"{passed} of {self.total} tests passed; " if self.run_all and self.total > 1 else ""
-        return shortened(count + (failed.feedback or failed.kind))
+
+def as_elements(suite: TestSuite, outcomes: Sequence[str], said: Sequence[str]) -> list[dict[str, Any]]:
+    """The first tests of `suite` as `details["elements"]`, all of them core: what each demands, whether it is met,
+    and what happened instead. A test that was not run is not met."""
+    rows = zip_longest(demands(suite)[:TOLD], outcomes[:TOLD], said)
+    return [
+        {"text": text, "kind": "core", "met": kind == Kind.passed, "why": "it was not run" if why is None else why}
+        for text, kind, why in rows
+    ]
+
+
+def demands(suite: TestSuite) -> list[str]:
+    """What each test demands, in order."""
+    name = suite.entry_point or ""
+    texts = [f"{call_text(name, call.args, call.kwargs)} gives {shown(call.expected)}" for call in suite.calls]
+    for one in suite.interactions:
+        calls = "; ".join(
+            f"{call_text(call.method, call.args, call.kwargs)}" + f" gives {shown(call.expected)}" * call.compared
+            for call in one.calls
+        )
+        texts.append(f"of {call_text(name, one.args, one.kwargs)}: {calls}")
+    inputs = suite.reference.inputs if suite.reference else ()
+    texts += [f"{call_text(name, args, {})} gives what is right" for args in inputs]
+    texts += [f"`{source}` holds" for source in suite.asserts]
+    texts += ["all checks pass"] * bool(suite.check)
+    texts += [f"on the input {shown(test.input)} it prints {shown(test.output)}" for test in suite.stdin]
+    return texts

@@ -1,28 +1,27 @@
-"""The pool: as many programs at once as there are cores, each in a warm worker.
+"""The pool: runs jobs on warm workers, as many programs at once as there are cores.
 
-While they run, the process of the next one is made ready and waits for its turn, so that no core has to wait.
+While they run, the process of the next program is prepared and waits for its turn, so that no core is ever idle.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import sys
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from tts.verifiers.sandbox import execute
-from tts.verifiers.sandbox.isolation import Ladder
-from tts.verifiers.sandbox.jobs import CaseResult, Job, JobResult
-from tts.verifiers.sandbox.programs import Program
-from tts.verifiers.sandbox.runs import Run
-from tts.verifiers.sandbox.worker import Worker, WorkerDied
+from tts.verifiers.sandbox.running import RunningProgram, order_of, usable_cores
+from tts.verifiers.sandbox.types import LANGUAGES, CaseResult, Job, JobResult, Language, SandboxError
+from tts.verifiers.sandbox.worker import Ladder, Worker, WorkerDied
 
 ATTEMPTS = 2  # of a job whose zygote dies
 PATIENCE = 0.5  # seconds that a program has its core to itself, while others wait
+
+COMPLAINT = 1000  # characters of a compiler's messages that are kept
 
 
 class Sandbox:
@@ -46,7 +45,7 @@ class Sandbox:
     def version(self) -> str:
         """Changes whenever the runner's own code or the interpreter does."""
         digest = hashlib.sha256(sys.version.encode())
-        for file in sorted(Path(__file__).parent.glob("*.py")):
+        for file in sorted(Path(__file__).parent.rglob("*.py")):
             digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
 
@@ -55,7 +54,7 @@ class Sandbox:
         for attempt in range(ATTEMPTS):
             try:
                 async with self._places, self._worker(job) as worker:
-                    result = await execute.run(worker, job)
+                    result = await run_job(worker, job)
             except WorkerDied as error:
                 result = JobResult(CaseResult("infra", error=str(error)), (), 0.0, "")
             if attempt + 1 == ATTEMPTS or not _failed(result):
@@ -63,7 +62,7 @@ class Sandbox:
         raise AssertionError
 
     @asynccontextmanager
-    async def open(self, job: Job, *, remote: Program | None = None) -> AsyncIterator[Program]:
+    async def open(self, job: Job, *, remote: RunningProgram | None = None) -> AsyncIterator[RunningProgram]:
         """The job's program, kept open for calls; its limits count over its whole life.
 
         `remote` is an open program that this one then calls by itself, over a descriptor of its own; they share the
@@ -77,9 +76,8 @@ class Sandbox:
                 yield program
 
     @asynccontextmanager
-    async def _open(self, job: Job, remote: int | None = None) -> AsyncIterator[Program]:
-        async with self._worker(job) as worker, Run(worker, job.limits, remote=remote).running() as run:
-            program = Program(run)
+    async def _open(self, job: Job, remote: int | None = None) -> AsyncIterator[RunningProgram]:
+        async with self._worker(job) as worker, RunningProgram(worker, job.limits, remote=remote).running() as program:
             await program.load(job.program)
             yield program
 
@@ -115,7 +113,8 @@ class Sandbox:
             worker.core = self._core
             self._all.add(worker)
         try:
-            self._ladder.check(worker, job.isolation)
+            if job.isolation == "required" and not worker.strong:
+                raise self._ladder.refusal()
             yield worker
         finally:
             if worker.alive and not worker.busy and not self._closed:
@@ -142,6 +141,118 @@ def _failed(result: JobResult) -> bool:
     return any(case.status == "infra" for case in (result.loaded, *result.cases))
 
 
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# -- jobs ----------------------------------------------------------------------------------------------------------
+
+
+async def run_job(worker: Worker, job: Job) -> JobResult:
+    """Run all of a job: its cases in one process or each in its own, then its scripts one after the other."""
+    if job.language != "python":
+        return await run_language(worker, job)
+    if job.isolate_cases and len(job.cases) > 1:
+        return await run_isolated(worker, job)
+    loaded, cases, cpu = CaseResult("ok"), [], 0.0
+    if job.cases or not job.scripts:
+        loaded, cases, cpu = await run_cases(worker, job)
+    if job.scripts and loaded.status == "ok":
+        runs, more = await run_scripts(worker, job)
+        cases, cpu = cases + runs, cpu + more
+    return JobResult(loaded, tuple(cases), cpu, worker.isolation)
+
+
+async def run_cases(worker: Worker, job: Job) -> tuple[CaseResult, list[CaseResult], float]:
+    """All cases in one process: sent all at once, unless each has a limit of its own."""
+    streamed, stop = job.limits.case_cpu_seconds is None, job.stop_at_failure
+    cases: list[CaseResult] = []
+    async with RunningProgram(worker, job.limits).running() as program:
+        if streamed:
+            program.send(program.loading(job.program), *map(order_of, job.cases))
+            if stop is None:
+                await program.finish(1 + len(job.cases))
+            loaded = await program.answer()
+        else:
+            await program.load(job.program)
+            loaded = program.loaded
+        if loaded.status == "ok":
+            for index, case in enumerate(job.cases):
+                cases.append(await (program.answer() if streamed else program.call(*case)))
+                if (stop and stop(index, cases[-1])) or cases[-1].status not in ("ok", "error", "memory"):
+                    break
+    cpu = program.cpu_seconds
+    late = cpu > job.limits.cpu_seconds
+    if late and cases and cases[-1].status == "ok":
+        cases[-1] = replace(cases[-1], status="cpu", values=())
+    elif late and loaded.status == "ok" and not cases:
+        loaded = replace(loaded, status="cpu")
+    return loaded, cases, cpu
+
+
+async def run_isolated(worker: Worker, job: Job) -> JobResult:
+    """Each case in a process of its own, which loads the program anew."""
+    cases: list[CaseResult] = []
+    loaded, cpu = CaseResult("ok"), 0.0
+    for index, case in enumerate(job.cases):
+        started, results, used = await run_cases(worker, replace(job, cases=(case,), stop_at_failure=None))
+        cpu += used
+        loaded = started if index == 0 else loaded
+        if index == 0 and started.status != "ok":
+            break
+        cases.append(results[0] if results else started)
+        if job.stop_at_failure and job.stop_at_failure(index, cases[-1]):
+            break
+    return JobResult(loaded, tuple(cases), cpu, worker.isolation)
+
+
+async def run_scripts(worker: Worker, job: Job) -> tuple[list[CaseResult], float]:
+    """The program as `__main__`, anew for each standard input."""
+    results: list[CaseResult] = []
+    for index, given in enumerate(job.scripts):
+        async with RunningProgram(worker, job.limits, scripted=True).running(file=len(given) * 4) as program:
+            program.send({"script": job.program, "stdin": given})
+            said = await program.answer()
+            await program.over()
+        results.append(program.of_script(said))
+        if job.stop_at_failure and job.stop_at_failure(index, results[-1]):
+            break
+    return results, sum(one.cpu_seconds for one in results)
+
+
+async def run_language(worker: Worker, job: Job) -> JobResult:
+    """Compile once, then run the result for each standard input, all in one private folder."""
+    language = LANGUAGES.get(job.language)
+    if language is None or not language.available:
+        raise SandboxError(f"no toolchain for {job.language!r}; known are {', '.join(LANGUAGES)}: install one")
+    if not worker.layers.get("namespaces"):
+        raise SandboxError(f"programs in {job.language} can only be run where namespaces are available")
+    loaded, cpu = CaseResult("ok"), 0.0
+    files = {language.file: job.program}
+    fresh = True
+    if language.compile:
+        loaded = await _command(worker, job, language, language.compile, files, "", "processes", fresh)
+        cpu, files, fresh = loaded.cpu_seconds, {}, False
+    results: list[CaseResult] = []
+    for index, given in enumerate(job.scripts if loaded.status == "ok" else ()):
+        results.append(await _command(worker, job, language, language.run, files, given, "exec", fresh))
+        cpu += results[-1].cpu_seconds
+        if job.stop_at_failure and job.stop_at_failure(index, results[-1]):
+            break
+    return JobResult(loaded, tuple(results), cpu, worker.isolation)
+
+
+async def _command(
+    worker: Worker,
+    job: Job,
+    language: Language,
+    command: Sequence[str],
+    files: dict[str, str],
+    given: str,
+    starting: str,
+    fresh: bool,
+) -> CaseResult:
+    """One command of a toolchain."""
+    program = RunningProgram(worker, job.limits, scripted=True, speaks=False)
+    memory = (job.limits.memory_mb + (language.memory_mb or 0)) << 20
+    async with program.running(starting=starting, fresh=fresh, memory=memory, file=len(given) * 4):
+        program.send({"run": command, "files": files, "stdin": given})
+        await program.over()
+    complaint = program.words.decode("utf-8", "replace")[:COMPLAINT]
+    return program.of_script(CaseResult("error", error=complaint) if complaint else CaseResult("ok"))

@@ -1,4 +1,4 @@
-"""One zygote and the judge's end of its socket."""
+"""Warm interpreters that fork programs, and the isolation they can be started with."""
 
 from __future__ import annotations
 
@@ -7,26 +7,35 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from tts.verifiers.sandbox.jobs import SandboxError
-from tts.verifiers.sandbox.process import Handle
+from tts.verifiers.sandbox.types import Isolation, SandboxError
 
-ZYGOTE = Path(__file__).with_name("zygote.py")
+ZYGOTE = Path(__file__).parent / "child" / "zygote.py"
 TMP_MB = 64
 START = 60.0  # seconds that a zygote may need on a busy machine
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+GIVES = {
+    "namespaces": "no network, no host files, no other processes; everything a program starts ends with it",
+    "seccomp": "no system calls that reach beyond the program",
+    "landlock": "no files but the interpreter's to read and a private folder to write",
+    "rlimits": "CPU, memory, file size, open files",
+}
+LAYERS = ("namespaces", "seccomp", "landlock")
+STRONG = (("namespaces", "seccomp"), ("seccomp", "landlock"))  # either is enough
+
 
 class WorkerDied(SandboxError):
-    """The machinery, not the program, has failed; the job may be tried again."""
+    """The machinery failed, not the program; the job may be tried again."""
 
 
 class LayerRefused(Exception):
@@ -38,15 +47,19 @@ class LayerRefused(Exception):
 
 
 class Worker:
-    """A warm interpreter that forks programs, one at a time."""
+    """A warm interpreter (a zygote) that forks programs, one at a time, and the judge's end of its socket."""
 
     def __init__(self, layers: Sequence[str], preload: Sequence[str]) -> None:
         self.preload = tuple(preload)
         self.layers: dict[str, bool] = {}
+        self.strong = False
+        """Whether they are enough for untrusted programs."""
+        self.isolation = ""
+        """The layers that contain its programs."""
         self.alive = True
         self.busy = False
         self.core: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
-        """What a program that is ready waits for before it may begin."""
+        """What a program that is ready waits for before it starts."""
         self._wanted = layers
         self._folder = "" if "namespaces" in layers else tempfile.mkdtemp(prefix="tts-sandbox-")
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -64,14 +77,15 @@ class Worker:
         finally:
             theirs.close()
         self._text = b""
-        self._zygote: Handle | None = None
+        self._zygote: int | None = None  # a pidfd
         self._loop = asyncio.get_running_loop()
         self._hello: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self._started: asyncio.Future[Handle] | None = None
-        self._ended: asyncio.Future[dict[str, Any]] | None = None
+        self._started: asyncio.Future[tuple[int | None, int | None]] | None = None
+        self.ended: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        """How the current program ends: status, CPU seconds, peak memory in KiB."""
 
     async def start(self) -> Worker:
-        """Wait until it is warm. Raises `LayerRefused` when a layer cannot be had, `WorkerDied`."""
+        """Wait until it is warm. Raises `LayerRefused` where a layer is unavailable, and `WorkerDied`."""
         config = {
             "layers": list(self._wanted),
             "preload": self.preload,
@@ -98,6 +112,8 @@ class Worker:
             named = [name for name in self._wanted if f" {name}: " in hello["reason"]]
             raise LayerRefused([*named, *self._wanted, ""][0], hello["reason"])
         self.layers = hello["layers"]
+        self.strong = any(all(self.layers[name] for name in rung) for rung in STRONG)
+        self.isolation = "+".join(name for name, held in self.layers.items() if held) or "rlimits"
         return self
 
     @property
@@ -105,16 +121,14 @@ class Worker:
         """The process that was started; all others of the worker are in its session."""
         return self._process.pid
 
-    @property
-    def isolation(self) -> str:
-        """The layers that hold its programs."""
-        return "+".join(name for name, held in self.layers.items() if held) or "rlimits"
+    async def fork(self, order: dict[str, Any], descriptors: Sequence[int]) -> tuple[int | None, int | None]:
+        """Start a program under the limits of `order`; `descriptors` become its own. Raises `WorkerDied`.
 
-    async def fork(self, order: dict[str, Any], descriptors: Sequence[int]) -> Handle:
-        """Start a program under the limits of `order`; `descriptors` become its own. Raises `WorkerDied`."""
+        Returns its pidfd, or where the platform has none its number.
+        """
         self.busy = True
-        self._started, self._ended = self._loop.create_future(), self._loop.create_future()
-        self._ended.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._started, self.ended = self._loop.create_future(), self._loop.create_future()
+        self.ended.add_done_callback(lambda future: future.cancelled() or future.exception())
         try:
             socket.send_fds(self._control, [json.dumps(order).encode() + b"\n"], list(descriptors))
         except OSError as error:
@@ -123,14 +137,8 @@ class Worker:
         try:
             return await asyncio.shield(self._started)
         except asyncio.CancelledError:
-            self.close()  # it cannot be told which process to end, so end all
+            self.close()  # which process to end is not known yet, so end all
             raise
-
-    @property
-    def ended(self) -> asyncio.Future[dict[str, Any]]:
-        """The end of the program that runs: status, CPU seconds, peak memory in KiB."""
-        assert self._ended is not None
-        return self._ended
 
     def _receive(self) -> None:
         try:
@@ -152,19 +160,18 @@ class Worker:
 
     def _heard(self, message: dict[str, Any], descriptors: array.array[int]) -> None:
         if "layers" in message or "failed" in message:
-            self._zygote = Handle(descriptors.pop()) if descriptors else None
+            self._zygote = descriptors.pop() if descriptors else None
             if not self._hello.done():
                 self._hello.set_result(message)
         elif "status" in message:
             self.busy = False
-            if self._ended and not self._ended.done():
-                self._ended.set_result(message)
+            if not self.ended.done():
+                self.ended.set_result(message)
         elif self._started and not self._started.done():
-            handle = Handle(descriptors.pop() if descriptors else None, message.get("pid"))
-            self._started.set_result(handle)
+            self._started.set_result((descriptors.pop() if descriptors else None, message.get("pid")))
 
     def close(self) -> None:
-        """End the zygote, and with it whatever it has started."""
+        """End the zygote, and with it everything it has started."""
         if not self.alive:
             return
         self.alive = False
@@ -173,19 +180,65 @@ class Worker:
         if self._zygote is None:
             self._process.kill()
         else:
-            self._zygote.kill()  # the process that waits for it then ends too, when all is over
-            self._zygote.close()
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._zygote, signal.SIGKILL)  # the process that waits for it then ends too
+            os.close(self._zygote)
         self._process.wait()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
-        for future in (self._hello, self._started, self._ended):
+        for future in (self._hello, self._started, self.ended):
             if future is not None and not future.done():
                 future.set_exception(WorkerDied("the zygote has ended"))
                 with suppress(BaseException):
-                    future.exception()  # it may be that nobody waits
+                    future.exception()  # perhaps nobody waits for it
 
 
 def package_folders() -> list[str]:
     """Where this interpreter finds installed packages."""
     folders = [os.path.realpath(path) for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     return [path for path in dict.fromkeys(folders) if os.path.isdir(path)]
+
+
+# -- which layers of isolation there are ------------------------------------------------------------------------------
+
+
+class Ladder:
+    """Starts workers on the highest rung there is, and remembers which that was."""
+
+    def __init__(self, without: Collection[str] = ()) -> None:
+        self.reasons = dict.fromkeys(without, "not wanted")
+        if sys.platform != "linux":
+            self.reasons = dict.fromkeys(LAYERS, f"{sys.platform} has none")
+
+    async def climb(self, preload: Sequence[str]) -> Worker:
+        """A warm worker. Raises `SandboxError` when a module cannot be loaded beforehand."""
+        while True:
+            layers = [name for name in LAYERS if name not in self.reasons]
+            try:
+                return await Worker(layers, preload).start()
+            except LayerRefused as refused:
+                if not refused.layer:
+                    raise SandboxError(f"no interpreter for programs: {refused}") from refused
+                self.reasons[refused.layer] = str(refused)
+
+    def refusal(self) -> SandboxError:
+        """The error for programs that no worker here isolates well enough."""
+        why = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
+        return SandboxError(
+            f"programs cannot be isolated here ({why}). Allow user namespaces or landlock with seccomp, "
+            'or accept the risk with isolation="best_effort"'
+        )
+
+
+async def report(without: Collection[str] = ()) -> tuple[Isolation, ...]:
+    """Each layer: whether it holds here, and why not."""
+    ladder = Ladder(without)
+    worker = await ladder.climb(())
+    worker.close()
+    held = worker.layers | {"rlimits": os.name == "posix"}
+    return tuple(Isolation(name, held[name], GIVES[name] if held[name] else ladder.reasons[name]) for name in GIVES)
+
+
+def isolation_report(without: Collection[str] = ()) -> tuple[Isolation, ...]:
+    """As `report`, from code that runs no event loop."""
+    return asyncio.run(report(without))

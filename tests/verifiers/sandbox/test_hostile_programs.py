@@ -11,8 +11,7 @@ import pytest
 
 from tests.support.processes import living_processes
 from tests.verifiers.hostile import EXPECTED, INPUTS, Hostile, exits, intrusions, resources, spoofs
-from tts.verifiers.sandbox import Call, Job, JobResult, Limits, Sandbox
-from tts.verifiers.sandbox.codec import encode
+from tts.verifiers.sandbox import Invocation, Job, JobResult, ProgramLimits, Sandbox, encode
 
 FAMILIES = exits.FAMILIES | resources.FAMILIES | intrusions.FAMILIES | spoofs.FAMILIES
 HOSTILE = [
@@ -20,7 +19,7 @@ HOSTILE = [
     for family, programs in FAMILIES.items()
     for name, program in programs.items()
 ]
-CASES = tuple((Call("solve", encode((n,))),) for n in INPUTS)
+CASES = tuple((Invocation("solve", encode((n,))),) for n in INPUTS)
 RIGHT = Job("def solve(n): return n * n + 1", CASES)
 SECRET = "tts-hostile-secret"
 RUNGS = {"namespaces": (), "landlock": ("namespaces",)}
@@ -36,7 +35,7 @@ class Host:
     def fill(self, program: Hostile) -> Job:
         source = program.source.replace("{{outside}}", str(self.outside)).replace("{{secret}}", SECRET)
         source = source.replace("{{judge}}", str(os.getpid()))
-        limits = Limits(cpu_seconds=0.5, wall_seconds=1.5 if program.sleeps else 120, memory_mb=600)
+        limits = ProgramLimits(cpu_seconds=0.5, wall_seconds=1.5 if program.sleeps else 120, memory_mb=600)
         return Job(source.replace("{{port}}", str(self.port)), CASES, limits=limits)
 
     def state(self) -> dict[str, object]:
@@ -103,7 +102,7 @@ async def test_a_hostile_program_gains_nothing_and_leaves_nothing(program: Hosti
 async def test_a_right_program_that_behaves_oddly_is_accepted(program: Hostile, rung: str, host: Host) -> None:
     sandbox = Sandbox(1, without=RUNGS[rung])
     try:
-        result = await sandbox.run(Job(host.fill(program).program, CASES, limits=Limits(cpu_seconds=20)))
+        result = await sandbox.run(Job(host.fill(program).program, CASES, limits=ProgramLimits(cpu_seconds=20)))
         assert accepted(result), result
     finally:
         await sandbox.aclose()

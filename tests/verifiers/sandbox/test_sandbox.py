@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 
 from tests.support.processes import living_processes
-from tts.verifiers.sandbox import Call, CaseResult, Job, Limits, Sandbox, SandboxError
-from tts.verifiers.sandbox.codec import Opaque, encode
-from tts.verifiers.sandbox.isolation import report
-from tts.verifiers.sandbox.runs import read_answer
+from tts.verifiers.sandbox import CaseResult, Invocation, Job, Opaque, ProgramLimits, Sandbox, SandboxError, encode
+from tts.verifiers.sandbox.child.codec import read_answer
+from tts.verifiers.sandbox.worker import report
 
 
 @pytest.fixture
@@ -29,11 +28,11 @@ async def sandbox() -> AsyncIterator[Sandbox]:
     await sandbox.aclose()
 
 
-def call(path: str, *args: Any, store: str | None = None, **named: Any) -> Call:
-    return Call(path, encode(args), encode(named) if named else "", store)
+def call(path: str, *args: Any, store: str | None = None, **named: Any) -> Invocation:
+    return Invocation(path, encode(args), encode(named) if named else "", store)
 
 
-def cases(path: str, *inputs: Any) -> tuple[tuple[Call, ...], ...]:
+def cases(path: str, *inputs: Any) -> tuple[tuple[Invocation, ...], ...]:
     return tuple((call(path, value),) for value in inputs)
 
 
@@ -69,7 +68,7 @@ async def test_an_exception_fails_its_case_alone(sandbox: Sandbox) -> None:
 async def test_stored_objects_live_as_long_as_the_program(sandbox: Sandbox) -> None:
     program = "class Box:\n    def __init__(self, x): self.x = x\n    def add(self, y, *, times=1):\n        self.x += y * times\n        return self.x"
     first = (call("Box", 5, store="box"), call("box.add", 2, times=3))
-    result = await sandbox.run(Job(program, (first, (Call("box.x", ""),), (call("nothing"),))))
+    result = await sandbox.run(Job(program, (first, (Invocation("box.x", ""),), (call("nothing"),))))
     assert isinstance(result.cases[0].values[0], Opaque)
     assert [result.cases[0].values[1], result.cases[1].values[0]] == [11, 11]
     assert result.cases[2].error == "NameError: name 'nothing' is not defined"
@@ -118,14 +117,14 @@ async def test_a_thousand_large_cases_pass_through(sandbox: Sandbox) -> None:
 
 async def test_a_loop_costs_its_limit_and_nothing_more(sandbox: Sandbox) -> None:
     program = "def f(n):\n    while n == 2: pass\n    return n"
-    result = await sandbox.run(Job(program, cases("f", 1, 2, 3), limits=Limits(cpu_seconds=0.3)))
+    result = await sandbox.run(Job(program, cases("f", 1, 2, 3), limits=ProgramLimits(cpu_seconds=0.3)))
     assert [case.status for case in result.cases] == ["ok", "cpu"]
     assert 0.3 <= result.cpu_seconds < 1
 
 
 async def test_each_case_has_its_own_limit(sandbox: Sandbox) -> None:
     program = "import time\ndef f(s):\n    end = time.process_time() + s\n    while time.process_time() < end: pass\n    return s"
-    limits = Limits(cpu_seconds=10, case_cpu_seconds=0.3)
+    limits = ProgramLimits(cpu_seconds=10, case_cpu_seconds=0.3)
     result = await sandbox.run(Job(program, cases("f", 0.2, 0.2, 0.2, 5.0, 0.1), limits=limits))
     assert [case.status for case in result.cases] == ["ok", "ok", "ok", "cpu"]
     assert all(case.cpu_seconds >= 0.19 for case in result.cases)
@@ -135,7 +134,7 @@ async def test_a_program_over_its_limit_is_refused_even_when_nobody_was_there_to
     import time
 
     program = "import time\ndef f(s):\n    while time.process_time() < s: pass\n    return s"
-    task = asyncio.ensure_future(sandbox.run(Job(program, cases("f", 0.6), limits=Limits(cpu_seconds=0.3))))
+    task = asyncio.ensure_future(sandbox.run(Job(program, cases("f", 0.6), limits=ProgramLimits(cpu_seconds=0.3))))
     await asyncio.sleep(0.25)
     time.sleep(1.5)  # noqa: ASYNC251 - the loop is held up
     result = await task
@@ -144,14 +143,14 @@ async def test_a_program_over_its_limit_is_refused_even_when_nobody_was_there_to
 
 async def test_a_memory_error_is_told_and_the_program_goes_on(sandbox: Sandbox) -> None:
     program = "def f(n): return len(bytearray(n))"
-    result = await sandbox.run(Job(program, cases("f", 10, 10**10, 20), limits=Limits(memory_mb=256)))
+    result = await sandbox.run(Job(program, cases("f", 10, 10**10, 20), limits=ProgramLimits(memory_mb=256)))
     assert [case.status for case in result.cases] == ["ok", "memory", "ok"]
 
 
 async def test_crowded_cores_change_no_verdict(sandbox: Sandbox) -> None:
     crowd = Sandbox(4 * (os.cpu_count() or 1))
     program = "import time\ndef f(s):\n    while time.process_time() < s: pass\n    return s"
-    job = Job(program, cases("f", 0.3), limits=Limits(cpu_seconds=0.5))
+    job = Job(program, cases("f", 0.3), limits=ProgramLimits(cpu_seconds=0.5))
     try:
         results = await asyncio.gather(*(crowd.run(job) for _ in range(8)))
         assert [result.cases[0].status for result in results] == ["ok"] * 8
@@ -193,7 +192,7 @@ async def test_scripts_can_name_their_input(sandbox: Sandbox) -> None:
 
 async def test_a_slow_script_does_not_end_the_others(sandbox: Sandbox) -> None:
     program = "n = int(input())\nwhile n == 2: pass\nprint(n)"
-    result = await sandbox.run(Job(program, scripts=("1", "2", "3"), limits=Limits(cpu_seconds=0.3)))
+    result = await sandbox.run(Job(program, scripts=("1", "2", "3"), limits=ProgramLimits(cpu_seconds=0.3)))
     assert [case.status for case in result.cases] == ["ok", "cpu", "ok"]
 
 
@@ -220,7 +219,7 @@ async def test_a_program_is_kept_open_and_another_calls_it(sandbox: Sandbox) -> 
         assert one.loaded.status == other.loaded.status == "ok"
         for _ in range(2):
             (answer,) = (await other.call(call("g"))).values
-            assert read_answer(answer.strip().encode()).values == (2,)
+            assert read_answer(answer.strip().encode()) == ("ok", (2,), "", "")
         assert one.cpu_seconds > 0
 
 
@@ -247,7 +246,7 @@ async def test_an_open_program_that_has_died_says_so_again(sandbox: Sandbox) -> 
 
 
 async def test_cancelling_ends_the_program_at_once_and_frees_its_place(sandbox: Sandbox) -> None:
-    task = asyncio.ensure_future(sandbox.run(Job("while True: pass", limits=Limits(cpu_seconds=1000))))
+    task = asyncio.ensure_future(sandbox.run(Job("while True: pass", limits=ProgramLimits(cpu_seconds=1000))))
     await asyncio.sleep(0.3)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -291,12 +290,12 @@ async def test_everything_ends_with_the_sandbox() -> None:
 
 KILLED = """
 import asyncio, sys
-from tts.verifiers.sandbox import Job, Limits, Sandbox
+from tts.verifiers.sandbox import Job, ProgramLimits, Sandbox
 async def main():
     sandbox = Sandbox(1, without=sys.argv[1:])
     await sandbox.run(Job(""))
     print(*(worker.process_id for worker in sandbox._all), flush=True)
-    await sandbox.run(Job("while True: pass", limits=Limits(cpu_seconds=1000)))
+    await sandbox.run(Job("while True: pass", limits=ProgramLimits(cpu_seconds=1000)))
 asyncio.run(main())
 """
 

@@ -33,7 +33,7 @@ USUAL = (
     "time", "types", "typing",
 )  # fmt: skip
 LINUX = sys.platform == "linux"
-OWN_MODULES = ("codec", "confinement", "kernel", "landlock", "namespaces", "program", "seccomp")
+OWN_MODULES = ("codec", "confinement", "kernel", "namespaces", "program", "seccomp")
 SIZE = "/proc/self/statm"
 
 
@@ -106,14 +106,14 @@ def isolate(config: dict[str, Any]) -> tuple[dict[str, bool], int, int | None, A
 
 def probe(layers: dict[str, bool]) -> None:
     """Raise `OSError`, its text beginning with the layer's name, when the kernel cannot do one that is wanted."""
-    import landlock
+    import kernel
     import seccomp
 
     if layers["seccomp"] and (reason := seccomp.supported()):
         raise OSError(f"seccomp: {reason}")
     if layers["landlock"]:
         try:
-            landlock.version()
+            kernel.landlock_version()
         except OSError as error:
             raise OSError(f"landlock: {error}") from error
 

@@ -23,6 +23,7 @@ DEPTH = 200  # levels of nesting; what is deeper is Opaque
 SMALL = 1 << 63
 MOST_DIGITS = 4300  # of a number: reading it takes quadratic time
 NUMBERS, CONTAINERS = frozenset((int, float)), frozenset((list, dict))
+STATUSES = ("ok", "error", "memory", "output")  # what a program may say of itself
 NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -176,6 +177,17 @@ def unpack(tree: Any, depth: int = DEPTH + 2) -> Value:
         return READERS[tag](body, depth - 1)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not a value of tag {tag!r}: {error}") from None
+
+
+def read_answer(line: bytes) -> tuple[Any, tuple[Value, ...], str, str]:
+    """A program's answer: status, values, output, error. Raises `ValueError` when the line is not an answer."""
+    try:
+        status, values, stdout, error = parse(line.decode("ascii"))
+    except TypeError:
+        raise ValueError("not an answer") from None
+    if status not in STATUSES or not (type(values) is list and type(stdout) is str and type(error) is str):
+        raise ValueError("not an answer")
+    return status, tuple(map(unpack, values)), stdout, error[:1000]
 
 
 def _list(body: Any, depth: int) -> list[Any]:

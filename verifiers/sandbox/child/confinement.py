@@ -41,14 +41,14 @@ class Confinement:
         """The writable folder is a new one: make the file rules again."""
         if not self._landlock:
             return
-        import landlock
+        import kernel
 
         if self._rules >= 0:
             os.close(self._rules)
         system = ["/"] if self._namespaces else ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", *readable]
         devices = [f"/dev/{name}" for name in ("null", "zero", "urandom", "random")]
-        self._rules = landlock.ruleset(system, [self._writable, *devices])
-        self._apply_rules = landlock.applying(self._rules)
+        self._rules = kernel.file_rules(system, [self._writable, *devices])
+        self._apply_rules = kernel.applying_rules(self._rules)
 
     def enter(self, limits: dict[str, Any], program_id: int | None) -> None:
         """Give up everything. Raises `OSError` when a layer that was promised does not hold."""

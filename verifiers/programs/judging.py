@@ -1,0 +1,255 @@
+"""Runs programs on test suites: how each test ended, and the verdict, which is reached only once for each program."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from tts.concurrency import Once
+from tts.types import Verdict
+from tts.verifiers.programs.asserts import Case
+from tts.verifiers.programs.compare import output_difference, same_output, shown
+from tts.verifiers.programs.extract import defines, with_setup
+from tts.verifiers.programs.plan import SuitePlan, expected_values, make_plan
+from tts.verifiers.programs.remote_tests import HOST, run_remote_tests
+from tts.verifiers.programs.suite import InputOutput, TestSuite
+from tts.verifiers.programs.verdicts import Kind, TestOutcome, verdict_of
+from tts.verifiers.sandbox import CaseResult, Invocation, Job, JobResult, ProgramLimits, Sandbox, encode
+
+ATTEMPTS = 3
+"""Runs of a program while the machinery fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The conditions under which a program runs."""
+
+    limits: ProgramLimits
+    preload: tuple[str, ...] = ()
+    isolation: Literal["required", "best_effort"] = "required"
+    run_all: bool = True
+    """Whether to go on after a test that fails."""
+
+    def job(self, program: str, **what: Any) -> Job:
+        """A job under these conditions."""
+        return Job(program, limits=self.limits, preload=self.preload, isolation=self.isolation, **what)
+
+
+class VerdictCache:
+    """The verdicts of a run: what is identical in program, tests and conditions does not run again.
+
+    Get it with `session.resources.get(VerdictCache)`.
+    """
+
+    def __init__(self) -> None:
+        self._verdicts: Once[Verdict] = Once(4096)
+        self._plans: Once[SuitePlan] = Once(512)
+
+    async def verdict(self, sandbox: Sandbox, program: str, suite: TestSuite, conditions: Conditions) -> Verdict:
+        """The verdict on `program`. A remembered one says so in `details`, and took no CPU time.
+
+        A run in which the machinery fails is repeated; if it keeps failing, the verdict has no score and is not
+        remembered. Raises `ConfigError` when the suite's reference cannot be used, `SandboxError` where programs
+        cannot be isolated.
+        """
+        digest = hashlib.blake2b(program.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        key = (digest, suite.fingerprint, conditions, sandbox.version)
+        try:
+            verdict, known = await self._verdicts.get(key, lambda: self._judged(sandbox, program, suite, conditions))
+        except Unjudged as error:
+            return error.verdict
+        if not known:
+            return verdict
+        return replace(verdict, cpu_seconds=0.0, details={**verdict.details, "cached": True})
+
+    async def _judged(self, sandbox: Sandbox, program: str, suite: TestSuite, conditions: Conditions) -> Verdict:
+        in_container = bool(suite.container and defines(program, suite.container))
+
+        async def planned() -> SuitePlan:
+            expected = await expected_values(sandbox, suite, conditions.isolation)
+            return make_plan(suite, expected, in_container=in_container)
+
+        plan, _ = await self._plans.get((suite.fingerprint, in_container), planned)
+        if suite.setup:
+            program = with_setup(suite.setup, program)
+        verdict = Verdict(None)
+        for _ in range(ATTEMPTS):
+            verdict = await SuiteRun(sandbox, program, plan, conditions).verdict()
+            if verdict.details["kind"] != Kind.infra:
+                return verdict
+        raise Unjudged(verdict)
+
+
+class Unjudged(Exception):
+    """The machinery failed each time; `verdict` has no score."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.details.get("reason"))
+        self.verdict = verdict
+
+
+class SuiteRun:
+    """One program on one plan."""
+
+    def __init__(self, sandbox: Sandbox, program: str, plan: SuitePlan, conditions: Conditions) -> None:
+        self.sandbox, self.program, self.plan = sandbox, program, plan
+        limits = conditions.limits
+        roomy = replace(limits, output_kb=limits.output_kb + 2 * plan.answers_kb)
+        self.conditions, self.run_all = replace(conditions, limits=roomy), conditions.run_all
+        self.cpu, self.isolation = 0.0, ""
+
+    async def verdict(self) -> Verdict:
+        """The verdict by all tests, or by those up to the first failure."""
+        outcomes: dict[int, TestOutcome] = {}
+        for part in (self._cases, self._remote_tests, self._scripts):
+            outcomes |= await part()
+            if not self.run_all and any(one.kind is not Kind.passed for one in outcomes.values()):
+                break
+        ordered = [outcomes[number] for number in sorted(outcomes)]
+        failed = next((place for place, one in enumerate(ordered) if one.kind is not Kind.passed), None)
+        if failed is not None and not self.run_all:
+            ordered = ordered[: failed + 1]
+        return verdict_of(
+            ordered, self.plan.total, cpu_seconds=self.cpu, isolation=self.isolation, run_all=self.run_all
+        )
+
+    async def _run(self, job: Job) -> JobResult:
+        result = await self.sandbox.run(job)
+        self.cpu += result.cpu_seconds
+        self.isolation = result.isolation
+        return result
+
+    async def _cases(self) -> dict[int, TestOutcome]:
+        """The tests made of cases: each has the outcome of its first case that is not right."""
+        cases = self.plan.cases
+        found = {number: TestOutcome(Kind.passed) for number in self.plan.compared}
+        if not cases:
+            return found
+        early: list[TestOutcome] = []
+
+        def stop(place: int, result: CaseResult) -> bool:
+            early.append(_of_case(cases[place][1], result))
+            return early[place].kind is not Kind.passed
+
+        calls = tuple(case.calls for _, case in cases)
+        stop_at_failure = None if self.run_all else stop
+        result = await self._run(self.conditions.job(self.program, cases=calls, stop_at_failure=stop_at_failure))
+        judged = early or [_of_case(case, one) for (_, case), one in zip(cases, result.cases, strict=False)]
+        if result.loaded.status != "ok":
+            judged = [TestOutcome.of(result.loaded)]
+        elif self.plan.suite.checker:
+            judged = await self._checked(cases, result.cases, judged)
+        rest = judged[-1] if judged else TestOutcome(Kind.infra, "the program gave no results")
+        if rest.kind is Kind.passed and len(judged) < len(cases):
+            rest = TestOutcome(Kind.infra, "the program's results are not complete")
+        judged += [rest] * (len(cases) - len(judged))
+        for (number, _), outcome in reversed(list(zip(cases, judged, strict=True))):
+            if outcome.kind is not Kind.passed:
+                found[number] = outcome
+        return found
+
+    async def _checked(
+        self, cases: Sequence[tuple[int, Case]], results: Sequence[CaseResult], judged: Sequence[TestOutcome]
+    ) -> list[TestOutcome]:
+        """`judged`, with the checker's word in place of the comparison's."""
+        asked = [
+            (place, (*case.question, result.values[-1]))
+            for place, ((_, case), result) in enumerate(zip(cases, results, strict=False))
+            if case.question and result.status == "ok"
+        ]
+        said = await self._ask([(given, got, expected) for _, (given, expected, got) in asked])
+        outcomes = list(judged)
+        for (place, (_, _, got)), outcome in zip(asked, said, strict=True):
+            outcomes[place] = outcome
+            if outcome.kind is Kind.wrong:
+                words = f"{cases[place][1].shown} gave {shown(got)}, which the checker refuses"
+                outcomes[place] = replace(outcome, feedback=words)
+        return outcomes
+
+    async def _ask(self, questions: Sequence[tuple[object, object, object]]) -> list[TestOutcome]:
+        """What the suite's checker, in an interpreter of its own, says of each (given, got, expected)."""
+        calls = tuple((Invocation("accepts", encode(question)),) for question in questions)
+        if not calls:
+            return []
+        result = await self._run(self.conditions.job(self.plan.suite.checker or "", cases=calls))
+        if result.loaded.status != "ok":
+            return [TestOutcome(Kind.infra, f"the checker cannot be used: {result.loaded.error}")] * len(calls)
+        said = [_of_checker(one) for one in result.cases]
+        return said + [said[-1] if said else TestOutcome(Kind.infra)] * (len(calls) - len(said))
+
+    async def _remote_tests(self) -> dict[int, TestOutcome]:
+        tests = self.plan.remote
+        if not tests:
+            return {}
+        outcomes, cpu, self.isolation = await run_remote_tests(
+            self.sandbox,
+            self.conditions.job(self.program),
+            self.conditions.job(HOST),
+            self.plan.stage,
+            [test for _, test in tests],
+            run_all=self.run_all,
+        )
+        self.cpu += cpu
+        return {number: outcome for (number, _), outcome in zip(tests, outcomes, strict=False)}
+
+    async def _scripts(self) -> dict[int, TestOutcome]:
+        """The tests of standard input and output, each a run of its own; none after one that hangs."""
+        tests = self.plan.suite.stdin
+        if not tests:
+            return {}
+
+        def stop(place: int, result: CaseResult) -> bool:
+            if result.status in ("cpu", "wall"):
+                return True
+            return not self.run_all and self._of_script(tests[place], result).kind is not Kind.passed
+
+        scripts = tuple(test.input for test in tests)
+        language = self.plan.suite.language
+        job = self.conditions.job(self.program, scripts=scripts, stop_at_failure=stop, language=language)
+        result = await self._run(job)
+        first = self.plan.total - len(tests)
+        if result.loaded.status != "ok" and not result.cases:
+            return {first: TestOutcome.of(result.loaded)}
+        outcomes = [self._of_script(test, one) for test, one in zip(tests, result.cases, strict=False)]
+        if self.plan.suite.checker:
+            asked = [place for place, one in enumerate(result.cases) if one.status == "ok"]
+            said = await self._ask(
+                [(tests[place].input, result.cases[place].stdout, tests[place].output) for place in asked]
+            )
+            for place, outcome in zip(asked, said, strict=True):
+                outcomes[place] = outcome
+                if outcome.kind is Kind.wrong:
+                    words = f"the checker refuses the output {shown(result.cases[place].stdout)}"
+                    outcomes[place] = replace(outcome, feedback=_on(tests[place], words))
+        return {first + place: outcome for place, outcome in enumerate(outcomes)}
+
+    def _of_script(self, test: InputOutput, result: CaseResult) -> TestOutcome:
+        if result.status != "ok":
+            outcome = TestOutcome.of(result)
+            return replace(outcome, feedback=_on(test, outcome.feedback))
+        suite = self.plan.suite
+        if suite.checker or same_output(result.stdout, test.output, suite.output, suite.tolerance):
+            return TestOutcome(Kind.passed)
+        return TestOutcome(Kind.wrong, _on(test, output_difference(result.stdout, test.output)))
+
+
+def _on(test: InputOutput, words: str) -> str:
+    return f"on the input {shown(test.input)}: {words}"
+
+
+def _of_case(case: Case, result: CaseResult) -> TestOutcome:
+    if result.status != "ok":
+        return TestOutcome.of(result, case.shown)
+    if len(result.values) != len(case.calls):
+        return TestOutcome(Kind.crashed, f"{case.shown}: its answers are not those of these calls")
+    complaint = "" if case.question else case.complaint(result.values)
+    return TestOutcome(Kind.wrong, complaint) if complaint else TestOutcome(Kind.passed)
+
+
+def _of_checker(result: CaseResult) -> TestOutcome:
+    """Only a plain True accepts. A checker that fails is at fault itself, unless what it was given made it fail."""
+    if result.status in ("ok", "error"):
+        return TestOutcome(Kind.passed if result.status == "ok" and result.values[-1] is True else Kind.wrong)
+    return TestOutcome(Kind.infra, f"the checker failed: {result.status}")

@@ -1,0 +1,448 @@
+"""Programs at work: orders go in, answers come out, limits are enforced, and what became of the program is decided."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from tts.verifiers.sandbox.child import codec
+from tts.verifiers.sandbox.types import CaseResult, Invocation, ProgramLimits, Status
+from tts.verifiers.sandbox.worker import TMP_MB, Worker
+
+READY = b"[]"
+SLICE = 0.005  # seconds between two looks at the clock, at least
+CHUNK = 1 << 18
+
+
+class RunningProgram:
+    """One process of one program. Nothing it says decides anything but the values of its calls."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        limits: ProgramLimits,
+        *,
+        scripted: bool = False,
+        speaks: bool = True,
+        remote: int | None = None,
+    ) -> None:
+        """A `scripted` program has a standard output of its own; one that `speaks` answers in lines.
+
+        `remote` is a descriptor to hand to the program: another program listens at its other end.
+        """
+        self.limits, self.isolation = limits, worker.isolation
+        self.loaded = CaseResult("infra")
+        """What became of `load`."""
+        self.stdout = bytearray()
+        self.words = bytearray()
+        """Received but not yet a whole line; for another language, what the toolchain complained of."""
+        self.fate: CaseResult | None = None
+        """How it ended, once it has."""
+        self._worker, self._scripted, self._speaks, self._remote = worker, scripted, speaks, remote
+        self._cpu_seconds = 0.0
+        self._answers: deque[CaseResult] = deque()
+        self._due = 0
+        self._news: asyncio.Future[None] | None = None
+        self._ready = False
+        self._left = limits.output_kb * 1024
+
+    @asynccontextmanager
+    async def running(
+        self, *, starting: str = "threads", fresh: bool = True, memory: int | None = None, file: int = 0
+    ) -> AsyncIterator[RunningProgram]:
+        """Fork it and wait for a core; on leaving, kill it and wait for its end."""
+        ours, theirs = socket.socketpair()
+        outputs = os.pipe() if self._scripted else ()
+        order = {
+            "cpu": self.limits.cpu_seconds,
+            "memory": (self.limits.memory_mb << 20) if memory is None else memory,
+            "processes": self.limits.processes,
+            "file": max(TMP_MB << 20, file),
+            "starting": starting,
+            "fresh": fresh,
+            "remote": self._remote is not None,
+        }
+        passed = [*outputs[1:], *([] if self._remote is None else [self._remote])]
+        self._data = Channel(ours, self._heard)
+        self._output = Channel(outputs[0], self._printed) if outputs else None
+        try:
+            try:
+                self._handle = Handle(*await self._worker.fork(order, [theirs.fileno(), *passed]))
+            finally:
+                theirs.close()
+                for descriptor in outputs[1:]:
+                    os.close(descriptor)
+            self._watch = Watch(self._handle, self.limits)
+            self._worker.ended.add_done_callback(self._over)
+            try:
+                async with nullcontext() if self._remote else self._worker.core():
+                    self._watch.start()
+                    yield self
+            finally:
+                try:
+                    await self._killed()
+                finally:
+                    self._handle.close()
+        finally:
+            self._data.close()
+            if self._output:
+                self._output.close()
+
+    async def _killed(self) -> None:
+        self._watch.stop()
+        self._handle.kill()
+        try:
+            await self.over()
+        except asyncio.CancelledError:
+            self._worker.close()  # cancelled again: there is no time to wait for this program's end
+            raise
+
+    # -- orders and answers ----------------------------------------------------------------------------------------
+
+    def send(self, *orders: Any) -> None:
+        """Give orders; several may be pending."""
+        self._data.write("".join(f"{json.dumps(order)}\n" for order in orders).encode())
+
+    async def answer(self) -> CaseResult:
+        """The next answer, or how the program ended instead."""
+        while not self._answers and self.fate is None:
+            await self._next()
+        if not self._answers:
+            assert self.fate is not None
+            return self.fate
+        result = self._answers.popleft()
+        if result.status in ("crashed", "output"):
+            await self.over()
+            self.fate = result
+            self._answers.clear()
+        return result
+
+    async def finish(self, answers: int) -> None:
+        """Wait for so many answers, or for one to `load` that is not ok, or for the program's end; then end it."""
+        self._due = answers
+        await self.over()
+
+    async def over(self) -> CaseResult:
+        """Wait for its end: how it ended."""
+        while self.fate is None:
+            await self._next()
+        return self.fate
+
+    async def _next(self) -> None:
+        self._news = asyncio.get_running_loop().create_future()
+        await self._news
+
+    # -- a program kept open: each call goes out alone, so that its CPU time and its limit are its own -------------
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of the whole program up to now."""
+        return self._cpu_seconds or self._handle.cpu_seconds()
+
+    async def load(self, source: str) -> None:
+        """Execute the module's body."""
+        self.loaded = await self._timed(self.loading(source))
+
+    def loading(self, source: str) -> dict[str, Any]:
+        """The order to execute the module's body."""
+        return {"load": source, "output": self.limits.output_kb * 1024}
+
+    async def call(self, *calls: Invocation) -> CaseResult:
+        """Calls that make up one case. After the program's end, every further one returns that end again."""
+        return await self._timed(order_of(calls)) if self.fate is None else self.fate
+
+    def hand_over(self) -> int:
+        """The judge's end of the channel, for another program: nothing is said or heard here any more."""
+        return self._data.hand_over()
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Inside, the program has the limit of one case."""
+        self._watch.limit_case(self.limits.case_cpu_seconds)
+        try:
+            yield
+        finally:
+            self._watch.limit_case(None)
+
+    async def _timed(self, order: Any) -> CaseResult:
+        self.send(order)
+        start, limit = self._handle.cpu_seconds(), self.limits.case_cpu_seconds
+        with self.timed():
+            result = await self.answer()
+        used = (self._handle.cpu_seconds() if self.fate is None else self._cpu_seconds) - start
+        if limit is not None and used > limit and self.fate is None:
+            self._watch.end("cpu")
+            result = await self.over()
+        return replace(result, cpu_seconds=max(used, 0.0))
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def _heard(self, data: bytes) -> None:
+        if not self._has_room(data):
+            return
+        if b"\n" not in data or (self._ready and not self._speaks):
+            self.words += data
+            return
+        *lines, rest = (bytes(self.words) + data).split(b"\n")
+        self.words[:] = rest
+        if not self._ready:
+            self._ready = lines.pop(0) == READY
+            if not self._speaks:
+                self.words[:] = b"\n".join([*lines, rest])
+                return
+        for line in lines:
+            try:
+                result = CaseResult(*codec.read_answer(line))
+            except ValueError as problem:  # something else has written there
+                result = CaseResult("crashed", error=f"its answer cannot be read: {problem}"[:200])
+            self._answers.append(result)
+            if result.status in ("crashed", "output"):
+                self._watch.end(result.status)
+                break
+        if self._due and self._answers and (len(self._answers) >= self._due or self._answers[0].status != "ok"):
+            self._handle.kill()
+        elif lines:
+            self._tell()
+
+    def _printed(self, data: bytes) -> None:
+        if self._has_room(data):
+            self.stdout += data
+
+    def _has_room(self, data: bytes) -> bool:
+        self._left -= len(data)
+        if self._left < 0:
+            self._watch.end("output")
+        return self._left >= 0
+
+    def _over(self, end: asyncio.Future[dict[str, Any]]) -> None:
+        self._watch.stop()
+        if end.cancelled() or end.exception():
+            self.fate = CaseResult("infra", error="the zygote has ended")
+        else:
+            self._data.drain()  # only now is everything there
+            if self._output:
+                self._output.drain()
+            self._cpu_seconds = end.result()["cpu"]
+            self.fate = self._fate(**end.result())
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def _fate(self, status: int, cpu: float, rss: int) -> CaseResult:
+        """Why the process has ended, from outside evidence alone."""
+        exit = os.waitstatus_to_exitcode(status)
+        verdict: Status | None = self._watch.verdict
+        if verdict is None and cpu > self.limits.cpu_seconds:
+            verdict = "cpu"
+        if verdict is not None:
+            return CaseResult(verdict)
+        if not self._ready:
+            words = self.words.decode(errors="replace")[:200]
+            return CaseResult("infra", error=f"could not be confined (status {exit}): {words}")
+        if exit >= 0:
+            return CaseResult("crashed", error=f"exited with status {exit}")
+        error = f"killed by {signal.Signals(-exit).name}"
+        if exit == -signal.SIGKILL and self._worker.layers.get("namespaces"):
+            return CaseResult("memory" if rss > self.limits.memory_mb * 512 else "infra", error=error)
+        return CaseResult("crashed", error=error)
+
+    def of_script(self, said: CaseResult) -> CaseResult:
+        """How a script that has ended fared: its exit status decides, its last words explain."""
+        assert self.fate is not None
+        status, error = self.fate.status, self.fate.error
+        if status == "crashed" and error == "exited with status 0":
+            status, error = "ok", ""
+        elif status == "crashed" and said.status in ("error", "memory"):
+            status, error = said.status, said.error
+        elif status == "crashed" and error.startswith("exited"):
+            status, error = "error", f"SystemExit: {error.rpartition(' ')[2]}"
+        return CaseResult(status, (), self.stdout.decode("utf-8", "replace"), error, self._cpu_seconds)
+
+
+def order_of(case: Sequence[Invocation]) -> list[list[Any]]:
+    """A case as the program's side reads it."""
+    return [[call.path, call.args, call.kwargs, call.store] for call in case]
+
+
+# -- its process, its words, its clock ---------------------------------------------------------------------------------
+
+
+class Handle:
+    """A process, by its pidfd, or where the platform has none by its number."""
+
+    def __init__(self, descriptor: int | None, pid: int | None = None) -> None:
+        self.descriptor, self._pid = descriptor, pid
+
+    @cached_property
+    def _clock(self) -> int:
+        """The process's CPU clock, see clock_getcpuclockid(3); 0 where there is none."""
+        if self.descriptor is None:
+            return 0
+        with suppress(OSError), open(f"/proc/self/fdinfo/{self.descriptor}") as info:
+            pid = next((int(line[4:]) for line in info if line.startswith("Pid:")), 0)
+            return (~pid << 3) | 2 if pid > 0 else 0
+        return 0
+
+    def cpu_seconds(self) -> float:
+        """CPU time up to now; 0 once it has ended, or where the platform cannot say."""
+        try:
+            return time.clock_gettime(self._clock) if self._clock else 0.0
+        except OSError:
+            return 0.0
+
+    def kill(self) -> None:
+        """End it, and in a process namespace of its own everything that it started."""
+        with suppress(ProcessLookupError):
+            if self.descriptor is not None:
+                signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
+            elif self._pid:
+                os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+class Channel:
+    """A descriptor read and written without blocking the event loop; the owner bounds what it takes."""
+
+    def __init__(self, descriptor: socket.socket | int, on_data: Any) -> None:
+        self._socket = descriptor if isinstance(descriptor, socket.socket) else None
+        self._number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+        os.set_blocking(self._number, False)
+        self._on_data = on_data
+        self._loop = asyncio.get_running_loop()
+        self._unsent: list[memoryview] = []
+        self._writing = False
+        self._loop.add_reader(self._number, self.read)
+        self._open = self._ours = True
+
+    def read(self) -> bool:
+        """Take what is there; False when there is nothing more for now."""
+        if not (self._open and self._ours):
+            return False
+        try:
+            data = os.read(self._number, CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._number)
+            return False
+        self._on_data(data)
+        return True
+
+    def drain(self) -> None:
+        """Take everything that the process has written, after its end."""
+        while self._open and self.read():
+            pass
+
+    def write(self, data: bytes) -> None:
+        """Send, now or when there is room."""
+        first = not self._unsent
+        self._unsent.append(memoryview(data))
+        if first:
+            self._flush()
+
+    def hand_over(self) -> int:
+        """Give up the descriptor: from now on somebody else reads and writes it."""
+        self._ours = False
+        self._loop.remove_reader(self._number)
+        os.set_blocking(self._number, True)
+        return self._number
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                sent = os.write(self._number, self._unsent[0])
+                rest = self._unsent[0][sent:]
+                self._unsent[:1] = [rest] if rest else []
+        except BlockingIOError:
+            if not self._writing:
+                self._loop.add_writer(self._number, self._flush)
+                self._writing = True
+            return
+        except OSError:
+            self._unsent.clear()  # the process has ended, which is noticed elsewhere
+        self._stop_writing()
+
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._number)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._number)
+            self._stop_writing()
+            self._socket.close() if self._socket else os.close(self._number)
+
+
+class Watch:
+    """Ends a process that exceeds its CPU or wall time; `verdict` then says which."""
+
+    def __init__(self, handle: Handle, limits: ProgramLimits) -> None:
+        self.verdict: Status | None = None
+        self._handle = handle
+        self._cpu = self._limit = limits.cpu_seconds
+        self._wall = max(30.0, 10 * self._cpu) if limits.wall_seconds is None else limits.wall_seconds
+        self._loop = asyncio.get_running_loop()
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """From now on the program uses its time."""
+        self._deadline = self._loop.time() + self._wall
+        self._look_again(self._cpu, self._wall)
+
+    def limit_case(self, seconds: float | None) -> None:
+        """End the process, too, when it uses more CPU time than this from now on; None lifts the limit."""
+        self._limit = self._cpu
+        if seconds is not None:
+            self._limit = min(self._cpu, self._handle.cpu_seconds() + seconds)
+            self._check()
+
+    def _check(self) -> None:
+        """Look at the clocks, and look again at the earliest moment at which a limit may be reached."""
+        self.stop()
+        cpu_left, wall_left = self._limit - self._handle.cpu_seconds(), self._deadline - self._loop.time()
+        if cpu_left < 0 or wall_left <= 0:
+            self.end("cpu" if cpu_left < 0 else "wall")
+        else:
+            self._look_again(cpu_left, wall_left)
+
+    def _look_again(self, cpu_left: float, wall_left: float) -> None:
+        soon = min(max(cpu_left / usable_cores(), SLICE), wall_left)  # all its threads may be at work
+        self._timer = self._loop.call_later(soon, self._check)
+
+    def end(self, verdict: Status) -> None:
+        """Kill the process, for this reason unless there was one before."""
+        self.verdict = self.verdict or verdict
+        self.stop()
+        self._handle.kill()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
