@@ -1,4 +1,4 @@
-"""The model writes tests, and programs and tests vouch for each other.
+"""Tests that the model writes: programs and tests vouch for each other.
 
 Chen et al. 2022, "CodeT: Code Generation with Generated Tests" (arXiv 2207.10397), section 2.2, dual execution
 agreement: programs that pass the same tests form a consensus set, worth its number of programs times that of tests.
@@ -42,7 +42,7 @@ Work each output out from the task's words alone: ordinary cases, limits, odd on
 Reply with JSON: {"tests": [{"input": "the whole input", "output": "all that must be printed"}]}"""
 
 
-class Tests(BaseModel):
+class WrittenTests(BaseModel):
     """Tests of whole programs, as a model writes them."""
 
     __test__: ClassVar[bool] = False
@@ -61,18 +61,18 @@ class GeneratedTests(ScoreVerifier):
     runs_code: ClassVar[bool] = True
 
     form: Literal["asserts", "stdin"] = "asserts"
-    """Whether tests call the function that the task names, or give input to the program."""
+    """Whether tests call the function that the task names, or feed input to the program."""
     prompt: Annotated[str, template("problem", "count")] | None = None
-    """What is asked: for a block of asserts, or for JSON with `tests`, each `input` and `output`."""
+    """The request: for a block of asserts, or for JSON with `tests`, each with `input` and `output`."""
     writers: PositiveInt = 4
-    """Samples of tests."""
+    """How many samples of tests to draw."""
     count: PositiveInt = 10
-    """Tests that each is asked for."""
+    """How many tests to ask for in each."""
     timeout: PositiveFloat = 20.0
     """Seconds of CPU time for all tests of a program together, each at most a fifth of it."""
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """Run the program on the tests. Raises `ValueError` where no test could be had."""
+        """Run the program on the tests. Raises `ValueError` where the policy wrote no usable test."""
         suite = await session.once(("tests", self.spec), lambda inner: self._written(problem, inner))
         runner = UnitTests(tests=suite, timeout=self.timeout, test_timeout=self.timeout / 5)
         verdict = await session.verify(candidate, runner)
@@ -99,12 +99,12 @@ class GeneratedTests(ScoreVerifier):
             name: getattr(known, name) for name in ("entry_point", "container", "prompt", "setup", "output")
         }
         stdin = self.form == "stdin"
-        read, form = (json_of(Tests), constrained(Tests)) if stdin else (_asserts, {})
+        read, form = (json_of(WrittenTests), constrained(WrittenTests)) if stdin else (_asserts, {})
         answers = ask(session, messages, read, role="policy", n=self.writers, **form)
         written = sorted([(sample.index, found) async for sample, found in answers], key=lambda one: one[0])
         if not written:
-            raise ValueError("no test could be had")
-        tests = [test for _, found in written for test in (found.tests if isinstance(found, Tests) else found)]
+            raise ValueError("the policy wrote no usable test")
+        tests = [test for _, found in written for test in (found.tests if isinstance(found, WrittenTests) else found)]
         kept["stdin" if stdin else "asserts"] = tuple({str(test): test for test in tests}.values())
         return TestSuite.model_validate(kept)
 
@@ -118,5 +118,5 @@ def _asserts(text: str) -> list[str]:
             with suppress(RecursionError):
                 found += [ast.unparse(node) for node in getattr(tree, "body", ()) if isinstance(node, ast.Assert)]
     if not found:
-        raise ValueError("there is no assert statement in it")
+        raise ValueError("it has no assert statement")
     return found

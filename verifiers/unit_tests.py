@@ -1,7 +1,7 @@
-"""Code judged by running it on tests: isolated (`tts.verifiers.sandbox`), and compared out of the program's reach.
+"""Judges code by running it on tests: isolated (`tts.verifiers.sandbox`), and compared out of the program's reach.
 
 The program only computes. Its values come back as plain data and are compared here, so that nothing it defines,
-patches, prints or forges has a say in its verdict (`tts.verifiers.programs`).
+patches, prints or forges affects its verdict (`tts.verifiers.programs`).
 """
 
 from __future__ import annotations
@@ -37,40 +37,39 @@ __all__ = [
 class UnitTests(Verifier):
     """Runs the program in the candidate on tests. The score is the share of tests passed.
 
-    Without a test, and where the machinery fails again and again, there is no verdict (`passed` and `score` are
-    None). `details` has `kind` (a `Kind`, of the first failure), `passed` and `total` (numbers of tests), `outcomes`
-    (the kind of each test, in the order calls, interactions, reference, asserts, check, stdin) and `isolation` (what
-    held the program). An identical program is not run again on the same tests: `details` has `cached` then.
+    Without tests, and where the machinery keeps failing, there is no verdict (`passed` and `score` are None).
+    `details` has `kind` (a `Kind`, of the first failure), `passed` and `total` (numbers of tests), `outcomes` (the kind
+    of each test, in the order calls, interactions, reference, asserts, check, stdin) and `isolation` (the layers that
+    contained the program). An identical program does not run again on the same tests: `details` then has `cached`.
     """
 
     runs_code: ClassVar[bool] = True
 
     tests: TestSuite | None = None
-    """The public tests of the problem by default."""
+    """By default the problem's public tests."""
     first: PositiveInt | None = None
-    """Only so many of the tests, in their order: a weaker verifier, to study what imperfection costs."""
+    """Use only the first so many tests: a weaker verifier, to study what imperfection costs."""
     timeout: PositiveFloat = 10.0
-    """Seconds of CPU time for all tests in one run of the program together, and for each input of `stdin`."""
+    """Seconds of CPU time for all tests that share a run of the program, and for each input of `stdin`."""
     test_timeout: PositiveFloat | None = None
-    """Seconds of CPU time for each test; only the whole is limited by default."""
+    """Seconds of CPU time for each test; by default only the total is limited."""
     wall: PositiveFloat | None = None
-    """Elapsed seconds after which a program that waits is ended: by default 10 times `timeout`, 30 at least."""
+    """Elapsed seconds after which an idle program is ended: by default 10 times `timeout`, at least 30."""
     memory_mb: PositiveInt = 1024
-    """Address space of the program."""
+    """Address space of the program, in MB."""
     output_kb: int = Field(default=1024, ge=64)
-    """All that the program may print and return, beyond twice the size of the right answers."""
+    """KB that the program may print and return, beyond twice the size of the right answers."""
     stop_at_failure: bool = False
-    """Run no further test after one that fails; the score is 1 or 0 then."""
+    """Stop at the first test that fails; the score is then 1 or 0."""
     preload: tuple[str, ...] = ()
-    """Modules that many programs import and that load slowly (numpy): they are imported once, before."""
+    """Modules that many programs import and that load slowly (numpy): they are imported once, in advance."""
     elements: bool = False
-    """Tell the first tests one by one as `elements` in `details`, for `prompt_redesign`."""
+    """Report the first tests one by one as `elements` in `details`, for `prompt_redesign`."""
     isolation: Literal["required", "best_effort"] = "required"
-    """What to do where programs cannot be isolated well: refuse to run any, or run them with resource limits alone."""
+    """What to do where programs cannot be isolated well: refuse to run them, or run them with resource limits alone."""
 
     @property
     def tells_elements(self) -> bool:
-        """Where that is asked for."""
         return self.elements
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:

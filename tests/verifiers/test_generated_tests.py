@@ -65,7 +65,7 @@ async def test_without_a_single_test_there_is_no_rating_and_the_writers_are_aske
         result = await solve(PROBLEM, "best_of_n:n=4,verifier=generated_tests(writers=2)", roles(double, max_n=1))
         assert double.stats.received == 4 + 2
     assert [c.verdict and c.verdict.score for c in result.candidates] == [None] * 4
-    assert any("no test could be had" in failure for failure in result.failures)
+    assert any("the policy wrote no usable test" in failure for failure in result.failures)
 
 
 async def test_programs_that_read_their_input_are_tested_by_it():

@@ -357,7 +357,7 @@ async def test_a_reference_runs_once_and_is_kept(
 
 @pytest.mark.parametrize(
     ("program", "words"),
-    [("def f(x): return 1 / 0", "ZeroDivisionError"), ("def f(x): return object()", "no plain data")],
+    [("def f(x): return 1 / 0", "ZeroDivisionError"), ("def f(x): return object()", "not plain data")],
 )
 async def test_a_reference_that_cannot_be_used_is_an_error(
     program: str, words: str, judged: Judged, tmp_path: Any, monkeypatch: pytest.MonkeyPatch

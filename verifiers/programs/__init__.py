@@ -1,5 +1,6 @@
-"""From tests to verdicts: the program's process only returns plain data; everything is compared here.
+"""From tests to verdicts: the program's process returns plain data only, and everything is compared on this side.
 
-`suite` has the form of tests, `asserts` turns assertions into calls, `compare` says what is equal, `plan` puts the
-cases of a suite together, `dialogue` runs test code that needs an interpreter of its own, `judge` runs a plan.
+`suite` defines the form of tests. `asserts` turns assertions into calls with conditions on their values, which
+`safe_eval` computes and `compare` judges; `remote_tests` runs test code that needs an interpreter of its own. `plan`
+puts the tests of a suite together, `judging` runs programs on it, `verdicts` sums up.
 """

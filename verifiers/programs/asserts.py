@@ -1,9 +1,11 @@
 """Assertions turned into calls whose values are compared here.
 
-`assert candidate(2) == [1, 2]` becomes the call `candidate(2)` and a condition on its value. Arguments and conditions
-are computed by `plain`, without running test code; loops over known values are unrolled, and assigned names are
-known from there on. What needs more (random numbers, helpers, arguments that depend on results) is
-`Untranslatable`, and has to run in an interpreter of its own.
+`assert candidate(2) == [1, 2]` becomes the call `candidate(2)` and a condition on its value. `safe_eval` computes
+arguments and conditions without running test code; loops over known values are unrolled, and assigned names are known
+from there on. Tests that need more (random numbers, helpers, arguments that depend on results) are `Untranslatable`
+and run in an interpreter of their own (`remote_tests`).
+
+Most suites need no more: a second process for the tests of each program would cost nearly as much as the program's.
 """
 
 from __future__ import annotations
@@ -28,23 +30,23 @@ class Untranslatable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Calls on the program, made in order, and what their values must be."""
+    """Calls of the program, made in order, and what their values must be."""
 
     calls: tuple[Invocation, ...]
     shown: str
     """The calls as source, for feedback."""
     complaint: Callable[[Sequence[Any]], str]
-    """What is wrong with the values; nothing when they are right."""
+    """Says what is wrong with the values; nothing when they are right."""
     question: tuple[Any, Any] | None = None
-    """What was given and what is expected, where a checker decides instead of `complaint`."""
+    """What is given and what is expected, where a checker decides instead of `complaint`."""
 
 
 def translate_assert(source: str, program: Mapping[str, str], local: frozenset[str] = frozenset()) -> tuple[Case, ...]:
     """The cases of statements. Raises `Untranslatable`.
 
-    `program` maps names to the paths that are called in the program for them. Any other name that is unknown is
-    the program's as well, unless it is `local`: defined beside the tests. A test that calls nothing but builtins
-    means functions of the program that have their names.
+    `program` maps names to the paths that are called in the program for them. Any other unknown name is the program's
+    as well, unless it is `local`: defined beside the tests. A test that calls nothing but builtins means functions of
+    the program with the same names.
     """
     body = _parsed(source)
     cases = tuple(_Translation(program, local).statements(body, {}))
@@ -76,7 +78,7 @@ def translate_check(source: str, program: Mapping[str, str], local: frozenset[st
 def _parsed(source: str) -> list[ast.stmt]:
     tree = syntax(source)
     if isinstance(tree, int):
-        raise Untranslatable(f"line {tree} is no Python")
+        raise Untranslatable(f"line {tree} is not Python")
     return tree.body
 
 
@@ -87,13 +89,13 @@ class _Translation:
         self.made = 0
 
     def statements(self, body: Sequence[ast.stmt], names: dict[str, Any]) -> Iterator[Case]:
-        """Cases of `body` in order; `names` grows by what it assigns."""
+        """The cases of `body` in order; adds to `names` what it assigns."""
         for node in body:
             try:
                 yield from self.statement(node, names)
             except Untranslatable:
                 raise
-            except Exception as error:  # NotPlain, and whatever Python says to a test that is wrong in itself
+            except Exception as error:  # NotPlain, and whatever Python raises for a test that is wrong in itself
                 raise Untranslatable(f"{type(error).__name__}: {error}") from None
 
     def statement(self, node: ast.stmt, names: dict[str, Any]) -> Iterator[Case]:
@@ -143,7 +145,7 @@ class _Translation:
         arguments = tuple(evaluate(part, names) for part in _unstarred(node.args))
         named = {word.arg: evaluate(word.value, names) for word in node.keywords if word.arg}
         if len(named) < len(node.keywords) or not is_plain([*arguments, *named.values()]):
-            raise Untranslatable("arguments that are no plain data")
+            raise Untranslatable("arguments that are not plain data")
         assert isinstance(node.func, ast.Name)
         path = self.program.get(node.func.id, node.func.id)
         call = Invocation(path, encode(arguments), encode(named) if named else "")
@@ -168,7 +170,7 @@ class _Calls(ast.NodeTransformer):
         self.found: list[ast.Call] = []
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
-        """Calls inside of calls come first, and make it untranslatable: their values are not known yet."""
+        """Calls inside calls come first, and make it untranslatable: their values are not known yet."""
         before = len(self.found)
         self.generic_visit(node)
         if not isinstance(node.func, ast.Name) or not self._is_program(node.func.id):
@@ -184,7 +186,7 @@ class _Calls(ast.NodeTransformer):
         return not hasattr(builtins, name) and name not in self.local and name not in self.names
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
-        """What `or` might leave out must not be called beforehand."""
+        """What `or` may skip must not be called in advance."""
         self._refuse_later(node.values[1:] if isinstance(node.op, ast.Or) else [])
         self.generic_visit(node)
         return node
@@ -196,7 +198,7 @@ class _Calls(ast.NodeTransformer):
         return node
 
     def visit_Lambda(self, node: ast.Lambda) -> ast.expr:
-        """Functions are no plain data."""
+        """Functions are not plain data."""
         raise Untranslatable("a function")
 
     def _refuse_later(self, nodes: Sequence[ast.expr]) -> None:
@@ -214,7 +216,7 @@ def _place(number: int) -> str:
 def _complaint(
     template: ast.expr, source: ast.expr, names: Mapping[str, Any], calls: str
 ) -> Callable[[Sequence[Any]], str]:
-    """What says, once the calls have values, why the assertion does not hold."""
+    """A function of the calls' values that says why the assertion does not hold."""
 
     def complaint(values: Sequence[Any]) -> str:
         known = {**names, **{_place(number): value for number, value in enumerate(values)}}

@@ -1,6 +1,6 @@
-"""When a value or an output is right. All values here are plain data of exact built-in types (or `Opaque`).
+"""Whether a value or an output is right. All values here are plain data of exact built-in types (or `Opaque`).
 
-Python's own `==` is the rule (so `True == 1`, and a list is no tuple) except where a form of tests says otherwise.
+The rule is Python's own `==` (so `True == 1`, and a list is not a tuple) except where a form of tests says otherwise.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Output = Literal["lines", "exact", "tokens", "numbers"]
 """How outputs are compared: line by line without space at the ends; to the character; word by word; line by line
 and word by word, words that are numbers within a tolerance."""
 
-FEEDBACK = 500  # characters, for the model to read
+FEEDBACK = 500  # characters that the model reads
 SHOWN = 160  # characters, of one value
 
 
 def same_json(got: Any, expected: Any) -> bool:
-    """`==`, but a tuple equals the list of its items (JSON has none), and floats may differ by rounding."""
+    """`==`, except that a tuple equals the list of its items (JSON has no tuples) and floats may differ by rounding."""
     if isinstance(expected, list):
         same_kind = isinstance(got, list | tuple) and len(got) == len(expected)
         return same_kind and all(map(same_json, got, expected))
@@ -54,7 +54,7 @@ def _near_all(got: Any, expected: Any, atol: float) -> bool:
 
 
 def near(got: complex, expected: complex, rtol: float, atol: float) -> bool:
-    """Whether two numbers differ by at most `atol` plus `rtol` times the expected; two NaNs are the same."""
+    """Whether two numbers differ by at most `atol` plus `rtol` times the expected one; two NaNs are the same."""
     if got == expected:
         return True
     if got != got or expected != expected:
@@ -77,7 +77,7 @@ def _number(value: Any) -> bool:
 
 
 def _same_nans(got: Any, expected: Any) -> bool:
-    """`==`, where a NaN is a NaN."""
+    """`==`, but a NaN equals a NaN."""
     if type(got) is type(expected) and isinstance(expected, list | tuple):
         return len(got) == len(expected) and all(map(_same_nans, got, expected))
     return got == expected or (isinstance(got, float) and isinstance(expected, float) and got != got != expected)

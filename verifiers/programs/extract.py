@@ -1,6 +1,6 @@
-"""Finds the program in a model's answer: fenced, bare, or the continuation of a given beginning.
+"""Finds the program in a model's answer: fenced, bare, or the continuation of given code.
 
-All that is returned is text; nothing is run here and nothing raises on odd input.
+It returns text only, runs nothing, and raises nothing on odd input.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from tts.prompting import without_thoughts
 
-LONGEST_PARSED = 100_000  # characters; a longer program is taken as it stands
+LONGEST_PARSED = 100_000  # characters; a longer program is taken as it is
 _CODE_LINE = re.compile(r"^(?:from\s+\S+\s+import|import\s|def\s|class\s|async\s+def\s|@\w)", re.MULTILINE)
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -29,12 +29,12 @@ def extract_program(
     """The program that `text` proposes, or None when there is nothing that could be one.
 
     `entry_point` is the function or class that it must define, be it in the class `container`; `prompt` is the code
-    that a completion continues. Thoughts that end with `</think>` are left out. Then, in this order: the whole text
+    that a completion continues. Reasoning that ends with `</think>` is dropped. Then, in this order: the whole text
     where it is Python that defines `entry_point`; the continuation of `prompt`; the last fenced block that defines
     `entry_point` and parses; unfenced code that defines it; a fenced body for `prompt`; else the largest block, or
-    the text itself. A program that is whole comes behind `prompt`, whose imports and helpers it may use; if its only
-    function has another name, it gets the name `entry_point` too. In a `language` other than Python it is the largest
-    block, or the text itself.
+    the text itself. A program that is complete is put after `prompt`, whose imports and helpers it may use; if its
+    only function has another name, it gets the name `entry_point` too. In a `language` other than Python the result is
+    the largest block, or the text itself.
     """
     text = without_thoughts(text) or text
     if language != "python":
@@ -74,13 +74,13 @@ def fenced_blocks(text: str) -> list[str]:
 
 
 def defines(code: str, name: str) -> bool:
-    """Whether `code` binds `name` at its top level, by the look of its lines."""
+    """Whether `code` binds `name` at its top level, judging by its lines."""
     escaped = re.escape(name)
     return bool(re.search(rf"^(?:(?:async\s+)?def|class)\s+{escaped}\b|^{escaped}\s*=", code, re.MULTILINE))
 
 
 def unfenced(text: str) -> str:
-    """All of `text` where it is Python, else from its first line of code on, without the prose behind it."""
+    """All of `text` where it is Python; else the part from its first line of code, without the prose after it."""
     if parses(text):
         return text
     first = _CODE_LINE.search(text)
@@ -90,12 +90,12 @@ def unfenced(text: str) -> str:
 
 @lru_cache(256)
 def parses(source: str) -> bool:
-    """Whether `source` is Python by its syntax; what is too long to try counts as Python."""
+    """Whether `source` has Python's syntax; what is too long to try counts as Python."""
     return len(source) > LONGEST_PARSED or not isinstance(syntax(source), int)
 
 
 def with_setup(setup: str, program: str) -> str:
-    """`program` behind `setup`; its future imports, which must come first, stay first."""
+    """`program` after `setup`; its future imports, which must come first, stay first."""
     if not setup.strip():
         return program
     tree = syntax(program) if "__future__" in program else 1
@@ -108,7 +108,7 @@ def with_setup(setup: str, program: str) -> str:
 
 
 def syntax(source: str) -> ast.Module | int:
-    """The syntax tree, or the number of the first line that is wrong."""
+    """The syntax tree, or the number of the first invalid line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

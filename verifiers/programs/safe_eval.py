@@ -14,10 +14,10 @@ from itertools import islice
 from typing import Any, TypeGuard
 
 STEPS = 1_000_000
-"""Nodes that one expression may visit."""
+"""Nodes that evaluating one expression may visit."""
 
 LARGEST = 1_000_000
-"""Items of a sequence, characters of a text, and bits of a number that may be computed."""
+"""Most items of a sequence, characters of a text, or bits of a number that may be computed."""
 
 
 class NotPlain(Exception):
@@ -74,6 +74,12 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "type": lambda value: type(value),
 }
 MATH = {f.__name__: f for f in (math.fabs, math.isclose, math.isnan, math.isinf, math.sqrt, math.floor, math.ceil)}
+KNOWN = (
+    *(ast.Constant, ast.Name, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Call, ast.Compare, ast.UnaryOp, ast.BinOp),
+    *(ast.BoolOp, ast.IfExp, ast.Subscript, ast.Slice, ast.Attribute),
+    *(ast.ListComp, ast.GeneratorExp, ast.SetComp, ast.DictComp),
+)
+"""The kinds of expression that `evaluate` can compute."""
 CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
 COPIES = {("copy", "copy"), ("copy", "deepcopy")}
 METHODS: dict[type, frozenset[str]] = {
@@ -88,7 +94,7 @@ METHODS: dict[type, frozenset[str]] = {
 def evaluate(node: ast.expr, names: Names) -> Any:
     """The value of `node`, in which `names` are known.
 
-    Raises `NotPlain` for what is not known here, and what Python raises for what it refuses (`1 / 0`).
+    Raises `NotPlain` for what is unknown here, and whatever Python raises for what it refuses (`1 / 0`).
     """
     return _Evaluation().value(node, names)
 
@@ -106,7 +112,7 @@ def computable(node: ast.expr, names: Iterable[str]) -> bool:
             return part.id in known or part in modules
         if isinstance(part, ast.Attribute) and not _is_of_module(part):
             return part in called and any(part.attr in methods for methods in METHODS.values())
-        return hasattr(_Evaluation, f"_{type(part).__name__}")
+        return isinstance(part, KNOWN)
 
     return all(map(is_known, parts))
 
@@ -143,10 +149,61 @@ class _Evaluation:
         self.steps -= 1
         if self.steps < 0:
             raise NotPlain("too many steps")
-        method = getattr(self, f"_{type(node).__name__}", None)
-        if method is None:
-            raise NotPlain(f"{type(node).__name__} is not computed here")
-        return method(node, names)
+        match node:
+            case ast.Constant(value=value):
+                return value
+            case ast.Name(id=name):
+                if name in names:
+                    return names[name]
+                if name in TYPES:
+                    return TYPES[name]
+                raise NotPlain(f"the name {name}")
+            case ast.List(elts=parts):
+                return self.values(parts, names)
+            case ast.Tuple(elts=parts):
+                return tuple(self.values(parts, names))
+            case ast.Set(elts=parts):
+                return set(self.values(parts, names))
+            case ast.Dict():
+                return self.mapping(node, names)
+            case ast.Call():
+                return self.call(node, names)
+            case ast.Compare():
+                return self.comparison(node, names)
+            case ast.UnaryOp(op=operation, operand=operand):
+                return UNARY[type(operation)](self.value(operand, names))
+            case ast.BinOp(op=operation, left=left, right=right):
+                if type(operation) not in BINARY:
+                    raise NotPlain(f"the operator {type(operation).__name__}")
+                one, other = self.value(left, names), self.value(right, names)
+                _refuse_large(operation, one, other)
+                return BINARY[type(operation)](one, other)
+            case ast.BoolOp(op=operation, values=parts):
+                value = None
+                for part in parts:
+                    value = self.value(part, names)
+                    if bool(value) is isinstance(operation, ast.Or):
+                        break
+                return value
+            case ast.IfExp(test=test, body=body, orelse=other):
+                return self.value(body if self.value(test, names) else other, names)
+            case ast.Subscript(value=owner, slice=place):
+                value = self.value(owner, names)
+                if isinstance(value, type):
+                    raise NotPlain("a subscripted type")
+                return value[self.value(place, names)]
+            case ast.Slice():
+                return slice(*(part and self.value(part, names) for part in (node.lower, node.upper, node.step)))
+            case ast.Attribute(value=ast.Name(id="math"), attr=name) if name in CONSTANTS:
+                return CONSTANTS[name]
+            case ast.ListComp() | ast.GeneratorExp():
+                return [self.value(node.elt, inner) for inner in self.each(node.generators, names)]
+            case ast.SetComp():
+                return {self.value(node.elt, inner) for inner in self.each(node.generators, names)}
+            case ast.DictComp():
+                inners = self.each(node.generators, names)
+                return {self.value(node.key, inner): self.value(node.value, inner) for inner in inners}
+        raise NotPlain(f"{type(node).__name__} is not computed here")
 
     def values(self, nodes: Sequence[ast.expr], names: Names) -> list[Any]:
         found: list[Any] = []
@@ -157,31 +214,7 @@ class _Evaluation:
                 found.append(self.value(node, names))
         return found
 
-    def _Constant(self, node: ast.Constant, names: Names) -> Any:
-        return node.value
-
-    def _Name(self, node: ast.Name, names: Names) -> Any:
-        if node.id in names:
-            return names[node.id]
-        if node.id in TYPES:
-            return TYPES[node.id]
-        raise NotPlain(f"the name {node.id}")
-
-    def _Attribute(self, node: ast.Attribute, names: Names) -> Any:
-        if isinstance(node.value, ast.Name) and node.value.id == "math" and node.attr in CONSTANTS:
-            return CONSTANTS[node.attr]
-        raise NotPlain(f"the attribute {node.attr}")
-
-    def _Tuple(self, node: ast.Tuple, names: Names) -> Any:
-        return tuple(self.values(node.elts, names))
-
-    def _List(self, node: ast.List, names: Names) -> Any:
-        return self.values(node.elts, names)
-
-    def _Set(self, node: ast.Set, names: Names) -> Any:
-        return set(self.values(node.elts, names))
-
-    def _Dict(self, node: ast.Dict, names: Names) -> Any:
+    def mapping(self, node: ast.Dict, names: Names) -> dict[Any, Any]:
         made: dict[Any, Any] = {}
         for key, value in zip(node.keys, node.values, strict=True):
             if key is None:
@@ -190,56 +223,24 @@ class _Evaluation:
                 made[self.value(key, names)] = self.value(value, names)
         return made
 
-    def _UnaryOp(self, node: ast.UnaryOp, names: Names) -> Any:
-        return UNARY[type(node.op)](self.value(node.operand, names))
-
-    def _BinOp(self, node: ast.BinOp, names: Names) -> Any:
-        operation = BINARY.get(type(node.op))
-        if operation is None:
-            raise NotPlain(f"the operator {type(node.op).__name__}")
-        left, right = self.value(node.left, names), self.value(node.right, names)
-        _refuse_large(node.op, left, right)
-        return operation(left, right)
-
-    def _BoolOp(self, node: ast.BoolOp, names: Names) -> Any:
-        stop = isinstance(node.op, ast.Or)
-        value = None
-        for part in node.values:
-            value = self.value(part, names)
-            if bool(value) is stop:
-                break
-        return value
-
-    def _Compare(self, node: ast.Compare, names: Names) -> Any:
+    def comparison(self, node: ast.Compare, names: Names) -> bool:
         left = self.value(node.left, names)
-        for operation, right_node in zip(node.ops, node.comparators, strict=True):
-            right = self.value(right_node, names)
+        for operation, part in zip(node.ops, node.comparators, strict=True):
+            right = self.value(part, names)
             if not COMPARE[type(operation)](left, right):
                 return False
             left = right
         return True
 
-    def _IfExp(self, node: ast.IfExp, names: Names) -> Any:
-        return self.value(node.body if self.value(node.test, names) else node.orelse, names)
-
-    def _Subscript(self, node: ast.Subscript, names: Names) -> Any:
-        value = self.value(node.value, names)
-        if isinstance(value, type):
-            raise NotPlain("a subscripted type")
-        return value[self.value(node.slice, names)]
-
-    def _Slice(self, node: ast.Slice, names: Names) -> Any:
-        return slice(*(part and self.value(part, names) for part in (node.lower, node.upper, node.step)))
-
-    def _Call(self, node: ast.Call, names: Names) -> Any:
-        function = self._function(node.func, names)
+    def call(self, node: ast.Call, names: Names) -> Any:
+        function = self.function(node.func, names)
         arguments = self.values(node.args, names)
         named = {word.arg: self.value(word.value, names) for word in node.keywords if word.arg}
         if len(named) < len(node.keywords):
             raise NotPlain("** arguments")
         return function(*arguments, **named)
 
-    def _function(self, node: ast.expr, names: Names) -> Callable[..., Any]:
+    def function(self, node: ast.expr, names: Names) -> Callable[..., Any]:
         if isinstance(node, ast.Name) and node.id in FUNCTIONS and node.id not in names:
             return FUNCTIONS[node.id]
         if isinstance(node, ast.Attribute):
@@ -252,20 +253,7 @@ class _Evaluation:
                 return getattr(owner, node.attr)
         raise NotPlain(f"a call of {ast.unparse(node)}")
 
-    def _ListComp(self, node: ast.ListComp, names: Names) -> Any:
-        return [self.value(node.elt, inner) for inner in self._each(node.generators, names)]
-
-    def _SetComp(self, node: ast.SetComp, names: Names) -> Any:
-        return {self.value(node.elt, inner) for inner in self._each(node.generators, names)}
-
-    def _GeneratorExp(self, node: ast.GeneratorExp, names: Names) -> Any:
-        return [self.value(node.elt, inner) for inner in self._each(node.generators, names)]
-
-    def _DictComp(self, node: ast.DictComp, names: Names) -> Any:
-        inners = self._each(node.generators, names)
-        return {self.value(node.key, inner): self.value(node.value, inner) for inner in inners}
-
-    def _each(self, generators: Sequence[ast.comprehension], names: Names) -> Iterator[Names]:
+    def each(self, generators: Sequence[ast.comprehension], names: Names) -> Iterator[Names]:
         if not generators:
             yield names
             return
@@ -273,7 +261,7 @@ class _Evaluation:
         for item in islice(self.value(first.iter, names), LARGEST):
             inner = {**names, **bound(first.target, item)}
             if all(self.value(condition, inner) for condition in first.ifs):
-                yield from self._each(rest, inner)
+                yield from self.each(rest, inner)
 
 
 def bound(target: ast.expr, value: Any) -> dict[str, Any]:

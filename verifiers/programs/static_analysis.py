@@ -26,7 +26,7 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def normal_form(program: str) -> str | None:
-    """A digest of the program's `normal_tree`; None for what has none."""
+    """A digest of the program's `normal_tree`: the same for programs that differ only in names, comments and layout."""
     try:
         tree = normal_tree(program)
         dumped = ast.dump(tree) if tree else None
@@ -36,9 +36,9 @@ def normal_form(program: str) -> str | None:
 
 
 def normal_tree(program: str) -> ast.Module | None:
-    """The syntax tree of a Python program, with the names that it gives numbered in their order.
+    """The syntax tree of a Python program, with the names that it defines numbered in order.
 
-    Comments, docstrings, annotations and layout are gone. None for what is no Python, is too long or does nothing.
+    Comments, docstrings, annotations and layout are removed. None for what is not Python, is too long, or does nothing.
     """
     tree = syntax(program) if len(program) <= LONGEST_PARSED else 1
     if isinstance(tree, int) or all(isinstance(node, ast.Expr) and not _calls(node) for node in tree.body):
@@ -52,7 +52,7 @@ def _calls(node: ast.AST) -> bool:
 
 
 def _given_names(tree: ast.AST) -> list[str]:
-    """Names that the program gives to something of its own, as they appear."""
+    """The names that the program defines, in order of appearance."""
     found = [
         getattr(node, field) or ""
         for node in ast.walk(tree)
@@ -94,7 +94,7 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 def program_facts(source: str) -> list[str]:
-    """Facts on a program, each a sentence: its size, what it defines, imports and is built from."""
+    """Facts about a program, each a sentence: its size, what it defines and imports, and what it is built from."""
     tree = syntax(source)
     if isinstance(tree, int):
         return [f"It is no Python: line {tree} is wrong."]

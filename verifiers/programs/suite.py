@@ -1,4 +1,4 @@
-"""The form of tests, as plain data: what a task gives as truth, and a problem shows as public tests."""
+"""The form of tests, as plain data: what a task holds as truth, and what a problem shows as public tests."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class MethodCall(BaseModel):
     args: tuple[JsonValue, ...] = ()
     kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     expected: JsonValue = None
-    """As for `Call`; nothing at all by default."""
+    """As for `Call`; None by default."""
     compared: bool = True
-    """False: whatever it returns is right."""
+    """Whether the value matters; if not, whatever it returns is right."""
 
 
 class Interaction(BaseModel):
@@ -60,7 +60,7 @@ class Reference(BaseModel):
     model_config = PLAIN
 
     program: str
-    """Source that defines the entry point; it runs once, isolated as any program is."""
+    """Source that defines the entry point; it runs once, isolated like any program."""
     inputs: tuple[tuple[JsonValue, ...], ...]
     """Positional arguments; each is a test."""
     like: str = ""
@@ -71,12 +71,12 @@ class Reference(BaseModel):
 
     @property
     def arguments(self) -> list[tuple[Any, ...]]:
-        """The inputs, with the types of `like`."""
+        """The inputs, with the types that `like` shows."""
         return typed_arguments(self.inputs, self.like)
 
 
 class InputOutput(BaseModel):
-    """What a program reads from its standard input, and what it must print."""
+    """What a program reads from standard input, and what it must print."""
 
     model_config = PLAIN
 
@@ -86,21 +86,21 @@ class InputOutput(BaseModel):
 
 
 class TestSuite(BaseModel):
-    """Tests of one program; any of the kinds together. `Problem.tests` has this form as plain data."""
+    """Tests of one program, of any kinds together. `Problem.tests` has this form as plain data."""
 
     __test__ = False  # pytest collects what is called Test...
     model_config = PLAIN
 
     language: str = "python"
-    """What the program is written in; those other than Python have tests of `stdin` alone."""
+    """What the program is written in; languages other than Python can have tests of `stdin` only."""
     entry_point: str | None = None
     """The function or class that the program must define; all kinds but `asserts` and `stdin` need it."""
     container: str | None = None
-    """A class whose method the entry point is where the program defines that class (`Solution`)."""
+    """A class such as `Solution`: where the program defines it, the entry point is its method."""
     prompt: str = ""
-    """Code that a completion continues; also gives imports and helpers to programs that are whole."""
+    """Code that a completion continues; it also gives imports and helpers to complete programs."""
     setup: str = ""
-    """Code executed before the program, in the same module."""
+    """Code that runs before the program, in the same module."""
     calls: tuple[Call, ...] = ()
     interactions: tuple[Interaction, ...] = ()
     reference: Reference | None = None
@@ -113,7 +113,7 @@ class TestSuite(BaseModel):
     output: Output = "lines"
     """How outputs are compared: by `lines`, `exact`, by `tokens`, or by lines of tokens with `numbers` near enough."""
     tolerance: NonNegativeFloat = 1e-6
-    """Relative and absolute, of `numbers`."""
+    """Relative and absolute, for `numbers`."""
     checker: str | None = None
     """Code that defines `accepts(given, got, expected)`, which replaces the comparison in `calls`, `reference` and
     `stdin`, for tests with several right answers. `given` is the list of arguments, or the input's text."""
@@ -175,7 +175,7 @@ def typed_arguments(inputs: Sequence[Sequence[Any]], like: str) -> list[tuple[An
 
 
 def _literals(source: str) -> list[Any]:
-    """The arguments of the first call; None for one that is no literal."""
+    """The arguments of the first call; None for one that is not a literal."""
     tree = syntax(source)
     calls = [] if isinstance(tree, int) else [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id != "set"]

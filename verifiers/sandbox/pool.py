@@ -18,7 +18,7 @@ from tts.verifiers.sandbox.running import RunningProgram, order_of, usable_cores
 from tts.verifiers.sandbox.types import LANGUAGES, CaseResult, Job, JobResult, Language, SandboxError
 from tts.verifiers.sandbox.worker import Ladder, Worker, WorkerDied
 
-ATTEMPTS = 2  # of a job whose zygote dies
+ATTEMPTS = 2  # at a job whose zygote dies
 PATIENCE = 0.5  # seconds that a program has its core to itself, while others wait
 
 COMPLAINT = 1000  # characters of a compiler's messages that are kept
@@ -27,8 +27,8 @@ COMPLAINT = 1000  # characters of a compiler's messages that are kept
 class Sandbox:
     """Runs untrusted programs; get it with `session.resources.get(Sandbox)`.
 
-    `workers` programs run at once (by default as many as this process has cores). `without` names layers to do
-    without, to see what the platform's lower rungs give.
+    `workers` programs run at once (by default as many as this process has cores). `without` names layers of isolation
+    not to use, to try what the others provide.
     """
 
     def __init__(self, workers: int | None = None, *, without: Collection[str] = ()) -> None:
@@ -43,7 +43,7 @@ class Sandbox:
 
     @cached_property
     def version(self) -> str:
-        """Changes whenever the runner's own code or the interpreter does."""
+        """Changes whenever the sandbox's code or the interpreter does."""
         digest = hashlib.sha256(sys.version.encode())
         for file in sorted(Path(__file__).parent.rglob("*.py")):
             digest.update(file.read_bytes())
@@ -63,10 +63,10 @@ class Sandbox:
 
     @asynccontextmanager
     async def open(self, job: Job, *, remote: RunningProgram | None = None) -> AsyncIterator[RunningProgram]:
-        """The job's program, kept open for calls; its limits count over its whole life.
+        """The job's program, kept open for calls; its limits apply to its whole life.
 
-        `remote` is an open program that this one then calls by itself, over a descriptor of its own; they share the
-        slot, since one of them waits.
+        `remote` is an open program that this one calls directly, over a descriptor of its own; the two share a slot,
+        since one of them always waits.
         """
         if remote is None:
             async with self._places, self._open(job) as program:
@@ -83,7 +83,7 @@ class Sandbox:
 
     @asynccontextmanager
     async def _core(self) -> AsyncIterator[None]:
-        """A core for one program. A slow one shares it after a while, so that quick ones need not wait for it."""
+        """A core for one program. A slow one shares it after a while, so that quick ones need not wait."""
         shared = False
 
         def share() -> None:

@@ -203,22 +203,22 @@ def package_folders() -> list[str]:
 
 
 class Ladder:
-    """Starts workers on the highest rung there is, and remembers which that was."""
+    """Starts workers with all the layers that the platform has, and remembers why others are missing."""
 
     def __init__(self, without: Collection[str] = ()) -> None:
         self.reasons = dict.fromkeys(without, "not wanted")
         if sys.platform != "linux":
-            self.reasons = dict.fromkeys(LAYERS, f"{sys.platform} has none")
+            self.reasons = dict.fromkeys(LAYERS, f"not available on {sys.platform}")
 
     async def climb(self, preload: Sequence[str]) -> Worker:
-        """A warm worker. Raises `SandboxError` when a module cannot be loaded beforehand."""
+        """A warm worker. Raises `SandboxError` when a module cannot be preloaded."""
         while True:
             layers = [name for name in LAYERS if name not in self.reasons]
             try:
                 return await Worker(layers, preload).start()
             except LayerRefused as refused:
                 if not refused.layer:
-                    raise SandboxError(f"no interpreter for programs: {refused}") from refused
+                    raise SandboxError(f"no interpreter for programs can be started: {refused}") from refused
                 self.reasons[refused.layer] = str(refused)
 
     def refusal(self) -> SandboxError:
@@ -240,5 +240,5 @@ async def report(without: Collection[str] = ()) -> tuple[Isolation, ...]:
 
 
 def isolation_report(without: Collection[str] = ()) -> tuple[Isolation, ...]:
-    """As `report`, from code that runs no event loop."""
+    """`report`, for code that runs no event loop."""
     return asyncio.run(report(without))

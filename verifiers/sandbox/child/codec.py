@@ -1,11 +1,11 @@
-"""Plain data as text, both ways: the only thing that crosses between a program and its judge.
+"""Plain data as text and back: all that crosses between a program and its judge.
 
 The text is JSON. What JSON has stands for itself (None, bool, str, list, finite float, int below 2**63); everything
 else is an object of one key that names its type: `{"t": [...]}` a tuple, `s` set, `z` frozenset, `d` dict as pairs,
 `i` int in hexadecimal, `f` a float that is not finite, `c` complex, `b` bytes in hexadecimal, `o` any other object,
-of which only the type's name crosses. Decoding makes exact built-in types alone and never calls foreign code.
+of which only the type's name crosses. Decoding makes only exact built-in types and never calls foreign code.
 
-The program's side uses this same file, so it needs the standard library alone.
+Both sides use this file, so it needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
 
 
 def _stands_for_itself(items: list[Any]) -> bool:
-    """Whether `items` are all text, all small integers or all finite numbers: found out at the speed of C."""
+    """Whether `items` are all text, all small integers or all finite floats; checked at the speed of C."""
     kinds = set(map(type, items))
     if kinds == {int}:
         return min(items) > -SMALL and max(items) < SMALL
@@ -192,7 +192,7 @@ def read_answer(line: bytes) -> tuple[Any, tuple[Value, ...], str, str]:
 
 def _list(body: Any, depth: int) -> list[Any]:
     if type(body) is not list:
-        raise ValueError("a list was due")
+        raise ValueError("not a list")
     return unpack(body, depth)
 
 

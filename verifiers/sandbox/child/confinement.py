@@ -13,7 +13,7 @@ OPEN_FILES = 128
 
 
 class Confinement:
-    """The layers, prepared once in the zygote and entered by each program after its fork."""
+    """The layers: prepared once in the zygote, entered by each program after its fork."""
 
     def __init__(self, *, namespaces: bool, seccomp: bool, landlock: bool, writable: str, memory: int) -> None:
         self._namespaces = namespaces
@@ -38,7 +38,7 @@ class Confinement:
             kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)  # every program inherits it
 
     def renew(self, readable: list[str]) -> None:
-        """The writable folder is a new one: make the file rules again."""
+        """Make the file rules again, because the writable folder is a new one."""
         if not self._landlock:
             return
         import kernel
@@ -51,7 +51,7 @@ class Confinement:
         self._apply_rules = kernel.applying_rules(self._rules)
 
     def enter(self, limits: dict[str, Any], program_id: int | None) -> None:
-        """Give up everything. Raises `OSError` when a layer that was promised does not hold."""
+        """Give up all rights. Raises `OSError` when a layer that was promised does not hold."""
         if program_id is not None and os.getuid() == 0:
             os.setgroups([])
             os.setresgid(program_id, program_id, program_id)
@@ -75,7 +75,7 @@ class Confinement:
 
 
 def limit_all() -> None:
-    """The limits that are the same for all programs; the zygote lives well with them."""
+    """Set the limits that are the same for all programs; they do not hamper the zygote."""
     os.umask(0o022)
     lower(resource.RLIMIT_CORE, 0, 0)
     lower(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
@@ -83,7 +83,7 @@ def limit_all() -> None:
 
 
 def lower(kind: int, soft: int, hard: int) -> None:
-    """Set a resource limit, or leave a stricter one as it is."""
+    """Set a resource limit, unless a stricter one is in force."""
     ceiling = resource.getrlimit(kind)[1]
     if ceiling != resource.RLIM_INFINITY:
         soft, hard = min(soft, ceiling), min(hard, ceiling)

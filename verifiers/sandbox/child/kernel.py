@@ -33,7 +33,7 @@ def syscall(number: int, *arguments: int | bytes | ctypes.Array | None) -> int:
 
 
 def prepared(number: int, *arguments: int | bytes | ctypes.Array | None) -> Callable[[], int]:
-    """`syscall`, to be made later, and quickly then."""
+    """A system call prepared in advance, so that making it is quick."""
     words = [ctypes.c_long(number), *(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)]
 
     def call() -> int:
@@ -55,12 +55,12 @@ def prctl(option: int, value: int) -> None:
 
 
 def make_users_equal() -> None:
-    """No user id means anything any more, 0 included, here and in whatever is executed later."""
+    """Strip every user id of its meaning, 0 included, here and in whatever is executed later."""
     prctl(PR_SET_SECUREBITS, 0x2F)
 
 
 def dropping_capabilities() -> Callable[[], int]:
-    """What gives up all capabilities."""
+    """A call that gives up all capabilities."""
     return prepared(CAPSET, (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
 
 
@@ -76,7 +76,7 @@ def landlock_version() -> int:
 
 
 def file_rules(readable: Sequence[str], writable: Sequence[str]) -> int:
-    """A descriptor of rules that allow these paths and what is beneath; no TCP, no signals or sockets outside."""
+    """A descriptor of rules that allow these paths and what is below them, and no TCP, outside signals or sockets."""
     abi = landlock_version()
     files = (1 << 13) - 1 | (abi >= 2) << 13 | (abi >= 3) << 14 | (abi >= 5) << 15
     network = 3 if abi >= 4 else 0
@@ -98,5 +98,5 @@ def file_rules(readable: Sequence[str], writable: Sequence[str]) -> int:
 
 
 def applying_rules(rules: int) -> Callable[[], int]:
-    """What holds a process by the rules, for good. It must have given up new privileges."""
+    """A call that puts a process under the rules for good. It must have given up new privileges."""
     return prepared(LANDLOCK_RESTRICT_SELF, rules, 0)

@@ -1,8 +1,8 @@
-"""A world of its own for the programs: namespaces(7) without any right of the user's. Program's side.
+"""A world of its own for programs: namespaces(7) without any rights of the user.
 
 The root is a small read-only tree that holds the system's libraries, the standard library under `/python` and the
-package folders under `/packages/N`; `/tmp` is a private file system in memory, the only place that can be written.
-There is no network but an unconnected one, no `/proc`, and no way to name anything of the host.
+package folders under `/packages/N`; `/tmp` is a private file system in memory, the only writable place.
+The network is unconnected, there is no `/proc`, and nothing of the host can be named.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _write(process: str, users: str, groups: str, *, deny_groups: bool) -> None:
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    """mount(2)."""
+    """Call mount(2)."""
     syscall(MOUNT, *(text.encode() for text in (source, target, kind)), flags, data.encode())
 
 
@@ -116,7 +116,7 @@ def _read_only(target: str, *, devices: bool = False, recursive: bool = True) ->
 
 
 class PrivateTmp:
-    """A `/tmp` that is new for each program; replaced only when one has touched it."""
+    """A `/tmp` that is new for each program; it is replaced only when one has touched it."""
 
     def __init__(self, owner: int, megabytes: int) -> None:
         self._options = f"mode=1777,uid={owner},gid={owner},size={megabytes}m,nr_inodes=4096"
@@ -127,12 +127,12 @@ class PrivateTmp:
         self._untouched = self._traces()
 
     def _traces(self) -> tuple[int, ...]:
-        """What no change can leave as it was: the clock of changes, and where it is too coarse, what is there."""
+        """What every change alters: the time of the last change, and as that is coarse, the contents too."""
         folder, system = os.stat("/tmp"), os.statvfs("/tmp")
         return folder.st_ctime_ns, folder.st_mode, folder.st_uid, system.f_ffree, system.f_bfree
 
     def renew(self) -> bool:
-        """Make it empty. Whether anything had to be done."""
+        """Empty it; whether there was anything to do."""
         if self._traces() == self._untouched:
             return False
         os.chdir("/")
@@ -148,7 +148,7 @@ class ProcessSpaces:
         self._own = own  # descriptor of this process's namespace
 
     def prepare(self) -> None:
-        """The next child is the first in a new namespace: with it dies whatever it started."""
+        """Make the next child the first in a new namespace, so that all it starts dies with it."""
         syscall(SETNS, self._own, NEW_PID)
         syscall(UNSHARE, NEW_PID)
 
@@ -161,7 +161,7 @@ def search_path(library: str, packages: Sequence[str]) -> list[str]:
 
 
 def relocate_packages(outside: str, inside: str) -> None:
-    """Let packages that were imported outside find their further modules inside."""
+    """Let packages that were imported outside find their other modules inside."""
     for module in list(sys.modules.values()):
         places = getattr(module, "__path__", ())
         if any(place.startswith(f"{outside}/") for place in places):

@@ -1,8 +1,7 @@
-"""Runs the one program that this process exists for. In the fork, already confined; standard library alone.
+"""Runs one program, in the fork that exists for it and is already confined. Standard library alone.
 
-It reads orders, one line of JSON each, and answers each with one line: `[status, [values], stdout, error]`. Nothing
-here is trusted by the judge: a program may well take this code over, and gains only the right to give answers that
-it could have returned.
+It reads orders, one line of JSON each, and answers each with one line: `[status, [values], stdout, error]`. The judge
+trusts nothing here: a program that takes this code over gains nothing but answers that it could have returned anyway.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ STDOUT = 4000  # characters of output that are kept with a call, for people to r
 
 
 def serve(descriptor: int) -> None:
-    """Do what is asked until nothing more is. Does not return while there are orders."""
+    """Carry out orders until there are no more, then exit."""
     say(b"[]\n")
     for line in lines(descriptor):
         order = json.loads(line)
@@ -41,7 +40,7 @@ def serve(descriptor: int) -> None:
 
 
 def lines(descriptor: int) -> Iterator[bytes]:
-    """What comes, line by line."""
+    """The orders, line by line."""
     parts: list[bytes] = []
     while data := os.read(descriptor, CHUNK):
         first, *others = data.split(b"\n")
@@ -65,18 +64,16 @@ stored: dict[str, Any] = {}
 
 
 class Capture(io.RawIOBase):
-    """Keeps the beginning of what is printed; too much of it ends the program."""
+    """Keeps the start of what is printed; too much output ends the program."""
 
     def __init__(self, limit: int) -> None:
         self.left = limit
         self.text = bytearray()
 
     def writable(self) -> bool:
-        """It is."""
         return True
 
     def write(self, data: Any) -> int:
-        """Take note of bytes."""
         size = len(data)
         self.left -= size
         if self.left < 0:
@@ -87,7 +84,7 @@ class Capture(io.RawIOBase):
         return size
 
     def take(self) -> str:
-        """What came since the last time."""
+        """What was printed since the last time."""
         text = self.text.decode("utf-8", "replace")
         self.text.clear()
         return text
@@ -97,7 +94,7 @@ capture = Capture(0)
 
 
 def prepare() -> None:
-    """In the zygote: all that is the same for all programs."""
+    """In the zygote: set up what is the same for all programs."""
     words: Any = capture
     sys.stdin = io.TextIOWrapper(io.BytesIO(), "utf-8")
     sys.stdout = sys.stderr = io.TextIOWrapper(words, "utf-8", "backslashreplace", write_through=True)
@@ -144,7 +141,7 @@ def call_all(calls: list[list[Any]]) -> bytes:
 
 
 def answer(status: str, values: list[str] | None = None, error: str = "") -> bytes:
-    """One line."""
+    """An answer as one line."""
     words = json.dumps([capture.take(), error])
     return f'["{status}",[{",".join(values or [])}],{words[1:]}\n'.encode()
 
@@ -194,7 +191,7 @@ def run_script(source: str, given: str) -> None:
 
 
 def finish() -> int:
-    """What the interpreter does at its end."""
+    """Do what the interpreter does when it exits; the exit status."""
     import atexit
 
     try:
@@ -223,7 +220,7 @@ def put_stdin(given: str) -> None:
 
 
 def become(order: dict[str, Any]) -> None:
-    """Become another program. What it complains of goes where the answers go."""
+    """Become another program, whose standard error goes where answers go."""
     for name, text in order["files"].items():
         with open(name, "w", encoding="utf-8") as file:
             file.write(text)

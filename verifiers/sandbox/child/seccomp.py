@@ -1,6 +1,6 @@
-"""The system calls that a program may not make, as a seccomp filter. Program's side: standard library alone.
+"""The system calls that a program may not make, as a seccomp filter.
 
-Everything is refused that reaches beyond the process (sockets, other processes, mounts, namespaces, keys, clocks,
+It refuses everything that reaches beyond the process (sockets, other processes, mounts, namespaces, keys, clocks,
 kernel interfaces with a history of holes) and whatever is newer than this table. See seccomp(2), bpf(4).
 """
 
@@ -82,7 +82,7 @@ def supported() -> str:
 
 
 class Filter:
-    """A filter, built once and applied in each program."""
+    """A filter: built once, applied in each program."""
 
     def __init__(self, starting: str, *, namespaces: bool) -> None:
         column = list(ARCHITECTURES).index(MACHINE)
@@ -99,7 +99,7 @@ class Filter:
         self._code = ctypes.create_string_buffer(code, len(code))
         self._header = (ctypes.c_uint64 * 2)(len(program), ctypes.addressof(self._code))
         self.apply = prepared(SECCOMP, 1, 0, self._header)
-        """Hold this process by the filter, for good. It must have given up new privileges."""
+        """Put this process under the filter for good. It must have given up new privileges."""
 
 
 def ret(answer: int) -> Instruction:

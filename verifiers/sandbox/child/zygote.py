@@ -2,10 +2,10 @@
 
     python -s -P -S zygote.py DESCRIPTOR
 
-Over the socket it is told once how to set itself up, says which layers hold, and then, for each program, receives
-limits and the program's own descriptors, forks, answers with the process (a pidfd), and with its end. The program
-itself never passes through here: it travels between the judge and the forked process, so that no memory of one is in
-reach of the next. Standard library alone; nothing in this process is secret, and no foreign code runs in it.
+Over the socket it is told once how to set itself up, and replies which layers hold. Then, for each program, it receives
+limits and the program's own descriptors, forks, and reports the process (a pidfd) and later how it ended. The program
+itself never passes through here: it goes straight from the judge to the forked process, so that no trace of it can
+reach the next. Standard library alone; this process holds no secrets and runs no foreign code.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import codec  # noqa: F401
 import confinement
 import program
 
-# What programs import most; one that does finds it warm. Each costs every program a little, by the size of the fork;
-# `threading` and `random` would cost most, by what they have every fork do.
+# What programs import most: it is already loaded for them. Each makes every fork a little larger; `threading` and
+# `random` would cost most, because of the hooks that they run at each fork.
 USUAL = (
     "abc", "array", "bisect", "collections", "collections.abc", "contextlib", "copy", "dataclasses", "enum",
     "functools", "heapq", "io", "itertools", "json", "math", "operator", "re", "string", "struct", "sys",
@@ -68,8 +68,8 @@ def main() -> None:
 def isolate(config: dict[str, Any]) -> tuple[dict[str, bool], int, int | None, Any, Any]:
     """Enter the layers that are wanted.
 
-    Returns which hold, a descriptor to read this process's size from, the uid of programs, and what renews process
-    spaces and /tmp.
+    Returns which of them hold, a descriptor to read this process's size from, the uid of programs, and what renews
+    process namespaces and /tmp.
     """
     layers = {name: name in config["layers"] for name in ("namespaces", "seccomp", "landlock")}
     here = sys.path.pop(0)
@@ -105,7 +105,7 @@ def isolate(config: dict[str, Any]) -> tuple[dict[str, bool], int, int | None, A
 
 
 def probe(layers: dict[str, bool]) -> None:
-    """Raise `OSError`, its text beginning with the layer's name, when the kernel cannot do one that is wanted."""
+    """Raise `OSError`, its text starting with the layer's name, when the kernel lacks one that is wanted."""
     import kernel
     import seccomp
 
@@ -119,7 +119,7 @@ def probe(layers: dict[str, bool]) -> None:
 
 
 def die_with_parent(owner: int) -> None:
-    """When the process that started this one ends, end. `owner` is that process, as seen from here."""
+    """End when `owner` ends, the process that started this one (its number as seen from here)."""
     import kernel
 
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -135,7 +135,7 @@ def guard_until_end(child: int) -> None:
 
 
 def address_space(size: int) -> int:
-    """Bytes of address space that this process has."""
+    """The size of this process's address space in bytes."""
     return int(os.pread(size, 100, 0).split()[0]) * resource.getpagesize() if size >= 0 else 256 << 20
 
 
@@ -143,7 +143,7 @@ def address_space(size: int) -> int:
 
 
 def serve(control: socket.socket, confined: Any, program_id: int | None, spaces: Any, tmp: Any, folder: str) -> None:
-    """Fork a program for each order until there are no more."""
+    """Fork a program for each order until there are no more orders."""
     owner = os.getpid()
     while True:
         order, descriptors = receive(control)
@@ -171,7 +171,7 @@ def serve(control: socket.socket, confined: Any, program_id: int | None, spaces:
 def become_program(
     control: socket.socket, order: dict[str, Any], descriptors: list[int], confined: Any, id: int | None, folder: str
 ) -> None:
-    """In the fork: keep nothing but the program's own descriptors, give up all rights, run it. Does not return."""
+    """In the fork: keep only the program's own descriptors, give up all rights, and run it. Does not return."""
     data, *others = descriptors
     try:
         remote = others.pop() if order["remote"] else None
@@ -196,7 +196,7 @@ def become_program(
 
 
 def own(data: int, remote: int | None) -> int:
-    """Keep these descriptors and no other but the standard ones: as number 3, which is returned, and 4."""
+    """Close all descriptors but the standard ones and these, which become 3 (returned) and 4."""
     moved = [os.dup2(one, 100 + i) for i, one in enumerate((data, remote)) if one is not None]
     kept = [os.dup2(one, 3 + i) for i, one in enumerate(moved)]
     os.closerange(3 + len(kept), 1024)
@@ -204,7 +204,7 @@ def own(data: int, remote: int | None) -> int:
 
 
 def nameless_file(folder: str) -> int:
-    """A file that exists only as long as it is open."""
+    """A file that exists only while it is open."""
     path = os.path.join(folder, "stdin")
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     os.unlink(path)
@@ -212,7 +212,7 @@ def nameless_file(folder: str) -> int:
 
 
 def announce(control: socket.socket, process: int, message: dict[str, Any]) -> None:
-    """Tell which process it is: by a pidfd, which means the same in every process namespace."""
+    """Report a process by its pidfd, which means the same in every process namespace."""
     if not LINUX:
         return send(control, {"pid": process, **message})
     descriptor = os.pidfd_open(process)
@@ -221,7 +221,7 @@ def announce(control: socket.socket, process: int, message: dict[str, Any]) -> N
 
 
 def empty(folder: str) -> None:
-    """Remove all that a program left in its folder."""
+    """Remove everything that a program left in its folder."""
     import shutil
 
     for entry in os.scandir(folder):
@@ -238,12 +238,12 @@ def empty(folder: str) -> None:
 
 
 def send(control: socket.socket, message: dict[str, Any]) -> None:
-    """One line of JSON."""
+    """Send one line of JSON."""
     control.sendall(json.dumps(message).encode() + b"\n")
 
 
 def receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """One line of JSON and the descriptors that came with it; None at the end."""
+    """Receive one line of JSON, and the descriptors that came with it; None at the end."""
     text, descriptors = b"", []
     while not text.endswith(b"\n"):
         part, more, _, _ = socket.recv_fds(control, 1 << 16, 4)
