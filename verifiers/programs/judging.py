@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -140,7 +140,12 @@ class SuiteRun:
         if result.loaded.status != "ok":
             judged = [TestOutcome.of(result.loaded)]
         elif self.plan.suite.checker:
-            judged = await self._checked(cases, result.cases, judged)
+            asked = {}
+            for place, ((_, case), one) in enumerate(zip(cases, result.cases, strict=False)):
+                if case.question and one.status == "ok":
+                    (given, expected), got = case.question, one.values[-1]
+                    asked[place] = (given, got, expected), f"{case.shown} gave {shown(got)}, which the checker refuses"
+            judged = await self._checked(judged, asked)
         rest = judged[-1] if judged else TestOutcome(Kind.infra, "the program gave no results")
         if rest.kind is Kind.passed and len(judged) < len(cases):
             rest = TestOutcome(Kind.infra, "the program's results are not complete")
@@ -151,22 +156,14 @@ class SuiteRun:
         return found
 
     async def _checked(
-        self, cases: Sequence[tuple[int, Case]], results: Sequence[CaseResult], judged: Sequence[TestOutcome]
+        self, outcomes: Sequence[TestOutcome], asked: Mapping[int, tuple[tuple[object, object, object], str]]
     ) -> list[TestOutcome]:
-        """`judged`, with the checker's word in place of the comparison's."""
-        asked = [
-            (place, (*case.question, result.values[-1]))
-            for place, ((_, case), result) in enumerate(zip(cases, results, strict=False))
-            if case.question and result.status == "ok"
-        ]
-        said = await self._ask([(given, got, expected) for _, (given, expected, got) in asked])
-        outcomes = list(judged)
-        for (place, (_, _, got)), outcome in zip(asked, said, strict=True):
-            outcomes[place] = outcome
-            if outcome.kind is Kind.wrong:
-                words = f"{cases[place][1].shown} gave {shown(got)}, which the checker refuses"
-                outcomes[place] = replace(outcome, feedback=words)
-        return outcomes
+        """`outcomes`, with the checker's word in their place. `asked` has questions, and the words where it refuses."""
+        checked = list(outcomes)
+        said = await self._ask([question for question, _ in asked.values()])
+        for (place, (_, words)), outcome in zip(asked.items(), said, strict=True):
+            checked[place] = replace(outcome, feedback=words) if outcome.kind is Kind.wrong else outcome
+        return checked
 
     async def _ask(self, questions: Sequence[tuple[object, object, object]]) -> list[TestOutcome]:
         """What the suite's checker, in an interpreter of its own, says of each (given, got, expected)."""
@@ -214,15 +211,12 @@ class SuiteRun:
             return {first: TestOutcome.of(result.loaded)}
         outcomes = [self._of_script(test, one) for test, one in zip(tests, result.cases, strict=False)]
         if self.plan.suite.checker:
-            asked = [place for place, one in enumerate(result.cases) if one.status == "ok"]
-            said = await self._ask(
-                [(tests[place].input, result.cases[place].stdout, tests[place].output) for place in asked]
-            )
-            for place, outcome in zip(asked, said, strict=True):
-                outcomes[place] = outcome
-                if outcome.kind is Kind.wrong:
-                    words = f"the checker refuses the output {shown(result.cases[place].stdout)}"
-                    outcomes[place] = replace(outcome, feedback=_on(tests[place], words))
+            asked = {}
+            for place, (test, one) in enumerate(zip(tests, result.cases, strict=False)):
+                if one.status == "ok":
+                    words = _on(test, f"the checker refuses the output {shown(one.stdout)}")
+                    asked[place] = (test.input, one.stdout, test.output), words
+            outcomes = await self._checked(outcomes, asked)
         return {first + place: outcome for place, outcome in enumerate(outcomes)}
 
     def _of_script(self, test: InputOutput, result: CaseResult) -> TestOutcome:
