@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from tts.concurrency import Once
@@ -57,7 +58,7 @@ class VerdictCache:
         digest = hashlib.blake2b(program.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         key = (digest, suite.fingerprint, conditions, sandbox.version)
         try:
-            verdict, known = await self._verdicts.get(key, lambda: self._judged(sandbox, program, suite, conditions))
+            verdict, known = await self._verdicts.get(key, partial(self._judged, sandbox, program, suite, conditions))
         except Unjudged as error:
             return error.verdict
         if not known:

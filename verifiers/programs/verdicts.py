@@ -90,7 +90,7 @@ def verdict_of(
         "passed": passed,
         "total": total,
         "outcomes": [one.kind.value for one in outcomes],
-        "said": [shortened(one.feedback, 200) for one in outcomes[:TOLD]],
+        "said": [one.feedback and shortened(one.feedback, 200) for one in outcomes[:TOLD]],
         "isolation": isolation,
     }
     if broken:

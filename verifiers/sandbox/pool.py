@@ -14,12 +14,11 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from tts.verifiers.sandbox.running import RunningProgram, order_of, usable_cores
+from tts.verifiers.sandbox.running import Cores, RunningProgram, run_cases, usable_cores
 from tts.verifiers.sandbox.types import LANGUAGES, CaseResult, Job, JobResult, Language, SandboxError
 from tts.verifiers.sandbox.worker import Ladder, Worker, WorkerDied
 
 ATTEMPTS = 2  # at a job whose zygote dies
-PATIENCE = 0.5  # seconds that a program has its core to itself, while others wait
 
 COMPLAINT = 1000  # characters of a compiler's messages that are kept
 
@@ -34,8 +33,7 @@ class Sandbox:
     def __init__(self, workers: int | None = None, *, without: Collection[str] = ()) -> None:
         self.workers = workers or usable_cores()
         self._places = asyncio.Semaphore(self.workers + 1)
-        self._cores = asyncio.Semaphore(self.workers)
-        self._sharing = 0
+        self._cores = Cores(self.workers)
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
         self._ladder = Ladder(without)
@@ -82,35 +80,13 @@ class Sandbox:
             yield program
 
     @asynccontextmanager
-    async def _core(self) -> AsyncIterator[None]:
-        """A core for one program. A slow one shares it after a while, so that quick ones need not wait."""
-        shared = False
-
-        def share() -> None:
-            nonlocal shared
-            if self._sharing < self.workers:
-                shared, self._sharing = True, self._sharing + 1
-                self._cores.release()
-
-        await self._cores.acquire()
-        timer = asyncio.get_running_loop().call_later(PATIENCE, share)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            if shared:
-                self._sharing -= 1
-            else:
-                self._cores.release()
-
-    @asynccontextmanager
     async def _worker(self, job: Job) -> AsyncIterator[Worker]:
         worker = next((w for w in reversed(self._idle) if w.preload == job.preload and w.alive), None)
         if worker is not None:
             self._idle.remove(worker)
         else:
             worker = await self._ladder.climb(job.preload)
-            worker.core = self._core
+            worker.core = self._cores.one
             self._all.add(worker)
         try:
             if job.isolation == "required" and not worker.strong:
@@ -159,33 +135,6 @@ async def run_job(worker: Worker, job: Job) -> JobResult:
     return JobResult(loaded, tuple(cases), cpu, worker.isolation)
 
 
-async def run_cases(worker: Worker, job: Job) -> tuple[CaseResult, list[CaseResult], float]:
-    """All cases in one process: sent all at once, unless each has a limit of its own."""
-    streamed, stop = job.limits.case_cpu_seconds is None, job.stop_at_failure
-    cases: list[CaseResult] = []
-    async with RunningProgram(worker, job.limits).running() as program:
-        if streamed:
-            program.send(program.loading(job.program), *map(order_of, job.cases))
-            if stop is None:
-                await program.finish(1 + len(job.cases))
-            loaded = await program.answer()
-        else:
-            await program.load(job.program)
-            loaded = program.loaded
-        if loaded.status == "ok":
-            for index, case in enumerate(job.cases):
-                cases.append(await (program.answer() if streamed else program.call(*case)))
-                if (stop and stop(index, cases[-1])) or cases[-1].status not in ("ok", "error", "memory"):
-                    break
-    cpu = program.cpu_seconds
-    late = cpu > job.limits.cpu_seconds
-    if late and cases and cases[-1].status == "ok":
-        cases[-1] = replace(cases[-1], status="cpu", values=())
-    elif late and loaded.status == "ok" and not cases:
-        loaded = replace(loaded, status="cpu")
-    return loaded, cases, cpu
-
-
 async def run_isolated(worker: Worker, job: Job) -> JobResult:
     """Each case in a process of its own, which loads the program anew."""
     cases: list[CaseResult] = []
@@ -210,10 +159,23 @@ async def run_scripts(worker: Worker, job: Job) -> tuple[list[CaseResult], float
             program.send({"script": job.program, "stdin": given})
             said = await program.answer()
             await program.over()
-        results.append(program.of_script(said))
+        results.append(_script_result(program, said))
         if job.stop_at_failure and job.stop_at_failure(index, results[-1]):
             break
     return results, sum(one.cpu_seconds for one in results)
+
+
+def _script_result(program: RunningProgram, said: CaseResult) -> CaseResult:
+    """How a script that has ended fared: its exit status decides, its last words explain."""
+    assert program.fate is not None
+    status, error = program.fate.status, program.fate.error
+    if status == "crashed" and error == "exited with status 0":
+        status, error = "ok", ""
+    elif status == "crashed" and said.status in ("error", "memory"):
+        status, error = said.status, said.error
+    elif status == "crashed" and error.startswith("exited"):
+        status, error = "error", f"SystemExit: {error.rpartition(' ')[2]}"
+    return CaseResult(status, (), program.stdout.decode("utf-8", "replace"), error, program.cpu_seconds)
 
 
 async def run_language(worker: Worker, job: Job) -> JobResult:
@@ -255,4 +217,4 @@ async def _command(
         program.send({"run": command, "files": files, "stdin": given})
         await program.over()
     complaint = program.words.decode("utf-8", "replace")[:COMPLAINT]
-    return program.of_script(CaseResult("error", error=complaint) if complaint else CaseResult("ok"))
+    return _script_result(program, CaseResult("error", error=complaint) if complaint else CaseResult("ok"))

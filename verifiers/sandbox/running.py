@@ -16,12 +16,13 @@ from functools import cached_property
 from typing import Any
 
 from tts.verifiers.sandbox.child import codec
-from tts.verifiers.sandbox.types import CaseResult, Invocation, ProgramLimits, Status
+from tts.verifiers.sandbox.types import CaseResult, Invocation, Job, ProgramLimits, Status
 from tts.verifiers.sandbox.worker import TMP_MB, Worker
 
 READY = b"[]"
 SLICE = 0.005  # seconds between two looks at the clock, at least
 CHUNK = 1 << 18
+PATIENCE = 0.5  # seconds that a program has its core to itself while others wait
 
 
 class RunningProgram:
@@ -258,22 +259,37 @@ class RunningProgram:
             return CaseResult("memory" if rss > self.limits.memory_mb * 512 else "infra", error=error)
         return CaseResult("crashed", error=error)
 
-    def of_script(self, said: CaseResult) -> CaseResult:
-        """How a script that has ended fared: its exit status decides, its last words explain."""
-        assert self.fate is not None
-        status, error = self.fate.status, self.fate.error
-        if status == "crashed" and error == "exited with status 0":
-            status, error = "ok", ""
-        elif status == "crashed" and said.status in ("error", "memory"):
-            status, error = said.status, said.error
-        elif status == "crashed" and error.startswith("exited"):
-            status, error = "error", f"SystemExit: {error.rpartition(' ')[2]}"
-        return CaseResult(status, (), self.stdout.decode("utf-8", "replace"), error, self._cpu_seconds)
-
 
 def order_of(case: Sequence[Invocation]) -> list[list[Any]]:
     """A case as the program's side reads it."""
     return [[call.path, call.args, call.kwargs, call.store] for call in case]
+
+
+async def run_cases(worker: Worker, job: Job) -> tuple[CaseResult, list[CaseResult], float]:
+    """All cases in one process: sent all at once, unless each has a limit of its own."""
+    streamed, stop = job.limits.case_cpu_seconds is None, job.stop_at_failure
+    cases: list[CaseResult] = []
+    async with RunningProgram(worker, job.limits).running() as program:
+        if streamed:
+            program.send(program.loading(job.program), *map(order_of, job.cases))
+            if stop is None:
+                await program.finish(1 + len(job.cases))
+            loaded = await program.answer()
+        else:
+            await program.load(job.program)
+            loaded = program.loaded
+        if loaded.status == "ok":
+            for index, case in enumerate(job.cases):
+                cases.append(await (program.answer() if streamed else program.call(*case)))
+                if (stop and stop(index, cases[-1])) or cases[-1].status not in ("ok", "error", "memory"):
+                    break
+    cpu = program.cpu_seconds
+    late = cpu > job.limits.cpu_seconds
+    if late and cases and cases[-1].status == "ok":
+        cases[-1] = replace(cases[-1], status="cpu", values=())
+    elif late and loaded.status == "ok" and not cases:
+        loaded = replace(loaded, status="cpu")
+    return loaded, cases, cpu
 
 
 # -- its process, its words, its clock ---------------------------------------------------------------------------------
@@ -441,6 +457,36 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class Cores:
+    """The cores that programs may use at once. A slow program shares its own after a while, so that others can run."""
+
+    def __init__(self, number: int) -> None:
+        self._number, self._sharing = number, 0
+        self._free = asyncio.Semaphore(number)
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """A core for one program."""
+        shared = False
+
+        def share() -> None:
+            nonlocal shared
+            if self._sharing < self._number:
+                shared, self._sharing = True, self._sharing + 1
+                self._free.release()
+
+        await self._free.acquire()
+        timer = asyncio.get_running_loop().call_later(PATIENCE, share)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if shared:
+                self._sharing -= 1
+            else:
+                self._free.release()
 
 
 def usable_cores() -> int:
