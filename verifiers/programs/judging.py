@@ -11,12 +11,12 @@ from typing import Any, Literal
 from tts.concurrency import Once
 from tts.types import Verdict
 from tts.verifiers.programs.asserts import Case
-from tts.verifiers.programs.compare import output_difference, same_output, shown
+from tts.verifiers.programs.compare import output_difference, same_output, shortened, shown
 from tts.verifiers.programs.extract import defines, with_setup
 from tts.verifiers.programs.plan import SuitePlan, expected_values, make_plan
 from tts.verifiers.programs.remote_tests import HOST, run_remote_tests
 from tts.verifiers.programs.suite import InputOutput, TestSuite
-from tts.verifiers.programs.verdicts import Kind, TestOutcome, verdict_of
+from tts.verifiers.programs.verdicts import TOLD, Kind, TestOutcome
 from tts.verifiers.sandbox import CaseResult, Invocation, Job, JobResult, ProgramLimits, Sandbox, encode
 
 ATTEMPTS = 3
@@ -228,6 +228,40 @@ class SuiteRun:
         if suite.checker or same_output(result.stdout, test.output, suite.output, suite.tolerance):
             return TestOutcome(Kind.passed)
         return TestOutcome(Kind.wrong, _on(test, output_difference(result.stdout, test.output)))
+
+
+def verdict_of(
+    outcomes: Sequence[TestOutcome],
+    total: int,
+    *,
+    cpu_seconds: float = 0.0,
+    isolation: str = "",
+    run_all: bool = True,
+) -> Verdict:
+    """The verdict on one program from the outcomes of its tests, fewer than `total` where the rest was not run.
+
+    The outcomes are in the order calls, interactions, reference, asserts, check, stdin. The score is the share of
+    tests passed where all were run, else 1 or 0; None where the machinery failed.
+    """
+    failed = next((one for one in outcomes if one.kind is not Kind.passed), None)
+    broken = next((one for one in outcomes if one.kind is Kind.infra), None)
+    passed = sum(one.kind is Kind.passed for one in outcomes)
+    details: dict[str, Any] = {
+        "kind": (broken or failed or TestOutcome(Kind.passed)).kind.value,
+        "passed": passed,
+        "total": total,
+        "outcomes": [one.kind.value for one in outcomes],
+        "said": [one.feedback and shortened(one.feedback, 200) for one in outcomes[:TOLD]],
+        "isolation": isolation,
+    }
+    if broken:
+        return Verdict(None, None, details={**details, "reason": broken.feedback}, cpu_seconds=cpu_seconds)
+    feedback = ""
+    if failed:
+        count = f"{passed} of {total} tests passed; " if run_all and total > 1 else ""
+        feedback = shortened(count + (failed.feedback or failed.kind))
+    accepted = passed == total
+    return Verdict(passed / total if run_all else float(accepted), accepted, feedback, details, cpu_seconds)
 
 
 def _on(test: InputOutput, words: str) -> str:

@@ -1,4 +1,4 @@
-"""How each test ended, and what the outcomes of all tests say of the program."""
+"""How tests end, in kinds and in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from enum import StrEnum
 from itertools import zip_longest
 from typing import Any
 
-from tts.types import Verdict
 from tts.verifiers.programs.compare import call_text, shortened, shown
 from tts.verifiers.programs.suite import TestSuite
 from tts.verifiers.sandbox import CaseResult
@@ -67,40 +66,6 @@ class TestOutcome:
         if kind is Kind.error or (kind is Kind.memory and result.error):
             words = [result.error]
         return cls(kind, ": ".join(filter(None, [shortened(doing, 250), *words])))
-
-
-def verdict_of(
-    outcomes: Sequence[TestOutcome],
-    total: int,
-    *,
-    cpu_seconds: float = 0.0,
-    isolation: str = "",
-    run_all: bool = True,
-) -> Verdict:
-    """The verdict on one program from the outcomes of its tests, fewer than `total` where the rest was not run.
-
-    The outcomes are in the order calls, interactions, reference, asserts, check, stdin. The score is the share of
-    tests passed where all were run, else 1 or 0; None where the machinery failed.
-    """
-    failed = next((one for one in outcomes if one.kind is not Kind.passed), None)
-    broken = next((one for one in outcomes if one.kind is Kind.infra), None)
-    passed = sum(one.kind is Kind.passed for one in outcomes)
-    details: dict[str, Any] = {
-        "kind": (broken or failed or TestOutcome(Kind.passed)).kind.value,
-        "passed": passed,
-        "total": total,
-        "outcomes": [one.kind.value for one in outcomes],
-        "said": [one.feedback and shortened(one.feedback, 200) for one in outcomes[:TOLD]],
-        "isolation": isolation,
-    }
-    if broken:
-        return Verdict(None, None, details={**details, "reason": broken.feedback}, cpu_seconds=cpu_seconds)
-    feedback = ""
-    if failed:
-        count = f"{passed} of {total} tests passed; " if run_all and total > 1 else ""
-        feedback = shortened(count + (failed.feedback or failed.kind))
-    accepted = passed == total
-    return Verdict(passed / total if run_all else float(accepted), accepted, feedback, details, cpu_seconds)
 
 
 # -- tests as elements of what is asked for ------------------------------------------------------------------------
