@@ -58,10 +58,13 @@ class SpecReason(Speculative):
 
         Raises `EndpointError` where the server fails.
         """
-        session, asked = speculation.session, speculation.session.problem.messages
-        head = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+        session = speculation.session
         target = session.sampler("target")
-        turns = [*head, {"role": "assistant", "content": chain.answer.text}, {"role": "user", "content": QUESTION}]
+        turns = [
+            *session.problem.turns,
+            {"role": "assistant", "content": chain.answer.text},
+            {"role": "user", "content": QUESTION},
+        ]
         prompt = await tokenize(target, turns) + await tokenize(target, PREFILL, special=False)
         sample = await session.one(prompt, role="target", max_tokens=1, temperature=0, logprobs=True, top_logprobs=20)
         if sample is None:

@@ -194,6 +194,13 @@ class Problem(BaseModel):
     """Spec of the answer verifier that parses and compares answers of this kind, for votes."""
     metadata: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def turns(self) -> list[dict[str, Any]]:
+        """Its messages as chat turns to add to; a raw text is a user's turn."""
+        if isinstance(self.messages, str):
+            return [{"role": "user", "content": self.messages}]
+        return [dict(message) for message in self.messages]
+
     @classmethod
     def from_prompt(cls, prompt: str, *, id: str = "prompt", system: str | None = None, **fields: Any) -> Problem:
         """A problem of one user message."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 from pydantic import PositiveInt
 
@@ -12,8 +11,6 @@ from tts.concurrency import Flow, flow
 from tts.prompting import answer_of
 from tts.session import Session
 from tts.types import Candidate, Problem, Sample
-
-Turn = dict[str, Any]
 
 
 class Sequential(Strategy):
@@ -40,13 +37,13 @@ class Sequential(Strategy):
         self.check(session)
 
         async def converse_all(out: Flow[Candidate]) -> None:
-            async for first in session.sample(_turns(problem), n=self.chains):
+            async for first in session.sample(problem.turns, n=self.chains):
                 out.start(self._converse(problem, session, first, out))
 
         return flow(converse_all)
 
     async def _converse(self, problem: Problem, session: Session, first: Sample, out: Flow[Candidate]) -> None:
-        turns, attempts = _turns(problem), list[Candidate]()
+        turns, attempts = problem.turns, list[Candidate]()
         sample: Sample | None = first
         told: Sequence[Sample] = ()
         for number in range(self.rounds):
@@ -72,9 +69,3 @@ class Sequential(Strategy):
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """The best verdict; the latest among equals, which knows most."""
         return best(candidates[::-1])
-
-
-def _turns(problem: Problem) -> list[Turn]:
-    if isinstance(problem.messages, str):
-        return [{"role": "user", "content": problem.messages}]
-    return [dict(message) for message in problem.messages]

@@ -28,7 +28,7 @@ def test_keys_are_taken_out_of_commands() -> None:
 
 
 def test_protocol_keys_and_double_settings_are_refused(task: str, endpoint: Endpoint) -> None:
-    with pytest.raises(ConfigError, match="'n' is no sampling parameter"):
+    with pytest.raises(ConfigError, match="'n' is not a sampling parameter"):
         grid(task, endpoint, "single", sampling={"n": 4})
     model = {"m": {"base_url": endpoint.base_url, "params": {"temperature": 0.8}}}
     with pytest.raises(ConfigError, match=r"temperature is 0\.2 in sampling and 0\.8"):
