@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from tts.errors import ConfigError
+from tts.files import cache_folder, write_atomically
 from tts.verifiers.programs.asserts import Case, Untranslatable, translate_assert, translate_check
 from tts.verifiers.programs.compare import call_text, same_as_reference, same_json, shortened, shown
 from tts.verifiers.programs.extract import parses, syntax
@@ -156,7 +154,8 @@ async def expected_values(
         return ()
     name = suite.entry_point or ""
     arguments = [encode(args) for args in reference.arguments]
-    file = _kept_values("\0".join([sandbox.version, suite.setup, reference.program, name, *arguments]))
+    content = "\0".join([sandbox.version, suite.setup, reference.program, name, *arguments])
+    file = cache_folder() / "expected" / f"{hashlib.blake2b(content.encode(), digest_size=16).hexdigest()}.json"
     with suppress(OSError, ValueError):
         kept = decode(file.read_text())
         if isinstance(kept, list) and len(kept) == len(arguments):
@@ -171,20 +170,6 @@ async def expected_values(
         raise ConfigError(f"the reference solution of {name} cannot be used: {why}")
     if not is_plain(values):
         raise ConfigError(f"the reference solution of {name} returns values that are not plain data; use other tests")
-    _write(file, encode(values))
-    return values
-
-
-def _kept_values(content: str) -> Path:
-    digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-    folder = Path(os.environ.get("TTS_DATA") or Path.home() / ".cache" / "ttscale" / "data")
-    return folder / "expected" / f"{digest}.json"
-
-
-def _write(file: Path, text: str) -> None:
     with suppress(OSError):  # a folder that cannot be written costs time, nothing else
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(handle, "w") as out:
-            out.write(text)
-        os.replace(partial, file)
+        write_atomically(file, encode(values))
+    return values
