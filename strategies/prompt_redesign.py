@@ -1,6 +1,6 @@
 """PRIS: find what the best candidates commonly miss, rewrite the prompt for exactly that, and generate again.
 
-"PRIS" (arXiv 2512.03534): prompt redesign for inference-time scaling, for texts, programs and pictures.
+"PRIS" (arXiv 2512.03534): prompt redesign for inference-time scaling, for texts, programs and images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tts.verifiers.element_check import ElementCheck
 class PromptRedesign(Strategy):
     """N candidates in equal rounds; each round's prompt says what the best ones so far mostly missed.
 
-    Half of a round's number, chosen to meet the most elements together, are used again: their seeds for pictures,
+    Half of a round's number, chosen to meet the most elements together, are used again: their seeds for images,
     they themselves as drafts for texts. Every candidate is judged by the original request. Needs a model for the role
     that rewrites, and those of the verifier.
     """

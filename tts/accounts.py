@@ -25,7 +25,6 @@ class Ledger:
     watchers: list[Callable[[Charge], None]] = field(default_factory=list)
 
     def pay(self, charge: Charge) -> None:
-        """Book new work."""
         self._book(self.paid, charge)
 
     def reuse(self, charge: Charge) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from tts.accounts import Allowance, Grant, Ledger
 from tts.concurrency import Flow, flow
 from tts.errors import ConfigError, SamplingFailed
-from tts.images import Pictures
+from tts.images import ImageFolder
 from tts.resources import SampleStore
 from tts.sampler.protocol import estimate_prompt, token_limit
 from tts.sampler.sampler import Sampler
@@ -32,7 +32,7 @@ class Calls:
         ledger: Ledger,
         budget: Budget,
         store: SampleStore | None,
-        pictures: Pictures,
+        images: ImageFolder,
         seed: int,
     ) -> None:
         """`seed` is part of the address of everything that is stored."""
@@ -40,7 +40,7 @@ class Calls:
         self.store = store
         self._models = models
         self._ledger = ledger
-        self._pictures = pictures
+        self._images = images
         self._seed = seed
         self._capped = self.allowance.capped
         self._occurrences: dict[bytes, int] = {}
@@ -101,7 +101,7 @@ class Calls:
                 saved[sample.index] = self.store.put(key, sample)
 
         if isinstance(prompt, Drawing):
-            params = {**params, "pictures": self._pictures}
+            params = {**params, "images": self._images}
         drawn = sampler.sample(prompt, missing, role=role, ledger=self._ledger, on_sample=save, **params)
         try:
             async with aclosing(drawn) as samples:

@@ -23,12 +23,12 @@ def kind_of(data: bytes) -> str | None:
     return next((kind for signature, kind in _SIGNATURES.items() if data.startswith(signature)), None)
 
 
-def is_picture(content: str) -> bool:
+def is_image(content: str) -> bool:
     """Whether a candidate's content is the name of an image: `images/SHA256.png`, relative to the run's folder."""
     return _NAME.fullmatch(content) is not None
 
 
-class Pictures:
+class ImageFolder:
     """The images in `folder`/images."""
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class Pictures:
 
     async def inline(self, name: str) -> str:
         """The image as a data URI. Raises `ConfigError` when its file cannot be read."""
-        assert is_picture(name)
+        assert is_image(name)
         try:
             data = await asyncio.to_thread((self._folder / name).read_bytes)
         except OSError as error:

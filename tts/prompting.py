@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from tts.errors import ConfigError, SamplingFailed, TTSError
-from tts.images import is_picture
+from tts.images import is_image
 from tts.session import Session
 from tts.types import Candidate, Message, Problem, Prompt, Sample
 
@@ -84,10 +84,10 @@ def answer_of(candidate: Candidate) -> str:
 
 async def shown(session: Session, prompt: str, candidate: Candidate, **values: object) -> Any:
     """The content of a message: `prompt` with `$answer` and `values` filled in, and the candidate's image, if any."""
-    if not is_picture(candidate.content):
+    if not is_image(candidate.content):
         return fill(prompt, answer=answer_of(candidate), **values)
     words = fill(prompt, answer="(the picture that comes with this message)", **values)
-    image = {"url": await session.pictures.inline(candidate.content)}
+    image = {"url": await session.images.inline(candidate.content)}
     return [{"type": "text", "text": words}, {"type": "image_url", "image_url": image}]
 
 

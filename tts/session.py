@@ -29,7 +29,7 @@ from tts.accounts import Ledger
 from tts.calls import Calls, digest
 from tts.concurrency import Once, closing, concurrent_map, now, together
 from tts.errors import BudgetSpent, ConfigError, EndpointRefused, cause_of
-from tts.images import Pictures
+from tts.images import ImageFolder
 from tts.resources import Resources, SampleStore
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import TokenScores
@@ -99,12 +99,12 @@ class Session:
         self.verifier = verifier
         self.resources = resources if resources is not None else Resources()
         self.ledger = Ledger()
-        self.pictures = Pictures(folder or Path())
+        self.images = ImageFolder(folder or Path())
         self.seed = seed
         self.unverified: dict[int, Candidate] = {}
         """Candidates whose verdict is still awaited, by id."""
         self._stream = stream
-        self._calls = Calls(models, self.ledger, self.budget, store, self.pictures, seed)
+        self._calls = Calls(models, self.ledger, self.budget, store, self.images, seed)
         self._truth = truth
         self._spawned = 0
         self._recorded: set[Charge] = set()

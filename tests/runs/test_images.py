@@ -1,4 +1,4 @@
-"""Runs whose candidates are pictures: files beside the store, a resume that pays nothing, the contact sheet."""
+"""Runs whose candidates are images: files beside the store, a resume that pays nothing, the contact sheet."""
 
 from __future__ import annotations
 

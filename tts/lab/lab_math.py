@@ -62,7 +62,6 @@ class Operation:
 
     @cached_property
     def value(self) -> int:
-        """The result."""
         return OPERATIONS[self.sign](value_of(self.left), value_of(self.right))
 
 

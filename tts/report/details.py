@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tts.errors import TTSError
-from tts.images import is_picture
+from tts.images import is_image
 from tts.registry import make
 from tts.report.tracks import ProblemKey, RunComparison
 from tts.runs.analysis import calls_of
@@ -132,7 +132,7 @@ def _candidate(run: Run, candidate: Candidate, right: int | None, tokens: float)
         "notes": notes,
         "tokens": tokens,
         "elapsed": round(candidate.elapsed, 3),
-        "image": inline(run.path / candidate.content, LARGEST_IMAGE) if is_picture(candidate.content) else None,
+        "image": inline(run.path / candidate.content, LARGEST_IMAGE) if is_image(candidate.content) else None,
     }
     return {name: value for name, value in shown.items() if value not in (None, "", {})}
 

@@ -275,7 +275,6 @@ class Track:
         return roles
 
     def usage(self) -> Usage:
-        """`by_role`, summed."""
         return sum_usage(self.by_role().values())
 
     def wasted(self) -> Usage:

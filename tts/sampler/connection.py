@@ -66,7 +66,6 @@ class Connection:
         return HttpClient(self.endpoint)
 
     async def aclose(self) -> None:
-        """Close all connections."""
         if http := vars(self).pop("http", None):
             await http.aclose()
 
@@ -223,7 +222,6 @@ class HttpClient:
         self._urls: dict[str, httpx.URL] = {}
 
     async def aclose(self) -> None:
-        """Close all connections."""
         await self._transport.aclose()
 
     async def json(self, url: str, body: Any = None) -> Any:

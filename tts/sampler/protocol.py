@@ -160,7 +160,6 @@ def _confidence(top: Collection[float]) -> float | None:
 
 
 def _first_top_logprobs(data: Mapping[str, Any]) -> dict[str, float]:
-    """See `Sample.top_logprobs`."""
     if content := data.get("content"):
         return {top["token"]: float(top["logprob"]) for top in content[0].get("top_logprobs") or ()}
     first = next(iter(data.get("top_logprobs") or ()), None) or {}

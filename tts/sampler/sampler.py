@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 from tts.accounts import Ledger
 from tts.concurrency import Flow, Work, flow, now
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TransientError
-from tts.images import Pictures
+from tts.images import ImageFolder
 from tts.sampler import protocol
 from tts.sampler.connection import ONE_REQUEST, Connection, Exchange, Retry, hedged
 from tts.sampler.endpoint import Endpoint
@@ -78,7 +78,6 @@ class Sampler:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all connections."""
         if self._identified is not None:
             self._identified.cancel()
             await asyncio.gather(self._identified, return_exceptions=True)
@@ -159,7 +158,7 @@ class Sampler:
         ledger: Ledger | None = None,
         on_sample: Callable[[Sample], None] | None = None,
         stop_when: StopRule | None = None,
-        pictures: Pictures | None = None,
+        images: ImageFolder | None = None,
         **params: Any,
     ) -> AsyncGenerator[Sample, None]:
         """`n` samples of `prompt` as they complete; `params` are added to the endpoint's own.
@@ -169,7 +168,7 @@ class Sampler:
         `on_sample` is called with each sample as soon as it arrives, even if nobody waits for it any more.
         With `stop_when`, each sample is a request of its own; one that the rule ends is delivered as far as it got,
         with the finish reason "abandoned".
-        A `Drawing` goes to the images API; the sample's text is the name of its file in `pictures`, by default below
+        A `Drawing` goes to the images API; the sample's text is the name of its file in `images`, by default below
         the working directory.
 
         A sample that fails is noted in `ledger.failures`. Raises `SamplingFailed` if all fail, and `EndpointRefused`
@@ -190,7 +189,7 @@ class Sampler:
             affinity=self.connection.affinity(prompt),
             on_sample=on_sample,
             stop_when=stop_when,
-            pictures=(pictures or Pictures(Path())) if isinstance(prompt, Drawing) else None,
+            images=(images or ImageFolder(Path())) if isinstance(prompt, Drawing) else None,
             emit=ready.append,
         )
 
@@ -233,7 +232,7 @@ class _Draw:
     affinity: int
     on_sample: Callable[[Sample], None] | None
     stop_when: StopRule | None
-    pictures: Pictures | None
+    images: ImageFolder | None
     """Where images are kept, if the prompt is a `Drawing`."""
     emit: Callable[[Sample], None]
     start: Callable[[Work], object] | None = None
@@ -276,13 +275,13 @@ class _Draw:
             return "n"
         if "response_format" in self.body and protocol.refuses(error, "response_format", "json_schema"):
             return "response_format"
-        if self.pictures is not None and "seed" in self.body and protocol.refuses(error, "seed"):
+        if self.images is not None and "seed" in self.body and protocol.refuses(error, "seed"):
             return "seed"
         return None
 
     async def _answer(self, missing: list[int]) -> None:
         """One request for the first of `missing`, retried where that may help."""
-        streamed = self.pictures is None and (self.sampler.endpoint.stream or self.stop_when is not None)
+        streamed = self.images is None and (self.sampler.endpoint.stream or self.stop_when is not None)
         attempt = self._stream if streamed else self._ask
         retry = Retry(self.sampler.endpoint)
         while True:
@@ -319,11 +318,11 @@ class _Draw:
                 if sent is not None:
                     sent.set_result(exchange.url)
                 data = await connection.http.json(exchange.url + self.path, body)
-                if self.pictures is None:
+                if self.images is None:
                     return protocol.parse(data), exchange
                 response = protocol.parse_images(data)
                 for choice in response.choices:
-                    choice.text = await self._keep_image(choice.text, self.pictures)
+                    choice.text = await self._keep_image(choice.text, self.images)
                 return response, exchange
 
         def lose(answer: tuple[ModelResponse, Exchange]) -> None:
@@ -419,13 +418,13 @@ class _Draw:
             self.answered = delivered = True
         return delivered
 
-    async def _keep_image(self, url: str, pictures: Pictures) -> str:
+    async def _keep_image(self, url: str, images: ImageFolder) -> str:
         """The name of the file that the image at `url` is written to."""
         for left in reversed(range(DOWNLOADS)):
             try:
                 http = self.sampler.connection.http
                 data = b64decode(url.partition(",")[2]) if url.startswith("data:") else await http.fetch(url)
-                return await pictures.keep(data)
+                return await images.keep(data)
             except ValueError as error:
                 raise TransientError(f"the answer has no readable image: {error}") from error
             except EndpointError as error:

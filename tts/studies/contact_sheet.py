@@ -12,7 +12,7 @@ from jinja2 import Environment
 
 from tts.curves import writing
 from tts.errors import ConfigError
-from tts.images import is_picture
+from tts.images import is_image
 from tts.runs.run import Row, Run, Track
 from tts.studies import Study, StudyFindings
 from tts.types import Candidate
@@ -81,7 +81,7 @@ def _sheet(run: Run, track: Track, row: Row) -> dict[str, Any] | None:
             "prompt": next((text for kind, text in candidate.notes.get("lineage", ()) if kind == "prompt"), ""),
         }
         for place, candidate in enumerate(track.candidates(row))
-        if is_picture(candidate.content)
+        if is_image(candidate.content)
     ]
     return {"title": f"{row.problem} · {track.label} · seed {row.seed}", "candidates": shown} if shown else None
 

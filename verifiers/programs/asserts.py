@@ -192,7 +192,6 @@ class _Calls(ast.NodeTransformer):
         return node
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
-        """As for `or`."""
         self._refuse_later([node.body, node.orelse])
         self.generic_visit(node)
         return node

@@ -108,7 +108,6 @@ class Sandbox:
                 self._idle.remove(worker)
 
     async def aclose(self) -> None:
-        """End everything."""
         self._closed = True
         self._drop(list(self._all))
 

@@ -453,7 +453,6 @@ class Watch:
         self._handle.kill()
 
     def stop(self) -> None:
-        """Stop looking."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
