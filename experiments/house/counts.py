@@ -30,7 +30,16 @@ SPINE = [
     *("tts/*.py", "tts/sampler", "tts/runs", "tts/experiment", "tts/curves"),
     *(f"tts/cli/{name}.py" for name in ("__init__", "common", "tables", "solve", "run")),
 ]
-"""What a reader needs first, as folders and files. Annexes are matched before it."""
+"""What a reader needs first, as folders and files. Annexes and `SUPPORT` are matched before it."""
+
+SUPPORT = [
+    *("tts/prompting.py", "tts/confidence.py", "tts/images.py", "tts/tables.py", "tts/serving.py"),
+    *("tts/sampler/probe.py", "tts/sampler/mock.py", "tts/runs/progress.py", "tts/curves/plot.py"),
+    *("tts/structured.py", "tts/pictures.py", "tts/port.py", "tts/sampler/capabilities.py", "tts/curves/export.py"),
+    *("tts/experiment/progress.py", "tts/conformal.py", "tts/tournaments.py", "tts/cli/tables.py"),
+]
+"""Beside the spine, for whoever comes to need it: what plug-ins and printing share, the probe, the mock, figures. The
+last two lines are their places before the redesign."""
 
 OLD_STUDIES = {
     "curves": (
@@ -63,8 +72,8 @@ OWN_MODULES = "import sys, tts; tts.Endpoint; print(sum(name.split('.')[0] == 't
 
 
 def part_of(module: Module) -> str:
-    """The name of the annex the module belongs to, else "spine", or "" if it belongs to neither."""
-    for part, places in {**ANNEXES, "spine": SPINE}.items():
+    """The name of the annex the module belongs to, else "support" or "spine", or "" if it belongs to none."""
+    for part, places in {**ANNEXES, "support": SUPPORT, "spine": SPINE}.items():
         for place in places:
             if module.path.is_relative_to(place) or (place.endswith(".py") and module.path.match(place)):
                 return part

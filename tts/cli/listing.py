@@ -13,10 +13,11 @@ import typer
 
 from tts.cli.common import AsJson, show_json
 from tts.errors import ConfigError
-from tts.registry import Group
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
+
+    from tts.registry import Group
 
 EPILOG = """\
 \b
@@ -28,7 +29,7 @@ Examples:
 A parameter is set in a spec: best_of_n:n=32,verifier=unit_tests(timeout=5)
 """
 
-GROUPS: Sequence[Group] = get_args(Group)
+GROUPS: Sequence[Group] = ("strategies", "verifiers", "tasks", "studies")
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
