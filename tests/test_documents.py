@@ -97,3 +97,11 @@ def test_the_afternoon_path_is_as_short_as_it_says():
     assert len(rows) > 15
     assert sum(lines) <= 4500
     assert all(abs(int(said.replace(",", "")) - true) <= 40 for (said, _), true in zip(rows, lines, strict=True))
+
+
+@pytest.mark.parametrize("name", ["best_of_n", "self_consistency", "first_pass"])
+def test_exemplary_strategies_are_short_and_stand_on_the_contract_alone(name: str):
+    text = (ROOT / "strategies" / f"{name}.py").read_text()
+    ours = set(re.findall(r"^from (tts[.\w]*) import", text, re.M))
+    assert len(text.splitlines()) <= 60
+    assert ours <= {"tts.base", "tts.session", "tts.types"}
