@@ -92,7 +92,7 @@ async def test_a_step_ends_with_its_stop_string_and_its_text_is_that_of_its_toke
             for branch in branches:
                 known = branch.ids or ()
                 piece = branch.samples[-1]
-                stepped = piece.text.endswith(("\n", "="))
+                stepped = "\n" in piece.text or "=" in piece.text  # its last token may hold more than the stop string
                 assert stepped or branch.ended or piece.finish_reason == "length"
                 if not branch.ended:
                     assert await detokenize(sampler, known) == branch.text
