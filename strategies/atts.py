@@ -16,10 +16,10 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 
 from tts.base import Estimator, best
+from tts.strategies.speculation import Speculative, Turn
 from tts.strategies.speculation.conformal import Stratum, rate_within
 from tts.strategies.speculation.rejection import Rejection
 from tts.strategies.speculation.steps import Chain, Speculation
-from tts.strategies.speculation.strategy import Speculative, Turn
 from tts.types import Candidate
 
 Strata = Annotated[tuple[Stratum, ...], BeforeValidator(lambda by: by.split("+") if isinstance(by, str) else by)]

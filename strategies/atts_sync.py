@@ -14,8 +14,8 @@ from pydantic import model_validator
 from tts.base import Estimator
 from tts.errors import BudgetSpent
 from tts.strategies.atts import Atts
+from tts.strategies.speculation import Turn
 from tts.strategies.speculation.steps import Chain, Speculation
-from tts.strategies.speculation.strategy import Turn
 from tts.types import Candidate
 
 

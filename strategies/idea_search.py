@@ -11,8 +11,7 @@ from pydantic import PositiveInt
 
 from tts.concurrency import Flow, flow
 from tts.session import Session
-from tts.strategies.planning.author import Trail
-from tts.strategies.planning.base import Planning, branch
+from tts.strategies.planning import Planning, Trail, branch
 from tts.types import Candidate, Problem
 
 

@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 
 from tts.concurrency import flow
 from tts.session import Session
-from tts.strategies.planning.base import Planning
+from tts.strategies.planning import Planning
 from tts.strategies.planning.tree import Tree
 from tts.types import Candidate, Problem
 

@@ -14,10 +14,8 @@ from pydantic import NonNegativeInt, PositiveInt, field_validator
 from tts.base import Strategy, Verifier, VerifierField
 from tts.prompting import problem_text
 from tts.session import Session
-from tts.strategies.redesign.attempts import Attempt, drawn, with_seeds, wording_of
-from tts.strategies.redesign.elements import covering
+from tts.strategies.redesign import Attempt, Rewriter, covering, drawn, with_seeds, wording_of
 from tts.strategies.redesign.prompts import Prompts, PromptsField
-from tts.strategies.redesign.rewriter import Rewriter
 from tts.types import Candidate, Problem
 from tts.verifiers.element_check import ElementCheck
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from tts.prompting import answer_of, fill, problem_text, template, without_thoughts
 from tts.session import Session
-from tts.strategies.attempts.sequential import Sequential
+from tts.strategies.sequential_feedback import Sequential
 from tts.types import Candidate, Problem, Sample
 
 REFINE = """\

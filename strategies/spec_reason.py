@@ -11,8 +11,8 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 
 from tts.sampler.scoring import tokenize
+from tts.strategies.speculation import Speculative, Turn
 from tts.strategies.speculation.steps import Chain, Speculation
-from tts.strategies.speculation.strategy import Speculative, Turn
 
 QUESTION = (
     "Above is a solution in progress. Judge only its last step: is it correct, and does it help to solve the problem? "

@@ -12,7 +12,7 @@ from typing import Any
 from tts.accounts import Allowance, Grant, Ledger
 from tts.concurrency import Flow, flow
 from tts.errors import ConfigError, SamplingFailed
-from tts.images import ImageFolder
+from tts.files import ImageFolder
 from tts.resources import SampleStore
 from tts.sampler.protocol import estimate_prompt, token_limit
 from tts.sampler.sampler import Sampler

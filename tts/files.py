@@ -1,10 +1,18 @@
-"""Files that are written whole or not at all, and the folder for what can be downloaded or computed again."""
+"""Files that are written whole or not at all, the folder for what can be downloaded or computed again, and images as
+answers: files named by their content, in a folder beside the run's store, shown to judges inline.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
+
+from tts.errors import ConfigError
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -21,3 +29,47 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 def cache_folder() -> Path:
     """Where downloads and computed data are kept: `$TTS_DATA`, by default `~/.cache/ttscale/data`."""
     return Path(os.environ.get("TTS_DATA") or Path.home() / ".cache" / "ttscale" / "data")
+
+
+FOLDER = "images"
+_NAME = re.compile(rf"{FOLDER}/[0-9a-f]{{64}}\.(png|jpeg|webp|gif)")
+_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
+
+
+def kind_of(data: bytes) -> str | None:
+    """png, jpeg, webp or gif, by the first bytes of the file; None for anything else."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return next((kind for signature, kind in _SIGNATURES.items() if data.startswith(signature)), None)
+
+
+def is_image(content: str) -> bool:
+    """Whether a candidate's content is the name of an image: `images/SHA256.png`, relative to the run's folder."""
+    return _NAME.fullmatch(content) is not None
+
+
+class ImageFolder:
+    """The images in `folder`/images."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def keep(self, data: bytes) -> str:
+        """Store an image and return its name. Raises `ValueError` when `data` is not an image."""
+        kind = kind_of(data)
+        if kind is None:
+            raise ValueError(f"not an image: {data[:40]!r}")
+        name = f"{FOLDER}/{sha256(data).hexdigest()}.{kind}"
+        path = self._folder / name
+        if not path.exists():
+            await asyncio.to_thread(write_atomically, path, data)
+        return name
+
+    async def inline(self, name: str) -> str:
+        """The image as a data URI. Raises `ConfigError` when its file cannot be read."""
+        assert is_image(name)
+        try:
+            data = await asyncio.to_thread((self._folder / name).read_bytes)
+        except OSError as error:
+            raise ConfigError(f"the image {self._folder / name} cannot be read: {error.strerror}") from None
+        return f"data:image/{name.rpartition('.')[2]};base64,{b64encode(data).decode()}"

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from tts.errors import ConfigError, SamplingFailed, TTSError
-from tts.images import is_image
+from tts.files import is_image
 from tts.session import Session
 from tts.types import Candidate, Message, Problem, Prompt, Sample
 

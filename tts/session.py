@@ -29,7 +29,7 @@ from tts.accounts import Ledger
 from tts.calls import Calls, digest
 from tts.concurrency import Once, closing, concurrent_map, now, together
 from tts.errors import BudgetSpent, ConfigError, EndpointRefused, cause_of
-from tts.images import ImageFolder
+from tts.files import ImageFolder
 from tts.resources import Resources, SampleStore
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import TokenScores

@@ -14,8 +14,7 @@ from tts.session import Session
 from tts.types import Candidate, Problem, Verdict, total
 from tts.verifiers.agreement import class_among
 from tts.verifiers.composition import Composite
-from tts.verifiers.programs.extract import LONGEST_PARSED, extract_program, syntax
-from tts.verifiers.programs.static_analysis import normal_form
+from tts.verifiers.programs.extract import LONGEST_PARSED, extract_program, normal_form, syntax
 from tts.verifiers.unit_tests import TestSuite, public_tests
 
 KEPT = 1 << 16  # verdicts

@@ -16,8 +16,7 @@ from tts.base import Verifier
 from tts.prompting import constrained, fill, json_of, problem_text, reply, shown, template
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
-from tts.verifiers.programs.extract import extract_program
-from tts.verifiers.programs.static_analysis import program_facts
+from tts.verifiers.programs.extract import extract_program, program_facts
 from tts.verifiers.unit_tests import Kind, TestSuite, UnitTests
 
 DECOMPOSE = """\

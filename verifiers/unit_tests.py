@@ -17,8 +17,17 @@ from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.programs.extract import extract_program
 from tts.verifiers.programs.judging import Conditions, VerdictCache, verdict_of
-from tts.verifiers.programs.suite import Call, InputOutput, Interaction, MethodCall, Reference, TestSuite
-from tts.verifiers.programs.verdicts import Kind, TestOutcome, as_elements
+from tts.verifiers.programs.suite import (
+    Call,
+    InputOutput,
+    Interaction,
+    Kind,
+    MethodCall,
+    Reference,
+    TestOutcome,
+    TestSuite,
+    as_elements,
+)
 from tts.verifiers.sandbox import ProgramLimits, Sandbox
 
 __all__ = [

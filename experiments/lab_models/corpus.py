@@ -13,9 +13,8 @@ from string import Template
 from typing import NamedTuple
 
 from tts import lab
-from tts.lab.lab_code import Instance, prompt_for, random_instance
+from tts.lab.lab_code import Instance, LabProgram, Piece, prompt_for, random_instance, readings
 from tts.lab.lab_math import OPERATIONS, Operation, part_of, random_tree, solution, wording
-from tts.lab.lab_programs import LabProgram, Piece, readings
 
 
 class Dialogue(NamedTuple):

@@ -18,8 +18,7 @@ from typing import Protocol
 from tts.concurrency import Flow
 from tts.prompting import NoAnswer
 from tts.session import Session
-from tts.strategies.planning.author import Author, Trail
-from tts.strategies.planning.base import branch
+from tts.strategies.planning import Author, Trail, branch
 from tts.types import Candidate
 
 

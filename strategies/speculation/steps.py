@@ -1,11 +1,15 @@
 """The steps of a sample made by two models: a draft model writes, a target model scores it, and either goes on.
 
-Where both models have the same tokenizer a sample grows as token ids; otherwise as a text that each server tokenizes as
-a whole (see `tts.continuation`). Leviathan et al. 2023 (arXiv 2211.17192) call such a pair draft and target.
+What the two have in common is found out once in a run, before anything is generated. Where that is the tokenizer, a
+sample grows as token ids; otherwise as a text that each server tokenizes as a whole (see `tts.continuation`). Leviathan
+et al. 2023 (arXiv 2211.17192) call such a pair draft and target.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,12 +18,55 @@ from typing import Any
 from tts.base import AnswerVerifier
 from tts.calls import digest
 from tts.continuation import Continuation
-from tts.errors import BudgetSpent, EndpointError, EndpointRefused
+from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused
+from tts.sampler.scoring import tokenize
 from tts.session import Session
 from tts.strategies.speculation.conformal import Scored
-from tts.strategies.speculation.pair import ROLES, Pair, Pairs
 from tts.types import Candidate, Charge
 from tts.verifiers.answers.extraction import final_answers
+
+ROLES = ("draft", "target")
+GREETING = [{"role": "user", "content": "Hello?"}]
+WORDS = "Let x_1 = 12.5 + é;\n\tüber 数 \\frac{3}{4} isn't"
+"""Two tokenizers that agree on it are taken to be the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a draft and a target model have in common."""
+
+    same_tokens: bool
+    templates: dict[str, str]
+    """By role: a digest of what its chat template makes of a greeting; empty where the server does not tell."""
+
+
+class Pairs:
+    """The pairs of a run, each looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Pair] = {}
+        self._looking = asyncio.Lock()
+
+    async def get(self, session: Session, *, scoring: bool) -> Pair:
+        """The pair of the session's models. Raises `ConfigError` if there is `scoring` to do and the target cannot."""
+        models = (*(session.sampler(role) for role in ROLES), scoring)
+        async with self._looking:
+            if models not in self._known:
+                if scoring:
+                    await session.score(WORDS[:12], WORDS[12:])
+                self._known[models] = await _look(session)
+        return self._known[models]
+
+
+async def _look(session: Session) -> Pair:
+    samplers = {role: session.sampler(role) for role in ROLES}
+    try:
+        words = [await tokenize(sampler, WORDS, special=False) for sampler in samplers.values()]
+        greetings = {role: await tokenize(sampler, GREETING) for role, sampler in samplers.items()}
+    except ConfigError:
+        return Pair(False, dict.fromkeys(ROLES, ""))
+    digests = {role: hashlib.blake2b(json.dumps(ids).encode(), digest_size=6) for role, ids in greetings.items()}
+    return Pair(words[0] == words[1], {role: digest.hexdigest() for role, digest in digests.items()})
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from tts import Problem, solve
 from tts.local_vllm import LocalVLLM
 from tts.sampler import Sampler
 from tts.sampler.scoring import score, tokenize
-from tts.strategies.speculation import pair
+from tts.strategies.speculation import steps
 from tts.types import Result, sum_usage
 
 pytestmark = pytest.mark.vllm
@@ -58,10 +58,10 @@ async def test_a_sample_is_the_same_as_token_ids_and_as_text_and_is_continued_fr
 
 
 async def test_different_tokenizers_work_on_the_rendered_text(vllm_server: LocalVLLM, monkeypatch: pytest.MonkeyPatch):
-    async def strangers(session: object) -> pair.Pair:
-        return pair.Pair(False, {"draft": "", "target": ""})
+    async def strangers(session: object) -> steps.Pair:
+        return steps.Pair(False, {"draft": "", "target": ""})
 
-    monkeypatch.setattr(pair, "_look", strangers)
+    monkeypatch.setattr(steps, "_look", strangers)
     result = await solved(vllm_server)
     assert not result.failures
     async with Sampler(endpoint(vllm_server)) as sampler:

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from tts.lab.lab_code import Instance, LabCode, prompt_for, random_instance
+from tts.lab.lab_code import PIECES, Instance, LabCode, LabProgram, prompt_for, random_input, random_instance, readings
 from tts.lab.lab_math import part_of
-from tts.lab.lab_programs import PIECES, LabProgram, random_input, readings
 from tts.registry import make
 from tts.resources import Resources
 from tts.session import Session
 from tts.tasks import Example
-from tts.tasks.prompt_examples import prompt_examples
+from tts.tasks.humaneval import prompt_examples
 from tts.types import Verdict
 from tts.verifiers.unit_tests import UnitTests
 

@@ -15,9 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "lab_models")
 
 import corpus  # pyright: ignore[reportMissingImports]
 
-from tts.lab.lab_code import LabCode
+from tts.lab.lab_code import PIECES, LabCode
 from tts.lab.lab_math import LabMath, step_labels
-from tts.lab.lab_programs import PIECES
 
 
 def test_no_problem_of_the_evaluation_is_trained_on():

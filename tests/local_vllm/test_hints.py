@@ -1,6 +1,6 @@
 import pytest
 
-from tts.local_vllm.server import hint_for, last_words, summed_metrics
+from tts.local_vllm import hint_for, last_words, summed_metrics
 
 EXPOSITION = """\
 # HELP vllm:generation_tokens_total Number of generation tokens processed.

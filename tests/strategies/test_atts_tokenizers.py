@@ -15,7 +15,7 @@ from tts.sampler import Endpoint
 from tts.sampler.scoring import score
 from tts.solving import open_models, open_session, solve
 from tts.strategies.single import Single
-from tts.strategies.speculation.pair import _look
+from tts.strategies.speculation.steps import _look
 from tts.types import Problem
 
 PROBLEM = Problem.from_prompt("Start with 37, add 58, multiply by 4.", answer="numeric_answer")

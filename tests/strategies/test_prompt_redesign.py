@@ -22,7 +22,7 @@ from tests.support.solving import check_exact, settle
 from tts import lab, registry
 from tts.errors import ConfigError
 from tts.solving import solve
-from tts.strategies.redesign.elements import covering, failures
+from tts.strategies.redesign import covering, failures
 from tts.strategies.redesign.prompts import LAB
 from tts.tasks import Example
 from tts.types import Budget, Candidate, Problem, Result, Verdict

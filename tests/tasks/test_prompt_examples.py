@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tts.tasks.prompt_examples import prompt_examples
+from tts.tasks.humaneval import prompt_examples
 
 
 def examples(docstring: str, signature: str = "f(x)") -> list[str]:

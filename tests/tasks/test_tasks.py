@@ -14,10 +14,9 @@ from tts.errors import ConfigError
 from tts.session import Session
 from tts.tasks import Example, Task
 from tts.tasks.gsm8k import GSM8K
-from tts.tasks.humaneval import WRONG_EXAMPLES, HumanEval
+from tts.tasks.humaneval import WRONG_EXAMPLES, HumanEval, prompt_examples
 from tts.tasks.jsonl import Jsonl
 from tts.tasks.loading import data_file, read_jsonl
-from tts.tasks.prompt_examples import prompt_examples
 from tts.types import Verdict
 from tts.verifiers.unit_tests import TestSuite, UnitTests
 

@@ -17,7 +17,7 @@ from tts.session import Session
 from tts.solving import open_models
 from tts.types import Verdict
 from tts.verifiers.element_check import ElementCheck
-from tts.verifiers.programs.static_analysis import program_facts
+from tts.verifiers.programs.extract import program_facts
 
 THINGS = ("cube", "dog", "hat", "bird")
 CORE = THINGS[:3]

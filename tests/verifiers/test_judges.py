@@ -22,7 +22,7 @@ from tts.registry import make
 from tts.session import Session
 from tts.solving import open_models
 from tts.types import Candidate, Result, Verdict
-from tts.verifiers.logprob_judge import _first_token, begins
+from tts.verifiers.judge import _first_token, begins
 
 
 async def judged(

@@ -11,7 +11,7 @@ import pytest
 
 from tts.errors import ConfigError
 from tts.session import Session
-from tts.tasks.livecodebench_suites import livecodebench_suites
+from tts.tasks.livecodebench import livecodebench_suites
 from tts.types import Problem
 from tts.verifiers.unit_tests import TestSuite, UnitTests
 

@@ -158,7 +158,7 @@ async def test_a_vote_over_formulas_is_held_by_their_meaning(resources: Resource
 
 
 async def test_without_math_verify_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tts.verifiers.answers.algebra.find_spec", lambda name: None)
+    monkeypatch.setattr("tts.verifiers.math_answer.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"ttscale\[math\]"):
         registry.make("verifiers", "math_answer")
 

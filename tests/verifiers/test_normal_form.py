@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from tts.verifiers.programs.static_analysis import normal_form
+from tts.verifiers.programs.extract import normal_form
 
 PROGRAM = """
 def largest(numbers, start=0):

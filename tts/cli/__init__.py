@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tts.cli import calibrate, demo, doctor, embedded, listing, report, run, serve, solve, verify, view, vllm
+from tts.cli import calibrate, demo, doctor, listing, local, report, run, serve, solve, verify
 from tts.cli.common import DottedCommand, say
 from tts.errors import ConfigError, TTSError
 
@@ -37,15 +37,15 @@ app = typer.Typer(
 app.command("solve", cls=DottedCommand, epilog=solve.EPILOG)(solve.solve)
 app.command("run", cls=DottedCommand, epilog=run.EPILOG)(run.run)
 app.command("report", epilog=report.EPILOG)(report.report)
-app.command("view", epilog=view.EPILOG)(view.view)
+app.command("view", epilog=report.VIEW_EPILOG)(report.view)
 app.command("calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.command("list", epilog=listing.EPILOG)(listing.list_)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.command("demo", epilog=demo.EPILOG)(demo.demo)
-app.add_typer(embedded.app, name="embedded")
+app.add_typer(local.app, name="embedded")
 app.command("serve", cls=DottedCommand, epilog=serve.EPILOG)(serve.serve)
-app.command("vllm", epilog=vllm.EPILOG)(vllm.vllm)
+app.command("vllm", epilog=local.VLLM_EPILOG)(local.vllm)
 
 
 def _read_settings(path: Path) -> None:

@@ -1,7 +1,8 @@
-"""`tts report`: what runs have found, as tables here and as a page to open in a browser."""
+"""`tts report` and `tts view`: what runs have found, as tables here and as pages for the browser."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -77,8 +78,7 @@ def report(
     directories of several runs; with --json or --study it is written only where --out or --format asks for it.
     """
     from tts import registry
-    from tts.report import RunComparison
-    from tts.report.files import write_candidates
+    from tts.report import RunComparison, write_candidates
     from tts.runs import Run
 
     studies: list[Study] = [registry.make("studies", spec) for spec in study or ()]
@@ -98,7 +98,7 @@ def report(
 
 
 def _write(comparison: RunComparison, path: Path, x: str) -> None:
-    from tts.report.files import write_report
+    from tts.report import write_report
 
     write_report(comparison, path, x)
     say(f"wrote {path}")
@@ -190,3 +190,37 @@ def _readout(curve: Curve, asked: float, read: Callable[[float], float | None]) 
         "value": value,
         "why_not": None if value is not None else why_not,
     }
+
+
+VIEW_EPILOG = """\
+\b
+Examples:
+  tts view
+  tts view runs/gsm8k-small --port 9000
+
+To get a report as a file that you can send: tts report RUN
+"""
+
+
+def view(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of runs, or a run.")] = Path("runs"),
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0 picks a free port.")] = 8090,
+) -> None:
+    """Show runs in the browser until Ctrl-C, on this machine only; pages are updated while runs go on.
+
+    Prints the address on stdout.
+    """
+    from tts.errors import MissingExtra
+    from tts.serving import serve as put_on_port
+
+    try:
+        from tts.report.viewer import view_app
+    except ImportError:
+        raise MissingExtra("serve", "viewing runs") from None
+
+    def announce(address: str) -> None:
+        say(f"showing the runs in {folder}; stop with Ctrl-C")
+        typer.echo(f"{address}/")
+        sys.stdout.flush()
+
+    put_on_port(view_app(folder), "127.0.0.1", port, announce, path="")

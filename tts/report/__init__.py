@@ -1,6 +1,96 @@
 """Reports on runs for people: one HTML page that opens from disk, the same page live, Markdown, figures, tables."""
 
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tts.curves import plot_curves, write_csv, write_parquet, writing
+from tts.errors import ConfigError
 from tts.report.page import write_page
 from tts.report.tracks import RunComparison
+from tts.runs.analysis import summary
+from tts.studies.imperfect_verifier import ImperfectVerifier
+from tts.studies.verifiers import Verifiers
+from tts.tables import Table, curve_table, summary_table
 
-__all__ = ["RunComparison", "write_page"]
+__all__ = ["RunComparison", "write_candidates", "write_page", "write_report"]
+
+
+FORMATS = ("html", "md", "csv", "parquet", "png", "svg", "pdf")
+
+
+def write_report(comparison: RunComparison, path: Path, x: str) -> None:
+    """Write the page, the tables as Markdown, the curves' points or their figure, as the suffix of `path` says.
+
+    Curves are over the measure `x`. Raises `ConfigError` for an unknown suffix, a path that cannot be written, or where
+    there is nothing to write.
+    """
+    kind = path.suffix.removeprefix(".")
+    if kind not in FORMATS:
+        raise ConfigError(f"cannot tell the format of {path}: end the name in one of .{', .'.join(FORMATS)}")
+    with writing(path):
+        if kind == "html":
+            write_page(comparison, path)
+        elif kind == "md":
+            path.write_text(markdown(comparison, x), encoding="utf-8")
+        else:
+            curves, missing = comparison.curves(x)
+            if not curves:
+                raise ConfigError(f"no curve for {path}: {'; '.join(missing) or 'nothing is graded yet'}")
+            write: Callable[..., None] = {"csv": write_csv, "parquet": write_parquet}.get(kind, plot_curves)
+            write(curves, path)
+
+
+def write_candidates(comparison: RunComparison, path: Path) -> None:
+    """Write every candidate of the runs with its cost as .csv or .jsonl. Raises as `write_report` does."""
+    rows = (
+        {**({"run": label} if label else {}), **row} for label, run in comparison.runs.items() for row in run.export()
+    )
+    if path.suffix not in (".csv", ".jsonl"):
+        raise ConfigError(f"cannot tell the format of {path}: end the name in .csv or .jsonl")
+    with writing(path), path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        elif first := next(rows, None):
+            writer = csv.DictWriter(file, list(first))
+            writer.writeheader()
+            writer.writerow(first)
+            writer.writerows(rows)
+
+
+def markdown(comparison: RunComparison, x: str) -> str:
+    """Summary, curves over the measure `x`, what verifiers are worth, and how the runs were made."""
+    return "\n".join(_sections(comparison, x)) + "\n"
+
+
+def _sections(comparison: RunComparison, x: str) -> Iterator[str]:
+    yield f"# {' and '.join(run.path.resolve().name for run in comparison.runs.values())}"
+    yield "\n## Summary\n"
+    yield summary_table({label: summary(run) for label, run in comparison.runs.items()}).markdown()
+    curves, missing = comparison.curves(x)
+    if curves:
+        yield "\n## Curves\n"
+        yield curve_table(curves).markdown()
+    yield from (f"\nNo curve of {words}" for words in missing)
+    for title, study in (("Verifiers", Verifiers()), ("Whether more samples pay", ImperfectVerifier())):
+        shown = []
+        for label, run in comparison.runs.items():
+            try:
+                shown += study.findings({label: run}).shown
+            except ConfigError:  # no verifier, or none of the kind
+                continue
+        if shown:
+            yield f"\n## {title}"
+        for item in shown:
+            yield "\n" + (item.markdown() if isinstance(item, Table) else re.sub(r"(?m)^( *)", r"\1- ", str(item)))
+    yield "\n## How it was made\n"
+    for run in comparison.runs.values():
+        record = run.record
+        versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
+        yield f"- {run.path}: `{shlex.join(record.get('command', ()))}`"
+        yield f"  ({versions}; seeds {', '.join(map(str, record['config'].get('seeds', ())))})"

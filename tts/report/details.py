@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tts.errors import TTSError
-from tts.images import is_image
+from tts.files import is_image
 from tts.registry import make
 from tts.report.tracks import ProblemKey, RunComparison
 from tts.runs.analysis import calls_of

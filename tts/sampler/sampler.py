@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 from tts.accounts import Ledger
 from tts.concurrency import Flow, Work, flow, now
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TransientError
-from tts.images import ImageFolder
+from tts.files import ImageFolder
 from tts.sampler import protocol
 from tts.sampler.connection import ONE_REQUEST, Connection, Exchange, Retry, hedged
 from tts.sampler.endpoint import Endpoint

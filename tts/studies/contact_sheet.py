@@ -12,7 +12,7 @@ from jinja2 import Environment
 
 from tts.curves import writing
 from tts.errors import ConfigError
-from tts.images import is_image
+from tts.files import is_image
 from tts.runs.run import Row, Run, Track
 from tts.studies import Study, StudyFindings
 from tts.types import Candidate

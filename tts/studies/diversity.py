@@ -39,8 +39,7 @@ from tts.session import Session
 from tts.studies import Study, StudyFindings, Table, labelled_tracks, write_figure
 from tts.tables import number, percent
 from tts.types import Candidate, Problem, sum_usage
-from tts.verifiers.programs.extract import extract_program
-from tts.verifiers.programs.static_analysis import normal_form, normal_tree
+from tts.verifiers.programs.extract import extract_program, normal_form, normal_tree
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

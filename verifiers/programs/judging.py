@@ -15,8 +15,7 @@ from tts.verifiers.programs.compare import output_difference, same_output, short
 from tts.verifiers.programs.extract import defines, with_setup
 from tts.verifiers.programs.plan import SuitePlan, expected_values, make_plan
 from tts.verifiers.programs.remote_tests import HOST, run_remote_tests
-from tts.verifiers.programs.suite import InputOutput, TestSuite
-from tts.verifiers.programs.verdicts import TOLD, Kind, TestOutcome
+from tts.verifiers.programs.suite import TOLD, InputOutput, Kind, TestOutcome, TestSuite
 from tts.verifiers.sandbox import CaseResult, Invocation, Job, JobResult, ProgramLimits, Sandbox, encode
 
 ATTEMPTS = 3

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tts.verifiers.programs.compare import shown
 from tts.verifiers.programs.extract import syntax
-from tts.verifiers.programs.verdicts import Kind, TestOutcome
+from tts.verifiers.programs.suite import Kind, TestOutcome
 from tts.verifiers.sandbox import Invocation, Job, RunningProgram, Sandbox, encode
 
 _host = Path(__file__).with_name("remote_tests_child.py")

@@ -1,1 +1,0 @@
-"""What strategies that make one attempt after another share."""
