@@ -7,12 +7,13 @@ import gc
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
+from itertools import count
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts.concurrency import Flow, concurrent_map, flow, merge, scope
+from tts.concurrency import Flow, Once, concurrent_map, flow, merge, scope
 from tts.errors import BudgetSpent
 
 
@@ -289,3 +290,14 @@ async def test_scopes_nest():
     assert log == ["inner", "outer"]
     with pytest.raises(asyncio.CancelledError):
         await anext(inner)
+
+
+async def test_a_thing_that_is_not_kept_is_made_anew_by_everyone_who_waits_for_it():
+    once, made = Once[int](kept=2), count()
+
+    async def make() -> int:
+        await asyncio.sleep(0)
+        return next(made)
+
+    asked = [once.get("key", make, keep=lambda value: value == 2) for _ in range(5)]
+    assert sorted(await asyncio.gather(*asked)) == [(0, False), (1, False), (2, False), (2, True), (2, True)]

@@ -220,14 +220,21 @@ class Once(Generic[T]):
         self._making: dict[Hashable, asyncio.Lock] = {}
         self._kept = kept
 
-    async def get(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
-        """The thing called `key`, and whether it existed. If its maker is cancelled, the next to ask makes it."""
+    async def get(
+        self, key: Hashable, make: Callable[[], Awaitable[T]], *, keep: Callable[[T], bool] = lambda made: True
+    ) -> tuple[T, bool]:
+        """The thing called `key`, and whether it existed.
+
+        If its maker is cancelled, or what was made is not to `keep`, the next to ask makes it anew.
+        """
         if key not in self._made:
             lock = self._making.setdefault(key, asyncio.Lock())
             try:
                 async with lock:
                     if key not in self._made:
-                        self._made[key] = made = await make()
+                        made = await make()
+                        if keep(made):
+                            self._made[key] = made
                         if len(self._made) > self._kept:
                             self._made.popitem(last=False)
                         return made, False

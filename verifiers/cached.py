@@ -59,29 +59,17 @@ class Cached(Composite):
         """
         identity = await self.identity(problem, candidate, session)
         key = (json.dumps(self.config(), default=str), problem.id, identity)
-
-        async def judged() -> Verdict:
-            verdict = await session.verify(candidate, self.verifier)
-            if verdict.score is None and verdict.passed is None:
-                raise _Unrated(verdict)
-            return verdict
-
-        try:
-            verdict, known = await session.resources.get(Verdicts).get(key, judged)
-        except _Unrated as unrated:
-            verdict, known = unrated.verdict, False
+        verdict, known = await session.resources.get(Verdicts).get(
+            key,
+            lambda: session.verify(candidate, self.verifier),
+            keep=lambda verdict: verdict.score is not None or verdict.passed is not None,
+        )
         details = verdict.details
         if known:
             for charge in verdict.charges:
                 session.ledger.reuse(charge)
             details = {**details, "cached": True, "saved": total(verdict.charges).as_dict()}
         return replace(verdict, details=details, cpu_seconds=0.0)  # the time is among its charges
-
-
-class _Unrated(Exception):
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__("no score")
-        self.verdict = verdict
 
 
 _LOOKS_INSIDE = {"locals", "globals", "vars", "dir", "eval", "exec", "getattr", "setattr"}

@@ -56,10 +56,11 @@ class VerdictCache:
         """
         digest = hashlib.blake2b(program.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         key = (digest, suite.fingerprint, conditions, sandbox.version)
-        try:
-            verdict, known = await self._verdicts.get(key, partial(self._judged, sandbox, program, suite, conditions))
-        except Unjudged as error:
-            return error.verdict
+        verdict, known = await self._verdicts.get(
+            key,
+            partial(self._judged, sandbox, program, suite, conditions),
+            keep=lambda verdict: verdict.details["kind"] != Kind.infra,
+        )
         if not known:
             return verdict
         return replace(verdict, cpu_seconds=0.0, details={**verdict.details, "cached": True})
@@ -78,16 +79,8 @@ class VerdictCache:
         for _ in range(ATTEMPTS):
             verdict = await SuiteRun(sandbox, program, plan, conditions).verdict()
             if verdict.details["kind"] != Kind.infra:
-                return verdict
-        raise Unjudged(verdict)
-
-
-class Unjudged(Exception):
-    """The machinery failed each time; `verdict` has no score."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.details.get("reason"))
-        self.verdict = verdict
+                break
+        return verdict
 
 
 class SuiteRun:
