@@ -15,7 +15,7 @@ from tts.base import Strategy, Verifier, VerifierField
 from tts.prompting import problem_text
 from tts.session import Session
 from tts.strategies.redesign import Attempt, Rewriter, covering, drawn, with_seeds, wording_of
-from tts.strategies.redesign.prompts import Prompts, PromptsField
+from tts.strategies.redesign.prompts import RedesignPrompts, RedesignPromptsField
 from tts.types import Candidate, Problem
 from tts.verifiers.element_check import ElementCheck
 
@@ -49,7 +49,7 @@ class PromptRedesign(Strategy):
     verifier: VerifierField | None = ElementCheck()
     """What says which elements of the request are met; for programs with public tests this may be
     `unit_tests(elements=true)`. The run's verifier is not used."""
-    prompts: PromptsField = Prompts()
+    prompts: RedesignPromptsField = RedesignPrompts()
     """What is asked: `lab` for the lab models, or `{"rewrite": "..."}` to replace rewrite, element, paraphrase, expand
     or draft."""
 

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from string import Template as _Template
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, PlainSerializer, ValidationError
 
 from tts.errors import ConfigError, SamplingFailed, TTSError
 from tts.files import is_image
@@ -54,6 +54,29 @@ Plain = Annotated[str, template()]
 def fill(text: str, /, **values: object) -> str:
     """A template with its names replaced; dollar signs in the values are kept as they are."""
     return _Template(text).substitute(values)
+
+
+def by_name(sets: Mapping[str, BaseModel]) -> tuple[BeforeValidator, PlainSerializer]:
+    """Makes a field one of `sets` by its name, also with some prompts replaced (`code(sketch="...")`), or a new set.
+
+    PromptsField = Annotated[Prompts, *by_name({"code": CODE, "general": GENERAL})]
+    """
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or "name" not in value:
+            return value
+        if (base := sets.get(value["name"])) is None:
+            raise ValueError(f"no prompts called '{value['name']}'; there are: {', '.join(sets)}")
+        changes = {key: prompt for key, prompt in value.items() if key != "name"}
+        return {**base.model_dump(), **changes} if changes else base
+
+    def written(prompts: BaseModel) -> str | dict[str, Any]:
+        named = next((name for name, known in sets.items() if known == prompts), None)
+        return named or prompts.model_dump(exclude_defaults=True)
+
+    return BeforeValidator(read), PlainSerializer(written)
 
 
 def problem_text(problem: Problem) -> str:

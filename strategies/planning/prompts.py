@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, ConfigDict
 
-from tts.prompting import Plain, fill, json_of, problem_text, template
+from tts.prompting import Plain, by_name, fill, json_of, problem_text, template
 from tts.types import Message, Problem
 
 
@@ -261,22 +261,5 @@ LAB = Prompts(
 SETS = {"code": CODE, "general": GENERAL, "lab": LAB}
 
 
-def _named(value: Any) -> Any:
-    """A set by name, or a table of prompts that replace those of the set called `name` in it."""
-    if isinstance(value, str):
-        value = {"name": value}
-    if not isinstance(value, dict) or "name" not in value:
-        return value
-    base = SETS.get(value["name"])
-    if base is None:
-        raise ValueError(f"no prompts called '{value['name']}'; there are: {', '.join(SETS)}")
-    changes = {key: prompt for key, prompt in value.items() if key != "name"}
-    return {**base.model_dump(), **changes} if changes else base
-
-
-def _as_written(prompts: Prompts) -> str | dict[str, Any]:
-    return prompts.spec if prompts.spec in SETS else prompts.model_dump()
-
-
-PromptsField = Annotated[Prompts, BeforeValidator(_named), PlainSerializer(_as_written)]
+PromptsField = Annotated[Prompts, *by_name(SETS)]
 """A set of prompts: `code`, `general`, `lab`, or one of them with some replaced: `code(sketch="...")`."""

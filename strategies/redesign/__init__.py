@@ -17,7 +17,7 @@ from tts.concurrency import merge
 from tts.errors import ConfigError, SamplingFailed
 from tts.prompting import NoAnswer, fill, insist, prose
 from tts.session import Session
-from tts.strategies.redesign.prompts import Prompts
+from tts.strategies.redesign.prompts import RedesignPrompts
 from tts.types import Candidate, Charge, Drawing, Problem, Prompt, Sample
 
 
@@ -63,7 +63,7 @@ def failures(chosen: Sequence[Candidate]) -> list[int]:
 
 
 def described(chosen: Sequence[Candidate], numbers: Sequence[int], line: str) -> str:
-    """The elements of those `numbers`, each in a `line` as `Prompts.element` has it."""
+    """The elements of those `numbers`, each in a `line` as `RedesignPrompts.element` has it."""
     lines = []
     for i in numbers:
         rows = [elements(candidate)[i] for candidate in chosen]
@@ -162,7 +162,7 @@ class Rewriter:
     """Rewrites in one role. Where that gives no new wording, which is noted, the prompt stays as it was."""
 
     session: Session
-    prompts: Prompts
+    prompts: RedesignPrompts
     role: str
 
     async def expanded(self) -> Attempt:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel
 
-from tts.prompting import template
+from tts.prompting import by_name, template
 
 REWRITE = """\
 A generative model was given this prompt several times.
@@ -62,11 +62,9 @@ $draft
 </attempt>"""
 
 
-class Prompts(BaseModel):
+class RedesignPrompts(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """`$prompt` is the wording so far. The verifier never sees a rewritten one. A `draft` without `$draft` uses
     nothing of the earlier attempt."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rewrite: Annotated[str, template("prompt", "missed", "met")] = REWRITE
     """Asks for a prompt that says what is missed, given lists of the elements that most miss and that most meet."""
@@ -81,7 +79,7 @@ class Prompts(BaseModel):
     """Asks for an answer that starts from an earlier one."""
 
 
-LAB = Prompts(
+LAB = RedesignPrompts(
     rewrite="$prompt\n\nOften wrong:\n$missed\n\nRewrite.",
     element="- $why",
     paraphrase="$prompt\n\nOften wrong:\n\n\nRewrite.",
@@ -93,16 +91,5 @@ LAB = Prompts(
 SETS = {"lab": LAB}
 
 
-def _named(value: Any) -> Any:
-    if isinstance(value, str) and value not in SETS:
-        raise ValueError(f"no prompts called '{value}'; there are: {', '.join(SETS)}")
-    return SETS[value] if isinstance(value, str) else value
-
-
-def _as_written(prompts: Prompts) -> str | dict[str, Any]:
-    named = next((name for name, known in SETS.items() if known == prompts), None)
-    return named or prompts.model_dump(exclude_defaults=True)
-
-
-PromptsField = Annotated[Prompts, BeforeValidator(_named), PlainSerializer(_as_written)]
+RedesignPromptsField = Annotated[RedesignPrompts, *by_name(SETS)]
 """Prompts that replace the usual ones, or a set by its name: `lab`."""
