@@ -86,7 +86,7 @@ class GenerationRequest:
             self.cancelled = True
 
 
-class Generation:
+class GeneratedChoice:
     """One choice while it is generated: its tokens, and its text as far as it cannot change any more."""
 
     def __init__(self, request: GenerationRequest, index: int, tokenizer: Tokenizer, ends: frozenset[int]) -> None:
@@ -148,8 +148,8 @@ class BatchThread:
 
     def __init__(self, model: Llama, tokenizer: Tokenizer, rows: int) -> None:
         self.model, self.tokenizer, self.rows = model, tokenizer, rows
-        self.waiting: deque[Generation] = deque()
-        self.running: list[Generation] = []
+        self.waiting: deque[GeneratedChoice] = deque()
+        self.running: list[GeneratedChoice] = []
         """Row i of the cache and of the states after the last tokens belongs to running[i]."""
         self._cache = model.cache(rows)
         self._states = np.zeros((rows, model.shape.width), np.float32)
@@ -165,7 +165,7 @@ class BatchThread:
         """Queue all choices of `request`, and start the thread unless it runs."""
         ends = frozenset(self.model.shape.end_ids)
         with self._lock:
-            self.waiting.extend(Generation(request, index, self.tokenizer, ends) for index in range(request.n))
+            self.waiting.extend(GeneratedChoice(request, index, self.tokenizer, ends) for index in range(request.n))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="tts-embedded", daemon=True)
                 self._thread.start()

@@ -91,14 +91,14 @@ class Service:
     async def _generate(self, asked: protocol.SampledRequest, ids: list[int]) -> Json | Parts:
         params = asked.params(len(ids), self.engine.shape.positions)
         request = GenerationRequest(np.array(ids), params, asked.n, asked.stream)
-        writer = protocol.ResponseWriter(asked, request, self.engine)
+        writer = protocol.VLLMResponseWriter(asked, request, self.engine)
         self.counters["prompt_tokens"] += len(ids) * asked.n
         if asked.stream:
             return self._events(writer, request)
         async with aclosing(self._deltas(request)) as deltas:
             return writer.body(sorted([delta async for delta in deltas], key=lambda delta: delta.index))
 
-    async def _events(self, writer: protocol.ResponseWriter, request: GenerationRequest) -> Parts:
+    async def _events(self, writer: protocol.VLLMResponseWriter, request: GenerationRequest) -> Parts:
         try:
             async with aclosing(self._deltas(request)) as deltas:
                 async for delta in deltas:

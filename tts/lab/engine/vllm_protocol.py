@@ -212,7 +212,7 @@ def failure(error: Exception) -> Json:
     return {"error": {"message": words, "type": "InternalServerError", "param": None, "code": 500}}
 
 
-class ResponseWriter:
+class VLLMResponseWriter:
     """Writes what is generated for one request, whole or event by event."""
 
     def __init__(self, asked: SampledRequest, request: GenerationRequest, engine: Engine) -> None:
