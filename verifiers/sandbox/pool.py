@@ -10,7 +10,6 @@ import hashlib
 import sys
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -120,33 +119,15 @@ def _failed(result: JobResult) -> bool:
 
 
 async def run_job(worker: Worker, job: Job) -> JobResult:
-    """Run all of a job: its cases in one process or each in its own, then its scripts one after the other."""
+    """Run all of a job: its cases in one process, then its scripts one after the other."""
     if job.language != "python":
         return await run_language(worker, job)
-    if job.isolate_cases and len(job.cases) > 1:
-        return await run_isolated(worker, job)
     loaded, cases, cpu = CaseResult("ok"), [], 0.0
     if job.cases or not job.scripts:
         loaded, cases, cpu = await run_cases(worker, job)
     if job.scripts and loaded.status == "ok":
         runs, more = await run_scripts(worker, job)
         cases, cpu = cases + runs, cpu + more
-    return JobResult(loaded, tuple(cases), cpu, worker.isolation)
-
-
-async def run_isolated(worker: Worker, job: Job) -> JobResult:
-    """Each case in a process of its own, which loads the program anew."""
-    cases: list[CaseResult] = []
-    loaded, cpu = CaseResult("ok"), 0.0
-    for index, case in enumerate(job.cases):
-        started, results, used = await run_cases(worker, replace(job, cases=(case,), stop_at_failure=None))
-        cpu += used
-        loaded = started if index == 0 else loaded
-        if index == 0 and started.status != "ok":
-            break
-        cases.append(results[0] if results else started)
-        if job.stop_at_failure and job.stop_at_failure(index, cases[-1]):
-            break
     return JobResult(loaded, tuple(cases), cpu, worker.isolation)
 
 

@@ -77,8 +77,6 @@ class Job:
     """Modules imported in advance, such as `numpy`."""
     stop_at_failure: Callable[[int, CaseResult], bool] | None = field(default=None, compare=False)
     """Called after each case, in this process; True ends the program there."""
-    isolate_cases: bool = False
-    """Run each case in a fresh process."""
     language: str = "python"
     """A name in `LANGUAGES`; languages other than Python run scripts alone."""
     isolation: Literal["required", "best_effort"] = "required"
