@@ -22,7 +22,7 @@ from functools import cache
 from itertools import count, islice
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -244,8 +244,6 @@ def random_instance(rng: Random, *, steps: int, vague: int, examples: int, weak:
 
 class LabCode(Task):
     """Python functions of two to four operations on lists and texts; small models write about half of them."""
-
-    name: ClassVar[str] = "lab_code"
 
     size: PositiveInt | None = 200
     """Number of problems; None: endless."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count, islice
 from random import Random
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
@@ -171,8 +171,6 @@ def _in_order(steps: tuple[int, int]) -> tuple[int, int]:
 
 class LabMath(Task):
     """Step-by-step integer arithmetic in words and symbols; small models solve about half of it."""
-
-    name: ClassVar[str] = "lab_math"
 
     size: PositiveInt | None = 200
     """Number of problems; None: endless."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from random import Random
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -43,8 +43,6 @@ class Calendar(Procedural):
     Strategies may check a time (`meeting_slot`, which says which rules it breaks); only the truth knows, by
     enumeration, which time is the earliest and whether there is any.
     """
-
-    name: ClassVar[str] = "calendar"
 
     tenths: tuple[Annotated[int, Field(ge=0, le=10)], ...] = tuple(range(11))
     """Constrainedness: 7 means at least 0.7 and below 0.8; 10 means 1, no slot fits."""

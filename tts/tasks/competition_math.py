@@ -24,8 +24,6 @@ INSTRUCTION = "Solve the following problem step by step. Put the final answer, a
 class Math500(Task):
     """MATH-500; an answer is right if it means the same as the reference."""
 
-    name: ClassVar[str] = "math500"
-
     source: ClassVar[tuple[str, str]] = (
         "math500.jsonl",
         "https://huggingface.co/datasets/HuggingFaceH4/MATH-500/resolve/main/test.jsonl",
@@ -62,7 +60,6 @@ def _question(record: Record) -> str:
 class Aime24(Math500):
     """AIME 2024; an answer is right if it is the reference's number."""
 
-    name: ClassVar[str] = "aime24"
     source: ClassVar[tuple[str, str]] = (
         "aime24.jsonl",
         "https://raw.githubusercontent.com/QwenLM/Qwen2.5-Math/main/evaluation/data/aime24/test.jsonl",
@@ -73,7 +70,6 @@ class Aime24(Math500):
 class Aime25(Aime24):
     """AIME 2025; an answer is right if it is the reference's number."""
 
-    name: ClassVar[str] = "aime25"
     source: ClassVar[tuple[str, str]] = (
         "aime25.jsonl",
         "https://huggingface.co/datasets/math-ai/aime25/resolve/main/test.jsonl",
@@ -87,7 +83,6 @@ class OmniMath(Math500):
     right answer in other words counts as wrong.
     """
 
-    name: ClassVar[str] = "omni_math"
     source: ClassVar[tuple[str, str]] = (
         "omni_math.jsonl",
         "https://huggingface.co/datasets/KbsdJames/Omni-MATH/resolve/main/test.jsonl",

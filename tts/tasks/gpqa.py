@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import ClassVar
 
 from tts.errors import ConfigError
 from tts.tasks import Example, Task
@@ -28,8 +27,6 @@ FIELDS = ("Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 
 
 class GPQA(Task):
     """GPQA Diamond (198 questions), or any part of GPQA from a local file; right is the letter of the right option."""
-
-    name: ClassVar[str] = "gpqa"
 
     path: Path | None = None
     """A local file in the original format (CSV): gpqa_diamond.csv, gpqa_main.csv, ...; downloaded by default."""

@@ -6,7 +6,6 @@ After "IFEval" (Zhou et al. 2023, arXiv 2311.07911); problems and wording are ou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -31,8 +30,6 @@ WORDS = ("river", "lantern", "copper", "window", "signal", "harvest", "paper", "
 
 class Instructions(Task):
     """Texts to write under several constraints of different kinds; all must be met."""
-
-    name: ClassVar[str] = "instructions"
 
     count: PositiveInt = 200
     """The number of problems."""

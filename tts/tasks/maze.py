@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise, product
 from random import Random
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -39,8 +39,6 @@ Answer: x"""
 
 class Maze(Procedural):
     """Mazes without loops, so that there is only one path; answers are letters."""
-
-    name: ClassVar[str] = "maze"
 
     sizes: tuple[Annotated[int, Field(ge=2, le=50)], ...] = (3, 4, 5, 6)
     """Rooms per side; with its walls, a maze of n rooms per side has 2n + 1 characters per side."""

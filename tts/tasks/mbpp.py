@@ -41,8 +41,6 @@ def _example(id: str, task: str, shown: Sequence[str], public: TestSuite, truth:
 class MBPP(Task):
     """The sanitized part of MBPP; a program is right if it passes all assertions."""
 
-    name: ClassVar[str] = "mbpp"
-
     path: Path | None = None
     """A local file in the original format (a JSON list); downloaded by default."""
 

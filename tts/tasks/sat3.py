@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import product
 from random import Random
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -39,8 +39,6 @@ class Sat3(Procedural):
     Strategies may check an assignment (`sat_assignment`, which says what is violated); only the truth knows, by
     enumeration, whether there is one.
     """
-
-    name: ClassVar[str] = "sat3"
 
     variables: tuple[Annotated[int, Field(ge=3, le=20)], ...] = tuple(range(4, 16))
     """The numbers of variables."""

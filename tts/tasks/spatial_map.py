@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import combinations, product
 from random import Random
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +45,6 @@ Answer: x"""
 
 class SpatialMap(Procedural):
     """Places with two-word names; answers are letters, and follow from the given relations by transitivity alone."""
-
-    name: ClassVar[str] = "spatial_map"
 
     objects: tuple[Annotated[int, Field(ge=6, le=12)], ...] = (6, 8, 10, 12)
     """The numbers of places."""

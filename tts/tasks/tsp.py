@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from random import Random
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -36,8 +36,6 @@ class TSP(Procedural):
     Strategies may check whether a tour is valid and how long it is (`tour`); only the truth knows the least length, by
     the algorithm of Held and Karp (1962).
     """
-
-    name: ClassVar[str] = "tsp"
 
     cities: tuple[Annotated[int, Field(ge=3, le=15)], ...] = tuple(range(6, 14))
     """The numbers of cities."""
