@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from tts.base import Verifier
 from tts.prompting import answer_of
@@ -73,10 +73,8 @@ KINDS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any, str], bool]]] =
 """For each kind: its wording, what it looks at in a text, and whether that suits the constraint's value."""
 
 
-class Constraint(BaseModel):
+class Constraint(BaseModel, frozen=True, extra="forbid", coerce_numbers_to_str=True):
     """A constraint that a text meets or not."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     kind: str
     value: str = ""

@@ -19,13 +19,15 @@ from tts.verifiers.programs.compare import Output, call_text, shortened, shown
 from tts.verifiers.programs.extract import syntax
 from tts.verifiers.sandbox import CaseResult
 
-PLAIN = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+class PlainData(BaseModel):
+    """What can be written as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Call(BaseModel):
+class Call(PlainData):
     """A call of the entry point and what it must return, as plain JSON values."""
-
-    model_config = PLAIN
 
     args: tuple[JsonValue, ...] = ()
     kwargs: dict[str, JsonValue] = Field(default_factory=dict)
@@ -33,10 +35,8 @@ class Call(BaseModel):
     """A returned tuple counts as the list of its items, and floats may differ by 1e-6."""
 
 
-class MethodCall(BaseModel):
+class MethodCall(PlainData):
     """A call of a method of an object, and what it must return."""
-
-    model_config = PLAIN
 
     method: str
     args: tuple[JsonValue, ...] = ()
@@ -47,10 +47,8 @@ class MethodCall(BaseModel):
     """Whether the value matters; if not, whatever it returns is right."""
 
 
-class Interaction(BaseModel):
+class Interaction(PlainData):
     """An object of the class under test and the calls of its methods, in order: one test."""
-
-    model_config = PLAIN
 
     args: tuple[JsonValue, ...] = ()
     """Of the constructor."""
@@ -58,10 +56,8 @@ class Interaction(BaseModel):
     calls: tuple[MethodCall, ...]
 
 
-class Reference(BaseModel):
+class Reference(PlainData):
     """Inputs on which the program must return what a reference solution returns (the form of HumanEval+ and MBPP+)."""
-
-    model_config = PLAIN
 
     program: str
     """Source that defines the entry point; it runs once, isolated like any program."""
@@ -79,22 +75,18 @@ class Reference(BaseModel):
         return typed_arguments(self.inputs, self.like)
 
 
-class InputOutput(BaseModel):
+class InputOutput(PlainData):
     """What a program reads from standard input, and what it must print."""
-
-    model_config = PLAIN
 
     input: str
     output: str
     """Compared as `TestSuite.output` says."""
 
 
-class TestSuite(BaseModel):
+class TestSuite(PlainData):
     """Tests of one program, of any kinds together. `Problem.tests` has this form as plain data."""
 
     __test__ = False  # pytest collects what is called Test...
-    model_config = PLAIN
-
     language: str = "python"
     """What the program is written in; languages other than Python can have tests of `stdin` only."""
     entry_point: str | None = None
