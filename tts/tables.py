@@ -83,7 +83,7 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
                 f"{row['candidates']:,}",
                 f"{row['completion_tokens']:,.0f}",
                 f"{row['requests']:,.0f}",
-                "" if row["money"] is None else f"{row['money']:.4g}",
+                "" if row["money"] is None else f"{row['money']:.4g} {row['currency']}",
                 f"{row['lost_samples']:,}" if row["lost_samples"] else "",
             )
             notes |= {words for key, words in NOTES.items() if row[key]}

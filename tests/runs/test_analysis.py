@@ -129,9 +129,9 @@ async def test_compute_of_a_prefix_counts_each_request_and_token_once(
 async def test_money_and_flops_come_from_the_model_card(task: str, endpoint: Endpoint, tmp_path: Path) -> None:
     table = {"task": task, "models": endpoint, "strategies": ["best_of_n:n=4,verifier=oracle"]}
     run = await Experiment.parse(table).run(tmp_path / "free")
-    with pytest.raises(ConfigError, match="prompt_price"):
+    with pytest.raises(ConfigError, match="prompt_price_per_million"):
         curves(run, "money")
-    card = ModelCard(prompt_price=1.0, completion_price=10.0, parameters=1e9)
+    card = ModelCard(prompt_price_per_million=1.0, completion_price_per_million=10.0, parameters=1e9)
     run = await Experiment.parse({**table, "models": endpoint.model_copy(update={"card": card})}).run(tmp_path / "run")
     usage = run.tracks[0].usage()
     money = (usage.prompt_tokens + 10 * usage.completion_tokens) / 1e6

@@ -197,6 +197,7 @@ def track_summary(track: Track) -> dict[str, Any]:
         "wasted_requests": wasted.requests,
         "wasted_tokens": wasted.total_tokens,
         "money": _money(track),
+        "currency": run_currency(track),
         "oracle": track.oracle,
         "settled_early": sum(row.ended == "settled" for row in track.rows),
     }

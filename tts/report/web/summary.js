@@ -31,7 +31,7 @@ function cards(tracks) {
     covered && card("Coverage", percent(covered.coverage), "problems with any right candidate", h("code", {}, titled(covered))),
     card("Spent", short(tokens), "generated tokens",
       `${plural(data.tracks.reduce((sum, track) => sum + track.candidates, 0), "candidate")} of ` +
-      plural(data.problems.length, "problem"), known(money) && money > 0 && `${precise(money)} in money`));
+      plural(data.problems.length, "problem"), known(money) && money > 0 && `${precise(money)} ${data.tracks[0].currency}`));
 }
 
 const signed = (difference) => `${difference < 0 ? "−" : "+"}${Math.abs(100 * difference).toFixed(1)} points`;
@@ -79,7 +79,7 @@ function summaryTable() {
     { name: "requests", sort: (track) => track.requests, cell: (track) => count(track.requests) },
     ...(verified ? [{ name: "verifying", sort: (track) => track.verifier_seconds,
       cell: (track) => duration(track.verifier_seconds) }] : []),
-    ...(money ? [{ name: "money", sort: (track) => track.money, cell: (track) => precise(track.money) }] : []),
+    ...(money ? [{ name: "money", sort: (track) => track.money, cell: (track) => `${precise(track.money)} ${track.currency}` }] : []),
     ...(lost ? [{ name: "lost", sort: (track) => track.lost_samples, cell: (track) => count(track.lost_samples) }] : []),
   ], data.tracks);
 }
