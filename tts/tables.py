@@ -129,6 +129,11 @@ def interval(low: float | None, high: float | None) -> str:
     return "" if low is None else f"{percent(low)} to {percent(high)}"
 
 
+def points(value: float) -> str:
+    """A difference of shares as text, in points of a hundred."""
+    return f"{100 * value:+.1f}"
+
+
 def number(value: float | None) -> str:
     """An amount as text, whole where it is large, else with four digits; empty where it is unknown."""
     if value is None:

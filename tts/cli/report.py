@@ -154,6 +154,7 @@ def _show_overview(
                 "at": [row for rows in accuracies.values() for row in rows],
                 "reach": [row for rows in computes.values() for row in rows],
                 "coverage_law": laws,
+                "contests": [contest.as_dict() for contest in comparison.contests],
                 "without_curve": missing,
             }
         )
@@ -161,6 +162,7 @@ def _show_overview(
 
     def tables() -> Iterator[Any]:
         yield summary_table(summaries)
+        yield from (contest.table() for contest in comparison.contests if contest.differences)
         if curves:
             yield curve_table(curves)
         for c, rows in accuracies.items():

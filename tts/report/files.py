@@ -69,6 +69,7 @@ def _sections(comparison: RunComparison, x: str) -> Iterator[str]:
     yield f"# {' and '.join(run.path.resolve().name for run in comparison.runs.values())}"
     yield "\n## Summary\n"
     yield summary_table({label: summary(run) for label, run in comparison.runs.items()}).markdown()
+    yield from ("\n" + one.table().markdown() for one in comparison.contests if one.differences)
     curves, missing = comparison.curves(x)
     if curves:
         yield "\n## Curves\n"

@@ -31,7 +31,7 @@ function curvesSection() {
     legend(draw), host,
     h("h3", {}, "Compute frontier"),
     h("p", { class: "soft" }, "The least compute, mean per problem, that bought each accuracy among the strategies shown; " +
-      "those that use the hidden truth do not take part."),
+      "those that use the hidden truth do not take part. Steps whose intervals overlap may not differ."),
     table_);
 }
 
