@@ -16,7 +16,7 @@ from tts.report.tracks import RunComparison
 from tts.runs.analysis import summary
 from tts.studies.imperfect_verifier import ImperfectVerifier
 from tts.studies.verifiers import Verifiers
-from tts.tables import Table, curve_table, summary_table
+from tts.tables import FILTERED, Table, curve_table, summary_table
 
 FORMATS = ("html", "md", "csv", "parquet", "png", "svg", "pdf")
 
@@ -74,6 +74,8 @@ def _sections(comparison: RunComparison, x: str) -> Iterator[str]:
     if curves:
         yield "\n## Curves\n"
         yield curve_table(curves).markdown()
+    if comparison.filtered:
+        yield "\n" + curve_table(comparison.filtered, FILTERED).markdown()
     yield from (f"\nNo curve of {words}" for words in missing)
     for title, study in (("Verifiers", Verifiers()), ("Whether more samples pay", ImperfectVerifier())):
         shown = []

@@ -16,7 +16,7 @@ import numpy as np
 from tts.curves import Curve, Interval, paired_difference
 from tts.errors import TTSError
 from tts.runs import Run
-from tts.runs.analysis import curves_over, labelled, prefixed, track_curves
+from tts.runs.analysis import curves_over, filtered_curve, labelled, prefixed, track_curves
 from tts.runs.run import Floats, Row, Track
 from tts.tables import Table, points
 
@@ -224,6 +224,12 @@ class RunComparison:
                         found[self.key(other, row)].append(float(right.mean()))
                 return {key: float(np.mean(seeds)) for key, seeds in found.items()}
         return {}
+
+    @cached_property
+    def filtered(self) -> list[Curve]:
+        """Filtered pass@k of every track whose verifier accepts and refuses."""
+        found = ((shown, filtered_curve(shown.track)) for shown in self.tracks)
+        return [replace(curve, label=shown.label) for shown, curve in found if curve is not None]
 
     @property
     def place(self) -> Path:
