@@ -20,7 +20,7 @@ from tts.session import Session
 from tts.solving import solve
 from tts.types import Budget, Candidate, Charge, Problem, Sample, Usage, Verdict
 
-CARD = ModelCard(prompt_price=1e6, completion_price=2e6)  # a prompt token costs 1, a completion token 2
+CARD = ModelCard(prompt_price_per_million=1e3, completion_price_per_million=2e3)  # 0.001 and 0.002 a token
 
 
 class Length(Verifier):
@@ -127,12 +127,12 @@ async def test_total_tokens_hold_to_the_error_of_the_prompts_estimate():
 
 
 async def test_money_is_not_exceeded_by_more_than_the_estimate_of_a_prompt():
-    samples, spent, session, double = await spend(Budget(money=2000), 64, max_tokens=40, card=CARD, max_n=1)
-    paid = double.stats.prompt_tokens + 2 * double.stats.completion_tokens
+    samples, spent, session, double = await spend(Budget(money=2.0), 64, max_tokens=40, card=CARD, max_n=1)
+    paid = (double.stats.prompt_tokens + 2 * double.stats.completion_tokens) / 1000
     assert spent
     assert samples
     assert session._calls.allowance._money == pytest.approx(paid)
-    assert paid <= 2000 + double.stats.prompt_tokens
+    assert paid <= 2.0 + double.stats.prompt_tokens / 1000
 
 
 async def test_money_does_not_run_out_where_the_model_costs_nothing():

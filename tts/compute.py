@@ -8,8 +8,9 @@ for the scores and 2 c d for the weighted sum, in each of L layers with hidden s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from tts.errors import ConfigError
 
@@ -20,22 +21,49 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class ModelCard:
+PRICES = "prompt_price_per_million and completion_price_per_million (0 where it is free)"
+"""What a model card needs for money."""
+
+
+def _per_million(price: float) -> float:
+    if price == 0 or 1e-3 <= price <= 1e4:
+        return price
+    if 0 < price < 1e-3:
+        raise ValueError(f"{price:g} looks like a price per token; prices are per million tokens: {price * 1e6:.4g}")
+    raise ValueError(f"{price:g} is no price of a million tokens: give 0 (it is free) or 0.001 to 10000")
+
+
+def _one_by_one(parameters: float) -> float:
+    if parameters == 0 or 1e4 <= parameters <= 1e15:
+        return parameters
+    raise ValueError(f"{parameters:g} is no number of parameters; they are counted one by one: 7e9, not 7")
+
+
+Price = Annotated[float, AfterValidator(_per_million)]
+
+
+class ModelCard(BaseModel):
     """What it takes to turn a model's tokens into FLOPs and money. Leave out what is not known."""
 
-    parameters: float | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    parameters: Annotated[float, AfterValidator(_one_by_one)] | None = None
     """Parameters used for each token: for a mixture of experts the active ones."""
     layers: int | None = None
     hidden_size: int | None = None
     """Attention heads times their size; with `layers`, for the attention term."""
-    prompt_price: float | None = None
-    """Per million prompt tokens, in `currency`."""
-    cached_price: float | None = None
-    """Per million prompt tokens read from the cache; left out, they cost as much as any prompt token."""
-    completion_price: float | None = None
-    """Per million completion tokens."""
+    prompt_price_per_million: Price | None = None
+    """Price of a million prompt tokens, in `currency`: 0, or 0.001 to 10,000."""
+    cached_price_per_million: Price | None = None
+    """The same for prompt tokens read from the cache; left out, they cost as much as any prompt token."""
+    completion_price_per_million: Price | None = None
+    """The same for completion tokens."""
     currency: str = "USD"
+
+    @property
+    def priced(self) -> bool:
+        """Whether prompt and completion tokens have a price."""
+        return self.prompt_price_per_million is not None and self.completion_price_per_million is not None
 
     def flops(
         self,
@@ -67,12 +95,16 @@ class ModelCard:
 
     def price(self, prompt_tokens: ArrayLike, completion_tokens: ArrayLike, cached_tokens: ArrayLike = 0) -> Floats:
         """Money in `currency`; the arguments broadcast. Raises `ConfigError` if the card has no prices."""
-        if self.prompt_price is None or self.completion_price is None:
-            raise self._lacks("money", "prompt_price and completion_price (0 where it is free)")
+        fresh, reread, written = (
+            self.prompt_price_per_million,
+            self.cached_price_per_million,
+            self.completion_price_per_million,
+        )
+        if fresh is None or written is None:
+            raise self._lacks("money", PRICES)
         prompt, completion, cached = _token_counts(prompt_tokens, completion_tokens, cached_tokens)
-        cached_price = self.prompt_price if self.cached_price is None else self.cached_price
-        paid = (prompt - cached) * self.prompt_price + cached * cached_price + completion * self.completion_price
-        return paid / 1e6
+        reread = fresh if reread is None else reread
+        return ((prompt - cached) * fresh + cached * reread + completion * written) / 1e6
 
     def _lacks(self, what: str, fields: str) -> ConfigError:
         return ConfigError(f"cannot express compute in {what}: the model card needs {fields}")

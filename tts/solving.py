@@ -16,6 +16,7 @@ from tts.concurrency import scope
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, cause_of
 from tts.resources import Resources, SampleStore
 from tts.sampler import Endpoint, Sampler
+from tts.sampler.endpoint import check_prices
 from tts.session import Session
 from tts.types import Budget, Candidate, Ended, Problem, Result, by_role
 
@@ -123,12 +124,7 @@ def open_session(
         )
     budget: Budget | None = settings.get("budget")
     if budget is not None and budget.money is not None:
-        free = sorted(role for role, model in models.items() if not model.endpoint.priced)
-        if free:
-            raise ConfigError(
-                f"a cap on money needs prices for: {', '.join(free)}. "
-                "Set card.prompt_price and card.completion_price (0 where it is free)"
-            )
+        check_prices("a cap on money", {role: model.endpoint for role, model in models.items()})
     return Session(problem, models, verifier=verifier, stream=strategy.spec, **settings)
 
 

@@ -83,7 +83,7 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
                 f"{row['candidates']:,}",
                 f"{row['completion_tokens']:,.0f}",
                 f"{row['requests']:,.0f}",
-                "" if row["money"] is None else f"{row['money']:.4g}",
+                "" if row["money"] is None else f"{row['money']:.4g} {row['currency']}",
                 f"{row['lost_samples']:,}" if row["lost_samples"] else "",
             )
             notes |= {words for key, words in NOTES.items() if row[key]}
@@ -92,14 +92,24 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
     return made
 
 
-def curve_table(curves: Sequence[Curve]) -> Table:
+FILTERED = "Filtered pass@k"
+"""The title of the curves of `tts.runs.analysis.filtered_curve`."""
+ESTIMATED = {
+    "replay": "replay: candidates in the one order in which they were asked for, not averaged over orders",
+    "filtered pass@k": "k of the candidates that the verifier accepted are submitted (all, where it accepted fewer), "
+    "over all their subsets; the candidates of one search with a tree or a plan depend on each other",
+}
+
+
+def curve_table(curves: Sequence[Curve], title: str = "Accuracy against compute") -> Table:
     """The points of curves over the same x axis."""
-    made = Table("Accuracy against compute", ("curve", "estimator"), ("k", curves[0].x_label, "accuracy", "95 %"))
+    made = Table(title, ("curve", "estimator"), ("k", curves[0].x_label, "accuracy", "95 %"))
     for curve in curves:
         names = (curve.label, curve.estimator)
         for k, x, y, low, high in zip(curve.k, curve.x, curve.y, curve.low, curve.high, strict=True):
             made.add_row(*names, str(k), number(x), percent(y), interval(low, high))
             names = ("", "")
+    made.notes = [words for name, words in ESTIMATED.items() if any(curve.estimator == name for curve in curves)]
     return made
 
 
@@ -127,6 +137,11 @@ def percent(value: float | None) -> str:
 def interval(low: float | None, high: float | None) -> str:
     """The bounds of a share as text; empty where they are unknown."""
     return "" if low is None else f"{percent(low)} to {percent(high)}"
+
+
+def points(value: float) -> str:
+    """A difference of shares as text, in points of a hundred."""
+    return f"{100 * value:+.1f}"
 
 
 def number(value: float | None) -> str:

@@ -218,7 +218,7 @@ class Budget(BaseModel):
     total_tokens: NonNegativeInt | None = None
     """Prompt and completion tokens."""
     money: NonNegativeFloat | None = None
-    """In the currency of the endpoints' prices."""
+    """In the currency of the models' prices, which every model that may be asked needs (`card`)."""
     verifier_seconds: NonNegativeFloat | None = None
     seconds: NonNegativeFloat | None = None
     """Elapsed time since the session began."""

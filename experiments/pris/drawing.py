@@ -4,7 +4,7 @@ python -m experiments.pris.drawing [--problems 30] [--n 20] [--out drawing.json]
        [--verifiers]
 
 Two painters: one forgets what comes late in a prompt unless it is stressed, the other forgets independently. Accuracy
-is the share of the requested things that are in the selected picture by its pixels, for the first k candidates and for
+is the share of the requested things that are in the selected image by its pixels, for the first k candidates and for
 all tokens that these descend from, rewriting and judging included. Intervals are 95 %, over problems.
 """
 

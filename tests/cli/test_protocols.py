@@ -1,5 +1,6 @@
 """The studies `repeats` and `heterogeneity`, from the command line."""
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import Command
@@ -50,3 +51,10 @@ def test_a_gap_is_between_models(tts: Command, run: str, double: ModelDouble, ta
     average = max(row["repeats"]["average"] for row in found["attempts"])
     bound = min(row["repeats"]["best"] for row in found["attempts"])
     assert found["conventional_to_reasoning_gap"] == pytest.approx(average - bound)
+    most = max(found["attempts"], key=lambda row: row["repeats"]["average"])["problem_shares"]
+    least = min(found["attempts"], key=lambda row: row["repeats"]["best"])["problem_shares"]
+    differences = [[most[problem][0] - least[problem][1]] for problem in most]
+    low, high = found["conventional_to_reasoning_interval"]
+    assert low <= np.mean(differences) <= high
+    assert low < high
+    assert "paired over problems" in tts("report", "two", "--study", "repeats").out

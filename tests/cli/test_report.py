@@ -46,6 +46,25 @@ def test_json_has_the_summary_the_points_and_the_read_outs(tts: Command, run: st
     assert len(report["coverage_law"]) == 2
 
 
+def test_filtered_pass_at_k_and_comparisons_are_in_text_json_and_markdown(
+    tts: Command, double: ModelDouble, task: str, clean: Path
+):
+    words = ["--task", task, "--strategy", "best_of_n:n=4,verifier=regex(pattern=42)", "--strategy", "single"]
+    assert tts("run", *words, "--out", "one", "--quiet", "--base-url", double.base_url).code == 0
+    shown = tts("report", "one", "--format", "md").out
+    written = (clean / "one" / "report.md").read_text()
+    for text in (shown, written):
+        assert "Filtered pass@k" in text
+        assert "k of the candidates that the verifier accepted are submitted" in text
+        assert "replay: candidates in the one order in which they were asked for" in text
+        assert "less that of" in text
+    report = tts("report", "one", "--json").json
+    assert {row["label"].partition(":")[0] for row in report["filtered_pass_at_k"]} == {"best_of_n"}
+    (contest,) = report["contests"]
+    assert contest["problems"] == 10
+    assert contest["words"] in written
+
+
 def test_formats_go_beside_the_run_and_those_of_several_beside_them(tts: Command, run: str, clean: Path):
     assert tts("report", run, "--format", "md", "--format", "png").code == 0
     assert {path.name for path in (clean / run).glob("report.*")} == {"report.md", "report.png"}

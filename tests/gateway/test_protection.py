@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import random
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from tests.gateway.serving import ASK, NUMBERS, serving, settings_for
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tts.errors import ConfigError
+from tts.gateway import GatewaySettings
 from tts.gateway.admission import hashed, new_key
 
 RIGHT = solvable({}, otherwise=1.0)
@@ -60,6 +63,49 @@ async def test_keys_are_random_and_only_their_hash_is_configured():
     assert one != other
     assert hashed(one) == digest
     assert one not in digest
+
+
+PRICED = {"prompt_price_per_million": 1000, "completion_price_per_million": 2000}
+
+
+async def test_money_per_day_binds_in_the_unit_of_the_prices():
+    async with ModelDouble(answer=RIGHT) as double:
+        keys = {"alice": {"sha256": hashed(KEY), "money_per_day": 0.2}}
+        async with serving(double, keys=keys, endpoint={"card": PRICED}) as served:
+            served.http.headers.update(bearer(KEY))
+            paid = 0.0
+            while (answer := await served.chat()).status_code == 200:
+                usage = answer.json()["usage"]
+                paid += (usage["prompt_tokens"] + 2 * usage["completion_tokens"]) / 1000
+                assert paid < 1
+            assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota")
+            assert paid >= 0.2
+            (caller,) = served.gateway._callers
+            assert caller.money == pytest.approx(paid)
+
+
+def test_a_cap_on_money_without_prices_is_refused_at_the_start():
+    """Also where a judge or one of several models lacks them; a key that cannot use that model may have one."""
+
+    def settings(**tables: Any) -> GatewaySettings:
+        free = {"base_url": "http://127.0.0.1:1/v1"}
+        models = {"paid": {**free, "card": PRICED}, "free": free, "judged": {**free, "card": PRICED, "judge": free}}
+        presets = {"two": {"strategy": "single", "model": "paid"}, "any": {"strategy": "single"}}
+        return GatewaySettings.parse({"models": models, "presets": presets, **tables})
+
+    def key(**fields: Any) -> dict[str, Any]:
+        return {"keys": {"alice": {"sha256": hashed(KEY), "money_per_day": 5, **fields}}}
+
+    for tables, named in (
+        (key(), "keys.alice.money_per_day needs prices for: models.free.policy, models.judged.judge"),
+        (key(models=["paid", "judged"]), "models.judged.judge"),
+        (key(models=["any"]), "models.free.policy"),
+        ({"budget": {"money": 1}}, "budget.money needs prices"),
+        ({"presets": {"x": {"strategy": "single", "model": "free", "budget": {"money": 1}}}}, "presets.x.budget.money"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(named)):
+            settings(**tables)
+    assert settings(**key(models=["paid", "two"])).keys["alice"].money_per_day == 5
 
 
 async def test_a_spent_day_is_429_and_tells_when_to_come_back():

@@ -19,7 +19,6 @@ from tts.local_vllm import LocalVLLM
 
 CACHE = Path("~/.cache/ttscale/tests").expanduser()
 BUILDER = Path(__file__).parent.parent / "support" / "tiny_model.py"
-OPTIONS = ("--enable-prompt-tokens-details",)  # usage tells what came from the prefix cache
 PROMPTS = {"--gsm8k": "gsm8k_test.jsonl", "--humaneval": "HumanEval.jsonl.gz"}
 
 
@@ -57,5 +56,5 @@ def tiny_model(vllm_python: str) -> Path:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def vllm_server(vllm_python: str, tiny_model: Path) -> AsyncIterator[LocalVLLM]:
     """A running server of the tiny model. It is tied to no event loop, so that tests use it from their own."""
-    async with LocalVLLM(tiny_model, name="tiny", python=vllm_python, options=OPTIONS) as server:
+    async with LocalVLLM(tiny_model, name="tiny", python=vllm_python) as server:
         yield server

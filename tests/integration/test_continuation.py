@@ -26,7 +26,7 @@ PROBLEMS = (
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(vllm_python: str) -> AsyncIterator[LocalVLLM]:
     (folder,) = (folder for folder in bundled_models() if folder.name == "lab-target")
-    options = ("--dtype", "float32", "--enable-prompt-tokens-details")
+    options = ("--dtype", "float32")
     async with LocalVLLM(folder, name="lab-target", python=vllm_python, options=options) as server:
         yield server
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.support.processes import living_processes
+from tts import Endpoint, Problem, Sampler, Session
 from tts.errors import ConfigError, MissingExtra
 from tts.local_vllm import LocalVLLM, LocalVLLMError, serve
 
@@ -68,6 +69,28 @@ async def test_metrics_grow_by_the_usage_of_the_requests(vllm_server: LocalVLLM)
     assert growth("vllm:prompt_tokens_total") == sum(usage["prompt_tokens"] for usage in usages)
     assert growth("vllm:generation_tokens_total") == sum(usage["completion_tokens"] for usage in usages)
     assert after["vllm:num_requests_running"] == 0
+
+
+async def test_cached_prompt_tokens_are_told_as_the_metrics_count_them(vllm_server: LocalVLLM):
+    """And so are charged as cached: a prefix that is read again would otherwise be charged as computed."""
+    question = "Ana has 3 coins. " * 80
+    endpoint = Endpoint(model=vllm_server.name, base_url=vllm_server.base_url, params={"max_tokens": 4})
+    before = await vllm_server.metrics()
+    async with Sampler(endpoint) as sampler:
+        session = Session(Problem.from_prompt(question), {"policy": sampler})
+        for ending in ("One?", "Two?", "Two?"):
+            async for _ in session.sample([{"role": "user", "content": question + ending}]):
+                pass
+    used = session.spent
+    cached, prompt = "vllm:prefix_cache_hits_total", "vllm:prompt_tokens_total"
+    for _ in range(200):
+        after = await vllm_server.metrics()
+        if after[prompt] - before[prompt] == used.prompt_tokens:
+            break
+        await asyncio.sleep(0.05)
+    assert after[prompt] - before[prompt] == used.prompt_tokens
+    assert after[cached] - before[cached] == used.cached_tokens
+    assert used.cached_tokens > 0.4 * used.prompt_tokens
 
 
 async def test_metrics_count_the_prompt_once_for_each_of_n_samples(vllm_server: LocalVLLM):

@@ -132,6 +132,22 @@ def inked(page: Page, selector: str) -> int:
     )
 
 
+def test_who_is_ahead_is_said_with_the_differences_and_filtered_pass_at_k(chromium: Browser, report: str, run: Run):
+    comparison = RunComparison([run])
+    (contest,) = comparison.contests
+    with opened(chromium, report) as page:
+        card = page.locator(".card").first
+        assert (card.locator("h3").text_content() == "Best strategy") == (not contest.equals)
+        assert contest.words in (card.text_content() or "")
+        behind = page.locator('#summary [data-name="behind the most accurate"]').all_text_contents()
+        assert sum("to" in text for text in behind) == len(contest.differences) == 2
+        assert page.locator("#filtered tbody tr").count() == len(comparison.filtered) == 2
+        submitted = page.locator('#filtered td[data-name="k = 1"] b').all_text_contents()
+        assert submitted == [f"{100 * curve.y[0]:.1f} %" for curve in comparison.filtered]
+        if folder := os.environ.get("TTS_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/summary.png", full_page=True)
+
+
 def test_it_opens_from_disk_with_charts_and_asks_for_nothing(chromium: Browser, report: str, run: Run):
     with opened(chromium, report) as page:
         assert report.startswith("file://")

@@ -1,6 +1,9 @@
+import sys
+from pathlib import Path
+
 import pytest
 
-from tts.local_vllm import hint_for, last_words, summed_metrics
+from tts.local_vllm import build_settings, hint_for, last_words, summed_metrics
 
 EXPOSITION = """\
 # HELP vllm:generation_tokens_total Number of generation tokens processed.
@@ -48,3 +51,18 @@ def test_the_first_error_precedes_a_tail_that_does_not_hold_it():
     assert last_words(lines, 2) == ["(Worker) ERROR [core.py:1] ValueError: cause", "[...]", "a", "b"]
     assert last_words(lines, 3) == lines[2:]
     assert last_words(lines[:2], 1) == lines[1:2]
+
+
+@pytest.mark.parametrize("place", ["openai", "launchers"])
+@pytest.mark.parametrize("known", [True, False])
+def test_cached_prompt_tokens_are_asked_for_where_the_installed_vllm_can_tell_them(
+    tmp_path: Path, place: str, known: bool
+):
+    arguments = tmp_path / "vllm" / "entrypoints" / place / "cli_args.py"
+    arguments.parent.mkdir(parents=True)
+    arguments.write_text("enable_prompt_tokens_details: bool = False" if known else "")
+    (tmp_path / "vllm" / "__init__.py").write_text("raise RuntimeError('it is not to be imported')")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    assert build_settings(str(python)) == (["--enable-prompt-tokens-details"] if known else [], {})

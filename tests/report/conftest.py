@@ -29,7 +29,7 @@ def made(folder: Path, problems: int = 6, strategies: tuple[str, ...] = STRATEGI
     lines = [{"id": f"<b>{i}", "prompt": f"[{i}] six times seven? {HOSTILE}", "answer": 42} for i in range(problems)]
     (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
     task = {"name": "jsonl", "path": str(folder / "questions.jsonl"), "answer_verifier": "numeric_answer"}
-    card = {"parameters": 1e6, "prompt_price": 1.0, "completion_price": 2.0}
+    card = {"parameters": 1e6, "prompt_price_per_million": 1.0, "completion_price_per_million": 2.0}
     models = {"mock": MockModel(answer, card=card)}
     return Experiment.parse({"task": task, "strategies": strategies, "models": models})
 

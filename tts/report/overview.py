@@ -31,8 +31,13 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
         "made": {"by": f"ttscale {version('ttscale')}", "at": datetime.now(UTC).isoformat(timespec="seconds")},
         "runs": [_run(label, run) for label, run in runs.items()],
         "tracks": [_track(shown) for shown in tracks],
+        "contests": [contest.as_dict() for contest in comparison.contests],
         "measures": [_measure(name, tracks) for name in measures],
         "curves": drawn,
+        "filtered": [
+            {"track": curve.label, **{name: getattr(curve, name).tolist() for name in ("k", "x", "y", "low", "high")}}
+            for curve in comparison.filtered
+        ],
         "without_curves": [f"{shown.label}: {shown.why_no_curves}" for shown in tracks if shown.why_no_curves],
         "laws": coverage_laws([curve for shown in tracks for curve in shown.curves.get("samples", ())]),
         "problems": [name for name, _ in comparison.problems],

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from tts.curves import Curve
+import numpy as np
+
+from tts.curves import Curve, Interval, paired_difference
 from tts.errors import TTSError
 from tts.runs import Run
-from tts.runs.analysis import curves_over, labelled, prefixed, track_curves
+from tts.runs.analysis import curves_over, filtered_curve, labelled, prefixed, track_curves
 from tts.runs.run import Floats, Row, Track
+from tts.tables import Table, points
 
 MEASURES = ("samples", "completion_tokens", "total_tokens", "seconds", "flops", "money")
 """What accuracy is drawn against, where known."""
@@ -61,6 +66,67 @@ class Shown:
         return found, "" if any(found.values()) else "none of its candidates is graded"
 
 
+@dataclass(frozen=True)
+class Contest:
+    """The most accurate of some tracks against each of the others, paired over the problems that all of them have.
+
+    It is better than all if it is better than each, so the intervals of the differences need no correction for their
+    number.
+    """
+
+    best: Shown
+    problems: int
+    differences: list[tuple[Shown, Interval]]
+    """By how much `best` is more accurate than each of the others."""
+    sample: Interval | None
+    """By how much it is more accurate than a single sample of the same model; None where none can be told."""
+
+    @property
+    def equals(self) -> list[Shown]:
+        """Those that it is not shown to be better than: the interval of the difference includes 0."""
+        return [other for other, difference in self.differences if difference.low[0] <= 1e-9]
+
+    @property
+    def words(self) -> str:
+        """What the contest comes to; empty for one track alone."""
+        if not self.differences:
+            return ""
+        over = f"(differences paired over {self.problems:,} problems, 95 %)"
+        if not self.equals:
+            return f"{self.best.label} is better than every other {over}"
+        if len(self.equals) == len(self.differences):
+            return f"no strategy is shown to be better than another {over}"
+        names = ", ".join(other.label for other in self.equals)
+        return f"{self.best.label} is the most accurate, but not shown to be better than {names} {over}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data; tracks are told by their labels."""
+        return {
+            "best": self.best.label,
+            "problems": self.problems,
+            "words": self.words,
+            "equals": [shown.label for shown in self.equals],
+            "others": [{"track": shown.label, **_bounds(found)} for shown, found in self.differences],
+            "sample": self.sample and _bounds(self.sample),
+        }
+
+    def table(self) -> Table:
+        """The differences, and what they come to."""
+        made = Table(f"Accuracy of {self.best.label} less that of", ("strategy",), ("points", "95 %", ""))
+        for other, found in self.differences:
+            row = _bounds(found)
+            between = f"{points(row['low'])} to {points(row['high'])}"
+            made.add_row(
+                other.label, points(row["difference"]), between, "may be equal" if other in self.equals else ""
+            )
+        made.notes = [self.words]
+        return made
+
+
+def _bounds(found: Interval) -> dict[str, float]:
+    return {"difference": float(found.mean[0]), "low": float(found.low[0]), "high": float(found.high[0])}
+
+
 class RunComparison:
     """One run or several, as a report shows them."""
 
@@ -106,6 +172,64 @@ class RunComparison:
             if not made:
                 missing.append(f"{shown.label}: none of its candidates is graded")
         return found, missing
+
+    def solved(self, shown: Shown) -> dict[ProblemKey, float]:
+        """For each problem of a track that could be graded, the share of the seeds that solved it."""
+        found: defaultdict[ProblemKey, list[float]] = defaultdict(list)
+        for row, right in zip(shown.track.rows, shown.track.correct, strict=True):
+            chosen = float(right[row.selected]) if row.selected is not None else 0.0
+            if not np.isnan(chosen):
+                found[self.key(shown, row)].append(chosen)
+        return {key: float(np.mean(seeds)) for key, seeds in found.items()}
+
+    @cached_property
+    def contests(self) -> list[Contest]:
+        """One among all tracks where they have two problems in common, else one in each run where its tracks have.
+
+        Tracks that used the hidden truth take part only where there are no others.
+        """
+        graded = [(shown, solved) for shown in self.tracks if (solved := self.solved(shown))]
+        entered = [(shown, solved) for shown, solved in graded if not shown.track.oracle] or graded
+        if together := self._contest(entered):
+            return [together]
+        by_run = [[one for one in entered if one[0].run == run] for run in range(len(self.runs))]
+        return [contest for group in by_run if (contest := self._contest(group))]
+
+    def _contest(self, entered: list[tuple[Shown, dict[ProblemKey, float]]]) -> Contest | None:
+        common = set.intersection(*(set(solved) for _, solved in entered)) if entered else set()
+        if len(common) < 2:
+            return None
+        keys = sorted(common, key=self.places.__getitem__)
+        values = [np.array([[solved[key]] for key in keys]) for _, solved in entered]
+        first = int(np.argmax([column.mean() for column in values]))
+        best = entered[first][0]
+        others = [
+            (shown, paired_difference(values[first], column))
+            for i, ((shown, _), column) in enumerate(zip(entered, values, strict=True))
+            if i != first
+        ]
+        one = self._one_sample(best)
+        sample = [[one[key]] for key in keys if key in one]
+        return Contest(
+            best, len(keys), others, paired_difference(values[first], sample) if len(sample) == len(keys) else None
+        )
+
+    def _one_sample(self, shown: Shown) -> dict[ProblemKey, float]:
+        """The share of right samples of each problem, from the first track of the same model that has them."""
+        for other in self.tracks:
+            if (other.run, other.track.model) == (shown.run, shown.track.model) and other.track.independent:
+                found: defaultdict[ProblemKey, list[float]] = defaultdict(list)
+                for row, right in zip(other.track.rows, other.track.correct, strict=True):
+                    if len(right) and not np.isnan(right).any():
+                        found[self.key(other, row)].append(float(right.mean()))
+                return {key: float(np.mean(seeds)) for key, seeds in found.items()}
+        return {}
+
+    @cached_property
+    def filtered(self) -> list[Curve]:
+        """Filtered pass@k of every track whose verifier accepts and refuses."""
+        found = ((shown, filtered_curve(shown.track)) for shown in self.tracks)
+        return [replace(curve, label=shown.label) for shown, curve in found if curve is not None]
 
     @property
     def place(self) -> Path:

@@ -14,6 +14,7 @@ from tts.curves import (
     CurveError,
     best_of_k,
     bootstrap,
+    filtered_pass_at_k,
     fit_coverage_law,
     majority_at_k,
     pass_at_k,
@@ -124,6 +125,34 @@ def curves_over(
     return {x: [replace(curve, **axis(x)) for curve in found] for x in costs}
 
 
+def filtered_curve(track: Track) -> Curve | None:
+    """Filtered pass@k, or None where the verifier decided on no candidate: k of the accepted candidates are submitted.
+
+    Over all subsets of the accepted (`filtered_pass_at_k`). `x` is how many are submitted, which is fewer than k where
+    fewer were accepted; every candidate is paid for at each k, so it is no curve of compute.
+    """
+    graded = [
+        (row.problem, flags, said == 1)
+        for row, flags, said in zip(track.rows, track.correct, track.passed, strict=True)
+        if not np.isnan(flags).any()
+    ]
+    if not graded or all(np.isnan(said).all() for said in track.passed):
+        return None
+    accepted = np.array([said.sum() for _, _, said in graded])
+    right = np.array([flags[said].sum() for _, flags, said in graded])
+    grid = powers_of_two(max(1, int(accepted.max())))
+    problems = [problem for problem, _, _ in graded]
+    values, submitted = filtered_pass_at_k(accepted, right, grid), np.minimum(accepted[:, np.newaxis], grid)
+    return Curve.from_values(
+        track.label,
+        "filtered pass@k",
+        grid,
+        by_problem(values, problems),
+        x=by_problem(submitted, problems),
+        x_name="submitted",
+    )
+
+
 def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
     """Whether the selection among a cell's candidates is correct at every prefix that `grid` asks for (0 elsewhere)."""
     candidates, correct = track.candidates(track.rows[index]), track.correct[index]
@@ -197,6 +226,7 @@ def track_summary(track: Track) -> dict[str, Any]:
         "wasted_requests": wasted.requests,
         "wasted_tokens": wasted.total_tokens,
         "money": _money(track),
+        "currency": run_currency(track),
         "oracle": track.oracle,
         "settled_early": sum(row.ended == "settled" for row in track.rows),
     }

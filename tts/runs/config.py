@@ -101,6 +101,14 @@ class Grid(BaseModel):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _one_currency(self) -> Self:
+        for name, roles in self.models.items():
+            currencies = {endpoint.card.currency for endpoint in roles.values() if endpoint.card.priced}
+            if len(currencies) > 1:
+                raise ValueError(f"models.{name} has prices in {' and '.join(sorted(currencies))}; use one currency")
+        return self
+
     @classmethod
     def parse(cls, table: Mapping[str, Any]) -> Self:
         """An experiment from a table as in TOML. Raises `ConfigError` that names the keys at fault."""

@@ -123,7 +123,7 @@ class LiveProgress(_Counting):
             table.add_column(column, justify="left" if column in ("strategy", "model") else "right")
         for (strategy, model), tally in self.tallies.items():
             accuracy = f"{tally.right / tally.done:.1%}" if tally.done else ""
-            money = f"{tally.money:.4f}" if tally.money else ""
+            money = f"{tally.money:.4g}" if tally.money else ""
             done, lost = f"{tally.done}/{self.cells}", str(tally.lost or "")
             table.add_row(strategy, model, done, accuracy, f"{tally.tokens:,.0f}", money, lost)
         return table

@@ -55,7 +55,8 @@ class Run:
     def card(self, model: str, role: str) -> ModelCard:
         """Size and price of the model in a role."""
         endpoint = self.record["config"]["models"].get(model, {}).get(role) or {}
-        return ModelCard(**endpoint.get("card", {}))
+        known = {name: value for name, value in endpoint.get("card", {}).items() if name in ModelCard.model_fields}
+        return ModelCard(**known)
 
     def export(self) -> Iterator[dict[str, Any]]:
         """One flat row for each candidate, with its marginal cost: the whole run as a table."""

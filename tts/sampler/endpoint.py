@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
@@ -22,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from tts.compute import ModelCard
+from tts.compute import PRICES, ModelCard
 from tts.errors import ConfigError
 from tts.types import Usage
 
@@ -99,7 +100,7 @@ class Endpoint(BaseModel):
     target_latency: PositiveFloat | None = None
     """Seconds per request above which concurrency is reduced; None: only errors reduce it."""
     card: ModelCard = ModelCard()
-    """Size and prices, which turn tokens into FLOPs and money."""
+    """Size and prices (per million tokens), which turn tokens into FLOPs and money."""
     transport: httpx.AsyncBaseTransport | None = Field(default=None, exclude=True, repr=False)
     """Replaces the network, for `MockModel` and servers in this process."""
 
@@ -152,14 +153,9 @@ class Endpoint(BaseModel):
         model = in_process(self.base_url)
         return f"{self.base_url}#{model.fingerprint(self.base_url)}" if model else self.urls[0]
 
-    @property
-    def priced(self) -> bool:
-        """Whether the card has prices."""
-        return self.card.prompt_price is not None and self.card.completion_price is not None
-
     def money(self, usage: Usage) -> float:
         """The price of `usage` in the card's currency; 0 if the card has no prices."""
-        if not self.priced:
+        if not self.card.priced:
             return 0.0
         return float(self.card.price(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens))
 
@@ -173,6 +169,14 @@ class Endpoint(BaseModel):
             except OSError as error:
                 raise ConfigError(f"cannot read the API key file {self.api_key_file}: {error.strerror}") from None
         return os.environ.get(self.api_key_env, "").strip() or None
+
+
+def check_prices(cap: str, endpoints: Mapping[str, Endpoint]) -> None:
+    """Raise `ConfigError` unless all `endpoints` (by role) have prices, in one currency, so that `cap` can hold."""
+    if free := sorted(role for role, endpoint in endpoints.items() if not endpoint.card.priced):
+        raise ConfigError(f"{cap} needs prices for: {', '.join(free)}. Set card.{PRICES}")
+    if len(currencies := {endpoint.card.currency for endpoint in endpoints.values()}) > 1:
+        raise ConfigError(f"{cap} needs prices in one currency, not in {' and '.join(sorted(currencies))}")
 
 
 def in_process(base_url: str) -> Any:

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
 
-from tts.curves import CurveError
+from tts.curves import CurveError, Interval, paired_difference
 from tts.errors import ConfigError
 from tts.runs import Run
 from tts.runs.run import Track
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
-from tts.tables import number, percent
+from tts.tables import number, percent, points
 
 Advice = Literal["verifier", "majority", "neither"]
 
@@ -33,7 +33,7 @@ class Repeats(Study):
 
     def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
         reports, rows = reports_on(runs, parallel_report)
-        between = gap([one for _, one in reports])
+        between, over = gap([one for _, one in reports]) or (None, None)
         columns = ("N", "average", "± over attempts", "worst of N", "majority", "best of N (perfect verifier)")
         accuracy = Table("N attempts at each problem", ("strategy",), columns)
         spent = ("tokens", "± at a problem", "all right", "mixed", "all wrong")
@@ -47,7 +47,13 @@ class Repeats(Study):
         if between is not None:
             words = "best average minus the lowest best of N, a perfect verifier's"
             cost.notes.append(f"conventional-to-reasoning gap: {between:+.1%} ({words})")
-        return StudyFindings({"attempts": rows, "conventional_to_reasoning_gap": between}, [accuracy, cost])
+        bounds = None
+        if over is not None:
+            bounds = [float(over.low[0]), float(over.high[0])]
+            told = "" if bounds[0] > 0 or bounds[1] < 0 else ": it may be none"
+            cost.notes.append(f"95 % {points(bounds[0])} to {points(bounds[1])} points, paired over problems{told}")
+        found = {"conventional_to_reasoning_gap": between, "conventional_to_reasoning_interval": bounds}
+        return StudyFindings({"attempts": rows, **found}, [accuracy, cost])
 
 
 class Heterogeneity(Study):
@@ -86,6 +92,8 @@ class ParallelReport(TrackReport):
     repeats: RepeatAccuracy
     tokens: CostSpread
     """Of the generated tokens of an attempt."""
+    problem_shares: dict[str, tuple[float, float]]
+    """For each problem, the share of its attempts that solve it, and 1 if any does."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,8 @@ def parallel_report(run: Run) -> list[ParallelReport]:
         known = any(answer is not None for part in track.answers for answer in part)
         accuracy = repeats(matrix, [said[problem][:n] for problem in flags] if known else None)
         spread = cost_spread([tokens[problem][:n] for problem in flags], matrix)
-        found.append(ParallelReport(track.label, track.model, len(flags), accuracy, spread))
+        shares = {name: (float(np.mean(part[:n])), float(max(part[:n]))) for name, part in flags.items()}
+        found.append(ParallelReport(track.label, track.model, len(flags), accuracy, spread, shares))
     return found
 
 
@@ -144,11 +153,19 @@ def _graded(run: Run) -> Iterator[tuple[Track, dict[str, list[float]]]]:
         raise ConfigError(f"{run.path} has no independent, graded attempts: run best_of_n or self_consistency")
 
 
-def gap(reports: Sequence[ParallelReport]) -> float | None:
-    """The conventional-to-reasoning gap between the models of some runs; None for a single model."""
+def gap(reports: Sequence[ParallelReport]) -> tuple[float, Interval | None] | None:
+    """The conventional-to-reasoning gap between the models of some runs, None for a single model; and its interval,
+    paired over the problems that both models have, None where these are fewer than two."""
     if len({one.model for one in reports}) < 2:
         return None
-    return conventional_to_reasoning_gap([one.repeats for one in reports])
+    between = conventional_to_reasoning_gap([one.repeats for one in reports])
+    most = max(reports, key=lambda one: one.repeats.average).problem_shares
+    least = min(reports, key=lambda one: one.repeats.best).problem_shares
+    common = most.keys() & least.keys()
+    if len(common) < 2:
+        return between, None
+    average, covered = zip(*((most[name][0], least[name][1]) for name in sorted(common)), strict=True)
+    return between, paired_difference(np.array(average)[:, None], np.array(covered)[:, None])
 
 
 # -- the parallel protocol --------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ function curvesSection() {
   const axis = (one) => [one.name, one.unit ? `${one.label} (${one.unit})` : one.label];
   return section("curves", "Accuracy against compute",
     h("p", { class: "soft" }, "What a strategy reaches with a given budget for each problem. Solid: the answer it selects. " +
-      "Dashed: coverage, whether any candidate is right."),
+      "Dashed: coverage, whether any candidate is right: over all subsets where candidates are independent of each other, " +
+      "else (plan search) replayed in the one order in which they were asked for."),
     h("div", { class: "controls" },
       choice("Compute", data.measures.map(axis), drawn.x, set("x")),
       tick("log scale", drawn.log, set("log")),
@@ -31,8 +32,27 @@ function curvesSection() {
     legend(draw), host,
     h("h3", {}, "Compute frontier"),
     h("p", { class: "soft" }, "The least compute, mean per problem, that bought each accuracy among the strategies shown; " +
-      "those that use the hidden truth do not take part."),
-    table_);
+      "those that use the hidden truth do not take part. Steps whose intervals overlap may not differ."),
+    table_, filteredTable());
+}
+
+// Of the accepted candidates k are submitted: the columns are powers of two, beyond its last k a strategy submits all.
+function filteredTable() {
+  if (!data.filtered.length) return null;
+  const ks = [...new Set(data.filtered.flatMap((curve) => curve.k))].filter((k) => Number.isInteger(Math.log2(k)));
+  const most = Math.max(...data.filtered.map((curve) => curve.k.at(-1)));
+  const at = (curve, k) => {
+    const i = curve.k.findLastIndex((one) => one <= k);
+    return [h("b", {}, percent(curve.y[i])), h("small", {}, ` ${interval(curve.low[i], curve.high[i])}`)];
+  };
+  return h("div", { id: "filtered" }, h("h3", {}, "Filtered pass@k"),
+    h("p", { class: "soft" }, "Whether any of k submitted candidates is right, where only those are submitted that the " +
+      "verifier accepted: over all subsets of the accepted, after all candidates are paid for."),
+    table([
+      { name: "strategy", left: true, cell: (curve) => h("code", {}, titled(labelled(curve.track))) },
+      ...ks.sort((a, b) => a - b).map((k) => ({ name: `k = ${k}`, cell: (curve) => at(curve, k) })),
+      ...(ks.includes(most) ? [] : [{ name: "all accepted", cell: (curve) => at(curve, most) }]),
+    ], data.filtered));
 }
 
 function legend(draw) {

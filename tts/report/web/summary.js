@@ -4,50 +4,52 @@
 const severalModels = () => new Set(data.tracks.map((track) => track.model)).size > 1;
 const titled = (track) => (severalModels() ? track.label : track.label.replace(` · ${track.model}`, ""));
 const name = (track) => titled(data.tracks[track]);
-const best = (tracks, value) => tracks.reduce((a, b) => (a === null || value(b) > value(a) ? b : a), null);
+const labelled = (label) => data.tracks.find((track) => track.label === label);
 
 function summarySection() {
-  const graded = data.tracks.filter((track) => known(track.accuracy));
-  const fair = graded.filter((track) => !track.oracle);
-  return section("summary", "Summary", cards(fair.length ? fair : graded), summaryTable(), notes());
+  return section("summary", "Summary", cards(), summaryTable(), notes());
 }
 
-function cards(tracks) {
-  const top = best(tracks, (track) => track.accuracy);
-  if (!top) return h("p", { class: "soft" }, "Nothing is graded yet.");
-  const covered = best(data.tracks.filter((track) => known(track.coverage)), (track) => track.coverage);
-  if (!comparable()) return bestOfRuns(tracks);
-  const first = firstSample(top);
+function cards() {
+  if (!data.tracks.some((track) => known(track.accuracy))) return h("p", { class: "soft" }, "Nothing is graded yet.");
   const tokens = data.tracks.reduce((sum, track) => sum + track.completion_tokens, 0);
   const money = data.tracks.every((track) => known(track.money))
     ? data.tracks.reduce((sum, track) => sum + track.money, 0) : null;
-  const card = (title, value, ...words) => h("div", { class: "card" },
-    h("h3", {}, title), h("p", { class: "figure" }, value), words.filter(Boolean).map((text) => h("p", {}, text)));
   return h("div", { class: "cards" },
-    card(top.oracle ? "Best, by the hidden truth" : "Best strategy", percent(top.accuracy),
-      known(top.low) && `95 %: ${interval(top.low, top.high)}`, h("code", {}, titled(top))),
-    first && card("One sample", percent(first.y), `95 %: ${interval(first.low, first.high)}`,
-      known(top.accuracy) && `the best is ${signed(top.accuracy - first.y)}`),
-    covered && card("Coverage", percent(covered.coverage), "problems with any right candidate", h("code", {}, titled(covered))),
+    data.contests.map(contestCard),
+    data.contests.length === 1 && sampleCard(data.contests[0]),
+    data.contests.length === 1 && coverageCard(labelled(data.contests[0].best)),
     card("Spent", short(tokens), "generated tokens",
       `${plural(data.tracks.reduce((sum, track) => sum + track.candidates, 0), "candidate")} of ` +
-      plural(data.problems.length, "problem"), known(money) && money > 0 && `${precise(money)} in money`));
+      plural(data.problems.length, "problem"), known(money) && money > 0 && `${precise(money)} ${data.tracks[0].currency}`));
 }
 
-const signed = (difference) => `${difference < 0 ? "−" : "+"}${Math.abs(100 * difference).toFixed(1)} points`;
+const card = (title, value, ...words) => h("div", { class: "card" },
+  h("h3", {}, title), h("p", { class: "figure" }, value), words.filter(Boolean).map((text) => h("p", {}, text)));
+
+// Who is ahead, and whether that is more than chance.
+function contestCard(contest) {
+  const best = labelled(contest.best);
+  const title = !contest.others.length ? "Accuracy" : contest.equals.length ? "Most accurate" : "Best strategy";
+  return card(best.oracle ? `${title}, by the hidden truth` : title, percent(best.accuracy),
+    known(best.low) && `95 %: ${interval(best.low, best.high)}`, h("code", {}, titled(best)), contest.words);
+}
+
+function sampleCard({ best, sample }) {
+  const first = firstSample(labelled(best));
+  return first && card("One sample", percent(first.y), `95 %: ${interval(first.low, first.high)}`,
+    sample && `the most accurate: ${signed(sample.difference)} points (${signed(sample.low)} to ${signed(sample.high)})`);
+}
+
+const coverageCard = (track) => card("Coverage", percent(track.coverage), "problems with any right candidate",
+  h("code", {}, titled(track)));
+
+const signed = (difference) => `${difference < 0 ? "−" : "+"}${Math.abs(100 * difference).toFixed(1)}`;
 
 // Whether the strategies were tried on problems in common: otherwise their accuracies say nothing of each other.
 function comparable() {
   const tried = data.grid.map((grid) => new Set(grid.outcomes.flatMap((letters, place) => (letters === null ? [] : [place]))));
   return tried.every((places) => [...places].some((place) => tried[0].has(place)));
-}
-
-function bestOfRuns(tracks) {
-  return h("div", { class: "cards" }, data.runs.map((run, number) => {
-    const top = best(tracks.filter((track) => track.run === number), (track) => track.accuracy);
-    return top && h("div", { class: "card" }, h("h3", {}, `Best of ${run.label}`), h("p", { class: "figure" }, percent(top.accuracy)),
-      h("p", {}, `95 %: ${interval(top.low, top.high)}`), h("p", {}, h("code", {}, titled(top))));
-  }));
 }
 
 // Accuracy of a single sample of the same model: the first point of a coverage curve.
@@ -73,15 +75,23 @@ function summaryTable() {
     { name: "problems", sort: (track) => track.problems, cell: (track) => count(track.problems) },
     { name: "accuracy", sort: (track) => track.accuracy, cell: (track) => h("b", {}, percent(track.accuracy)) },
     { name: `95 %, ${100 * from} to 100 %`, left: true, cell: (track) => forest(track, from) },
+    ...(data.contests.some((contest) => contest.others.length) ? [{ name: "behind the most accurate", left: true, cell: behind }] : []),
     { name: "coverage", sort: (track) => track.coverage, cell: (track) => percent(track.coverage) },
     { name: "candidates", sort: (track) => track.candidates, cell: (track) => count(track.candidates) },
     { name: "generated tokens", sort: (track) => track.completion_tokens, cell: (track) => count(track.completion_tokens) },
     { name: "requests", sort: (track) => track.requests, cell: (track) => count(track.requests) },
     ...(verified ? [{ name: "verifying", sort: (track) => track.verifier_seconds,
       cell: (track) => duration(track.verifier_seconds) }] : []),
-    ...(money ? [{ name: "money", sort: (track) => track.money, cell: (track) => precise(track.money) }] : []),
+    ...(money ? [{ name: "money", sort: (track) => track.money, cell: (track) => `${precise(track.money)} ${track.currency}` }] : []),
     ...(lost ? [{ name: "lost", sort: (track) => track.lost_samples, cell: (track) => count(track.lost_samples) }] : []),
   ], data.tracks);
+}
+
+// By how much a track is less accurate than the most accurate one, on the problems that all have.
+function behind(track) {
+  const found = data.contests.flatMap((contest) => contest.others).find((other) => other.track === track.label);
+  if (!found) return NOTHING;
+  return [signed(-found.difference), h("small", {}, ` ${signed(-found.high)} to ${signed(-found.low)}`)];
 }
 
 // The interval as a line with a dot, on one scale for all rows.
@@ -109,6 +119,8 @@ function notes() {
     sum("settled_early") && `${plural(sum("settled_early"), "search", "searches")} ended early, their selection settled.`,
     sum("estimated_tokens") && `${plural(sum("estimated_tokens"), "token")} are estimates: the server did not count them.`,
     !comparable() && "The strategies were not tried on the same problems: their accuracies do not compare.",
+    ...data.contests.filter((contest) => contest.others.length)
+      .map((contest) => `${contest.words[0].toUpperCase()}${contest.words.slice(1)}.`),
     "Intervals are 95 % bootstrap intervals over problems.",
     ...data.without_curves.map((text) => `No curve of ${text}.`),
   ].filter(Boolean);

@@ -1,0 +1,105 @@
+"""Which strategy is best, and whether that can be said at all: compared problem by problem, on those that all have."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.report.test_page import page_of
+from tts import Endpoint, MockModel
+from tts.report import RunComparison, markdown
+from tts.runs import Experiment, Run
+from tts.runs.analysis import track_summary
+
+MANY = 40
+
+
+def knowing(problems: Iterable[int]) -> Endpoint:
+    """A model that solves these problems."""
+    known = set(problems)
+
+    def answer(request: dict[str, Any]) -> str:
+        number = int(re.findall(r"\[(\d+)\]", str(request["messages"]))[0])
+        return f"Answer: {42 if number in known else 7}"
+
+    return MockModel(answer)
+
+
+async def run_of(folder: Path, name: str = "run", *, limit: int = MANY, words: str = "", **known: Iterable[int]) -> Run:
+    """A run in which each model solves the problems that it knows."""
+    questions = folder / f"{name}.jsonl"
+    lines = [{"id": f"p{i}", "prompt": f"{words}[{i}] six times seven?", "answer": 42} for i in range(limit)]
+    questions.write_text("\n".join(map(json.dumps, lines)))
+    task = {"name": "jsonl", "path": str(questions), "answer_verifier": "numeric_answer"}
+    models = {model: knowing(problems) for model, problems in known.items()}
+    return await Experiment.parse({"task": task, "strategies": ["single"], "models": models}).run(folder / name)
+
+
+async def test_among_equals_nobody_is_called_best(tmp_path: Path) -> None:
+    run = await run_of(tmp_path, a=range(20), b=range(20, 40), c=range(10, 31))
+    comparison = RunComparison([run])
+    (contest,) = comparison.contests
+    assert contest.best.track.model == "c"
+    assert [one.track.model for one in contest.equals] == ["a", "b"]
+    assert contest.words.startswith("no strategy is shown to be better than another")
+    assert "paired over 40 problems" in contest.words
+    _, packed = page_of(comparison, tmp_path / "page.html")
+    assert packed["overview"]["contests"] == [contest.as_dict()]
+    assert contest.words in markdown(comparison, "completion_tokens")
+
+
+async def test_what_two_have_in_common_does_not_hide_their_difference(tmp_path: Path) -> None:
+    """Their own intervals overlap; a solves all that b solves, and six more."""
+    comparison = RunComparison([await run_of(tmp_path, a=range(28), b=range(22))])
+    (contest,) = comparison.contests
+    own = {shown.track.model: track_summary(shown.track) for shown in comparison.tracks}
+    assert own["a"]["low"] < own["b"]["high"]
+    assert contest.words.startswith("single · a is better than every other")
+    ((other, difference),) = contest.differences
+    assert other.track.model == "b"
+    assert difference.mean[0] == pytest.approx(6 / 40)
+    assert difference.low[0] > 0
+
+
+async def test_the_most_accurate_is_named_with_those_that_may_be_its_equals(tmp_path: Path) -> None:
+    (contest,) = RunComparison([await run_of(tmp_path, a=range(30), b=range(29), c=range(5))]).contests
+    assert contest.words.startswith("single · a is the most accurate, but not shown to be better than single · b ")
+    assert [one.track.model for one in contest.equals] == ["b"]
+
+
+async def test_runs_are_compared_over_the_problems_that_all_have(tmp_path: Path) -> None:
+    """The short run looks better on its own eight problems, which the other solves as well."""
+    whole = await run_of(tmp_path, "whole", a=range(20))
+    part = await run_of(tmp_path, "part", limit=8, b=range(6))
+    (contest,) = RunComparison([whole, part]).contests
+    assert contest.best.track.model == "a"
+    assert contest.problems == 8
+    assert contest.differences[0][1].mean[0] == pytest.approx(2 / 8)
+
+
+async def test_runs_without_problems_in_common_are_not_compared(tmp_path: Path) -> None:
+    one = await run_of(tmp_path, "one", a=range(20), b=range(3))
+    other = await run_of(tmp_path, "other", words="Other: ", c=range(20))
+    contests = RunComparison([one, other]).contests
+    assert [contest.best.label for contest in contests] == ["one/single · a", "other/single · c"]
+    assert [len(contest.differences) for contest in contests] == [1, 0]
+    assert contests[1].words == ""
+
+
+async def test_a_winner_is_named_by_chance_about_as_seldom_as_the_level_says(tmp_path: Path) -> None:
+    """Three models of one accuracy: among a hundred draws of problems, hardly any names a best one."""
+    run = await run_of(tmp_path, a=range(20), b=range(20), c=range(20))
+    comparison, rng = RunComparison([run]), np.random.default_rng(0)
+    named = 0
+    for _ in range(100):
+        right = {shown.label: dict.fromkeys(comparison.problems, 0.0) for shown in comparison.tracks}
+        for solved in right.values():
+            solved.update({key: float(rng.random() < 0.5) for key in solved})
+        contest = comparison._contest([(shown, right[shown.label]) for shown in comparison.tracks])
+        assert contest
+        named += not contest.equals
+    assert named <= 5
