@@ -83,6 +83,7 @@ async def test_cached_prompt_tokens_are_told_as_the_metrics_count_them(vllm_serv
                 pass
     used = session.spent
     cached, prompt = "vllm:prefix_cache_hits_total", "vllm:prompt_tokens_total"
+    after = before
     for _ in range(200):
         after = await vllm_server.metrics()
         if after[prompt] - before[prompt] == used.prompt_tokens:
