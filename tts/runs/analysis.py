@@ -13,9 +13,9 @@ from tts.curves import (
     Curve,
     CurveError,
     best_of_k,
-    bootstrap,
     fit_coverage_law,
     majority_at_k,
+    mean_interval,
     pass_at_k,
     powers_of_two,
     replay,
@@ -54,7 +54,7 @@ def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = No
     """Selected accuracy of every strategy and model against `x`, and coverage (pass@k) where samples are independent.
 
     `x` is a measure of `Track.cost`; `ks` are the numbers of candidates, by default powers of two up to what every
-    problem has. Intervals are 95 % bootstrap intervals over problems; the seeds of a problem count as one. Raises
+    problem has. Intervals are 95 % intervals over problems; the seeds of a problem count as one. Raises
     `ConfigError` when there is nothing to draw or a model card lacks what `x` needs, `CurveError` when a k exceeds
     what was sampled.
     """
@@ -173,7 +173,7 @@ def track_summary(track: Track) -> dict[str, Any]:
         problems.append(row.problem)
     usage, wasted = track.usage(), track.wasted()
     means = by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
-    interval = bootstrap(means, proportions=True) if len(means) > 1 else None
+    interval = mean_interval(means) if len(means) > 1 else None
     return {
         "strategy": track.strategy,
         "model": track.model,

@@ -109,7 +109,7 @@ function notes() {
     sum("settled_early") && `${plural(sum("settled_early"), "search", "searches")} ended early, their selection settled.`,
     sum("estimated_tokens") && `${plural(sum("estimated_tokens"), "token")} are estimates: the server did not count them.`,
     !comparable() && "The strategies were not tried on the same problems: their accuracies do not compare.",
-    "Intervals are 95 % bootstrap intervals over problems.",
+    "Intervals are 95 % intervals over problems.",
     ...data.without_curves.map((text) => `No curve of ${text}.`),
   ].filter(Boolean);
   return h("ul", { class: "notes soft" }, words.map((text) => h("li", {}, text)));
