@@ -35,6 +35,8 @@ class Curve:
     x_name: str = "samples"
     x_unit: str = ""
     """E.g. `tokens`, `FLOPs`, `USD`, `s`; empty for a plain count."""
+    short: int = 0
+    """Problems that ended with fewer candidates than the largest k: from there on they stand at what they reached."""
 
     def __post_init__(self) -> None:
         shapes = {np.shape(values) for values in (self.k, self.x, self.y, self.low, self.high)}
