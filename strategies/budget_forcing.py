@@ -54,7 +54,7 @@ class BudgetForcing(Strategy):
                 return
             if any(sample.reasoning for sample in answer.samples):
                 raise ConfigError("the server splits thoughts from answers: start it without a reasoning parser")
-            cut = thought.samples[-1].finish_reason == "length" or left <= 0
+            cut = thought.samples[-1].finish_reason in ("length", "budget") or left <= 0
             content = f"{self.conclude.strip()}{answer.samples[-1].text}"
             yield replace(
                 answer.candidate(spawned=(level,), thought=self.thinking_tokens - left, cut=cut), content=content

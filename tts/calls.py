@@ -126,6 +126,7 @@ class Calls:
     ) -> AsyncGenerator[Sample, None]:
         """`_draw` in as many batches as the budget grants room for, side by side."""
         failures: list[SamplingFailed] = []
+        trimmed: set[int] = set()
 
         async def draw(out: Flow[Sample], batch: AsyncGenerator[Sample, None]) -> None:
             try:
@@ -143,12 +144,15 @@ class Calls:
                 place = key if options is params else self._address(sampler, prompt, options)
                 task = out.start(draw(out, self._draw(sampler, prompt, place, batch, role, options)))
                 task.add_done_callback(lambda _, grant=grant: self.allowance.release(grant))
+                if options is not params:
+                    trimmed.update(batch.values())
 
         any_came = False
         async with aclosing(flow(draw_all)) as samples:
             async for sample in samples:
                 any_came = True
-                yield sample
+                cut = sample.finish_reason == "length" and sample.index in trimmed
+                yield replace(sample, finish_reason="budget") if cut else sample
         if failures and not any_came:
             raise failures[-1]
 

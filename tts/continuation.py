@@ -194,7 +194,7 @@ class Continuation:
         stepped = bool(stops) and sample.text.endswith(tuple(stops))
         if stepped and sample.token_ids:
             sample = replace(sample, text=sample.text + await self._overhang(sample))
-        goes_on = bool(sample.text or sample.token_ids) and (stepped or sample.finish_reason == "length")
+        goes_on = bool(sample.text or sample.token_ids) and (stepped or sample.finish_reason in ("length", "budget"))
         return replace(
             self,
             path=(*self.path, place),

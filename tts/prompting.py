@@ -174,7 +174,7 @@ async def reply(
 
 
 def _whole(sample: Sample, read: Callable[[str], T]) -> T:
-    if sample.finish_reason in ("length", "content_filter"):
+    if sample.finish_reason in ("length", "budget", "content_filter"):
         raise ValueError(f"it was cut off ({sample.finish_reason})")
     return read(sample.text)
 

@@ -56,12 +56,18 @@ class Table:
         return "\n".join([*title, *text, *(f"\n{note}" for note in self.notes)])
 
 
+AVERAGED = (
+    "accuracy by best-of-k or majority is the mean over all orders of the samples (ties averaged), as its curve is"
+)
+
 NOTES = {"oracle": "(oracle): the hidden truth was used to find or select the answer"}
 COUNTED = {
     "failed": "problems without a usable candidate count as not solved",
     "abstained": "problems without a selected answer count as not solved",
     "ungraded": "problems could not be graded and are left out of the accuracy",
     "settled_early": "searches ended early, when their selection was settled",
+    "budget_ended": "searches ended because their budget was spent",
+    "cut_off": "candidates were cut off by the budget, and are left out of pass@k, best-of-k and majority@k",
     "estimated_tokens": "tokens are estimates: the server did not count them",
 }
 
@@ -86,6 +92,7 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
                 "" if row["money"] is None else f"{row['money']:.4g} {row['currency']}",
                 f"{row['lost_samples']:,}" if row["lost_samples"] else "",
             )
+            notes |= {AVERAGED} if row["estimator"] != "replay" else set()
             notes |= {words for key, words in NOTES.items() if row[key]}
             notes |= {f"{row[key]:,} {words}" for key, words in COUNTED.items() if row[key]}
     made.notes = sorted(notes)
@@ -109,15 +116,22 @@ def curve_table(curves: Sequence[Curve], title: str = "Accuracy against compute"
         for k, x, y, low, high in zip(curve.k, curve.x, curve.y, curve.low, curve.high, strict=True):
             made.add_row(*names, str(k), number(x), percent(y), interval(low, high))
             names = ("", "")
-    made.notes = [words for name, words in ESTIMATED.items() if any(curve.estimator == name for curve in curves)]
+    short = {curve.label.removesuffix(" coverage"): curve.short for curve in curves if curve.short}
+    made.notes = [
+        *(words for name, words in ESTIMATED.items() if any(curve.estimator == name for curve in curves)),
+        *(
+            f"{name}: {count:,} problems have fewer candidates than the largest k; they stand at what they had reached"
+            for name, count in short.items()
+        ),
+    ]
     return made
 
 
 def law_table(laws: Rows) -> Table:
     """The fits of the coverage law (`tts.runs.analysis.coverage_laws`)."""
-    made = Table("Coverage law c = exp(a k^b)", ("curve",), ("a", "b", "r²"))
+    made = Table("Coverage law c = exp(a k^b)", ("curve",), ("a", "b", "r²", "fitted to k"))
     for law in laws:
-        made.add_row(law["curve"], f"{law['a']:.4g}", f"{law['b']:.4g}", f"{law['r_squared']:.3f}")
+        made.add_row(law["curve"], f"{law['a']:.4g}", f"{law['b']:.4g}", f"{law['r_squared']:.3f}", f"1 to {law['k']}")
     return made
 
 

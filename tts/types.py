@@ -103,7 +103,8 @@ class Sample:
 
     text: str
     finish_reason: str | None = None
-    """"stop", "length", "tool_calls", ... as the server said; "abandoned" where a stop rule ended it."""
+    """"stop", "length", "tool_calls", ... as the server said; "abandoned" where a stop rule ended it,
+    "budget" where it was cut off because the budget had no room for all its `max_tokens`."""
     charges: tuple[Charge, ...] = field(default=(), repr=False)
     """The prompt of its request (shared by the request's choices) and its own completion."""
     index: int = 0

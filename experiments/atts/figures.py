@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tts.curves import bootstrap
-
 Row = dict[str, Any]
 
 
@@ -56,9 +54,9 @@ def speedups(rows: Sequence[Row]) -> list[str]:
             ratio = f"{peer['seconds'] / row['seconds']:.2f}"
             if row["seconds by problem"]:
                 logs = np.log(np.array(peer["seconds by problem"]) / np.array(row["seconds by problem"]))
-                found = bootstrap(logs[:, None])
-                low, high = np.exp([found.low[0], found.high[0]])
-                ratio += f" (per problem {np.exp(found.mean[0]):.2f}, {low:.2f} to {high:.2f})"
+                drawn = np.random.default_rng(0).choice(logs, size=(2000, len(logs))).mean(axis=1)
+                low, high = np.exp(np.quantile(drawn, [0.025, 0.975]))
+                ratio += f" (per problem {np.exp(logs.mean()):.2f}, {low:.2f} to {high:.2f})"
             said.append(f"{row['samples']} samples, {row['order']}: {row['name']} {ratio} x as fast as {name}")
     return said
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from experiments.atts.figures import markdown
 from tts import Experiment
-from tts.curves import bootstrap, majority_at_k, paired_difference
+from tts.curves import majority_at_k, mean_interval, paired_difference
 from tts.curves.plot import save_figure
 from tts.runs import Run
 from tts.runs.analysis import calls
@@ -141,8 +141,8 @@ def _vote(answers: list[str | None], flags: NDArray[np.float64]) -> float:
 
 
 def interval(values: NDArray[np.float64]) -> list[float]:
-    """Mean over problems with its 95 % bootstrap interval."""
-    found = bootstrap(values[:, None])
+    """Mean over problems with its 95 % interval."""
+    found = mean_interval(values[:, None])
     return [float(found.mean[0]), float(found.low[0]), float(found.high[0])]
 
 

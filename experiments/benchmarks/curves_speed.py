@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from tts.curves import best_of_k, bootstrap, majority_at_k, pass_at_k, powers_of_two
+from tts.curves import best_of_k, majority_at_k, mean_interval, pass_at_k, powers_of_two
 
 
 def simulate(problems: int, samples: int, answers: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,8 +43,8 @@ def main(problems: int = 1000, samples: int = 1000) -> None:
     majority = majority_at_k(classes, correct, ks)
     lap("majority_at_k")
     for values in (coverage, best, majority.values):
-        bootstrap(values)
-    lap("bootstrap x 3")
+        mean_interval(values)
+    lap("intervals x 3")
     print(
         json.dumps(
             {

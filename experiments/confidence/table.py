@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tts.curves import CurveError, Interval, bootstrap, paired_difference
+from tts.curves import CurveError, Interval, mean_interval, paired_difference
 from tts.runs import Run
 from tts.runs.run import Track
 
@@ -43,7 +43,7 @@ def row(track: Track, whole: Track) -> tuple[str, ...]:
         f"{tokens:,.0f}",
         "" if track is whole else f"{100 * (1 - tokens / all_tokens):.1f}",
         f"{100 * ended_early(track):.1f}",
-        in_points(bootstrap(np.array([*solved(track).values()])[:, np.newaxis])),
+        in_points(mean_interval(np.array([*solved(track).values()])[:, np.newaxis])),
         difference,
     )
 

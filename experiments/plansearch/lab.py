@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tts import Experiment
 from tts.cli.common import console
-from tts.curves import Curve, bootstrap, paired_difference, plot_curves
+from tts.curves import Curve, mean_interval, paired_difference, plot_curves
 from tts.runs import Run
 from tts.runs.analysis import track_curves
 from tts.runs.config import load
@@ -61,7 +61,7 @@ def rows(run: Run) -> Iterator[dict[str, Any]]:
             row: dict[str, Any] = {"model": track.model, "method": name, "budget": budget}
             row["exhausted"] = float(np.mean(np.array(spent) < budget))
             for key, values in found.items():
-                once = bootstrap(values[:, None])
+                once = mean_interval(values[:, None])
                 apart = paired_difference(values[:, None], reference[key][:, None])
                 row[key] = [float(part[0]) for part in (once.mean, once.low, once.high)]
                 row[f"{key} difference"] = [float(part[0]) for part in (apart.mean, apart.low, apart.high)]

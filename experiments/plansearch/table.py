@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tts.curves import bootstrap, filtered_pass_at_k, pass_at_k
+from tts.curves import filtered_pass_at_k, mean_interval, pass_at_k
 from tts.runs import Run
 from tts.runs.run import Track
 
@@ -90,7 +90,7 @@ def with_interval(values: np.ndarray) -> str:
     """Mean over problems and its interval, in percent."""
     if len(values) < 2:
         return f"{100 * values.mean():.1f}"
-    interval = bootstrap(values[:, np.newaxis], proportions=True)
+    interval = mean_interval(values[:, np.newaxis])
     return f"{100 * interval.mean[0]:.1f} ({100 * interval.low[0]:.1f} to {100 * interval.high[0]:.1f})"
 
 

@@ -27,7 +27,7 @@ from tests.support.direct import DirectQuestions
 from tests.support.painter import Painter
 from tests.support.vision import Vision
 from tests.support.world import accuracy, drawing_world, scenes
-from tts.curves import bootstrap
+from tts.curves import mean_interval
 from tts.prompting import problem_text
 from tts.session import Session
 from tts.solving import open_models, solve
@@ -102,8 +102,8 @@ async def verifiers(problems: list[Problem], n: int, folder: Path) -> dict[str, 
                 areas += [] if area is None else [area]
                 chosen.append(shares[int(scores.argmax())])
         found[name] = {
-            "auroc": as_dict(bootstrap(np.array(areas)[:, np.newaxis])),
-            "accuracy of the selected": as_dict(bootstrap(np.array(chosen)[:, np.newaxis])),
+            "auroc": as_dict(mean_interval(np.array(areas)[:, np.newaxis])),
+            "accuracy of the selected": as_dict(mean_interval(np.array(chosen)[:, np.newaxis])),
         }
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from rich.table import Table
 
-from tts.curves import Interval, bootstrap
+from tts.curves import Interval, mean_interval, paired_difference
 
 Found = Mapping[str, Mapping[str, Any]]
 """By strategy: `accuracy` after each number of candidates, mean `tokens` there, and at the end `over best of N`."""
@@ -22,9 +22,9 @@ def compared(shares: Mapping[str, ArrayLike], tokens: Mapping[str, ArrayLike]) -
     base = np.asarray(shares[BASE])[:, -1:]
     return {
         name: {
-            "accuracy": as_dict(bootstrap(values)),
+            "accuracy": as_dict(mean_interval(values)),
             "tokens": np.asarray(tokens[name]).mean(axis=0).tolist(),
-            "over best of N": as_dict(bootstrap(np.asarray(values)[:, -1:] - base)),
+            "over best of N": as_dict(paired_difference(np.asarray(values)[:, -1:], base)),
         }
         for name, values in shares.items()
     }

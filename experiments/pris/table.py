@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tts.curves import bootstrap
+from tts.curves import mean_interval
 from tts.runs import Run
 from tts.runs.run import Track
 
@@ -76,7 +76,7 @@ def with_interval(values: list[float]) -> str:
     known = np.array([value for value in values if not np.isnan(value)])
     if len(known) < 2:
         return f"{100 * known.mean():.1f}" if len(known) else "unknown"
-    found = bootstrap(known[:, np.newaxis])
+    found = mean_interval(known[:, np.newaxis])
     return f"{100 * found.mean[0]:.1f} ({100 * found.low[0]:.1f} to {100 * found.high[0]:.1f})"
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.curves.brute_force import best, first_accepted, over_all_orders
-from tts.curves import CurveError, TooFewSamples, best_of_k, bootstrap, first_pass_at_k, pass_at_k
+from tts.curves import CurveError, TooFewSamples, best_of_k, first_pass_at_k, mean_interval, pass_at_k
 
 
 @given(st.data(), st.integers(1, 60))
@@ -131,14 +131,14 @@ def recorded():
 def test_pass_at_k_contains_the_analytic_coverage(recorded):
     steps = np.arange(KS.max())
     coverage = 1 - np.cumprod((B + steps) / (A + B + steps))[KS - 1]  # the mean of 1 - (1 - p)^k
-    interval = bootstrap(pass_at_k(128, recorded.sum(axis=1), KS))
+    interval = mean_interval(pass_at_k(128, recorded.sum(axis=1), KS))
     assert ((interval.low <= coverage) & (coverage <= interval.high)).all()
     assert (interval.high - interval.low < 0.04).all()
 
 
 def test_best_of_k_under_a_blind_score_stays_at_the_solve_rate(recorded):
     scores = np.random.default_rng(8).normal(size=recorded.shape)
-    interval = bootstrap(best_of_k(scores, recorded, KS))
+    interval = mean_interval(best_of_k(scores, recorded, KS))
     rate = A / (A + B)
     assert ((interval.low <= rate) & (rate <= interval.high)).all()
 
@@ -150,5 +150,5 @@ def test_best_of_k_under_a_noisy_score_contains_its_analytic_curve(recorded):
     p = np.random.default_rng(10).beta(A, B, size=(400_000, 1))
     silent = (1 - p / 2) ** KS
     expected = (1 - silent + silent * (p / 2) / (1 - p / 2)).mean(axis=0)
-    interval = bootstrap(best_of_k(scores, recorded, KS))
+    interval = mean_interval(best_of_k(scores, recorded, KS))
     assert ((interval.low <= expected) & (expected <= interval.high)).all()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.curves.brute_force import over_all_orders, vote
-from tts.curves import TooFewSamples, bootstrap, majority_at_k
+from tts.curves import TooFewSamples, majority_at_k, mean_interval
 from tts.curves.majority import Ballots, exact_vote
 
 small_pools = st.integers(1, 6).flatmap(
@@ -128,5 +128,5 @@ def test_votes_of_known_solve_rates_contain_the_analytic_curve():
     ]
     estimate = majority_at_k(correct.astype(int), correct, ks)
     assert estimate.exact.all()
-    interval = bootstrap(estimate.values)
+    interval = mean_interval(estimate.values)
     assert ((interval.low <= analytic) & (analytic <= interval.high)).all()

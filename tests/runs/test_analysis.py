@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -25,9 +25,11 @@ from tts import (
     Verifier,
     registry,
 )
-from tts.curves import CurveError
+from tts.curves import CurveError, fit_coverage_law
 from tts.errors import ConfigError
-from tts.runs.analysis import coverage_laws, curves, filtered_curve, summary
+from tts.runs.analysis import coverage_laws, curves, filtered_curve, summary, track_curves
+from tts.runs.run import Floats
+from tts.tables import curve_table, summary_table
 
 SOLVE = np.array(list(PROBABILITIES.values()))
 
@@ -162,7 +164,11 @@ async def test_the_summary_tells_selected_accuracy_coverage_and_cost_apart(grid:
 
 
 async def test_coverage_law_is_fitted_to_the_coverage_curve(grid: Experiment, tmp_path: Path) -> None:
-    (law,) = coverage_laws(curves(await grid.run(tmp_path / "run")))
+    run = await grid.run(tmp_path / "run")
+    (law,) = coverage_laws({track.label: track for track in run.tracks})
+    coverage = curves(run, "samples", ks=range(1, 33))[1]
+    every = fit_coverage_law(coverage.k, coverage.y)
+    assert (law["a"], law["b"], law["k"]) == (pytest.approx(every.a), pytest.approx(every.b), 32)
     assert law["a"] < 0 > law["b"]
     assert law["r_squared"] > 0.9
 
@@ -184,7 +190,7 @@ async def test_a_run_without_a_right_answer_has_curves_at_zero_and_no_law(task: 
         run = await Experiment.parse(table).run(tmp_path / "run")
     drawn = curves(run)
     assert all(curve.y.tolist() == [0.0] * len(curve.y) for curve in drawn)
-    assert coverage_laws(drawn) == []
+    assert coverage_laws({track.label: track for track in run.tracks}) == []
 
 
 async def test_filtered_pass_at_k_is_the_mean_over_all_subsets_of_what_the_verifier_accepted(
@@ -211,3 +217,106 @@ async def test_filtered_pass_at_k_is_the_mean_over_all_subsets_of_what_the_verif
             assert x == pytest.approx(np.mean(submitted))
         assert curve.y[0] <= curve.y[-1]
     assert filtered_curve(tracks["single"]) is None
+
+
+# -- one rule for accuracy and compute --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_n", [1, 3, 6])
+async def test_closed_forms_average_compute_over_the_same_subsets_as_accuracy(
+    task: str, endpoint: Endpoint, tmp_path: Path, max_n: int
+) -> None:
+    registry.register("verifiers", Fallible)
+    models = endpoint.model_copy(update={"max_n": max_n})
+    table = {"task": task, "models": models, "strategies": ["best_of_n:n=6,verifier=fallible"]}
+    run = await Experiment.parse(table).run(tmp_path / "run")
+    (track,), ks = run.tracks, range(1, 7)
+
+    def mean(measure: str) -> list[float]:
+        return curves(run, measure, ks)[0].x.tolist()
+
+    def over_subsets(parts: list[Floats], worth: Callable[[Floats], float]) -> list[float]:
+        subsets = [[list(combinations(part, k)) for k in ks] for part in parts]
+        return [float(np.mean([np.mean([worth(np.array(s)) for s in own[k - 1]]) for own in subsets])) for k in ks]
+
+    generated = [np.diff(part, prepend=0) for part in track.cost("completion_tokens")]
+    arrivals = [np.array([one.elapsed for one in track.candidates(row)]) for row in track.rows]
+    assert mean("completion_tokens") == pytest.approx(over_subsets(generated, np.sum))
+    assert mean("seconds") == pytest.approx(over_subsets(arrivals, np.max))
+    assert mean("samples") == list(ks)
+    assert mean("requests") == [-(-k // max_n) for k in ks]
+    prompts = [part[-1] / -(-6 // max_n) for part in track.cost("prompt_tokens")]
+    assert mean("prompt_tokens") == pytest.approx([np.mean(prompts) * -(-k // max_n) for k in ks])
+    for measure in ("total_tokens", "verifier_seconds"):
+        assert mean(measure)[-1] == pytest.approx(np.mean([part[-1] for part in track.cost(measure)]))
+
+
+@pytest.mark.parametrize(
+    "strategy", ["best_of_n:n=6,verifier=fallible", "self_consistency:n=7", "first_pass:k=4,verifier=oracle"]
+)
+async def test_the_table_shows_where_the_curve_ends(
+    task: str, endpoint: Endpoint, tmp_path: Path, strategy: str
+) -> None:
+    registry.register("verifiers", Fallible)
+    table = {"task": task, "models": endpoint, "strategies": [strategy], "seeds": [0, 1]}
+    run = await Experiment.parse(table).run(tmp_path / "run")
+    (row,), (selected, *_) = summary(run), curves(run)
+    for of_table, of_curve in zip(("accuracy", "low", "high"), (selected.y, selected.low, selected.high), strict=True):
+        assert row[of_table] == pytest.approx(of_curve[-1])
+    assert ("ties averaged" in str(summary_table({"": [row]}).notes)) == (row["estimator"] != "replay")
+
+
+# -- binding budgets --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["self_consistency:n=12", "best_of_n:n=12,verifier=oracle", "two_by_two"])
+async def test_a_binding_budget_leaves_a_curve_over_all_problems(
+    task: str, endpoint: Endpoint, double: ModelDouble, tmp_path: Path, strategy: str
+) -> None:
+    registry.register("strategies", TwoByTwo)
+    models = endpoint.model_copy(update={"params": {"max_tokens": 60}})
+    table = {"task": task, "models": models, "strategies": [strategy], "budget": {"completion_tokens": 200}}
+    run = await Experiment.parse(table).run(tmp_path / "run")
+    (track,), (row,) = run.tracks, summary(run)
+    sizes = [int(whole.sum()) for whole in track.whole]
+    assert len(set(sizes)) > 1  # the budget binds, and unevenly
+    for curve in track_curves(track):
+        assert curve.problems == 20
+        assert curve.k[-1] == max(sizes)
+        assert curve.short == sum(size < max(sizes) for size in sizes)
+        assert curve.x[-1] == pytest.approx(np.mean([part[-1] for part in track.cost("completion_tokens")]))
+    assert row["accuracy"] == pytest.approx(track_curves(track)[0].y[-1])
+    assert row["budget_ended"] == sum(cell.ended == "budget" for cell in track.rows) > 0
+    if strategy.startswith("self"):
+        coverage = track_curves(track, ks=[1])[1]
+        rates = [flags[whole].mean() for flags, whole in zip(track.correct, track.whole, strict=True)]
+        assert coverage.y[0] == pytest.approx(np.mean(rates))
+    assert "fewer candidates than the largest k" in str(curve_table(track_curves(track)).notes)
+
+
+class TwoByTwo(Strategy):
+    """Two samples at a time, for ever."""
+
+    exhaustive = True
+
+    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        while True:
+            async for candidate in session.propose(n=2):
+                yield candidate
+
+
+async def test_what_a_budget_cuts_off_is_no_sample(task: str, tmp_path: Path) -> None:
+    """A budget of two answers and a half: two whole ones, and one that ends before it says anything."""
+    text = "one two three four five six seven eight Answer: 42"
+    size = len(text.encode())
+    async with ModelDouble(answer=lambda *_: text) as double:
+        models = Endpoint(model="test-model", base_url=double.base_url, params={"max_tokens": size})
+        table = {"task": task, "models": models, "budget": {"completion_tokens": 2 * size + size // 2}, "limit": 4}
+        table |= {"strategies": ["self_consistency:n=8", "best_of_n:n=8,verifier=oracle"]}
+        run = await Experiment.parse(table).run(tmp_path / "run")
+    for track, row in zip(run.tracks, summary(run), strict=True):
+        assert row["cut_off"] > 0
+        assert row["cut_off"] == sum(not one for whole in track.whole for one in whole)
+        assert all(curve.y.tolist() == [1.0] * len(curve.y) for curve in track_curves(track))
+        assert "cut off by the budget" in str(summary_table({"": [row]}).notes)
+        assert "ended because their budget" in str(summary_table({"": [row]}).notes)

@@ -144,7 +144,7 @@ def _show_overview(
         raise ConfigError(f"no curve for {named[0]}: {'; '.join(missing) or 'nothing is graded yet'}")
     accuracies = {c: [_readout(curve, c, curve.accuracy_at) for curve in curves] for c in at}
     computes = {a: [_readout(curve, a, curve.compute_to_reach) for curve in curves] for a in reach}
-    laws = coverage_laws(curves)
+    laws = coverage_laws({shown.label: shown.track for shown in comparison.tracks})
     if as_json:
         named = [{"run": str(comparison.runs[label].path), **row} for label, rows in summaries.items() for row in rows]
         show_json(

@@ -3,12 +3,11 @@
 Works on plain arrays and knows nothing of stores or strategies:
 
     values = pass_at_k(n, c, ks)                          # problems x ks
-    curve = Curve.from_values("gpt", "pass@k", ks, values)  # mean and bootstrap interval
+    curve = Curve.from_values("gpt", "pass@k", ks, values)  # mean and interval
     curve.compute_to_reach(0.8)
     plot_curves([curve], "coverage.png")
 """
 
-from tts.curves.bootstrap import Interval, bootstrap, paired_difference
 from tts.curves.curve import Curve, powers_of_two, replay
 from tts.curves.estimators import (
     CurveError,
@@ -21,6 +20,7 @@ from tts.curves.estimators import (
     pass_at_k,
 )
 from tts.curves.fits import CoverageLaw, fit_coverage_law
+from tts.curves.intervals import Interval, mean_interval, paired_difference
 from tts.curves.majority import MajorityEstimate, majority_at_k
 from tts.curves.plot import curve_rows, draw_curves, plot_curves, write_csv, write_parquet, writing
 
@@ -33,13 +33,13 @@ __all__ = [
     "MajorityEstimate",
     "TooFewSamples",
     "best_of_k",
-    "bootstrap",
     "curve_rows",
     "draw_curves",
     "filtered_pass_at_k",
     "first_pass_at_k",
     "fit_coverage_law",
     "majority_at_k",
+    "mean_interval",
     "mean_ranks",
     "paired_difference",
     "pass_at_k",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tts.curves.bootstrap import bootstrap
 from tts.curves.estimators import CurveError, Floats, Integers, TooFewSamples, valid_ks
+from tts.curves.intervals import mean_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,8 @@ class Curve:
     x_name: str = "samples"
     x_unit: str = ""
     """E.g. `tokens`, `FLOPs`, `USD`, `s`; empty for a plain count."""
+    short: int = 0
+    """Problems that ended with fewer candidates than the largest k: from there on they stand at what they reached."""
 
     def __post_init__(self) -> None:
         shapes = {np.shape(values) for values in (self.k, self.x, self.y, self.low, self.high)}
@@ -57,10 +59,8 @@ class Curve:
         x_name: str = "samples",
         x_unit: str = "",
         level: float = 0.95,
-        resamples: int = 2000,
-        seed: int = 0,
     ) -> Curve:
-        """Average a (problems x ks) matrix of accuracies and bootstrap its interval over problems.
+        """Average a (problems x ks) matrix of accuracies, with its interval over problems.
 
         `x` is the compute at each k, or a (problems x ks) matrix of it, which is averaged; left out, it is k.
         """
@@ -71,7 +71,7 @@ class Curve:
             if compute.shape != matrix.shape:
                 raise CurveError(f"curve '{label}': compute {compute.shape} and values {matrix.shape} differ in shape")
             compute = compute.mean(axis=0)
-        interval = bootstrap(matrix, level=level, resamples=resamples, seed=seed, proportions=True)
+        interval = mean_interval(matrix, level=level)
         return cls(
             label=label,
             estimator=estimator,

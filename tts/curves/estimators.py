@@ -2,7 +2,7 @@
 
 The samples of a problem are exchangeable: any k of them, in any order, might have been the run. Estimators are
 vectorised over k and return one row per problem and one column per k (no column axis if k is a plain number); means,
-intervals and paired comparisons over problems follow in `tts.curves.bootstrap`. Majority voting is in
+intervals and paired comparisons over problems follow in `tts.curves.intervals`. Majority voting is in
 `tts.curves.majority`.
 """
 

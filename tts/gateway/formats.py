@@ -56,7 +56,7 @@ class ChatFormat:
             return {**({"logprobs": None} if "logprobs" in drop else {}), **kept, "index": index}
         reason = sample.finish_reason if sample else None
         choice: Json = {"index": index, "logprobs": None}
-        choice["finish_reason"] = {"abandoned": "length", None: "stop"}.get(reason, reason)
+        choice["finish_reason"] = {"abandoned": "length", "budget": "length", None: "stop"}.get(reason, reason)
         if not self.chat:
             return {**choice, "text": candidate.content}
         message: Json = {"role": "assistant", "content": candidate.content}

@@ -39,7 +39,13 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
             for curve in comparison.filtered
         ],
         "without_curves": [f"{shown.label}: {shown.why_no_curves}" for shown in tracks if shown.why_no_curves],
-        "laws": coverage_laws([curve for shown in tracks for curve in shown.curves.get("samples", ())]),
+        "short": [
+            f"{shown.label}: {short:,} problems with fewer candidates than its curve's largest k stand at what "
+            "they had reached"
+            for shown in tracks
+            if (short := max((curve.short for curve in shown.curves.get("samples", ())), default=0))
+        ],
+        "laws": coverage_laws({shown.label: shown.track for shown in tracks}),
         "problems": [name for name, _ in comparison.problems],
         "grid": [_grid(comparison, shown) for shown in tracks],
         "verifiers": _reports(comparison, verifier_report),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from tts.curves import (
     Curve,
     CurveError,
     best_of_k,
-    bootstrap,
     filtered_pass_at_k,
     fit_coverage_law,
     majority_at_k,
+    mean_interval,
     pass_at_k,
     powers_of_two,
     replay,
@@ -54,8 +55,8 @@ def prefixed(label: str, name: str) -> str:
 def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
     """Selected accuracy of every strategy and model against `x`, and coverage (pass@k) where samples are independent.
 
-    `x` is a measure of `Track.cost`; `ks` are the numbers of candidates, by default powers of two up to what every
-    problem has. Intervals are 95 % bootstrap intervals over problems; the seeds of a problem count as one. Raises
+    `x` is a measure of `Track.cost`; `ks` are the numbers of candidates, by default powers of two up to the most that
+    any problem has. Intervals are 95 % intervals over problems; the seeds of a problem count as one. Raises
     `ConfigError` when there is nothing to draw or a model card lacks what `x` needs, `CurveError` when a k exceeds
     what was sampled.
     """
@@ -68,7 +69,10 @@ def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = No
 def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
     """The curves of one strategy with one model.
 
-    A problem without any candidate counts as unsolved at every k; one that could not be graded is left out.
+    Closed forms average accuracy and compute (`Track.mean_cost`) over the same subsets of a problem's candidates,
+    replays take both at the same prefix. A problem that a budget, a failure or a lost sample left with fewer than k
+    candidates stands at what it had reached, in accuracy and in compute (`Curve.short` counts such problems); one
+    without any candidate counts as unsolved at every k; one that could not be graded is left out.
     """
     return curves_over(track, {x: track.cost(x)}, ks)[x]
 
@@ -77,52 +81,122 @@ def curves_over(
     track: Track, costs: Mapping[str, list[Floats]], ks: Sequence[int] | None = None
 ) -> dict[str, list[Curve]]:
     """The same curves over several measures at once, given `Track.cost` of each; accuracies are computed once."""
-    correct = track.correct
-    kept = [i for i, flags in enumerate(correct) if len(flags) and not np.isnan(flags).any()]
-    if not kept or not costs:
+    pool = Pool.of(track)
+    if not len(pool.kept) or not costs:
         return {x: [] for x in costs}
-    sizes = np.array([len(correct[i]) for i in kept])
-    independent = track.independent
-    limit = int(sizes.min() if independent else sizes.max())
-    grid = np.array(ks) if ks is not None else powers_of_two(limit)
-    problems = [track.rows[i].problem for i in kept]
-    flags = [correct[i] for i in kept]
-    empty = [row.problem for row, part in zip(track.rows, correct, strict=True) if not len(part)]
-
-    def over_problems(rows: Floats) -> Floats:
-        return by_problem(np.concatenate([rows, np.zeros((len(empty), len(grid)))]), problems + empty)
+    independent, sizes, flags = track.independent, pool.sizes, pool.flags
+    most = int(sizes.max())
+    grid = np.array(ks) if ks is not None else powers_of_two(most)
+    open_ended = np.array([independent or track.rows[i].ended not in ("complete", "settled") for i in pool.kept])
+    if grid.max() > most and open_ended.any():
+        raise CurveError(f"{track.label}: no problem has {grid.max()} candidates: ask for k <= {most}")
+    problems = [track.rows[i].problem for i in [*pool.kept, *pool.empty]]
+    short = len({problems[i] for i in np.flatnonzero(open_ended & (sizes < grid.max()))})
+    at = np.minimum(grid, sizes[:, np.newaxis]) - 1
 
     def curve(estimator: str, values: Floats, label: str = track.label) -> Curve:
-        return Curve.from_values(label, estimator, grid, over_problems(values))
+        rows = by_problem(np.concatenate([values, np.zeros((len(pool.empty), len(grid)))]), problems)
+        return replace(Curve.from_values(label, estimator, grid, rows), short=short)
 
-    found = []
+    replayed, closed = [], []
     if not independent or track.estimator == "replay":
-        chosen = [selections(track, i, grid) for i in kept]
-        ended = np.array([track.rows[i].ended in ("complete", "settled") for i in kept])
-        drawn, finished = [np.arange(size) for size in sizes], ended | (sizes >= grid.max())
-        found = [curve("replay", replay(drawn, chosen, grid, finished=finished)[0])]
+        chosen = [selections(track, i, grid) for i in pool.kept]
+        ended = np.ones(len(sizes), bool)
+        drawn = [np.arange(size) for size in sizes]
+        replayed = [curve("replay", replay(drawn, chosen, grid, finished=ended)[0])]
         if track.method.exhaustive:
             covered = [np.maximum.accumulate(part) for part in flags]
-            values, _ = replay(drawn, covered, grid, finished=finished)
-            found.append(curve("replay", values, f"{track.label} coverage"))
+            values, _ = replay(drawn, covered, grid, finished=ended)
+            replayed.append(curve("replay", values, f"{track.label} coverage"))
     if independent:
-        if track.estimator == "best_of_k":
-            ranks = track.ranks
-            found.append(curve("best-of-k", best_of_k([ranks[i] for i in kept], flags, grid)))
-        elif track.estimator == "majority":
-            answers = track.answers
-            vote = majority_at_k([answers[i] for i in kept], flags, grid)
-            found.append(curve(vote.method, vote.values))
-        coverage = pass_at_k(sizes, np.array([part.sum() for part in flags]), grid)
-        found.append(curve("pass@k", coverage, f"{track.label} coverage"))
+        if track.estimator != "replay":
+            values, name = pool.selected(grid)
+            closed.append(curve(name, values))
+        closed.append(curve("pass@k", pool.coverage(grid), f"{track.label} coverage"))
 
-    def axis(x: str) -> dict[str, Any]:
-        at = np.minimum(grid, sizes[:, np.newaxis]) - 1
-        compute = over_problems(np.array([costs[x][i][places] for i, places in zip(kept, at, strict=True)]))
+    def axis(x: str, compute: list[Floats]) -> dict[str, Any]:
+        rows = [*(compute[i][places] for i, places in zip(pool.kept, at, strict=True))]
+        rows += [np.full(len(grid), costs[x][i][-1] if len(costs[x][i]) else 0.0) for i in pool.empty]
         unit = UNITS.get(x, run_currency(track) if x == "money" else "")
-        return {"x": compute.mean(axis=0), "x_name": x.replace("_", " "), "x_unit": unit}
+        return {"x": by_problem(np.array(rows), problems).mean(axis=0), "x_name": x.replace("_", " "), "x_unit": unit}
 
-    return {x: [replace(curve, **axis(x)) for curve in found] for x in costs}
+    drawn_over: dict[str, list[Curve]] = {}
+    for x in costs:
+        drawn_over[x] = [replace(one, **axis(x, pool.prefixes(costs[x]))) for one in replayed]
+        if closed:
+            means = axis(x, track.mean_cost(x))
+            drawn_over[x] += [replace(one, **means) for one in closed]
+    return drawn_over
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The candidates that a track's curves are over: of independent ones, those that the budget did not cut off."""
+
+    track: Track
+    kept: list[int]
+    """The rows that have such candidates, all of them graded."""
+    empty: list[int]
+    """The rows without any."""
+    flags: list[Floats]
+    """Truth of the candidates, for each of `kept`."""
+
+    @classmethod
+    def of(cls, track: Track) -> Pool:
+        parts = [flags[whole] for flags, whole in zip(track.correct, track.whole, strict=True)]
+        kept = [i for i, flags in enumerate(parts) if len(flags) and not np.isnan(flags).any()]
+        return cls(track, kept, [i for i, flags in enumerate(parts) if not len(flags)], [parts[i] for i in kept])
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Candidates of each of `kept`."""
+        return np.array([len(part) for part in self.flags], dtype=np.int64)
+
+    def coverage(self, grid: NDArray[Any]) -> Floats:
+        """pass@k of each of `kept`."""
+        right = np.array([part.sum() for part in self.flags])
+        return self._reached(grid, lambda rows, ks: pass_at_k(self.sizes[rows], right[rows], ks))
+
+    def selected(self, grid: NDArray[Any]) -> tuple[Floats, str]:
+        """best-of-k or majority@k of each of `kept`, all subsets and ties averaged, and the estimator's name."""
+        track = self.track
+        if track.estimator == "best_of_k":
+            ranks = [track.ranks[i][track.whole[i]] for i in self.kept]
+
+            def best(rows: NDArray[np.int64], ks: NDArray[np.int64]) -> Floats:
+                return best_of_k([ranks[row] for row in rows], [self.flags[row] for row in rows], ks)
+
+            return self._reached(grid, best), "best-of-k"
+        answers = [[a for a, whole in zip(track.answers[i], track.whole[i], strict=True) if whole] for i in self.kept]
+        names: set[str] = set()
+
+        def vote(rows: NDArray[np.int64], ks: NDArray[np.int64]) -> Floats:
+            found = majority_at_k([answers[row] for row in rows], [self.flags[row] for row in rows], ks)
+            names.add(found.method)
+            return found.values
+
+        return self._reached(grid, vote), "; ".join(sorted(names))
+
+    def prefixes(self, costs: list[Floats]) -> list[Floats]:
+        """Of cumulative costs, those up to each candidate of the pool; all there is up to the last one."""
+        found = []
+        for cost, whole in zip(costs, self.track.whole, strict=True):
+            own = cost[: len(whole)][whole]
+            own[-1:] = cost[-1:]
+            found.append(own)
+        return found
+
+    def _reached(
+        self, grid: NDArray[Any], estimate: Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]
+    ) -> Floats:
+        """`estimate` at each k of `grid`, or for a problem with fewer candidates at all of them."""
+        values = np.zeros((len(self.kept), len(grid)))
+        reached = np.minimum(self.sizes, grid.max())
+        for size in np.unique(reached):
+            rows = np.flatnonzero(reached == size)
+            ks, places = np.unique(np.minimum(grid, size), return_inverse=True)
+            values[rows] = estimate(rows, ks)[:, places]
+        return values
 
 
 def filtered_curve(track: Track) -> Curve | None:
@@ -155,7 +229,9 @@ def filtered_curve(track: Track) -> Curve | None:
 
 def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
     """Whether the selection among a cell's candidates is correct at every prefix that `grid` asks for (0 elsewhere)."""
-    candidates, correct = track.candidates(track.rows[index]), track.correct[index]
+    kept = np.flatnonzero(track.whole[index])
+    every, correct = track.candidates(track.rows[index]), track.correct[index]
+    candidates = [every[i] for i in kept]
     right = np.zeros(len(candidates))
     for k in {min(int(k), len(candidates)) for k in grid}:
         prefix = candidates[:k]
@@ -192,17 +268,16 @@ def summary(run: Run) -> list[dict[str, Any]]:
 def track_summary(track: Track) -> dict[str, Any]:
     """The row of `summary` for one strategy and model."""
     solved, covered, problems, ungraded = [], [], [], 0
-    for row, flags in zip(track.rows, track.correct, strict=True):
-        chosen = flags[row.selected] if row.selected is not None else 0.0
-        if np.isnan(chosen):
+    for row, flags, right in zip(track.rows, track.correct, final_accuracies(track), strict=True):
+        if np.isnan(right):
             ungraded += 1
             continue
-        solved.append([chosen])
-        covered.append(bool(np.nansum(flags)))
+        solved.append([right])
+        covered.append([bool(np.nansum(flags))])
         problems.append(row.problem)
     usage, wasted = track.usage(), track.wasted()
     means = by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
-    interval = bootstrap(means, proportions=True) if len(means) > 1 else None
+    interval = mean_interval(means) if len(means) > 1 else None
     return {
         "strategy": track.strategy,
         "model": track.model,
@@ -210,7 +285,8 @@ def track_summary(track: Track) -> dict[str, Any]:
         "accuracy": float(means.mean()) if len(means) else None,
         "low": float(interval.low[0]) if interval else None,
         "high": float(interval.high[0]) if interval else None,
-        "coverage": float(np.mean(covered)) if covered else None,
+        "estimator": track.estimator if track.independent else "replay",
+        "coverage": float(by_problem(np.array(covered, float), problems).mean()) if covered else None,
         "abstained": sum(
             row.selected is None and len(flags) > 0 for row, flags in zip(track.rows, track.correct, strict=True)
         ),
@@ -229,7 +305,26 @@ def track_summary(track: Track) -> dict[str, Any]:
         "currency": run_currency(track),
         "oracle": track.oracle,
         "settled_early": sum(row.ended == "settled" for row in track.rows),
+        "budget_ended": sum(row.ended == "budget" for row in track.rows),
+        "cut_off": int(sum((~whole).sum() for whole in track.whole)),
     }
+
+
+def final_accuracies(track: Track) -> list[float]:
+    """The accuracy of each of `Track.rows` with all its candidates, as its curve ends; NaN where it is not graded.
+
+    Where the curve has a closed form it is the mean over all orders of the candidates, so that ties are averaged;
+    elsewhere whether the selected candidate is correct.
+    """
+    if not track.independent or track.estimator == "replay":
+        pairs = zip(track.rows, track.correct, strict=True)
+        return [float(flags[row.selected]) if row.selected is not None else 0.0 for row, flags in pairs]
+    pool = Pool.of(track)
+    found = np.full(len(track.rows), np.nan)
+    found[pool.empty] = 0.0
+    if pool.kept:
+        found[pool.kept] = pool.selected(pool.sizes.max(keepdims=True))[0][:, 0]
+    return found.tolist()
 
 
 def _money(track: Track) -> float | None:
@@ -246,19 +341,25 @@ def _money(track: Track) -> float | None:
         return None
 
 
-def coverage_laws(drawn: Sequence[Curve]) -> list[dict[str, Any]]:
-    """For each coverage curve, the fit c = exp(a k^b) and how well it holds (Brown et al. 2024, 3.2).
+def coverage_laws(tracks: Mapping[str, Track]) -> list[dict[str, Any]]:
+    """For each track with independent candidates, the fit c = exp(a k^b) of its coverage (Brown et al. 2024, 3.2).
 
-    Curves that do not determine the fit, such as one that is 0 throughout, are left out.
+    Fitted to every k up to what all problems have. Tracks that do not determine it, such as one whose coverage is 0
+    throughout, are left out. `tracks` are named as in the report.
     """
     laws = []
-    for curve in drawn:
-        if curve.estimator == "pass@k" and len(curve.k) >= 3:
-            try:
-                law = fit_coverage_law(curve.k, curve.y)
-            except CurveError:
-                continue
-            laws.append({"curve": curve.label, "a": law.a, "b": law.b, "r_squared": law.r_squared})
+    for label, track in tracks.items():
+        pool = Pool.of(track)
+        if not track.independent or not pool.kept or pool.sizes.min() < 3:
+            continue
+        ks = np.arange(1, int(pool.sizes.min()) + 1)
+        rows = [*pool.coverage(ks), *np.zeros((len(pool.empty), len(ks)))]
+        problems = [track.rows[i].problem for i in [*pool.kept, *pool.empty]]
+        try:
+            law = fit_coverage_law(ks, by_problem(np.array(rows), problems).mean(axis=0))
+        except CurveError:
+            continue
+        laws.append({"curve": f"{label} coverage", "a": law.a, "b": law.b, "r_squared": law.r_squared, "k": len(ks)})
     return laws
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tts import registry
 from tts.base import Estimator, Strategy, Verifier
 from tts.compute import ModelCard
+from tts.curves import best_of_k
 from tts.errors import ConfigError, StoreError
 from tts.runs.database import connect
 from tts.runs.record import read_record
@@ -282,6 +283,63 @@ class Track:
         """Failed and cancelled requests."""
         return sum_usage(usage for row in self.rows for usage in row.wasted.values())
 
+    @cached_property
+    def whole(self) -> list[NDArray[np.bool_]]:
+        """For each of `rows`, which candidates are in the pool of closed forms: not those that the budget cut off.
+
+        Where candidates depend on each other all of them are: a prefix holds what the strategy had.
+        """
+        flags = [True] * len(self._table)
+        if self.independent:
+            flags = [reason != "budget" for (reason,) in self._read("json_extract(details, '$.finish_reason')")]
+        return self.split(np.array(flags, dtype=np.bool_))
+
+    def mean_cost(self, measure: str) -> list[Floats]:
+        """Mean compute of k of a cell's candidates drawn at random, for k = 1, 2, ... `whole` ones; see `cost`.
+
+        What belongs to one candidate (its completion, its verdict) is averaged: k of n cost k/n of the sum. What
+        candidates of one request share (its prompt) is paid as often as requests are needed: as k candidates drawn
+        alone would be batched, which is how the first k were, each at the mean price. For `seconds` it is the mean of
+        the latest arrival. At the largest k it is all that the cell cost.
+        """
+        kept = [int(whole.sum()) for whole in self.whole]
+        if measure in ("samples", "seconds"):
+            parts = zip(self.split(self._table[:, 5]), self.whole, strict=True)
+            return [
+                np.arange(1.0, n + 1) if measure == "samples" else _latest(elapsed[whole])
+                for n, (elapsed, whole) in zip(kept, parts, strict=True)
+            ]
+        fields = {"total_tokens": ("prompt_tokens", "completion_tokens"), "flops": _PRICED, "money": _PRICED}.get(
+            measure, (measure,)
+        )
+        if not set(fields) <= set(USAGE_FIELDS):
+            return self.cost(measure)  # which says what there is
+        offset = {row.cell: (i, int(self._bounds[i])) for i, row in enumerate(self.rows)}
+        query = f"""SELECT role, cell, MAX(position, ~position), requests > 0, {", ".join(fields)} FROM charges
+                    WHERE {_MINE} AND position IS NOT NULL"""
+        by_role: dict[str, list[tuple[Any, ...]]] = {}
+        for role, *charge in self.run.db.execute(query, (self.strategy, self.model)):
+            by_role.setdefault(role, []).append(tuple(charge))
+        found = [np.zeros(n) for n in kept]
+        for role, charges in by_role.items():
+            values = self._measure(measure, role, np.array([charge[3:] for charge in charges], dtype=np.float64))
+            asking, using = np.zeros(len(self._table), bool), np.zeros(len(self._table), bool)
+            own, shared = np.zeros(len(kept)), np.zeros(len(kept))
+            for (cell, place, asked, *_), value in zip(charges, values, strict=True):
+                row, start = offset[cell]
+                using[start + place] = True
+                asking[start + place] |= bool(asked)
+                (shared if asked else own)[row] += value
+            for i, (asks, uses) in enumerate(zip(self.split(asking), self.split(using), strict=True)):
+                if not kept[i]:
+                    continue
+                share = np.arange(1, kept[i] + 1) / kept[i]
+                found[i] += own[i] * share
+                if 0 < asks.sum() < uses.sum():
+                    share = np.append(np.cumsum(asks)[self.whole[i]][:-1], asks.sum()) / asks.sum()
+                found[i] += shared[i] * share
+        return found
+
 
 def ranked(score: Floats, passed: Floats) -> Floats:
     """A number for each verdict that sorts as `tts.base.standing` does."""
@@ -290,6 +348,12 @@ def ranked(score: Floats, passed: Floats) -> Floats:
     keys = np.stack([level, np.where(np.isnan(score), -np.inf, score)], axis=1)
     _, dense = np.unique(keys, axis=0, return_inverse=True)
     return dense.astype(np.float64).ravel()
+
+
+def _latest(elapsed: Floats) -> Floats:
+    """The mean of the latest of k of these, for every k."""
+    most = elapsed.max(initial=0.0)
+    return best_of_k([elapsed], [elapsed / most], np.arange(1, len(elapsed) + 1))[0] * most if most else elapsed * 0
 
 
 _MINE = "cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"

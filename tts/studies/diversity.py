@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from pydantic import PositiveInt, ValidationError
 
 from tts.concurrency import concurrent_map
-from tts.curves import CurveError, bootstrap, pass_at_k
+from tts.curves import CurveError, mean_interval, pass_at_k
 from tts.curves.estimators import Floats
 from tts.curves.fits import fit_line
 from tts.curves.plot import COLOURS, GREY, MARKERS, drawing
@@ -138,7 +138,7 @@ def diversity(track: Track, ideas: Mapping[int, float] | None = None, k: int | N
         values["ideas"] = [ideas[row.cell] for row in track.rows if row.cell in ideas]
     found = {"strategy": track.strategy, "model": track.model, "problems": len(track.rows), **_gain(track, k)}
     for name, measured in values.items():
-        interval = bootstrap(np.array(measured)[:, None]) if len(measured) > 1 else None
+        interval = mean_interval(np.array(measured)[:, None]) if len(measured) > 1 else None
         found[name] = float(np.mean(measured)) if measured else None
         found[f"{name}_interval"] = [float(interval.low[0]), float(interval.high[0])] if interval else None
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tts.curves import Interval, best_of_k, bootstrap, majority_at_k, powers_of_two
+from tts.curves import Interval, best_of_k, majority_at_k, mean_interval, paired_difference, powers_of_two
 from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
 from tts.runs.analysis import by_problem, selections
@@ -229,11 +229,11 @@ def _selection(
         right = best_of_k([orders[i] for i in kept], flags, n)
     chosen = by_problem(right, problems)
     chance = by_problem(np.repeat([[part.mean()] for part in flags], len(n), axis=1), problems)
-    selection = Selection(n, bootstrap(chosen), bootstrap(chance), bootstrap(chosen - chance))
+    selection = Selection(n, mean_interval(chosen), mean_interval(chance), paired_difference(chosen, chance))
     if answers is None:
         return selection
     vote = by_problem(majority_at_k([answers[i] for i in kept], flags, n).values, problems)
-    return replace(selection, majority=bootstrap(vote), over_majority=bootstrap(chosen - vote))
+    return replace(selection, majority=mean_interval(vote), over_majority=paired_difference(chosen, vote))
 
 
 def _answers(track: Track) -> list[list[str | None]] | None:

@@ -117,11 +117,17 @@ function notes() {
     sum("abstained") && `${plural(sum("abstained"), "problem")} without a selected answer count as not solved.`,
     sum("ungraded") && `${plural(sum("ungraded"), "problem")} could not be graded and are left out of the accuracy.`,
     sum("settled_early") && `${plural(sum("settled_early"), "search", "searches")} ended early, their selection settled.`,
+    sum("budget_ended") && `${plural(sum("budget_ended"), "search", "searches")} ended because their budget was spent.`,
+    sum("cut_off") && `${plural(sum("cut_off"), "candidate")} were cut off by the budget, and are left out of pass@k, ` +
+      "best-of-k and majority@k.",
+    data.tracks.some((track) => track.estimator !== "replay") && "Accuracies by best-of-k and majority are means over " +
+      "all orders of the samples, ties averaged, as in the curves.",
+    ...data.short.map((text) => `${text}.`),
     sum("estimated_tokens") && `${plural(sum("estimated_tokens"), "token")} are estimates: the server did not count them.`,
     !comparable() && "The strategies were not tried on the same problems: their accuracies do not compare.",
     ...data.contests.filter((contest) => contest.others.length)
       .map((contest) => `${contest.words[0].toUpperCase()}${contest.words.slice(1)}.`),
-    "Intervals are 95 % bootstrap intervals over problems.",
+    "Intervals are 95 % intervals over problems.",
     ...data.without_curves.map((text) => `No curve of ${text}.`),
   ].filter(Boolean);
   return h("ul", { class: "notes soft" }, words.map((text) => h("li", {}, text)));

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tts.curves import CurveError, FirstPassEstimate, Interval, bootstrap, first_pass_at_k
+from tts.curves import CurveError, FirstPassEstimate, Interval, first_pass_at_k, mean_interval
 from tts.curves.estimators import Floats, Integers, whole_numbers
 from tts.curves.fits import LinearFit, fit_line
 from tts.studies.judging import Decisions
@@ -284,22 +284,22 @@ class Rivalry:
         return self.strong > self.ceiling
 
 
-def weak_against_strong(weak: Counts, strong: Counts, *, resamples: int = 2000, seed: int = 0) -> Rivalry:
+def weak_against_strong(weak: Counts, strong: Counts) -> Rivalry:
     """Compare two models on the same problems in the same order (Stroebl et al. 2024).
 
-    The interval is a percentile bootstrap of 95 %: conditional accuracy is a mean over whichever problems are
-    answered. Raises `CurveError` for other problems, or where nothing of the weak model is accepted.
+    Conditional accuracy is a ratio of means over all problems; the interval, of 95 %, is that of its linear form.
+    Raises `CurveError` for other problems, or where nothing of the weak model is accepted.
     """
     if len(weak) != len(strong):
         raise CurveError(f"the models must have the same problems: {len(weak)} and {len(strong)}")
     by_k = weak.resampled(np.arange(1, weak.most + 1)).correct.mean(axis=0)
     reached = np.flatnonzero(by_k >= strong.accuracy - SAME)
-    generator = np.random.default_rng(seed)
-    draws = generator.integers(len(weak), size=(resamples, len(weak)))
-    gaps = [strong[drawn].accuracy - weak[drawn].conditional_accuracy for drawn in draws if weak.accepted[drawn].any()]
-    middle = strong.accuracy - weak.conditional_accuracy
-    low, high = np.quantile(gaps, [0.025, 0.975])
-    shortfall = Interval(np.array([middle]), np.array([low]), np.array([high]), 0.95)
+    ceiling, answered = weak.conditional_accuracy, len(weak.answered) / len(weak)
+    gaps = strong.correct / strong.n - ceiling
+    gaps[weak.answered] -= (weak.precision - ceiling) / answered
+    shortfall = mean_interval(
+        gaps[:, np.newaxis], low=-ceiling - (1 - ceiling) / answered, high=1 - ceiling + ceiling / answered
+    )
     k = int(reached[0]) + 1 if len(reached) else None
     return Rivalry(weak.accuracy, weak.conditional_accuracy, strong.accuracy, shortfall, k)
 
@@ -314,4 +314,4 @@ def ceiling_line(models: Mapping[str, Counts]) -> LinearFit:
 
 def reward_interval(counts: Counts, k: ArrayLike, ratio: float) -> Interval:
     """R(K, lambda) at each k with its 95 % interval over problems."""
-    return bootstrap(counts.rewards(np.atleast_1d(k), ratio))
+    return mean_interval(counts.rewards(np.atleast_1d(k), ratio), low=-ratio)
