@@ -112,6 +112,11 @@ def open_session(
         verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
     if verifier is None and strategy.needs_verifier:
         raise ConfigError(f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME")
+    if verifier is not None and strategy.weighs_votes and verifier.scale is None:
+        raise ConfigError(
+            f"{strategy.spec} weighs votes, for which the scores of {verifier.spec} have no scale. Use another "
+            "verifier; in your own, say what scores are: scale = 'positive', 'logprob' or 'reward' (tts.types.Scale)"
+        )
     strategy.ready(problem)
     if verifier is not None:
         verifier.ready(problem)

@@ -15,7 +15,7 @@ from pydantic import Field as Limits
 from tts.base import ScoreVerifier
 from tts.prompting import answer_of, ask, constrained, json_of, problem_text, shown, template
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 
 PROMPT = """\
 Grade an answer to a task. What counts is this: $rubric
@@ -48,6 +48,7 @@ class Judge(ScoreVerifier):
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"judge"})
+    scale: ClassVar[Scale | None] = "positive"
 
     prompt: Annotated[str, template("problem", "answer", "rubric", "low", "high")] = PROMPT
     """The prompt; the reply must be JSON with `reasons` and `grade`."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from tts.base import ScoreVerifier
 from tts.prompting import answer_of, fill, problem_text, template
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 
 PROMPT = """\
 <task>
@@ -34,6 +34,7 @@ class LogprobJudge(ScoreVerifier):
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"judge"})
+    scale: ClassVar[Scale | None] = "positive"
 
     prompt: Annotated[str, template("problem", "answer", "yes", "no")] = PROMPT
     """The prompt; the first token of the reply must be the start of `yes` or `no`."""

@@ -15,7 +15,7 @@ class Tour(Verifier):
     """Refuses anything but a round trip through all cities of `problem.metadata["distances"]`, and rates round trips.
 
     The answer is `Answer: 0 -> 3 -> ... -> 0`; it may start in any city and go in either direction. The score is minus
-    the length, or minus infinity without a valid tour. Feedback says what is wrong, or how long the tour is.
+    the length; without a valid tour there is none. Feedback says what is wrong, or how long the tour is.
     """
 
     shortest: int | None = None
@@ -30,7 +30,7 @@ class Tour(Verifier):
         distances = problem.metadata["distances"]
         stops = tour(candidate.content)
         if complaint := wrong_with(stops, len(distances)):
-            return Verdict(float("-inf"), False, complaint)
+            return Verdict(None, False, complaint)
         length = sum(distances[a][b] for a, b in itertools.pairwise(stops))
         passed = None if self.shortest is None else length == self.shortest
         feedback = "" if passed else f"the tour is valid and has the length {length}; a shorter one may exist"

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from tts.base import AnswerField, Estimator, Strategy, answer_reader, decided, majority
+from tts.base import AnswerField, Estimator, Strategy, answer_reader, by_verdict, decided, each_alike, majority
 from tts.concurrency import Flow, flow
 from tts.session import Session
 from tts.strategies.speculation.steps import Chain, Speculation
@@ -30,7 +30,8 @@ class Speculative(Strategy):
     answer: AnswerField | None = None
     """How answers are parsed and compared; by default the problem's own way."""
     weighted: bool = False
-    """Whether a vote counts the verifier's score instead of one; samples without a score do not vote."""
+    """Whether a vote counts what the verifier's score is worth (see docs/verifiers.md) instead of one; samples without
+    a score do not vote."""
     rounds: PositiveInt = 15
     """Turns of a sample, at most."""
     draft_tokens: NonNegativeInt = 500
@@ -45,6 +46,10 @@ class Speculative(Strategy):
 
     @property
     def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.weighted
+
+    @property
+    def weighs_votes(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.weighted
 
     @property
@@ -89,7 +94,7 @@ class Speculative(Strategy):
             yield candidate
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        return majority(candidates, weighted=self.weighted)
+        return majority(candidates, by_verdict if self.weighted else each_alike)
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         return not self.weighted and decided(candidates, self.n)
