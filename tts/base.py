@@ -6,7 +6,7 @@ line. See `tts.registry` for how plug-ins are found.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import thread_time
 from typing import Annotated, Any, ClassVar, Literal
@@ -200,6 +200,10 @@ class Strategy(Plugin):
         By default the best verdict: accepted before unknown before refused, then by score; the earliest wins ties.
         """
         return best(candidates)
+
+    def warning(self, candidates: Iterable[Candidate]) -> str:
+        """What all the candidates of a run say of it that its user should know; summaries show it. Empty: nothing."""
+        return ""
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         """Whether to end the search early. Pure. By default a candidate that the verifier accepted is good enough."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -92,6 +92,15 @@ class Speculative(Strategy):
 
         async for candidate in flow(grow_all):
             yield candidate
+
+    def warning(self, candidates: Iterable[Candidate]) -> str:
+        if not (self.draft_tokens and self.target_tokens):
+            return ""
+        scored = [turn["rejected"] for one in candidates for turn in one.notes.get("turns", ())]
+        if any(scored):
+            return ""
+        found = f"none of {len(scored):,} drafts was rejected" if scored else "no draft was scored"
+        return f"{found}: the target wrote nothing, and this is the draft model alone"
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         return majority(candidates, by_verdict if self.weighted else each_alike)

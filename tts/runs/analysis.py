@@ -199,6 +199,7 @@ def track_summary(track: Track) -> dict[str, Any]:
         "money": _money(track),
         "oracle": track.oracle,
         "settled_early": sum(row.ended == "settled" for row in track.rows),
+        "warning": track.warning,
     }
 
 

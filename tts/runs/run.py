@@ -147,6 +147,14 @@ class Track:
         return any(row.oracle for row in self.rows)
 
     @property
+    def warning(self) -> str:
+        """What its strategy warns of (`Strategy.warning`); empty where there is nothing, or its package is missing."""
+        try:
+            return self.method.warning(one for row in self.rows for one in self.candidates(row))
+        except ConfigError:
+            return ""
+
+    @property
     def label(self) -> str:
         """What legends and tables call it; results that used the hidden truth say so."""
         return f"{self.strategy} · {self.model}" + (" (oracle)" if self.oracle else "")
