@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.double import ModelDouble
+from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import PROBLEM, check_exact, endpoint
 from tts.base import Verifier
 from tts.errors import ConfigError
@@ -154,7 +154,7 @@ async def test_thinking_goes_on_after_each_wait_and_every_length_has_an_answer()
         return f" {40 + waits}" if begun.endswith("Final answer:") else f"step {waits}.</think>"
 
     async with ModelDouble(answer=think) as double:
-        result = await solve(PROBLEM, "budget_forcing:waits=2", endpoint(double), truth=TRUTH)
+        result = await solve(PROBLEM, "budget_forcing:waits=2,intermediate=true", endpoint(double), truth=TRUTH)
     assert [candidate.content for candidate in result.candidates] == [f"Final answer: {40 + i}" for i in range(3)]
     assert result.answer == "Final answer: 42"
     seen = [request.body for request in double.requests]
@@ -167,6 +167,32 @@ async def test_thinking_goes_on_after_each_wait_and_every_length_has_an_answer()
     costs = [candidate.usage.requests for candidate in result.candidates]
     assert costs == [2, 3, 4]  # all thoughts, and the own answer
     check_exact(result, double.stats)
+
+
+async def test_by_default_only_the_longest_thought_is_answered_and_paid_for():
+    def think(body: Body, rng: Any) -> str:
+        return " 42" if body["prompt"].endswith("Final answer:") else "thought</think>"
+
+    async with ModelDouble(answer=think) as double:
+        result = await solve(PROBLEM, "budget_forcing:waits=3", endpoint(double), truth=TRUTH)
+        (candidate,) = result.candidates
+        assert candidate.spawned == (3,)
+        assert candidate.content == "Final answer: 42"
+        assert candidate.usage.requests == double.stats.received == 4 + 1
+        check_exact(result, double.stats)
+
+
+async def test_a_thought_that_the_server_refuses_leaves_the_one_before_it_to_be_answered():
+    def think(body: Body, rng: Any) -> str:
+        return " 42" if body["prompt"].endswith("Final answer:") else "thought</think>"
+
+    def refused(number: int, body: Body) -> Fault | None:
+        return Fault(FaultKind.BAD_REQUEST) if body["prompt"].endswith("Wait") else None
+
+    async with ModelDouble(answer=think, faults=refused) as double:
+        result = await solve(PROBLEM, "budget_forcing:waits=3", endpoint(double), truth=TRUTH)
+    assert [(one.spawned, one.content) for one in result.candidates] == [((0,), "Final answer: 42")]
+    assert len(result.failures) == 1
 
 
 async def test_an_answer_that_cannot_be_continued_is_refused_before_anything_is_spent():
