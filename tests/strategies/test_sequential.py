@@ -143,6 +143,34 @@ async def test_without_the_verifiers_words_the_model_criticises_itself(feedback:
     assert result.candidates[1].usage.requests == 3
 
 
+def improving(body: Body, rng: Any) -> str:
+    """Answers 1, 2, ... and finds nothing wrong with the third."""
+    asked = body["messages"][0]["content"]
+    if "Do not write" in asked:
+        return "Nothing is wrong." if "Answer: 3" in asked else "too small"
+    return f"Answer: {(len(body['messages']) + 1) // 2}"
+
+
+async def test_without_a_verifier_the_model_improves_its_answer_until_it_finds_nothing_wrong():
+    result, double = await solved("self_refine:rounds=6", improving)
+    assert [candidate.content for candidate in result.candidates] == ["Answer: 1", "Answer: 2", "Answer: 3"]
+    assert result.answer == "Answer: 3"
+    assert double.stats.received == 3 + 3
+    assert result.candidates[-1].usage.requests == 6, "the last criticism belongs to the attempt that it approves"
+    assert not result.loose
+    check_exact(result, double.stats)
+
+
+async def test_what_a_verifier_has_refused_is_not_approved_by_the_model():
+    class Strict(Verifier):
+        def check(self, problem: Problem, candidate: Candidate) -> bool:
+            return candidate.content == "Answer: 5"
+
+    result, _ = await solved("self_refine:rounds=6", improving, verifier=Strict())
+    assert len(result.candidates) == 5
+    assert result.answer == "Answer: 5"
+
+
 # -- budget forcing ----------------------------------------------------------------------------------------------
 
 
