@@ -32,8 +32,8 @@ class Verifier(Plugin):
     runs_code: ClassVar[bool] = False
     """Whether it runs programs that models or requests wrote. (It must do so in the sandbox.)"""
     scale: ClassVar[Scale | None] = None
-    """What its scores are, `positive`, `logprob` or `reward`, so that they can weigh votes (see `tts.types.Scale`).
-    None: they cannot, as with ranks or lengths."""
+    """What its scores are, `positive`, `logprob`, `reward` or `order`, and so how they weigh votes (see
+    `tts.types.Scale`). None: unsaid; they count as they are, and those below 0 do not vote."""
 
     @property
     def relative(self) -> bool:
@@ -169,7 +169,7 @@ class Strategy(Plugin):
     needs_verifier: ClassVar[bool] = False
     """Whether it cannot work without a verifier."""
     weighs_votes: ClassVar[bool] = False
-    """Whether the verifier's scores weigh its votes. A verifier without a `scale` is then refused."""
+    """Whether the verifier's scores weigh its votes. One whose scores are an `order` is then refused."""
     independent: ClassVar[bool] = False
     """Whether candidates are drawn independently of each other. Coverage (pass@k) is then exact over all subsets."""
     estimator: ClassVar[Estimator] = "replay"
@@ -217,6 +217,13 @@ def best(candidates: Sequence[Candidate]) -> Candidate | None:
 
 Weight = Callable[[Candidate], float | None]
 """What a candidate's vote counts; None: it does not vote."""
+
+
+def unweighed(candidates: Iterable[Candidate]) -> str:
+    """Warns of scores that do not vote as they are negative and of unknown scale; empty where there are none."""
+    verdicts = (candidate.verdict for candidate in candidates)
+    lost = sum(one is not None and one.score is not None and one.weight is None for one in verdicts)
+    return f"{lost:,} negative scores did not vote: say what the verifier's scores are by its scale" if lost else ""
 
 
 def each_alike(candidate: Candidate) -> float:

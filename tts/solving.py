@@ -112,10 +112,10 @@ def open_session(
         verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
     if verifier is None and strategy.needs_verifier:
         raise ConfigError(f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME")
-    if verifier is not None and strategy.weighs_votes and verifier.scale is None:
+    if verifier is not None and strategy.weighs_votes and verifier.scale == "order":
         raise ConfigError(
-            f"{strategy.spec} weighs votes, for which the scores of {verifier.spec} have no scale. Use another "
-            "verifier; in your own, say what scores are: scale = 'positive', 'logprob' or 'reward' (tts.types.Scale)"
+            f"{strategy.spec} weighs votes, and the scores of {verifier.spec} only order candidates. Use a verifier "
+            "whose scores are probabilities, shares, log-probabilities or rewards (its scale; see docs/verifiers.md)"
         )
     strategy.ready(problem)
     if verifier is not None:

@@ -125,12 +125,12 @@ class Sample:
     """The choice as the server sent it, where the sampler keeps it (`Sampler.keep_raw`); it is not stored."""
 
 
-Scale = Literal["positive", "logprob", "reward"]
+Scale = Literal["positive", "logprob", "reward", "order"]
 """What a score is, and so what it counts in a weighted vote.
 
 A `positive` number (a probability, a share, a confidence) counts as it is, and nothing below 0; a `logprob` counts as
 the probability, its exponential; a `reward`, which may be any number, as its logistic: where rewards were learnt from
-comparisons, the chance of being preferred to an answer of reward 0."""
+comparisons, the chance of being preferred to an answer of reward 0. An `order` (ranks, lengths) weighs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,11 @@ class Verdict:
 
     @property
     def weight(self) -> float | None:
-        """What it counts in a weighted vote, by its `scale` (unknown: `positive`); None: it does not vote."""
-        if self.score is None:
+        """What it counts in a weighted vote, by its `scale`, never negative; None: it does not vote.
+
+        Where the scale is unknown, the score counts as it is, and does not vote below 0.
+        """
+        if self.score is None or self.scale == "order" or (self.scale is None and self.score < 0):
             return None
         if self.scale == "logprob":
             return math.exp(min(self.score, 0.0))

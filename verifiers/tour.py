@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import ClassVar
 
 from tts.base import Verifier
 from tts.errors import ConfigError
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.answers.extraction import final_answer
 
 
@@ -17,6 +18,8 @@ class Tour(Verifier):
     The answer is `Answer: 0 -> 3 -> ... -> 0`; it may start in any city and go in either direction. The score is minus
     the length; without a valid tour there is none. Feedback says what is wrong, or how long the tour is.
     """
+
+    scale: ClassVar[Scale | None] = "order"
 
     shortest: int | None = None
     """The length of a shortest tour, known only to the task's truth. With it, only shortest tours are accepted; without

@@ -45,7 +45,7 @@ class Weighted(WeightedPanel):
 
     @property
     def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return super().scale if min(self.shares) >= 0 else None
+        return super().scale if min(self.shares) >= 0 else "order"
 
     def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
         scores = [verdict.score for verdict in verdicts]
@@ -62,7 +62,7 @@ class RankFusion(WeightedPanel):
     Rank 1 is the best; equal verdicts share their mean rank, and what a part could not rate ranks last.
     """
 
-    scale: ClassVar[Scale | None] = None
+    scale: ClassVar[Scale | None] = "order"
 
     @property
     def relative(self) -> bool:

@@ -6,7 +6,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from tts.base import AnswerField, Estimator, Strategy, answer_reader, by_verdict, decided, each_alike, majority
+from tts.base import (
+    AnswerField,
+    Estimator,
+    Strategy,
+    answer_reader,
+    by_verdict,
+    decided,
+    each_alike,
+    majority,
+    unweighed,
+)
 from tts.concurrency import Flow, flow
 from tts.session import Session
 from tts.strategies.speculation.steps import Chain, Speculation
@@ -94,6 +104,9 @@ class Speculative(Strategy):
             yield candidate
 
     def warning(self, candidates: Iterable[Candidate]) -> str:
+        candidates = list(candidates)
+        if self.weighted and (words := unweighed(candidates)):
+            return words
         if not (self.draft_tokens and self.target_tokens):
             return ""
         scored = [turn["rejected"] for one in candidates for turn in one.notes.get("turns", ())]

@@ -165,7 +165,7 @@ async def test_a_verdict_without_a_number_is_noted_whichever_answer_comes_first(
 ANY = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@given(st.sampled_from([None, "positive", "logprob", "reward"]), ANY, ANY)
+@given(st.sampled_from(["positive", "logprob", "reward"]), ANY, ANY)
 def test_weights_are_never_negative_and_grow_with_the_score(scale: Any, one: float, other: float):
     low, high = (Verdict(score, scale=scale).weight for score in sorted((one, other)))
     assert low is not None
@@ -188,16 +188,24 @@ def test_of_alike_scores_the_more_frequent_answer_wins(scale: Any, score: float,
 
 
 async def test_a_verifier_whose_scores_cannot_weigh_votes_is_refused_before_anything_is_sent():
-    class Unscaled(Verifier):
-        def check(self, problem: Problem, candidate: Candidate) -> float:
-            return 1.0
-
     async with ModelDouble() as double:
         for strategy in ("self_consistency:weighted=true", "atts:weighted=true"):
             models = {role: endpoint(double) for role in ("policy", "draft", "target")}
-            with pytest.raises(ConfigError, match=r"unscaled have no scale.*scale = 'positive', 'logprob' or"):
-                await solve(PROBLEM, strategy, models, verifier=Unscaled())
+            with pytest.raises(ConfigError, match=r"rank_fusion.* only order candidates"):
+                await solve(PROBLEM, strategy, models, verifier="rank_fusion:verifiers=[regex(pattern=4)]")
     assert not double.stats.choices
+
+
+async def test_negative_scores_of_an_unknown_kind_do_not_vote_and_that_is_said():
+    class Unsaid(Verifier):
+        def check(self, problem: Problem, candidate: Candidate) -> float:
+            return 1.0 if candidate.content == "Answer: 42" else -2.0
+
+    said = iter(["Answer: 41", "Answer: 41", "Answer: 42"])
+    strategy = registry.make("strategies", "self_consistency:n=3,weighted=true")
+    result = await solve(PROBLEM, strategy, MockModel(lambda body: next(said)), verifier=Unsaid())
+    assert result.answer == "Answer: 42"
+    assert strategy.warning(result.candidates).startswith("2 negative scores did not vote")
 
 
 @pytest.mark.parametrize(
@@ -205,12 +213,12 @@ async def test_a_verifier_whose_scores_cannot_weigh_votes_is_refused_before_anyt
     [
         ("mean_logprob", "logprob"),
         ("weighted:verifiers=[mean_logprob,mean_logprob]", "logprob"),
-        ("weighted:verifiers=[mean_logprob,judge]", None),
-        ("weighted:verifiers=[judge,self_check],weights=[1,-1]", None),
+        ("weighted:verifiers=[mean_logprob,judge]", "order"),
+        ("weighted:verifiers=[judge,self_check],weights=[1,-1]", "order"),
         ("all_of:verifiers=[judge,unit_tests]", "positive"),
         ("cascade:verifiers=[unit_tests,mean_logprob]", "logprob"),
-        ("cached:verifier=tour", None),
-        ("rank_fusion:verifiers=[judge,self_check]", None),
+        ("cached:verifier=tour", "order"),
+        ("rank_fusion:verifiers=[judge,self_check]", "order"),
         ("outcome_reward", "positive"),
         ("outcome_reward:route=pooling", "reward"),
         ("noisy:verifier=tour", "positive"),

@@ -36,7 +36,7 @@ class Composite(Verifier):
     def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """That of its parts, where they agree."""
         scales = {part.scale for part in self.parts}
-        return scales.pop() if len(scales) == 1 else None
+        return scales.pop() if len(scales) == 1 else "order"
 
     def ready(self, problem: Problem) -> None:
         """Every part must be ready, and judge each candidate on its own unless this verifier is relative too."""
