@@ -5,21 +5,11 @@ Weighted by a verifier's scores it is the weighted best-of-N of Li et al. 2022 (
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from pydantic import PositiveInt
 
-from tts.base import (
-    AnswerField,
-    Estimator,
-    Strategy,
-    answer_reader,
-    by_verdict,
-    decided,
-    each_alike,
-    majority,
-    unweighed,
-)
+from tts.base import AnswerField, Estimator, Strategy, answer_reader, by_verdict, decided, each_alike, majority
 from tts.session import Session
 from tts.types import Candidate, Problem
 
@@ -45,10 +35,6 @@ class SelfConsistency(Strategy):
         return self.weighted
 
     @property
-    def weighs_votes(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.weighted
-
-    @property
     def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]
         return "replay" if self.weighted else "majority"
 
@@ -63,9 +49,6 @@ class SelfConsistency(Strategy):
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         return majority(candidates, by_verdict if self.weighted else each_alike)
-
-    def warning(self, candidates: Iterable[Candidate]) -> str:
-        return unweighed(candidates) if self.weighs_votes else ""
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         return not self.weighted and decided(candidates, self.n)

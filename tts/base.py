@@ -168,8 +168,6 @@ class Strategy(Plugin):
     """Roles that it samples from."""
     needs_verifier: ClassVar[bool] = False
     """Whether it cannot work without a verifier."""
-    weighs_votes: ClassVar[bool] = False
-    """Whether the verifier's scores weigh its votes. One whose scores are an `order` is then refused."""
     independent: ClassVar[bool] = False
     """Whether candidates are drawn independently of each other. Coverage (pass@k) is then exact over all subsets."""
     estimator: ClassVar[Estimator] = "replay"
@@ -182,6 +180,12 @@ class Strategy(Plugin):
 
     verifier: VerifierField | None = None
     """Overrides the verifier of the run or the problem."""
+
+    @property
+    def weighs_votes(self) -> bool:
+        """Whether the verifier's scores weigh its votes: its parameter `weighted`, if it has one. A verifier whose
+        scores are an `order` is then refused."""
+        return getattr(self, "weighted", False)
 
     def ready(self, problem: Problem) -> None:
         """Raise `ConfigError` if it cannot work on `problem`; asked before anything is spent."""
@@ -202,8 +206,15 @@ class Strategy(Plugin):
         return best(candidates)
 
     def warning(self, candidates: Iterable[Candidate]) -> str:
-        """What all the candidates of a run say of it that its user should know; summaries show it. Empty: nothing."""
-        return ""
+        """What all the candidates of a run say of it that its user should know; summaries show it. Empty: nothing.
+
+        By default: that negative scores of unknown scale did not vote.
+        """
+        if not self.weighs_votes:
+            return ""
+        verdicts = (candidate.verdict for candidate in candidates)
+        lost = sum(one is not None and one.score is not None and one.weight is None for one in verdicts)
+        return f"{lost:,} negative scores did not vote: say what the verifier's scores are by its scale" if lost else ""
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         """Whether to end the search early. Pure. By default a candidate that the verifier accepted is good enough."""
@@ -217,13 +228,6 @@ def best(candidates: Sequence[Candidate]) -> Candidate | None:
 
 Weight = Callable[[Candidate], float | None]
 """What a candidate's vote counts; None: it does not vote."""
-
-
-def unweighed(candidates: Iterable[Candidate]) -> str:
-    """Warns of scores that do not vote as they are negative and of unknown scale; empty where there are none."""
-    verdicts = (candidate.verdict for candidate in candidates)
-    lost = sum(one is not None and one.score is not None and one.weight is None for one in verdicts)
-    return f"{lost:,} negative scores did not vote: say what the verifier's scores are by its scale" if lost else ""
 
 
 def each_alike(candidate: Candidate) -> float:

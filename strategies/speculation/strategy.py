@@ -15,7 +15,6 @@ from tts.base import (
     decided,
     each_alike,
     majority,
-    unweighed,
 )
 from tts.concurrency import Flow, flow
 from tts.session import Session
@@ -56,10 +55,6 @@ class Speculative(Strategy):
 
     @property
     def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.weighted
-
-    @property
-    def weighs_votes(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.weighted
 
     @property
@@ -105,7 +100,7 @@ class Speculative(Strategy):
 
     def warning(self, candidates: Iterable[Candidate]) -> str:
         candidates = list(candidates)
-        if self.weighted and (words := unweighed(candidates)):
+        if words := super().warning(candidates):
             return words
         if not (self.draft_tokens and self.target_tokens):
             return ""
