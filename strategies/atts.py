@@ -39,6 +39,9 @@ class Atts(Speculative):
     """Completion tokens of the target for a problem, at most and in expectation; lowers `rejection_rate` if need be."""
     calibration: Path | None = None
     """File of scores to compare with, from `tts calibrate`; by default those of this run's earlier drafts."""
+    score_last: bool = True
+    """Whether a draft that ends a sample, by an answer or by itself, is scored too and may be rejected, as in the
+    paper's runs. Otherwise it is kept as it is, so that a sample of a single draft never meets the target."""
     by: Strata = ()
     """Compare only scores of the same `question`, `turn` or `length`; join several with +."""
     window: PositiveInt | None = None
@@ -61,16 +64,22 @@ class Atts(Speculative):
         async def turn(chain: Chain) -> None:
             if self.draft_tokens:
                 await speculation.extend(chain, "draft", self.draft_tokens)
-                if chain.ended or not self.target_tokens or not await rejection.rejects(chain):
+                if not self.target_tokens or self.kept(chain) or not await rejection.rejects(chain):
                     return
             await self.take_over(speculation, chain)
 
         return turn
 
+    def kept(self, chain: Chain) -> bool:
+        """Whether the last draft stays without having been scored: it ends the sample, or nobody can go on from it."""
+        return chain.ended not in (("", "stop", "answered") if self.score_last else ("",))
+
     async def take_over(self, speculation: Speculation, chain: Chain) -> None:
         """Let the target write, after the last draft or in its place."""
         if self.rewrite and self.draft_tokens:
             speculation.undo(chain)
+        elif self.draft_tokens:
+            await speculation.reopen(chain)
         await speculation.extend(chain, "target", self.target_tokens)
 
     @property

@@ -6,7 +6,7 @@ for its slowest sample. This is the form that arXiv 2509.15148, section 2, sets 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 from pydantic import model_validator
@@ -41,7 +41,7 @@ class AttsSync(Atts):
             for _ in range(self.rounds):
                 if self.draft_tokens:
                     await self._stage(speculation, chains, partial(self._draft, speculation))
-                    for chain in _leave(chains):
+                    for chain in _leave(chains, self.kept if self.target_tokens else _ended):
                         yield speculation.candidate(chain)
                 if self.target_tokens:
                     poorest = chains
@@ -50,7 +50,7 @@ class AttsSync(Atts):
                         poorest = await self._poorest(speculation, chains, int(owed + 1e-9))
                         owed -= len(poorest)
                     await self._stage(speculation, poorest, partial(self.take_over, speculation))
-                    for chain in _leave(chains):
+                    for chain in _leave(chains, _ended):
                         yield speculation.candidate(chain)
         except BudgetSpent:
             for chain in chains:
@@ -87,8 +87,12 @@ class AttsSync(Atts):
         return poorest
 
 
-def _leave(chains: list[Chain]) -> list[Chain]:
+def _ended(chain: Chain) -> bool:
+    return bool(chain.ended)
+
+
+def _leave(chains: list[Chain], finished: Callable[[Chain], bool]) -> list[Chain]:
     """Take the finished ones out of `chains`."""
-    finished = [chain for chain in chains if chain.ended and chain.answer.samples]
-    chains[:] = [chain for chain in chains if not chain.ended]
-    return finished
+    leaving = [chain for chain in chains if finished(chain)]
+    chains[:] = [chain for chain in chains if not finished(chain)]
+    return [chain for chain in leaving if chain.answer.samples]

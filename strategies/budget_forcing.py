@@ -19,7 +19,9 @@ from tts.types import Candidate, Problem
 
 
 class BudgetForcing(Strategy):
-    """Thinks, answers, goes on thinking, answers again: a candidate for each length of thought.
+    """Thinks, goes on thinking where it would have ended, and answers.
+
+    With `intermediate` it answers after every thought: a candidate for each length of thought.
 
     Needs a server that continues a partial answer (see `tts doctor`) and does not split thoughts from answers (no
     reasoning parser).
@@ -37,31 +39,39 @@ class BudgetForcing(Strategy):
     """How the model ends its thoughts."""
     wait: str = "\nWait"
     """What replaces `end` to make the model go on."""
+    intermediate: bool = False
+    """Whether there is an answer after each thought, for a curve, instead of after the last one alone."""
     conclude: str = "\n\nFinal answer:"
     """What follows `end` to ask for the answer."""
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         empty = await Continuation.start(session, exact=False)  # the text is edited: `end` gives way to `wait`
         thought, left = await empty.append(self.begin), self.thinking_tokens
+        unanswered: Continuation | None = None
         for level in range(self.waits + 1):
             try:
                 thought = await thought.extend(tokens=left, stop=self.end)
                 left -= _tokens(thought)
-                thought = replace(thought, text=thought.text.removesuffix(self.end))
-                asked = await thought.append(self.end + self.conclude)
-                answer = await asked.extend(tokens=self.answer_tokens)
+                cut = thought.samples[-1].finish_reason in ("length", "budget") or left <= 0
+                thought, last = replace(thought, text=thought.text.removesuffix(self.end)), cut or level == self.waits
+                if last or self.intermediate:
+                    yield await self._answer(thought, level, self.thinking_tokens - left, cut)
             except SamplingFailed:  # the server rejects the request, say as too long; it is noted
+                if unanswered is not None:
+                    yield await self._answer(unanswered, level - 1, self.thinking_tokens - left, cut=False)
                 return
-            if any(sample.reasoning for sample in answer.samples):
-                raise ConfigError("the server splits thoughts from answers: start it without a reasoning parser")
-            cut = thought.samples[-1].finish_reason in ("length", "budget") or left <= 0
-            content = f"{self.conclude.strip()}{answer.samples[-1].text}"
-            yield replace(
-                answer.candidate(spawned=(level,), thought=self.thinking_tokens - left, cut=cut), content=content
-            )
-            if cut:
+            if last:
                 return
+            unanswered = None if self.intermediate else thought
             thought = await thought.append(self.wait)
+
+    async def _answer(self, thought: Continuation, level: int, tokens: int, cut: bool) -> Candidate:
+        asked = await thought.append(self.end + self.conclude)
+        answer = await asked.extend(tokens=self.answer_tokens)
+        if any(sample.reasoning for sample in answer.samples):
+            raise ConfigError("the server splits thoughts from answers: start it without a reasoning parser")
+        content = f"{self.conclude.strip()}{answer.samples[-1].text}"
+        return replace(answer.candidate(spawned=(level,), thought=tokens, cut=cut), content=content)
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """The answer after the longest thought."""

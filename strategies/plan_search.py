@@ -19,10 +19,11 @@ from tts.types import Candidate, Problem
 class PlanSearch(Planning):
     """Observes, combines the observations, plans with each combination, criticises and improves the plan, writes.
 
-    The model observes; every combination of up to `subset` observations is a node, from which further observations
-    are derived, `layers` deep. With each node it sketches a plan; criticism gives a second one; each becomes an answer.
-    n1 first and n2 derived observations with subset=2 and layers=2 give l1 = 1 + n1 + C(n1, 2) nodes in the first
-    layer, l1 (1 + n2 + C(n2, 2)) in all, and twice as many answers. Nodes with equal observations are one: the first.
+    The model observes; every combination of up to `subset` observations, that of none too, is a node, from which
+    further observations are derived, `layers` deep. With each node it sketches a plan; criticism gives a second one;
+    each becomes an answer. n1 first and n2 derived observations with subset=2 and layers=2 give l1 = 1 + n1 + C(n1, 2)
+    nodes in the first layer, l1 (1 + n2 + C(n2, 2)) in all, and twice as many answers. Nodes with equal observations
+    are one, the first, though each layer derives from them again.
     """
 
     asked: PositiveInt = 10

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from pydantic import PositiveInt
 
-from tts.base import AnswerField, Estimator, Strategy, answer_reader, decided, majority
+from tts.base import AnswerField, Estimator, Strategy, answer_reader, by_verdict, decided, each_alike, majority
 from tts.session import Session
 from tts.types import Candidate, Problem
 
@@ -27,7 +27,8 @@ class SelfConsistency(Strategy):
     answer: AnswerField | None = None
     """How answers are parsed and compared; by default the problem's own way."""
     weighted: bool = False
-    """Whether a vote counts the verifier's score instead of one; samples without a score do not vote."""
+    """Whether a vote counts what the verifier's score is worth (see docs/verifiers.md) instead of one; samples without
+    a score do not vote."""
 
     @property
     def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -47,7 +48,7 @@ class SelfConsistency(Strategy):
         )
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        return majority(candidates, weighted=self.weighted)
+        return majority(candidates, by_verdict if self.weighted else each_alike)
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         return not self.weighted and decided(candidates, self.n)

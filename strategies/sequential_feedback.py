@@ -10,6 +10,7 @@ to go on (`verifier=oracle`, labelled as such); with any other verifier this is 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import PositiveInt
@@ -34,7 +35,7 @@ class Sequential(Strategy):
     async def reply(
         self, problem: Problem, attempts: Sequence[Candidate], session: Session
     ) -> tuple[str, Sequence[Sample]]:
-        """The user's turn after the last of `attempts`, and the samples that it took."""
+        """The user's turn after the last of `attempts`, and the samples that it took; empty: nothing to say."""
         raise NotImplementedError
 
     def check(self, session: Session) -> None:
@@ -55,21 +56,24 @@ class Sequential(Strategy):
         sample: Sample | None = first
         told: Sequence[Sample] = ()
         for number in range(self.rounds):
-            candidate = await session.judged(
-                session.candidate(
-                    sample,
-                    *told,
-                    parents=attempts[-1:],
-                    spawned=(number, first.index),
-                    round=number + 1,
-                    chain=first.index,
-                )
+            candidate = session.candidate(
+                sample,
+                *told,
+                parents=attempts[-1:],
+                spawned=(number, first.index),
+                round=number + 1,
+                chain=first.index,
             )
+            if session.verifier is not None:
+                candidate = await session.judged(candidate)
             out.emit(candidate)
             attempts.append(candidate)
             if candidate.passed or number + 1 == self.rounds:
                 return
             words, told = await self.reply(problem, attempts, session)
+            if not words:  # what it took to know that belongs to this attempt
+                out.emit(replace(candidate, charges=candidate.charges.union(*(one.charges for one in told))))
+                return
             turns += [{"role": "assistant", "content": answer_of(candidate)}, {"role": "user", "content": words}]
             if (sample := await session.one(turns)) is None:  # say because the conversation is too long; it is noted
                 return

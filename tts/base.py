@@ -6,7 +6,7 @@ line. See `tts.registry` for how plug-ins are found.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import thread_time
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,7 +17,7 @@ from tts import registry
 from tts.errors import ConfigError
 from tts.registry import Plugin
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 
 Estimator = Literal["replay", "best_of_k", "majority"]
 
@@ -31,6 +31,9 @@ class Verifier(Plugin):
     """Parameters that the policy's samples must be drawn with to be judged: `{"logprobs": True}`."""
     runs_code: ClassVar[bool] = False
     """Whether it runs programs that models or requests wrote. (It must do so in the sandbox.)"""
+    scale: ClassVar[Scale | None] = None
+    """What its scores are, `positive`, `logprob`, `reward` or `order`, and so how they weigh votes (see
+    `tts.types.Scale`). None: unsaid; they count as they are, and those below 0 do not vote."""
 
     @property
     def relative(self) -> bool:
@@ -87,6 +90,8 @@ class ScoreVerifier(Verifier):
 
 class AnswerVerifier(Verifier):
     """Compares a final answer with a reference; the same code parses and groups answers for votes."""
+
+    scale: ClassVar[Scale | None] = "positive"
 
     reference: str | None = None
     """The right answer. None: it can only parse and compare, for votes."""
@@ -176,6 +181,12 @@ class Strategy(Plugin):
     verifier: VerifierField | None = None
     """Overrides the verifier of the run or the problem."""
 
+    @property
+    def weighs_votes(self) -> bool:
+        """Whether the verifier's scores weigh its votes: its parameter `weighted`, if it has one. A verifier whose
+        scores are an `order` is then refused."""
+        return getattr(self, "weighted", False)
+
     def ready(self, problem: Problem) -> None:
         """Raise `ConfigError` if it cannot work on `problem`; asked before anything is spent."""
 
@@ -194,6 +205,17 @@ class Strategy(Plugin):
         """
         return best(candidates)
 
+    def warning(self, candidates: Iterable[Candidate]) -> str:
+        """What all the candidates of a run say of it that its user should know; summaries show it. Empty: nothing.
+
+        By default: that negative scores of unknown scale did not vote.
+        """
+        if not self.weighs_votes:
+            return ""
+        verdicts = (candidate.verdict for candidate in candidates)
+        lost = sum(one is not None and one.score is not None and one.weight is None for one in verdicts)
+        return f"{lost:,} negative scores did not vote: say what the verifier's scores are by its scale" if lost else ""
+
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         """Whether to end the search early. Pure. By default a candidate that the verifier accepted is good enough."""
         return any(candidate.passed for candidate in candidates)
@@ -204,34 +226,49 @@ def best(candidates: Sequence[Candidate]) -> Candidate | None:
     return max(candidates, key=rank, default=None)
 
 
-def tally(candidates: Sequence[Candidate], *, weighted: bool = False) -> dict[str, float]:
+Weight = Callable[[Candidate], float | None]
+"""What a candidate's vote counts; None: it does not vote."""
+
+
+def each_alike(candidate: Candidate) -> float:
+    """One voter, one vote."""
+    return 1.0
+
+
+def by_verdict(candidate: Candidate) -> float | None:
+    """The weight of the verdict; without a score there is no vote."""
+    return None if candidate.verdict is None else candidate.verdict.weight
+
+
+def tally(candidates: Sequence[Candidate], weight: Weight = each_alike) -> dict[str, float]:
     """The votes for each class of answers (`notes["answer"]`), classes in spawned order.
 
-    Weighted by the verdicts' scores a candidate without a score does not vote; one without an answer never does.
+    `weight` says what a candidate's vote counts, by default one; None, or no answer, is no vote.
     """
     votes: dict[str, float] = {}
-    for candidate in sorted(candidates, key=lambda candidate: candidate.spawned):
-        answer, weight = candidate.notes.get("answer"), 1.0
-        if weighted:
-            weight = None if candidate.verdict is None else candidate.verdict.score
-        if answer is not None and weight is not None:
-            votes[answer] = votes.get(answer, 0.0) + weight
+    for answer, counts, _ in _ballots(candidates, weight):
+        votes[answer] = votes.get(answer, 0.0) + counts
     return votes
 
 
-def majority(candidates: Sequence[Candidate], *, weighted: bool = False) -> Candidate | None:
+def majority(candidates: Sequence[Candidate], weight: Weight = each_alike) -> Candidate | None:
     """The first spawned voter of the class with the most votes, the earliest class among equals; None without votes."""
-    votes = tally(candidates, weighted=weighted)
+    votes = tally(candidates, weight)
     winner = max(votes, key=lambda answer: votes[answer], default=None)
-    voters = [one for one in candidates if winner is not None and one.notes.get("answer") == winner]
-    if weighted:
-        voters = [one for one in voters if one.verdict is not None and one.verdict.score is not None]
-    return min(voters, key=lambda candidate: candidate.spawned, default=None)
+    return next((voter for answer, _, voter in _ballots(candidates, weight) if answer == winner), None)
 
 
-def decided(candidates: Sequence[Candidate], n: int) -> bool:
-    """Whether the votes still to come, of `n` in all, cannot change the majority."""
-    votes = sorted(tally(candidates).values(), reverse=True)
+def _ballots(candidates: Sequence[Candidate], weight: Weight) -> Iterator[tuple[str, float, Candidate]]:
+    """Answer, weight and voter, in spawned order."""
+    for candidate in sorted(candidates, key=lambda candidate: candidate.spawned):
+        answer, counts = candidate.notes.get("answer"), weight(candidate)
+        if answer is not None and counts is not None:
+            yield answer, counts, candidate
+
+
+def decided(candidates: Sequence[Candidate], n: int, weight: Weight = each_alike) -> bool:
+    """Whether the votes still to come, of `n` in all and each counting one at most, cannot change the majority."""
+    votes = sorted(tally(candidates, weight).values(), reverse=True)
     lead = votes[0] - (votes[1] if len(votes) > 1 else 0) if votes else 0
     return lead > n - len(candidates)
 

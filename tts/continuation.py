@@ -135,6 +135,15 @@ class Continuation:
         added = await tokenize(self.session.sampler(next(iter(self.heads))), text, special=False)
         return replace(self, text=self.text + text, ids=(*self.ids, *added))
 
+    async def reopened(self) -> Continuation:
+        """What it is without the token by which its model ended it, so that it can go on."""
+        ids = self.ids
+        if ids and self.ended and self.samples and (last := self.samples[-1]).token_ids:
+            piece = await self._last_piece(last)
+            if not piece or not last.text.endswith(piece):
+                ids = ids[:-1]
+        return replace(self, ids=ids, ended="")
+
     def back(self) -> Continuation:
         """What it was before the last piece, which is taken back; what that cost stays."""
         assert self.before is not None, "nothing has been written yet"
@@ -207,14 +216,18 @@ class Continuation:
 
     async def _overhang(self, sample: Sample) -> str:
         """What the last token holds behind the stop string: the server cuts it off the text, but not off the tokens."""
+        piece = await self._last_piece(sample)
+        cut = next((i for i in range(len(piece), 0, -1) if sample.text.endswith(piece[:i])), len(piece))
+        return piece[cut:]
+
+    async def _last_piece(self, sample: Sample) -> str:
+        """The text of the last token."""
         assert sample.token_ids
         pieces = self.session.resources.get(_Pieces)
         key = (sample.model, sample.token_ids[-1])
         if key not in pieces:
             pieces[key] = await detokenize(self.session.sampler(sample.role), [sample.token_ids[-1]])
-        piece = pieces[key]
-        cut = next((i for i in range(len(piece), 0, -1) if sample.text.endswith(piece[:i])), len(piece))
-        return piece[cut:]
+        return pieces[key]
 
 
 class _Pieces(dict[tuple[str, int], str]):

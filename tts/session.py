@@ -33,7 +33,7 @@ from tts.files import ImageFolder
 from tts.resources import Resources, SampleStore
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import TokenScores
-from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Usage, Verdict, total
+from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Scale, Usage, Verdict, total
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +49,7 @@ class Rater(Protocol):
 
     name: ClassVar[str]
     sampling: ClassVar[Mapping[str, Any]]
+    scale: ClassVar[Scale | None]
 
     @property
     def spec(self) -> str: ...
@@ -277,7 +278,8 @@ class Session:
     async def verify(self, candidate: Candidate, verifier: Rater | None = None) -> Verdict:
         """The verdict of `verifier` (by default the session's), with its cost.
 
-        A verifier that fails gives a verdict without a score, and the failure is noted; the candidate is not lost.
+        A verifier that fails, or whose score is not a finite number, gives a verdict without a score, and the failure
+        is noted; the candidate is not lost.
         """
         verifier = verifier or self.verifier
         if verifier is None:
@@ -289,11 +291,13 @@ class Session:
             verdict = await verifier.verify(self.problem, candidate, inner)
         except Exception as raised:
             verdict = Verdict(None, details={"error": self._noted(verifier.name, raised)})
+        if verdict.invalid:
+            self.ledger.failures.append(f"{verifier.name}: {verdict.details['error']}")
         if verdict.cpu_seconds:
             inner.pay_verifier(verdict.cpu_seconds, now() - began)
         charges = verdict.charges | inner._recorded
         self._recorded |= charges
-        return replace(verdict, charges=charges)
+        return replace(verdict, charges=charges, scale=verdict.scale or verifier.scale)
 
     async def judged(self, candidate: Candidate, verifier: Rater | None = None) -> Candidate:
         """`candidate` with its verdict and what that cost."""

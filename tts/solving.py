@@ -113,6 +113,11 @@ def open_session(
         verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
     if verifier is None and strategy.needs_verifier:
         raise ConfigError(f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME")
+    if verifier is not None and strategy.weighs_votes and verifier.scale == "order":
+        raise ConfigError(
+            f"{strategy.spec} weighs votes, and the scores of {verifier.spec} only order candidates. Use a verifier "
+            "whose scores are probabilities, shares, log-probabilities or rewards (its scale; see docs/verifiers.md)"
+        )
     strategy.ready(problem)
     if verifier is not None:
         verifier.ready(problem)

@@ -95,6 +95,8 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
             notes |= {AVERAGED} if row["estimator"] != "replay" else set()
             notes |= {words for key, words in NOTES.items() if row[key]}
             notes |= {f"{row[key]:,} {words}" for key, words in COUNTED.items() if row[key]}
+            if row.get("warning"):
+                notes.add(f"{row['strategy']}: {row['warning']}")
     made.notes = sorted(notes)
     return made
 

@@ -8,6 +8,7 @@ and the cost of a prefix does not depend on timing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -125,9 +126,21 @@ class Sample:
     """The choice as the server sent it, where the sampler keeps it (`Sampler.keep_raw`); it is not stored."""
 
 
+Scale = Literal["positive", "logprob", "reward", "order"]
+"""What a score is, and so what it counts in a weighted vote.
+
+A `positive` number (a probability, a share, a confidence) counts as it is, and nothing below 0; a `logprob` counts as
+the probability, its exponential; a `reward`, which may be any number, as its logistic: where rewards were learnt from
+comparisons, the chance of being preferred to an answer of reward 0. An `order` (ranks, lengths) weighs nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A verifier's rating of a candidate."""
+    """A verifier's rating of a candidate.
+
+    One whose score is not a finite number is no verdict: it loses its score and its decision, and `details["error"]`
+    says why.
+    """
 
     score: float | None
     """Higher is better; None when the candidate could not be rated."""
@@ -139,6 +152,39 @@ class Verdict:
     cpu_seconds: float = 0.0
     charges: frozenset[Charge] = field(default=frozenset(), repr=False)
     """Filled in by the session: the calls and CPU time that this verdict took."""
+    scale: Scale | None = None
+    """Filled in by the session: what the verifier says that its scores are."""
+    invalid: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether the score that it was made with is not a finite number."""
+
+    def __post_init__(self) -> None:
+        score, passed = self.score, None if self.passed is None else bool(self.passed)
+        if score is not None:
+            try:
+                score = float(score)
+            except (TypeError, ValueError, OverflowError):
+                score = math.nan
+            if not math.isfinite(score):
+                error = f"the score {self.score!r} is not a finite number"
+                object.__setattr__(self, "details", {**self.details, "error": error})
+                object.__setattr__(self, "invalid", True)
+                score = passed = None
+        object.__setattr__(self, "score", score)
+        object.__setattr__(self, "passed", passed)
+
+    @property
+    def weight(self) -> float | None:
+        """What it counts in a weighted vote, by its `scale`, never negative; None: it does not vote.
+
+        Where the scale is unknown, the score counts as it is, and does not vote below 0.
+        """
+        if self.score is None or self.scale == "order" or (self.scale is None and self.score < 0):
+            return None
+        if self.scale == "logprob":
+            return math.exp(min(self.score, 0.0))
+        if self.scale == "reward":
+            return 0.5 + 0.5 * math.tanh(self.score / 2)
+        return max(self.score, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

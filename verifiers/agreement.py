@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from typing import ClassVar
 
 from tts.base import AnswerField, AnswerVerifier, ScoreVerifier, answer_reader
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 
 
 class Agreement(ScoreVerifier):
     """Scores a candidate by its answer's share of the votes; one without a readable answer gets no score."""
+
+    scale: ClassVar[Scale | None] = "positive"
 
     answer: AnswerField | None = None
     """How answers are parsed and compared; by default as the problem says."""

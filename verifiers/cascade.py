@@ -11,7 +11,7 @@ from pydantic import model_validator as validates
 
 from tts.base import Verifier, VerifierField
 from tts.session import Session
-from tts.types import USAGE_FIELDS, Candidate, Charge, Problem, Usage, Verdict, total
+from tts.types import USAGE_FIELDS, Candidate, Charge, Problem, Scale, Usage, Verdict, total
 from tts.verifiers.composition import Composite, told
 
 
@@ -55,6 +55,10 @@ class Cascade(Composite):
         if len(self.thresholds) not in (0, len(self.verifiers) - 1):
             raise ValueError(f"{len(self.verifiers)} verifiers have {len(self.verifiers) - 1} thresholds between them")
         return self
+
+    @property
+    def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.verifiers[-1].scale
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         costs, verdicts = session.resources.get(Costs), list[Verdict]()

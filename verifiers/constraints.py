@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
 from tts.base import Verifier
 from tts.prompting import answer_of
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 
 COMMON_WORDS = {
     "English": "the and of to a in is that it for with as are was on not you",
@@ -105,6 +105,8 @@ class Constraints(Verifier):
     `details` has them as `elements`, each with whether it is `met` and `why`, like those of `element_check`; `feedback`
     lists those that are not met.
     """
+
+    scale: ClassVar[Scale | None] = "positive"
 
     constraints: tuple[Constraint, ...] = Field(min_length=1)
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from tts.base import Verifier
 from tts.prompting import constrained, fill, json_of, problem_text, reply, shown, template
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.programs.extract import extract_program, program_facts
 from tts.verifiers.unit_tests import Kind, TestSuite, UnitTests
 
@@ -128,6 +128,7 @@ class ElementCheck(Verifier):
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"judge"})
+    scale: ClassVar[Scale | None] = "positive"
 
     decompose: Annotated[str, template("problem", "tests")] = DECOMPOSE
     """Prompt that asks for the elements."""

@@ -14,13 +14,14 @@ import numpy as np
 from tts.base import ScoreVerifier
 from tts.prompting import answer_of, problem_text
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 
 
 class EmbeddingSimilarity(ScoreVerifier):
     """Scores by cosine similarity, from -1 to 1. Needs a model for the role `embed` (`/v1/embeddings`)."""
 
     roles: ClassVar[frozenset[str]] = frozenset({"embed"})
+    scale: ClassVar[Scale | None] = "positive"
 
     to: Literal["others", "problem", "reference"] = "others"
     """What it is compared with: all other candidates (the mean counts), the question, or `reference`."""
@@ -55,6 +56,8 @@ async def _embedding(text: str, session: Session) -> np.ndarray:
     data = await session.post("/embeddings", {"input": text}, role="embed")
     try:
         vector = np.array(data["data"][0]["embedding"], dtype=np.float64)
-        return vector / np.linalg.norm(vector)
+        if not 0 < (length := np.linalg.norm(vector)) < np.inf:
+            raise ValueError("it has no direction")
+        return vector / length
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"the server's answer has no embedding: {str(data)[:200]}") from error

@@ -17,7 +17,7 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt
 from tts.base import ScoreVerifier
 from tts.prompting import ask, constrained, fill, json_of, problem_text, template
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.programs.extract import fenced_blocks, syntax
 from tts.verifiers.unit_tests import InputOutput, Kind, TestSuite, UnitTests, public_tests
 
@@ -59,6 +59,7 @@ class GeneratedTests(ScoreVerifier):
 
     roles: ClassVar[frozenset[str]] = frozenset({"policy"})
     runs_code: ClassVar[bool] = True
+    scale: ClassVar[Scale | None] = "positive"
 
     form: Literal["asserts", "stdin"] = "asserts"
     """Whether tests call the function that the task names, or feed input to the program."""

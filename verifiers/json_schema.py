@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import thread_time
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import JsonValue, field_validator
 
@@ -15,7 +15,7 @@ from tts import registry
 from tts.base import Verifier
 from tts.errors import ConfigError, MissingExtra
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.programs.extract import fenced_blocks
 from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, SandboxError, encode
 
@@ -38,6 +38,8 @@ class JsonSchema(Verifier):
 
     The JSON may be the whole text, its last fenced block that is JSON, or the part between its outermost brackets.
     """
+
+    scale: ClassVar[Scale | None] = "positive"
 
     definition: dict[str, JsonValue]
     """The schema itself, or the path of a file that holds it."""
@@ -113,6 +115,8 @@ class ToolCall(Verifier):
 
     A text without any call is not judged, unless a call is `required`.
     """
+
+    scale: ClassVar[Scale | None] = "positive"
 
     required: bool = False
     """Whether a text without a call is refused."""

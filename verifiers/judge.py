@@ -20,7 +20,7 @@ from pydantic import Field as Limits
 from tts.base import ScoreVerifier
 from tts.prompting import answer_of, ask, constrained, fill, json_of, problem_text, shown, template
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 
 PROMPT = """\
 Grade an answer to a task. What counts is this: $rubric
@@ -53,6 +53,7 @@ class Judge(ScoreVerifier):
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"judge"})
+    scale: ClassVar[Scale | None] = "positive"
 
     prompt: Annotated[str, template("problem", "answer", "rubric", "low", "high")] = PROMPT
     """The prompt; the reply must be JSON with `reasons` and `grade`."""
@@ -137,6 +138,7 @@ class LogprobJudge(ScoreVerifier):
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"judge"})
+    scale: ClassVar[Scale | None] = "positive"
 
     prompt: Annotated[str, template("problem", "answer", "yes", "no")] = YES_OR_NO
     """The prompt; the first token of the reply must be the start of `yes` or `no`."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 from tts.base import Verifier
 from tts.errors import ConfigError
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.answers.extraction import final_answer
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -48,6 +48,8 @@ class MeetingSlot(Verifier):
     that are kept. Whether a time is the earliest, or none fits, takes a search, which is left to the truth: without it,
     such answers are neither accepted nor refused.
     """
+
+    scale: ClassVar[Scale | None] = "positive"
 
     best: Literal["any", "none"] | str | None = None
     """What only the task's truth knows: the earliest slot if that is asked for, else `any`, or `none` if none fits."""

@@ -7,18 +7,20 @@ can reach. `noisy` makes a verifier worse on purpose, to study what imperfection
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from tts.base import Verifier, VerifierField
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.composition import Composite
 
 
 class Oracle(Verifier):
     """Judges as the task's grader does. Every result obtained with it is labelled as such."""
+
+    scale: ClassVar[Scale | None] = "positive"
 
     @property
     def tells_elements(self) -> bool:
@@ -37,6 +39,8 @@ class Noisy(Composite):
 
     The score is that of the verdict given, 1 or 0, and there is no feedback, so that nothing gives a flip away.
     """
+
+    scale: ClassVar[Scale | None] = "positive"
 
     verifier: VerifierField = Oracle()
     """The verifier whose verdicts are flipped."""

@@ -19,7 +19,7 @@ from tts.base import ScoreVerifier
 from tts.concurrency import together
 from tts.prompting import answer_of, problem_text
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.answers.extraction import last_number
 
 
@@ -38,6 +38,12 @@ class OutcomeReward(ScoreVerifier):
     """Which of several values counts: the class of `classify`; by default the last."""
     params: dict[str, Any] = Field(default_factory=dict)
     """More fields of the request, such as `{"use_activation": false}`."""
+
+    @property
+    def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """A probability where the server applies the model's activation, as it does by default; else any number."""
+        activated = self.route in ("classify", "score") and self.params.get("use_activation", True)
+        return "positive" if activated else "reward"
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """The reward as the model gives it. Raises `ValueError` where the server's answer has none."""

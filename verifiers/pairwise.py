@@ -15,7 +15,7 @@ from tts.concurrency import together
 from tts.errors import ConfigError, SamplingFailed
 from tts.prompting import answer_of, ask, constrained, fill, json_of, problem_text, template
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 
 PROMPT = """\
 Two answers to one task are to be compared. Which is better? What counts is this: $rubric
@@ -55,6 +55,7 @@ class Pairwise(ScoreVerifier):
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"judge"})
+    scale: ClassVar[Scale | None] = "positive"
 
     prompt: Annotated[str, template("problem", "first", "second", "rubric")] = PROMPT
     """The prompt; the reply must be JSON with `reasons` and `better`: first, second or tie."""

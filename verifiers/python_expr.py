@@ -9,7 +9,7 @@ from pydantic import PositiveFloat, field_validator
 
 from tts.base import Verifier
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.answers.extraction import final_answer
 from tts.verifiers.programs.extract import syntax
 from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, SandboxError, encode
@@ -33,6 +33,7 @@ class PythonExpr(Verifier):
     """
 
     runs_code: ClassVar[bool] = True
+    scale: ClassVar[Scale | None] = "positive"
 
     expression: str
     """`len(text.split()) <= 100`, `eval(answer) == metadata['target']`, ..."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from tts.base import Verifier
 from tts.errors import ConfigError
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.answers.extraction import final_answer
 
 Clause = tuple[int, ...]
@@ -24,6 +25,8 @@ class SatAssignment(Verifier):
     The answer is `Answer: True, False, ...`, a value for each of `metadata["variables"]` variables, or `unsatisfiable`.
     The score is the share of satisfied clauses; feedback names some of the others.
     """
+
+    scale: ClassVar[Scale | None] = "positive"
 
     satisfiable: bool | None = None
     """Whether such an assignment exists, known only to the task's truth; without it, the answer `unsatisfiable` is

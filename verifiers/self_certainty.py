@@ -15,13 +15,14 @@ from pydantic import PositiveInt
 
 from tts.base import ScoreVerifier
 from tts.confidence import LIKELIEST, confidences_of, lowest_group
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 
 
 class SelfCertainty(ScoreVerifier):
     """Scores by the mean confidence of the answer's tokens; higher is surer."""
 
     sampling: ClassVar[Mapping[str, Any]] = LIKELIEST
+    scale: ClassVar[Scale | None] = "positive"
 
     def check(self, problem: Problem, candidate: Candidate) -> Verdict:
         """The mean over the answer's tokens. Raises `ValueError` where the server gave no `top_logprobs`."""
@@ -33,6 +34,7 @@ class MinWindowConfidence(ScoreVerifier):
     """Scores by the lowest mean confidence of consecutive tokens."""
 
     sampling: ClassVar[Mapping[str, Any]] = LIKELIEST
+    scale: ClassVar[Scale | None] = "positive"
 
     window: PositiveInt = 2048
     """Tokens in a passage; a shorter answer is one passage."""
@@ -46,6 +48,7 @@ class MeanLogprob(ScoreVerifier):
     """Scores by the mean log-probability of a token (nats, at most 0), which does not favour short answers."""
 
     sampling: ClassVar[Mapping[str, Any]] = {"logprobs": True}
+    scale: ClassVar[Scale | None] = "logprob"
 
     def check(self, problem: Problem, candidate: Candidate) -> Verdict:
         """The mean over the answer's tokens. Raises `ValueError` where the server gave no log-probabilities."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import ClassVar
 
 from tts.base import Verifier
 from tts.errors import ConfigError
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.answers.extraction import final_answer
 
 
@@ -15,8 +16,10 @@ class Tour(Verifier):
     """Refuses anything but a round trip through all cities of `problem.metadata["distances"]`, and rates round trips.
 
     The answer is `Answer: 0 -> 3 -> ... -> 0`; it may start in any city and go in either direction. The score is minus
-    the length, or minus infinity without a valid tour. Feedback says what is wrong, or how long the tour is.
+    the length; without a valid tour there is none. Feedback says what is wrong, or how long the tour is.
     """
+
+    scale: ClassVar[Scale | None] = "order"
 
     shortest: int | None = None
     """The length of a shortest tour, known only to the task's truth. With it, only shortest tours are accepted; without
@@ -30,7 +33,7 @@ class Tour(Verifier):
         distances = problem.metadata["distances"]
         stops = tour(candidate.content)
         if complaint := wrong_with(stops, len(distances)):
-            return Verdict(float("-inf"), False, complaint)
+            return Verdict(None, False, complaint)
         length = sum(distances[a][b] for a, b in itertools.pairwise(stops))
         passed = None if self.shortest is None else length == self.shortest
         feedback = "" if passed else f"the tour is valid and has the length {length}; a shorter one may exist"

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from tts.base import Verifier
 from tts.errors import ConfigError
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.programs.extract import extract_program
 from tts.verifiers.programs.judging import Conditions, VerdictCache, verdict_of
 from tts.verifiers.programs.suite import (
@@ -53,6 +53,7 @@ class UnitTests(Verifier):
     """
 
     runs_code: ClassVar[bool] = True
+    scale: ClassVar[Scale | None] = "positive"
 
     tests: TestSuite | None = None
     """By default the problem's public tests."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from pydantic import model_validator as validates
 
 from tts.base import standing
 from tts.curves import mean_ranks
-from tts.types import Candidate, Verdict
+from tts.types import Candidate, Scale, Verdict
 from tts.verifiers.composition import Panel, feedback_of, told, with_verdict
 
 
@@ -43,6 +43,10 @@ class Weighted(WeightedPanel):
     threshold: FiniteFloat | None = None
     """The lowest sum at which a candidate is accepted. None: candidates are only ranked."""
 
+    @property
+    def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return super().scale if min(self.shares) >= 0 else "order"
+
     def combined(self, verdicts: Sequence[Verdict]) -> Verdict:
         scores = [verdict.score for verdict in verdicts]
         score = passed = None
@@ -57,6 +61,8 @@ class RankFusion(WeightedPanel):
 
     Rank 1 is the best; equal verdicts share their mean rank, and what a part could not rate ranks last.
     """
+
+    scale: ClassVar[Scale | None] = "order"
 
     @property
     def relative(self) -> bool:

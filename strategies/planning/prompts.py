@@ -1,6 +1,7 @@
 """What a model is asked when it plans before it answers: named sets of prompts, each of which can be replaced.
 
 The roles of the prompts are those of Wang et al. 2024 (arXiv 2409.03733), section 4 and appendix; the words are ours.
+As there, programs are asked for with two examples, in the form of a function and of a program that reads its input.
 """
 
 from __future__ import annotations
@@ -97,6 +98,48 @@ def _distinct(observations: list[str]) -> list[str]:
     return found
 
 
+_SHOWN = (
+    (
+        "Complete `longest_run(text)`, which gives the length of the longest run of equal letters in text.",
+        """\
+longest = current = 0; before = nothing
+for each letter: current = current + 1 if it is equal to before, else 1; raise longest to current; before = letter
+give longest, which is 0 for an empty text""",
+        """\
+def longest_run(text):
+    longest = current = 0
+    before = None
+    for letter in text:
+        current = current + 1 if letter == before else 1
+        longest = max(longest, current)
+        before = letter
+    return longest""",
+    ),
+    (
+        "The input has n in its first line and n whole numbers in its second. Print how many are above their mean.",
+        """\
+read n and the numbers
+total = their sum; a number is above the mean if number * n > total, which needs no fractions
+print how many are""",
+        """\
+n = int(input())
+numbers = list(map(int, input().split()))
+total = sum(numbers)
+print(sum(number * n > total for number in numbers))""",
+    ),
+)
+"""Problems with an outline and its program, one for each form of problem."""
+
+
+def _examples(*, outline: bool) -> str:
+    """The examples of `_SHOWN` as the prompts show them."""
+    parts = [
+        f"Problem: {problem}\n" + f"Outline:\n{plan}\n" * outline + f"Reply:\n```python\n{program}\n```"
+        for problem, plan, program in _SHOWN
+    ]
+    return "\n\n".join(parts)
+
+
 CODE = Prompts(
     system="You are a seasoned programmer who solves hard problems and explains precisely.",
     observe="""\
@@ -167,7 +210,11 @@ And a solution in words:
 $plan
 
 Follow that solution exactly and write it as high-level pseudocode.""",
-    answer="""\
+    answer=f"""\
+Two examples of problems, outlines and programs that follow them:
+
+{_examples(outline=True)}
+
 Write the program that solves this problem.
 
 $problem
@@ -177,7 +224,11 @@ Follow this outline:
 $plan
 
 Keep to the names and the signature that the problem gives. Reply with the whole program in one fenced code block.""",
-    direct="""\
+    direct=f"""\
+Two examples of problems and programs:
+
+{_examples(outline=False)}
+
 Write the program that solves this problem.
 
 $problem

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import combinations
 from math import inf
@@ -48,6 +48,14 @@ class Node:
     observations: tuple[str, ...] = field(default=(), compare=False)
     trail: Trail = field(default=Trail(), compare=False)
 
+    @property
+    def empty(self) -> Node:
+        """What it is together with none of the observations derived from it: it is solved already, but derived from
+        once more, in the next layer."""
+        layer, *places = self.rank
+        trail = self.trail if self.trail.steps else self.trail.then("observations", "none")
+        return replace(self, rank=(layer + 1, 0, *places), trail=trail)
+
 
 class Tree:
     """Grows in a flow, and emits candidates."""
@@ -71,19 +79,19 @@ class Tree:
         self._out = out
         self._seen.add(frozenset())
         quota = inf if self._shape.codes is None else self._shape.codes
-        empty = Node((1, 0), trail=Trail().then("observations", "none"))
-        own = self._solve(empty, quota)
+        root = Node((0,))
+        own = self._solve(root.empty, quota)
         if quota > own:
-            out.start(self._grow(Node((0,)), quota - own, empty))
+            out.start(self._grow(root, quota - own))
 
-    async def _grow(self, node: Node, quota: float, *more: Node) -> None:
-        """Make the children of `node` and theirs, with `quota` codes in all; `more` are siblings of the children.
+    async def _grow(self, node: Node, quota: float) -> None:
+        """Make the children of `node` and theirs, with `quota` codes in all.
 
         What is left of the quota is shared among them, or goes to combinations that had to wait.
         """
         children, quota = await self._expand(node, quota)
-        parents = [*more, *children]
-        if parents and parents[0].rank[0] < self._shape.layers:
+        parents = [node.empty if self._shape.keep_parents else replace(node.empty, observations=()), *children]
+        if parents[0].rank[0] < self._shape.layers:
             for parent, share in zip(parents, shares(quota, len(parents)), strict=True):
                 if share:
                     self._out.start(self._grow(parent, share))

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from tts.base import answer_reader
+from tts.base import (
+    AnswerField,
+    Estimator,
+    Strategy,
+    answer_reader,
+    by_verdict,
+    decided,
+    each_alike,
+    majority,
+)
 from tts.concurrency import Flow, flow
 from tts.session import Session
-from tts.strategies.self_consistency import SelfConsistency
 from tts.strategies.speculation.steps import Chain, Speculation
 from tts.types import Candidate, Problem
 
@@ -17,14 +25,22 @@ Turn = Callable[[Chain], Awaitable[None]]
 """One round of one sample."""
 
 
-class Speculative(SelfConsistency):
+class Speculative(Strategy):
     """N samples of several rounds each; the most frequent answer wins.
 
     With `target_tokens=0` the draft model works alone, with `draft_tokens=0` the target model: the two controls.
     """
 
     roles = frozenset({"draft", "target"})
+    independent = True
 
+    n: PositiveInt = 16
+    """Samples."""
+    answer: AnswerField | None = None
+    """How answers are parsed and compared; by default the problem's own way."""
+    weighted: bool = False
+    """Whether a vote counts what the verifier's score is worth (see docs/verifiers.md) instead of one; samples without
+    a score do not vote."""
     rounds: PositiveInt = 15
     """Turns of a sample, at most."""
     draft_tokens: NonNegativeInt = 500
@@ -36,6 +52,17 @@ class Speculative(SelfConsistency):
     def scores(self) -> bool:
         """Whether drafts are scored by their log-probabilities."""
         return bool(self.draft_tokens and self.target_tokens)
+
+    @property
+    def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.weighted
+
+    @property
+    def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "replay" if self.weighted else "majority"
+
+    def ready(self, problem: Problem) -> None:
+        answer_reader(problem, self.answer)
 
     async def begin(self, speculation: Speculation) -> Turn:
         """What a sample does in each round."""
@@ -70,3 +97,21 @@ class Speculative(SelfConsistency):
 
         async for candidate in flow(grow_all):
             yield candidate
+
+    def warning(self, candidates: Iterable[Candidate]) -> str:
+        candidates = list(candidates)
+        if words := super().warning(candidates):
+            return words
+        if not (self.draft_tokens and self.target_tokens):
+            return ""
+        scored = [turn["rejected"] for one in candidates for turn in one.notes.get("turns", ())]
+        if any(scored):
+            return ""
+        found = f"none of {len(scored):,} drafts was rejected" if scored else "no draft was scored"
+        return f"{found}: the target wrote nothing, and this is the draft model alone"
+
+    def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
+        return majority(candidates, by_verdict if self.weighted else each_alike)
+
+    def settled(self, candidates: Sequence[Candidate]) -> bool:
+        return not self.weighted and decided(candidates, self.n)

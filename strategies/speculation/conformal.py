@@ -34,47 +34,18 @@ STEP = 0.02
 """By how much one rejection too many or too few moves the rate of the next decision."""
 
 
-def p_values(
-    scores: ArrayLike,
-    calibration: ArrayLike,
-    *,
-    better: Better,
-    u: ArrayLike = 1.0,
-    groups: ArrayLike | None = None,
-) -> Floats:
+def p_values(scores: ArrayLike, calibration: ArrayLike, *, better: Better, u: ArrayLike = 1.0) -> Floats:
     """The p-value of each score against all of `calibration`, in (0, 1].
 
     (#better + u (1 + #equal)) / (N + 1). With `u` = 1 that is the share of the N calibration scores and itself that
     are at least as good: P(p <= a) <= a. With `u` drawn uniformly from (0, 1] it is exactly uniform, ties and small
     N included.
-
-    `groups` names the question of each calibration score. Then questions are the exchangeable units: each weighs the
-    same, and the new one counts as a whole (Lee, Barber and Willett 2023, arXiv 2306.06342). P(p <= a) <= a holds
-    for `u` = 1 also when scores of a question are alike.
     """
     new, known = _oriented(scores, better), _oriented(calibration, better)
-    if groups is not None:
-        _, group, size = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-        weights = 1.0 / size[group]
-    else:
-        weights = np.ones(len(known))
-    order = np.argsort(known, kind="stable")
-    above = np.append(np.cumsum(weights[order][::-1])[::-1], 0.0)  # weight from each place of the order on
-    better_than = above[np.searchsorted(known[order], new, side="right")]
-    at_least = above[np.searchsorted(known[order], new, side="left")]
-    p = (better_than + np.asarray(u) * (1 + at_least - better_than)) / (weights.sum() + 1)
-    return np.minimum(p, 1.0)
-
-
-def threshold(calibration: ArrayLike, rejection_rate: float, *, better: Better) -> float:
-    """The score that a kept one must surpass: `p_values` with u = 1 keeps exactly the scores better than it.
-
-    It is the k-th best calibration score, k = floor((1 - r)(N + 1)); infinitely good where k = 0.
-    """
-    known = np.sort(_oriented(calibration, better))[::-1]
-    k = math.floor((1 - rejection_rate) * (len(known) + 1) + ROUNDING * len(known))
-    value = math.inf if k == 0 else -math.inf if k > len(known) else float(known[k - 1])
-    return value if better == "higher" else -value
+    known = np.sort(known)
+    better_than = len(known) - np.searchsorted(known, new, side="right")
+    at_least = len(known) - np.searchsorted(known, new, side="left")
+    return (better_than + np.asarray(u) * (1 + at_least - better_than)) / (len(known) + 1)
 
 
 def rejects(p: ArrayLike, rejection_rate: float) -> Any:
@@ -85,13 +56,6 @@ def rejects(p: ArrayLike, rejection_rate: float) -> Any:
 def rate_within(budget: float, *, samples: int, rounds: int, tokens: int) -> float:
     """The largest rejection rate whose expected continuations, `tokens` long at most, stay within `budget` tokens."""
     return min(1.0, budget / (samples * rounds * tokens))
-
-
-def split_by_group(groups: ArrayLike, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A mask that takes about `share` of the groups (questions), each whole or not at all."""
-    names = np.unique(np.asarray(groups))
-    taken = rng.permutation(names)[: round(share * len(names))]
-    return np.isin(np.asarray(groups), taken)
 
 
 def _oriented(scores: ArrayLike, better: Better) -> Floats:

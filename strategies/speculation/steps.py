@@ -152,6 +152,10 @@ class Speculation:
             chain.ended = "budget"
             raise
 
+    async def reopen(self, chain: Chain) -> None:
+        """Let a chain that has ended go on behind its last chunk."""
+        chain.answer, chain.ended = await chain.answer.reopened(), ""
+
     def undo(self, chain: Chain) -> None:
         """Take the last chunk back; what it cost stays."""
         chain.answer, chain.ended = chain.answer.back(), ""

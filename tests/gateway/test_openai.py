@@ -29,8 +29,8 @@ STRATEGIES = {
     "self_refine": f"self_refine:{VERIFIED}",
     "sequential_feedback": f"sequential_feedback:{VERIFIED}",
     "budget_forcing": "budget_forcing:thinking_tokens=64",
-    "atts": f"atts:n=3,{NUMBERS},{VERIFIED}",
-    "atts_best": f"atts_best:n=3,{NUMBERS},{VERIFIED}",
+    "atts": f"atts:n=3,score_last=false,{NUMBERS},{VERIFIED}",
+    "atts_best": f"atts_best:n=1,{NUMBERS},{VERIFIED}",
     "atts_sync": f"atts_sync:n=3,{NUMBERS}",
     "spec_reason": f"spec_reason:n=2,{NUMBERS}",
 }

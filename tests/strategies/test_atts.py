@@ -144,7 +144,7 @@ async def test_what_is_scored_is_the_last_draft_alone_its_first_token_included()
 @pytest.mark.parametrize("strategy", [ATTS, ATTS.replace("atts", "atts_sync", 1)])
 async def test_no_request_is_sent_for_a_sample_that_has_answered(strategy):
     async with Pair() as pair:
-        result = await solved(pair, strategy)
+        result = await solved(pair, f"{strategy},score_last=false")
     assert all("Answer: " in candidate.content for candidate in result.candidates)
     for kind in ("draft", "score", "continue"):
         assert pair.asked(kind)
@@ -162,12 +162,41 @@ async def test_a_cut_off_answer_is_no_answer_yet():
     assert len(pair.asked("draft")) == 2
 
 
-async def test_a_draft_that_ended_by_itself_is_not_asked_to_go_on():
+async def test_a_draft_that_ended_by_itself_may_be_left_alone():
     async with Pair(answer=lambda body, rng: "I do not know.") as pair:
-        result = await solved(pair)
+        result = await solved(pair, f"{ATTS},score_last=false")
     assert len(pair.asked("draft")) == 6
     assert not pair.asked("score") + pair.asked("continue")
     assert {candidate.notes["ended"] for candidate in result.candidates} == {"stop"}
+    assert "no draft was scored" in registry.make("strategies", ATTS).warning(result.candidates)
+
+
+@pytest.mark.parametrize(
+    "last", ["I do not know.", "Answer: 41\nSo it is, and more words follow than fit into the draft."]
+)
+@pytest.mark.parametrize("strategy", ["atts", "atts_sync"])
+@pytest.mark.parametrize("rewrite", ["true", "false"])
+async def test_the_draft_that_ends_a_sample_is_scored_too_and_rejected_at_the_rate(last, strategy, rewrite):
+    """On short answers there is no other draft."""
+
+    def answer(body: dict[str, Any], rng: np.random.Generator) -> str:
+        return "Answer: 42\nIt is so." if body["model"] == "large" else last
+
+    async with Pair(answer=answer) as pair:
+        spec = f"{strategy}:n=50,draft_tokens=60,target_tokens=40,rejection_rate=0.4,rewrite={rewrite}"
+        result = await solved(pair, spec)
+    turns = turns_of([result])
+    assert len(turns) == len(pair.asked("score")) == len(pair.asked("draft")) == 50
+    assert 10 <= sum(turn["rejected"] for turn in turns) == len(pair.asked("continue")) <= 30
+    for candidate in result.candidates:
+        if candidate.notes["turns"][-1]["rejected"]:
+            assert candidate.content == ("" if rewrite == "true" else last[:60]) + "Answer: 42\nIt is so."
+            assert candidate.notes["answer"] == "42" or rewrite == "false"
+        else:
+            assert candidate.content == last[:60]
+            assert candidate.notes["ended"] == ("answered" if len(last) > 60 else "stop")
+    assert not registry.make("strategies", spec).warning(result.candidates)
+    check_exact(result, pair.double.stats)
 
 
 async def test_a_sample_ends_when_the_context_is_full_or_the_rounds_are_over():

@@ -21,8 +21,6 @@ from tts.strategies.speculation.conformal import (
     rate_within,
     rejects,
     save,
-    split_by_group,
-    threshold,
 )
 
 scores = st.lists(st.integers(-20, 20).map(float), min_size=1, max_size=40)
@@ -47,19 +45,10 @@ def test_the_p_value_is_the_share_that_is_at_least_as_good_itself_included(new, 
     assert found == pytest.approx(counted)
 
 
-@given(scores, scores, rates, st.sampled_from(["higher", "lower"]))
-def test_the_threshold_keeps_exactly_what_the_p_values_keep(new, known, rate, better):
-    limit = threshold(known, rate, better=better)
-    kept = [score > limit if better == "higher" else score < limit for score in new]
-    assert kept == (~rejects(p_values(new, known, better=better), rate)).tolist()
-
-
 def test_known_order_statistics():
-    perplexities = np.arange(1, 1601)
-    assert threshold(perplexities, 0.4, better="lower") == 960  # k = floor(0.6 * 1601)
-    assert threshold(range(1, 10), 0.4, better="higher") == 4  # k = 6: the sixth best of 9
-    assert threshold(range(1, 10), 0.95, better="higher") == math.inf
-    assert threshold(range(1, 10), 0.0, better="higher") == -math.inf
+    scores = np.arange(1, 1601)
+    kept = ~rejects(p_values(scores, scores, better="lower"), 0.4)
+    assert scores[kept].tolist() == list(range(1, 960))  # better than the k-th best, k = floor(0.6 * 1601)
     assert not rejects(p_values(range(1, 10), range(1, 10), better="higher"), 0.0).any()
     assert rejects(p_values(range(1, 10), range(1, 10), better="higher"), 1.0).all()
 
@@ -125,21 +114,6 @@ def test_every_kind_of_fixed_calibration_holds_the_rate(by, better):
         calibration = Calibration(known, better=better, by=by, grows=False)
         outcomes.append(rejects(calibration.p_value(new, 1 - rng.random()), rate))
     assert close_to(rate, outcomes)
-
-
-def test_whole_questions_as_units_are_super_uniform_where_pooled_scores_are_not():
-    pooled, grouped, rate = [], [], 0.9
-    for seed in range(2000):
-        rng = np.random.default_rng(seed)
-        drawn = questions(rng, 9, 20)
-        known, new = drawn[20:], drawn[0]
-        values, names = [one.score for one in known], [one.question for one in known]
-        pooled.append(p_values(new.score, values, better="higher")[0])
-        grouped.append(p_values(new.score, values, better="higher", groups=names)[0])
-    kept = 1 - rate
-    error = 3 * math.sqrt(kept * rate / len(pooled))
-    assert np.mean(np.array(grouped) <= kept) <= kept + error
-    assert np.mean(np.array(pooled) <= kept) > kept + error
 
 
 def test_growing_it_holds_the_rate_from_the_first_score_on():
@@ -228,13 +202,6 @@ def test_a_missing_score_is_never_a_p_value():
         p_values(float("nan"), [1.0], better="higher")
     with pytest.raises(ValueError, match="missing"):
         Calibration([at(1.0)], better="higher").p_value(at(float("nan")))
-
-
-def test_a_split_takes_whole_questions():
-    groups = np.repeat(np.arange(20), 7)
-    mask = split_by_group(groups, 0.5, np.random.default_rng(1))
-    assert mask.sum() == 70
-    assert not set(groups[mask]) & set(groups[~mask])
 
 
 def test_a_token_budget_is_a_rate():

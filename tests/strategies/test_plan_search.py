@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from math import comb
 from typing import Any
@@ -69,13 +70,42 @@ async def test_a_derived_combination_holds_its_parents_observations_or_only_its_
         ("plan_search:subset=3,layers=1", 16, 4 + 7 * 8),
         ("plan_search:layers=1,criticise=false", 7, 4 + 3 * 7),
         ("plan_search:layers=1,pseudocode=false", 14, 4 + 5 * 7),
-        ("plan_search:subset=1,layers=3", 2 * (4 + 12 + 36), 4 * (1 + 4 + 12) + 7 * 52),
+        ("plan_search:subset=1,layers=3", 2 * 4 * 4 * 4, 4 * (1 + 4 + 16) + 7 * 64),
     ],
 )
 async def test_the_parameters_shape_the_tree(strategy: str, codes: int, calls: int):
     planner = Planner(3, 3)
     assert len((await planned(planner, strategy)).candidates) == codes
     assert len(planner.asked) == calls
+
+
+@pytest.mark.parametrize("keep_parents", [True, False])
+async def test_what_no_further_observation_was_added_to_is_derived_from_again_in_the_next_layer(keep_parents: bool):
+    """As in the paper's code, whose layers each go on from every subset, the empty one included."""
+    planner = Planner(2, 2)
+    result = await planned(planner, f"plan_search:layers=3,keep_parents={json.dumps(keep_parents)}")
+    assert planner.parts.count("sketch") == 4 * 4 * 4
+    assert planner.parts.count("form") == 1 + 4 + 4 * 4
+    assert len({candidate.spawned for candidate in result.candidates}) == 2 * 64
+    shown = [
+        request["messages"][1]["content"].count("- observation") for part, request in planner.asked if part == "sketch"
+    ]
+    assert max(shown) == (6 if keep_parents else 2)
+
+
+@pytest.mark.parametrize("strategy", ["plan_search:codes=1", "idea_search:n=1", "repeated_sampling:n=1"])
+async def test_programs_are_asked_for_with_examples_that_are_programs(strategy: str):
+    planner = Planner(2, 2)
+    await planned(planner, strategy, verifier="regex:pattern=def")
+    (asked,) = [request for part, request in planner.asked if part in ("answer", "direct")]
+    blocks = re.findall(r"```python\n(.*?)\n```", asked["messages"][-1]["content"], re.DOTALL)
+    assert len(blocks) == 2
+    scope: dict[str, Any] = {}
+    exec(blocks[0], scope)
+    assert [scope["longest_run"](text) for text in ("", "a", "abbbaa")] == [0, 1, 3]
+    lines, printed = iter(["4", "1 2 3 10"]), []
+    exec(blocks[1], {"input": lambda: next(lines), "print": printed.append})
+    assert printed == [1]
 
 
 async def test_observations_of_equal_text_are_one():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.double import ModelDouble
+from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import PROBLEM, check_exact, endpoint
 from tts.base import Verifier
 from tts.errors import ConfigError
@@ -143,6 +143,34 @@ async def test_without_the_verifiers_words_the_model_criticises_itself(feedback:
     assert result.candidates[1].usage.requests == 3
 
 
+def improving(body: Body, rng: Any) -> str:
+    """Answers 1, 2, ... and finds nothing wrong with the third."""
+    asked = body["messages"][0]["content"]
+    if "Do not write" in asked:
+        return "Nothing is wrong." if "Answer: 3" in asked else "too small"
+    return f"Answer: {(len(body['messages']) + 1) // 2}"
+
+
+async def test_without_a_verifier_the_model_improves_its_answer_until_it_finds_nothing_wrong():
+    result, double = await solved("self_refine:rounds=6", improving)
+    assert [candidate.content for candidate in result.candidates] == ["Answer: 1", "Answer: 2", "Answer: 3"]
+    assert result.answer == "Answer: 3"
+    assert double.stats.received == 3 + 3
+    assert result.candidates[-1].usage.requests == 6, "the last criticism belongs to the attempt that it approves"
+    assert not result.loose
+    check_exact(result, double.stats)
+
+
+async def test_what_a_verifier_has_refused_is_not_approved_by_the_model():
+    class Strict(Verifier):
+        def check(self, problem: Problem, candidate: Candidate) -> bool:
+            return candidate.content == "Answer: 5"
+
+    result, _ = await solved("self_refine:rounds=6", improving, verifier=Strict())
+    assert len(result.candidates) == 5
+    assert result.answer == "Answer: 5"
+
+
 # -- budget forcing ----------------------------------------------------------------------------------------------
 
 
@@ -154,7 +182,7 @@ async def test_thinking_goes_on_after_each_wait_and_every_length_has_an_answer()
         return f" {40 + waits}" if begun.endswith("Final answer:") else f"step {waits}.</think>"
 
     async with ModelDouble(answer=think) as double:
-        result = await solve(PROBLEM, "budget_forcing:waits=2", endpoint(double), truth=TRUTH)
+        result = await solve(PROBLEM, "budget_forcing:waits=2,intermediate=true", endpoint(double), truth=TRUTH)
     assert [candidate.content for candidate in result.candidates] == [f"Final answer: {40 + i}" for i in range(3)]
     assert result.answer == "Final answer: 42"
     seen = [request.body for request in double.requests]
@@ -167,6 +195,32 @@ async def test_thinking_goes_on_after_each_wait_and_every_length_has_an_answer()
     costs = [candidate.usage.requests for candidate in result.candidates]
     assert costs == [2, 3, 4]  # all thoughts, and the own answer
     check_exact(result, double.stats)
+
+
+async def test_by_default_only_the_longest_thought_is_answered_and_paid_for():
+    def think(body: Body, rng: Any) -> str:
+        return " 42" if body["prompt"].endswith("Final answer:") else "thought</think>"
+
+    async with ModelDouble(answer=think) as double:
+        result = await solve(PROBLEM, "budget_forcing:waits=3", endpoint(double), truth=TRUTH)
+        (candidate,) = result.candidates
+        assert candidate.spawned == (3,)
+        assert candidate.content == "Final answer: 42"
+        assert candidate.usage.requests == double.stats.received == 4 + 1
+        check_exact(result, double.stats)
+
+
+async def test_a_thought_that_the_server_refuses_leaves_the_one_before_it_to_be_answered():
+    def think(body: Body, rng: Any) -> str:
+        return " 42" if body["prompt"].endswith("Final answer:") else "thought</think>"
+
+    def refused(number: int, body: Body) -> Fault | None:
+        return Fault(FaultKind.BAD_REQUEST) if body["prompt"].endswith("Wait") else None
+
+    async with ModelDouble(answer=think, faults=refused) as double:
+        result = await solve(PROBLEM, "budget_forcing:waits=3", endpoint(double), truth=TRUTH)
+    assert [(one.spawned, one.content) for one in result.candidates] == [((0,), "Final answer: 42")]
+    assert len(result.failures) == 1
 
 
 async def test_an_answer_that_cannot_be_continued_is_refused_before_anything_is_spent():

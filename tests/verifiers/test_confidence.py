@@ -19,6 +19,7 @@ from tts.confidence import LowConfidence, lowest_group
 from tts.errors import ConfigError
 from tts.runs.analysis import curves
 from tts.sampler.protocol import Generation
+from tts.strategies.deepconf import DeepConf
 from tts.types import Candidate, Verdict
 from tts.verifiers.agreement import Agreement
 
@@ -121,7 +122,7 @@ DEEPCONF = "deepconf:n=16,warmup=6,keep=0.5,window=16"
 
 async def test_weak_samples_are_ended_while_they_are_written_and_do_not_vote():
     async with ModelDouble(**speaking(policy=traces), latency=2.0, seed=5) as double:
-        result = await solve(PROBLEM, DEEPCONF, roles(double), stop_early=False)
+        result = await solve(PROBLEM, f"{DEEPCONF},consensus=2", roles(double), stop_early=False)
         await double.idle()
         stats = double.stats
     assert result.selected is not None
@@ -146,7 +147,7 @@ async def test_an_abandoned_answer_is_never_taken_for_a_whole_one(tmp_path: Any)
     problems.write_text("\n".join(f'{{"prompt": "{i} times 7?", "answer": "42"}}' for i in range(2)))
     async with ModelDouble(**speaking(policy=traces), latency=0.5, seed=5) as double:
         models = {"m": {name: one.model_dump(mode="json") for name, one in roles(double).items()}}
-        strategies = [DEEPCONF, "self_consistency:n=16"]
+        strategies = [f"{DEEPCONF},consensus=2", "self_consistency:n=16"]
         sampling = {"logprobs": True, "top_logprobs": 20}
         task = f'jsonl:path="{problems}",answer_verifier=numeric_answer'
         grid = {"task": task, "strategies": strategies, "models": models, "sampling": sampling, "stop_early": False}
@@ -169,6 +170,59 @@ async def test_where_the_first_samples_agree_no_more_are_drawn(consensus: float,
         assert double.stats.choices == len(result.candidates) == drawn
     assert result.selected is not None
     assert result.selected.notes["answer"] == "42"
+
+
+def voter(place: int, answer: str | None, confidence: float, *, first: bool) -> Candidate:
+    notes = {"answer": answer, "confidence": confidence, **({"first": True} if first else {})}
+    return Candidate(id=place, content="", spawned=(place,), notes=notes)
+
+
+def test_the_first_samples_that_are_less_sure_than_most_do_not_vote_either():
+    made = [voter(i, a, c, first=True) for i, (a, c) in enumerate([("b", 1.0), ("b", 1.1), ("a", 3.0), ("c", 2.0)])]
+    chosen = DeepConf(n=4, warmup=4, keep=0.5, weighted=False).select(made)
+    assert chosen is made[2]
+    later = voter(4, "b", 1.5, first=False)  # no longer than the window: it was not abandoned
+    assert DeepConf(n=5, warmup=4, keep=0.5, weighted=False).select([*made, later]) is made[2]
+
+
+def test_votes_count_their_confidence():
+    made = [voter(i, a, c, first=True) for i, (a, c) in enumerate([("b", 1.0), ("b", 1.1), ("a", 3.0)])]
+    assert DeepConf(keep=1.0).select(made) is made[2]
+    assert DeepConf(keep=1.0, weighted=False).select(made) is made[0]
+
+
+@given(
+    some.lists(some.tuples(some.sampled_from(["a", "b", None]), some.floats(0, 5)), min_size=1, max_size=10),
+    some.integers(1, 6),
+    some.sampled_from([0.1, 0.5, 0.9]),
+)
+def test_a_settled_vote_of_the_confident_cannot_change(pairs: list[tuple[str | None, float]], warmup: int, keep: float):
+    strategy = DeepConf(n=len(pairs), warmup=warmup, keep=keep, weighted=False)
+    made = [voter(i, answer, sure, first=i < warmup) for i, (answer, sure) in enumerate(pairs)]
+
+    def winner(candidates: list[Candidate]) -> str | None:
+        chosen = strategy.select(candidates)
+        return None if chosen is None else chosen.notes["answer"]
+
+    for k in range(len(made) + 1):
+        if strategy.settled(made[:k]):
+            assert winner(made[:k]) == winner(made)
+
+
+async def test_the_confidence_of_a_sample_is_that_of_its_weakest_passage_and_weighs_its_vote():
+    async with ModelDouble(**speaking(policy=traces), latency=2.0, seed=5) as double:
+        result = await solve(PROBLEM, DEEPCONF, roles(double), stop_early=False)
+    for candidate in result.candidates:
+        assert candidate.notes["confidence"] == lowest_group(candidate.samples[-1].confidences or (), 16)
+    first = sorted(c.notes["confidence"] for c in result.candidates if c.notes.get("first"))
+    least = float(np.quantile(first, 0.5))
+    votes: dict[str, float] = {}
+    for c in result.candidates:
+        if c.notes["confidence"] >= least and c.notes["answer"] is not None:
+            votes[c.notes["answer"]] = votes.get(c.notes["answer"], 0.0) + c.notes["confidence"]
+    assert result.selected is not None
+    assert result.selected.notes["answer"] == max(votes, key=lambda answer: votes[answer])
+    assert len(first) == 6
 
 
 async def test_deepconf_says_what_it_needs():

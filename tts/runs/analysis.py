@@ -307,6 +307,7 @@ def track_summary(track: Track) -> dict[str, Any]:
         "settled_early": sum(row.ended == "settled" for row in track.rows),
         "budget_ended": sum(row.ended == "budget" for row in track.rows),
         "cut_off": int(sum((~whole).sum() for whole in track.whole)),
+        "warning": track.warning,
     }
 
 

@@ -20,7 +20,7 @@ from tts.curves import best_of_k
 from tts.errors import ConfigError, StoreError
 from tts.runs.database import connect
 from tts.runs.record import read_record
-from tts.types import USAGE_FIELDS, Candidate, Usage, Verdict, sum_usage
+from tts.types import USAGE_FIELDS, Candidate, Scale, Usage, Verdict, sum_usage
 
 Floats = NDArray[np.float64]
 
@@ -149,6 +149,14 @@ class Track:
         return any(row.oracle for row in self.rows)
 
     @property
+    def warning(self) -> str:
+        """What its strategy warns of (`Strategy.warning`); empty where there is nothing, or its package is missing."""
+        try:
+            return self.method.warning(one for row in self.rows for one in self.candidates(row))
+        except ConfigError:
+            return ""
+
+    @property
     def label(self) -> str:
         """What legends and tables call it; results that used the hidden truth say so."""
         return f"{self.strategy} · {self.model}" + (" (oracle)" if self.oracle else "")
@@ -226,7 +234,8 @@ class Track:
         """The candidates of a cell in spawned order, with the fields that selection and display need."""
         query = """SELECT position, arrived, elapsed, score, passed, content, details
                    FROM candidates WHERE cell = ? ORDER BY position"""
-        return [_candidate(*stored) for stored in self.run.db.execute(query, (row.cell,))]
+        scale = self.verifier.scale if self.verifier is not None else None
+        return [_candidate(scale, *stored) for stored in self.run.db.execute(query, (row.cell,))]
 
     def cost(self, measure: str) -> list[Floats]:
         """Cumulative compute of every prefix in spawned order, one array for each of `rows`.
@@ -365,16 +374,24 @@ def _account(text: str) -> dict[str, Usage]:
 
 
 def _candidate(
-    position: int, arrived: int, elapsed: float, score: float | None, passed: int | None, content: str, details: str
+    scale: Scale | None,
+    position: int,
+    arrived: int,
+    elapsed: float,
+    score: float | None,
+    passed: int | None,
+    content: str,
+    details: str,
 ) -> Candidate:
     more = json.loads(details)
     accepted = None if passed is None else bool(passed)
+    found = more.get("verdict", {})
     return Candidate(
         id=more.get("id", position),
         content=content,
         spawned=(position,),
         parents=tuple(more.get("parents", ())),
-        verdict=Verdict(score, accepted, more.get("feedback", ""), more.get("verdict", {})),
+        verdict=Verdict(score, accepted, more.get("feedback", ""), found, scale=more.get("scale", scale)),
         arrived=arrived,
         elapsed=elapsed,
         notes=more.get("notes", {}),

@@ -131,11 +131,16 @@ def _candidate_row(
         "notes": dict(candidate.notes),
         "feedback": verdict.feedback,
         "verdict": dict(verdict.details),
+        "scale": verdict.scale,
         "verifying": verifying.as_dict(),  # without what an earlier candidate's verdict is charged for
         "finish_reason": candidate.samples[-1].finish_reason if candidate.samples else None,
         "tool_calls": candidate.tool_calls,
     }
-    kept = json.dumps({name: value for name, value in details.items() if value not in ("", (), {}, None)}, default=str)
+    told = {name: value for name, value in details.items() if value not in ("", (), {}, None)}
+    try:
+        kept = json.dumps(told, default=str, allow_nan=False)
+    except ValueError:  # SQLite reads neither NaN nor Infinity
+        kept = json.dumps(json.loads(json.dumps(told, default=str), parse_constant=lambda name: None))
     score, passed = verdict.score, verdict.passed
     return (cell, position, candidate.arrived, candidate.elapsed, score, passed, correct, candidate.content, kept)
 

@@ -15,7 +15,7 @@ from tts.base import Verifier, VerifierField
 from tts.concurrency import together
 from tts.errors import ConfigError
 from tts.session import Session
-from tts.types import Candidate, Problem, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 
 
 class Composite(Verifier):
@@ -31,6 +31,12 @@ class Composite(Verifier):
     @property
     def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return frozenset().union(*(part.roles for part in self.parts))
+
+    @property
+    def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of its parts, where they agree."""
+        scales = {part.scale for part in self.parts}
+        return scales.pop() if len(scales) == 1 else "order"
 
     def ready(self, problem: Problem) -> None:
         """Every part must be ready, and judge each candidate on its own unless this verifier is relative too."""
@@ -81,9 +87,10 @@ class Panel(Composite):
 
 
 def with_verdict(candidate: Candidate, verdict: Verdict) -> Candidate:
-    """`candidate` with `verdict`, which keeps the feedback and the charges of the candidate's own."""
+    """`candidate` with `verdict`, which keeps the feedback, the charges and the scale of the candidate's own."""
     before = candidate.verdict or verdict
-    return replace(candidate, verdict=replace(verdict, feedback=before.feedback, charges=before.charges))
+    kept = {name: getattr(before, name) for name in ("feedback", "charges", "scale")}
+    return replace(candidate, verdict=replace(verdict, **kept))
 
 
 def told(parts: Iterable[Verifier], verdicts: Iterable[Verdict]) -> Mapping[str, Any]:

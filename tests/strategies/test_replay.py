@@ -1,0 +1,228 @@
+"""What was selected live is what the stored candidates select, whatever a verifier says and whenever."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.double import ModelDouble, reply
+from tests.support.solving import PROBLEM, endpoint
+from tts import Experiment, registry
+from tts.base import Verifier, by_verdict, majority, rank, tally
+from tts.errors import ConfigError
+from tts.sampler.mock import MockModel
+from tts.session import Session
+from tts.solving import solve
+from tts.strategies.best_of_n import BestOfN
+from tts.types import Candidate, Problem, Scale, Verdict
+
+SCORES = (math.nan, math.inf, -math.inf, None, 0.5, 0.5, 1.0, -2.0, 3.0)
+PASSED = (None, None, None, False, True)
+
+
+def drawn(text: str, *choices: Sequence[Any]) -> list[Any]:
+    """One of each of the choices, by the text alone."""
+    digest = hashlib.blake2b(text.encode()).digest()
+    return [values[digest[i] % len(values)] for i, values in enumerate(choices)]
+
+
+class Scripted(Verifier):
+    """Says anything that a verifier may say, at any time."""
+
+    scale: ClassVar[Scale | None] = "reward"
+    accepts: bool = True
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        score, passed, delay = drawn(f"{problem.id} {candidate.content}", SCORES, PASSED, range(5))
+        await asyncio.sleep(delay / 500)
+        return Verdict(score, passed if self.accepts else None, "look again")
+
+
+class Companion(Scripted):
+    """Rates candidates by each other, and not always with numbers."""
+
+    def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        return [
+            replace(one, verdict=replace(one.verdict, score=drawn(f"{i} {one.content}", SCORES)[0]))
+            if one.verdict is not None
+            else one
+            for i, one in enumerate(candidates)
+        ]
+
+
+registry.register("verifiers", Scripted)
+registry.register("verifiers", Companion)
+
+STRATEGIES = {
+    "single": "single",
+    "best_of_n": "best_of_n:n=8",
+    "repeated_sampling": "repeated_sampling:n=8,prompts=general",
+    "self_consistency": "self_consistency:n=8,weighted=true",
+    "first_pass": "first_pass:k=6,batch=3,abstain=false",
+    "plan_search": "plan_search:codes=6,prompts=general",
+    "idea_search": "idea_search:n=6,prompts=general",
+    "prompt_redesign": "prompt_redesign:n=4",
+    "deepconf": "deepconf:n=8,warmup=4,window=4,consensus=2",
+    "tool_vote": "tool_vote:n=6",
+    "tournament": "tournament:n=5",
+    "atts": "atts:n=6,draft_tokens=20,target_tokens=20,rounds=3,weighted=true",
+    "atts_best": "atts_best:n=6,draft_tokens=20,target_tokens=20,rounds=3",
+    "atts_sync": "atts_sync:n=6,draft_tokens=20,target_tokens=20,rounds=3",
+    "spec_reason": "spec_reason:n=4,rounds=3,draft_tokens=20,target_tokens=20",
+    "sequential_feedback": "sequential_feedback:rounds=3,chains=3",
+    "self_refine": "self_refine:rounds=3,chains=3",
+    "budget_forcing": "budget_forcing:thinking_tokens=64,waits=2",
+}
+
+
+def test_no_strategy_is_left_out():
+    ours = {n for n in registry.names("strategies") if registry.load("strategies", n).__module__.startswith("tts.")}
+    assert set(STRATEGIES) == ours
+
+
+def several(body: dict[str, Any], rng: Any) -> str:
+    return reply(int(rng.integers(40, 44)), rng)
+
+
+@pytest.mark.parametrize("verifier", ["scripted", "scripted:accepts=false", "companion"])
+@pytest.mark.parametrize("name", STRATEGIES)
+async def test_what_was_selected_live_is_what_the_stored_candidates_select(name: str, verifier: str, tmp_path: Path):
+    task = tmp_path / "p.jsonl"
+    task.write_text("\n".join(f'{{"prompt": "[[p{i}]] What is {i} times 7?", "answer": "42"}}' for i in range(4)))
+
+    def latency(body: dict[str, Any], index: int) -> float:
+        return drawn(f"{index}", range(4))[0] * 0.004
+
+    async with asyncio.timeout(60), ModelDouble(answer=several, latency=latency, max_model_len=100_000) as double:
+        roles = {
+            role: endpoint(double, params={"max_tokens": 400}).model_dump(mode="json")
+            for role in ("policy", "draft", "target", "judge")
+        }
+        grid = {
+            "task": f'jsonl:path="{task}",answer_verifier=numeric_answer',
+            "models": {"m": roles},
+            "strategies": [STRATEGIES[name]],
+            "verifier": verifier,
+        }
+        run = await Experiment.parse(grid).run(tmp_path / "run")
+    (track,) = run.tracks
+    assert track.verifier is not None
+    found = 0
+    for row in track.rows:
+        stored = track.candidates(row)
+        chosen = track.method.select(track.verifier.among(stored))
+        assert (None if chosen is None else chosen.spawned[0]) == row.selected
+        for one in stored:
+            assert one.verdict is not None
+            assert one.verdict.score is None or math.isfinite(one.verdict.score)
+        found += len(stored)
+    assert found
+    if name == "best_of_n":  # the others may have met none
+        assert any("is not a finite number" in note for row in track.rows for note in row.failures)
+
+
+@given(st.lists(st.sampled_from([*SCORES, "abc", 10**400]), min_size=1, max_size=8), st.data())
+def test_a_score_that_is_no_finite_number_rates_nothing_and_ranks_last(scores: list[Any], data: Any):
+    verdicts = [Verdict(score, data.draw(st.sampled_from(PASSED))) for score in scores]
+    made = [Candidate(id=i, content="", spawned=(i,), verdict=verdict) for i, verdict in enumerate(verdicts)]
+    for score, one in zip(scores, made, strict=True):
+        assert one.verdict is not None
+        if isinstance(score, float | None) and (score is None or math.isfinite(score)):
+            assert one.verdict.score == score
+            assert not one.verdict.invalid
+        else:
+            assert (one.verdict.score, one.verdict.passed) == (None, None)
+            assert rank(one) == rank(replace(one, verdict=None)) == min(map(rank, made))
+    chosen = BestOfN().select(made)
+    assert chosen is not None
+    assert rank(chosen) == max(map(rank, made))
+
+
+async def test_a_verdict_without_a_number_is_noted_whichever_answer_comes_first():
+    class Odd(Verifier):
+        async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+            return Verdict(math.nan, True) if candidate.content == "Answer: 41" else Verdict(0.5)
+
+    for order in ("Answer: 41/Answer: 42", "Answer: 42/Answer: 41"):
+        said = iter(order.split("/"))
+        model = MockModel(lambda body, said=said: next(said))
+        result = await solve(PROBLEM, "best_of_n:n=2", model, verifier=Odd())
+        assert result.answer == "Answer: 42"
+        assert result.failures == ("odd: the score nan is not a finite number",)
+
+
+# -- weighted votes ----------------------------------------------------------------------------------------------------
+
+ANY = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.sampled_from(["positive", "logprob", "reward"]), ANY, ANY)
+def test_weights_are_never_negative_and_grow_with_the_score(scale: Any, one: float, other: float):
+    low, high = (Verdict(score, scale=scale).weight for score in sorted((one, other)))
+    assert low is not None
+    assert high is not None
+    assert 0 <= low <= high < math.inf
+    assert Verdict(None, scale=scale).weight is None
+
+
+@given(st.sampled_from(["logprob", "reward"]), st.floats(-5, 5), st.integers(2, 9))
+def test_of_alike_scores_the_more_frequent_answer_wins(scale: Any, score: float, n: int):
+    """A sum of negative scores would let the rarest win."""
+    made = [
+        Candidate(id=i, content="", spawned=(i,), notes={"answer": answer}, verdict=Verdict(score, scale=scale))
+        for i, answer in enumerate(["rare", *["frequent"] * n])
+    ]
+    winner = majority(made, by_verdict)
+    assert winner is not None
+    assert winner.notes["answer"] == "frequent"
+    assert tally(made, by_verdict)["frequent"] == pytest.approx(n * tally(made, by_verdict)["rare"])
+
+
+async def test_a_verifier_whose_scores_cannot_weigh_votes_is_refused_before_anything_is_sent():
+    async with ModelDouble() as double:
+        for strategy in ("self_consistency:weighted=true", "atts:weighted=true"):
+            models = {role: endpoint(double) for role in ("policy", "draft", "target")}
+            with pytest.raises(ConfigError, match=r"rank_fusion.* only order candidates"):
+                await solve(PROBLEM, strategy, models, verifier="rank_fusion:verifiers=[regex(pattern=4)]")
+    assert not double.stats.choices
+
+
+async def test_negative_scores_of_an_unknown_kind_do_not_vote_and_that_is_said():
+    class Unsaid(Verifier):
+        def check(self, problem: Problem, candidate: Candidate) -> float:
+            return 1.0 if candidate.content == "Answer: 42" else -2.0
+
+    said = iter(["Answer: 41", "Answer: 41", "Answer: 42"])
+    strategy = registry.make("strategies", "self_consistency:n=3,weighted=true")
+    result = await solve(PROBLEM, strategy, MockModel(lambda body: next(said)), verifier=Unsaid())
+    assert result.answer == "Answer: 42"
+    assert strategy.warning(result.candidates).startswith("2 negative scores did not vote")
+
+
+@pytest.mark.parametrize(
+    ("spec", "scale"),
+    [
+        ("mean_logprob", "logprob"),
+        ("weighted:verifiers=[mean_logprob,mean_logprob]", "logprob"),
+        ("weighted:verifiers=[mean_logprob,judge]", "order"),
+        ("weighted:verifiers=[judge,self_check],weights=[1,-1]", "order"),
+        ("all_of:verifiers=[judge,unit_tests]", "positive"),
+        ("cascade:verifiers=[unit_tests,mean_logprob]", "logprob"),
+        ("cached:verifier=tour", "order"),
+        ("rank_fusion:verifiers=[judge,self_check]", "order"),
+        ("outcome_reward", "positive"),
+        ("outcome_reward:route=pooling", "reward"),
+        ("noisy:verifier=tour", "positive"),
+    ],
+)
+def test_a_verifier_says_what_its_scores_are(spec: str, scale: Scale | None):
+    assert registry.make("verifiers", spec).scale == scale
