@@ -73,8 +73,6 @@ class Cached(Composite):
             verdict, known = unrated.verdict, False
         details = verdict.details
         if known:
-            for charge in verdict.charges:
-                session.ledger.reuse(charge)
             details = {**details, "cached": True, "saved": total(verdict.charges).as_dict()}
         return replace(verdict, details=details, cpu_seconds=0.0)  # the time is among its charges
 

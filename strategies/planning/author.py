@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,10 @@ class Author:
     idea_temperature: float | None = None
     code_temperature: float | None = None
     pseudocode: bool = True
+
+    def at(self, place: tuple[int, ...]) -> Author:
+        """This author at work on what candidates spawned at `place` will descend from."""
+        return replace(self, session=self.session.at(place))
 
     async def observe(self, known: Sequence[str], trail: Trail, count: int) -> tuple[list[str], tuple[Sample, ...]]:
         """New observations, derived from those `known`, and the samples they took."""

@@ -22,7 +22,7 @@ from tts.curves import (
 )
 from tts.errors import ConfigError
 from tts.runs.run import Run, Track
-from tts.types import USAGE_FIELDS, Charge, Usage
+from tts.types import USAGE_FIELDS, Charge, Usage, sum_usage
 
 Floats = NDArray[np.float64]
 
@@ -67,7 +67,8 @@ def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = No
 def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
     """The curves of one strategy with one model.
 
-    A problem without any candidate counts as unsolved at every k; one that could not be graded is left out.
+    A problem without any candidate counts as unsolved at every k, at all that it cost; one that could not be graded is
+    left out.
     """
     return curves_over(track, {x: track.cost(x)}, ks)[x]
 
@@ -86,13 +87,14 @@ def curves_over(
     grid = np.array(ks) if ks is not None else powers_of_two(limit)
     problems = [track.rows[i].problem for i in kept]
     flags = [correct[i] for i in kept]
-    empty = [row.problem for row, part in zip(track.rows, correct, strict=True) if not len(part)]
+    empty = [i for i, part in enumerate(correct) if not len(part)]
 
-    def over_problems(rows: Floats) -> Floats:
-        return by_problem(np.concatenate([rows, np.zeros((len(empty), len(grid)))]), problems + empty)
+    def over_problems(values: Floats, of_empty: Sequence[float]) -> Floats:
+        rest = np.repeat(np.array(of_empty, dtype=np.float64)[:, np.newaxis], len(grid), axis=1)
+        return by_problem(np.concatenate([values, rest]), problems + [track.rows[i].problem for i in empty])
 
     def curve(estimator: str, values: Floats, label: str = track.label) -> Curve:
-        return Curve.from_values(label, estimator, grid, over_problems(values))
+        return Curve.from_values(label, estimator, grid, over_problems(values, [0.0] * len(empty)))
 
     found = []
     if not independent or track.estimator == "replay":
@@ -117,7 +119,8 @@ def curves_over(
 
     def axis(x: str) -> dict[str, Any]:
         at = np.minimum(grid, sizes[:, np.newaxis]) - 1
-        compute = over_problems(np.array([costs[x][i][places] for i, places in zip(kept, at, strict=True)]))
+        spent = np.array([costs[x][i][places] for i, places in zip(kept, at, strict=True)])
+        compute = over_problems(spent, [costs[x][i][-1] for i in empty])
         unit = UNITS.get(x, run_currency(track) if x == "money" else "")
         return {"x": compute.mean(axis=0), "x_name": x.replace("_", " "), "x_unit": unit}
 
@@ -155,23 +158,36 @@ def summary(run: Run) -> list[dict[str, Any]]:
     """One row for each strategy and model: selected accuracy with its interval, coverage, and what it cost.
 
     Problems without a usable candidate count as unsolved, and as `failed`; those that could not be graded are left out
-    of the accuracy, and counted as `ungraded`.
+    of the accuracy, and counted as `ungraded`. Where strategies have finished different problems or seeds, each row has
+    its accuracy over those that all have as `shared_accuracy`.
+
+    What a strategy cost is what it would have cost alone (`Track.cost`); `paid_` figures are what was paid for in its
+    cells, which use what an earlier strategy has paid for. Those of all strategies together are the run's.
     """
-    return [track_summary(track) for track in run.tracks]
+    shared = shared_cells(run.tracks)
+    return [track_summary(track, shared) for track in run.tracks]
 
 
-def track_summary(track: Track) -> dict[str, Any]:
-    """The row of `summary` for one strategy and model."""
-    solved, covered, problems, ungraded = [], [], [], 0
+def shared_cells(tracks: Sequence[Track]) -> set[tuple[str, int]] | None:
+    """The problems and seeds that all tracks have finished; None where none has any other."""
+    cells = [{(row.problem, row.seed) for row in track.rows} for track in tracks]
+    return set.intersection(*cells) if any(part != cells[0] for part in cells) else None
+
+
+def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> dict[str, Any]:
+    """The row of `summary` for one strategy and model; `shared` as `shared_cells` gives it."""
+    solved, covered, problems, common, ungraded = [], [], [], [], 0
     for row, flags in zip(track.rows, track.correct, strict=True):
         chosen = flags[row.selected] if row.selected is not None else 0.0
         if np.isnan(chosen):
             ungraded += 1
             continue
         solved.append([chosen])
-        covered.append(bool(np.nansum(flags)))
+        covered.append([float(np.nansum(flags) > 0)])
         problems.append(row.problem)
+        common.append(shared is None or (row.problem, row.seed) in shared)
     usage, wasted = track.usage(), track.wasted()
+    paid = track.paid()
     means = by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
     interval = bootstrap(means, proportions=True) if len(means) > 1 else None
     return {
@@ -181,7 +197,8 @@ def track_summary(track: Track) -> dict[str, Any]:
         "accuracy": float(means.mean()) if len(means) else None,
         "low": float(interval.low[0]) if interval else None,
         "high": float(interval.high[0]) if interval else None,
-        "coverage": float(np.mean(covered)) if covered else None,
+        "coverage": float(by_problem(np.array(covered), problems).mean()) if covered else None,
+        **_over_shared(np.array(solved), problems, np.array(common), shared),
         "abstained": sum(
             row.selected is None and len(flags) > 0 for row, flags in zip(track.rows, track.correct, strict=True)
         ),
@@ -196,20 +213,33 @@ def track_summary(track: Track) -> dict[str, Any]:
         "estimated_tokens": usage.estimated_tokens,
         "wasted_requests": wasted.requests,
         "wasted_tokens": wasted.total_tokens,
-        "money": _money(track),
+        "money": _money(track, track.by_role()),
+        "paid_completion_tokens": sum_usage(paid.values()).completion_tokens,
+        "paid_requests": sum_usage(paid.values()).requests,
+        "paid_money": _money(track, paid),
         "oracle": track.oracle,
         "settled_early": sum(row.ended == "settled" for row in track.rows),
     }
 
 
-def _money(track: Track) -> float | None:
-    """What the track's work costs; None where a model has no prices."""
+def _over_shared(
+    solved: Floats, problems: Sequence[str], common: NDArray[np.bool_], shared: set[tuple[str, int]] | None
+) -> dict[str, Any]:
+    if shared is None:
+        return {"shared_problems": None, "shared_accuracy": None}
+    names = [name for name, kept in zip(problems, common, strict=True) if kept]
+    accuracy = float(by_problem(solved[common], names).mean()) if names else None
+    return {"shared_problems": len({problem for problem, _ in shared}), "shared_accuracy": accuracy}
+
+
+def _money(track: Track, roles: Mapping[str, Usage]) -> float | None:
+    """What work costs; None where a model has no prices."""
     try:
         return sum(
             float(
                 track.run.card(track.model, role).price(used.prompt_tokens, used.completion_tokens, used.cached_tokens)
             )
-            for role, used in track.by_role().items()
+            for role, used in roles.items()
             if used.total_tokens
         )
     except ConfigError:
@@ -278,7 +308,8 @@ def calls(track: Track, problem: str | None = None) -> list[TimedCall]:
                 FROM charges JOIN cells ON cells.id = cell
                 WHERE strategy = ? AND model = ? AND (? IS NULL OR problem = ?) ORDER BY cell, charges.position"""
     rows = track.run.db.execute(query, (track.strategy, track.model, problem, problem)).fetchall()
-    lanes = {place: lane for lane, place in enumerate(dict.fromkeys(row[:2] for row in rows if row[1] is not None))}
+    places = dict.fromkeys(row[:2] for row in rows if row[1] is not None and row[1] >= 0)
+    lanes = {place: lane for lane, place in enumerate(places)}
     return calls_of(
         (lanes.get((cell, position)), Charge("", role, Usage(*usage), started))
         for cell, position, role, started, *usage in rows

@@ -18,9 +18,9 @@ function cards(tracks) {
   const covered = best(data.tracks.filter((track) => known(track.coverage)), (track) => track.coverage);
   if (!comparable()) return bestOfRuns(tracks);
   const first = firstSample(top);
-  const tokens = data.tracks.reduce((sum, track) => sum + track.completion_tokens, 0);
-  const money = data.tracks.every((track) => known(track.money))
-    ? data.tracks.reduce((sum, track) => sum + track.money, 0) : null;
+  const sum = (field) => data.tracks.reduce((total, track) => total + track[field], 0);
+  const tokens = sum("paid_completion_tokens"), alone = sum("completion_tokens");
+  const money = data.tracks.every((track) => known(track.paid_money)) ? sum("paid_money") : null;
   const card = (title, value, ...words) => h("div", { class: "card" },
     h("h3", {}, title), h("p", { class: "figure" }, value), words.filter(Boolean).map((text) => h("p", {}, text)));
   return h("div", { class: "cards" },
@@ -29,7 +29,8 @@ function cards(tracks) {
     first && card("One sample", percent(first.y), `95 %: ${interval(first.low, first.high)}`,
       known(top.accuracy) && `the best is ${signed(top.accuracy - first.y)}`),
     covered && card("Coverage", percent(covered.coverage), "problems with any right candidate", h("code", {}, titled(covered))),
-    card("Spent", short(tokens), "generated tokens",
+    card("Spent", short(tokens), "generated tokens, each paid once",
+      alone > tokens && `${short(alone)} if every strategy had run alone, as the table counts`,
       `${plural(data.tracks.reduce((sum, track) => sum + track.candidates, 0), "candidate")} of ` +
       plural(data.problems.length, "problem"), known(money) && money > 0 && `${precise(money)} in money`));
 }
@@ -108,6 +109,9 @@ function notes() {
     sum("ungraded") && `${plural(sum("ungraded"), "problem")} could not be graded and are left out of the accuracy.`,
     sum("settled_early") && `${plural(sum("settled_early"), "search", "searches")} ended early, their selection settled.`,
     sum("estimated_tokens") && `${plural(sum("estimated_tokens"), "token")} are estimates: the server did not count them.`,
+    comparable() && known(data.tracks[0]?.shared_problems) && "The strategies have finished different problems or seeds, " +
+      `and rows are over their own. Over the ${plural(data.tracks[0].shared_problems, "problem")} that all have: ` +
+      data.tracks.map((track) => `${titled(track)} ${percent(track.shared_accuracy)}`).join(", ") + ".",
     !comparable() && "The strategies were not tried on the same problems: their accuracies do not compare.",
     "Intervals are 95 % bootstrap intervals over problems.",
     ...data.without_curves.map((text) => `No curve of ${text}.`),
