@@ -38,7 +38,8 @@ class Atts(Speculative):
     target_budget: PositiveInt | None = None
     """Completion tokens of the target for a problem, at most and in expectation; lowers `rejection_rate` if need be."""
     calibration: Path | None = None
-    """File of scores to compare with, from `tts calibrate`; by default those of this run's earlier drafts."""
+    """File of scores to compare with, from `tts calibrate`; by default those of the strategy's earlier drafts in
+    this run."""
     by: Strata = ()
     """Compare only scores of the same `question`, `turn` or `length`; join several with +."""
     window: PositiveInt | None = None
@@ -52,6 +53,7 @@ class Atts(Speculative):
             speculation,
             self.calibration,
             self.rate,
+            owner=self.spec,
             made_with=speculation.made_with(draft_tokens=self.draft_tokens, target_tokens=self.target_tokens),
             by=self.by,
             window=self.window,

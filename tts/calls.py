@@ -40,17 +40,11 @@ class Tariff:
         self._first = {occurrence: group[0] for group in self.groups for occurrence in group}
         self._key = key
         self._taken = taken
-        self._requests: dict[int, dict[str, int]] = {}
         self._prompts: dict[tuple[Any, ...], Charge] = {}
 
     def group(self, sample: Sample) -> int:
         """The number of the first sample of the group: its own where the server answers one choice to a request."""
         return sample.index if sample.batched is False else self._first[sample.index]
-
-    def numbered(self, sample: Sample) -> Sample:
-        """A sample that the server has just sent, with the number of its request among those for its group."""
-        requests = self._requests.setdefault(self.group(sample), {})
-        return replace(sample, again=requests.setdefault(sample.charges[0].id, len(requests)))
 
     def charged(self, sample: Sample) -> Sample:
         """`sample` with the charges that it would have had."""
@@ -178,7 +172,6 @@ class Calls:
             return replace(sample, index=spawn)
 
         def arrive(sample: Sample) -> None:
-            sample = tariff.numbered(sample)
             if self.store is not None:
                 saved[sample.index] = self.store.put(key, sample)
             arrived[sample.index] = tariff.charged(sample)

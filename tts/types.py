@@ -123,7 +123,7 @@ class Sample:
     batched: bool | None = None
     """Whether the server answers several choices to one request, as far as this sample's request showed it."""
     again: int = 0
-    """How often the choices of its request had been asked for before and come without it."""
+    """How many requests had asked for it before and brought others only."""
     top_logprobs: Mapping[str, float] | None = None
     """The most likely first tokens with their log-probabilities, where asked for."""
     raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)

@@ -8,8 +8,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from tts.accounts import Ledger
 from tts.errors import ConfigError
-from tts.sampler.scoring import tokenize
+from tts.sampler.scoring import score, tokenize
 from tts.session import Session
 
 ROLES = ("draft", "target")
@@ -39,8 +40,10 @@ class Pairs:
         models = (*(session.sampler(role) for role in ROLES), scoring)
         async with self._looking:
             if models not in self._known:
-                if scoring:
-                    await session.score(WORDS[:12], WORDS[12:])
+                if scoring:  # it is paid for, but no search is charged for what the run finds out
+                    ledger = Ledger()
+                    await score(session.sampler("target"), WORDS[:12], WORDS[12:], ledger=ledger)
+                    session.ledger.paid |= ledger.paid
                 self._known[models] = await _look(session)
         return self._known[models]
 

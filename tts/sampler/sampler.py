@@ -245,6 +245,8 @@ class _Draw:
     """One for each sample that failed."""
     answered: bool = False
     """Whether any sample was delivered."""
+    asked: dict[str, frozenset[int]] = field(default_factory=dict)
+    """What each request that brought anything had asked for, by the id of its exchange."""
 
     async def fill(self, missing: list[int]) -> bool:
         """Have `missing` answered; returns whether all were."""
@@ -401,6 +403,7 @@ class _Draw:
             completion = Charge(f"{exchange.id}.{choice.index}", self.role, own, exchange.started)
             self.ledger.pay(completion)
             missing.remove(index)
+            self.asked[exchange.id] = frozenset(run)
             sample = Sample(
                 text=choice.text,
                 finish_reason=choice.finish_reason,
@@ -408,6 +411,7 @@ class _Draw:
                 index=index,
                 role=self.role,
                 model=response.model or self.body["model"],
+                again=sum(index in asked for asked in self.asked.values()) - 1,
                 batched=True if len(response.choices) > 1 else self.sampler.takes_n if len(run) == 1 else None,
                 reasoning=choice.reasoning,
                 tool_calls=tuple(choice.tool_calls),
