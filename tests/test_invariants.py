@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble, Stats, solvable
-from tts import Endpoint, Experiment, Run, registry
+from tests.support.solving import PROBLEM, check_account, endpoint
+from tts import Endpoint, Experiment, Run, registry, solve
+from tts.runs.analysis import curves, summary
 from tts.strategies.speculation.pair import WORDS
+from tts.tables import summary_table
 from tts.types import sum_usage
 
 PROBED = WORDS.encode()
@@ -43,6 +46,8 @@ SPECS = {
 """One of each, small. Where a draft is rejected by those that came before, all are."""
 RACING = {"plan_search"}
 """What fits into their budget depends on which of their own calls are answered first."""
+HURRIED: set[str] = {"sequential_feedback", "self_refine"}
+"""What they have sent when they settle depends on it."""
 
 
 def spoken(request: dict[str, Any], rng: np.random.Generator) -> str:
@@ -57,10 +62,6 @@ def spoken(request: dict[str, Any], rng: np.random.Generator) -> str:
     return solvable({}, otherwise=0.3)(request, rng)
 
 
-def at_length(fault: FaultKind | None = None) -> Any:
-    return None if fault is None else {Fault(fault): 0.2}
-
-
 @pytest.fixture
 def task(tmp_path: Path) -> str:
     path = tmp_path / "problems.jsonl"
@@ -70,13 +71,21 @@ def task(tmp_path: Path) -> str:
 
 
 async def run(
-    task: str, specs: Sequence[str], out: Path, faults: Any = None, *, resume: bool = False, **settings: Any
+    task: str,
+    specs: Sequence[str],
+    out: Path,
+    faults: Any = None,
+    *,
+    resume: bool = False,
+    max_n: int = 4,
+    answer: Any = spoken,
+    **settings: Any,
 ) -> tuple[Run, Stats]:
     """A run of the strategies over a double of its own, whose answers depend on the requests alone."""
-    endpoint = {"retry_wait": 0.005, "max_n": 4, "params": {"max_tokens": 300, "seed": 5}}
+    options = {"retry_wait": 0.005, "max_n": max_n, "params": {"max_tokens": 300, "seed": 5}}
     roles = ("policy", "draft", "target", "judge")
-    async with asyncio.timeout(60), ModelDouble(models=roles, answer=spoken, faults=faults, log=0) as double:
-        models = {"m": {role: Endpoint(model=role, base_url=double.base_url, **endpoint) for role in roles}}
+    async with asyncio.timeout(60), ModelDouble(models=roles, answer=answer, faults=faults, log=0) as double:
+        models = {"m": {role: Endpoint(model=role, base_url=double.base_url, **options) for role in roles}}
         models = {"m": {role: one.model_copy(update={"identity": role}) for role, one in models["m"].items()}}
         grid = Experiment.parse({"task": task, "models": models, "strategies": list(specs), **settings})
         return await grid.run(out, resume=resume), double.stats
@@ -104,7 +113,7 @@ def test_every_strategy_of_the_registry_is_here() -> None:
 async def test_the_axis_ends_at_what_the_strategy_needed_and_the_server_billed(
     name: str, fault: FaultKind | None, task: str, tmp_path: Path
 ) -> None:
-    found, stats = await run(task, [SPECS[name]], tmp_path / "run", at_length(fault), stop_early=False)
+    found, stats = await run(task, [SPECS[name]], tmp_path / "run", fault and {Fault(fault): 0.2}, stop_early=False)
     for track in found.tracks:
         needed = sum_usage(track.by_role().values())
         for measure in ("requests", "prompt_tokens", "completion_tokens", "verifier_seconds", "cached_tokens"):
@@ -124,8 +133,9 @@ async def test_the_axis_ends_at_what_the_strategy_needed_and_the_server_billed(
 async def test_the_axis_does_not_depend_on_what_ran_beside_in_which_order_or_before_a_kill(
     early: bool, budget: dict[str, int], task: str, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"stop_early": early, "budget": budget}
-    kept = {name: spec for name, spec in SPECS.items() if not budget or name not in RACING}
+    settings: dict[str, Any] = {"stop_early": early, "budget": budget, "max_n": 16 if early else 4}
+    racing = {*(RACING if budget else ()), *(HURRIED if early else ())}
+    kept = {name: spec for name, spec in SPECS.items() if name not in racing}
     alone = {}
     for name, spec in kept.items():
         found, _ = await run(task, [spec], tmp_path / name, **settings)
@@ -140,3 +150,45 @@ async def test_the_axis_does_not_depend_on_what_ran_beside_in_which_order_or_bef
         database.execute("DELETE FROM samples WHERE rowid % 3 = 0")
     found, _ = await run(task, specs, tmp_path / "back", resume=True, **settings)
     differ(found, alone)
+
+
+async def test_what_led_to_no_candidate_is_on_the_axis_and_problems_without_any_are_in_the_mean(
+    task: str, tmp_path: Path
+) -> None:
+    def half_lost(request: dict[str, Any], rng: np.random.Generator) -> str:
+        asked = json.dumps(request["messages"])
+        return "and so on " * 60 if "[[a]]" in asked or rng.random() < 0.5 else "A plan. Answer: 42"
+
+    found, stats = await run(task, ["idea_search:n=8,prompts=general"], tmp_path / "run", answer=half_lost)
+    (track,), (row,), (curve, *_) = found.tracks, summary(found), curves(found)
+    counts = {row.cell: len(part) for row, part in zip(track.rows, track.correct, strict=True)}
+    assert min(counts.values()) == 0 < max(counts.values()) < 8
+    assert curve.x[-1] * 3 == pytest.approx(row["completion_tokens"]) == stats.completion_tokens
+    lost = found.db.execute("SELECT cell, position FROM charges WHERE position < 0").fetchall()
+    assert len({~position for _, position in lost}) > 1  # not all at one end
+    assert all(~position < counts[cell] for cell, position in lost)
+
+
+async def test_the_headline_is_what_was_paid_and_each_row_what_was_needed(task: str, tmp_path: Path) -> None:
+    found, stats = await run(task, ["single", "self_consistency:n=6"], tmp_path / "run", stop_early=False)
+    rows = summary(found)
+    assert sum(row["paid_completion_tokens"] for row in rows) == stats.completion_tokens
+    assert sum(row["paid_requests"] for row in rows) == stats.served
+    assert sum(row["completion_tokens"] for row in rows) > stats.completion_tokens
+    assert {row["shared_problems"] for row in rows} == {None}
+    settings: dict[str, Any] = {"stop_early": False, "seeds": [0, 1], "limit": 2}
+    found, _ = await run(task, ["single"], tmp_path / "run", resume=True, **settings)
+    assert [row["shared_problems"] for row in summary(found)] == [3, 3]
+    (note,) = [note for note in summary_table({"": summary(found)}).notes if "different problems" in note]
+    assert "over the 3 problems that all have: single" in note
+
+
+@pytest.mark.parametrize("max_n", [1, 16])
+async def test_a_settled_search_returns_all_that_was_delivered(max_n: int) -> None:
+    async with ModelDouble(answer=lambda *_: "Answer: 42") as double:
+        result = await solve(PROBLEM, "self_consistency:n=8", endpoint(double, max_n=max_n))
+        await double.idle()
+    assert result.ended == "settled"
+    assert sum_usage(result.spent.values()).completion_tokens == len("Answer: 42") * len(result.candidates)
+    assert len(result.candidates) == 8 if max_n == 16 else len(result.candidates) >= 5
+    check_account(result, double.stats)
