@@ -184,11 +184,12 @@ async def test_the_headline_is_what_was_paid_and_each_row_what_was_needed(task: 
 
 
 @pytest.mark.parametrize("max_n", [1, 16])
-async def test_a_settled_search_returns_all_that_was_delivered(max_n: int) -> None:
+async def test_what_a_settled_search_had_no_use_for_is_shown(max_n: int) -> None:
     async with ModelDouble(answer=lambda *_: "Answer: 42") as double:
         result = await solve(PROBLEM, "self_consistency:n=8", endpoint(double, max_n=max_n))
         await double.idle()
     assert result.ended == "settled"
-    assert sum_usage(result.spent.values()).completion_tokens == len("Answer: 42") * len(result.candidates)
-    assert len(result.candidates) == 8 if max_n == 16 else len(result.candidates) >= 5
+    unused = sum_usage(result.unused.values()).completion_tokens
+    assert unused + len("Answer: 42") * len(result.candidates) == sum_usage(result.spent.values()).completion_tokens
+    assert max_n == 1 or unused == len("Answer: 42") * 3
     check_account(result, double.stats)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from tts.errors import BudgetSpent, EndpointError
@@ -43,6 +43,11 @@ class Ledger:
                 self.reused.add(charge)
             for watcher in self.watchers:
                 watcher(charge)
+
+    def forgive(self, charges: Iterable[Charge]) -> None:
+        """Charge the search nothing for them, though they stay paid and count for its budget."""
+        self.needed.difference_update(charges)
+        self.reused.difference_update(charges)
 
     def waste(self, role: str, usage: Usage) -> None:
         """Book a request that failed or was cancelled."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from tts.accounts import Allowance, Grant, Ledger
 from tts.concurrency import Flow, flow
-from tts.errors import BudgetSpent, ConfigError, SamplingFailed
+from tts.errors import ConfigError, SamplingFailed
 from tts.images import ImageFolder
 from tts.resources import SampleStore
 from tts.sampler.protocol import estimate_prompt, token_limit
@@ -78,8 +77,6 @@ class Calls:
         self._capped = self.allowance.capped
         self._occurrences: dict[bytes, int] = {}
         self._taken: dict[str, tuple[Any, ...]] = {}
-        self._stopped = False
-        self._open: set[asyncio.Timeout] = set()
         if self._capped:
             ledger.watchers.append(self.allowance.book)
 
@@ -94,32 +91,6 @@ class Calls:
             return self._models[role]
         except KeyError:
             raise ConfigError(f"no model for the role '{role}'; there are: {', '.join(self._models)}") from None
-
-    def stop(self) -> None:
-        """Ask for nothing more and cancel what is on its way: from now on all calls end as if the budget were spent.
-
-        What has been delivered still comes.
-        """
-        self._stopped = True
-        for limit in self._open:
-            limit.reschedule(asyncio.get_running_loop().time())
-
-    @asynccontextmanager
-    async def stoppable(self) -> AsyncIterator[None]:
-        """Work that `stop` cancels. Raises `BudgetSpent` then."""
-        if self._stopped:
-            raise BudgetSpent("the search is over")
-        try:
-            async with asyncio.timeout(None) as limit:
-                self._open.add(limit)
-                try:
-                    yield
-                finally:
-                    self._open.discard(limit)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise BudgetSpent("the search is over") from None
 
     # -- samples ---------------------------------------------------------------------------------------------------
 
@@ -186,8 +157,6 @@ class Calls:
             if len(known) < len(group):
                 held[group[0]] = [sample for sample in known if sample not in alone]
                 known = alone
-            if known and self._stopped:
-                raise BudgetSpent("the search is over")
             for sample in [needed(one, whole=True) for one in known]:
                 yield sample
         missing = [[occurrence for occurrence in group if occurrence not in stored] for group in tariff.groups]
@@ -196,26 +165,17 @@ class Calls:
         if isinstance(prompt, Drawing):
             params = {**params, "images": self._images}
         drawn = sampler.sample(prompt, missing, role=role, ledger=self._ledger, on_sample=arrive, **params)
-        error: SamplingFailed | BudgetSpent | None = None
+        error: SamplingFailed | None = None
         try:
             async with aclosing(drawn) as samples:
-                while True:
-                    async with self.stoppable():
-                        if (came := await anext(samples, None)) is None:
-                            break
+                async for came in samples:
                     if came.index in saved:
                         await saved.pop(came.index)
                     sample = arrived.pop(came.index)
                     for one in (*held.pop(tariff.group(sample), ()), sample):
                         yield needed(one)
-        except (SamplingFailed, BudgetSpent) as raised:
+        except SamplingFailed as raised:
             error = raised
-        await asyncio.gather(*saved.values())
-        for sample in list(arrived.values()):
-            for one in (*held.pop(tariff.group(sample), ()), sample):
-                yield needed(one)
-        if isinstance(error, BudgetSpent):
-            raise error
         for sample in (one for group in held.values() for one in group):  # those beside them could not be had
             yield needed(sample, whole=True)
         # a rejected request loses its samples, not the search
@@ -246,8 +206,7 @@ class Calls:
         async def draw_all(out: Flow[Sample]) -> None:
             missing = list(spawn_of.items())
             while missing:
-                async with self.stoppable():
-                    grant, options = await self._reserve(sampler, prompt, role, len(missing), params)
+                grant, options = await self._reserve(sampler, prompt, role, len(missing), params)
                 batch, missing = dict(missing[: grant.samples]), missing[grant.samples :]
                 address = key if options is params else self._address(sampler, prompt, options)
                 task = out.start(draw(out, self._draw(sampler, prompt, address, batch, role, options, place)))
@@ -323,12 +282,11 @@ class Calls:
     @asynccontextmanager
     async def _one_call(self, role: str, prompt: int, tokens: int) -> AsyncIterator[None]:
         """Room for one request that reads `prompt` tokens and generates `tokens`."""
-        async with self.stoppable():
-            grant = await self.allowance.reserve(role, 1, 1, prompt, tokens) if self._capped else Grant()
-            try:
-                yield
-            finally:
-                self.allowance.release(grant)
+        grant = await self.allowance.reserve(role, 1, 1, prompt, tokens) if self._capped else Grant()
+        try:
+            yield
+        finally:
+            self.allowance.release(grant)
 
     def _price(self, role: str, usage: Usage) -> float:
         return self._models[role].endpoint.money(usage) if role in self._models else 0.0

@@ -293,8 +293,7 @@ class Session:
         inner = self._inner(f"{verifier.name}\0{candidate.spawned}", candidate.spawned)
         began = now()
         try:
-            async with self._calls.stoppable():
-                verdict = await verifier.verify(self.problem, candidate, inner)
+            verdict = await verifier.verify(self.problem, candidate, inner)
         except Exception as raised:
             verdict = Verdict(None, details={"error": self._noted(verifier.name, raised)})
         if verdict.cpu_seconds and not verdict.charges:
@@ -392,10 +391,6 @@ class Session:
         view._place, view._stream = place, f"{self._stream}\0{place}"
         view.__dict__.pop("rng", None)
         return view
-
-    def stop(self) -> None:
-        """End the search: whatever it calls now ends as if the budget were spent; what was delivered still comes."""
-        self._calls.stop()
 
     def _inner(self, stream: str, place: tuple[int, ...] | None = None) -> Session:
         """A session with the same ledger and budget, but a record and random numbers of its own."""

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import replace
-from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,9 +21,6 @@ from tts.types import Budget, Candidate, Ended, Problem, Result, by_role
 
 Models = Endpoint | Sampler | Mapping[str, Endpoint | Sampler]
 """One model for the role `policy`, or a model for each role."""
-
-LEAVING = 5.0
-"""Seconds that a settled search has to hand over what was delivered; what waits for nothing takes none."""
 
 OnCandidate = Callable[[Candidate], None]
 
@@ -47,9 +43,10 @@ async def solve(
 
     `strategy` and `verifier` may be specs such as `"best_of_n:n=16"`. With `stop_early` the search ends as soon as
     no further candidate can change the selection, which aborts what is still being generated or verified; the result
-    then says `ended="settled"` and holds what had been delivered by then. Candidates that were paid for are always
-    returned: a spent budget, a deadline or a server that fails halfway ends the search, not the result. Images are
-    files in `folder`/images, by default below the working directory; a candidate's content is the file's name.
+    then says `ended="settled"`, and what was delivered too late to be a candidate is `unused`. Otherwise candidates
+    that were paid for are always returned: a spent budget, a deadline or a server that fails halfway ends the search,
+    not the result. Images are files in `folder`/images, by default below the working directory; a candidate's content
+    is the file's name.
 
     Raises `ConfigError` before anything is spent when a role or the verifier is missing, and `EndpointRefused` when
     the endpoint rejects the key or does not know the model.
@@ -162,17 +159,14 @@ async def drive(
                 candidates[place : place + 1] = [candidate]
                 if on_candidate is not None and place == len(candidates) - 1:
                     outside.run(on_candidate, candidate)
-                if stop_early and ended != "settled" and strategy.settled(candidates):
+                if stop_early and strategy.settled(candidates):
                     ended = "settled"
-                    session.stop()  # what is delivered already is paid for, and still comes
-                    deadline.reschedule(min(deadline.when() or inf, asyncio.get_running_loop().time() + LEAVING))
+                    break
     except Exception as error:
         cause = cause_of(error)
         if isinstance(cause, EndpointRefused | ConfigError):
             raise cause from None
-        if ended == "settled" and isinstance(cause, BudgetSpent | TimeoutError | EndpointError):
-            pass
-        elif isinstance(cause, BudgetSpent):
+        if isinstance(cause, BudgetSpent):
             ended = "budget"
         elif isinstance(cause, TimeoutError) and deadline.expired():
             ended = "deadline"
@@ -200,6 +194,7 @@ async def drive(
             raise
         ended = "failed"
         ledger.failures.append(f"{strategy.name} cannot select: {type(error).__name__}: {error}")
+    loose = frozenset(ledger.needed).difference(*(candidate.charges for candidate in candidates))
     return Result(
         problem=session.problem.id,
         strategy=strategy.spec,
@@ -213,5 +208,5 @@ async def drive(
         failures=tuple(ledger.failures),
         oracle=ledger.oracle_used,
         seconds=session.elapsed,
-        loose=frozenset(ledger.needed).difference(*(candidate.charges for candidate in candidates)),
+        loose=loose,
     )

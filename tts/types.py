@@ -268,6 +268,11 @@ class Result:
         return None if self.selected is None else self.selected.content
 
     @property
+    def unused(self) -> dict[str, Usage]:
+        """By role: what was needed and no candidate descends from: lost, or delivered when all was settled."""
+        return by_role(self.loose)
+
+    @property
     def usage(self) -> Usage:
         """All that was spent, roles and wasted work together."""
         return sum_usage([*self.spent.values(), *self.wasted.values()])

@@ -8,9 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tts.accounts import Ledger
 from tts.errors import ConfigError
-from tts.sampler.scoring import score, tokenize
+from tts.sampler.scoring import tokenize
 from tts.session import Session
 
 ROLES = ("draft", "target")
@@ -41,9 +40,8 @@ class Pairs:
         async with self._looking:
             if models not in self._known:
                 if scoring:  # it is paid for, but no search is charged for what the run finds out
-                    ledger = Ledger()
-                    await score(session.sampler("target"), WORDS[:12], WORDS[12:], ledger=ledger)
-                    session.ledger.paid |= ledger.paid
+                    scores = await session.score(WORDS[:12], WORDS[12:])
+                    session.ledger.forgive(scores.charges)
                 self._known[models] = await _look(session)
         return self._known[models]
 
