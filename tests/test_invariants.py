@@ -56,7 +56,7 @@ def spoken(request: dict[str, Any], rng: np.random.Generator) -> str:
     if request["model"] == "judge":
         return f"Score: {rng.integers(1, 11)}"
     if "JSON" in asked or "list" in asked:
-        return json.dumps({"observations": [f"it is {rng.integers(1e6)}" for _ in range(3)]})
+        return json.dumps({"observations": [f"it is {rng.integers(10**6)}" for _ in range(3)]})
     if rng.random() < 0.2:
         return "and so on " * 60
     return solvable({}, otherwise=0.3)(request, rng)
