@@ -38,7 +38,8 @@ class Atts(Speculative):
     target_budget: PositiveInt | None = None
     """Completion tokens of the target for a problem, at most and in expectation; lowers `rejection_rate` if need be."""
     calibration: Path | None = None
-    """File of scores to compare with, from `tts calibrate`; by default those of this run's earlier drafts."""
+    """File of scores to compare with, from `tts calibrate`; by default those of the strategy's earlier drafts in
+    this run."""
     score_last: bool = True
     """Whether a draft that ends a sample, by an answer or by itself, is scored too and may be rejected, as in the
     paper's runs. Otherwise it is kept as it is, so that a sample of a single draft never meets the target."""
@@ -55,6 +56,7 @@ class Atts(Speculative):
             speculation,
             self.calibration,
             self.rate,
+            owner=self.spec,
             made_with=speculation.made_with(draft_tokens=self.draft_tokens, target_tokens=self.target_tokens),
             by=self.by,
             window=self.window,

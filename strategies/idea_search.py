@@ -25,7 +25,8 @@ class IdeaSearch(Planning):
         author = self.author(session, pseudocode=False)
 
         async def write(idea: Trail, out: Flow[Candidate]) -> None:
-            out.emit(await author.write(idea, (idea.samples[0].index,)))
+            place = (idea.samples[0].index,)
+            out.emit(await author.at(place).write(idea, place))
 
         async def think(out: Flow[Candidate]) -> None:
             async for idea in author.ideas(self.n):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from tts.errors import BudgetSpent, EndpointError
 from tts.types import Budget, Charge, Usage
@@ -12,10 +12,16 @@ from tts.types import Budget, Charge, Usage
 
 @dataclass(slots=True)
 class Ledger:
-    """Every payment of one session, each once."""
+    """The two accounts of one session, each payment once: what was really paid, and what the search needed.
+
+    They are equal for a search that runs alone, and differ where a store had some of its answers.
+    """
 
     paid: set[Charge] = field(default_factory=set)
+    needed: set[Charge] = field(default_factory=set)
+    """What candidates and curves are charged."""
     reused: set[Charge] = field(default_factory=set)
+    """Of what was needed, what a store had."""
     wasted: dict[str, Usage] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     error: EndpointError | None = None
@@ -23,24 +29,29 @@ class Ledger:
     oracle_used: bool = False
     """Whether the hidden truth was looked at."""
     watchers: list[Callable[[Charge], None]] = field(default_factory=list)
+    """Told of each charge that is needed, once."""
 
     def pay(self, charge: Charge) -> None:
-        self._book(self.paid, charge)
+        """Book what a server or a machine bills."""
+        self.paid.add(charge)
 
-    def reuse(self, charge: Charge) -> None:
-        """Book an answer that an earlier run paid for."""
-        if charge not in self.paid:
-            self._book(self.reused, charge)
+    def need(self, charge: Charge, place: tuple[int, ...] | None = None, *, reused: bool = False) -> None:
+        """Book what the search is charged, at `place`; `reused` says that another search paid for it."""
+        if charge not in self.needed:
+            self.needed.add(replace(charge, place=place))
+            if reused and charge not in self.paid:
+                self.reused.add(charge)
+            for watcher in self.watchers:
+                watcher(charge)
+
+    def forgive(self, charges: Iterable[Charge]) -> None:
+        """Charge the search nothing for them, though they stay paid and count for its budget."""
+        self.needed.difference_update(charges)
+        self.reused.difference_update(charges)
 
     def waste(self, role: str, usage: Usage) -> None:
         """Book a request that failed or was cancelled."""
         self.wasted[role] = self.wasted.get(role, Usage()) + usage
-
-    def _book(self, account: set[Charge], charge: Charge) -> None:
-        if charge not in account:
-            account.add(charge)
-            for watcher in self.watchers:
-                watcher(charge)
 
 
 Price = Callable[[str, Usage], float]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,38 @@ from tts.types import Budget, Charge, Drawing, Prompt, Sample, Usage
 
 SEED_STRIDE = 1_000_003
 """Between the sampling seeds of successive seeds of a run; larger than any number of samples of a prompt."""
+
+
+class Tariff:
+    """What a search is charged for samples of one prompt: what they would have cost it alone.
+
+    Alone it asks for `size` of them at a time, in the order of their numbers. Each such group is charged its prompt
+    once, and once more for each time that choices were missing and asked for again; each sample is charged its own
+    completion. Which requests really brought them, and for whom, does not matter: samples from the store and samples
+    whose neighbours were stored are charged alike. How many of the prompt's tokens the server read from its cache is
+    as it said when the first of the group came.
+    """
+
+    def __init__(self, key: bytes, occurrences: Sequence[int], size: int, taken: dict[str, tuple[Any, ...]]) -> None:
+        """`taken` are the requests of the search by what each was charged for."""
+        self.groups = [occurrences[i : i + size] for i in range(0, len(occurrences), size)]
+        self._first = {occurrence: group[0] for group in self.groups for occurrence in group}
+        self._key = key
+        self._taken = taken
+        self._prompts: dict[tuple[Any, ...], Charge] = {}
+
+    def group(self, sample: Sample) -> int:
+        """The number of the first sample of the group: its own where the server answers one choice to a request."""
+        return sample.index if sample.batched is False else self._first[sample.index]
+
+    def charged(self, sample: Sample) -> Sample:
+        """`sample` with the charges that it would have had."""
+        place, (prompt, completion) = (self._key, self.group(sample), sample.again), sample.charges
+        if place not in self._prompts:
+            if self._taken.setdefault(prompt.id, place) != place:  # here it would have been another request
+                prompt = replace(prompt, id=f"{prompt.id} {self._key.hex()} {place[1:]}")
+            self._prompts[place] = prompt
+        return replace(sample, charges=(self._prompts[place], completion))
 
 
 class Calls:
@@ -44,6 +76,7 @@ class Calls:
         self._seed = seed
         self._capped = self.allowance.capped
         self._occurrences: dict[bytes, int] = {}
+        self._taken: dict[str, tuple[Any, ...]] = {}
         if self._capped:
             ledger.watchers.append(self.allowance.book)
 
@@ -62,9 +95,12 @@ class Calls:
     # -- samples ---------------------------------------------------------------------------------------------------
 
     async def samples(
-        self, prompt: Prompt, spawns: range, role: str, params: dict[str, Any]
+        self, prompt: Prompt, spawns: Sequence[int], role: str, params: dict[str, Any], place: tuple[int, ...] | None
     ) -> AsyncGenerator[Sample, None]:
-        """The next samples of `prompt` with these parameters, numbered by `spawns`, as they complete."""
+        """The next samples of `prompt` with these parameters, numbered by `spawns`, as they complete.
+
+        Their charges stand at `place` on the axis of compute, by default each at its number.
+        """
         sampler = self.sampler(role)
         base = params.get("seed", sampler.endpoint.params.get("seed"))
         if base is not None and self._seed:  # another seed of the run is another stream of samples
@@ -74,7 +110,7 @@ class Calls:
         first = self._occurrences.get(key, 0)
         self._occurrences[key] = first + len(spawns)
         spawn_of = {first + i: spawn for i, spawn in enumerate(spawns)}
-        async with aclosing(draw(sampler, prompt, key, spawn_of, role, params)) as samples:
+        async with aclosing(draw(sampler, prompt, key, spawn_of, role, params, place)) as samples:
             async for sample in samples:
                 yield sample
 
@@ -86,34 +122,65 @@ class Calls:
         spawn_of: dict[int, int],
         role: str,
         params: dict[str, Any],
+        place: tuple[int, ...] | None,
     ) -> AsyncGenerator[Sample, None]:
-        """One sample for each occurrence in `spawn_of`, under its spawn number, from the store or the server."""
-        stored = await self._stored(key, list(spawn_of))
-        for occurrence, sample in sorted(stored.items()):
-            yield replace(sample, index=spawn_of[occurrence])
-        missing = [occurrence for occurrence in spawn_of if occurrence not in stored]
-        if not missing:
-            return
-        saved: dict[int, Awaitable[None]] = {}
+        """One sample for each occurrence in `spawn_of`, under its spawn number, from the store or the server.
 
-        def save(sample: Sample) -> None:
+        Samples that one request would have brought come together, whoever paid for them: what a search sees of the
+        store is what it would have seen of the server.
+        """
+        tariff = Tariff(key, list(spawn_of), 1 if "stop_when" in params else sampler.endpoint.max_n, self._taken)
+        stored = {} if self.store is None else await self.store.get(key, list(spawn_of))
+        saved: dict[int, Awaitable[None]] = {}
+        held: dict[int, list[Sample]] = {}
+        arrived: dict[int, Sample] = {}
+
+        def needed(sample: Sample, *, whole: bool = False) -> Sample:
+            """`sample` as it is given to the search, which is charged; a `whole` group needs no request."""
+            spawn = spawn_of[sample.index]
+            for charge, reused in zip(sample.charges, (whole, sample.index in stored), strict=True):
+                self._ledger.need(charge, place or (spawn,), reused=reused)
+            return replace(sample, index=spawn)
+
+        def arrive(sample: Sample) -> None:
             if self.store is not None:
                 saved[sample.index] = self.store.put(key, sample)
+            arrived[sample.index] = tariff.charged(sample)
+            for one in (*held.get(tariff.group(sample), ()), arrived[sample.index]):
+                needed(one)
 
+        for group in tariff.groups:
+            known = [tariff.charged(stored[occurrence]) for occurrence in group if occurrence in stored]
+            if sampler.takes_n is None and known:
+                sampler.takes_n = known[0].batched
+            alone = [sample for sample in known if sample.batched is False]
+            if len(known) < len(group):
+                held[group[0]] = [sample for sample in known if sample not in alone]
+                known = alone
+            for sample in [needed(one, whole=True) for one in known]:
+                yield sample
+        missing = [[occurrence for occurrence in group if occurrence not in stored] for group in tariff.groups]
+        if not any(missing):
+            return
         if isinstance(prompt, Drawing):
             params = {**params, "images": self._images}
-        drawn = sampler.sample(prompt, missing, role=role, ledger=self._ledger, on_sample=save, **params)
+        drawn = sampler.sample(prompt, missing, role=role, ledger=self._ledger, on_sample=arrive, **params)
+        error: SamplingFailed | None = None
         try:
             async with aclosing(drawn) as samples:
-                async for sample in samples:
-                    if sample.index in saved:
-                        await saved.pop(sample.index)
-                    spawn = spawn_of[sample.index]
-                    yield sample if spawn == sample.index else replace(sample, index=spawn)
-        except SamplingFailed as error:  # a rejected request loses its samples, not the search
-            rejected = error.status is not None and 400 <= error.status < 500 and error.status != 429
-            if not stored and not rejected:
-                raise
+                async for came in samples:
+                    if came.index in saved:
+                        await saved.pop(came.index)
+                    sample = arrived.pop(came.index)
+                    for one in (*held.pop(tariff.group(sample), ()), sample):
+                        yield needed(one)
+        except SamplingFailed as raised:
+            error = raised
+        for sample in (one for group in held.values() for one in group):  # those beside them could not be had
+            yield needed(sample, whole=True)
+        # a rejected request loses its samples, not the search
+        if error is not None and not stored and (error.status is None or error.status == 429 or error.status >= 500):
+            raise error
 
     async def _draw_within_budget(
         self,
@@ -123,6 +190,7 @@ class Calls:
         spawn_of: dict[int, int],
         role: str,
         params: dict[str, Any],
+        place: tuple[int, ...] | None,
     ) -> AsyncGenerator[Sample, None]:
         """`_draw` in as many batches as the budget grants room for, side by side."""
         failures: list[SamplingFailed] = []
@@ -141,8 +209,8 @@ class Calls:
             while missing:
                 grant, options = await self._reserve(sampler, prompt, role, len(missing), params)
                 batch, missing = dict(missing[: grant.samples]), missing[grant.samples :]
-                place = key if options is params else self._address(sampler, prompt, options)
-                task = out.start(draw(out, self._draw(sampler, prompt, place, batch, role, options)))
+                address = key if options is params else self._address(sampler, prompt, options)
+                task = out.start(draw(out, self._draw(sampler, prompt, address, batch, role, options, place)))
                 task.add_done_callback(lambda _, grant=grant: self.allowance.release(grant))
                 if options is not params:
                     trimmed.update(batch.values())
@@ -177,27 +245,17 @@ class Calls:
         asked = {"draw": prompt} if isinstance(prompt, Drawing) else prompt
         return digest([sampler.endpoint.filed_as, sampler.endpoint.model, asked, options, self._seed])
 
-    async def _stored(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
-        """What the store has of `occurrences`, booked as re-used."""
-        found = await self.store.get(key, occurrences) if self.store else {}
-        for sample in found.values():
-            for charge in sample.charges:
-                self._ledger.reuse(charge)
-        return found
-
     # -- scores and other answers ------------------------------------------------------------------------------------
 
     async def scores(self, prompt: Prompt, continuation: str | Sequence[int], role: str, special: bool) -> TokenScores:
         """See `Session.score`."""
         sampler = self.sampler(role)
         key = digest(["score", sampler.endpoint.filed_as, sampler.endpoint.model, prompt, continuation, special])
-        if stored := (await self._stored(key, [0])).get(0):
+        if stored := await self._stored(key):
             return TokenScores(stored.token_ids or (), stored.logprobs or (), stored.charges)
-        grant = await self._one_call(role, estimate_prompt(prompt) + estimate_prompt(continuation), 1)
-        try:  # a server scores while it generates one token
+        size = estimate_prompt(prompt) + estimate_prompt(continuation)
+        async with self._one_call(role, size, 1):  # a server scores while it generates one token
             scores = await score(sampler, prompt, continuation, role=role, ledger=self._ledger, special=special)
-        finally:
-            self.allowance.release(grant)
         if self.store is not None:
             await self.store.put(
                 key, Sample("", "score", scores.charges, 0, role, token_ids=scores.token_ids, logprobs=scores.logprobs)
@@ -209,21 +267,30 @@ class Calls:
         sampler = self.sampler(role)
         body = {"model": sampler.endpoint.model, **body}
         key = self._address(sampler, path, body)
-        if stored := (await self._stored(key, [0])).get(0):
+        if stored := await self._stored(key):
             return json.loads(stored.text), stored.charges
         size = estimate_prompt(json.dumps(body))
-        grant = await self._one_call(role, size, body.get("max_tokens", 1))
-        try:
+        async with self._one_call(role, size, body.get("max_tokens", 1)):
             data, charge = await call(sampler, path, body, role=role, ledger=self._ledger, prompt_tokens=size)
-        finally:
-            self.allowance.release(grant)
         if self.store is not None:
             await self.store.put(key, Sample(json.dumps(data), charges=(charge,), role=role))
         return data, (charge,)
 
-    async def _one_call(self, role: str, prompt: int, tokens: int) -> Grant:
+    async def _stored(self, key: bytes) -> Sample | None:
+        """What the store has under `key`, booked as re-used."""
+        found = (await self.store.get(key, [0])).get(0) if self.store else None
+        for charge in found.charges if found else ():
+            self._ledger.need(charge, reused=True)
+        return found
+
+    @asynccontextmanager
+    async def _one_call(self, role: str, prompt: int, tokens: int) -> AsyncIterator[None]:
         """Room for one request that reads `prompt` tokens and generates `tokens`."""
-        return await self.allowance.reserve(role, 1, 1, prompt, tokens) if self._capped else Grant()
+        grant = await self.allowance.reserve(role, 1, 1, prompt, tokens) if self._capped else Grant()
+        try:
+            yield
+        finally:
+            self.allowance.release(grant)
 
     def _price(self, role: str, usage: Usage) -> float:
         return self._models[role].endpoint.money(usage) if role in self._models else 0.0

@@ -20,7 +20,7 @@ from contextlib import aclosing
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from uuid import uuid4
@@ -107,7 +107,8 @@ class Session:
         self._stream = stream
         self._calls = Calls(models, self.ledger, self.budget, store, self.images, seed)
         self._truth = truth
-        self._spawned = 0
+        self._spawned = count()
+        self._place: tuple[int, ...] | None = None
         self._recorded: set[Charge] = set()
         self._ids = count()
         self._made: Once[tuple[Any, BaseException | None, set[Charge]]] = Once(sys.maxsize)
@@ -130,8 +131,8 @@ class Session:
 
     @property
     def spent(self) -> Usage:
-        """All charges so far, new and re-used."""
-        return total(self.ledger.paid | self.ledger.reused)
+        """What the search needed so far: what it would have cost alone (see `tts.calls.Tariff`)."""
+        return total(self.ledger.needed)
 
     @property
     def calls_left(self) -> float:
@@ -155,12 +156,12 @@ class Session:
         when the server answers none.
         """
         prompt = self.problem.messages if prompt is None else prompt
-        first, self._spawned = self._spawned, self._spawned + n
+        spawns = list(islice(self._spawned, n))
         if role == "policy" and self._sampling:
             params = {**self._sampling, **params}
         elif role in IN_PIECES and self._given:
             params = {**self._given, **params}
-        return self._recording(self._calls.samples(prompt, range(first, first + n), role, params))
+        return self._recording(self._calls.samples(prompt, spawns, role, params, self._place))
 
     async def _recording(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Sample, None]:
         async with aclosing(drawn) as samples:
@@ -184,9 +185,15 @@ class Session:
         See `tts.sampler.scoring.score` for where tokens begin and what `special` is. Raises `ConfigError` where the
         server cannot score, `BudgetSpent` once the budget allows no more, and `EndpointError` when this score fails.
         """
-        scores = await self._calls.scores(prompt, continuation, role, special)
-        self._recorded.update(scores.charges)
-        return scores
+
+        async def ask(session: Session) -> TokenScores:
+            scores = await self._calls.scores(prompt, continuation, role, special)
+            session._recorded.update(scores.charges)
+            return scores
+
+        if self._calls.store is None:
+            return await ask(self)
+        return await self.once(("score", role, special, digest([prompt, continuation])), ask)  # also side by side
 
     async def post(self, path: str, body: Mapping[str, Any], *, role: str) -> Any:
         """The JSON answer of the role's server to `body`, for what is not a sample: a reward, an embedding.
@@ -285,7 +292,7 @@ class Session:
         if verifier is None:
             raise ConfigError("this run has no verifier; name one (--verifier, or `verifier` of the strategy)")
         self._calls.allowance.check_verifier()
-        inner = self._inner(f"{verifier.name}\0{candidate.spawned}")
+        inner = self._inner(f"{verifier.name}\0{candidate.spawned}", candidate.spawned)
         began = now()
         try:
             verdict = await verifier.verify(self.problem, candidate, inner)
@@ -293,8 +300,12 @@ class Session:
             verdict = Verdict(None, details={"error": self._noted(verifier.name, raised)})
         if verdict.invalid:
             self.ledger.failures.append(f"{verifier.name}: {verdict.details['error']}")
-        if verdict.cpu_seconds:
+        if verdict.cpu_seconds and not verdict.charges:
             inner.pay_verifier(verdict.cpu_seconds, now() - began)
+        for charge in verdict.charges:  # of work that may be remembered: who is told only its outcome is charged too
+            if verdict.cpu_seconds:
+                self.ledger.pay(charge)
+            self.ledger.need(charge, candidate.spawned, reused=True)
         charges = verdict.charges | inner._recorded
         self._recorded |= charges
         return replace(verdict, charges=charges, scale=verdict.scale or verifier.scale)
@@ -335,13 +346,14 @@ class Session:
         """`candidate` with the class of its answer in `notes["answer"]`, and what finding it cost.
 
         `known` are the answers so far, to which a new one is added: classify one candidate after the other. An answer
-        whose comparison fails has no class, and the failure is noted.
+        whose comparison fails has no class, and the failure is noted; nor has one that the budget leaves no room for.
         """
-        inner, answer = self._inner(f"{reader.name}\0{candidate.spawned}"), None
+        inner, answer = self._inner(f"{reader.name}\0{candidate.spawned}", candidate.spawned), None
         try:
             answer = await reader.class_of(reader.parse(candidate.content), known, inner)
         except Exception as raised:
-            self._noted(reader.name, raised)
+            if not isinstance(cause_of(raised), BudgetSpent):  # which the next sample meets; this one is paid for
+                self._noted(reader.name, raised)
         self._recorded |= inner._recorded
         notes = {**candidate.notes, "answer": answer}
         return replace(candidate, notes=notes, charges=candidate.charges | inner._recorded)
@@ -366,6 +378,7 @@ class Session:
         """Book CPU time spent on checking the candidate at hand; the work began `seconds` ago."""
         charge = Charge(uuid4().hex, "verifier", Usage(verifier_seconds=cpu_seconds, seconds=seconds), now() - seconds)
         self.ledger.pay(charge)
+        self.ledger.need(charge, self._place)
         self._recorded.add(charge)
 
     def _noted(self, name: str, raised: Exception) -> str:
@@ -375,10 +388,19 @@ class Session:
         self.ledger.failures.append(f"{name}: {words}")
         return words
 
-    def _inner(self, stream: str) -> Session:
+    def at(self, place: tuple[int, ...]) -> Session:
+        """This session for work towards candidates spawned at `place`: what it costs is charged there if none comes of
+        it. Its random numbers are its own."""
+        view = copy(self)
+        view._place, view._stream = place, f"{self._stream}\0{place}"
+        view.__dict__.pop("rng", None)
+        return view
+
+    def _inner(self, stream: str, place: tuple[int, ...] | None = None) -> Session:
         """A session with the same ledger and budget, but a record and random numbers of its own."""
         inner = copy(self)
-        inner._recorded, inner.unverified, inner._spawned, inner._sampling = set(), {}, 0, {}
+        inner._recorded, inner.unverified, inner._spawned, inner._sampling = set(), {}, count(), {}
+        inner._place = place or self._place
         inner._stream = f"{self._stream}\0{stream}"
         inner.__dict__.pop("rng", None)
         return inner

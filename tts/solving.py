@@ -43,10 +43,11 @@ async def solve(
     """Run `strategy` on `problem` and return every candidate, the selected one and the cost.
 
     `strategy` and `verifier` may be specs such as `"best_of_n:n=16"`. With `stop_early` the search ends as soon as
-    no further candidate can change the selection, which aborts what is still being generated; the result then says
-    `ended="settled"`. Candidates that were paid for are always returned: a spent budget, a deadline or a server that
-    fails halfway ends the search, not the result. Images are files in `folder`/images, by default below the working
-    directory; a candidate's content is the file's name.
+    no further candidate can change the selection, which aborts what is still being generated or verified; the result
+    then says `ended="settled"`, and what was delivered too late to be a candidate is `unused`. Otherwise candidates
+    that were paid for are always returned: a spent budget, a deadline or a server that fails halfway ends the search,
+    not the result. Images are files in `folder`/images, by default below the working directory; a candidate's content
+    is the file's name.
 
     Raises `ConfigError` before anything is spent when a role or the verifier is missing, and `EndpointRefused` when
     the endpoint rejects the key or does not know the model.
@@ -194,6 +195,7 @@ async def drive(
             raise
         ended = "failed"
         ledger.failures.append(f"{strategy.name} cannot select: {type(error).__name__}: {error}")
+    loose = frozenset(ledger.needed).difference(*(candidate.charges for candidate in candidates))
     return Result(
         problem=session.problem.id,
         strategy=strategy.spec,
@@ -202,9 +204,10 @@ async def drive(
         ended=ended,
         spent=by_role(ledger.paid),
         reused=by_role(ledger.reused),
+        needed=by_role(ledger.needed),
         wasted=dict(ledger.wasted),
         failures=tuple(ledger.failures),
         oracle=ledger.oracle_used,
         seconds=session.elapsed,
-        loose=frozenset(ledger.paid | ledger.reused).difference(*(candidate.charges for candidate in candidates)),
+        loose=loose,
     )

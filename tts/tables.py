@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +97,21 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
             notes |= {f"{row[key]:,} {words}" for key, words in COUNTED.items() if row[key]}
             if row.get("warning"):
                 notes.add(f"{row['strategy']}: {row['warning']}")
-    made.notes = sorted(notes)
+    made.notes = sorted(notes) + [f"{label}: {words}" if label else words for label, words in _unlike(runs)]
     return made
+
+
+def _unlike(runs: Mapping[str, Rows]) -> Iterator[tuple[str, str]]:
+    """For each run whose strategies have finished different problems or seeds: how they compare over those of all."""
+    for label, rows in runs.items():
+        count = next((row["shared_problems"] for row in rows if row.get("shared_problems") is not None), None)
+        if count is not None:
+            each = ", ".join(f"{row['strategy']} {percent(row['shared_accuracy'])}" for row in rows)
+            yield (
+                label,
+                "strategies have finished different problems or seeds, and rows are over their own; "
+                + (f"over the {count:,} problems that all have: {each}" if count else "they have none in common"),
+            )
 
 
 FILTERED = "Filtered pass@k"

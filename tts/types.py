@@ -74,6 +74,8 @@ class Charge:
     usage: Usage = field(compare=False)
     started: float = field(default=0.0, compare=False)
     """Unix time at which the work began; it ended `usage.seconds` later."""
+    place: tuple[int, ...] | None = field(default=None, compare=False)
+    """Where a candidate would have been spawned that it led to, for charges that led to none; None: nobody knows."""
 
 
 def total(charges: Iterable[Charge]) -> Usage:
@@ -120,6 +122,10 @@ class Sample:
     confidences: tuple[float, ...] | None = None
     """For each generated token, minus the mean log-probability of the likeliest tokens at its place, where
     `top_logprobs` were asked for: high where the model was sure (Fu et al. 2025, arXiv 2508.15260, section 2)."""
+    batched: bool | None = None
+    """Whether the server answers several choices to one request, as far as this sample's request showed it."""
+    again: int = 0
+    """How many requests had asked for it before and brought others only."""
     top_logprobs: Mapping[str, float] | None = None
     """The most likely first tokens with their log-probabilities, where asked for."""
     raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
@@ -151,7 +157,8 @@ class Verdict:
     details: Mapping[str, Any] = field(default_factory=dict)
     cpu_seconds: float = 0.0
     charges: frozenset[Charge] = field(default=frozenset(), repr=False)
-    """Filled in by the session: the calls and CPU time that this verdict took."""
+    """Filled in by the session: the calls and CPU time that this verdict took. A verifier that remembers its work gives
+    the same charges with the same verdict, and no `cpu_seconds` where it did not do the work again."""
     scale: Scale | None = None
     """Filled in by the session: what the verifier says that its scores are."""
     invalid: bool = field(default=False, init=False, repr=False, compare=False)
@@ -286,9 +293,12 @@ class Result:
     selected: Candidate | None
     ended: Ended
     spent: Mapping[str, Usage]
-    """By role: all work that was answered and paid for in this run."""
+    """By role: all work that was answered and paid for here. With `wasted` it is the server's bill."""
     reused: Mapping[str, Usage] = field(default_factory=dict)
-    """By role: answers taken from a store, paid for in an earlier run."""
+    """By role: of what it needed, what a store had: paid for by an earlier run or another strategy."""
+    needed: Mapping[str, Usage] = field(default_factory=dict)
+    """By role: what the search would have cost alone, with nothing to re-use and nothing that failed. See
+    `tts.calls.Tariff` for the rule. It is the sum of all charges, of candidates and `loose` ones."""
     wasted: Mapping[str, Usage] = field(default_factory=dict)
     """By role: requests that failed or were cancelled, with the tokens they are known to have cost."""
     failures: tuple[str, ...] = ()
@@ -297,12 +307,17 @@ class Result:
     """Whether the hidden truth was used to find or select the answer."""
     seconds: float = 0.0
     loose: frozenset[Charge] = field(default=frozenset(), repr=False)
-    """What was paid for or re-used and no candidate descends from, such as drafts of samples that were ended early."""
+    """What was needed and no candidate descends from, such as a plan that was cut off."""
 
     @property
     def answer(self) -> str | None:
         """The selected candidate's text; None when the strategy abstains."""
         return None if self.selected is None else self.selected.content
+
+    @property
+    def unused(self) -> dict[str, Usage]:
+        """By role: what was needed and no candidate descends from: lost, or delivered when all was settled."""
+        return by_role(self.loose)
 
     @property
     def usage(self) -> Usage:

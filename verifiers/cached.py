@@ -66,8 +66,6 @@ class Cached(Composite):
         )
         details = verdict.details
         if known:
-            for charge in verdict.charges:
-                session.ledger.reuse(charge)
             details = {**details, "cached": True, "saved": total(verdict.charges).as_dict()}
         return replace(verdict, details=details, cpu_seconds=0.0)  # the time is among its charges
 

@@ -53,6 +53,10 @@ class Author:
     code_temperature: float | None = None
     pseudocode: bool = True
 
+    def at(self, place: tuple[int, ...]) -> Author:
+        """This author at work on what candidates spawned at `place` will descend from."""
+        return replace(self, session=self.session.at(place))
+
     async def observe(self, known: Sequence[str], trail: Trail, count: int) -> tuple[list[str], tuple[Sample, ...]]:
         """New observations, derived from those `known`, and the samples they took."""
         prompts = self.prompts

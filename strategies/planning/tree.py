@@ -112,9 +112,11 @@ class Tree:
 
     async def _children(self, node: Node) -> list[Node]:
         layer, *places = node.rank
-        async with self._turns.take((layer + 1, -1, *places), self._observing):
+        place = (layer + 1, -1, *places)
+        async with self._turns.take(place, self._observing):
             try:
-                found, samples = await self._author.observe(node.observations, node.trail, self._shape.asked)
+                author = self._author.at(place)
+                found, samples = await author.observe(node.observations, node.trail, self._shape.asked)
             except NoAnswer:
                 return []
         children = []
@@ -144,7 +146,7 @@ class Tree:
     async def _plan(self, node: Node, codes: int) -> None:
         """From observations to a plan, and from the plan to one answer, or to two by way of criticism."""
         async with self._turns.take(node.rank, self._calls):
-            plan = await self._author.sketch(node.observations, node.trail)
+            plan = await self._author.at(node.rank).sketch(node.observations, node.trail)
             works = (self._answer, self._improve)[:codes]
             begun = [
                 branch(self._out, work(plan, (*node.rank, i)), lambda: self._give_back(1))
@@ -153,10 +155,10 @@ class Tree:
             await asyncio.gather(*begun, return_exceptions=True)  # their errors go to the flow
 
     async def _improve(self, plan: Trail, spawned: tuple[int, ...]) -> None:
-        await self._answer(await self._author.fix(plan), spawned)
+        await self._answer(await self._author.at(spawned).fix(plan), spawned)
 
     async def _answer(self, plan: Trail, spawned: tuple[int, ...]) -> None:
-        self._out.emit(await self._author.write(plan, spawned))
+        self._out.emit(await self._author.at(spawned).write(plan, spawned))
 
 
 def subsets(found: Sequence[str], size: int) -> Iterable[tuple[str, ...]]:

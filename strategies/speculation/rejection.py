@@ -31,18 +31,19 @@ class Rejection:
         path: Path | None,
         rate: float,
         *,
+        owner: str,
         made_with: dict[str, Any],
         by: Sequence[Stratum] = (),
         window: int | None = None,
     ) -> Rejection:
-        """With the calibration in the file `path`, or one that grows with this run's drafts.
+        """With the calibration in the file `path`, or one that grows with the drafts of `owner`, a strategy of the run.
 
         Raises `ConfigError` if the file was made with anything else, naming what differs.
         """
         speculation.provenance = made_with
         if path is not None:
             return cls(speculation, conformal.load(path, made_with, better="higher", by=by), rate)
-        growing, key = speculation.session.resources.get(Growing), json.dumps([made_with, rate, by, window])
+        growing, key = speculation.session.resources.get(Growing), json.dumps([owner, made_with, rate, by, window])
         if key not in growing:
             growing[key] = Calibration(better="higher", by=by, window=window)
         return cls(speculation, growing[key], rate)

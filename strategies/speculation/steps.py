@@ -52,8 +52,9 @@ class Pairs:
         models = (*(session.sampler(role) for role in ROLES), scoring)
         async with self._looking:
             if models not in self._known:
-                if scoring:
-                    await session.score(WORDS[:12], WORDS[12:])
+                if scoring:  # it is paid for, but no search is charged for what the run finds out
+                    scores = await session.score(WORDS[:12], WORDS[12:])
+                    session.ledger.forgive(scores.charges)
                 self._known[models] = await _look(session)
         return self._known[models]
 

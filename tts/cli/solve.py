@@ -164,6 +164,7 @@ def as_table(result: Result) -> dict[str, Any]:
         **{name: getattr(result, name) for name in ("answer", "strategy", "ended", "oracle", "seconds")},
         "usage": result.usage.as_dict(),
         "spent": {role: usage.as_dict() for role, usage in result.spent.items()},
+        "unused": {role: usage.as_dict() for role, usage in result.unused.items()},
         "wasted": {role: usage.as_dict() for role, usage in result.wasted.items()},
         "failures": list(result.failures),
         "candidates": [_candidate(candidate, result) for candidate in result.candidates],

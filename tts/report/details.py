@@ -90,7 +90,7 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
     candidates = track.candidates(row)
     query = f"SELECT position, role, started, {', '.join(USAGE_FIELDS)} FROM charges WHERE cell = ? ORDER BY started"
     charges = [
-        (position, Charge("", role, Usage(*usage), started))
+        (position if position is not None and position >= 0 else None, Charge("", role, Usage(*usage), started))
         for position, role, started, *usage in track.run.db.execute(query, (row.cell,))
     ]
     right = dict(track.run.db.execute("SELECT position, correct FROM candidates WHERE cell = ?", (row.cell,)))

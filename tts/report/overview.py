@@ -13,7 +13,7 @@ from tts.curves import Curve, CurveError
 from tts.errors import ConfigError
 from tts.report.tracks import MEASURES, RunComparison, Shown
 from tts.runs import Run
-from tts.runs.analysis import UNITS, coverage_laws, prefixed, run_currency, track_summary
+from tts.runs.analysis import UNITS, coverage_laws, prefixed, run_currency, shared_cells, track_summary
 from tts.studies import TrackReport
 from tts.studies.imperfect_verifier import resampling_report, rivalries
 from tts.studies.repeats import heterogeneity_report
@@ -26,11 +26,12 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
     tracks, runs = comparison.tracks, comparison.runs
     measures = [name for name in MEASURES if any(shown.curves.get(name) for shown in tracks)]
     drawn = {x: [_curve(i, one, c) for i, one in enumerate(tracks) for c in one.curves.get(x, ())] for x in measures}
+    shared = shared_cells([shown.track for shown in tracks])
     return {
         "title": " and ".join(run.path.resolve().name for run in runs.values()),
         "made": {"by": f"ttscale {version('ttscale')}", "at": datetime.now(UTC).isoformat(timespec="seconds")},
         "runs": [_run(label, run) for label, run in runs.items()],
-        "tracks": [_track(shown) for shown in tracks],
+        "tracks": [_track(shown, shared) for shown in tracks],
         "contests": [contest.as_dict() for contest in comparison.contests],
         "measures": [_measure(name, tracks) for name in measures],
         "curves": drawn,
@@ -76,13 +77,13 @@ def _run(label: str, run: Run) -> dict[str, Any]:
     return {"label": label, "path": str(run.path), **shown, "progress": progress(run)}
 
 
-def _track(shown: Shown) -> dict[str, Any]:
+def _track(shown: Shown, shared: set[tuple[str, int]] | None) -> dict[str, Any]:
     track = shown.track
     return plain(
         {
             "label": shown.label,
             "run": shown.run,
-            **track_summary(track),
+            **track_summary(track, shared),
             "roles": {role: usage.as_dict() for role, usage in track.by_role().items()},
             "wasted": track.wasted().as_dict(),
             "seconds": sum(row.seconds for row in track.rows),

@@ -24,7 +24,7 @@ from tts.curves import (
 )
 from tts.errors import ConfigError
 from tts.runs.run import Run, Track
-from tts.types import USAGE_FIELDS, Charge, Usage
+from tts.types import USAGE_FIELDS, Charge, Usage, sum_usage
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] |
     Closed forms average accuracy and compute (`Track.mean_cost`) over the same subsets of a problem's candidates,
     replays take both at the same prefix. A problem that a budget, a failure or a lost sample left with fewer than k
     candidates stands at what it had reached, in accuracy and in compute (`Curve.short` counts such problems); one
-    without any candidate counts as unsolved at every k; one that could not be graded is left out.
+    without any candidate counts as unsolved at every k, at all that it cost; one that could not be graded is left out.
     """
     return curves_over(track, {x: track.cost(x)}, ks)[x]
 
@@ -260,22 +260,35 @@ def summary(run: Run) -> list[dict[str, Any]]:
     """One row for each strategy and model: selected accuracy with its interval, coverage, and what it cost.
 
     Problems without a usable candidate count as unsolved, and as `failed`; those that could not be graded are left out
-    of the accuracy, and counted as `ungraded`.
+    of the accuracy, and counted as `ungraded`. Where strategies have finished different problems or seeds, each row has
+    its accuracy over those that all have as `shared_accuracy`.
+
+    What a strategy cost is what it would have cost alone (`Track.cost`); `paid_` figures are what was paid for in its
+    cells, which use what an earlier strategy has paid for. Those of all strategies together are the run's.
     """
-    return [track_summary(track) for track in run.tracks]
+    shared = shared_cells(run.tracks)
+    return [track_summary(track, shared) for track in run.tracks]
 
 
-def track_summary(track: Track) -> dict[str, Any]:
-    """The row of `summary` for one strategy and model."""
-    solved, covered, problems, ungraded = [], [], [], 0
+def shared_cells(tracks: Sequence[Track]) -> set[tuple[str, int]] | None:
+    """The problems and seeds that all tracks have finished; None where none has any other."""
+    cells = [{(row.problem, row.seed) for row in track.rows} for track in tracks]
+    return set.intersection(*cells) if any(part != cells[0] for part in cells) else None
+
+
+def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> dict[str, Any]:
+    """The row of `summary` for one strategy and model; `shared` as `shared_cells` gives it."""
+    solved, covered, problems, common, ungraded = [], [], [], [], 0
     for row, flags, right in zip(track.rows, track.correct, final_accuracies(track), strict=True):
         if np.isnan(right):
             ungraded += 1
             continue
         solved.append([right])
-        covered.append([bool(np.nansum(flags))])
+        covered.append([float(np.nansum(flags) > 0)])
         problems.append(row.problem)
+        common.append(shared is None or (row.problem, row.seed) in shared)
     usage, wasted = track.usage(), track.wasted()
+    paid = track.paid()
     means = by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
     interval = mean_interval(means) if len(means) > 1 else None
     return {
@@ -286,7 +299,8 @@ def track_summary(track: Track) -> dict[str, Any]:
         "low": float(interval.low[0]) if interval else None,
         "high": float(interval.high[0]) if interval else None,
         "estimator": track.estimator if track.independent else "replay",
-        "coverage": float(by_problem(np.array(covered, float), problems).mean()) if covered else None,
+        "coverage": float(by_problem(np.array(covered), problems).mean()) if covered else None,
+        **_over_shared(np.array(solved), problems, np.array(common), shared),
         "abstained": sum(
             row.selected is None and len(flags) > 0 for row, flags in zip(track.rows, track.correct, strict=True)
         ),
@@ -301,8 +315,11 @@ def track_summary(track: Track) -> dict[str, Any]:
         "estimated_tokens": usage.estimated_tokens,
         "wasted_requests": wasted.requests,
         "wasted_tokens": wasted.total_tokens,
-        "money": _money(track),
+        "money": _money(track, track.by_role()),
         "currency": run_currency(track),
+        "paid_completion_tokens": sum_usage(paid.values()).completion_tokens,
+        "paid_requests": sum_usage(paid.values()).requests,
+        "paid_money": _money(track, paid),
         "oracle": track.oracle,
         "settled_early": sum(row.ended == "settled" for row in track.rows),
         "budget_ended": sum(row.ended == "budget" for row in track.rows),
@@ -328,14 +345,24 @@ def final_accuracies(track: Track) -> list[float]:
     return found.tolist()
 
 
-def _money(track: Track) -> float | None:
-    """What the track's work costs; None where a model has no prices."""
+def _over_shared(
+    solved: Floats, problems: Sequence[str], common: NDArray[np.bool_], shared: set[tuple[str, int]] | None
+) -> dict[str, Any]:
+    if shared is None:
+        return {"shared_problems": None, "shared_accuracy": None}
+    names = [name for name, kept in zip(problems, common, strict=True) if kept]
+    accuracy = float(by_problem(solved[common], names).mean()) if names else None
+    return {"shared_problems": len({problem for problem, _ in shared}), "shared_accuracy": accuracy}
+
+
+def _money(track: Track, roles: Mapping[str, Usage]) -> float | None:
+    """What work costs; None where a model has no prices."""
     try:
         return sum(
             float(
                 track.run.card(track.model, role).price(used.prompt_tokens, used.completion_tokens, used.cached_tokens)
             )
-            for role, used in track.by_role().items()
+            for role, used in roles.items()
             if used.total_tokens
         )
     except ConfigError:
@@ -410,7 +437,8 @@ def calls(track: Track, problem: str | None = None) -> list[TimedCall]:
                 FROM charges JOIN cells ON cells.id = cell
                 WHERE strategy = ? AND model = ? AND (? IS NULL OR problem = ?) ORDER BY cell, charges.position"""
     rows = track.run.db.execute(query, (track.strategy, track.model, problem, problem)).fetchall()
-    lanes = {place: lane for lane, place in enumerate(dict.fromkeys(row[:2] for row in rows if row[1] is not None))}
+    places = dict.fromkeys(row[:2] for row in rows if row[1] is not None and row[1] >= 0)
+    lanes = {place: lane for lane, place in enumerate(places)}
     return calls_of(
         (lanes.get((cell, position)), Charge("", role, Usage(*usage), started))
         for cell, position, role, started, *usage in rows

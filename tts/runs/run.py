@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,7 +67,7 @@ class Run:
             SELECT problem, strategy, model, seed, candidates.position AS position, arrived, elapsed, score, passed,
                    correct, candidates.position IS selected AS chosen, content, {sums}
             FROM cells JOIN candidates ON candidates.cell = cells.id
-            LEFT JOIN charges ON charges.cell = cells.id AND charges.position = candidates.position
+            LEFT JOIN charges ON charges.cell = cells.id AND {PLACE} = candidates.position
             GROUP BY cells.id, candidates.position ORDER BY cells.id, candidates.position"""
         rows = self.db.execute(query)
         columns = [column[0] for column in rows.description]
@@ -240,33 +241,43 @@ class Track:
     def cost(self, measure: str) -> list[Floats]:
         """Cumulative compute of every prefix in spawned order, one array for each of `rows`.
 
+        Every charge of a cell has a place: that of the first candidate that descends from it. What no candidate
+        descends from, such as a plan that was cut off, stands at the first candidate that was spawned where its own
+        would have been or later, or else at the last. So the largest prefix costs all that the strategy would have cost
+        alone (`by_role`). A cell without candidates has one entry, which is that.
+
         `measure` is `samples`, `seconds` (elapsed until the prefix was complete), `flops`, `money`, `total_tokens` or a
         field of `Usage`. Raises `ConfigError` for any other name, and where a model card lacks what is needed.
         """
         if measure == "samples":
-            return self.split(self._table[:, 1] + 1)
+            return [np.arange(1.0, len(part) + 1) if len(part) else np.zeros(1) for part in self.correct]
         if measure == "seconds":
-            return [np.maximum.accumulate(part) for part in self.split(self._table[:, 5])]
+            parts = zip(self.rows, self.split(self._table[:, 5]), strict=True)
+            return [np.maximum.accumulate(part) if len(part) else np.array([row.seconds]) for row, part in parts]
         fields = {"total_tokens": ("prompt_tokens", "completion_tokens"), "flops": _PRICED, "money": _PRICED}.get(
             measure, (measure,)
         )
         if not set(fields) <= set(USAGE_FIELDS):
             known = ["samples", "seconds", "flops", "money", "total_tokens", *USAGE_FIELDS]
             raise ConfigError(f"no measure of compute '{measure}'; there are: {', '.join(dict.fromkeys(known))}")
-        flat = np.zeros(len(self._table))
-        for role, position, values in self._charges(fields):
-            np.add.at(flat, position, self._measure(measure, role, values))
-        return [np.cumsum(part) for part in self.split(flat)]
+        sizes = np.maximum(np.diff(self._bounds), 1)
+        first = np.cumsum(sizes) - sizes
+        cell_of = {row.cell: i for i, row in enumerate(self.rows)}
+        marginal = np.zeros(int(sizes.sum()))
+        for role, cells, places, values in self._charges(fields):
+            index = np.array([cell_of[cell] for cell in cells])
+            places = first[index] + np.minimum(places, sizes[index] - 1)
+            np.add.at(marginal, places, self._measure(measure, role, values))
+        return [np.cumsum(part) for part in np.split(marginal, first[1:])] if self.rows else []
 
-    def _charges(self, fields: tuple[str, ...]) -> Iterator[tuple[str, NDArray[np.int64], Floats]]:
-        """For each role: the flat positions of its charges, and the fields (charges x fields)."""
-        offset = {row.cell: int(start) for row, start in zip(self.rows, self._bounds, strict=False)}
+    def _charges(self, fields: tuple[str, ...]) -> Iterator[tuple[str, list[int], NDArray[np.int64], Floats]]:
+        """For each role: the cells of its charges, their positions, and the fields (charges x fields)."""
         mine, execute = (self.strategy, self.model), self.run.db.execute
-        query = f"SELECT cell, position, {', '.join(fields)} FROM charges WHERE {_MINE} AND position IS NOT NULL"
+        query = f"SELECT cell, COALESCE({PLACE}, {sys.maxsize}), {', '.join(fields)} FROM charges WHERE {_MINE}"
         for (role,) in execute(f"SELECT DISTINCT role FROM charges WHERE {_MINE}", mine).fetchall():
             rows = execute(f"{query} AND role = ?", (*mine, role)).fetchall()
-            place = np.array([offset[cell] + position for cell, position, *_ in rows], dtype=np.int64)
-            yield role, place, np.array([row[2:] for row in rows], dtype=np.float64)
+            places = np.array([row[1] for row in rows], dtype=np.int64)
+            yield role, [row[0] for row in rows], places, np.array([row[2:] for row in rows], dtype=np.float64)
 
     def _measure(self, measure: str, role: str, values: Floats) -> Floats:
         if measure not in ("flops", "money"):
@@ -278,15 +289,20 @@ class Track:
         return (card.flops if measure == "flops" else card.price)(prompt, completion, cached)
 
     def by_role(self) -> dict[str, Usage]:
-        """The cost by role as if nothing had been reused, whether it led to a candidate or not."""
-        roles: dict[str, Usage] = {}
-        for row in self.rows:
-            for role, usage in [*row.spent.items(), *row.reused.items()]:
-                roles[role] = roles.get(role, Usage()) + usage
-        return roles
+        """What the strategy would have cost alone, by role: the sum of all charges, and the end of `cost`."""
+        sums = ", ".join(f"SUM({name})" for name in USAGE_FIELDS)
+        query = f"SELECT role, {sums} FROM charges WHERE {_MINE} GROUP BY role ORDER BY role"
+        return {role: Usage(*usage) for role, *usage in self.run.db.execute(query, (self.strategy, self.model))}
 
     def usage(self) -> Usage:
         return sum_usage(self.by_role().values())
+
+    def paid(self) -> dict[str, Usage]:
+        """What was answered and paid for in its cells, by role: without what the store had, and what failed."""
+        roles: dict[str, Usage] = {}
+        for role, usage in (item for row in self.rows for item in row.spent.items()):
+            roles[role] = roles.get(role, Usage()) + usage
+        return roles
 
     def wasted(self) -> Usage:
         """Failed and cancelled requests."""
@@ -364,6 +380,9 @@ def _latest(elapsed: Floats) -> Floats:
     most = elapsed.max(initial=0.0)
     return best_of_k([elapsed], [elapsed / most], np.arange(1, len(elapsed) + 1))[0] * most if most else elapsed * 0
 
+
+PLACE = "MAX(charges.position, ~charges.position)"
+"""Where a charge stands on the axis; NULL in a cell without candidates."""
 
 _MINE = "cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"
 _PRICED = ("prompt_tokens", "completion_tokens", "cached_tokens")

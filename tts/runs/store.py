@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ CREATE TABLE IF NOT EXISTS candidates (  -- position: order of spawning within t
     content TEXT NOT NULL, details TEXT NOT NULL,
     PRIMARY KEY (cell, position)) WITHOUT ROWID;
 
-CREATE TABLE IF NOT EXISTS charges (  -- each under the first candidate, in spawned order, that descends from it, if any
+CREATE TABLE IF NOT EXISTS charges (  -- what the cell would have cost alone; position p: the first candidate, in
+    -- spawned order, that descends from it; ~p (-1 - p): none does, and it stands at p (see Track.cost)
     cell INTEGER NOT NULL REFERENCES cells (id) ON DELETE CASCADE, position INTEGER,
     role TEXT NOT NULL, started REAL NOT NULL, {", ".join(f"{name} REAL NOT NULL" for name in USAGE_FIELDS)});
 CREATE INDEX IF NOT EXISTS charge_cell ON charges (cell);
@@ -112,7 +114,11 @@ def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dic
         verified |= verifying
         seen |= candidate.charges
     db.executemany("INSERT INTO candidates VALUES (?,?,?,?,?,?,?,?,?)", kept)
-    rows += [_charge_row(number, None, charge) for charge in result.loose]
+    spawned = [candidate.spawned for candidate in ordered]
+    last = len(ordered) - 1
+    for charge in result.loose:
+        position = last if charge.place is None else min(bisect_left(spawned, charge.place), last)
+        rows.append(_charge_row(number, ~position if ordered else None, charge))
     db.executemany(f"INSERT INTO charges VALUES (?,?,?,?{',?' * len(USAGE_FIELDS)})", rows)
 
 
@@ -147,11 +153,12 @@ def _candidate_row(
 
 _SAMPLE_FIELDS = (
     "finish_reason", "role", "model", "reasoning", "tool_calls", "token_ids", "logprobs", "confidences", "top_logprobs",
+    "batched", "again",
 )  # fmt: skip
 
 
 def _dump_sample(sample: Sample) -> str:
-    kept = {name: value for name in _SAMPLE_FIELDS if (value := getattr(sample, name))}
+    kept = {name: value for name in _SAMPLE_FIELDS if (value := getattr(sample, name)) or value is False}
     charges = [(c.id, c.role, c.started, c.usage.as_dict()) for c in sample.charges]
     return json.dumps({"text": sample.text, "charges": charges, **kept})
 

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 from tts.accounts import Ledger
 from tts.concurrency import Flow, Work, flow, now
@@ -152,7 +152,7 @@ class Sampler:
     async def sample(
         self,
         prompt: Prompt,
-        n: int | Sequence[int] = 1,
+        n: int | Sequence[int] | Sequence[Sequence[int]] = 1,
         *,
         role: str = "policy",
         ledger: Ledger | None = None,
@@ -163,8 +163,9 @@ class Sampler:
     ) -> AsyncGenerator[Sample, None]:
         """`n` samples of `prompt` as they complete; `params` are added to the endpoint's own.
 
-        `n` may also be the occurrence numbers to draw. They become `Sample.index` and are added to the `seed`, if one
-        is given, so that occurrence i of a seeded prompt is the same however the work is split.
+        `n` may also be the occurrence numbers to draw, or groups of them for one request each. They become
+        `Sample.index` and are added to the `seed`, if one is given, so that occurrence i of a seeded prompt is the same
+        however the work is split.
         `on_sample` is called with each sample as soon as it arrives, even if nobody waits for it any more.
         With `stop_when`, each sample is a request of its own; one that the rule ends is delivered as far as it got,
         with the finish reason "abandoned".
@@ -175,7 +176,11 @@ class Sampler:
         at once if no request can succeed.
         """
         await self.identify()
-        indices = list(range(n)) if isinstance(n, int) else list(n)
+        size = 1 if stop_when is not None else self.endpoint.max_n
+        asked = list(range(n)) if isinstance(n, int) else list(n)
+        if asked and isinstance(asked[0], int):
+            asked = [asked[i : i + size] for i in range(0, len(asked), size)]
+        groups = [list(cast(Sequence[int], group)) for group in asked if group]
         path, body = protocol.request(prompt, self.endpoint.model, {**self.endpoint.params, **params})
         body.pop("n", None)
         ready: list[Sample] = []
@@ -195,13 +200,12 @@ class Sampler:
 
         async def work(out: Flow[Sample]) -> None:
             draw.emit, draw.start = out.emit, out.start
-            size = 1 if self.takes_n is False or stop_when is not None else self.endpoint.max_n
-            for i in range(0, len(indices), size):
-                out.start(draw.fill(indices[i : i + size]))
+            for group in groups:
+                out.start(draw.fill(group))
 
         try:
-            if len(indices) == 1:  # nothing runs beside it
-                await draw.fill(indices)
+            if [len(group) for group in groups] == [1]:  # nothing runs beside it
+                await draw.fill(groups[0])
                 for sample in ready:
                     yield sample
             else:
@@ -241,6 +245,8 @@ class _Draw:
     """One for each sample that failed."""
     answered: bool = False
     """Whether any sample was delivered."""
+    asked: dict[str, frozenset[int]] = field(default_factory=dict)
+    """What each request that brought anything had asked for, by the id of its exchange."""
 
     async def fill(self, missing: list[int]) -> bool:
         """Have `missing` answered; returns whether all were."""
@@ -334,9 +340,9 @@ class _Draw:
         if not response.choices:
             lose(answer)
             raise TransientError("the answer has no choices")
+        self.sampler.observe_n(len(run), len(response.choices))
         if not self._deliver(missing, run, response, exchange):
             raise TransientError("the answer has none of the choices that were asked for")
-        self.sampler.observe_n(len(run), len(response.choices))
 
     async def _stream(self, missing: list[int], avoid: str | None) -> None:
         """`_ask`, read token by token: a choice is delivered as soon as it is complete, if its tokens are counted.
@@ -397,6 +403,7 @@ class _Draw:
             completion = Charge(f"{exchange.id}.{choice.index}", self.role, own, exchange.started)
             self.ledger.pay(completion)
             missing.remove(index)
+            self.asked[exchange.id] = frozenset(run)
             sample = Sample(
                 text=choice.text,
                 finish_reason=choice.finish_reason,
@@ -404,6 +411,8 @@ class _Draw:
                 index=index,
                 role=self.role,
                 model=response.model or self.body["model"],
+                again=sum(index in asked for asked in self.asked.values()) - 1,
+                batched=True if len(response.choices) > 1 else self.sampler.takes_n if len(run) == 1 else None,
                 reasoning=choice.reasoning,
                 tool_calls=tuple(choice.tool_calls),
                 token_ids=tuple(choice.token_ids) if keep_ids and choice.token_ids is not None else None,

@@ -80,7 +80,7 @@ async def call(
     completion_tokens: float = 0,
     affinity: int = 0,
 ) -> tuple[Any, Charge]:
-    """The JSON answer to one request that does not sample, and its charge, which is paid.
+    """The JSON answer to one request that does not sample, and its charge, which is paid and needed.
 
     If the server does not count tokens, `prompt_tokens` and `completion_tokens` are charged as estimates.
     """
@@ -91,6 +91,7 @@ async def call(
     charge = Charge(exchange.id, role, usage + Usage(requests=1, seconds=exchange.seconds), exchange.started)
     if ledger is not None:
         ledger.pay(charge)
+        ledger.need(charge)
     return data, charge
 
 

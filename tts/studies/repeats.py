@@ -114,7 +114,7 @@ def parallel_report(run: Run) -> list[ParallelReport]:
     for track, flags in _graded(run):
         tokens, said = defaultdict(list), defaultdict(list)
         for row, cost, answers in zip(track.rows, track.cost("completion_tokens"), track.answers, strict=True):
-            tokens[row.problem] += np.diff(cost, prepend=0.0).tolist()
+            tokens[row.problem] += np.diff(cost, prepend=0.0)[: len(answers)].tolist()
             said[row.problem] += answers
         n = min(map(len, flags.values()))
         matrix = [part[:n] for part in flags.values()]

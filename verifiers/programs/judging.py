@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
+from uuid import uuid4
 
-from tts.concurrency import Once
-from tts.types import Verdict
+from tts.concurrency import Once, now
+from tts.types import Charge, Usage, Verdict
 from tts.verifiers.programs.asserts import Case
 from tts.verifiers.programs.compare import output_difference, same_output, shortened, shown
 from tts.verifiers.programs.extract import defines, with_setup
@@ -48,7 +49,7 @@ class VerdictCache:
         self._plans: Once[SuitePlan] = Once(512)
 
     async def verdict(self, sandbox: Sandbox, program: str, suite: TestSuite, conditions: Conditions) -> Verdict:
-        """The verdict on `program`. A remembered one says so in `details`, and took no CPU time.
+        """The verdict on `program`. A remembered one says so in `details`; each search is charged for it once.
 
         A run in which the machinery fails is repeated; if it keeps failing, the verdict has no score and is not
         remembered. Raises `ConfigError` when the suite's reference cannot be used, `SandboxError` where programs
@@ -75,11 +76,12 @@ class VerdictCache:
         plan, _ = await self._plans.get((suite.fingerprint, in_container), planned)
         if suite.setup:
             program = with_setup(suite.setup, program)
-        verdict = Verdict(None)
+        verdict, began = Verdict(None), now()
         for _ in range(ATTEMPTS):
             verdict = await SuiteRun(sandbox, program, plan, conditions).verdict()
             if verdict.details["kind"] != Kind.infra:
-                break
+                usage = Usage(verifier_seconds=verdict.cpu_seconds, seconds=now() - began)
+                return replace(verdict, charges=frozenset({Charge(uuid4().hex, "verifier", usage, began)}))
         return verdict
 
 

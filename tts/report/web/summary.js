@@ -12,14 +12,15 @@ function summarySection() {
 
 function cards() {
   if (!data.tracks.some((track) => known(track.accuracy))) return h("p", { class: "soft" }, "Nothing is graded yet.");
-  const tokens = data.tracks.reduce((sum, track) => sum + track.completion_tokens, 0);
-  const money = data.tracks.every((track) => known(track.money))
-    ? data.tracks.reduce((sum, track) => sum + track.money, 0) : null;
+  const sum = (field) => data.tracks.reduce((total, track) => total + track[field], 0);
+  const tokens = sum("paid_completion_tokens"), alone = sum("completion_tokens");
+  const money = data.tracks.every((track) => known(track.paid_money)) ? sum("paid_money") : null;
   return h("div", { class: "cards" },
     data.contests.map(contestCard),
     data.contests.length === 1 && sampleCard(data.contests[0]),
     data.contests.length === 1 && coverageCard(labelled(data.contests[0].best)),
-    card("Spent", short(tokens), "generated tokens",
+    card("Spent", short(tokens), "generated tokens, each paid once",
+      alone > tokens && `${short(alone)} if every strategy had run alone, as the table counts`,
       `${plural(data.tracks.reduce((sum, track) => sum + track.candidates, 0), "candidate")} of ` +
       plural(data.problems.length, "problem"), known(money) && money > 0 && `${precise(money)} ${data.tracks[0].currency}`));
 }
@@ -124,6 +125,9 @@ function notes() {
       "all orders of the samples, ties averaged, as in the curves.",
     ...data.short.map((text) => `${text}.`),
     sum("estimated_tokens") && `${plural(sum("estimated_tokens"), "token")} are estimates: the server did not count them.`,
+    comparable() && known(data.tracks[0]?.shared_problems) && "The strategies have finished different problems or seeds, " +
+      `and rows are over their own. Over the ${plural(data.tracks[0].shared_problems, "problem")} that all have: ` +
+      data.tracks.map((track) => `${titled(track)} ${percent(track.shared_accuracy)}`).join(", ") + ".",
     !comparable() && "The strategies were not tried on the same problems: their accuracies do not compare.",
     ...data.contests.filter((contest) => contest.others.length)
       .map((contest) => `${contest.words[0].toUpperCase()}${contest.words.slice(1)}.`),

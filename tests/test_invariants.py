@@ -1,0 +1,195 @@
+"""What holds for every strategy: its compute is what it would have cost alone, to the token, whatever ran beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.double import Fault, FaultKind, ModelDouble, Stats, solvable
+from tests.support.solving import PROBLEM, check_account, endpoint
+from tts import Endpoint, Experiment, Run, registry, solve
+from tts.runs.analysis import curves, summary
+from tts.strategies.speculation.steps import WORDS
+from tts.tables import summary_table
+from tts.types import sum_usage
+
+PROBED = WORDS.encode()
+RIGHT = "numeric_answer(reference=42)"
+JUDGE = "judge"
+SPECS = {
+    "single": "single",
+    "best_of_n": f"best_of_n:n=11,verifier={JUDGE}",
+    "repeated_sampling": f"repeated_sampling:n=5,prompts=general,verifier={RIGHT}",
+    "self_consistency": "self_consistency:n=13",
+    "first_pass": f"first_pass:k=9,batch=3,verifier={RIGHT}",
+    "plan_search": "plan_search:asked=3,codes=6,prompts=general",
+    "idea_search": "idea_search:n=5,prompts=general",
+    "prompt_redesign": "prompt_redesign:n=4,rounds=2,verifier=element_check",
+    "deepconf": "deepconf:n=6,warmup=2,window=8",
+    "tournament": "tournament:n=4",
+    "atts": "atts:n=3,draft_tokens=30,target_tokens=30,rounds=3,rejection_rate=1",
+    "atts_best": f"atts_best:n=3,draft_tokens=30,target_tokens=30,rounds=3,rejection_rate=1,verifier={RIGHT}",
+    "atts_sync": "atts_sync:n=3,draft_tokens=30,target_tokens=30,rounds=3,rejection_rate=0.5",
+    "spec_reason": "spec_reason:n=3,rounds=3,draft_tokens=30,target_tokens=30",
+    "sequential_feedback": f"sequential_feedback:rounds=3,chains=3,verifier={RIGHT}",
+    "self_refine": f"self_refine:rounds=3,chains=2,verifier={RIGHT}",
+    "budget_forcing": "budget_forcing:waits=2,thinking_tokens=60,answer_tokens=20",
+    "tool_vote": "tool_vote:n=5",
+}
+"""One of each, small. Where a draft is rejected by those that came before, all are."""
+RACING = {"plan_search"}
+"""What fits into their budget depends on which of their own calls are answered first."""
+HURRIED: set[str] = {"sequential_feedback", "self_refine"}
+"""What they have sent when they settle depends on it."""
+
+
+def spoken(request: dict[str, Any], rng: np.random.Generator) -> str:
+    """Something for every part that a model plays; some answers never end, and some cannot be used."""
+    asked = json.dumps(request.get("messages", request.get("prompt")))
+    if request["model"] == "judge":
+        return f"Score: {rng.integers(1, 11)}"
+    if "JSON" in asked or "list" in asked:
+        return json.dumps({"observations": [f"it is {rng.integers(10**6)}" for _ in range(3)]})
+    if rng.random() < 0.2:
+        return "and so on " * 60
+    return solvable({}, otherwise=0.3)(request, rng)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> str:
+    path = tmp_path / "problems.jsonl"
+    lines = [{"id": name, "prompt": f"[[{name}]] six times seven?", "answer": "42"} for name in ("a", "b", "c")]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return f'jsonl:path="{path}"'
+
+
+async def run(
+    task: str,
+    specs: Sequence[str],
+    out: Path,
+    faults: Any = None,
+    *,
+    resume: bool = False,
+    max_n: int = 4,
+    answer: Any = spoken,
+    **settings: Any,
+) -> tuple[Run, Stats]:
+    """A run of the strategies over a double of its own, whose answers depend on the requests alone."""
+    options = {"retry_wait": 0.005, "max_n": max_n, "params": {"max_tokens": 300, "seed": 5}}
+    roles = ("policy", "draft", "target", "judge")
+    async with asyncio.timeout(60), ModelDouble(models=roles, answer=answer, faults=faults, log=0) as double:
+        models = {"m": {role: Endpoint(model=role, base_url=double.base_url, **options) for role in roles}}
+        models = {"m": {role: one.model_copy(update={"identity": role}) for role, one in models["m"].items()}}
+        grid = Experiment.parse({"task": task, "models": models, "strategies": list(specs), **settings})
+        return await grid.run(out, resume=resume), double.stats
+
+
+def ends(found: Run, spec: str) -> dict[str, float]:
+    """The compute of a track at its largest prefix, over all cells; seconds of verifiers vary from run to run."""
+    (track,) = [track for track in found.tracks if track.strategy == registry.make("strategies", spec).spec]
+    names = ("requests", "prompt_tokens", "completion_tokens", "total_tokens")
+    return {name: sum(float(part[-1]) for part in track.cost(name)) for name in names}
+
+
+def differ(found: Run, alone: dict[str, dict[str, float]]) -> None:
+    """Nothing does."""
+    other = {spec: ends(found, spec) for spec in alone}
+    assert not {spec: (alone[spec], other[spec]) for spec in alone if other[spec] != alone[spec]}
+
+
+def test_every_strategy_of_the_registry_is_here() -> None:
+    assert set(SPECS) == set(registry.names("strategies"))
+
+
+@pytest.mark.parametrize("fault", [None, FaultKind.FEWER_CHOICES, FaultKind.SERVER_ERROR, FaultKind.N_IGNORED])
+@pytest.mark.parametrize("name", SPECS)
+async def test_the_axis_ends_at_what_the_strategy_needed_and_the_server_billed(
+    name: str, fault: FaultKind | None, task: str, tmp_path: Path
+) -> None:
+    found, stats = await run(task, [SPECS[name]], tmp_path / "run", fault and {Fault(fault): 0.2}, stop_early=False)
+    for track in found.tracks:
+        needed = sum_usage(track.by_role().values())
+        for measure in ("requests", "prompt_tokens", "completion_tokens", "verifier_seconds", "cached_tokens"):
+            costs = [part[-1] for part in track.cost(measure)]
+            assert sum(costs) == pytest.approx(getattr(needed, measure))
+        spent = sum_usage(track.paid().values())
+        probes = len(PROBED) if name.startswith("atts") else 0  # the run asks once whether it can score
+        assert needed.requests + bool(probes) == spent.requests == stats.served
+        assert needed.completion_tokens + bool(probes) == spent.completion_tokens
+        assert needed.prompt_tokens + probes == spent.prompt_tokens == stats.prompt_tokens
+        if name != "deepconf":  # which leaves answers that this server has written to the end by then
+            assert spent.completion_tokens == stats.completion_tokens
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("budget", [{}, {"completion_tokens": 1500}])
+async def test_the_axis_does_not_depend_on_what_ran_beside_in_which_order_or_before_a_kill(
+    early: bool, budget: dict[str, int], task: str, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"stop_early": early, "budget": budget, "max_n": 16 if early else 4}
+    racing = {*(RACING if budget else ()), *(HURRIED if early else ())}
+    kept = {name: spec for name, spec in SPECS.items() if name not in racing}
+    alone = {}
+    for name, spec in kept.items():
+        found, _ = await run(task, [spec], tmp_path / name, **settings)
+        alone[spec] = ends(found, spec)
+    specs = list(kept.values())
+    for name, order in (("forth", specs), ("back", specs[::-1])):
+        found, _ = await run(task, order, tmp_path / name, **settings)
+        differ(found, alone)
+    with sqlite3.connect(tmp_path / "back" / "run.sqlite") as database:
+        database.execute("PRAGMA foreign_keys = ON")
+        database.execute("DELETE FROM cells")
+        database.execute("DELETE FROM samples WHERE rowid % 3 = 0")
+    found, _ = await run(task, specs, tmp_path / "back", resume=True, **settings)
+    differ(found, alone)
+
+
+async def test_what_led_to_no_candidate_is_on_the_axis_and_problems_without_any_are_in_the_mean(
+    task: str, tmp_path: Path
+) -> None:
+    def half_lost(request: dict[str, Any], rng: np.random.Generator) -> str:
+        asked = json.dumps(request["messages"])
+        return "and so on " * 60 if "[[a]]" in asked or rng.random() < 0.5 else "A plan. Answer: 42"
+
+    found, stats = await run(task, ["idea_search:n=8,prompts=general"], tmp_path / "run", answer=half_lost)
+    (track,), (row,), (curve, *_) = found.tracks, summary(found), curves(found)
+    counts = {row.cell: len(part) for row, part in zip(track.rows, track.correct, strict=True)}
+    assert min(counts.values()) == 0 < max(counts.values()) < 8
+    assert curve.x[-1] * 3 == pytest.approx(row["completion_tokens"]) == stats.completion_tokens
+    lost = found.db.execute("SELECT cell, position FROM charges WHERE position < 0").fetchall()
+    assert len({~position for _, position in lost}) > 1  # not all at one end
+    assert all(~position < counts[cell] for cell, position in lost)
+
+
+async def test_the_headline_is_what_was_paid_and_each_row_what_was_needed(task: str, tmp_path: Path) -> None:
+    found, stats = await run(task, ["single", "self_consistency:n=6"], tmp_path / "run", stop_early=False)
+    rows = summary(found)
+    assert sum(row["paid_completion_tokens"] for row in rows) == stats.completion_tokens
+    assert sum(row["paid_requests"] for row in rows) == stats.served
+    assert sum(row["completion_tokens"] for row in rows) > stats.completion_tokens
+    assert {row["shared_problems"] for row in rows} == {None}
+    settings: dict[str, Any] = {"stop_early": False, "seeds": [0, 1], "limit": 2}
+    found, _ = await run(task, ["single"], tmp_path / "run", resume=True, **settings)
+    assert [row["shared_problems"] for row in summary(found)] == [3, 3]
+    (note,) = [note for note in summary_table({"": summary(found)}).notes if "different problems" in note]
+    assert "over the 3 problems that all have: single" in note
+
+
+@pytest.mark.parametrize("max_n", [1, 16])
+async def test_what_a_settled_search_had_no_use_for_is_shown(max_n: int) -> None:
+    async with ModelDouble(answer=lambda *_: "Answer: 42") as double:
+        result = await solve(PROBLEM, "self_consistency:n=8", endpoint(double, max_n=max_n))
+        await double.idle()
+    assert result.ended == "settled"
+    unused = sum_usage(result.unused.values()).completion_tokens
+    assert unused + len("Answer: 42") * len(result.candidates) == sum_usage(result.spent.values()).completion_tokens
+    assert max_n == 1 or unused == len("Answer: 42") * 3
+    check_account(result, double.stats)
