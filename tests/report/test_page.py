@@ -79,7 +79,7 @@ def test_nothing_that_a_model_wrote_can_act(run: Run, tmp_path: Path):
 
 def test_a_large_run_is_sampled_at_equal_distances_and_keeps_every_outcome(run: Run, tmp_path: Path):
     comparison = RunComparison([run])
-    _, packed = page_of(comparison, tmp_path / "page.html", most=size(comparison) // 2)
+    _, packed = page_of(comparison, tmp_path / "page.html", most=-(-size(comparison) // 2))
     chunks = packed["overview"]["chunks"]
     assert [place for place, chunk in enumerate(chunks) if chunk is not None] == [0, 2, 4]
     assert set(packed["chunk-0"]) == {"0", "2", "4"}
