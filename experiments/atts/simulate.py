@@ -122,7 +122,8 @@ def spec(kind: str, samples: int, workload: Workload, chunk: int) -> str:
         return f"atts:n={samples},rounds=1,{kind}_tokens=1000000,{other}_tokens=0"
     by = ",by=question" if kind == "atts" else ""  # so that both hand over the same share of each problem
     tokens = chunk // workload.grain
-    return f"{kind}:n={samples},rounds=1000,draft_tokens={tokens},target_tokens={tokens},rejection_rate={RATE}{by}"
+    sizes = f"n={samples},rounds=1000,draft_tokens={tokens},target_tokens={tokens}"
+    return f"{kind}:{sizes},rejection_rate={RATE},score_last=false{by}"  # simulated answers end where they are complete
 
 
 ORDERS = {"one problem at a time": 1, "all problems at once": 10**6}

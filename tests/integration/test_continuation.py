@@ -85,7 +85,7 @@ async def test_white_space_at_the_end_of_a_partial_answer_stays(server: LocalVLL
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_step_ends_with_its_stop_string_and_its_text_is_that_of_its_tokens(server: LocalVLLM):
     async with Sampler(remote(server)) as sampler:
-        session = Session(Problem.from_prompt(PROBLEMS[0]), {"policy": sampler})
+        session = Session(Problem.from_prompt(" ".join(PROBLEMS * 4)), {"policy": sampler})  # several cache blocks
         steps = [await Continuation.start(session)]
         while not steps[-1].ended and len(steps) < 8:
             branches = await steps[-1].branch(4, stop=("\n", "="), temperature=0.8, tokens=30)
