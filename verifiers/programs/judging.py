@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from time import time
 from typing import Any, Literal
 from uuid import uuid4
 
-from tts.concurrency import Once, now
+from tts.concurrency import Once
 from tts.types import Charge, Usage, Verdict
 from tts.verifiers.programs.asserts import Case
 from tts.verifiers.programs.compare import output_difference, same_output, shortened, shown
@@ -76,13 +77,11 @@ class VerdictCache:
         plan, _ = await self._plans.get((suite.fingerprint, in_container), planned)
         if suite.setup:
             program = with_setup(suite.setup, program)
-        verdict, began = Verdict(None), now()
-        for _ in range(ATTEMPTS):
+        for _ in range(ATTEMPTS - 1):
             verdict = await SuiteRun(sandbox, program, plan, conditions).verdict()
             if verdict.details["kind"] != Kind.infra:
-                usage = Usage(verifier_seconds=verdict.cpu_seconds, seconds=now() - began)
-                return replace(verdict, charges=frozenset({Charge(uuid4().hex, "verifier", usage, began)}))
-        return verdict
+                return verdict
+        return await SuiteRun(sandbox, program, plan, conditions).verdict()
 
 
 class SuiteRun:
@@ -93,7 +92,7 @@ class SuiteRun:
         limits = conditions.limits
         roomy = replace(limits, output_kb=limits.output_kb + 2 * plan.answers_kb)
         self.conditions, self.run_all = replace(conditions, limits=roomy), conditions.run_all
-        self.cpu, self.isolation = 0.0, ""
+        self.began, self.cpu, self.isolation = time(), 0.0, ""
 
     async def verdict(self) -> Verdict:
         """The verdict by all tests, or by those up to the first failure."""
@@ -106,8 +105,14 @@ class SuiteRun:
         failed = next((place for place, one in enumerate(ordered) if one.kind is not Kind.passed), None)
         if failed is not None and not self.run_all:
             ordered = ordered[: failed + 1]
+        usage = Usage(verifier_seconds=self.cpu, seconds=time() - self.began)
         return verdict_of(
-            ordered, self.plan.total, cpu_seconds=self.cpu, isolation=self.isolation, run_all=self.run_all
+            ordered,
+            self.plan.total,
+            cpu_seconds=self.cpu,
+            charges=frozenset({Charge(uuid4().hex, "verifier", usage, self.began)}),
+            isolation=self.isolation,
+            run_all=self.run_all,
         )
 
     async def _run(self, job: Job) -> JobResult:
@@ -229,6 +234,7 @@ def verdict_of(
     total: int,
     *,
     cpu_seconds: float = 0.0,
+    charges: frozenset[Charge] = frozenset(),
     isolation: str = "",
     run_all: bool = True,
 ) -> Verdict:
@@ -249,13 +255,14 @@ def verdict_of(
         "isolation": isolation,
     }
     if broken:
-        return Verdict(None, None, details={**details, "reason": broken.feedback}, cpu_seconds=cpu_seconds)
+        details["reason"] = broken.feedback
+        return Verdict(None, None, details=details, cpu_seconds=cpu_seconds, charges=charges)
     feedback = ""
     if failed:
         count = f"{passed} of {total} tests passed; " if run_all and total > 1 else ""
         feedback = shortened(count + (failed.feedback or failed.kind))
     accepted = passed == total
-    return Verdict(passed / total if run_all else float(accepted), accepted, feedback, details, cpu_seconds)
+    return Verdict(passed / total if run_all else float(accepted), accepted, feedback, details, cpu_seconds, charges)
 
 
 def _on(test: InputOutput, words: str) -> str:
