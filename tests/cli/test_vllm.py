@@ -13,7 +13,7 @@ from tests.cli.conftest import finished, start
 STAND_IN = """#!{python}
 import json, sys, time
 if sys.argv[1] == "-c":
-    print(json.dumps({{"found": {found}, "versions": {{}}}}))
+    print(json.dumps({{"found": {found}, "versions": {{}}, "details": True}}))
     sys.exit()
 from http.server import BaseHTTPRequestHandler, HTTPServer
 class Health(BaseHTTPRequestHandler):
@@ -50,6 +50,7 @@ def test_serves_until_ctrl_c_and_prints_the_settings(clean: Path):
     assert f"mine is ready at {url}" in ended.err
     assert "Traceback" not in ended.err
     assert "'--max-model-len', '64'" in log.read_text()
+    assert "'--enable-prompt-tokens-details'" in log.read_text()
     with pytest.raises(httpx.ConnectError):
         httpx.get(health)
 
