@@ -74,7 +74,10 @@ class Atts(Speculative):
 
     def kept(self, chain: Chain) -> bool:
         """Whether the last draft stays without having been scored: it ends the sample, or nobody can go on from it."""
-        return chain.ended not in (("", "stop", "answered") if self.score_last else ("",))
+        if chain.ended not in (("", "stop", "answered") if self.score_last else ("",)):
+            return True
+        last = chain.answer.samples[-1]
+        return not (last.text or last.token_ids)  # the model ended the sample at once: there is nothing to score
 
     async def take_over(self, speculation: Speculation, chain: Chain) -> None:
         """Let the target write, after the last draft or in its place."""

@@ -280,15 +280,24 @@ def test_on_a_phone_nothing_scrolls_sideways(chromium: Browser, report: str, sch
         assert page.evaluate(sideways) == 0
 
 
+def until(page: Page, expression: str) -> None:
+    """Wait until it holds; the page's policy forbids the browser to evaluate texts while it waits by itself."""
+    for _ in range(200):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(25)
+    pytest.fail(f"never became true: {expression}")
+
+
 def test_tiles_and_charts_fit_again_after_the_window_has_changed(chromium: Browser, report: str):
     shape = "[...document.querySelectorAll('#problems canvas, #curves-chart canvas')].map((one) => one.clientWidth)"
     with opened(chromium, report) as page:
         before = page.evaluate(shape)
         page.set_viewport_size({"width": 340, "height": 600})
-        page.wait_for_function(f"Math.max(...{shape}) <= 340")
+        until(page, f"Math.max(...{shape}) <= 340")
         page.locator("#verifiers").screenshot()  # sets the window to the height of the section for a moment
         page.set_viewport_size({"width": 1280, "height": 900})
-        page.wait_for_function(f"String({shape}) === String({json.dumps(before)})")
+        until(page, f"String({shape}) === String({json.dumps(before)})")
 
 
 def test_colours_follow_the_system_or_the_reader(chromium: Browser, report: str):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.double import ModelDouble
 from tests.support.small_llama import write_model
 from tts.lab.engine.models import model_folder
 from tts.lab.engine.tokenizer import Tokenizer
@@ -15,7 +16,7 @@ from tts.sampler import Endpoint
 from tts.sampler.scoring import score
 from tts.solving import open_models, open_session, solve
 from tts.strategies.single import Single
-from tts.strategies.speculation.steps import _look
+from tts.strategies.speculation.steps import Pair, _look
 from tts.types import Problem
 
 PROBLEM = Problem.from_prompt("Start with 37, add 58, multiply by 4.", answer="numeric_answer")
@@ -56,3 +57,17 @@ async def test_models_with_other_tokenizers_are_told_apart_and_work_on_texts(mod
                     checked += 1
                 before += sample.text
     assert checked >= 3
+
+
+@pytest.mark.parametrize("strategy", ["atts", "atts_sync"])
+async def test_a_draft_that_ends_at_once_has_nothing_to_be_scored(strategy: str, monkeypatch: pytest.MonkeyPatch):
+    async def strangers(session: object) -> Pair:
+        return Pair(False, {"draft": "", "target": ""})
+
+    monkeypatch.setattr("tts.strategies.speculation.steps._look", strangers)
+    async with ModelDouble(models=("draft", "target"), answer=lambda request, rng: "") as double:
+        models = {name: Endpoint(model=name, base_url=double.base_url) for name in double.models}
+        result = await solve(PROBLEM, f"{strategy}:n=2,draft_tokens=9,target_tokens=9", models)
+    assert result.ended == "complete"
+    assert [candidate.content for candidate in result.candidates] == ["", ""]
+    assert not result.failures
