@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -156,8 +157,16 @@ def say(words: str) -> None:
 
 
 def show_json(data: Any) -> None:
-    """Print `data` as indented JSON on stdout."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    """Print `data` as indented JSON on stdout, in ASCII where stdout cannot show all characters."""
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=not unicode, default=str))
+
+
+def show_any_text() -> None:
+    """Have stdout and stderr spell out (`\\u2713`) the characters that their encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def console() -> Console:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import shlex
@@ -216,7 +215,7 @@ def _show_plan(experiment: Experiment, out: Path, as_json: bool) -> None:
     if as_json:
         show_json({"config": config, "out": str(out), **plan})
         return
-    typer.echo(json.dumps(config, indent=2, ensure_ascii=False))
+    show_json(config)
     unknown = [spec for spec, count in samples.items() if count is None]
     most = f"an unknown number of samples ({', '.join(unknown)})" if unknown else f"{known:,} samples at most"
     typer.echo(f"\n{problems:,} problems, {plan['cells']:,} cells, {most}; would be stored in {out}. Nothing was sent.")

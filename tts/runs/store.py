@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tts.runs.database import Database
+from tts.text import well_formed
 from tts.types import USAGE_FIELDS, Candidate, Charge, Result, Sample, Usage, Verdict, total
 
 SCHEMA = f"""
@@ -102,7 +103,7 @@ def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dic
         for account in (result.spent, result.reused, wasted)
     ]
     selected = positions[result.selected.id] if result.selected else None
-    row = (*place, result.ended, selected, result.oracle, result.seconds, *accounts, json.dumps(result.failures))
+    row = (*place, result.ended, selected, result.oracle, result.seconds, *accounts, _json(result.failures))
     number = db.execute(f"INSERT INTO cells VALUES (NULL{', ?' * len(row)})", row).lastrowid
     seen: set[Charge] = set()
     verified: set[Charge] = set()
@@ -143,12 +144,17 @@ def _candidate_row(
         "tool_calls": candidate.tool_calls,
     }
     told = {name: value for name, value in details.items() if value not in ("", (), {}, None)}
+    score, passed, content = verdict.score, verdict.passed, well_formed(candidate.content)
+    return (cell, position, candidate.arrived, candidate.elapsed, score, passed, correct, content, _json(told))
+
+
+def _json(data: Any) -> str:
+    """`data` as JSON that SQLite reads too: without NaN, Infinity and halves of characters."""
     try:
-        kept = json.dumps(told, default=str, allow_nan=False)
-    except ValueError:  # SQLite reads neither NaN nor Infinity
-        kept = json.dumps(json.loads(json.dumps(told, default=str), parse_constant=lambda name: None))
-    score, passed = verdict.score, verdict.passed
-    return (cell, position, candidate.arrived, candidate.elapsed, score, passed, correct, candidate.content, kept)
+        text = json.dumps(data, default=str, allow_nan=False)
+    except ValueError:
+        text = json.dumps(json.loads(json.dumps(data, default=str), parse_constant=lambda name: None))
+    return json.dumps(well_formed(json.loads(text))) if "\\ud" in text else text
 
 
 _SAMPLE_FIELDS = (
