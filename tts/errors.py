@@ -72,6 +72,10 @@ class EndpointRefused(EndpointError):
     """No request to this endpoint can succeed: bad key (401, 403), unknown path or model (404)."""
 
 
+class EndpointLost(EndpointError):
+    """No replica has answered anything for the endpoint's `outage_timeout`."""
+
+
 class SamplingFailed(EndpointError):
     """None of the samples asked for could be drawn; `__cause__` is the last reason."""
 

@@ -289,7 +289,7 @@ class _Draw:
         """One request for the first of `missing`, retried where that may help."""
         streamed = self.images is None and (self.sampler.endpoint.stream or self.stop_when is not None)
         attempt = self._stream if streamed else self._ask
-        retry = Retry(self.sampler.endpoint)
+        retry = Retry(self.sampler.connection)
         while True:
             try:
                 return await attempt(missing, retry.avoid)
