@@ -154,6 +154,7 @@ class Connection:
             fewer = isinstance(error, Throttled) or out_of_files(error)
             outcome = AttemptOutcome.CONGESTED if fewer else AttemptOutcome.FAILED
             pause = error.retry_after
+            replica.failures += error.status == 503  # overloaded, or its engine is dead
             raise
         finally:
             exchange.seconds = loop.time() - start

@@ -128,11 +128,11 @@ class Health:
             if pool.silent_since is None:
                 pool.silent_since = max(pool.served_at, replica.quiet_since)
             return
-        replica.failures = 0
+        replica.failures, replica.trusted_until = 0, loop.time() + pause
         if replica.down:
             replica.down, replica.quiet_since = "", loop.time()
             del self._next[replica]
-            pool.dispatch()
+        pool.dispatch()
 
     def _is_hopeless(self, now: float) -> bool:
         pool = self._pool

@@ -23,7 +23,7 @@ SLACK = 16
 few-shot prefix that all prompts share would send everything to one replica."""
 
 SUSPECT = 3
-"""Attempts in a row that a replica fails before it is examined; until then, others are preferred."""
+"""Attempts in a row that a replica fails before it is examined; meanwhile it gets one request at a time."""
 
 LONGEST_WAIT = 30.0
 """Seconds before the next attempt, at most, whatever the server asks for: one that asks for a day may mean a minute."""
@@ -55,6 +55,8 @@ class Replica:
         """Attempts in a row that it failed."""
         self.down = ""
         """Why it is set aside, as its own health tells; empty while it is not."""
+        self.trusted_until = 0.0
+        """Until when its failures are taken for the requests' own: it has just said that it works."""
         self.quiet_since = 0.0
         """When it was last heard of, or was first given work since."""
         self._maximum = maximum
@@ -70,6 +72,8 @@ class Replica:
         the first."""
         if self.down or now < self.paused_until:
             return False
+        if self.failures >= SUSPECT and now >= self.trusted_until:
+            return self.in_flight < 1
         return not self._on_trial if self._throttles else self.in_flight < self.window
 
     def admit(self, now: float) -> None:
@@ -98,9 +102,9 @@ class Replica:
                 self._cut(latency, now)
             elif self.in_flight >= self.window - 1:  # grow only a window that is used
                 self.window = min(self._maximum, self.window + (1 if self._slow_start else 1 / self.window))
-        elif outcome in (AttemptOutcome.CONGESTED, AttemptOutcome.FAILED):
+        elif outcome is AttemptOutcome.FAILED:
             self.failures += 1
-        if outcome is AttemptOutcome.CONGESTED:
+        elif outcome is AttemptOutcome.CONGESTED:
             self._cut(latency, now)
             if retry_after is not None and news:  # the first pauses are short: one client's 429 is not everyone's
                 self.paused_until = now + min(retry_after, 2.0**self._throttles, LONGEST_WAIT)
@@ -243,7 +247,7 @@ class Pool:
     def _choose(
         self, preferred: int, avoid: str | None, candidates: list[Replica], load: Callable[[Replica], float]
     ) -> Replica:
-        candidates = [one for one in candidates if one.url != avoid and one.failures < SUSPECT] or candidates
+        candidates = [replica for replica in candidates if replica.url != avoid] or candidates
         least, home = min(candidates, key=load), self.replicas[preferred]
         return home if home in candidates and home.in_flight < 2 * least.in_flight + SLACK else least
 
