@@ -238,7 +238,7 @@ async def test_a_dead_replica_is_set_aside_and_used_again_when_it_is_back():
             ledger = Ledger()
             assert len(await draw(sampler, 128, ledger)) == 128
             attempts = ledger.wasted.get("policy")
-            assert attempts is None or attempts.requests <= INITIAL + SUSPECT  # not one for each request that prefers it
+            assert attempts is None or attempts.requests <= INITIAL + SUSPECT
             async with ModelDouble(port=port) as back, asyncio.timeout(20):
                 while not back.stats.served:
                     for number in range(8):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from io import TextIOWrapper
@@ -27,6 +28,8 @@ M = TypeVar("M", bound="BaseModel")
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+TERMINATED = 143
+"""Exit code after SIGTERM, as shells have it."""
 
 BaseUrl = Annotated[
     str | None,
@@ -169,17 +172,31 @@ def show_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def console() -> Console:
-    """stdout for tables, which are not cut to 80 columns when it is a file or a pipe."""
+def console(*, stderr: bool = False) -> Console:
+    """stdout or stderr for tables, which are not cut to 80 columns when it is a file or a pipe."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False, soft_wrap=False)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 240
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, soft_wrap=False)
+
+
+def interrupt_on_sigterm() -> list[int]:
+    """Have SIGTERM end the work in order, as Ctrl-C does; it is then in the list."""
+    received: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    return received
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to completion; Ctrl-C cancels it and exits with 130."""
+    """Run `work` to completion; Ctrl-C cancels it and exits with 130, SIGTERM with 143."""
+    terminated = interrupt_on_sigterm()
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:
-        say("interrupted")
-        raise typer.Exit(INTERRUPTED) from None
+        say("terminated" if terminated else "interrupted")
+        raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from None

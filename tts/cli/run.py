@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ import typer
 
 from tts.cli.common import (
     INTERRUPTED,
+    TERMINATED,
     AsJson,
     BaseUrl,
     MaxTokens,
@@ -25,13 +27,14 @@ from tts.cli.common import (
     Verifier,
     dotted,
     finish,
+    interrupt_on_sigterm,
     model_or_default,
     place,
     say,
     show_json,
     with_n,
 )
-from tts.errors import ConfigError, EndpointError
+from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTSError
 
 if TYPE_CHECKING:
     from tts.base import Strategy
@@ -55,7 +58,8 @@ The keys of a TOML file are those of the dotted options:
   [models."Qwen/Qwen2.5-0.5B-Instruct"]
   base_url = "http://localhost:8000/v1"
 
-Exit code: 0 done, 1 a cell or the endpoint failed, 2 invalid usage or settings, 130 interrupted.
+Exit code: 0 done, 1 a cell or the endpoint failed, 2 invalid usage or settings, 130 interrupted,
+143 terminated.
 """
 
 
@@ -169,15 +173,31 @@ def _name(experiment: Experiment) -> str:
 
 def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress) -> Run:
     """Run it; if it breaks off, tell how to continue."""
+    terminated = interrupt_on_sigterm()
     try:
         return asyncio.run(experiment.run(out, resume=resume, progress=progress))
     except KeyboardInterrupt:
-        say(f"interrupted; all answers so far are stored. {_how_to_resume(out)}")
-        raise typer.Exit(INTERRUPTED) from None
-    except EndpointError:
+        word, code = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
+        say(f"{word}; all answers so far are stored. {_how_to_resume(out)}")
+        raise typer.Exit(code) from None
+    except (EndpointError, StoreError) as error:
+        if isinstance(error, EndpointLost):
+            _show_what_there_is(out)
         if (out / "run.sqlite").exists():
             say(f"broken off; all answers so far are stored. {_how_to_resume(out)}")
         raise
+
+
+def _show_what_there_is(out: Path) -> None:
+    """The summary of the finished cells, if there are any, to stderr."""
+    from tts.cli.common import console
+    from tts.runs import Run
+    from tts.runs.analysis import summary
+    from tts.tables import summary_table
+
+    with suppress(TTSError):
+        if rows := summary(Run(out)):
+            console(stderr=True).print(summary_table({"so far": rows}))
 
 
 def _how_to_resume(out: Path) -> str:

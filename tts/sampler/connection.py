@@ -24,7 +24,15 @@ from httpx_aiohttp import AiohttpTransport
 
 from tts.accounts import Ledger
 from tts.concurrency import now
-from tts.errors import EndpointError, EndpointLost, EndpointRefused, RequestRejected, Throttled, TimedOut, TransientError
+from tts.errors import (
+    EndpointError,
+    EndpointLost,
+    EndpointRefused,
+    RequestRejected,
+    Throttled,
+    TimedOut,
+    TransientError,
+)
 from tts.sampler import protocol
 from tts.sampler.endpoint import Endpoint, in_process
 from tts.sampler.health import Health
