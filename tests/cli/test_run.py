@@ -1,6 +1,8 @@
 """`tts run`: flags and files make one configuration; what is stored survives Ctrl-C and is never paid for twice."""
 
+import json
 import os
+import resource
 import shlex
 import signal
 import sqlite3
@@ -266,3 +268,22 @@ def test_a_server_that_dies_is_seen_at_once_ends_the_run_in_time_and_the_rest_is
         again = finished(start(*words, "--resume", cwd=clean))
         assert again.code == 0, again.err
         assert "5 stored already" in again.err
+
+
+def test_a_run_needs_no_more_than_256_open_files(clean: Path):
+    lines = [{"id": f"p{i}", "prompt": f"[[p{i}]] What?", "answer": 42} for i in range(300)]
+    (clean / "many.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with serving(answer=lambda *_: "Answer: 42", latency=0.1) as double:
+        words = ["--task", "jsonl:path=many.jsonl", "--strategy", VOTE, "--out", "found", "--base-url", double.base_url]
+        ended = finished(
+            start(
+                "run",
+                *words,
+                "--models.test-model.max_n=1",
+                cwd=clean,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)),
+            )
+        )
+    assert ended.code == 0, ended.err
+    assert "failed" not in ended.err
+    assert double.stats.choices == 1200

@@ -21,6 +21,7 @@ from tts.curves import best_of_k
 from tts.errors import ConfigError, StoreError
 from tts.runs.database import connect
 from tts.runs.record import read_record
+from tts.runs.store import check
 from tts.types import USAGE_FIELDS, Candidate, Scale, Usage, Verdict, sum_usage
 
 Floats = NDArray[np.float64]
@@ -29,19 +30,24 @@ Floats = NDArray[np.float64]
 class Run:
     """A run directory, finished or still going; reading never disturbs the writer.
 
-    Raises `ConfigError` when the directory holds no run.
+    Raises `ConfigError` when the directory holds no run, and `StoreError` when its file is damaged: every row is
+    `checked`, which takes about a second for a million of them.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, checked: bool = True) -> None:
         self.path = Path(path)
         self.record: dict[str, Any] = read_record(self.path)
         """The resolved configuration, the command and the versions that made the run."""
         try:
             self.db.execute("SELECT 1 FROM cells LIMIT 1")
         except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise StoreError(f"{self.path / 'run.sqlite'} is locked by another program; close it") from None
             raise ConfigError(f"{path} has no results yet ({error})") from None
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self.path / 'run.sqlite'} is damaged: {error}") from None
+        if checked:
+            check(self.db, self.path / "run.sqlite")
 
     @cached_property
     def db(self) -> sqlite3.Connection:

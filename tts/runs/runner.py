@@ -17,7 +17,7 @@ from tts.runs.database import Lock
 from tts.runs.progress import Models, Progress
 from tts.runs.record import write_record
 from tts.runs.run import Run
-from tts.runs.store import Cell, Store
+from tts.runs.store import Cell, Store, check
 from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import drive, open_models, open_session
@@ -49,7 +49,9 @@ class Experiment(Grid):
             stack.callback(Lock(folder).release)
             resources = await stack.enter_async_context(Resources())
             store = await stack.enter_async_context(Store(folder / "run.sqlite"))
-            write_record(folder, self, examples, resume=resume, used=await store.used())
+            if used := await store.used():
+                await store.run(lambda db: check(db, folder / "run.sqlite"))
+            write_record(folder, self, examples, resume=resume, used=used)
             rows = list(_rows(self, examples, await store.finished()))
             if rows:
                 for sampler in {sampler for roles in models.values() for sampler in roles.values()}:

@@ -10,34 +10,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tts.errors import StoreError
 from tts.runs.database import Database
 from tts.text import well_formed
 from tts.types import USAGE_FIELDS, Candidate, Charge, Result, Sample, Usage, Verdict, total
 
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS samples (  -- answers by content address and occurrence number
-    key BLOB NOT NULL, occurrence INTEGER NOT NULL, data TEXT NOT NULL);
+    key BLOB NOT NULL, occurrence INTEGER NOT NULL, data TEXT NOT NULL, checksum INTEGER);
 CREATE UNIQUE INDEX IF NOT EXISTS sample_address ON samples (key, occurrence);
 
 CREATE TABLE IF NOT EXISTS cells (  -- one strategy on one problem with one model and seed
     id INTEGER PRIMARY KEY,
     problem TEXT NOT NULL, strategy TEXT NOT NULL, model TEXT NOT NULL, seed INTEGER NOT NULL,
     ended TEXT NOT NULL, selected INTEGER, oracle INTEGER NOT NULL, seconds REAL NOT NULL,
-    spent TEXT NOT NULL, reused TEXT NOT NULL, wasted TEXT NOT NULL, failures TEXT NOT NULL,
+    spent TEXT NOT NULL, reused TEXT NOT NULL, wasted TEXT NOT NULL, failures TEXT NOT NULL, checksum INTEGER,
     UNIQUE (problem, strategy, model, seed));
 
 CREATE TABLE IF NOT EXISTS candidates (  -- position: order of spawning within the cell, from 0
     cell INTEGER NOT NULL REFERENCES cells (id) ON DELETE CASCADE, position INTEGER NOT NULL,
     arrived INTEGER NOT NULL, elapsed REAL NOT NULL, score REAL, passed INTEGER, correct INTEGER,
-    content TEXT NOT NULL, details TEXT NOT NULL,
+    content TEXT NOT NULL, details TEXT NOT NULL, checksum INTEGER,
     PRIMARY KEY (cell, position)) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS charges (  -- what the cell would have cost alone; position p: the first candidate, in
     -- spawned order, that descends from it; ~p (-1 - p): none does, and it stands at p (see Track.cost)
     cell INTEGER NOT NULL REFERENCES cells (id) ON DELETE CASCADE, position INTEGER,
-    role TEXT NOT NULL, started REAL NOT NULL, {", ".join(f"{name} REAL NOT NULL" for name in USAGE_FIELDS)});
+    role TEXT NOT NULL, started REAL NOT NULL, {", ".join(f"{name} REAL NOT NULL" for name in USAGE_FIELDS)},
+    checksum INTEGER);
 CREATE INDEX IF NOT EXISTS charge_cell ON charges (cell);
 """
+
+
+CHECKED = {
+    "samples": "key, occurrence, data",
+    "cells": "id, problem, strategy, model, seed, ended, selected, oracle, seconds, spent, reused, wasted, failures",
+    "candidates": "cell, position, arrived, elapsed, score, passed, correct, content, details",
+    "charges": f"cell, position, role, started, {', '.join(USAGE_FIELDS)}",
+}
+"""The columns of each table that a row's checksum is over (`checksum` in SQL): SQLite itself notices a changed bit only
+where it breaks the structure of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,26 @@ class Cell:
     seed: int
 
 
+DAMAGED = "a bit of {} has changed since it was written. Restore a copy, or start again with another --out"
+
+
+def check(db: sqlite3.Connection, path: Path) -> None:
+    """Raise `StoreError` if the file is damaged, or any row is not as it was written."""
+    try:
+        (said,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        changed = [
+            table
+            for table, columns in CHECKED.items()
+            if db.execute(f"SELECT 1 FROM {table} WHERE checksum IS NOT checksum({columns}) LIMIT 1").fetchone()
+        ]
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} is damaged: {error}. Restore a copy, or start again with another --out") from None
+    if said != "ok":
+        raise StoreError(f"{path} is damaged: {said}. Restore a copy, or start again with another --out")
+    if changed:
+        raise StoreError(f"a row of {changed[0]} is damaged: {DAMAGED.format(path)}")
+
+
 class Store(Database):
     """The writing side of a run's SQLite file; `tts.runs.Run` reads it."""
 
@@ -59,9 +91,12 @@ class Store(Database):
     async def get(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
         """The stored samples among `occurrences` of the address `key`."""
         low, high = min(occurrences), max(occurrences)
-        query = "SELECT occurrence, data FROM samples WHERE key = ? AND occurrence BETWEEN ? AND ?"
-        rows = await self.run(lambda db: db.execute(query, (key, low, high)).fetchall())
-        wanted = set(occurrences)
+        query = f"""SELECT occurrence, data, checksum IS checksum({CHECKED["samples"]}) FROM samples
+                    WHERE key = ? AND occurrence BETWEEN ? AND ?"""
+        found = await self.run(lambda db: db.execute(query, (key, low, high)).fetchall())
+        if not all(whole for _, _, whole in found):
+            raise StoreError(f"a stored answer is damaged; {DAMAGED.format(self._path)}")
+        rows, wanted = [row[:2] for row in found], set(occurrences)
         return {number: _load_sample(number, data) for number, data in rows if number in wanted}
 
     def put(self, key: bytes, sample: Sample) -> Awaitable[None]:
@@ -69,7 +104,7 @@ class Store(Database):
         row = (key, sample.index, _dump_sample(sample))
 
         def insert(db: sqlite3.Connection) -> None:
-            db.execute("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", row)
+            db.execute("INSERT OR REPLACE INTO samples VALUES (?1, ?2, ?3, checksum(?1, ?2, ?3))", row)
 
         return self.run(insert)
 
@@ -104,7 +139,7 @@ def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dic
     ]
     selected = positions[result.selected.id] if result.selected else None
     row = (*place, result.ended, selected, result.oracle, result.seconds, *accounts, _json(result.failures))
-    number = db.execute(f"INSERT INTO cells VALUES (NULL{', ?' * len(row)})", row).lastrowid
+    number = db.execute(f"INSERT INTO cells VALUES (NULL{', ?' * len(row)}, NULL)", row).lastrowid
     seen: set[Charge] = set()
     verified: set[Charge] = set()
     kept, rows = [], []
@@ -114,13 +149,15 @@ def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dic
         rows += [_charge_row(number, position, charge) for charge in candidate.charges - seen]
         verified |= verifying
         seen |= candidate.charges
-    db.executemany("INSERT INTO candidates VALUES (?,?,?,?,?,?,?,?,?)", kept)
+    db.executemany("INSERT INTO candidates VALUES (?,?,?,?,?,?,?,?,?,NULL)", kept)
     spawned = [candidate.spawned for candidate in ordered]
     last = len(ordered) - 1
     for charge in result.loose:
         position = last if charge.place is None else min(bisect_left(spawned, charge.place), last)
         rows.append(_charge_row(number, ~position if ordered else None, charge))
-    db.executemany(f"INSERT INTO charges VALUES (?,?,?,?{',?' * len(USAGE_FIELDS)})", rows)
+    db.executemany(f"INSERT INTO charges VALUES (?,?,?,?{',?' * len(USAGE_FIELDS)}, NULL)", rows)
+    for table, column in (("cells", "id"), ("candidates", "cell"), ("charges", "cell")):  # over what is stored now
+        db.execute(f"UPDATE {table} SET checksum = checksum({CHECKED[table]}) WHERE {column} = ?", (number,))
 
 
 def _charge_row(cell: int | None, position: int | None, charge: Charge) -> tuple[Any, ...]:
