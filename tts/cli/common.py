@@ -8,8 +8,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -180,23 +182,30 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, markup=False, soft_wrap=False)
 
 
-def interrupt_on_sigterm() -> list[int]:
-    """Have SIGTERM end the work in order, as Ctrl-C does; it is then in the list."""
+@contextmanager
+def sigterm_interrupts() -> Iterator[list[int]]:
+    """Within, SIGTERM ends the work in order, as Ctrl-C does; it is then in the list."""
     received: list[int] = []
 
     def interrupt(number: int, _: object) -> None:
         received.append(number)
         signal.raise_signal(signal.SIGINT)
 
-    signal.signal(signal.SIGTERM, interrupt)
-    return received
+    if current_thread() is not main_thread():  # where Python delivers no signals
+        yield received
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` to completion; Ctrl-C cancels it and exits with 130, SIGTERM with 143."""
-    terminated = interrupt_on_sigterm()
-    try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
-        say("terminated" if terminated else "interrupted")
-        raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from None
+    with sigterm_interrupts() as terminated:
+        try:
+            return asyncio.run(work)
+        except KeyboardInterrupt:
+            say("terminated" if terminated else "interrupted")
+            raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from None

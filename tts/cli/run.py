@@ -27,11 +27,11 @@ from tts.cli.common import (
     Verifier,
     dotted,
     finish,
-    interrupt_on_sigterm,
     model_or_default,
     place,
     say,
     show_json,
+    sigterm_interrupts,
     with_n,
 )
 from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTSError
@@ -173,19 +173,19 @@ def _name(experiment: Experiment) -> str:
 
 def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress) -> Run:
     """Run it; if it breaks off, tell how to continue."""
-    terminated = interrupt_on_sigterm()
-    try:
-        return asyncio.run(experiment.run(out, resume=resume, progress=progress))
-    except KeyboardInterrupt:
-        word, code = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
-        say(f"{word}; all answers so far are stored. {_how_to_resume(out)}")
-        raise typer.Exit(code) from None
-    except (EndpointError, StoreError) as error:
-        if isinstance(error, EndpointLost):
-            _show_what_there_is(out)
-        if (out / "run.sqlite").exists():
-            say(f"broken off; all answers so far are stored. {_how_to_resume(out)}")
-        raise
+    with sigterm_interrupts() as terminated:
+        try:
+            return asyncio.run(experiment.run(out, resume=resume, progress=progress))
+        except KeyboardInterrupt:
+            word, code = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
+            say(f"{word}; all answers so far are stored. {_how_to_resume(out)}")
+            raise typer.Exit(code) from None
+        except (EndpointError, StoreError) as error:
+            if isinstance(error, EndpointLost):
+                _show_what_there_is(out)
+            if (out / "run.sqlite").exists():
+                say(f"broken off; all answers so far are stored. {_how_to_resume(out)}")
+            raise
 
 
 def _show_what_there_is(out: Path) -> None:

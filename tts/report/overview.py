@@ -18,7 +18,7 @@ from tts.studies import TrackReport
 from tts.studies.imperfect_verifier import resampling_report, rivalries
 from tts.studies.repeats import heterogeneity_report
 from tts.studies.verifiers import verifier_report
-from tts.tables import plain
+from tts.tables import lacking, plain
 
 
 def overview(comparison: RunComparison) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
             for shown in tracks
             if (short := max((curve.short for curve in shown.curves.get("samples", ())), default=0))
         ],
+        "lacks": [f"{shown.label}: of its answers {words}" for shown in tracks for words in lacking(shown.track.lacks)],
         "laws": coverage_laws({shown.label: shown.track for shown in tracks}),
         "problems": [name for name, _ in comparison.problems],
         "grid": [_grid(comparison, shown) for shown in tracks],

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from tts.errors import ConfigError, StoreError
 from tts.runs.database import connect
 from tts.runs.record import read_record
 from tts.runs.store import check
-from tts.types import USAGE_FIELDS, Candidate, Scale, Usage, Verdict, sum_usage
+from tts.types import USAGE_FIELDS, Candidate, Lack, Scale, Usage, Verdict, sum_usage
 
 Floats = NDArray[np.float64]
 
@@ -216,6 +216,12 @@ class Track:
                 score[i] = np.nan if part["score"] is None else part["score"]
                 passed[i] = np.nan if part["passed"] is None else part["passed"]
         return found
+
+    @property
+    def lacks(self) -> dict[Lack, int]:
+        """How many candidates lack what (`tts.types.Lack`)."""
+        lacking = [lack for (lack,) in self._read("json_extract(details, '$.lack')") if lack]
+        return {name: lacking.count(name) for name in get_args(Lack)}
 
     @property
     def verification(self) -> Usage:

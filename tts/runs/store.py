@@ -179,6 +179,7 @@ def _candidate_row(
         "verifying": verifying.as_dict(),  # without what an earlier candidate's verdict is charged for
         "finish_reason": candidate.samples[-1].finish_reason if candidate.samples else None,
         "tool_calls": candidate.tool_calls,
+        "lack": candidate.lack,
     }
     told = {name: value for name, value in details.items() if value not in ("", (), {}, None)}
     score, passed, content = verdict.score, verdict.passed, well_formed(candidate.content)
