@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tts.types import Candidate, Lack
+from tts.lacks import lacking
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -64,16 +63,6 @@ AVERAGED = (
 )
 
 NOTES = {"oracle": "(oracle): the hidden truth was used to find or select the answer"}
-LACKS: dict[Lack, str] = {
-    "truncated": "cut off at the limit of tokens (finish_reason length): raise --max-tokens, or serve a longer context",
-    "truncated_empty": "at the limit of tokens before any content (finish_reason length): raise --max-tokens, "
-    "reasoning counts too",
-    "filtered": "ended by the server's content filter: change the prompt, or ask another model",
-    "refused": "refused by the model: change the prompt, or ask another model",
-    "only_reasoning": "with reasoning and no content: raise --max-tokens, or check the server's reasoning parser",
-    "empty": "empty: check the chat template and the stop strings",
-}
-"""What answers lack, and what to change."""
 COUNTED = {
     "failed": "problems without a usable candidate count as not solved",
     "abstained": "problems without a selected answer count as not solved",
@@ -170,16 +159,6 @@ def readout_table(title: str, rows: Rows, column: str, show: Callable[[float], s
     for row in rows:
         made.add_row(row["curve"], row["estimator"], row["why_not"] if row["value"] is None else show(row["value"]))
     return made
-
-
-def lacking(counts: Mapping[Any, Any]) -> list[str]:
-    """How many answers lack what, in words; `counts` by `tts.types.Lack`."""
-    return [f"{counts[name]:,} {words}" for name, words in LACKS.items() if counts.get(name)]
-
-
-def lacks_of(candidates: Iterable[Candidate]) -> dict[Lack, int]:
-    """How many of the candidates lack what."""
-    return Counter(candidate.lack for candidate in candidates if candidate.lack)
 
 
 def percent(value: float | None) -> str:

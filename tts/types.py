@@ -108,8 +108,8 @@ class Sample:
 
     text: str
     finish_reason: str | None = None
-    """"stop", "length", "tool_calls", ... as the server said; "refusal" where the model refused, "abandoned" where a stop rule ended it,
-    "budget" where it was cut off because the budget had no room for all its `max_tokens`."""
+    """"stop", "length", "tool_calls", ... as the server said; "refusal" where the model refused, "abandoned" where a
+    stop rule ended it, "budget" where the budget had no room for all its `max_tokens`."""
     charges: tuple[Charge, ...] = field(default=(), repr=False)
     """The prompt of its request (shared by the request's choices) and its own completion."""
     index: int = 0
@@ -201,16 +201,6 @@ class Verdict:
         return max(self.score, 0.0)
 
 
-Lack = Literal["truncated", "truncated_empty", "filtered", "refused", "only_reasoning", "empty"]
-"""What an answer lacks: it was cut off, with or without any content; a filter held it back; the model refused; it ended
-by itself with reasoning and nothing else, or with nothing at all."""
-
-TRUNCATED = frozenset({"length", "max_tokens", "model_length"})
-"""Finish reasons, in lower case, of answers that reached a limit of tokens."""
-FILTERED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist"})
-"""Finish reasons, in lower case, of answers that a filter ended."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A proposed answer with everything it descends from."""
@@ -242,25 +232,6 @@ class Candidate:
     def passed(self) -> bool:
         """Whether a verifier accepted it."""
         return self.verdict is not None and self.verdict.passed is True
-
-    @property
-    def lack(self) -> Lack | None:
-        """What its answer lacks, as far as the server and the text tell; None: nothing."""
-        if not self.samples:
-            return None
-        last = self.samples[-1]
-        reason = (last.finish_reason or "").lower()
-        content, thought, _ = self.content.rpartition("</think>")[2].partition("<think>")
-        said = bool(content.strip() or last.tool_calls)
-        if reason in TRUNCATED:
-            return "truncated" if said else "truncated_empty"
-        if reason in FILTERED:
-            return "filtered"
-        if reason == "refusal":
-            return "refused"
-        if said:
-            return None
-        return "only_reasoning" if last.reasoning or thought or self.content.strip() else "empty"
 
     @property
     def tool_calls(self) -> tuple[Mapping[str, Any], ...]:

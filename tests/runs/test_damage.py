@@ -51,7 +51,7 @@ async def test_a_damaged_answer_is_not_resumed_from(task: str, endpoint: Endpoin
     await experiment.run(tmp_path / "run")
     with sqlite3.connect(tmp_path / "run" / "run.sqlite") as db:
         db.execute("UPDATE samples SET data = replace(data, 'Answer: ', 'Answer: 1')")
-    with pytest.raises(StoreError, match="a row of samples is damaged"):
+    with pytest.raises(StoreError, match="a row of samples has changed"):
         await experiment.run(tmp_path / "run", resume=True)
 
 

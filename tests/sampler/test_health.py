@@ -19,7 +19,7 @@ from tests.support.solving import draw, endpoint
 from tts.accounts import Ledger
 from tts.errors import EndpointLost, SamplingFailed, Throttled
 from tts.sampler import Endpoint, Sampler
-from tts.sampler.connection import most_in_flight
+from tts.sampler.limits import most_in_flight
 
 
 def at(*servers: Scripted, **settings: Any) -> Endpoint:
@@ -178,8 +178,9 @@ async def test_a_replica_that_is_down_is_not_used_and_says_why_until_it_is_back(
         async with asyncio.timeout(10):
             while not pool.replicas[0].down:
                 await asyncio.sleep(0.02)
-        with pytest.raises(Throttled, match=r"no server of this model works: HTTP 503 from .*health"):
+        with pytest.raises(Throttled, match=r"no server of this model works: HTTP 503 from .*health") as refused:
             pool.take(0)
+        assert refused.value.body.startswith("no server of this model works: HTTP 503 from the server: ")
         await asyncio.sleep(0.3)
         sent = len(server.seen)
         await asyncio.sleep(0.5)

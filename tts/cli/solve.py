@@ -143,7 +143,7 @@ async def _models(
 
 def summary_line(result: Result) -> str:
     """How the search ended and what it cost, in one line."""
-    from tts.tables import lacking, lacks_of
+    from tts.lacks import lacking, lacks_of
 
     usage, count = result.usage, len(result.candidates)
     parts = [

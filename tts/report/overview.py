@@ -11,6 +11,7 @@ import numpy as np
 
 from tts.curves import Curve, CurveError
 from tts.errors import ConfigError
+from tts.lacks import lacking
 from tts.report.tracks import MEASURES, RunComparison, Shown
 from tts.runs import Run
 from tts.runs.analysis import UNITS, coverage_laws, prefixed, run_currency, shared_cells, track_summary
@@ -18,7 +19,7 @@ from tts.studies import TrackReport
 from tts.studies.imperfect_verifier import resampling_report, rivalries
 from tts.studies.repeats import heterogeneity_report
 from tts.studies.verifiers import verifier_report
-from tts.tables import lacking, plain
+from tts.tables import plain
 
 
 def overview(comparison: RunComparison) -> dict[str, Any]:

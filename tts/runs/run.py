@@ -19,10 +19,11 @@ from tts.base import Estimator, Strategy, Verifier
 from tts.compute import ModelCard
 from tts.curves import best_of_k
 from tts.errors import ConfigError, StoreError
+from tts.lacks import Lack
+from tts.runs.damage import check
 from tts.runs.database import connect
 from tts.runs.record import read_record
-from tts.runs.store import check
-from tts.types import USAGE_FIELDS, Candidate, Lack, Scale, Usage, Verdict, sum_usage
+from tts.types import USAGE_FIELDS, Candidate, Scale, Usage, Verdict, sum_usage
 
 Floats = NDArray[np.float64]
 
@@ -219,7 +220,7 @@ class Track:
 
     @property
     def lacks(self) -> dict[Lack, int]:
-        """How many candidates lack what (`tts.types.Lack`)."""
+        """How many candidates lack what (`tts.lacks.Lack`)."""
         lacking = [lack for (lack,) in self._read("json_extract(details, '$.lack')") if lack]
         return {name: lacking.count(name) for name in get_args(Lack)}
 

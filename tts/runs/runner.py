@@ -13,11 +13,12 @@ from tts.base import Strategy
 from tts.errors import ConfigError, cause_of
 from tts.resources import Resources
 from tts.runs.config import Grid
+from tts.runs.damage import check
 from tts.runs.database import Lock
 from tts.runs.progress import Models, Progress
 from tts.runs.record import write_record
 from tts.runs.run import Run
-from tts.runs.store import Cell, Store, check
+from tts.runs.store import Cell, Store
 from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import drive, open_models, open_session

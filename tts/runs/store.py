@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tts.errors import StoreError
+from tts.lacks import lack_of
+from tts.runs.damage import CHECKED, damaged
 from tts.runs.database import Database
 from tts.text import well_formed
 from tts.types import USAGE_FIELDS, Candidate, Charge, Result, Sample, Usage, Verdict, total
@@ -42,16 +43,6 @@ CREATE INDEX IF NOT EXISTS charge_cell ON charges (cell);
 """
 
 
-CHECKED = {
-    "samples": "key, occurrence, data",
-    "cells": "id, problem, strategy, model, seed, ended, selected, oracle, seconds, spent, reused, wasted, failures",
-    "candidates": "cell, position, arrived, elapsed, score, passed, correct, content, details",
-    "charges": f"cell, position, role, started, {', '.join(USAGE_FIELDS)}",
-}
-"""The columns of each table that a row's checksum is over (`checksum` in SQL): SQLite itself notices a changed bit only
-where it breaks the structure of the file."""
-
-
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One square of the grid: a strategy on a problem with a model and a seed."""
@@ -60,26 +51,6 @@ class Cell:
     strategy: str
     model: str
     seed: int
-
-
-DAMAGED = "a bit of {} has changed since it was written. Restore a copy, or start again with another --out"
-
-
-def check(db: sqlite3.Connection, path: Path) -> None:
-    """Raise `StoreError` if the file is damaged, or any row is not as it was written."""
-    try:
-        (said,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-        changed = [
-            table
-            for table, columns in CHECKED.items()
-            if db.execute(f"SELECT 1 FROM {table} WHERE checksum IS NOT checksum({columns}) LIMIT 1").fetchone()
-        ]
-    except sqlite3.Error as error:
-        raise StoreError(f"{path} is damaged: {error}. Restore a copy, or start again with another --out") from None
-    if said != "ok":
-        raise StoreError(f"{path} is damaged: {said}. Restore a copy, or start again with another --out")
-    if changed:
-        raise StoreError(f"a row of {changed[0]} is damaged: {DAMAGED.format(path)}")
 
 
 class Store(Database):
@@ -95,7 +66,7 @@ class Store(Database):
                     WHERE key = ? AND occurrence BETWEEN ? AND ?"""
         found = await self.run(lambda db: db.execute(query, (key, low, high)).fetchall())
         if not all(whole for _, _, whole in found):
-            raise StoreError(f"a stored answer is damaged; {DAMAGED.format(self._path)}")
+            raise damaged(self._path, "a stored answer has changed since it was written")
         rows, wanted = [row[:2] for row in found], set(occurrences)
         return {number: _load_sample(number, data) for number, data in rows if number in wanted}
 
@@ -179,7 +150,7 @@ def _candidate_row(
         "verifying": verifying.as_dict(),  # without what an earlier candidate's verdict is charged for
         "finish_reason": candidate.samples[-1].finish_reason if candidate.samples else None,
         "tool_calls": candidate.tool_calls,
-        "lack": candidate.lack,
+        "lack": lack_of(candidate),
     }
     told = {name: value for name, value in details.items() if value not in ("", (), {}, None)}
     score, passed, content = verdict.score, verdict.passed, well_formed(candidate.content)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
 import json
 import os
 import random
-import resource
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -26,7 +24,6 @@ from tts.accounts import Ledger
 from tts.concurrency import now
 from tts.errors import (
     EndpointError,
-    EndpointLost,
     EndpointRefused,
     RequestRejected,
     Throttled,
@@ -36,6 +33,7 @@ from tts.errors import (
 from tts.sampler import protocol
 from tts.sampler.endpoint import Endpoint, in_process
 from tts.sampler.health import Health
+from tts.sampler.limits import most_in_flight, out_of_files
 from tts.sampler.pool import LONGEST_WAIT, AttemptOutcome, Pool
 from tts.types import Prompt, Usage
 
@@ -204,7 +202,7 @@ class Retry:
 
     def _raise_if_lost(self, error: TransientError) -> None:
         if lost := self.connection.health.lost_since(self.began):
-            raise EndpointLost(str(lost)) from error
+            raise lost from error
 
 
 async def hedged(
@@ -349,28 +347,6 @@ def _lost(url: str, error: Exception) -> TransientError:
 @functools.cache
 def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
-
-
-FILES_ELSEWHERE = 128
-"""Open files that are left to the rest of the process."""
-
-
-def most_in_flight(endpoint: Endpoint) -> int:
-    """Requests that may be in flight at one replica, each with a file: half of those that the process may open, as
-    other endpoints need some, shared by the replicas."""
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed == resource.RLIM_INFINITY:
-        return endpoint.max_concurrency
-    return max(1, min(endpoint.max_concurrency, (allowed - FILES_ELSEWHERE) // 2 // len(endpoint.urls)))
-
-
-def out_of_files(error: BaseException | None) -> bool:
-    """Whether an attempt failed because this process has too many files open."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            return True
-        error = error.__cause__
-    return False
 
 
 def _network(endpoint: Endpoint) -> AiohttpTransport:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from tts.errors import EndpointError, EndpointLost, TimedOut
 from tts.sampler.endpoint import Endpoint
-from tts.sampler.pool import LONGEST_WAIT, SUSPECT, Pool, Replica
+from tts.sampler.pool import LONGEST_WAIT, SUSPECT, Pool, Replica, without_addresses
 
 TICK = 0.25
 """Seconds between two looks at the replicas, while there is work."""
@@ -30,8 +30,7 @@ class Health:
     """Watches the replicas of a pool while there is work, sets aside those that are down, and ends an outage."""
 
     def __init__(self, pool: Pool, endpoint: Endpoint, examine: Examine) -> None:
-        self.lost: EndpointLost | None = None
-        """The outage that was given up last."""
+        self._lost_words = ""
         self.working: dict[asyncio.Timeout, float] = {}
         """The limits of the attempts in flight, with the time when each was sent."""
         self._pool, self._endpoint, self._examine = pool, endpoint, examine
@@ -68,13 +67,15 @@ class Health:
 
     def lost_since(self, began: float) -> EndpointLost | None:
         """The outage that has been given up since `began`, if there was one."""
-        return self.lost if self._lost_at >= began else None
+        return self._lost() if self._lost_at >= began else None
+
+    def _lost(self) -> EndpointLost:
+        return EndpointLost(self._lost_words, status=503, body=without_addresses(self._lost_words))
 
     async def outage(self) -> EndpointLost:
         """Wait until the endpoint is given up."""
         await self._given_up.wait()  # each outage has its own
-        assert self.lost is not None
-        return self.lost
+        return self._lost()
 
     def trouble(self) -> str:
         """What is going wrong now, in words; empty where requests are answered."""
@@ -147,13 +148,12 @@ class Health:
         pool, endpoint = self._pool, self._endpoint
         assert pool.silent_since is not None
         silent = now - pool.silent_since
-        self.lost = EndpointLost(
-            f"no answer from {' or '.join(endpoint.urls)} for {silent:.0f} s (outage_timeout): {pool.ailments}"
-        )
+        where = " or ".join(endpoint.urls)
+        self._lost_words = f"no answer from {where} for {silent:.0f} s (outage_timeout): {pool.ailments}"
         self._lost_at, pool.silent_since, pool.asked_to_wait = now, None, 0.0
         self._given_up.set()
         self._given_up = asyncio.Event()
-        pool.fail_waiting(lambda: EndpointLost(str(self.lost)))
+        pool.fail_waiting(self._lost)
         for limit in self.working:
             if not limit.expired():
                 limit.reschedule(now)

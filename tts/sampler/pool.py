@@ -8,6 +8,7 @@ at all is for `tts.sampler.health` to say.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ SUSPECT = 3
 
 LONGEST_WAIT = 30.0
 """Seconds before the next attempt, at most, whatever the server asks for: one that asks for a day may mean a minute."""
+
+
+def without_addresses(words: str) -> str:
+    """`words` without the URLs in them, for those who need not know them."""
+    return re.sub(r"\w+://\S+?(?=[:;,)]?(\s|$))", "the server", words)
 
 
 class AttemptOutcome(Enum):
@@ -193,7 +199,8 @@ class Pool:
         self._begin(now)
         up = [replica for replica in self.replicas if not replica.down]
         if not up:
-            raise Throttled(f"no server of this model works: {self.ailments}", status=503, retry_after=5)
+            words = f"no server of this model works: {self.ailments}"
+            raise Throttled(words, status=503, body=without_addresses(words), retry_after=5)
         replica = self._choose(affinity % len(self.replicas), avoid, up, lambda replica: replica.in_flight)
         replica.admit(now)
         return replica
