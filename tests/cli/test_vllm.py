@@ -87,11 +87,14 @@ def test_an_engine_that_dies_while_its_server_lives_is_noticed_with_its_last_lin
 
 
 async def test_an_error_of_the_endpoint_is_told_as_the_death_that_caused_it(clean: Path):
-    with pytest.raises(LocalVLLMError, match="the cache is corrupt") as caught:
+    async def use_until_it_dies() -> None:
         async with LocalVLLM("m", python=str(stand_in(clean, True)), options=["--die-after", "1"]) as server:
             endpoint = Endpoint(model="m", base_url=server.base_url, outage_timeout=2, retry_wait=0.1)
             await asyncio.sleep(1)
             async with Sampler(endpoint) as sampler:
                 async for _ in sampler.sample("What?", 1):
                     pass
+
+    with pytest.raises(LocalVLLMError, match="the cache is corrupt") as caught:
+        await use_until_it_dies()
     assert isinstance(caught.value.__cause__, EndpointError)

@@ -115,11 +115,13 @@ async def test_a_slow_server_is_waited_for_beside_a_request_that_always_fails():
 
 async def test_an_endpoint_that_was_given_up_gets_another_chance():
     down = True
-    async with Scripted(lambda body: failing(502)(body) if down else choice("42")) as server:
-        async with Sampler(at(server)) as sampler:
-            await lost(sampler)
-            down = False
-            assert len(await draw(sampler, 8)) == 8
+    async with (
+        Scripted(lambda body: failing(502)(body) if down else choice("42")) as server,
+        Sampler(at(server)) as sampler,
+    ):
+        await lost(sampler)
+        down = False
+        assert len(await draw(sampler, 8)) == 8
 
 
 async def test_a_paused_process_goes_on_where_it_was():
@@ -193,15 +195,17 @@ async def test_a_replica_that_is_down_is_not_used_and_says_why_until_it_is_back(
 
 async def test_one_429_for_a_day_stops_a_healthy_server_for_seconds_only():
     answers = [failing(429, **{"Retry-After": "86400"})]
-    async with Scripted(lambda body: answers.pop()(body) if answers else choice("42")) as server:
-        async with Sampler(at(server, outage_timeout=60, max_concurrency=1)) as sampler:
-            began, first, times = monotonic(), asyncio.create_task(draw(sampler)), []
-            await asyncio.sleep(0.2)
-            for _ in range(4):
-                await draw(sampler)
-                times.append(monotonic() - began)
-            first.cancel()
-            await asyncio.gather(first, return_exceptions=True)
+    async with (
+        Scripted(lambda body: answers.pop()(body) if answers else choice("42")) as server,
+        Sampler(at(server, outage_timeout=60, max_concurrency=1)) as sampler,
+    ):
+        began, first, times = monotonic(), asyncio.create_task(draw(sampler)), []
+        await asyncio.sleep(0.2)
+        for _ in range(4):
+            await draw(sampler)
+            times.append(monotonic() - began)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
     assert times[-1] < 10
 
 
@@ -209,18 +213,22 @@ async def test_one_429_for_a_day_stops_a_healthy_server_for_seconds_only():
 
 
 async def test_time_in_the_queue_counts_towards_the_total_timeout_while_nothing_is_served():
-    async with Scripted(hang) as server:
-        async with Sampler(at(server, total_timeout=0.5, outage_timeout=60, max_concurrency=1)) as sampler:
-            began = monotonic()
-            with pytest.raises(SamplingFailed):
-                await draw(sampler, 30)
+    async with (
+        Scripted(hang) as server,
+        Sampler(at(server, total_timeout=0.5, outage_timeout=60, max_concurrency=1)) as sampler,
+    ):
+        began = monotonic()
+        with pytest.raises(SamplingFailed):
+            await draw(sampler, 30)
     assert monotonic() - began < 5
 
 
 async def test_a_queue_that_moves_loses_nothing_however_long_it_is():
-    async with ModelDouble(latency=0.05) as double:
-        async with Sampler(endpoint(double, max_n=1, max_concurrency=1, total_timeout=0.5)) as sampler:
-            assert len(await draw(sampler, 20)) == 20
+    async with (
+        ModelDouble(latency=0.05) as double,
+        Sampler(endpoint(double, max_n=1, max_concurrency=1, total_timeout=0.5)) as sampler,
+    ):
+        assert len(await draw(sampler, 20)) == 20
 
 
 def test_few_files_make_few_requests_in_flight(monkeypatch: pytest.MonkeyPatch):

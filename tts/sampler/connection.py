@@ -8,11 +8,11 @@ import json
 import os
 import random
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 from zlib import crc32
 
@@ -36,8 +36,6 @@ from tts.sampler.health import Health
 from tts.sampler.limits import most_in_flight, out_of_files
 from tts.sampler.pool import LONGEST_WAIT, AttemptOutcome, Pool
 from tts.types import Prompt, Usage
-
-T = TypeVar("T")
 
 ONE_REQUEST = Usage(requests=1)
 
@@ -203,40 +201,6 @@ class Retry:
     def _raise_if_lost(self, error: TransientError) -> None:
         if lost := self.connection.health.lost_since(self.began):
             raise lost from error
-
-
-async def hedged(
-    fetch: Callable[[str | None, asyncio.Future[str] | None], Coroutine[Any, Any, T]],
-    avoid: str | None,
-    after: float,
-    lose: Callable[[T], None],
-) -> T:
-    """The first success of two attempts; the second starts elsewhere, `after` seconds after the first was sent.
-
-    `fetch(server to avoid, future to set to the server when it is sent)` is one attempt. Time in the queue does not
-    count: sending twice what waits for room would only make the queue longer. The slower attempt is cancelled; if it
-    was answered all the same, `lose` gets its answer. (Dean and Barroso 2013, "The Tail at Scale".)
-    """
-    sent: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    first = asyncio.create_task(fetch(avoid, sent))
-    attempts, winner = [first], None
-    try:
-        await asyncio.wait([first, sent], return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait([first], timeout=after)
-        if not first.done():
-            attempts.append(asyncio.create_task(fetch(sent.result(), None)))
-        running = set(attempts)
-        while running and winner is None:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            winner = next((task for task in done if task.exception() is None), None)
-        return (winner or first).result()
-    finally:
-        for task in attempts:
-            task.cancel()
-        await asyncio.gather(*attempts, return_exceptions=True)
-        for task in attempts:
-            if task is not winner and not task.cancelled() and task.exception() is None:
-                lose(task.result())
 
 
 # -- HTTP ------------------------------------------------------------------------------------------------------------
