@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.double import ModelDouble
-from tests.support.scripted import Scripted, choice
+from tests.support.scripted import ScriptedServer, choice
 from tests.support.solving import draw, endpoint
 from tts.accounts import Ledger
 from tts.errors import EndpointLost, SamplingFailed, Throttled
@@ -22,7 +22,7 @@ from tts.sampler import Endpoint, Sampler
 from tts.sampler.limits import most_in_flight
 
 
-def at(*servers: Scripted, **settings: Any) -> Endpoint:
+def at(*servers: ScriptedServer, **settings: Any) -> Endpoint:
     defaults = {"model": "test-model", "retry_wait": 0.02, "outage_timeout": 1.5, "max_n": 1, "max_attempts": 1000}
     return Endpoint(base_url=",".join(server.base_url for server in servers), **defaults | settings)
 
@@ -50,7 +50,7 @@ async def lost(sampler: Sampler, n: int = 8) -> tuple[str, float]:
 
 
 async def test_refused_connections_end_in_time_and_say_what_was_seen():
-    async with Scripted(hang) as server:
+    async with ScriptedServer(hang) as server:
         target = at(server)
     async with Sampler(target) as sampler:
         words, seconds = await lost(sampler, 200)
@@ -62,7 +62,7 @@ async def test_refused_connections_end_in_time_and_say_what_was_seen():
 @pytest.mark.parametrize("alive", [True, False])
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
 async def test_a_server_that_only_fails_is_given_up_whatever_it_says_of_its_health(status: int, alive: bool):
-    async with Scripted(failing(status), alive=lambda: alive) as server, Sampler(at(server)) as sampler:
+    async with ScriptedServer(failing(status), alive=lambda: alive) as server, Sampler(at(server)) as sampler:
         words, seconds = await lost(sampler)
     assert 1.4 <= seconds < 10
     assert "the cat sat on it" in words or not alive
@@ -70,7 +70,7 @@ async def test_a_server_that_only_fails_is_given_up_whatever_it_says_of_its_heal
 
 async def test_a_server_that_hangs_altogether_is_given_up_long_before_the_attempt_timeout():
     async with (
-        Scripted(hang, alive=hang) as server,
+        ScriptedServer(hang, alive=hang) as server,
         Sampler(at(server, attempt_timeout=600, connect_timeout=0.3)) as sampler,
     ):
         words, seconds = await lost(sampler, 200)
@@ -80,7 +80,7 @@ async def test_a_server_that_hangs_altogether_is_given_up_long_before_the_attemp
 
 
 async def test_a_server_that_hangs_on_requests_alone_is_given_up_after_their_timeouts():
-    async with Scripted(hang) as server, Sampler(at(server, attempt_timeout=0.4)) as sampler:
+    async with ScriptedServer(hang) as server, Sampler(at(server, attempt_timeout=0.4)) as sampler:
         _, seconds = await lost(sampler, 200)
     assert 1.4 <= seconds < 10
 
@@ -90,7 +90,7 @@ async def test_a_slow_server_that_lives_is_waited_for():
         await asyncio.sleep(3)
         return choice("42")
 
-    async with Scripted(slow) as server, Sampler(at(server, outage_timeout=0.9)) as sampler:
+    async with ScriptedServer(slow) as server, Sampler(at(server, outage_timeout=0.9)) as sampler:
         assert len(await draw(sampler, 8)) == 8
 
 
@@ -101,7 +101,7 @@ async def test_a_slow_server_is_waited_for_beside_a_request_that_always_fails():
         await asyncio.sleep(3)
         return choice("42")
 
-    async with Scripted(mixed) as server, Sampler(at(server, outage_timeout=0.9, max_attempts=6)) as sampler:
+    async with ScriptedServer(mixed) as server, Sampler(at(server, outage_timeout=0.9, max_attempts=6)) as sampler:
 
         async def bad() -> None:
             async for _ in sampler.sample([{"role": "user", "content": "bad"}], 1):
@@ -116,7 +116,7 @@ async def test_a_slow_server_is_waited_for_beside_a_request_that_always_fails():
 async def test_an_endpoint_that_was_given_up_gets_another_chance():
     down = True
     async with (
-        Scripted(lambda body: failing(502)(body) if down else choice("42")) as server,
+        ScriptedServer(lambda body: failing(502)(body) if down else choice("42")) as server,
         Sampler(at(server)) as sampler,
     ):
         await lost(sampler)
@@ -149,7 +149,7 @@ async def test_a_paused_process_goes_on_where_it_was():
 
 async def test_failures_of_one_request_set_no_replica_aside_that_says_it_works():
     async with (
-        Scripted(lambda body: failing(502)(body) if "bad" in str(body) else choice("42")) as server,
+        ScriptedServer(lambda body: failing(502)(body) if "bad" in str(body) else choice("42")) as server,
         Sampler(at(server, outage_timeout=30, max_attempts=6)) as sampler,
     ):
         bad = [{"role": "user", "content": "bad"}]
@@ -172,7 +172,7 @@ def pool_served() -> Any:
 async def test_a_replica_that_is_down_is_not_used_and_says_why_until_it_is_back():
     alive = False
     async with (
-        Scripted(lambda body: choice("42") if alive else failing(503)(body), alive=lambda: alive) as server,
+        ScriptedServer(lambda body: choice("42") if alive else failing(503)(body), alive=lambda: alive) as server,
         Sampler(at(server, outage_timeout=20)) as sampler,
     ):
         drawing = asyncio.create_task(draw(sampler, 8))
@@ -196,7 +196,7 @@ async def test_a_replica_that_is_down_is_not_used_and_says_why_until_it_is_back(
 async def test_one_429_for_a_day_stops_a_healthy_server_for_seconds_only():
     answers = [failing(429, **{"Retry-After": "86400"})]
     async with (
-        Scripted(lambda body: answers.pop()(body) if answers else choice("42")) as server,
+        ScriptedServer(lambda body: answers.pop()(body) if answers else choice("42")) as server,
         Sampler(at(server, outage_timeout=60, max_concurrency=1)) as sampler,
     ):
         began, first, times = monotonic(), asyncio.create_task(draw(sampler)), []
@@ -214,7 +214,7 @@ async def test_one_429_for_a_day_stops_a_healthy_server_for_seconds_only():
 
 async def test_time_in_the_queue_counts_towards_the_total_timeout_while_nothing_is_served():
     async with (
-        Scripted(hang) as server,
+        ScriptedServer(hang) as server,
         Sampler(at(server, total_timeout=0.5, outage_timeout=60, max_concurrency=1)) as sampler,
     ):
         began = monotonic()

@@ -23,7 +23,7 @@ def choice(content: str | None, finish_reason: str = "stop", **message: Any) -> 
 
 
 @dataclass
-class Scripted:
+class ScriptedServer:
     """An async context manager; `base_url` is where it is. `GET /v1/models` and `/health` say `alive`."""
 
     respond: Respond
@@ -67,10 +67,10 @@ async def _waited(value: Any) -> Any:
 
 
 @contextmanager
-def scripted(respond: Respond, **settings: Any) -> Iterator[Scripted]:
-    """A `Scripted` server in a thread of its own, for tests that are no coroutines."""
+def scripted(respond: Respond, **settings: Any) -> Iterator[ScriptedServer]:
+    """A `ScriptedServer` server in a thread of its own, for tests that are no coroutines."""
     ready, ends = threading.Event(), []
-    server = Scripted(respond, **settings)
+    server = ScriptedServer(respond, **settings)
 
     async def serve() -> None:
         end = asyncio.Event()
