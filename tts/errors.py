@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tts.text import well_formed
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
@@ -42,9 +44,9 @@ class EndpointError(TTSError):
         body: str = "",
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(well_formed(message))
         self.status = status
-        self.body = body
+        self.body = well_formed(body)
         self.retry_after = retry_after
         self.server: str | None = None
         self.seconds = 0.0
@@ -68,6 +70,10 @@ class RequestRejected(EndpointError):
 
 class EndpointRefused(EndpointError):
     """No request to this endpoint can succeed: bad key (401, 403), unknown path or model (404)."""
+
+
+class EndpointLost(EndpointError):
+    """No replica has answered anything for the endpoint's `outage_timeout`."""
 
 
 class SamplingFailed(EndpointError):

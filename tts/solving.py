@@ -13,7 +13,7 @@ from typing import Any, cast
 from tts import registry
 from tts.base import Strategy, Verifier
 from tts.concurrency import scope
-from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, cause_of
+from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, StoreError, cause_of
 from tts.resources import Resources, SampleStore
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.endpoint import check_prices
@@ -165,7 +165,7 @@ async def drive(
                     break
     except Exception as error:
         cause = cause_of(error)
-        if isinstance(cause, EndpointRefused | ConfigError):
+        if isinstance(cause, EndpointRefused | ConfigError | StoreError):
             raise cause from None
         if isinstance(cause, BudgetSpent):
             ended = "budget"

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tts.lacks import lacking
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
@@ -95,6 +97,7 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
             notes |= {AVERAGED} if row["estimator"] != "replay" else set()
             notes |= {words for key, words in NOTES.items() if row[key]}
             notes |= {f"{row[key]:,} {words}" for key, words in COUNTED.items() if row[key]}
+            notes |= {f"answers: {words}" for words in lacking(row)}
             if row.get("warning"):
                 notes.add(f"{row['strategy']}: {row['warning']}")
     made.notes = sorted(notes) + [f"{label}: {words}" if label else words for label, words in _unlike(runs)]

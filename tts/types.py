@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, model_validator
+
+from tts.text import well_formed
 
 Message = Mapping[str, Any]
 """One chat message in OpenAI's form."""
@@ -102,12 +104,12 @@ def sum_usage(usages: Iterable[Usage]) -> Usage:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One completion of one prompt."""
+    """One completion of one prompt. Its texts are well formed, whatever the server sent (`tts.text`)."""
 
     text: str
     finish_reason: str | None = None
-    """"stop", "length", "tool_calls", ... as the server said; "abandoned" where a stop rule ended it,
-    "budget" where it was cut off because the budget had no room for all its `max_tokens`."""
+    """"stop", "length", "tool_calls", ... as the server said; "refusal" where the model refused, "abandoned" where a
+    stop rule ended it, "budget" where the budget had no room for all its `max_tokens`."""
     charges: tuple[Charge, ...] = field(default=(), repr=False)
     """The prompt of its request (shared by the request's choices) and its own completion."""
     index: int = 0
@@ -130,6 +132,11 @@ class Sample:
     """The most likely first tokens with their log-probabilities, where asked for."""
     raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     """The choice as the server sent it, where the sampler keeps it (`Sampler.keep_raw`); it is not stored."""
+
+    def __post_init__(self) -> None:
+        for name in ("text", "finish_reason", "model", "reasoning", "tool_calls", "top_logprobs"):
+            if value := getattr(self, name):
+                object.__setattr__(self, name, well_formed(value))
 
 
 Scale = Literal["positive", "logprob", "reward", "order"]
@@ -247,6 +254,11 @@ class Problem(BaseModel):
     answer: str | None = None
     """Spec of the answer verifier that parses and compares answers of this kind, for votes."""
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _well_formed(cls, fields: Any) -> Any:
+        return well_formed(fields)
 
     @property
     def turns(self) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """`tts run`: flags and files make one configuration; what is stored survives Ctrl-C and is never paid for twice."""
 
+import json
 import os
+import resource
 import shlex
 import signal
 import sqlite3
@@ -11,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.cli.conftest import Command, finished, start
 from tests.support.double import ModelDouble
+from tests.support.scripted import choice, scripted
 from tests.support.threaded import serving
 
 VOTE = "self_consistency:n=4"
@@ -226,3 +230,60 @@ def test_on_a_terminal_progress_is_drawn_on_stderr_and_stdout_stays_clean(double
     assert ended.code == 0
     assert ended.json["summary"][0]["problems"] == 10
     assert "10/10" in drawn
+
+
+def test_sigterm_says_how_to_continue(double: ModelDouble, task: str, clean: Path):
+    double.latency = 600.0
+    words = ["run", "--task", task, "--strategy", "single", "--out", "found", "--base-url", double.base_url]
+    process = start(*words, cwd=clean)
+    wait_for(lambda: double.stats.running == 10, process)
+    process.terminate()
+    ended = finished(process)
+    assert ended.code == 143
+    assert "terminated; all answers so far are stored" in ended.err
+    assert ended.err.splitlines()[-1].strip().endswith("--out found --base-url " + double.base_url + " --resume")
+
+
+def test_a_server_that_dies_is_seen_at_once_ends_the_run_in_time_and_the_rest_is_resumed(task: str, clean: Path):
+    answers = [choice("Answer: 42")] * 5
+
+    def respond(_: dict) -> object:
+        return answers.pop() if answers else web.json_response({"error": {"message": "engine died"}}, status=500)
+
+    with scripted(respond, alive=lambda: bool(answers)) as server:
+        model = ["--model", "test-model", "--base-url", server.base_url]
+        (clean / "grid.toml").write_text("[models.test-model]\noutage_timeout = 4.0\nmax_concurrency = 1\n")
+        words = ["run", "grid.toml", "--task", task, "--strategy", "single", "--out", "found", *model]
+        process, began = start(*words, cwd=clean), time.monotonic()
+        ended = finished(process)
+        assert time.monotonic() - began < 30
+        assert ended.code == 1
+        assert "Traceback" not in ended.err
+        first = next(line for line in ended.err.splitlines() if "failed" in line)
+        assert "engine died" in first or "HTTP 503" in first
+        assert "so far/single" in ended.err
+        assert "for 4 s (outage_timeout)" in ended.err.splitlines()[-1]
+        assert "To continue:" in ended.err
+        answers += [choice("Answer: 42")] * 10
+        again = finished(start(*words, "--resume", cwd=clean))
+        assert again.code == 0, again.err
+        assert "5 stored already" in again.err
+
+
+def test_a_run_needs_no_more_than_256_open_files(clean: Path):
+    lines = [{"id": f"p{i}", "prompt": f"[[p{i}]] What?", "answer": 42} for i in range(300)]
+    (clean / "many.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with serving(answer=lambda *_: "Answer: 42", latency=0.1) as double:
+        words = ["--task", "jsonl:path=many.jsonl", "--strategy", VOTE, "--out", "found", "--base-url", double.base_url]
+        ended = finished(
+            start(
+                "run",
+                *words,
+                "--models.test-model.max_n=1",
+                cwd=clean,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)),
+            )
+        )
+    assert ended.code == 0, ended.err
+    assert "failed" not in ended.err
+    assert double.stats.choices == 1200

@@ -1,5 +1,6 @@
 """`tts vllm`: the settings on stdout, progress on stderr, gone with Ctrl-C. A stand-in plays the server."""
 
+import asyncio
 import signal
 import stat
 import sys
@@ -9,6 +10,10 @@ import httpx
 import pytest
 
 from tests.cli.conftest import finished, start
+from tts import Endpoint
+from tts.errors import EndpointError
+from tts.local_vllm import LocalVLLM, LocalVLLMError
+from tts.sampler import Sampler
 
 STAND_IN = """#!{python}
 import json, sys, time
@@ -16,9 +21,14 @@ if sys.argv[1] == "-c":
     print(json.dumps({{"found": {found}, "versions": {{}}, "details": True}}))
     sys.exit()
 from http.server import BaseHTTPRequestHandler, HTTPServer
+begun = time.monotonic()
 class Health(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200 if self.path == "/health" else 404)
+        if "--die-after" in sys.argv and time.monotonic() - begun > float(sys.argv[sys.argv.index("--die-after") + 1]):
+            print("EngineDeadError: the cache is corrupt", flush=True)
+            self.send_response(503)
+        else:
+            self.send_response(200 if self.path == "/health" else 404)
         self.end_headers()
     def log_message(self, *_):
         pass
@@ -66,3 +76,25 @@ def test_an_interpreter_that_does_not_exist_is_exit_code_2(clean: Path):
     ended = finished(start("vllm", "org/model", "--python", clean / "absent", cwd=clean))
     assert ended.code == 2
     assert "absent" in ended.err
+
+
+def test_an_engine_that_dies_while_its_server_lives_is_noticed_with_its_last_lines(clean: Path):
+    ended = finished(start("vllm", "org/model", "--python", stand_in(clean, True), "--", "--die-after", "1", cwd=clean))
+    assert ended.code == 1
+    assert "The engine of the vLLM server died" in ended.err
+    assert "EngineDeadError: the cache is corrupt" in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_an_error_of_the_endpoint_is_told_as_the_death_that_caused_it(clean: Path):
+    async def use_until_it_dies() -> None:
+        async with LocalVLLM("m", python=str(stand_in(clean, True)), options=["--die-after", "1"]) as server:
+            endpoint = Endpoint(model="m", base_url=server.base_url, outage_timeout=2, retry_wait=0.1)
+            await asyncio.sleep(1)
+            async with Sampler(endpoint) as sampler:
+                async for _ in sampler.sample("What?", 1):
+                    pass
+
+    with pytest.raises(LocalVLLMError, match="the cache is corrupt") as caught:
+        await use_until_it_dies()
+    assert isinstance(caught.value.__cause__, EndpointError)

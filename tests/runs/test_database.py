@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -55,3 +57,68 @@ async def test_a_full_disk_confirms_nothing_and_a_later_batch_goes_on(tmp_path: 
     await database.run(lambda db: db.execute("PRAGMA max_page_count = 1000000") and None)
     assert await database.run(insert(1)) == 2
     await database.aclose()
+
+
+async def test_any_error_in_the_thread_reaches_every_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("tts.runs.database._commit", fail)
+    async with asyncio.timeout(10):
+        async with Database(tmp_path / "db.sqlite", SCHEMA) as database:
+            with pytest.raises(StoreError, match="MemoryError: no room"):
+                await database.run(insert(1))
+        with pytest.raises(StoreError, match="closed"):
+            await database.run(insert(1))
+
+
+async def test_an_error_while_opening_reaches_every_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tts.runs.database.connect", lambda path: 1 / 0)
+    async with asyncio.timeout(10), Database(tmp_path / "db.sqlite", SCHEMA) as database:
+        with pytest.raises(StoreError, match="ZeroDivisionError"):
+            await database.run(insert(1))
+
+
+async def test_a_lock_that_lasts_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tts.runs.database.LOCK_SECONDS", 0.2)
+    path = tmp_path / "db.sqlite"
+    async with Database(path, SCHEMA) as database:
+        await database.run(insert(1))
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match=rf"{path}: another program has had it locked for 0\.2 s"):
+                await database.run(insert(2))
+            other.execute("ROLLBACK")
+        assert await database.run(insert(3)) == 2
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_is_taken_away_is_noticed_at_the_next_write(tmp_path: Path, replaced: bool) -> None:
+    path = tmp_path / "run" / "db.sqlite"
+    path.parent.mkdir()
+    async with Database(path, SCHEMA) as database:
+        await database.run(insert(1))
+        shutil.rmtree(path.parent)
+        if replaced:
+            path.parent.mkdir()
+            path.touch()
+        with pytest.raises(StoreError, match="deleted or replaced"):
+            await database.run(insert(2))
+
+
+async def test_writers_that_are_gone_when_the_disk_is_full_leave_no_noise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Database(tmp_path / "db.sqlite", SCHEMA) as database:
+        await database.run(insert(0))
+        await database.run(lambda db: db.execute("PRAGMA max_page_count = 2") and None)
+        flood = [(i,) for i in range(10_000)]
+        jobs = [
+            database.run(lambda db: db.executemany("INSERT INTO kept VALUES (?)", flood) and None) for _ in range(50)
+        ]
+        with pytest.raises(StoreError, match="full"):
+            await jobs[-1]
+        del jobs
+        gc.collect()
+        await asyncio.sleep(0)
+    assert "never retrieved" not in caplog.text

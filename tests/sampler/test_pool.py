@@ -13,7 +13,7 @@ from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import check_account, draw, endpoint
 from tts.accounts import Ledger
 from tts.sampler import Sampler
-from tts.sampler.pool import DOWN_AFTER, AttemptOutcome, Pool, Replica
+from tts.sampler.pool import INITIAL, SUSPECT, AttemptOutcome, Pool, Replica
 
 OUTCOMES = st.sampled_from(AttemptOutcome)
 
@@ -73,29 +73,34 @@ def test_requests_slower_than_the_target_reduce_the_window():
     assert replica.window == 32
 
 
-def test_a_replica_that_loses_connections_is_set_aside_and_probed_by_one_request():
+def test_a_pause_that_is_asked_for_is_short_at_first_and_ends_with_the_first_answer():
     replica = Replica("http://a", 64, None)
-    for _ in range(DOWN_AFTER):
-        replica.observe(AttemptOutcome.FAILED, 0.01, None, now=10.0)
-    assert not replica.has_room(10.1)
-    assert replica.has_room(10.3)
-    replica.in_flight = 1
-    assert not replica.has_room(10.3)
-    replica.observe(AttemptOutcome.SERVED, 0.01, None, now=10.4)
-    replica.in_flight = 60
-    assert replica.has_room(10.4)
-
-
-def test_all_that_was_in_flight_when_a_replica_fell_counts_once():
-    replica = Replica("http://a", 64, None)
-    for _ in range(64):
-        replica.observe(AttemptOutcome.FAILED, 0.5, None, now=10.0)
-    assert replica.has_room(10.3)
-    replica.observe(AttemptOutcome.FAILED, 5.0, None, now=10.4)  # sent before the fall
-    assert replica.has_room(10.4)
-    replica.observe(AttemptOutcome.FAILED, 0.01, None, now=10.4)  # the probe
-    assert not replica.has_room(10.8)
+    replica.in_flight = 8
+    for _ in range(8):  # sent together: one pause
+        replica.observe(AttemptOutcome.CONGESTED, 0.5, 86_400.0, now=10.0)
+    assert not replica.has_room(10.9)
     assert replica.has_room(11.0)
+    replica.admit(11.0)
+    assert not replica.has_room(11.5), "one at a time"
+    replica.observe(AttemptOutcome.CONGESTED, 0.1, 86_400.0, now=11.1)
+    assert not replica.has_room(13.0)
+    assert replica.has_room(13.1)
+    replica.admit(13.1)
+    replica.observe(AttemptOutcome.SERVED, 5.0, None, now=13.2)  # sent before
+    assert not replica.has_room(13.2)
+    replica.observe(AttemptOutcome.SERVED, 0.1, None, now=13.3)
+    replica.in_flight = 10
+    assert replica.has_room(13.3)
+
+
+@given(st.floats(0, 1e9), st.integers(1, 20))
+def test_no_pause_is_longer_than_thirty_seconds(asked, times):
+    replica, now = Replica("http://a", 64, None), 10.0
+    for _ in range(times):
+        replica.admit(now)
+        replica.observe(AttemptOutcome.CONGESTED, 0.0, asked, now)
+        assert replica.has_room(now + 30)
+        now = max(now, replica.paused_until)
 
 
 # -- the queue ---------------------------------------------------------------------------------------------------------
@@ -160,8 +165,13 @@ async def test_those_who_wait_for_a_paused_replica_go_on_when_the_pause_is_over(
     first = await pool.acquire(0)
     pool.release(first, AttemptOutcome.CONGESTED, 0.0, retry_after=0.1)
     begin = asyncio.get_running_loop().time()
+
+    async def use() -> None:
+        replica = await pool.acquire(0)
+        pool.release(replica, AttemptOutcome.SERVED, 0.0)
+
     async with asyncio.timeout(10):
-        await asyncio.gather(pool.acquire(0), pool.acquire(0))
+        await asyncio.gather(use(), use())
     assert asyncio.get_running_loop().time() - begin >= 0.1
 
 
@@ -228,7 +238,7 @@ async def test_a_dead_replica_is_set_aside_and_used_again_when_it_is_back():
             ledger = Ledger()
             assert len(await draw(sampler, 128, ledger)) == 128
             attempts = ledger.wasted.get("policy")
-            assert attempts is None or attempts.requests < 64 + DOWN_AFTER  # not one for each request that prefers it
+            assert attempts is None or attempts.requests <= INITIAL + SUSPECT
             async with ModelDouble(port=port) as back, asyncio.timeout(20):
                 while not back.stats.served:
                     for number in range(8):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tts.cli import calibrate, demo, doctor, listing, local, report, run, serve, solve, verify
-from tts.cli.common import DottedCommand, say
+from tts.cli.common import DottedCommand, say, show_any_text
 from tts.errors import ConfigError, TTSError
 
 EPILOG = """\
@@ -79,6 +79,7 @@ def _tts(
 
 def main() -> None:
     """Run the command line. Exits with 0, with 2 for what the user must correct, with 1 for any other failure."""
+    show_any_text()
     words = sys.argv[1:]
     ours = words[: words.index("--")] if "--" in words else words
     debug = "--debug" in ours

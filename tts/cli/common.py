@@ -6,8 +6,12 @@ import asyncio
 import json
 import os
 import re
+import signal
 import sys
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -26,6 +30,8 @@ M = TypeVar("M", bound="BaseModel")
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+TERMINATED = 143
+"""Exit code after SIGTERM, as shells have it."""
 
 BaseUrl = Annotated[
     str | None,
@@ -156,21 +162,50 @@ def say(words: str) -> None:
 
 
 def show_json(data: Any) -> None:
-    """Print `data` as indented JSON on stdout."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    """Print `data` as indented JSON on stdout, in ASCII where stdout cannot show all characters."""
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=not unicode, default=str))
 
 
-def console() -> Console:
-    """stdout for tables, which are not cut to 80 columns when it is a file or a pipe."""
+def show_any_text() -> None:
+    """Have stdout and stderr spell out (`\\u2713`) the characters that their encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """stdout or stderr for tables, which are not cut to 80 columns when it is a file or a pipe."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False, soft_wrap=False)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 240
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, soft_wrap=False)
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[list[int]]:
+    """Within, SIGTERM ends the work in order, as Ctrl-C does; it is then in the list."""
+    received: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    if current_thread() is not main_thread():  # where Python delivers no signals
+        yield received
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to completion; Ctrl-C cancels it and exits with 130."""
-    try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
-        say("interrupted")
-        raise typer.Exit(INTERRUPTED) from None
+    """Run `work` to completion; Ctrl-C cancels it and exits with 130, SIGTERM with 143."""
+    with sigterm_interrupts() as terminated:
+        try:
+            return asyncio.run(work)
+        except KeyboardInterrupt:
+            say("terminated" if terminated else "interrupted")
+            raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ import typer
 
 from tts.cli.common import (
     INTERRUPTED,
+    TERMINATED,
     AsJson,
     BaseUrl,
     MaxTokens,
@@ -30,9 +31,10 @@ from tts.cli.common import (
     place,
     say,
     show_json,
+    sigterm_interrupts,
     with_n,
 )
-from tts.errors import ConfigError, EndpointError
+from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTSError
 
 if TYPE_CHECKING:
     from tts.base import Strategy
@@ -56,7 +58,8 @@ The keys of a TOML file are those of the dotted options:
   [models."Qwen/Qwen2.5-0.5B-Instruct"]
   base_url = "http://localhost:8000/v1"
 
-Exit code: 0 done, 1 a cell or the endpoint failed, 2 invalid usage or settings, 130 interrupted.
+Exit code: 0 done, 1 a cell or the endpoint failed, 2 invalid usage or settings, 130 interrupted,
+143 terminated.
 """
 
 
@@ -170,15 +173,31 @@ def _name(experiment: Experiment) -> str:
 
 def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress) -> Run:
     """Run it; if it breaks off, tell how to continue."""
-    try:
-        return asyncio.run(experiment.run(out, resume=resume, progress=progress))
-    except KeyboardInterrupt:
-        say(f"interrupted; all answers so far are stored. {_how_to_resume(out)}")
-        raise typer.Exit(INTERRUPTED) from None
-    except EndpointError:
-        if (out / "run.sqlite").exists():
-            say(f"broken off; all answers so far are stored. {_how_to_resume(out)}")
-        raise
+    with sigterm_interrupts() as terminated:
+        try:
+            return asyncio.run(experiment.run(out, resume=resume, progress=progress))
+        except KeyboardInterrupt:
+            word, code = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
+            say(f"{word}; all answers so far are stored. {_how_to_resume(out)}")
+            raise typer.Exit(code) from None
+        except (EndpointError, StoreError) as error:
+            if isinstance(error, EndpointLost):
+                _show_what_there_is(out)
+            if (out / "run.sqlite").exists():
+                say(f"broken off; all answers so far are stored. {_how_to_resume(out)}")
+            raise
+
+
+def _show_what_there_is(out: Path) -> None:
+    """The summary of the finished cells, if there are any, to stderr."""
+    from tts.cli.common import console
+    from tts.runs import Run
+    from tts.runs.analysis import summary
+    from tts.tables import summary_table
+
+    with suppress(TTSError):
+        if rows := summary(Run(out)):
+            console(stderr=True).print(summary_table({"so far": rows}))
 
 
 def _how_to_resume(out: Path) -> str:
@@ -216,7 +235,7 @@ def _show_plan(experiment: Experiment, out: Path, as_json: bool) -> None:
     if as_json:
         show_json({"config": config, "out": str(out), **plan})
         return
-    typer.echo(json.dumps(config, indent=2, ensure_ascii=False))
+    show_json(config)
     unknown = [spec for spec, count in samples.items() if count is None]
     most = f"an unknown number of samples ({', '.join(unknown)})" if unknown else f"{known:,} samples at most"
     typer.echo(f"\n{problems:,} problems, {plan['cells']:,} cells, {most}; would be stored in {out}. Nothing was sent.")

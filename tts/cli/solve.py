@@ -143,6 +143,8 @@ async def _models(
 
 def summary_line(result: Result) -> str:
     """How the search ended and what it cost, in one line."""
+    from tts.lacks import lacking, lacks_of
+
     usage, count = result.usage, len(result.candidates)
     parts = [
         f"{count} candidate{'s' * (count != 1)}",
@@ -153,6 +155,7 @@ def summary_line(result: Result) -> str:
     ]
     if result.selected is None:
         parts.append("no answer")
+    parts += lacking(lacks_of(result.candidates))
     if result.failures:
         parts.append(f"{len(result.failures)} lost: {result.failures[0]}")
     return ", ".join(parts)

@@ -22,11 +22,15 @@ from typing import NoReturn, Self
 
 import httpx
 
-from tts.errors import ConfigError, MissingExtra, TTSError
+from tts.errors import ConfigError, EndpointError, MissingExtra, TTSError
 from tts.local_vllm import supervise
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.25
+HEALTH_SECONDS = 2.0
+"""Between two looks at a server that is well."""
+UNHEALTHY = 4
+"""Times in a row that a server must say that it is unhealthy, or refuse connections, to count as dead."""
 GRACE_SECONDS = 10.0
 """Between asking the server to stop and killing it."""
 SHOWN_LINES = 20
@@ -63,7 +67,7 @@ class LocalVLLM:
     process that holds the server's processes and ends them all on SIGTERM.
 
     Raises `MissingExtra` if the interpreter has no vLLM, `ConfigError` if the interpreter or the port cannot be used,
-    `LocalVLLMError` if the server dies or is late.
+    `LocalVLLMError` if the server is late, or if it or its engine dies: in place of the `EndpointError` that this made.
     """
 
     def __init__(
@@ -113,12 +117,35 @@ class LocalVLLM:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, EndpointError) and (death := await self._death()):
+            try:
+                self._fail(death)
+            except LocalVLLMError as failure:
+                await self._close(failure)
+                raise failure from error
         await self._close(error)
 
     async def wait(self) -> NoReturn:
-        """Wait as long as the server lives; then raise `LocalVLLMError`."""
-        await self._ended()
-        self._fail("The vLLM server ended")
+        """Wait as long as the server and its engine live; then raise `LocalVLLMError`."""
+        while not (death := await self._death()):  # noqa: ASYNC110 - a process sets no asyncio.Event
+            await asyncio.sleep(HEALTH_SECONDS)
+        self._fail(death)
+
+    async def _death(self) -> str:
+        """What died; empty if the server lives. Busy is not dead: only what the server says of itself counts."""
+        async with loopback_client() as client:
+            for _ in range(UNHEALTHY):
+                if self._started().poll() is not None:
+                    return "The vLLM server ended"
+                try:
+                    if (await client.get(f"http://{HOST}:{self.port}/health")).status_code < 500:
+                        return ""
+                except httpx.ConnectError:
+                    pass
+                except httpx.HTTPError:
+                    return ""
+                await asyncio.sleep(POLL_SECONDS)
+        return "The vLLM server ended" if self._started().poll() is not None else "The engine of the vLLM server died"
 
     async def metrics(self) -> dict[str, float]:
         """The server's Prometheus values by name, such as "vllm:generation_tokens_total", summed over labels."""

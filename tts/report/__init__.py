@@ -17,6 +17,7 @@ from tts.runs.analysis import summary
 from tts.studies.imperfect_verifier import ImperfectVerifier
 from tts.studies.verifiers import Verifiers
 from tts.tables import FILTERED, Table, curve_table, summary_table
+from tts.text import one_line
 
 __all__ = ["RunComparison", "write_candidates", "write_page", "write_report"]
 
@@ -55,7 +56,7 @@ def write_candidates(comparison: RunComparison, path: Path) -> None:
         raise ConfigError(f"cannot tell the format of {path}: end the name in .csv or .jsonl")
     with writing(path), path.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".jsonl":
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            file.writelines(one_line(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
         elif first := next(rows, None):
             writer = csv.DictWriter(file, list(first))
             writer.writeheader()

@@ -11,6 +11,7 @@ import numpy as np
 
 from tts.curves import Curve, CurveError
 from tts.errors import ConfigError
+from tts.lacks import lacking
 from tts.report.tracks import MEASURES, RunComparison, Shown
 from tts.runs import Run
 from tts.runs.analysis import UNITS, coverage_laws, prefixed, run_currency, shared_cells, track_summary
@@ -46,6 +47,7 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
             for shown in tracks
             if (short := max((curve.short for curve in shown.curves.get("samples", ())), default=0))
         ],
+        "lacks": [f"{shown.label}: of its answers {words}" for shown in tracks for words in lacking(shown.track.lacks)],
         "laws": coverage_laws({shown.label: shown.track for shown in tracks}),
         "problems": [name for name, _ in comparison.problems],
         "grid": [_grid(comparison, shown) for shown in tracks],

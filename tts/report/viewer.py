@@ -144,12 +144,12 @@ class Folder:
         known = self.names
         if missing := [name for name in names if name not in known]:
             raise ConfigError(f"there is no run '{missing[0]}' in {self._path}")
-        runs = [Run(known[name]) for name in dict.fromkeys(names)]
+        runs = [Run(known[name], checked=False) for name in dict.fromkeys(names)]
         held, version = self._reports.get(names), " ".join(map(_version, runs))
         if held and (held.version == version or held.fresh):
             self._reports.move_to_end(names)
             return held
-        start, comparison = monotonic(), RunComparison(runs)
+        start, comparison = monotonic(), RunComparison([Run(run.path) for run in runs])
         made = overview(comparison)
         report = LiveReport(version, comparison, made, Details(comparison), monotonic() - start)
         self._reports[names] = report
@@ -180,7 +180,7 @@ def _touched(path: Path) -> float:
 def _row(name: str, path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "touched": _touched(path)}
     try:
-        run = Run(path)
+        run = Run(path, checked=False)
     except TTSError as error:
         return {**row, "error": str(error)}
     config = run.record["config"]

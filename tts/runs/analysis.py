@@ -323,6 +323,7 @@ def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> d
         "oracle": track.oracle,
         "settled_early": sum(row.ended == "settled" for row in track.rows),
         "budget_ended": sum(row.ended == "budget" for row in track.rows),
+        **track.lacks,
         "cut_off": int(sum((~whole).sum() for whole in track.whole)),
         "warning": track.warning,
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Self, TypeVar
+from zlib import crc32
 
 from tts.errors import ConfigError, RunLocked, StoreError
 
@@ -19,6 +20,8 @@ _Job = tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]
 
 BATCH = 512
 """The most jobs that are committed together."""
+LOCK_SECONDS = 30.0
+"""How long to wait for another program that has locked the file."""
 
 
 class Database:
@@ -36,9 +39,15 @@ class Database:
         self._thread.start()
 
     def run(self, function: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Queue `function(connection)`; the future has its result once it is committed."""
+        """Queue `function(connection)`; the future has its result once it is committed.
+
+        Raises `StoreError` if the file cannot be written, or is not where it was any more.
+        """
         done: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put((function, done))
+        if self._thread.is_alive():
+            self._jobs.put((function, done))
+        else:
+            _settle([(done, None, StoreError(f"{self._path} is closed"))])
         return done
 
     async def __aenter__(self) -> Self:
@@ -53,11 +62,12 @@ class Database:
         await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:
-        connection, broken = None, None
+        connection, broken, file = None, None, None
         try:
             connection = connect(self._path)
             connection.executescript(self._schema)
-        except sqlite3.Error as error:
+            file = _identity(self._path)
+        except Exception as error:
             broken = error
         open_ = True
         while open_:
@@ -70,31 +80,53 @@ class Database:
             try:
                 if connection is None or broken is not None:
                     raise broken or sqlite3.OperationalError("no connection")
+                if _identity(self._path) != file:
+                    raise StoreError(f"{self._path} was deleted or replaced while it was written; choose another --out")
                 outcomes = _commit(connection, batch)
-            except sqlite3.Error as error:
-                failure = StoreError(f"cannot write {self._path}: {error}. What is stored is safe; --resume")
-                failure.__cause__ = error
-                outcomes = [(done, None, failure) for _, done in batch]
+            except Exception as error:  # whatever it is, nobody may wait for ever
+                outcomes = [(done, None, self._failure(error)) for _, done in batch]
             self._loop.call_soon_threadsafe(_settle, outcomes)
         if connection is not None:
             connection.close()
+
+    def _failure(self, error: Exception) -> StoreError:
+        if isinstance(error, StoreError):
+            return StoreError(str(error))
+        words = str(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
+        if "locked" in words:
+            words = f"another program has had it locked for {LOCK_SECONDS:g} s; close that program"
+        failure = StoreError(f"cannot write {self._path}: {words}. What is stored is safe; --resume")
+        failure.__cause__ = error
+        return failure
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at `path`; None: none is."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
 def _commit(connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Outcome]:
-    """Run `jobs` in one transaction. Raises `sqlite3.Error` if it cannot be committed, as when the disk is full."""
+    """Run `jobs` in one transaction. Raises `sqlite3.Error` if it cannot be committed, as when the disk is full.
+
+    The transaction takes the write lock at once, so that waiting for another program fails no single job.
+    """
     outcomes: list[_Outcome] = []
     try:
-        connection.execute("BEGIN")
+        connection.execute("BEGIN IMMEDIATE")
         for function, done in jobs:
             connection.execute("SAVEPOINT job")  # a job that fails undoes none of the others
             try:
                 outcomes.append((done, function(connection), None))
             except Exception as error:
-                if not connection.in_transaction:  # the disk is full: SQLite has rolled back the whole batch
-                    raise
+                if not connection.in_transaction or type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
+                    raise  # not the job's fault: the disk is full, or the file is damaged
                 connection.execute("ROLLBACK TO job")
                 outcomes.append((done, None, error))
             connection.execute("RELEASE job")
@@ -114,17 +146,24 @@ def _settle(outcomes: list[_Outcome]) -> None:
             done.set_result(result)
         else:
             done.set_exception(error)
+            done.exception()  # a caller that was cancelled meanwhile does not ask for it
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection with the settings that all users of the file share."""
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "")
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LOCK_SECONDS)
+    connection.text_factory = lambda data: data.decode(errors="replace")  # `json_extract` gives halves of characters
+    connection.create_function("checksum", -1, _checksum, deterministic=True)
     if not read_only:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
     return connection
+
+
+def _checksum(*values: Any) -> int:
+    return crc32(repr(values).encode())
 
 
 class Lock:

@@ -31,6 +31,9 @@ class Progress:
     def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
         """A cell is finished and stored; `correct` is the truth of each candidate by id."""
 
+    def beat(self) -> None:
+        """A second has passed."""
+
     def end(self) -> None:
         """The run is over, for whatever reason."""
 
@@ -71,6 +74,17 @@ class _Counting(Progress):
             tally.generated += result.usage.completion_tokens
             tally.money += sum(sampler.endpoint.money(usage) for sampler, usage in priced)
 
+    def trouble(self) -> str:
+        """What goes wrong: attempts that failed, and endpoints that answer nothing now; empty where all is well."""
+        samplers = {sampler for roles in self.models.values() for sampler in roles.values()}
+        failed = sum(sampler.connection.pool.failed for sampler in samplers)
+        if not failed and not any(sampler.connection.health.trouble() for sampler in samplers):
+            return ""
+        latest = max((sampler.connection.pool for sampler in samplers), key=lambda pool: pool.failed_at)
+        said = [sampler.connection.health.trouble() for sampler in samplers]
+        now = [words[:300] for words in said if words] or [f"last: {latest.failure[:200]}"]
+        return f"{failed:,} attempt{'s' * (failed != 1)} failed; {'; '.join(now)}"
+
     def pace(self) -> str:
         """Tokens generated a second, and the time left."""
         seconds = max(monotonic() - self.started, 1e-9)
@@ -88,15 +102,26 @@ class LineProgress(_Counting):
         cells = self.cells * len(self.tallies)
         stored = f", {cells - cells_left} stored already" if cells_left < cells else ""
         print(f"{cells} cells over {problems} problems{stored}", file=sys.stderr)
-        self.spoke = self.started
+        self.spoke, self.told = self.started, ""
 
     def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
         super().cell(cell, result, correct)
-        done, now = self.all.done, monotonic()
-        if now - self.spoke >= INTERVAL or done == self.left:
-            self.spoke = now
-            lost = f", {self.all.lost} samples lost" if self.all.lost else ""
-            print(f"{done}/{self.left} done, {self.all.right / done:.1%} right, {self.pace()}{lost}", file=sys.stderr)
+        if monotonic() - self.spoke >= INTERVAL or self.all.done == self.left:
+            self._say()
+
+    def beat(self) -> None:
+        trouble = self.trouble()
+        since = monotonic() - self.spoke
+        news = trouble != self.told and (not self.told or since >= INTERVAL / 2)
+        if news or since >= INTERVAL:
+            self._say()
+
+    def _say(self) -> None:
+        self.spoke, self.told, done = monotonic(), self.trouble(), self.all.done
+        right = f", {self.all.right / done:.1%} right" if done else ""
+        lost = f", {self.all.lost} samples lost" if self.all.lost else ""
+        trouble = f"; {self.told}" if self.told else ""
+        print(f"{done}/{self.left} done{right}, {self.pace()}{lost}{trouble}", file=sys.stderr, flush=True)
 
 
 class LiveProgress(_Counting):
@@ -118,7 +143,7 @@ class LiveProgress(_Counting):
     def _table(self) -> Table:
         from rich.table import Table
 
-        table = Table(title=self.pace(), title_justify="left")
+        table = Table(title=self.pace(), title_justify="left", caption=self.trouble() or None, caption_justify="left")
         for column in ("strategy", "model", "done", "accuracy", "tokens", "money", "failures"):
             table.add_column(column, justify="left" if column in ("strategy", "model") else "right")
         for (strategy, model), tally in self.tallies.items():

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from tts.base import Estimator, Strategy, Verifier
 from tts.compute import ModelCard
 from tts.curves import best_of_k
 from tts.errors import ConfigError, StoreError
+from tts.lacks import Lack
+from tts.runs.damage import check
 from tts.runs.database import connect
 from tts.runs.record import read_record
 from tts.types import USAGE_FIELDS, Candidate, Scale, Usage, Verdict, sum_usage
@@ -29,19 +31,24 @@ Floats = NDArray[np.float64]
 class Run:
     """A run directory, finished or still going; reading never disturbs the writer.
 
-    Raises `ConfigError` when the directory holds no run.
+    Raises `ConfigError` when the directory holds no run, and `StoreError` when its file is damaged: every row is
+    `checked`, which takes about a second for a million of them.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, checked: bool = True) -> None:
         self.path = Path(path)
         self.record: dict[str, Any] = read_record(self.path)
         """The resolved configuration, the command and the versions that made the run."""
         try:
             self.db.execute("SELECT 1 FROM cells LIMIT 1")
         except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise StoreError(f"{self.path / 'run.sqlite'} is locked by another program; close it") from None
             raise ConfigError(f"{path} has no results yet ({error})") from None
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self.path / 'run.sqlite'} is damaged: {error}") from None
+        if checked:
+            check(self.db, self.path / "run.sqlite")
 
     @cached_property
     def db(self) -> sqlite3.Connection:
@@ -210,6 +217,12 @@ class Track:
                 score[i] = np.nan if part["score"] is None else part["score"]
                 passed[i] = np.nan if part["passed"] is None else part["passed"]
         return found
+
+    @property
+    def lacks(self) -> dict[Lack, int]:
+        """How many candidates lack what (`tts.lacks.Lack`)."""
+        lacking = [lack for (lack,) in self._read("json_extract(details, '$.lack')") if lack]
+        return {name: lacking.count(name) for name in get_args(Lack)}
 
     @property
     def verification(self) -> Usage:

@@ -13,15 +13,20 @@ from tts.base import Strategy
 from tts.errors import ConfigError, cause_of
 from tts.resources import Resources
 from tts.runs.config import Grid
+from tts.runs.damage import check
 from tts.runs.database import Lock
 from tts.runs.progress import Models, Progress
 from tts.runs.record import write_record
 from tts.runs.run import Run
 from tts.runs.store import Cell, Store
+from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import drive, open_models, open_session
 from tts.tasks import Example
 from tts.types import Candidate
+
+BEAT = 1.0
+"""Seconds between two looks of the progress at what goes wrong."""
 
 
 class Experiment(Grid):
@@ -31,7 +36,8 @@ class Experiment(Grid):
         """Run the grid into the directory `out` and return it for reading.
 
         With `resume=True` a run that was interrupted, in whatever way, continues: finished cells are kept, stored
-        answers are used again, and only what is missing is sampled.
+        answers are used again, and only what is missing is sampled. Raises `EndpointLost` when an endpoint answers
+        nothing for its `outage_timeout`; what was answered by then is stored.
         """
         folder, progress = Path(out), progress or Progress()
         examples = list(islice(self.task.examples(), self.limit))
@@ -44,7 +50,9 @@ class Experiment(Grid):
             stack.callback(Lock(folder).release)
             resources = await stack.enter_async_context(Resources())
             store = await stack.enter_async_context(Store(folder / "run.sqlite"))
-            write_record(folder, self, examples, resume=resume, used=await store.used())
+            if used := await store.used():
+                await store.run(lambda db: check(db, folder / "run.sqlite"))
+            write_record(folder, self, examples, resume=resume, used=used)
             rows = list(_rows(self, examples, await store.finished()))
             if rows:
                 for sampler in {sampler for roles in models.values() for sampler in roles.values()}:
@@ -99,17 +107,34 @@ class _Runner:
     folder: Path
 
     async def run(self, rows: Sequence[_Row]) -> None:
-        """Run all rows, as many at once as requests may be in flight; the first error cancels the rest."""
+        """Run all rows, as many at once as requests may be in flight; the first error cancels the rest.
+
+        An endpoint that is given up is such an error: whatever it would be asked next would be lost.
+        """
         samplers = {sampler for roles in self.models.values() for sampler in roles.values()}
         running: set[asyncio.Task[None]] = set()
+
+        async def end_with(sampler: Sampler) -> None:
+            raise await sampler.connection.health.outage()
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(BEAT)
+                self.progress.beat()
+
         try:
             async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(work) for work in (beat(), *map(end_with, samplers))]
                 for row in rows:
                     while len(running) >= max(4, sum(sampler.connection.pool.capacity for sampler in samplers)):
                         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     task = group.create_task(self._run(row))
                     running.add(task)
                     task.add_done_callback(running.discard)
+                while running:
+                    await asyncio.wait(running)
+                for task in beside:
+                    task.cancel()
         except BaseExceptionGroup as errors:
             raise cause_of(errors) from None
 

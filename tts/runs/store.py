@@ -10,31 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tts.lacks import lack_of
+from tts.runs.damage import CHECKED, damaged
 from tts.runs.database import Database
+from tts.text import well_formed
 from tts.types import USAGE_FIELDS, Candidate, Charge, Result, Sample, Usage, Verdict, total
 
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS samples (  -- answers by content address and occurrence number
-    key BLOB NOT NULL, occurrence INTEGER NOT NULL, data TEXT NOT NULL);
+    key BLOB NOT NULL, occurrence INTEGER NOT NULL, data TEXT NOT NULL, checksum INTEGER);
 CREATE UNIQUE INDEX IF NOT EXISTS sample_address ON samples (key, occurrence);
 
 CREATE TABLE IF NOT EXISTS cells (  -- one strategy on one problem with one model and seed
     id INTEGER PRIMARY KEY,
     problem TEXT NOT NULL, strategy TEXT NOT NULL, model TEXT NOT NULL, seed INTEGER NOT NULL,
     ended TEXT NOT NULL, selected INTEGER, oracle INTEGER NOT NULL, seconds REAL NOT NULL,
-    spent TEXT NOT NULL, reused TEXT NOT NULL, wasted TEXT NOT NULL, failures TEXT NOT NULL,
+    spent TEXT NOT NULL, reused TEXT NOT NULL, wasted TEXT NOT NULL, failures TEXT NOT NULL, checksum INTEGER,
     UNIQUE (problem, strategy, model, seed));
 
 CREATE TABLE IF NOT EXISTS candidates (  -- position: order of spawning within the cell, from 0
     cell INTEGER NOT NULL REFERENCES cells (id) ON DELETE CASCADE, position INTEGER NOT NULL,
     arrived INTEGER NOT NULL, elapsed REAL NOT NULL, score REAL, passed INTEGER, correct INTEGER,
-    content TEXT NOT NULL, details TEXT NOT NULL,
+    content TEXT NOT NULL, details TEXT NOT NULL, checksum INTEGER,
     PRIMARY KEY (cell, position)) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS charges (  -- what the cell would have cost alone; position p: the first candidate, in
     -- spawned order, that descends from it; ~p (-1 - p): none does, and it stands at p (see Track.cost)
     cell INTEGER NOT NULL REFERENCES cells (id) ON DELETE CASCADE, position INTEGER,
-    role TEXT NOT NULL, started REAL NOT NULL, {", ".join(f"{name} REAL NOT NULL" for name in USAGE_FIELDS)});
+    role TEXT NOT NULL, started REAL NOT NULL, {", ".join(f"{name} REAL NOT NULL" for name in USAGE_FIELDS)},
+    checksum INTEGER);
 CREATE INDEX IF NOT EXISTS charge_cell ON charges (cell);
 """
 
@@ -58,9 +62,12 @@ class Store(Database):
     async def get(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
         """The stored samples among `occurrences` of the address `key`."""
         low, high = min(occurrences), max(occurrences)
-        query = "SELECT occurrence, data FROM samples WHERE key = ? AND occurrence BETWEEN ? AND ?"
-        rows = await self.run(lambda db: db.execute(query, (key, low, high)).fetchall())
-        wanted = set(occurrences)
+        query = f"""SELECT occurrence, data, checksum IS checksum({CHECKED["samples"]}) FROM samples
+                    WHERE key = ? AND occurrence BETWEEN ? AND ?"""
+        found = await self.run(lambda db: db.execute(query, (key, low, high)).fetchall())
+        if not all(whole for _, _, whole in found):
+            raise damaged(self._path, "a stored answer has changed since it was written")
+        rows, wanted = [row[:2] for row in found], set(occurrences)
         return {number: _load_sample(number, data) for number, data in rows if number in wanted}
 
     def put(self, key: bytes, sample: Sample) -> Awaitable[None]:
@@ -68,7 +75,7 @@ class Store(Database):
         row = (key, sample.index, _dump_sample(sample))
 
         def insert(db: sqlite3.Connection) -> None:
-            db.execute("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", row)
+            db.execute("INSERT OR REPLACE INTO samples VALUES (?1, ?2, ?3, checksum(?1, ?2, ?3))", row)
 
         return self.run(insert)
 
@@ -102,8 +109,8 @@ def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dic
         for account in (result.spent, result.reused, wasted)
     ]
     selected = positions[result.selected.id] if result.selected else None
-    row = (*place, result.ended, selected, result.oracle, result.seconds, *accounts, json.dumps(result.failures))
-    number = db.execute(f"INSERT INTO cells VALUES (NULL{', ?' * len(row)})", row).lastrowid
+    row = (*place, result.ended, selected, result.oracle, result.seconds, *accounts, _json(result.failures))
+    number = db.execute(f"INSERT INTO cells VALUES (NULL{', ?' * len(row)}, NULL)", row).lastrowid
     seen: set[Charge] = set()
     verified: set[Charge] = set()
     kept, rows = [], []
@@ -113,13 +120,15 @@ def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dic
         rows += [_charge_row(number, position, charge) for charge in candidate.charges - seen]
         verified |= verifying
         seen |= candidate.charges
-    db.executemany("INSERT INTO candidates VALUES (?,?,?,?,?,?,?,?,?)", kept)
+    db.executemany("INSERT INTO candidates VALUES (?,?,?,?,?,?,?,?,?,NULL)", kept)
     spawned = [candidate.spawned for candidate in ordered]
     last = len(ordered) - 1
     for charge in result.loose:
         position = last if charge.place is None else min(bisect_left(spawned, charge.place), last)
         rows.append(_charge_row(number, ~position if ordered else None, charge))
-    db.executemany(f"INSERT INTO charges VALUES (?,?,?,?{',?' * len(USAGE_FIELDS)})", rows)
+    db.executemany(f"INSERT INTO charges VALUES (?,?,?,?{',?' * len(USAGE_FIELDS)}, NULL)", rows)
+    for table, column in (("cells", "id"), ("candidates", "cell"), ("charges", "cell")):  # over what is stored now
+        db.execute(f"UPDATE {table} SET checksum = checksum({CHECKED[table]}) WHERE {column} = ?", (number,))
 
 
 def _charge_row(cell: int | None, position: int | None, charge: Charge) -> tuple[Any, ...]:
@@ -141,14 +150,20 @@ def _candidate_row(
         "verifying": verifying.as_dict(),  # without what an earlier candidate's verdict is charged for
         "finish_reason": candidate.samples[-1].finish_reason if candidate.samples else None,
         "tool_calls": candidate.tool_calls,
+        "lack": lack_of(candidate),
     }
     told = {name: value for name, value in details.items() if value not in ("", (), {}, None)}
+    score, passed, content = verdict.score, verdict.passed, well_formed(candidate.content)
+    return (cell, position, candidate.arrived, candidate.elapsed, score, passed, correct, content, _json(told))
+
+
+def _json(data: Any) -> str:
+    """`data` as JSON that SQLite reads too: without NaN, Infinity and halves of characters."""
     try:
-        kept = json.dumps(told, default=str, allow_nan=False)
-    except ValueError:  # SQLite reads neither NaN nor Infinity
-        kept = json.dumps(json.loads(json.dumps(told, default=str), parse_constant=lambda name: None))
-    score, passed = verdict.score, verdict.passed
-    return (cell, position, candidate.arrived, candidate.elapsed, score, passed, correct, candidate.content, kept)
+        text = json.dumps(data, default=str, allow_nan=False)
+    except ValueError:
+        text = json.dumps(json.loads(json.dumps(data, default=str), parse_constant=lambda name: None))
+    return json.dumps(well_formed(json.loads(text))) if "\\ud" in text else text
 
 
 _SAMPLE_FIELDS = (

@@ -8,11 +8,11 @@ import json
 import os
 import random
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 from zlib import crc32
 
@@ -22,17 +22,22 @@ from httpx_aiohttp import AiohttpTransport
 
 from tts.accounts import Ledger
 from tts.concurrency import now
-from tts.errors import EndpointRefused, RequestRejected, Throttled, TimedOut, TransientError
+from tts.errors import (
+    EndpointError,
+    EndpointRefused,
+    RequestRejected,
+    Throttled,
+    TimedOut,
+    TransientError,
+)
 from tts.sampler import protocol
 from tts.sampler.endpoint import Endpoint, in_process
-from tts.sampler.pool import AttemptOutcome, Pool
+from tts.sampler.health import Health
+from tts.sampler.limits import most_in_flight, out_of_files
+from tts.sampler.pool import LONGEST_WAIT, AttemptOutcome, Pool
 from tts.types import Prompt, Usage
 
-T = TypeVar("T")
-
 ONE_REQUEST = Usage(requests=1)
-LONGEST_WAIT = 30.0
-"""Seconds between two attempts, at most, unless the server asks for more."""
 
 
 # -- replicas and attempts -----------------------------------------------------------------------------------------
@@ -57,7 +62,8 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.pool = Pool(endpoint.urls, endpoint.max_concurrency, endpoint.target_latency)
+        self.pool = Pool(endpoint.urls, most_in_flight(endpoint), endpoint.target_latency)
+        self.health = Health(self.pool, endpoint, self._examine)
         self._has_served = False
 
     @cached_property
@@ -66,8 +72,22 @@ class Connection:
         return HttpClient(self.endpoint)
 
     async def aclose(self) -> None:
+        await self.health.aclose()
         if http := vars(self).pop("http", None):
             await http.aclose()
+
+    async def _examine(self, url: str) -> str:
+        """Why the replica cannot work, by its health and its list of models; empty if it can or does not tell."""
+        for place in (f"{url.removesuffix('/v1')}/health", f"{url}/models"):
+            try:
+                async with asyncio.timeout(self.endpoint.connect_timeout):
+                    await read_body(await self.http.send("GET", place, b""))
+            except TimeoutError:
+                return f"{place} does not answer within {self.endpoint.connect_timeout:g} s"
+            except EndpointError as error:
+                if (error.status is None or error.status >= 500) and not out_of_files(error):
+                    return str(error)
+        return ""
 
     def affinity(self, prefix: Prompt | bytes) -> int:
         """The number that sends requests with the same beginning to the same replica."""
@@ -83,7 +103,7 @@ class Connection:
         `path` is relative to the base URL; `/../tokenize` is beside its `/v1`. Failed attempts are booked as waste in
         `ledger`; the caller books the answer's usage.
         """
-        retry = Retry(self.endpoint)
+        retry = Retry(self)
         while True:
             try:
                 async with self.exchange(role, ledger or Ledger(), affinity, retry.avoid) as exchange:
@@ -105,33 +125,40 @@ class Connection:
     ) -> AsyncIterator[Exchange]:
         """A replica for the length of one attempt, which must end in its time; books what is `lost` if it fails.
 
-        An attempt that is not `queued` starts at once, or fails at once if every replica has asked for a pause.
+        An attempt that is not `queued` starts at once, or fails at once if every replica is set aside.
         """
         loop = asyncio.get_running_loop()
+        self.health.start()
         replica = await self.pool.acquire(affinity, avoid) if queued else self.pool.take(affinity, avoid)
         exchange = Exchange(replica.url, now())
-        start, outcome, pause = loop.time(), AttemptOutcome.ABANDONED, None
+        start, outcome, pause, failure = loop.time(), AttemptOutcome.ABANDONED, None, ""
         limit = min(self.endpoint.attempt_timeout, self.endpoint.total_timeout)
         try:
-            async with asyncio.timeout(limit):
-                yield exchange
+            async with asyncio.timeout(limit) as ends:
+                if queued:
+                    self.health.working[ends] = start
+                try:
+                    yield exchange
+                finally:
+                    self.health.working.pop(ends, None)
             outcome = AttemptOutcome.SERVED
             self._has_served = True
-        except EndpointRefused as error:
-            if self._has_served:  # the key and the model are good: it is this request that is refused
+        except (EndpointRefused, RequestRejected) as error:
+            outcome = AttemptOutcome.REFUSED
+            if isinstance(error, EndpointRefused) and self._has_served:  # it is this request that is refused
                 raise RequestRejected(str(error), status=error.status, body=error.body) from error
             raise
         except TimeoutError:
             outcome = AttemptOutcome.CONGESTED
             late = TimedOut(f"no answer from {replica.url} within {limit:g} s (attempt_timeout)")
-            late.server, late.seconds = replica.url, loop.time() - start
+            late.server, late.seconds, failure = replica.url, loop.time() - start, str(late)
             raise late from None
         except TransientError as error:
-            error.server, error.seconds = replica.url, loop.time() - start
-            if isinstance(error, Throttled):
-                outcome, pause = AttemptOutcome.CONGESTED, error.retry_after
-            elif error.status in (None, 502, 504):
-                outcome = AttemptOutcome.FAILED
+            error.server, error.seconds, failure = replica.url, loop.time() - start, str(error)
+            fewer = isinstance(error, Throttled) or out_of_files(error)
+            outcome = AttemptOutcome.CONGESTED if fewer else AttemptOutcome.FAILED
+            pause = error.retry_after
+            replica.failures += error.status == 503  # overloaded, or its engine is dead
             raise
         finally:
             exchange.seconds = loop.time() - start
@@ -139,65 +166,41 @@ class Connection:
                 ledger.waste(role, lost() + Usage(seconds=exchange.seconds))
             if pause is not None:  # nobody in the queue may wait longer than total_timeout either
                 pause = min(pause, self.endpoint.total_timeout)
-            self.pool.release(replica, outcome, exchange.seconds, pause)
+            self.pool.release(replica, outcome, exchange.seconds, pause, failure)
+            if failure:
+                self.health.examine()
 
 
 @dataclass(slots=True)
 class Retry:
     """The attempts of one request: which failure deserves another attempt, when, and where not."""
 
-    endpoint: Endpoint
+    connection: Connection
     avoid: str | None = None
     """The replica at which the last attempt failed."""
     failures: int = 0
+    began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     deadline: float = 0.0
 
     async def wait(self, error: TransientError) -> None:
         """Sleep until the next attempt is due; raises `error` if there must be none."""
-        time = asyncio.get_running_loop().time()
-        if not self.failures:
-            self.deadline = time - error.seconds + self.endpoint.total_timeout
-        longest = min(LONGEST_WAIT, self.endpoint.retry_wait * 2.0 ** min(self.failures, 30))
-        pause = max(error.retry_after or 0.0, random.uniform(0, longest))
+        time, endpoint = asyncio.get_running_loop().time(), self.connection.endpoint
+        if not self.failures:  # time in the queue counts unless others were served in it
+            sent = time - error.seconds
+            self.deadline = max(self.began, min(sent, self.connection.pool.served_at)) + endpoint.total_timeout
+        longest = min(LONGEST_WAIT, endpoint.retry_wait * 2.0 ** min(self.failures, 30))
+        pause = max(min(error.retry_after or 0.0, LONGEST_WAIT), random.uniform(0, longest))
         self.failures += 1
-        if self.failures >= self.endpoint.max_attempts or time + pause >= self.deadline:
+        self._raise_if_lost(error)
+        if self.failures >= endpoint.max_attempts or time + pause >= self.deadline:
             raise error
         self.avoid = error.server
-        await asyncio.sleep(pause)
+        await self.connection.health.rest(pause)
+        self._raise_if_lost(error)
 
-
-async def hedged(
-    fetch: Callable[[str | None, asyncio.Future[str] | None], Coroutine[Any, Any, T]],
-    avoid: str | None,
-    after: float,
-    lose: Callable[[T], None],
-) -> T:
-    """The first success of two attempts; the second starts elsewhere, `after` seconds after the first was sent.
-
-    `fetch(server to avoid, future to set to the server when it is sent)` is one attempt. Time in the queue does not
-    count: sending twice what waits for room would only make the queue longer. The slower attempt is cancelled; if it
-    was answered all the same, `lose` gets its answer. (Dean and Barroso 2013, "The Tail at Scale".)
-    """
-    sent: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    first = asyncio.create_task(fetch(avoid, sent))
-    attempts, winner = [first], None
-    try:
-        await asyncio.wait([first, sent], return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait([first], timeout=after)
-        if not first.done():
-            attempts.append(asyncio.create_task(fetch(sent.result(), None)))
-        running = set(attempts)
-        while running and winner is None:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            winner = next((task for task in done if task.exception() is None), None)
-        return (winner or first).result()
-    finally:
-        for task in attempts:
-            task.cancel()
-        await asyncio.gather(*attempts, return_exceptions=True)
-        for task in attempts:
-            if task is not winner and not task.cancelled() and task.exception() is None:
-                lose(task.result())
+    def _raise_if_lost(self, error: TransientError) -> None:
+        if lost := self.connection.health.lost_since(self.began):
+            raise lost from error
 
 
 # -- HTTP ------------------------------------------------------------------------------------------------------------
@@ -312,7 +315,7 @@ def _tls() -> ssl.SSLContext:
 
 def _network(endpoint: Endpoint) -> AiohttpTransport:
     encrypted = any(url.startswith("https:") for url in endpoint.urls)
-    most = endpoint.max_concurrency * len(endpoint.urls) + 16
+    most = most_in_flight(endpoint) * len(endpoint.urls) + 16
     proxied = any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ)
 
     def session() -> aiohttp.ClientSession:

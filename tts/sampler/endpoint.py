@@ -75,7 +75,8 @@ class Endpoint(BaseModel):
     headers: dict[str, str] = Field(default_factory=dict, exclude=True, repr=False)
     """Extra HTTP headers; never shown or stored."""
     max_concurrency: PositiveInt = 256
-    """Most requests in flight at one replica; the sampler finds the best number up to this."""
+    """Most requests in flight at one replica; the sampler finds the best number up to this, and below the number of
+    files that the process may open (`ulimit -n`)."""
     max_scoring: PositiveInt = 16
     """Most scoring requests in flight: log-probabilities of a prompt take memory on the server."""
     max_n: PositiveInt = 8
@@ -86,7 +87,12 @@ class Endpoint(BaseModel):
     attempt_timeout: PositiveFloat = 600.0
     """Seconds for one attempt of a request."""
     total_timeout: PositiveFloat = 3600.0
-    """Seconds for a request from when it is first sent, including all retries and the waits between them."""
+    """Seconds for a request from when it is first sent, including all retries and the waits between them. Time in the
+    queue counts as well from when the endpoint last answered any request."""
+    outage_timeout: PositiveFloat = 60.0
+    """Seconds without a single answer from any replica, while attempts fail or no sign of life comes, after which the
+    endpoint is given up: what waits for it fails, and a run ends with what it has. A pause that the server asks for is
+    added, up to 30."""
     connect_timeout: PositiveFloat = 10.0
     """Seconds to open a connection."""
     max_attempts: PositiveInt = 8

@@ -1,17 +1,20 @@
 """Which replica serves the next request, and how many requests each may have in flight.
 
 Concurrency grows and shrinks as TCP's window does (Chiu and Jain 1989): at first it doubles every round trip, then
-grows by one; it is halved when the server throttles or times out, at most once per round trip.
+grows by one; it is halved when the server throttles or times out, at most once per round trip. Whether a replica lives
+at all is for `tts.sampler.health` to say.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 
-from tts.errors import Throttled
+from tts.errors import EndpointError, Throttled
 
 INITIAL = 64
 """Requests in flight at a replica before anything is known about it."""
@@ -20,20 +23,30 @@ SLACK = 16
 """A preferred replica may hold twice as many requests as the least loaded one, plus this many. Without the limit, a
 few-shot prefix that all prompts share would send everything to one replica."""
 
-DOWN_AFTER = 5
-"""Connections lost in a row, with no request served in between, before a replica is set aside."""
+SUSPECT = 3
+"""Attempts in a row that a replica fails before it is examined; meanwhile it gets one request at a time."""
+
+LONGEST_WAIT = 30.0
+"""Seconds before the next attempt, at most, whatever the server asks for: one that asks for a day may mean a minute."""
+
+
+def without_addresses(words: str) -> str:
+    """`words` without the URLs in them, for those who need not know them."""
+    return re.sub(r"\w+://\S+?(?=[:;,)]?(\s|$))", "the server", words)
 
 
 class AttemptOutcome(Enum):
     """What the end of an attempt says about its replica."""
 
     SERVED = "served"
+    REFUSED = "refused"
+    """Answered by an error about the request: the server works."""
     CONGESTED = "congested"
     """Throttled or timed out: send fewer."""
     FAILED = "failed"
-    """Connection lost or answer unreadable: it may be down."""
+    """Connection lost, 5xx or an unreadable answer: it may be down."""
     ABANDONED = "abandoned"
-    """Cancelled by us, or answered by an error that says nothing about the server's load."""
+    """Cancelled by us."""
 
 
 class Replica:
@@ -44,16 +57,37 @@ class Replica:
         self.in_flight = 0
         self.window = float(min(INITIAL, maximum))
         self.paused_until = 0.0
+        self.failures = 0
+        """Attempts in a row that it failed."""
+        self.down = ""
+        """Why it is set aside, as its own health tells; empty while it is not."""
+        self.trusted_until = 0.0
+        """Until when its failures are taken for the requests' own: it has just said that it works."""
+        self.quiet_since = 0.0
+        """When it was last heard of, or was first given work since."""
         self._maximum = maximum
         self._target_latency = target_latency
         self._slow_start = True
         self._no_cut_before = 0.0
-        self._failures = 0
-        self._set_aside_at = 0.0
+        self._throttled_at = 0.0
+        self._throttles = 0
+        self._on_trial = False
 
     def has_room(self, now: float) -> bool:
-        """Whether one more request may be sent; a replica that was set aside gets a single one as a probe."""
-        return now >= self.paused_until and self.in_flight < (1 if self._failures >= DOWN_AFTER else self.window)
+        """Whether one more request may be sent; one that asked for a pause then gets them one by one, until it serves
+        the first."""
+        if self.down or now < self.paused_until:
+            return False
+        if self.failures >= SUSPECT and now >= self.trusted_until:
+            return self.in_flight < 1
+        return not self._on_trial if self._throttles else self.in_flight < self.window
+
+    def admit(self, now: float) -> None:
+        """Count a request that is sent now."""
+        if not self.in_flight:
+            self.quiet_since = now
+        self.in_flight += 1
+        self._on_trial = self._throttles > 0
 
     @property
     def load(self) -> float:
@@ -62,21 +96,26 @@ class Replica:
 
     def observe(self, outcome: AttemptOutcome, latency: float, retry_after: float | None, now: float) -> None:
         """Learn from an attempt that has just ended; `in_flight` still counts it."""
+        news = now - latency >= self._throttled_at  # what was sent before a pause was asked for says nothing about it
+        if news:
+            self._on_trial = False
+        if outcome in (AttemptOutcome.SERVED, AttemptOutcome.REFUSED):
+            self.failures, self.quiet_since = 0, now
+            if news:
+                self._throttles, self.paused_until = 0, 0.0
         if outcome is AttemptOutcome.SERVED:
-            self._failures = 0
             if self._target_latency is not None and latency > self._target_latency:
                 self._cut(latency, now)
             elif self.in_flight >= self.window - 1:  # grow only a window that is used
                 self.window = min(self._maximum, self.window + (1 if self._slow_start else 1 / self.window))
+        elif outcome is AttemptOutcome.FAILED:
+            self.failures += 1
         elif outcome is AttemptOutcome.CONGESTED:
             self._cut(latency, now)
-            if retry_after is not None:
-                self.paused_until = max(self.paused_until, now + retry_after)
-        elif outcome is AttemptOutcome.FAILED and now - latency >= self._set_aside_at:  # older ones say nothing new
-            self._failures += 1
-            if self._failures >= DOWN_AFTER:  # set aside, and probed again after a pause that doubles
-                pause = min(30.0, 0.25 * 2.0 ** min(self._failures - DOWN_AFTER, 10))
-                self._set_aside_at, self.paused_until = now, max(self.paused_until, now + pause)
+            if retry_after is not None and news:  # the first pauses are short: one client's 429 is not everyone's
+                self.paused_until = now + min(retry_after, 2.0**self._throttles, LONGEST_WAIT)
+                self._throttled_at = now
+                self._throttles = min(self._throttles + 1, 10)
 
     def _cut(self, latency: float, now: float) -> None:
         if now >= self._no_cut_before:
@@ -85,12 +124,33 @@ class Replica:
             self._no_cut_before = now + max(latency, 0.1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """One who waits for a replica with room."""
+
+    turn: asyncio.Future[Replica]
+    preferred: int
+    avoid: str | None
+    since: float
+
+
 class Pool:
     """Replicas of one model, with one queue in order of arrival."""
 
     def __init__(self, urls: tuple[str, ...], maximum: int, target_latency: float | None = None) -> None:
         self.replicas = [Replica(url, maximum, target_latency) for url in urls]
-        self._waiting: deque[tuple[asyncio.Future[Replica], int, str | None]] = deque()
+        self.failed = 0
+        """Attempts that failed so far."""
+        self.failure = ""
+        """What the last of them met."""
+        self.failed_at = 0.0
+        self.served_at = 0.0
+        """When a replica last gave an answer, even an error about the request."""
+        self.silent_since: float | None = None
+        """Since when attempts have only failed, or replicas given no sign of life; None: they serve."""
+        self.asked_to_wait = 0.0
+        """The longest pause that was asked for in this silence, at most `LONGEST_WAIT`."""
+        self._waiting: deque[_Waiting] = deque()
         self._wake: asyncio.TimerHandle | None = None
 
     @property
@@ -103,19 +163,26 @@ class Pool:
         """Requests in the queue."""
         return len(self._waiting)
 
+    @property
+    def busy(self) -> bool:
+        """Whether any request is in flight or waits for its turn."""
+        return bool(self._waiting) or any(replica.in_flight for replica in self.replicas)
+
     async def acquire(self, affinity: int, avoid: str | None = None) -> Replica:
         """A replica with room: unless it is overloaded, the same for the same `affinity`, as its prefix cache is warm.
 
         The replica at the URL `avoid`, where a request has just failed, is taken only if no other has room.
         Every `acquire` and every `take` must be followed by `release`.
         """
-        preferred = affinity % len(self.replicas)
+        loop = asyncio.get_running_loop()
+        preferred, now = affinity % len(self.replicas), loop.time()
+        self._begin(now)
         if not self._waiting and (replica := self._pick(preferred, avoid)):
-            replica.in_flight += 1
+            replica.admit(now)
             return replica
-        turn: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
-        self._waiting.append((turn, preferred, avoid))
-        self._dispatch()
+        turn: asyncio.Future[Replica] = loop.create_future()
+        self._waiting.append(_Waiting(turn, preferred, avoid, now))
+        self.dispatch()
         try:
             return await turn
         except asyncio.CancelledError:
@@ -124,26 +191,58 @@ class Pool:
             raise
 
     def take(self, affinity: int, avoid: str | None = None) -> Replica:
-        """`acquire` for callers with limits of their own: it ignores windows and the queue, but not pauses.
+        """`acquire` for callers with limits of their own: it ignores windows, pauses and the queue.
 
-        Raises `Throttled` while every replica is paused.
+        Raises `Throttled`, which says why, while every replica is set aside.
         """
         now = asyncio.get_running_loop().time()
-        awake = [replica for replica in self.replicas if now >= replica.paused_until]
-        if not awake:
-            wait = min(replica.paused_until for replica in self.replicas) - now
-            raise Throttled("the model's servers asked for a pause", status=503, retry_after=wait)
-        replica = self._choose(affinity % len(self.replicas), avoid, awake, lambda replica: replica.in_flight)
-        replica.in_flight += 1
+        self._begin(now)
+        up = [replica for replica in self.replicas if not replica.down]
+        if not up:
+            words = f"no server of this model works: {self.ailments}"
+            raise Throttled(words, status=503, body=without_addresses(words), retry_after=5)
+        replica = self._choose(affinity % len(self.replicas), avoid, up, lambda replica: replica.in_flight)
+        replica.admit(now)
         return replica
 
     def release(
-        self, replica: Replica, outcome: AttemptOutcome, latency: float, retry_after: float | None = None
+        self,
+        replica: Replica,
+        outcome: AttemptOutcome,
+        latency: float,
+        retry_after: float | None = None,
+        failure: str = "",
     ) -> None:
-        """End an attempt that took `latency` seconds; the server asked for a pause of `retry_after` seconds."""
-        replica.observe(outcome, latency, retry_after, asyncio.get_running_loop().time())
+        """End an attempt that took `latency` seconds and met `failure`; the server asked for a pause of `retry_after`
+        seconds."""
+        now = asyncio.get_running_loop().time()
+        replica.observe(outcome, latency, retry_after, now)
         replica.in_flight -= 1
-        self._dispatch()
+        if outcome in (AttemptOutcome.SERVED, AttemptOutcome.REFUSED):
+            self.served_at, self.silent_since, self.asked_to_wait = now, None, 0.0
+        elif outcome is not AttemptOutcome.ABANDONED:
+            self.failed += 1
+            self.failed_at, self.failure = now, failure
+            if self.silent_since is None:
+                self.silent_since = max(self.served_at, now - latency)
+            self.asked_to_wait = max(self.asked_to_wait, min(retry_after or 0.0, LONGEST_WAIT))
+        self.dispatch()
+
+    def _begin(self, now: float) -> None:
+        if not self.busy and now - self.failed_at > 2 * LONGEST_WAIT:  # after a rest, nothing is known to be silent
+            self.silent_since = None
+
+    @property
+    def ailments(self) -> str:
+        """What is known to be wrong: of each replica that is set aside, else of the last attempt that failed."""
+        return "; ".join(dict.fromkeys(r.down for r in self.replicas if r.down)) or self.failure or "no answer"
+
+    def fail_waiting(self, error: Callable[[], EndpointError], before: float = float("inf")) -> None:
+        """Raise an `error()` in all that wait for their turn since `before`."""
+        for one in [one for one in self._waiting if one.since <= before]:
+            if not one.turn.done():
+                one.turn.set_exception(error())
+            self._waiting.remove(one)
 
     def _pick(self, preferred: int, avoid: str | None) -> Replica | None:
         now = asyncio.get_running_loop().time()
@@ -159,22 +258,24 @@ class Pool:
         least, home = min(candidates, key=load), self.replicas[preferred]
         return home if home in candidates and home.in_flight < 2 * least.in_flight + SLACK else least
 
-    def _dispatch(self) -> None:
+    def dispatch(self) -> None:
+        """Give those who wait their turn, as far as there is room."""
+        now = asyncio.get_running_loop().time()
         while self._waiting:
-            turn, preferred, avoid = self._waiting[0]
-            if not turn.done():
-                replica = self._pick(preferred, avoid)
+            one = self._waiting[0]
+            if not one.turn.done():
+                replica = self._pick(one.preferred, one.avoid)
                 if replica is None:
                     self._wake_when_resumed()
                     return
-                replica.in_flight += 1
-                turn.set_result(replica)
+                replica.admit(now)
+                one.turn.set_result(replica)
             self._waiting.popleft()
 
     def _wake_when_resumed(self) -> None:
         """Dispatch again when the first pause ends."""
         loop = asyncio.get_running_loop()
-        paused = [r.paused_until for r in self.replicas if r.paused_until > loop.time()]
+        paused = [r.paused_until for r in self.replicas if r.paused_until > loop.time() and not r.down]
         if self._wake is not None:
             self._wake.cancel()
-        self._wake = loop.call_at(min(paused), self._dispatch) if paused else None
+        self._wake = loop.call_at(min(paused), self.dispatch) if paused else None

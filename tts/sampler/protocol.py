@@ -27,6 +27,8 @@ class Generation:
     index: int
     text: str = ""
     finish_reason: str | None = None
+    refused: bool = False
+    """Whether the model refused, in words that are kept apart from the content."""
     reasoning: str = ""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     token_ids: list[int] | None = None
@@ -58,7 +60,11 @@ class Generation:
             if tokens and len(confidences) == len(tokens):
                 self.confidences = _extended(self.confidences, confidences)
             self.top_logprobs = self.top_logprobs or _first_top_logprobs(item["logprobs"])
-        self.finish_reason = item.get("finish_reason") or self.finish_reason
+        self.refused = self.refused or bool(message.get("refusal"))
+        reason = item.get("finish_reason")
+        if reason == "stop" and self.refused and not self.text:  # the words of a refusal are no answer
+            reason = "refusal"
+        self.finish_reason = reason or self.finish_reason
 
 
 @dataclass(slots=True)
@@ -203,7 +209,7 @@ def usage_of(data: Any) -> Usage | None:
 
 def estimate_tokens(text: str) -> int:
     """Tokens of `text` where nobody counts them: four bytes each, the usual rule for English."""
-    return -(-len(text.encode()) // 4)
+    return -(-len(text.encode(errors="replace")) // 4)
 
 
 def estimate_prompt(prompt: Prompt) -> int:

@@ -17,8 +17,9 @@ from tts.concurrency import Flow, Work, flow, now
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TransientError
 from tts.files import ImageFolder
 from tts.sampler import protocol
-from tts.sampler.connection import ONE_REQUEST, Connection, Exchange, Retry, hedged
+from tts.sampler.connection import ONE_REQUEST, Connection, Exchange, Retry
 from tts.sampler.endpoint import Endpoint
+from tts.sampler.hedging import hedged
 from tts.sampler.protocol import Generation, ModelResponse
 from tts.types import Charge, Drawing, Prompt, Sample, Usage
 
@@ -289,7 +290,7 @@ class _Draw:
         """One request for the first of `missing`, retried where that may help."""
         streamed = self.images is None and (self.sampler.endpoint.stream or self.stop_when is not None)
         attempt = self._stream if streamed else self._ask
-        retry = Retry(self.sampler.endpoint)
+        retry = Retry(self.sampler.connection)
         while True:
             try:
                 return await attempt(missing, retry.avoid)

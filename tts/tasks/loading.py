@@ -11,6 +11,7 @@ from typing import Any
 
 from tts.errors import ConfigError
 from tts.files import cache_folder, write_atomically
+from tts.text import well_formed
 
 
 def data_file(path: Path | None, name: str, url: str) -> Path:
@@ -83,7 +84,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield Record(path, number, json.loads(line))
+                    yield Record(path, number, well_formed(json.loads(line)))
     except ValueError as error:
         raise ConfigError(f"{path}:{number}: not JSON: {error}") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -93,7 +94,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 def read_json_list(path: Path) -> Iterator[Record]:
     """The records of a file that is one JSON list, numbered from 1. Raises `ConfigError` for any other file."""
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
+        records = well_formed(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, OSError) as error:
         raise ConfigError(f"cannot read {path} as JSON: {error}") from error
     if not isinstance(records, list):

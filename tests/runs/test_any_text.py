@@ -1,0 +1,119 @@
+"""Any text that a server or a data set holds survives a run, its resume, and every way out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cli.conftest import Command, clean, finished, start, tts
+from tests.support.scripted import choice, scripted
+from tts.text import well_formed
+
+__all__ = ["clean", "tts"]
+
+ODD = "half \ud83d, other \ude00x, nul \0, lines \u2028 \u2029 \x85, none \ufffe \uffff, 🎉 日本 é \x1b[31m"
+MENDED = ODD.replace("\ud83d", "\ufffd").replace("\ude00", "\ufffd")
+
+
+def odd_choice(_: dict) -> dict:
+    call = {"id": ODD, "type": "function", "function": {"name": "f", "arguments": json.dumps({"a": ODD})}}
+    token = {"token": ODD, "logprob": -0.5, "top_logprobs": [{"token": ODD, "logprob": -0.5}]}
+    return choice(f"Answer: {ODD}", reasoning_content=ODD, tool_calls=[call]) | {"logprobs": {"content": [token]}}
+
+
+@given(st.text(st.characters(exclude_categories=()) | st.sampled_from("\ud83d\ude00\0"), max_size=20))
+def test_what_utf_8_can_say_stays_and_the_rest_is_replaced(text):
+    mended = well_formed(text)
+    assert mended.encode().decode() == mended
+    assert well_formed(mended) == mended
+    if "\ufffd" not in mended:
+        assert mended.encode("utf-16") == text.encode("utf-16", "surrogatepass")
+
+
+def test_two_halves_that_meet_are_a_character_and_lists_and_tables_are_mended_too():
+    assert well_formed({"a\ud83d": ["\ud83d\ude00", ("\ude00", 1, None)]}) == {"a\ufffd": ["😀", ("\ufffd", 1, None)]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_a_run_its_resume_and_its_reports_take_any_text(tts: Command, clean: Path, encoding: str):
+    problems = [{"id": f"p{i} {ODD}", "prompt": f"What? {ODD}", "answer": f"42 {ODD}"} for i in range(2)]
+    (clean / "odd.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
+    words = ["run", "--task", "jsonl:path=odd.jsonl,answer_verifier=exact_answer", "--strategy", "self_consistency:n=2"]
+    words += ["--strategy", "best_of_n:n=2,verifier=mean_logprob", "--out", "found", "--sampling.logprobs", "true"]
+    env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    with scripted(odd_choice) as server:
+        ended = finished(start(*words, "--base-url", server.base_url, cwd=clean, env=env, encoding=encoding))
+        assert ended.code == 0, ended.err
+        asked = len(server.seen)
+        with sqlite3.connect(clean / "found" / "run.sqlite") as db:
+            db.executescript("DELETE FROM cells; DELETE FROM candidates; DELETE FROM charges")
+        ended = finished(
+            start(*words, "--resume", "--base-url", server.base_url, cwd=clean, env=env, encoding=encoding)
+        )
+        assert (ended.code, len(server.seen)) == (0, asked), ended.err
+    for option, name in (
+        ("--out", "page.html"),
+        ("--out", "report.md"),
+        ("--candidates", "a.csv"),
+        ("--candidates", "a.jsonl"),
+    ):
+        ended = finished(start("report", "found", option, name, cwd=clean, env=env, encoding=encoding))
+        assert ended.code == 0, ended.err
+    rows = list(csv.DictReader(io.StringIO((clean / "a.csv").read_text(encoding="utf-8"), newline="")))
+    assert {row["content"] for row in rows} == {f"Answer: {MENDED}"}
+    lines = [json.loads(line) for line in (clean / "a.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {line["content"] for line in lines} == {f"Answer: {MENDED}"}
+    assert {line["problem"] for line in lines} == {f"p{i} {MENDED}" for i in range(2)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_solve_shows_any_text_on_any_terminal(clean: Path, encoding: str, as_json: bool, stream: bool):
+    from aiohttp import web
+
+    def respond(body: dict) -> object:
+        if not stream:
+            return odd_choice(body)
+        pieces = [{"content": "split \ud83d"}, {"content": "\ude00 " + ODD}]
+        events = [{"choices": [{"index": 0, "delta": piece}]} for piece in pieces]
+        events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+        return web.Response(text=text, content_type="text/event-stream")
+
+    with scripted(respond) as server:
+        words = ["--base-url", server.base_url, "--models.policy.stream", str(stream).lower()]
+        words += ["--json"] if as_json else []
+        env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+        read_as = "cp1252" if encoding == "cp1252" else "utf-8"  # click takes ASCII for a mistake and writes UTF-8
+        ended = finished(start("solve", "What \udcff?", *words, env=env, encoding=read_as))
+    assert ended.code == 0, ended.err
+    assert "Traceback" not in ended.err
+    if as_json:
+        said = json.loads(ended.out)["answer"]
+        assert said == (f"split 😀 {MENDED}" if stream else f"Answer: {MENDED}")
+
+
+def test_an_error_in_any_words_is_shown_and_stored(clean: Path):
+    from aiohttp import web
+
+    def refuse(_: dict) -> object:
+        return web.json_response({"error": {"message": ODD}}, status=400)
+
+    (clean / "one.jsonl").write_text(json.dumps({"id": "p", "prompt": "?", "answer": "42"}))
+    with scripted(refuse) as server:
+        words = ["--task", "jsonl:path=one.jsonl", "--strategy", "single", "--out", "found"]
+        ended = finished(
+            start("run", *words, "--base-url", server.base_url, cwd=clean, env={"PYTHONIOENCODING": "ascii"})
+        )
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    assert "half" in ended.err
+    assert finished(start("report", "found", "--out", "page.html", cwd=clean)).code in (0, 1, 2)

@@ -1,0 +1,69 @@
+"""What happens to a run's file is noticed: bits that flip, a directory that is deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.support.double import ModelDouble
+from tts import Endpoint, Experiment
+from tts.errors import StoreError, TTSError
+from tts.runs import Run
+from tts.runs.analysis import summary
+
+GRID = {"strategies": ["self_consistency:n=4"]}
+
+
+def content(run: Run) -> object:
+    rows = [list(run.export()), run.db.execute("SELECT key, occurrence, data FROM samples ORDER BY 1, 2").fetchall()]
+    return repr((rows, summary(run)))
+
+
+async def test_no_flipped_bit_changes_what_is_read_in_silence(task: str, endpoint: Endpoint, tmp_path: Path) -> None:
+    run = await Experiment.parse({"task": task, "models": endpoint, "limit": 6, **GRID}).run(tmp_path / "run")
+    run.db.close()
+    path = tmp_path / "run" / "run.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.execute("PRAGMA journal_mode=DELETE")
+    db.close()
+    whole, before = path.read_bytes(), content(Run(tmp_path / "run"))
+    generator, noticed = random.Random(0), 0
+    for _ in range(300):
+        place, bit = generator.randrange(len(whole)), generator.randrange(8)
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+        try:
+            damaged = Run(tmp_path / "run")
+            assert content(damaged) == before, f"bit {bit} of byte {place}"
+            damaged.db.close()
+        except TTSError:
+            noticed += 1
+    assert noticed > 100
+
+
+async def test_a_damaged_answer_is_not_resumed_from(task: str, endpoint: Endpoint, tmp_path: Path) -> None:
+    experiment = Experiment.parse({"task": task, "models": endpoint, "limit": 2, **GRID})
+    await experiment.run(tmp_path / "run")
+    with sqlite3.connect(tmp_path / "run" / "run.sqlite") as db:
+        db.execute("UPDATE samples SET data = replace(data, 'Answer: ', 'Answer: 1')")
+    with pytest.raises(StoreError, match="a row of samples has changed"):
+        await experiment.run(tmp_path / "run", resume=True)
+
+
+async def test_a_deleted_directory_ends_the_run_at_the_next_answer(
+    task: str, double: ModelDouble, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    double.latency = 0.05
+    narrow = endpoint.model_copy(update={"max_concurrency": 2})
+    running = asyncio.create_task(Experiment.parse({"task": task, "models": narrow, **GRID}).run(tmp_path / "run"))
+    while double.stats.served < 4:
+        await asyncio.sleep(0.01)
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(StoreError, match="deleted or replaced"):
+        await running
+    assert double.stats.served < 12

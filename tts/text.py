@@ -1,0 +1,39 @@
+"""Text that every file, terminal and program can take, whatever a server or a data set sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def well_formed(data: T) -> T:
+    """`data` (a text, or lists and tables with texts in them) without halves of surrogate pairs.
+
+    JSON can spell half a character (`\\ud83d`), and a stream can cut one in two. Two halves that meet become their
+    character; a lone one, which UTF-8 cannot encode, becomes U+FFFD. All other characters stay, NUL included.
+    """
+    return _mended(data)
+
+
+def one_line(json_text: str) -> str:
+    """JSON in which no character ends a line, not even for readers that split at U+0085, U+2028 or U+2029."""
+    return json_text.translate(_LINE_ENDS)
+
+
+_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+
+
+def _mended(data: Any) -> Any:
+    if isinstance(data, str):
+        try:
+            data.encode()
+        except UnicodeEncodeError:
+            return type(data)(data.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        return data
+    if isinstance(data, Mapping):
+        return {_mended(key): _mended(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return type(data)(map(_mended, data)) if type(data) in (list, tuple) else data
+    return data
