@@ -43,6 +43,8 @@ class RequestPlan:
     """None: the request passes through."""
     verifier: Verifier | None = None
     answer: str | None = None
+    must_verify: bool = False
+    """Whether an answer that could not be verified is an error."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """The request's sampling parameters on top of the preset's."""
     budget: Budget = Budget()  # noqa: RUF009 - immutable
@@ -123,6 +125,7 @@ def plan_for(settings: GatewaySettings, body: dict[str, Any]) -> RequestPlan:
         strategy=strategy,
         verifier=_verifier(settings, strategy, options) or (preset and preset.verifier) or settings.verifier,
         answer=options.answer or (preset and preset.answer) or settings.answer,
+        must_verify="error" in (options.on_unverified, preset and preset.on_unverified),
         sampling=dict(preset.sampling) if preset else {},
         budget=smallest(
             settings.budget,

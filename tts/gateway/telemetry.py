@@ -37,6 +37,9 @@ class Metrics:
         )
         self._tokens = Counter("tts_tokens", "Tokens of all inner calls.", ("name", "role", "kind"), registry=registry)
         self._calls = Counter("tts_model_requests", "Inner calls.", ("name", "role"), registry=registry)
+        self._unverified = Counter(
+            "tts_unverified", "Answers whose verification was lost.", ("name",), registry=registry
+        )
         Gauge("tts_requests_running", "Requests in progress.", registry=registry).set_function(lambda: gate.running)
         Gauge("tts_requests_queued", "Requests waiting.", registry=registry).set_function(lambda: gate.queued)
 
@@ -48,6 +51,9 @@ class Metrics:
         self._calls.labels(name, role).inc(usage.requests)
         self._tokens.labels(name, role, "prompt").inc(usage.prompt_tokens)
         self._tokens.labels(name, role, "completion").inc(usage.completion_tokens)
+
+    def unverified(self, name: str) -> None:
+        self._unverified.labels(name).inc()
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
@@ -67,6 +73,7 @@ class Trace:
         config = directory / "run.json"  # what `tts report` must know of the models, earlier ones included
         models = json.loads(config.read_text())["config"]["models"] if config.exists() else {}
         models |= settings.model_dump(mode="json", include={"models"})["models"]
+        config.touch(0o600)
         config.write_text(json.dumps({"config": {"task": {"name": "gateway"}, "verifier": None, "models": models}}))
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         self._requests = os.open(directory / "requests.jsonl", flags, 0o600)

@@ -7,6 +7,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -118,6 +119,9 @@ def _settle(outcomes: list[_Outcome]) -> None:
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection with the settings that all users of the file share."""
+    if not read_only:
+        with suppress(OSError):  # which SQLite will say better
+            path.touch(0o600)  # answers are nobody else's business; SQLite gives its other files the same mode
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "")
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
     if not read_only:

@@ -50,6 +50,8 @@ class Exchange:
     """How long it took; known at its end."""
     id: str = field(default_factory=lambda: uuid4().hex)
     """Names its charges."""
+    flows: Callable[[], None] = lambda: None
+    """To be called when a part of the answer has come: a stream that flows is not cut off."""
 
 
 class Connection:
@@ -58,6 +60,8 @@ class Connection:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.pool = Pool(endpoint.urls, endpoint.max_concurrency, endpoint.target_latency)
+        self.impatient = False
+        """Whether a request fails while every replica is set aside, instead of waiting until one may be back."""
         self._has_served = False
 
     @cached_property
@@ -108,12 +112,16 @@ class Connection:
         An attempt that is not `queued` starts at once, or fails at once if every replica has asked for a pause.
         """
         loop = asyncio.get_running_loop()
+        if self.impatient and queued and self.pool.down:
+            raise TransientError(f"no server of {self.endpoint.model} can be reached: {self.endpoint.base_url}")
         replica = await self.pool.acquire(affinity, avoid) if queued else self.pool.take(affinity, avoid)
         exchange = Exchange(replica.url, now())
         start, outcome, pause = loop.time(), AttemptOutcome.ABANDONED, None
         limit = min(self.endpoint.attempt_timeout, self.endpoint.total_timeout)
+        last = start + self.endpoint.total_timeout
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit) as clock:
+                exchange.flows = lambda: clock.reschedule(min(loop.time() + limit, last))
                 yield exchange
             outcome = AttemptOutcome.SERVED
             self._has_served = True
@@ -123,7 +131,7 @@ class Connection:
             raise
         except TimeoutError:
             outcome = AttemptOutcome.CONGESTED
-            late = TimedOut(f"no answer from {replica.url} within {limit:g} s (attempt_timeout)")
+            late = TimedOut(f"nothing from {replica.url} within {limit:g} s (attempt_timeout)")
             late.server, late.seconds = replica.url, loop.time() - start
             raise late from None
         except TransientError as error:

@@ -56,6 +56,11 @@ class Replica:
         return now >= self.paused_until and self.in_flight < (1 if self._failures >= DOWN_AFTER else self.window)
 
     @property
+    def is_down(self) -> bool:
+        """Whether it was set aside, and has served nothing since."""
+        return self._failures >= DOWN_AFTER
+
+    @property
     def load(self) -> float:
         """Share of the window in use."""
         return self.in_flight / self.window
@@ -97,6 +102,12 @@ class Pool:
     def capacity(self) -> float:
         """Requests that all replicas together may have in flight now."""
         return sum(replica.window for replica in self.replicas)
+
+    @property
+    def down(self) -> bool:
+        """Whether every replica is set aside, and none is due to be probed."""
+        now = asyncio.get_running_loop().time()
+        return all(replica.is_down and not replica.has_room(now) for replica in self.replicas)
 
     @property
     def waiting(self) -> int:
