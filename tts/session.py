@@ -28,7 +28,7 @@ from uuid import uuid4
 from tts.accounts import Ledger
 from tts.calls import Calls, digest
 from tts.concurrency import Once, closing, concurrent_map, now, together
-from tts.errors import BudgetSpent, ConfigError, EndpointRefused, cause_of
+from tts.errors import BudgetSpent, ConfigError, EndpointRefused, UnreadableKey, cause_of
 from tts.files import ImageFolder
 from tts.resources import Resources, SampleStore
 from tts.sampler.sampler import Sampler
@@ -94,8 +94,8 @@ class Session:
         """`seed` and `stream` (a name, such as the strategy's) determine `rng`; `seed` is part of stored addresses.
 
         Files go to `folder`, by default the working directory. `sampling` overrides the endpoint's parameters for
-        the models that write the answer (the policy, or draft and target). With `forgiving`, a verifier that cannot
-        work at all, say because its server refuses the key, costs the candidates their verdicts and not the search.
+        the models that write the answer (the policy, or draft and target). With `forgiving`, a verifier whose
+        server refuses every request costs the candidates their verdicts, and not the search.
         """
         self.problem = problem
         self.budget = budget or Budget()
@@ -391,10 +391,10 @@ class Session:
     def _noted(self, name: str, raised: Exception, *, forgiving: bool = False) -> str:
         """Note a failure that concerns one candidate alone; raise again what ends the search.
 
-        To the `forgiving`, only a spent budget does.
+        To the `forgiving`, a server that refuses every request does not.
         """
         cause = cause_of(raised)
-        error = cause if forgiving and not isinstance(cause, BudgetSpent) else _own_failure(raised)
+        error = cause if forgiving and isinstance(cause, EndpointRefused | UnreadableKey) else _own_failure(raised)
         words = f"{type(error).__name__}: {error}"
         self.ledger.failures.append(f"{name}: {words}")
         return words

@@ -125,9 +125,9 @@ def identify(callers: Sequence[Caller], authorization: str | None) -> Caller:
 def check_page(scope: Scope, hosts: Collection[str]) -> None:
     """Refuse what a web page sends, through its reader's browser, to a gateway on the loopback.
 
-    Without keys being on this machine is all that lets a client in, and a browser is on it. A page of elsewhere must not
-    post here (its `Origin`, or a content type that needs no permission), nor read by having its own name resolved to
-    this machine (`Host`). `hosts` are further names that are good. Raises `APIError` (403, 415).
+    Without keys, being on this machine is all that lets a client in, and a browser is on it. A page of elsewhere must
+    not post here (its `Origin`, or a content type that needs no permission), nor read by having its own name resolved
+    to this machine (`Host`). `hosts` are further names that are good. Raises `APIError` (403, 415).
     """
     server = scope.get("server")
     if not server or not _is_loopback(server[0]):

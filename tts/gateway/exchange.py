@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +144,10 @@ def _from_upstream(error: EndpointError) -> APIError:
     return APIError(status, message, "upstream_refused", retry_after=wait)
 
 
+LINGERING = 2.0
+"""Seconds for which the rest of a refused request is read."""
+
+
 class ResponseWriter:
     """Sends the response to the client."""
 
@@ -176,3 +182,18 @@ class ResponseWriter:
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self.end(body)
+
+    async def refuse(self, error: APIError, rest: AsyncIterator[object]) -> None:
+        """Send an error before the request was read, and close the connection.
+
+        What is still to come of the request, its `rest`, is thrown away for a moment, or else a client that is busy
+        sending would see the connection reset, and not why.
+        """
+        size = (b"content-length", str(len(error.body)).encode())
+        await self.start(error.status, [*error.headers, size, (b"connection", b"close")])
+        await self.write(error.body)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGERING):
+                async for _ in rest:
+                    pass
+        await self.end()

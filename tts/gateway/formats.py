@@ -183,7 +183,8 @@ class ResponsesFormat:
     def _output(self, choice: Json, status: str) -> list[Json]:
         """The items of an answer: what was thought, what is said (if only that it is nothing), and the calls."""
         message, output = choice["message"], list[Json]()
-        if thoughts := message.get("reasoning_content") or message.get("reasoning"):
+        thoughts = message.get("reasoning_content") or message.get("reasoning")
+        if thoughts and self._body.get("reasoning"):  # where the client knows of thoughts
             part = {"type": "reasoning_text", "text": str(thoughts)}
             output.append({"id": f"rs_{self._run}", "type": "reasoning", "summary": [], "content": [part]})
         text, calls, parts = text_of(message.get("content")), message.get("tool_calls") or (), list[Json]()

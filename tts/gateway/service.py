@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Self, cast
 from uuid import uuid4
 
@@ -33,9 +33,6 @@ log = logging.getLogger("tts")
 
 CLIENT_LEFT = 499
 """The status under which requests are counted whose client left."""
-
-UNREAD = (b"connection", b"close")
-"""The header of a response before the body was read: what is still to come of it must not keep the connection."""
 
 STOPPING = APIError(503, "the gateway is shutting down", "stopping", None, 1)
 
@@ -90,10 +87,8 @@ class Gateway:
         out = ResponseWriter(send, kind, [(b"x-tts-run", run.encode())])
         request: GatewayRequest | None = None
         try:
-            out.headers.append(UNREAD)
             caller = self.caller(http)
             content = await read_body(http, self.settings.limits)
-            out.headers.remove(UNREAD)
             async with while_connected(receive, out):
                 try:
                     with caller.request():
@@ -107,8 +102,9 @@ class Gateway:
                     await self._fail(error, out, run)
         except ClientDisconnect:
             out.status = CLIENT_LEFT
-        except APIError as error:
-            await self._fail(error, out, run)
+        except APIError as error:  # before the body was read
+            with suppress(ClientDisconnect):
+                await out.refuse(error, http.stream())
         finally:
             await self._ended(request, scope, out.status or CLIENT_LEFT, began)
 
