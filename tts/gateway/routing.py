@@ -87,6 +87,11 @@ def read(
         raise APIError(400, "the body is not a JSON object", "invalid_json")
     plan, chat = plan_for(settings, body), body
     if plan.strategy is not None:
+        if (
+            b"\\ud" in content.lower()
+        ):  # half a surrogate pair is no character; a plain model's server may decide for itself
+            text = json.dumps(body, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            body, content = json.loads(text), text.encode()
         check(kind, content)
         chat = as_chat(body) if kind == "responses" else body
         plan.sampling.update((key, value) for key, value in chat.items() if key not in PROTOCOL)

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from tts.errors import MissingExtra, StoreError
+from tts.errors import MissingExtra
 from tts.gateway.admission import Gate
 from tts.gateway.routing import GatewayRequest
 from tts.gateway.settings import GatewaySettings
@@ -91,8 +91,8 @@ class Trace:
         """Store a strategy's result durably; a failure is logged, and the client gets its answer all the same."""
         try:
             await self._store.finish(Cell(result.problem, result.strategy, model, 0), result, {})
-        except StoreError as error:
-            log.error("request %s was not stored: %s", result.problem, error)
+        except Exception as error:  # whatever it is, the answer is paid for
+            log.error("request %s was not stored: %s: %s", result.problem, type(error).__name__, error)
 
     async def note(self, request: GatewayRequest, status: int) -> None:
         line = {
