@@ -194,12 +194,15 @@ async def test_a_stream_that_outlasts_the_drain_ends_with_an_error(model: str):
     events: list[str | float] = [chunk(role="assistant", content="4"), 60.0]
     limits = {"drain_seconds": 1, "keep_alive": 0.05}
     body = {"model": model, "messages": ASK, "stream": True}
-    async with streaming(events) as upstream, serving(upstream, limits=limits) as served:
-        async with served.http.stream("POST", "/chat/completions", json=body) as response:
-            lines = response.aiter_lines()
-            assert await anext(lines)
-            served.server.should_exit = True
-            rest = [line async for line in lines if line.startswith("data:")]
+    async with (
+        streaming(events) as upstream,
+        serving(upstream, limits=limits) as served,
+        served.http.stream("POST", "/chat/completions", json=body) as response,
+    ):
+        lines = response.aiter_lines()
+        assert await anext(lines)
+        served.server.should_exit = True
+        rest = [line async for line in lines if line.startswith("data:")]
     assert json.loads(rest[-1][5:])["error"]["code"] == "stopping"
 
 
