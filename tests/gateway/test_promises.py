@@ -255,6 +255,14 @@ async def test_clients_do_not_repeat_what_ran_out_of_time_or_budget(tts: dict[st
         await client.close()
 
 
+@pytest.mark.parametrize("name", WHOLE)
+async def test_a_message_in_parts_of_text_is_text_to_every_strategy(name: str):
+    parts = [{"type": "text", "text": "[[p]] What is "}, {"type": "text", "text": "6 times 7?"}]
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        answer = await served.chat(f"{STRATEGIES[name]}@qwen", [{"role": "user", "content": parts}])
+        assert answer.status_code == 200, answer.text
+
+
 # -- n -----------------------------------------------------------------------------------------------------------------
 
 

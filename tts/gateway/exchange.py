@@ -152,9 +152,9 @@ class ResponseWriter:
     """Sends the response to the client."""
 
     def __init__(self, send: Send, kind: Kind, headers: Headers) -> None:
-        self._send, self._kind, self.headers = send, kind, list(headers)
+        self._send, self.headers = send, list(headers)
         self._events = 0
-        self.failed = self._failed
+        self.failed: Callable[[APIError], bytes] = lambda error: error.event(kind, self._events)
         """How an error is told inside a stream that has begun."""
         self.status: int | None = None
         """The status that was sent; None before the response has begun."""
@@ -175,9 +175,6 @@ class ResponseWriter:
         """Send the last part."""
         self.ended = True  # first: the server reports the client as gone once the response is complete
         await self._send({"type": "http.response.body", "body": data})
-
-    def _failed(self, error: APIError) -> bytes:
-        return error.event(self._kind, self._events)
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])

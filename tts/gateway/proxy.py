@@ -165,8 +165,8 @@ def _check_first(events: bytes) -> None:
         error = told.get("error") if isinstance(told, dict) else None
         if error and "choices" not in told and not str(told.get("type", "")).startswith("response."):
             code = error.get("code") if isinstance(error, dict) else None
-            known = isinstance(code, int) and 400 <= code < 600
-            raise APIError(code if known else 502, "", original=data.strip())
+            status = code if isinstance(code, int) and 400 <= code < 600 else 502
+            raise APIError(status, "", original=data.strip())
 
 
 async def _relay_whole(response: httpx.Response, meter: Meter, out: ResponseWriter, kind: bytes) -> None:
