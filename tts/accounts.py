@@ -26,6 +26,10 @@ class Ledger:
     failures: list[str] = field(default_factory=list)
     error: EndpointError | None = None
     """The last error that lost samples."""
+    verdicts: int = 0
+    """Verdicts that were asked for."""
+    lost_verdicts: list[str] = field(default_factory=list)
+    """Why some of them could not be had; `failures` has these too."""
     oracle_used: bool = False
     """Whether the hidden truth was looked at."""
     watchers: list[Callable[[Charge], None]] = field(default_factory=list)

@@ -18,6 +18,10 @@ class ConfigError(TTSError):
     """A setting, name, file or parameter that cannot be used as given."""
 
 
+class UnreadableKey(ConfigError):
+    """The file that holds an endpoint's API key cannot be read."""
+
+
 class MissingExtra(TTSError, ImportError):
     """An optional dependency is not installed."""
 

@@ -79,6 +79,15 @@ def by_name(sets: Mapping[str, BaseModel]) -> tuple[BeforeValidator, PlainSerial
     return BeforeValidator(read), PlainSerializer(written)
 
 
+def plain_text(content: Any) -> str | None:
+    """The text of a message's content, given as such or in parts; None if there is more than text."""
+    if isinstance(content, list):
+        texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
+        found = [text for text in texts if isinstance(text, str)]
+        return "".join(found) if len(found) == len(texts) else None
+    return content if isinstance(content, str) else None
+
+
 def problem_text(problem: Problem) -> str:
     """What `problem` asks: its messages joined, with their roles if one is the assistant's.
 
@@ -86,8 +95,8 @@ def problem_text(problem: Problem) -> str:
     """
     if isinstance(problem.messages, str):
         return problem.messages
-    said = [(message.get("role", "user"), message.get("content") or "") for message in problem.messages]
-    if not all(isinstance(content, str) for _, content in said):
+    said = [(message.get("role", "user"), plain_text(message.get("content") or "")) for message in problem.messages]
+    if any(text is None for _, text in said):
         raise ConfigError(f"{problem.id} has more than text in it; this works on texts only")
     turns = any(role == "assistant" for role, _ in said)
     return "\n\n".join(f"[{role}]\n{text}" if turns else text for role, text in said if text)

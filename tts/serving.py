@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -102,5 +103,7 @@ def serve(
             raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
         listening.listen(2048)
         announce(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}{path}")
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal is closed: as gracefully as SIGTERM
+            signal.signal(signal.SIGHUP, server.handle_exit)
         with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything is closed
             server.run(sockets=[listening])

@@ -28,7 +28,7 @@ from uuid import uuid4
 from tts.accounts import Ledger
 from tts.calls import Calls, digest
 from tts.concurrency import Once, closing, concurrent_map, now, together
-from tts.errors import BudgetSpent, ConfigError, EndpointRefused, cause_of
+from tts.errors import BudgetSpent, ConfigError, EndpointRefused, UnreadableKey, cause_of
 from tts.files import ImageFolder
 from tts.resources import Resources, SampleStore
 from tts.sampler.sampler import Sampler
@@ -89,11 +89,13 @@ class Session:
         resources: Resources | None = None,
         folder: Path | None = None,
         sampling: Mapping[str, Any] | None = None,
+        forgiving: bool = False,
     ) -> None:
         """`seed` and `stream` (a name, such as the strategy's) determine `rng`; `seed` is part of stored addresses.
 
         Files go to `folder`, by default the working directory. `sampling` overrides the endpoint's parameters for
-        the models that write the answer (the policy, or draft and target).
+        the models that write the answer (the policy, or draft and target). With `forgiving`, a verifier whose
+        server refuses every request costs the candidates their verdicts, and not the search.
         """
         self.problem = problem
         self.budget = budget or Budget()
@@ -107,6 +109,7 @@ class Session:
         self._stream = stream
         self._calls = Calls(models, self.ledger, self.budget, store, self.images, seed)
         self._truth = truth
+        self._forgiving = forgiving
         self._spawned = count()
         self._place: tuple[int, ...] | None = None
         self._recorded: set[Charge] = set()
@@ -294,12 +297,16 @@ class Session:
         self._calls.allowance.check_verifier()
         inner = self._inner(f"{verifier.name}\0{candidate.spawned}", candidate.spawned)
         began = now()
+        self.ledger.verdicts += 1
         try:
             verdict = await verifier.verify(self.problem, candidate, inner)
         except Exception as raised:
-            verdict = Verdict(None, details={"error": self._noted(verifier.name, raised)})
+            words = self._noted(verifier.name, raised, forgiving=self._forgiving)
+            verdict = Verdict(None, details={"error": words})
         if verdict.invalid:
             self.ledger.failures.append(f"{verifier.name}: {verdict.details['error']}")
+        if verdict.score is None and verdict.passed is None:
+            self.ledger.lost_verdicts.append(f"{verifier.name}: {verdict.details.get('error') or 'it gave no rating'}")
         if verdict.cpu_seconds and not verdict.charges:
             inner.pay_verifier(verdict.cpu_seconds, now() - began)
         for charge in verdict.charges:  # of work that may be remembered: who is told only its outcome is charged too
@@ -381,9 +388,13 @@ class Session:
         self.ledger.need(charge, self._place)
         self._recorded.add(charge)
 
-    def _noted(self, name: str, raised: Exception) -> str:
-        """Note a failure that concerns one candidate alone; raise again what ends the search."""
-        error = _own_failure(raised)
+    def _noted(self, name: str, raised: Exception, *, forgiving: bool = False) -> str:
+        """Note a failure that concerns one candidate alone; raise again what ends the search.
+
+        To the `forgiving`, a server that refuses every request does not.
+        """
+        cause = cause_of(raised)
+        error = cause if forgiving and isinstance(cause, EndpointRefused | UnreadableKey) else _own_failure(raised)
         words = f"{type(error).__name__}: {error}"
         self.ledger.failures.append(f"{name}: {words}")
         return words

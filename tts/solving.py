@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import replace
@@ -134,26 +134,43 @@ def open_session(
     return Session(problem, models, verifier=verifier, stream=strategy.spec, **settings)
 
 
+async def _search(strategy: Strategy, session: Session, at_least: int) -> AsyncGenerator[Candidate, None]:
+    """The candidates of `strategy`, then plain ones, each with its verdict, until there are `at_least` so many."""
+    seen: set[int] = set()
+    async with aclosing(cast(Any, strategy.search(session.problem, session))) as search:
+        async for candidate in search:
+            seen.add(candidate.id)
+            yield candidate
+    if missing := max(0, at_least - len(seen)):
+        proposed = session.propose(n=missing)
+        async with aclosing(session.verified(proposed) if session.verifier is not None else proposed) as plain:
+            async for candidate in plain:
+                yield replace(candidate, notes={**candidate.notes, "plain": True})
+
+
 async def drive(
     strategy: Strategy,
     session: Session,
     *,
     stop_early: bool = True,
+    at_least: int = 0,
     on_candidate: OnCandidate | None = None,
     keep_crashes: bool = False,
 ) -> Result:
     """Run `strategy` in `session` to its end. See `solve`.
 
-    With `keep_crashes` an error in the strategy's own code ends the search and is noted, instead of being raised.
+    A search that made fewer than `at_least` candidates goes on with plain samples of the problem. With `keep_crashes`
+    an error in the strategy's own code ends the search and is noted, instead of being raised.
     """
     candidates: list[Candidate] = []
     places: dict[int, int] = {}
     selected: Candidate | None = None
     ended: Ended = "complete"
-    deadline = asyncio.timeout(session.budget.seconds)
+    seconds = session.budget.seconds
+    deadline = asyncio.timeout(None if seconds is None else max(0.0, seconds - session.elapsed))
     outside = copy_context()  # what a callback starts must not end with the search
     try:
-        async with deadline, scope(), aclosing(cast(Any, strategy.search(session.problem, session))) as search:
+        async with deadline, scope(), aclosing(_search(strategy, session, at_least)) as search:
             async for candidate in search:
                 place = places.setdefault(candidate.id, len(candidates))
                 candidate = replace(candidate, arrived=place, elapsed=session.elapsed)

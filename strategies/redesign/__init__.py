@@ -15,7 +15,7 @@ from typing import Any
 from tts.base import rank
 from tts.concurrency import merge
 from tts.errors import ConfigError, SamplingFailed
-from tts.prompting import NoAnswer, fill, insist, prose
+from tts.prompting import NoAnswer, fill, insist, plain_text, prose
 from tts.session import Session
 from tts.strategies.redesign.prompts import RedesignPrompts
 from tts.types import Candidate, Charge, Drawing, Problem, Prompt, Sample
@@ -104,8 +104,8 @@ def wording_of(problem: Problem) -> str:
     """What is rewritten: the text of the last message. Raises `ConfigError` where there is none."""
     if isinstance(problem.messages, str):
         return problem.messages
-    text = problem.messages[-1].get("content") if problem.messages else None
-    if not text or not isinstance(text, str):
+    text = plain_text(problem.messages[-1].get("content")) if problem.messages else None
+    if not text:
         raise ConfigError(f"the last message of {problem.id} is no text; prompt_redesign rewrites texts only")
     return text
 

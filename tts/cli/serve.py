@@ -73,6 +73,9 @@ def serve(
     overrides |= {"trace": trace} if trace is not None else {}
     settings = GatewaySettings.read(config, overrides)
     _check_reach(settings, host, open_)
+    for roles in settings.models.values():
+        for endpoint in roles.values():
+            endpoint.key()  # which must be there before a client asks
     try:
         from tts.gateway.app import gateway_app
         from tts.serving import serve as put_on_port

@@ -7,9 +7,13 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.types import Scope
 
 from tts.gateway.exchange import APIError
 from tts.gateway.settings import Key
@@ -118,6 +122,42 @@ def identify(callers: Sequence[Caller], authorization: str | None) -> Caller:
     return found[0]
 
 
+def check_page(scope: Scope, hosts: Collection[str]) -> None:
+    """Refuse what a web page sends, through its reader's browser, to a gateway on the loopback.
+
+    Without keys, being on this machine is all that lets a client in, and a browser is on it. A page of elsewhere must
+    not post here (its `Origin`, or a content type that needs no permission), nor read by having its own name resolved
+    to this machine (`Host`). `hosts` are further names that are good. Raises `APIError` (403, 415).
+    """
+    server = scope.get("server")
+    if not server or not _is_loopback(server[0]):
+        return
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    host, origin, content = (headers.get(name, "") for name in (b"host", b"origin", b"content-type"))
+    name = urlsplit(f"//{host}").hostname or ""
+    if "." in name and not (_is_address(name) or _is_loopback(name) or name in hosts):
+        raise APIError(403, f"this gateway does not answer as {name[:200]}; it has no keys", "host_refused")
+    if origin:
+        site = urlsplit(origin)
+        if site.scheme not in ("http", "https") or not (_is_loopback(site.hostname or "") or site.hostname in hosts):
+            message = f"pages of {origin[:200]} may not use this gateway, which has no keys"
+            raise APIError(403, message, "origin_refused")
+    if scope["method"] == "POST" and content and content.partition(";")[0].strip().lower() != "application/json":
+        raise APIError(415, "send JSON, with content-type: application/json", "unsupported_media_type")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return ip_address(host).is_loopback if _is_address(host) else host == "localhost" or host.endswith(".localhost")
+
+
 class Gate:
     """Lets `running` requests in, keeps up to `queue` more waiting in order, and refuses the rest at once."""
 
@@ -135,12 +175,15 @@ class Gate:
             raise APIError(429, "too many requests are waiting already; try again later", "overloaded", None, wait)
 
     @asynccontextmanager
-    async def room(self) -> AsyncIterator[None]:
-        """A place to work in, in order of arrival. Raises as `check` does."""
+    async def room(self, seconds: float | None = None) -> AsyncIterator[None]:
+        """A place to work in, in order of arrival, within `seconds` (504). Raises as `check` does."""
         self.check()
         self.queued += 1
         try:
-            await self._places.acquire()
+            async with asyncio.timeout(seconds):
+                await self._places.acquire()
+        except TimeoutError:
+            raise APIError(504, "no place was free before the deadline", "deadline") from None
         finally:
             self.queued -= 1
         self.running += 1

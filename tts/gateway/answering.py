@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from tts.base import Strategy
+from tts.base import Strategy, rank
 from tts.errors import EndpointError
-from tts.gateway.exchange import APIError, ResponseWriter, as_api_error, bad_request
+from tts.gateway.exchange import EVENTS, APIError, ResponseWriter, as_api_error, bad_request
 from tts.gateway.formats import ChatFormat, ResponsesFormat
 from tts.gateway.routing import GatewayRequest, smallest
 from tts.resources import Resources
@@ -19,6 +20,8 @@ from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import OnCandidate, open_session
 from tts.types import Candidate, Problem, Result, Usage
+
+log = logging.getLogger("tts")
 
 Models = Mapping[str, Mapping[str, Sampler]]
 """Samplers by the configured name and role."""
@@ -44,24 +47,68 @@ class Search:
     n: int
     """How many answers are wanted."""
 
-    def answer(self, result: Result) -> tuple[list[Candidate], Usage, dict[str, Any]]:
-        """The best candidates, their cost, and further fields for the response.
+    def answer(self, result: Result) -> StrategyAnswer:
+        """The best candidates, their cost, and what is to be known of them.
 
-        Raises `APIError` if there is no answer, with the status that tells why.
+        Raises `APIError` if there is no answer, with the status that tells why, or none that the client or the operator
+        accepts.
         """
-        candidates, failure = best(self.strategy, result, self.n), self.session.ledger.error
-        details = {"tts": self._account(result)} if self.request.plan.options.details or not candidates else {}
-        if candidates:
-            return candidates, result.usage, details
-        if result.candidates:
-            raise APIError(422, "no candidate is good enough to be the answer", "no_answer", details=details)
+        plan, lost = self.request.plan, self.session.ledger.lost_verdicts
+        candidates = best(self.strategy, result, self.n)
+        verified = self._verified(candidates)
+        notices: dict[str, Any] = {}
+        if result.selected is None:
+            notices["abstained"] = True
+        if len(candidates) < self.n:
+            notices["missing"] = self.n - len(candidates)
+        if verified is not None:
+            notices["verified"] = verified
+        if plain := sum("plain" in candidate.notes for candidate in result.candidates):
+            notices["plain"] = plain
+        told = {"tts": {**notices, **self._account(result)}}
+        if not candidates:
+            raise self._nothing(result, told)
+        if result.selected is None and plan.options.on_abstain == "error":
+            raise APIError(422, "no candidate is good enough to be the answer", "no_answer", details=told)
+        if verified is False:
+            reason = lost[0] if lost else f"no verdict was ready when the search ended ({result.ended})"
+            words = f"{len(lost)} of {self.session.ledger.verdicts} verdicts could not be had"
+            log.warning("request %s is answered without verification; %s: %s", self.request.run, words, reason)
+            if plan.must_verify:
+                status = 504 if result.ended == "deadline" else 502
+                raise APIError(status, "the answer could not be verified", "unverified", details=told)
+        elif lost:
+            log.warning("request %s lost %d verdicts: %s", self.request.run, len(lost), lost[0])
+        named = {"verified": verified, "abstained": result.selected is None or None, "missing": notices.get("missing")}
+        headers = [
+            (f"x-tts-{name}".encode(), str(value).lower().encode())
+            for name, value in named.items()
+            if value is not None
+        ]
+        unsaid = notices.keys() - ({"verified"} if verified else set())
+        extra = told if plan.options.details else {"tts": notices} if unsaid else {}
+        ended = (b"x-tts-ended", result.ended.encode())
+        return StrategyAnswer(candidates, result.usage, extra, [ended, *headers], verified=verified)
+
+    def _verified(self, candidates: Sequence[Candidate]) -> bool | None:
+        """Whether all the answers have a verdict; None where none was promised."""
+        ledger = self.session.ledger
+        if self.session.verifier is None:  # a strategy may compare candidates by a verifier of its own
+            return len(ledger.lost_verdicts) < ledger.verdicts if ledger.verdicts else None
+        verdicts = [candidate.verdict for candidate in candidates]
+        return all(one is not None and (one.score, one.passed) != (None, None) for one in verdicts)
+
+    def _nothing(self, result: Result, told: dict[str, Any]) -> APIError:
+        """Why there is not a single candidate."""
+        failure = self.session.ledger.error
         if isinstance(failure, EndpointError) and (error := as_api_error(failure)):
-            raise error from failure
+            error.__cause__ = failure
+            return error
         if result.ended == "deadline":
-            raise APIError(504, "no candidate was ready before the deadline", "deadline", details=details)
+            return APIError(504, "no candidate was ready before the deadline", "deadline", details=told)
         if result.ended == "budget":
-            raise APIError(429, "the budget does not allow a single candidate", "budget_spent", details=details)
-        raise APIError(502, "the strategy produced no candidate", "no_candidate", details=details)
+            return APIError(429, "the budget does not allow a single candidate", "budget_spent", details=told)
+        return APIError(502, "the strategy produced no candidate", "no_candidate", details=told)
 
     def _account(self, result: Result) -> dict[str, Any]:
         """The response's field `tts`: what was done, what it cost by role, and every candidate in short."""
@@ -74,6 +121,7 @@ class Search:
             "usage": {role: usage.as_dict() for role, usage in result.spent.items()},
             "wasted": {role: usage.as_dict() for role, usage in result.wasted.items()},
             "lost": len(result.failures),
+            "unverified": len(self.session.ledger.lost_verdicts),
             "candidates": [
                 {
                     "id": candidate.id,
@@ -89,22 +137,42 @@ class Search:
         }
 
 
-def best(strategy: Strategy, result: Result, n: int) -> list[Candidate]:
-    """The selected candidate, then what would be selected without it, and so on: at most `n`, none if it abstains.
+@dataclass(frozen=True)
+class StrategyAnswer:
+    """What a client gets of a search."""
 
-    Pure: nothing is sampled for it.
+    candidates: list[Candidate]
+    usage: Usage
+    extra: dict[str, Any]
+    """Further fields of the body: the account where it was asked for, and what the client must know in any case."""
+    headers: list[tuple[bytes, bytes]]
+    verified: bool | None
+    """Whether it has a verdict; None where none was promised."""
+
+    @property
+    def parts(self) -> tuple[list[Candidate], Usage, dict[str, Any]]:
+        """What a format makes a body of."""
+        return self.candidates, self.usage, self.extra
+
+
+def best(strategy: Strategy, result: Result, n: int) -> list[Candidate]:
+    """The selected candidate, then what would be selected without it, and so on: `n` if there are so many.
+
+    Where the strategy selects none, the best-rated that say something come first. Pure: nothing is sampled for it.
     """
-    if result.selected is None:
-        return []
-    chosen = [result.selected]
-    left = sorted(result.candidates, key=lambda candidate: candidate.spawned)
-    while len(chosen) < n:
+    chosen: list[Candidate] = []
+    left, following = sorted(result.candidates, key=lambda candidate: candidate.spawned), result.selected
+    while len(chosen) < n and left:
+        if following is None:
+            return [*chosen, *sorted(left, key=_worth, reverse=True)[: n - len(chosen)]]
+        chosen.append(following)
         left = [candidate for candidate in left if candidate.id != chosen[-1].id]
         following = strategy.select(left)
-        if following is None:
-            break
-        chosen.append(following)
     return chosen
+
+
+def _worth(candidate: Candidate) -> tuple[bool, tuple[int, float]]:
+    return bool(candidate.content or candidate.tool_calls), rank(candidate)
 
 
 def open_search(request: GatewayRequest, strategy: Strategy, models: Models, resources: Resources, most: int) -> Search:
@@ -117,6 +185,9 @@ def open_search(request: GatewayRequest, strategy: Strategy, models: Models, res
     if n > most:
         raise bad_request(f"n must be at most {most}", "n")
     text = kind == "completions"
+    if strategy.needs_verifier and not (strategy.verifier or plan.verifier):
+        ways = f"tts.verifier, tests, schema, format or rubric, or {strategy.name}:verifier=NAME"
+        raise bad_request(f"{strategy.name} needs a verifier: {ways}", "tts.verifier")
     problem = Problem(
         id=run,
         messages=chat["prompt" if text else "messages"],
@@ -132,6 +203,7 @@ def open_search(request: GatewayRequest, strategy: Strategy, models: Models, res
         budget=smallest(plan.budget, request.caller.left()),
         resources=resources,
         sampling=_sampling(request, strategy),
+        forgiving=True,
     )
     if kind == "responses":
         return Search(request, strategy, session, ResponsesFormat(request.body, chat, run), n)
@@ -149,6 +221,9 @@ def _samplers(request: GatewayRequest, strategy: Strategy, models: Models) -> di
     needed = strategy.roles | (verifier.roles if verifier else frozenset())
     for role in needed - set(roles) - NO_CHAT:
         roles[role] = roles["policy"]
+    if missing := sorted(needed - set(roles)):
+        words = f"{strategy.name} needs a model for: {', '.join(missing)}; this gateway has none beside"
+        raise bad_request(f"{words} {request.plan.model}", "model", "no_model")
     return roles
 
 
@@ -168,9 +243,12 @@ def _sampling(request: GatewayRequest, strategy: Strategy) -> Mapping[str, Any]:
 
 @asynccontextmanager
 async def kept_alive(
-    out: ResponseWriter, seconds: float, report: Callable[[dict[str, Any]], bytes] | None
+    out: ResponseWriter, seconds: float, start: Callable[[], bytes], report: Callable[[dict[str, Any]], bytes] | None
 ) -> AsyncIterator[OnCandidate]:
-    """Writes a comment every `seconds`, so that the stream stays open, and what `report` makes of new candidates."""
+    """Writes a comment every `seconds`, so that the stream stays open, and what `report` makes of new candidates.
+
+    The response begins with the first of these, followed by what `start` gives: until then an error has a status.
+    """
     news, arrived, began = asyncio.Event(), 0, monotonic()
 
     def on_candidate(_: Candidate) -> None:
@@ -179,15 +257,22 @@ async def kept_alive(
         if report is not None:
             news.set()
 
+    async def begin() -> None:
+        if out.status is None:
+            await out.start(200, EVENTS)
+            await out.write(start())
+
     async def write() -> None:
         while True:
             try:
                 async with asyncio.timeout(seconds):
                     await news.wait()
             except TimeoutError:
+                await begin()
                 await out.write(b": at work\n\n")
             if report is not None and news.is_set():
                 news.clear()
+                await begin()
                 await out.write(report({"candidates": arrived, "seconds": round(monotonic() - began, 3)}))
 
     writing = asyncio.create_task(write())

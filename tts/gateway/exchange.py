@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, TimedOut
+from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, TimedOut, UnreadableKey
 from tts.sampler.protocol import server_message
+
+if TYPE_CHECKING:
+    from tts.gateway.schemas import Kind
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
@@ -18,6 +23,20 @@ JSON = (b"content-type", b"application/json")
 EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+NOT_WORTH_A_RETRY = frozenset(
+    {
+        "budget_spent",
+        "deadline",
+        "insufficient_quota",
+        "no_answer",
+        "no_candidate",
+        "unverified",
+        "upstream_timeout",
+    }
+)
+"""Codes of errors after which the same request would cost as much again and end in the same way. Clients of OpenAI's
+try again by themselves, twice, unless the header `x-should-retry` says no."""
 
 
 @dataclass(eq=False)
@@ -38,14 +57,38 @@ class APIError(Exception):
     def body(self) -> bytes:
         if self.original is not None:
             return self.original
-        kind = ERROR_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return json.dumps({"error": error, **self.details}).encode()
+        return json.dumps({"error": self.told, **self.details}).encode()
+
+    def event(self, kind: Kind, number: int) -> bytes:
+        """The same inside a stream that has begun, after `number` events.
+
+        Responses have an event of the type `error`: its fields stand both at its top, where OpenAI documents them, and
+        below `error`, where it sends them and clients look for them.
+        """
+        error = self.told
+        if kind != "responses":
+            return f"data: {json.dumps({'error': error, **self.details})}\n\n".encode()
+        error |= {"code": str(error["code"] or error["type"])}
+        event = {
+            "type": "error",
+            "sequence_number": number,
+            **{key: error[key] for key in ("code", "message", "param")},
+        }
+        return f"event: error\ndata: {json.dumps({**event, 'error': error, **self.details})}\n\n".encode()
 
     @property
-    def event(self) -> bytes:
-        """The same inside a stream that has begun."""
-        return b"data: " + b" ".join(self.body.splitlines()) + b"\n\n"
+    def told(self) -> dict[str, Any]:
+        """The error in OpenAI's form; the model server's own if it has that form, else made from its words."""
+        kind = ERROR_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        if self.original is None:
+            return {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        text = self.original.decode(errors="replace")
+        given = json.loads(text).get("error")
+        given = given if isinstance(given, Mapping) else {}
+        message = given.get("message")
+        words = message if isinstance(message, str) else server_message(text) or "The model server refused the request."
+        told = {name: given.get(name) for name in ("type", "param", "code")}
+        return {"message": words, **told, "type": told["type"] if isinstance(told["type"], str) else kind}
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -54,6 +97,8 @@ class APIError(Exception):
             headers.append((b"www-authenticate", b"Bearer"))
         if self.retry_after is not None:
             headers.append((b"retry-after", str(max(1, math.ceil(self.retry_after))).encode()))
+        if self.code in NOT_WORTH_A_RETRY:
+            headers.append((b"x-should-retry", b"false"))
         return headers
 
 
@@ -68,6 +113,8 @@ def as_api_error(error: Exception) -> APIError | None:
         return error
     if isinstance(error, EndpointError):
         return _from_upstream(error)
+    if isinstance(error, UnreadableKey):  # says where the key is
+        return None
     for kind, status, code in (
         (MissingExtra, 501, "not_installed"),
         (ConfigError, 400, "invalid_value"),
@@ -97,11 +144,18 @@ def _from_upstream(error: EndpointError) -> APIError:
     return APIError(status, message, "upstream_refused", retry_after=wait)
 
 
+LINGERING = 2.0
+"""Seconds for which the rest of a refused request is read."""
+
+
 class ResponseWriter:
     """Sends the response to the client."""
 
-    def __init__(self, send: Send, headers: Headers) -> None:
+    def __init__(self, send: Send, kind: Kind, headers: Headers) -> None:
         self._send, self.headers = send, list(headers)
+        self._events = 0
+        self.failed: Callable[[APIError], bytes] = lambda error: error.event(kind, self._events)
+        """How an error is told inside a stream that has begun."""
         self.status: int | None = None
         """The status that was sent; None before the response has begun."""
         self.ended = False
@@ -114,6 +168,7 @@ class ResponseWriter:
 
     async def write(self, data: bytes) -> None:
         """Send a part of the body; waits while the client is slow to read."""
+        self._events += data.count(b"\ndata:") + data.startswith(b"data:")
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes = b"") -> None:
@@ -124,3 +179,18 @@ class ResponseWriter:
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self.end(body)
+
+    async def refuse(self, error: APIError, rest: AsyncIterator[object]) -> None:
+        """Send an error before the request was read, and close the connection.
+
+        What is still to come of the request, its `rest`, is thrown away for a moment, or else a client that is busy
+        sending would see the connection reset, and not why.
+        """
+        size = (b"content-length", str(len(error.body)).encode())
+        await self.start(error.status, [*error.headers, size, (b"connection", b"close")])
+        await self.write(error.body)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGERING):
+                async for _ in rest:
+                    pass
+        await self.end()

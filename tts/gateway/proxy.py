@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 from uuid import uuid4
@@ -14,7 +14,7 @@ import httpx
 from tts.accounts import Ledger
 from tts.concurrency import now
 from tts.errors import TransientError
-from tts.gateway.exchange import EVENTS, ResponseWriter
+from tts.gateway.exchange import EVENTS, APIError, ResponseWriter
 from tts.gateway.routing import GatewayRequest
 from tts.sampler import Sampler
 from tts.sampler.connection import chunks
@@ -25,6 +25,9 @@ ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 END = (b"data:[DONE]", b"data: [DONE]", *(f"event: {name}".encode() for name in ENDS))
 """How the line starts with which a stream says that it is complete."""
 
+FINISHED = re.compile(rb'"finish_reason":\s*"')
+"""In an event after which a choice has nothing more to say; inside a text the quotes would be escaped."""
+
 WHOLE_EVENTS = re.compile(rb".*(?:\n\n|\r\n\r\n)", re.DOTALL)
 """Everything up to the end of the last complete event."""
 
@@ -34,14 +37,21 @@ BYTES_PER_TOKEN = 4
 class Meter:
     """What an answer costs, read from the bytes that pass by."""
 
-    def __init__(self) -> None:
-        self.complete = False
-        """Whether the stream came to its end."""
+    def __init__(self, choices: int = 1) -> None:
+        """`choices` are how many the client asked for."""
+        self._choices = choices
+        self._finished: set[int] = set()
+        self._ended = False
         self._tokens = 0
         """An estimate: an event counts as a token."""
         self._partial = b""
         self._usage = b""
         self._counted: Usage | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream came to its end: it says so, or all choices have their finish reasons."""
+        return self._ended or len(self._finished) >= self._choices
 
     def feed(self, chunk: bytes) -> None:
         *lines, self._partial = (self._partial + chunk).split(b"\n")
@@ -50,8 +60,12 @@ class Meter:
                 self._tokens += 1
                 if b'"usage"' in line and b'"usage":null' not in line and b'"usage": null' not in line:
                     self._usage = line
+                if FINISHED.search(line):
+                    with suppress(ValueError, AttributeError, TypeError):
+                        choices = json.loads(line[5:])["choices"]
+                        self._finished.update(one.get("index", 0) for one in choices if one.get("finish_reason"))
             if line.startswith(END):
-                self.complete = True
+                self._ended = True
 
     def whole(self, answer: bytes) -> None:
         """Look at an answer in one piece. Raises `ValueError` if it is not JSON."""
@@ -97,11 +111,11 @@ async def pass_through(request: GatewayRequest, sampler: Sampler) -> None:
     async def relay(avoid: str | None = None) -> None:
         async with connection.exchange("policy", Ledger(), affinity, avoid, queued=False) as exchange:
             response = await connection.http.send("POST", f"{exchange.url}/{request.kind}", sent)
-            meter = Meter()
+            meter = Meter(body["n"] if isinstance(body.get("n"), int) else 1)
             try:
                 kind = response.headers.get("content-type", "application/json").encode("latin-1")
                 if kind.startswith(b"text/event-stream"):
-                    await _relay_events(response, meter, out)
+                    await _relay_events(response, meter, out, exchange.flows)
                 else:
                     await _relay_whole(response, meter, out, kind)
             finally:
@@ -117,20 +131,42 @@ async def pass_through(request: GatewayRequest, sampler: Sampler) -> None:
         await relay(avoid=error.server)
 
 
-async def _relay_events(response: httpx.Response, meter: Meter, out: ResponseWriter) -> None:
-    """Passes on whole events only, so that an error can follow wherever the stream breaks off."""
+async def _relay_events(response: httpx.Response, meter: Meter, out: ResponseWriter, flows: Callable[[], None]) -> None:
+    """Passes on whole events only, so that an error can follow wherever the stream breaks off.
+
+    The response begins with the first event: what goes wrong before it has a status of its own.
+    """
     pending = b""
     async with aclosing(chunks(response)) as parts:
-        await out.start(response.status_code, EVENTS)
         async for part in parts:
+            flows()
             meter.feed(part)
             whole = WHOLE_EVENTS.match(pending := pending + part)
             if whole is not None:
+                if out.status is None:
+                    _check_first(whole[0])
+                    await out.start(response.status_code, EVENTS)
                 await out.write(whole[0])
                 pending = pending[whole.end() :]
     if not meter.complete:
         raise TransientError("the stream broke off")
+    if out.status is None:
+        await out.start(response.status_code, EVENTS)
     await out.end(pending)
+
+
+def _check_first(events: bytes) -> None:
+    """Raise `APIError` if a stream begins with an error, in the words of the server."""
+    data = next((line[5:] for line in events.splitlines() if line.startswith(b"data:")), b"")
+    if b'"error"' not in data:
+        return
+    with suppress(ValueError):
+        told = json.loads(data)
+        error = told.get("error") if isinstance(told, dict) else None
+        if error and "choices" not in told and not str(told.get("type", "")).startswith("response."):
+            code = error.get("code") if isinstance(error, dict) else None
+            status = code if isinstance(code, int) and 400 <= code < 600 else 502
+            raise APIError(status, "", original=data.strip())
 
 
 async def _relay_whole(response: httpx.Response, meter: Meter, out: ResponseWriter, kind: bytes) -> None:

@@ -43,6 +43,8 @@ class RequestPlan:
     """None: the request passes through."""
     verifier: Verifier | None = None
     answer: str | None = None
+    must_verify: bool = False
+    """Whether an answer that could not be verified is an error."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """The request's sampling parameters on top of the preset's."""
     budget: Budget = Budget()  # noqa: RUF009 - immutable
@@ -85,6 +87,11 @@ def read(
         raise APIError(400, "the body is not a JSON object", "invalid_json")
     plan, chat = plan_for(settings, body), body
     if plan.strategy is not None:
+        if (
+            b"\\ud" in content.lower()
+        ):  # half a surrogate pair is no character; a plain model's server may decide for itself
+            text = json.dumps(body, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            body, content = json.loads(text), text.encode()
         check(kind, content)
         chat = as_chat(body) if kind == "responses" else body
         plan.sampling.update((key, value) for key, value in chat.items() if key not in PROTOCOL)
@@ -123,6 +130,7 @@ def plan_for(settings: GatewaySettings, body: dict[str, Any]) -> RequestPlan:
         strategy=strategy,
         verifier=_verifier(settings, strategy, options) or (preset and preset.verifier) or settings.verifier,
         answer=options.answer or (preset and preset.answer) or settings.answer,
+        must_verify="error" in (options.on_unverified, preset and preset.on_unverified),
         sampling=dict(preset.sampling) if preset else {},
         budget=smallest(
             settings.budget,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 
 from tts.gateway.exchange import APIError, bad_request
 from tts.types import Budget
@@ -42,6 +42,11 @@ class RequestOptions(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     """Caps on this request."""
     deadline: PositiveFloat | None = None
     """Seconds after which the best answer so far is returned."""
+    on_abstain: Literal["answer", "error"] = "answer"
+    """What to give where the strategy finds no candidate good enough: the best of them, which the response says, or an
+    error (422)."""
+    on_unverified: Literal["answer", "error"] = "answer"
+    """What to give where the answer could not be verified: the answer, which the response says, or an error."""
     details: bool = False
     """Whether the answer has a field `tts` with the usage by role and the candidates."""
     progress: bool = False
@@ -69,6 +74,14 @@ class Message(BaseModel, strict=True):
     role: str
     content: str | list[Table] | None = None
     tool_calls: list[Table] | None = None
+
+    @field_validator("content")
+    @classmethod
+    def _check_parts(cls, content: str | list[Table] | None) -> str | list[Table] | None:
+        for part in content if isinstance(content, list) else ():
+            if part.get("type") == "text" and not isinstance(part.get("text"), str):
+                raise ValueError("a part of type 'text' must have text")
+        return content
 
 
 class Completion(Body):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Self, cast
 from uuid import uuid4
 
@@ -14,9 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from tts.concurrency import now
 from tts.errors import EndpointError
-from tts.gateway.admission import Caller, Gate, identify
-from tts.gateway.answering import Search, kept_alive, open_search
+from tts.gateway.admission import Caller, Gate, check_page, identify
+from tts.gateway.answering import Search, StrategyAnswer, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, APIError, ResponseWriter, as_api_error
+from tts.gateway.formats import ResponsesFormat
 from tts.gateway.proxy import pass_through
 from tts.gateway.routing import GatewayRequest, read
 from tts.gateway.schemas import Kind
@@ -56,6 +57,7 @@ class Gateway:
         samplers = await self._stack.enter_async_context(open_models(named))
         for sampler in samplers.values():
             sampler.keep_raw = True
+            sampler.connection.impatient = True
         self.models = {name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in models.items()}
         await self._stack.enter_async_context(self._shared)
         if self._trace is not None:
@@ -73,14 +75,16 @@ class Gateway:
         await asyncio.gather(*(sampler.check() for sampler in samplers))
 
     def caller(self, http: Request) -> Caller:
-        """Who is asking. Raises `APIError` (401)."""
+        """Who is asking. Raises `APIError` (401; 403 and 415 for web pages, see `check_page`)."""
+        if not self._callers:
+            check_page(http.scope, self.settings.hosts)
         return identify(self._callers, http.headers.get("authorization"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever becomes of it."""
         http, run, began = Request(scope, receive), uuid4().hex, now()
         kind = cast(Kind, scope["path"].rpartition("/v1/")[2])
-        out = ResponseWriter(send, [(b"x-tts-run", run.encode())])
+        out = ResponseWriter(send, kind, [(b"x-tts-run", run.encode())])
         request: GatewayRequest | None = None
         try:
             caller = self.caller(http)
@@ -93,13 +97,14 @@ class Gateway:
                 except asyncio.CancelledError:
                     if out.client_left:
                         raise
-                    await self._fail(STOPPING, out)  # the server has waited as long as it may
+                    await self._fail(STOPPING, out, run)  # the server has waited as long as it may
                 except Exception as error:
-                    await self._fail(error, out)
+                    await self._fail(error, out, run)
         except ClientDisconnect:
             out.status = CLIENT_LEFT
-        except APIError as error:
-            await self._fail(error, out)
+        except APIError as error:  # before the body was read
+            with suppress(ClientDisconnect):
+                await out.refuse(error, http.stream())
         finally:
             await self._ended(request, scope, out.status or CLIENT_LEFT, began)
 
@@ -118,24 +123,43 @@ class Gateway:
             self._book(request, search.session)
 
     async def _whole(self, search: Search) -> None:
-        result = await self._run(search)
-        body = search.format.whole(*search.answer(result))
-        await search.request.out.whole(200, [JSON, (b"x-tts-ended", result.ended.encode())], body)
+        answer = self._counted(search, await self._run(search))
+        await search.request.out.whole(200, [JSON, *answer.headers], search.format.whole(*answer.parts))
 
     async def _stream(self, search: Search) -> None:
-        out = search.request.out
-        await out.start(200, EVENTS)
-        await out.write(search.format.start())
-        report = search.format.progress if search.request.plan.options.progress else None
-        async with kept_alive(out, self.settings.limits.keep_alive, report) as on_candidate:
+        out, form, seconds = search.request.out, search.format, self.settings.limits.keep_alive
+        if isinstance(form, ResponsesFormat):
+            out.failed = form.failed
+        report = form.progress if search.request.plan.options.progress else None
+        async with kept_alive(out, seconds, form.start, report) as on_candidate:
             result = await self._run(search, on_candidate)
-        await out.write(b"".join(search.format.chunks(*search.answer(result))))
+        answer = self._counted(search, result)
+        if out.status is None:
+            await out.start(200, [*EVENTS, *answer.headers])
+            await out.write(form.start())
+        await out.write(b"".join(form.chunks(*answer.parts)))
         await out.end()
 
+    def _counted(self, search: Search, result: Result) -> StrategyAnswer:
+        """The answer to a search, which is counted if it has no verdict although one was promised."""
+        try:
+            answer = search.answer(result)
+        except APIError as error:
+            if error.code == "unverified":
+                self.metrics.unverified(search.request.plan.label)
+            raise
+        if answer.verified is False:
+            self.metrics.unverified(search.request.plan.label)
+        return answer
+
     async def _run(self, search: Search, on_candidate: OnCandidate | None = None) -> Result:
-        async with self.gate.room():
+        session = search.session
+        left = None if session.budget.seconds is None else session.budget.seconds - session.elapsed
+        async with self.gate.room(left):
             early = search.n == 1  # a search for several answers goes on
-            result = await drive(search.strategy, search.session, stop_early=early, on_candidate=on_candidate)
+            result = await drive(
+                search.strategy, search.session, stop_early=early, at_least=search.n, on_candidate=on_candidate
+            )
         if self._trace is not None:
             await self._trace.keep(result, search.request.plan.model)
         return result
@@ -161,10 +185,12 @@ class Gateway:
         if self._trace is not None:
             await self._trace.note(request, status)
 
-    async def _fail(self, error: Exception, out: ResponseWriter) -> None:
+    async def _fail(self, error: Exception, out: ResponseWriter, run: str) -> None:
         """Tell the client what went wrong: as the response, or inside the stream that has begun."""
         told = as_api_error(error)
-        if told is None:
+        if told is not None:
+            told.message = told.message.replace(run, "the request")
+        else:
             log.error("a request failed", exc_info=error)
             told = APIError(500, "internal error; the gateway's log says more", "internal_error")
         for one in (error, error.__cause__):
@@ -173,7 +199,7 @@ class Gateway:
         if out.status is None:
             await out.whole(told.status, told.headers, told.body)
         elif not out.ended:
-            await out.end(told.event)
+            await out.end(out.failed(told))
             out.status = told.status
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -21,15 +22,18 @@ from pydantic import (
     model_validator,
 )
 
-from tts.base import VerifierField
+from tts import registry
+from tts.base import AnswerVerifier, VerifierField
 from tts.errors import ConfigError, complaints
 from tts.runs.config import ModelsField, StrategyField, load
+from tts.sampler import Endpoint
 from tts.sampler.endpoint import check_params, check_prices
 from tts.types import Budget
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-Names = Annotated[tuple[str, ...] | None, BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+FROM_ONE = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+Names = Annotated[tuple[str, ...] | None, FROM_ONE]
 
 
 class SettingsTable(BaseModel):
@@ -76,6 +80,8 @@ class Preset(SettingsTable):
     """Sampling parameters, where the request does not set them."""
     budget: Budget = Budget()
     """Caps on each request."""
+    on_unverified: Literal["answer", "error"] = "answer"
+    """What clients get where the answer could not be verified: the answer, which the response says, or an error."""
 
 
 class Key(SettingsTable):
@@ -103,6 +109,8 @@ class GatewaySettings(SettingsTable):
     """Strategies by names of your choice."""
     keys: dict[str, Key] = Field(default_factory=dict)
     """Who may use the gateway; without keys, anybody who can reach the port."""
+    hosts: Annotated[tuple[str, ...], FROM_ONE] = ()
+    """Names under which a gateway without keys answers on the loopback, besides this machine's own."""
     strategies: Names = None
     """Strategies that requests may choose themselves; None: all, (): presets only."""
     verifiers: Names = None
@@ -124,14 +132,20 @@ class GatewaySettings(SettingsTable):
     @model_validator(mode="before")
     @classmethod
     def _widen_endpoints(cls, table: Any) -> Any:
-        """An endpoint takes as many requests at once as the gateway, unless it says otherwise."""
+        """An endpoint of any role takes as many requests at once as the gateway, unless it says otherwise."""
         if not isinstance(table, dict) or not isinstance(models := table.get("models"), Mapping):
             return table
         limits = table.get("limits")
         running = limits.get("running", 2048) if isinstance(limits, Mapping) else 2048
         wide = {"max_concurrency": running, "max_attempts": 3}
-        widened = {name: {**wide, **one} if isinstance(one, Mapping) else one for name, one in models.items()}
-        return {**table, "models": widened}
+
+        def widened(entry: Any) -> Any:
+            if not isinstance(entry, Mapping):
+                return entry
+            roles = {role: widened(one) for role, one in entry.items() if role not in Endpoint.model_fields}
+            return {**wide, **entry, **roles}
+
+        return {**table, "models": {name: widened(one) for name, one in models.items()}}
 
     @model_validator(mode="after")
     def _check_names(self) -> GatewaySettings:
@@ -145,9 +159,25 @@ class GatewaySettings(SettingsTable):
                 raise ValueError(f"presets.{name}: a model already has this name")
             if preset.model is not None and preset.model not in self.models:
                 raise ValueError(f"presets.{name}.model: no model named '{preset.model}'")
+        for group in ("strategies", "verifiers"):
+            self._check_known(group, getattr(self, group), registry.names(group))
+        for name, key in self.keys.items():
+            self._check_known(f"keys.{name}.models", key.models, [*self.models, *self.presets])
+        readers = {f"presets.{name}.answer": preset.answer for name, preset in self.presets.items()}
+        for place, spec in {"answer": self.answer, **readers}.items():
+            if spec is not None and not isinstance(registry.make("verifiers", spec), AnswerVerifier):
+                raise ValueError(f"{place}: {spec} reads no answers")
         if len({key.sha256 for key in self.keys.values()}) < len(self.keys):
             raise ValueError("keys: two entries have the same key")
         return self
+
+    @staticmethod
+    def _check_known(place: str, given: Names, known: Collection[str]) -> None:
+        for name in given or ():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean '{near[0]}'?" if near else f"; there are: {', '.join(known)}"
+                raise ValueError(f"{place}: no '{name}'{hint}")
 
     @model_validator(mode="after")
     def _check_prices(self) -> GatewaySettings:

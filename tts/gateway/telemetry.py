@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from tts.errors import MissingExtra, StoreError
+from tts.errors import MissingExtra
 from tts.gateway.admission import Gate
 from tts.gateway.routing import GatewayRequest
 from tts.gateway.settings import GatewaySettings
@@ -37,6 +37,9 @@ class Metrics:
         )
         self._tokens = Counter("tts_tokens", "Tokens of all inner calls.", ("name", "role", "kind"), registry=registry)
         self._calls = Counter("tts_model_requests", "Inner calls.", ("name", "role"), registry=registry)
+        self._unverified = Counter(
+            "tts_unverified", "Answers whose verification was lost.", ("name",), registry=registry
+        )
         Gauge("tts_requests_running", "Requests in progress.", registry=registry).set_function(lambda: gate.running)
         Gauge("tts_requests_queued", "Requests waiting.", registry=registry).set_function(lambda: gate.queued)
 
@@ -48,6 +51,9 @@ class Metrics:
         self._calls.labels(name, role).inc(usage.requests)
         self._tokens.labels(name, role, "prompt").inc(usage.prompt_tokens)
         self._tokens.labels(name, role, "completion").inc(usage.completion_tokens)
+
+    def unverified(self, name: str) -> None:
+        self._unverified.labels(name).inc()
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
@@ -67,6 +73,7 @@ class Trace:
         config = directory / "run.json"  # what `tts report` must know of the models, earlier ones included
         models = json.loads(config.read_text())["config"]["models"] if config.exists() else {}
         models |= settings.model_dump(mode="json", include={"models"})["models"]
+        config.touch(0o600)
         config.write_text(json.dumps({"config": {"task": {"name": "gateway"}, "verifier": None, "models": models}}))
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         self._requests = os.open(directory / "requests.jsonl", flags, 0o600)
@@ -84,8 +91,8 @@ class Trace:
         """Store a strategy's result durably; a failure is logged, and the client gets its answer all the same."""
         try:
             await self._store.finish(Cell(result.problem, result.strategy, model, 0), result, {})
-        except StoreError as error:
-            log.error("request %s was not stored: %s", result.problem, error)
+        except Exception as error:  # whatever it is, the answer is paid for
+            log.error("request %s was not stored: %s: %s", result.problem, type(error).__name__, error)
 
     async def note(self, request: GatewayRequest, status: int) -> None:
         line = {

@@ -7,6 +7,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -151,6 +152,9 @@ def _settle(outcomes: list[_Outcome]) -> None:
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection with the settings that all users of the file share."""
+    if not read_only:
+        with suppress(OSError):  # which SQLite will say better
+            path.touch(0o600)  # answers are nobody else's business; SQLite gives its other files the same mode
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "")
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LOCK_SECONDS)
     connection.text_factory = lambda data: data.decode(errors="replace")  # `json_extract` gives halves of characters

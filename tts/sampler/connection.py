@@ -55,6 +55,8 @@ class Exchange:
     """How long it took; known at its end."""
     id: str = field(default_factory=lambda: uuid4().hex)
     """Names its charges."""
+    flows: Callable[[], None] = lambda: None
+    """To be called when a part of the answer has come: a stream that flows is not cut off."""
 
 
 class Connection:
@@ -64,6 +66,8 @@ class Connection:
         self.endpoint = endpoint
         self.pool = Pool(endpoint.urls, most_in_flight(endpoint), endpoint.target_latency)
         self.health = Health(self.pool, endpoint, self._examine)
+        self.impatient = False
+        """Whether a request fails while every replica is set aside, instead of waiting until one may be back."""
         self._has_served = False
 
     @cached_property
@@ -129,18 +133,22 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         self.health.start()
+        if self.impatient and queued and self.pool.down:
+            raise TransientError(f"no server of {self.endpoint.model} works: {self.pool.ailments}")
         replica = await self.pool.acquire(affinity, avoid) if queued else self.pool.take(affinity, avoid)
         exchange = Exchange(replica.url, now())
         start, outcome, pause, failure = loop.time(), AttemptOutcome.ABANDONED, None, ""
         limit = min(self.endpoint.attempt_timeout, self.endpoint.total_timeout)
+        last = start + self.endpoint.total_timeout
         try:
-            async with asyncio.timeout(limit) as ends:
+            async with asyncio.timeout(limit) as clock:
+                exchange.flows = lambda: clock.reschedule(min(loop.time() + limit, last))
                 if queued:
-                    self.health.working[ends] = start
+                    self.health.working[clock] = start
                 try:
                     yield exchange
                 finally:
-                    self.health.working.pop(ends, None)
+                    self.health.working.pop(clock, None)
             outcome = AttemptOutcome.SERVED
             self._has_served = True
         except (EndpointRefused, RequestRejected) as error:
@@ -150,7 +158,7 @@ class Connection:
             raise
         except TimeoutError:
             outcome = AttemptOutcome.CONGESTED
-            late = TimedOut(f"no answer from {replica.url} within {limit:g} s (attempt_timeout)")
+            late = TimedOut(f"nothing from {replica.url} within {limit:g} s (attempt_timeout)")
             late.server, late.seconds, failure = replica.url, loop.time() - start, str(late)
             raise late from None
         except TransientError as error:

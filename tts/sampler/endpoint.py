@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from tts.compute import PRICES, ModelCard
-from tts.errors import ConfigError
+from tts.errors import ConfigError, UnreadableKey
 from tts.types import Usage
 
 IN_PROCESS = {"embedded": "tts.lab.engine.transport:EmbeddedTransport"}
@@ -85,7 +85,7 @@ class Endpoint(BaseModel):
     """Read answers token by token: each choice counts as soon as it is complete, and the tokens of cancelled work
     are known. Costs client CPU."""
     attempt_timeout: PositiveFloat = 600.0
-    """Seconds for one attempt of a request."""
+    """Seconds for one attempt of a request; in a stream, from one part of the answer to the next."""
     total_timeout: PositiveFloat = 3600.0
     """Seconds for a request from when it is first sent, including all retries and the waits between them. Time in the
     queue counts as well from when the endpoint last answered any request."""
@@ -166,14 +166,14 @@ class Endpoint(BaseModel):
         return float(self.card.price(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens))
 
     def key(self) -> str | None:
-        """The API key, read now. Raises `ConfigError` if the key file cannot be read."""
+        """The API key, read now. Raises `UnreadableKey` if its file cannot be read."""
         if self.api_key is not None:
             return self.api_key.get_secret_value()
         if self.api_key_file is not None:
             try:
                 return self.api_key_file.expanduser().read_text().strip()
             except OSError as error:
-                raise ConfigError(f"cannot read the API key file {self.api_key_file}: {error.strerror}") from None
+                raise UnreadableKey(f"cannot read the API key file {self.api_key_file}: {error.strerror}") from None
         return os.environ.get(self.api_key_env, "").strip() or None
 
 

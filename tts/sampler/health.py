@@ -83,7 +83,7 @@ class Health:
         if pool.silent_since is None:
             return ""
         silent = asyncio.get_running_loop().time() - pool.silent_since
-        state = "paused" if all(replica.down for replica in pool.replicas) else "trying again"
+        state = "paused" if pool.down else "trying again"
         return f"no answer for {silent:.0f} s, {state}, giving up at {self._patience:.0f} s: {pool.ailments}"
 
     @property
@@ -139,7 +139,7 @@ class Health:
         pool = self._pool
         if pool.silent_since is None or not self._busy or now - pool.silent_since < self._patience:
             return False
-        if all(replica.down for replica in pool.replicas):
+        if pool.down:
             return True
         at_work = any(now - sent >= self._quiet for sent in self.working.values())
         return not at_work and now - pool.failed_at <= 2 * LONGEST_WAIT

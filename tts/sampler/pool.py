@@ -159,6 +159,11 @@ class Pool:
         return sum(replica.window for replica in self.replicas)
 
     @property
+    def down(self) -> bool:
+        """Whether every replica is set aside."""
+        return all(replica.down for replica in self.replicas)
+
+    @property
     def waiting(self) -> int:
         """Requests in the queue."""
         return len(self._waiting)

@@ -363,6 +363,7 @@ class _Draw:
             connection.http.stream(exchange.url + self.path, body) as events,
         ):
             async for event in events:
+                exchange.flows()
                 finished = assembly.add(event)
                 abandoned = [] if finished else list(filter(to_abandon, assembly.choices.values()))
                 for choice in abandoned:

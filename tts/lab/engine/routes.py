@@ -230,6 +230,10 @@ class Service:
                 raise RefusedRequest("a message needs a role", f"{at}.role", kind="Bad Request")
             if not isinstance(message.get("content"), str | list | None):
                 raise RefusedRequest("a message's content must be text or parts", f"{at}.content", kind="Bad Request")
+            for part in message["content"] if isinstance(message.get("content"), list) else ():
+                if not isinstance(part, dict) or not isinstance(part.get("text"), str):
+                    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+                    raise RefusedRequest(f"this model reads texts only, no {kind}", f"{at}.content", kind="Bad Request")
         need(not (go_on and asked.add_generation_prompt), "continue_final_message needs add_generation_prompt=false")
         tokenizer = self.engine.tokenizer
         try:
