@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, TimedOut
-from tts.sampler.protocol import server_message
+from tts.sampler.refusals import server_message
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
