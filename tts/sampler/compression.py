@@ -82,8 +82,10 @@ def _brotli() -> Inflate:
     engine = brotli.Decompressor()
 
     def inflate(data: bytes) -> Iterator[bytes]:
-        yield engine.process(data, output_buffer_limit=PIECE)
-        while not engine.can_accept_more_data():
-            yield engine.process(b"", output_buffer_limit=PIECE)
+        piece = engine.process(data, output_buffer_limit=PIECE)
+        yield piece
+        while not engine.is_finished() and (piece or not engine.can_accept_more_data()):
+            piece = engine.process(b"", output_buffer_limit=PIECE)
+            yield piece
 
     return inflate

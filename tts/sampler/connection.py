@@ -28,7 +28,7 @@ from tts.sampler.compression import inflater
 from tts.sampler.endpoint import Endpoint, in_process, joined
 from tts.sampler.pool import AttemptOutcome, Pool
 from tts.sampler.redaction import Redactor, secret_headers
-from tts.sampler.sse import BYTE_ORDER_MARK, EventReader, ServerEvent
+from tts.sampler.sse import BYTE_ORDER_MARK, EventReader
 from tts.types import Prompt, Usage
 
 T = TypeVar("T")
@@ -258,7 +258,7 @@ class HttpClient:
             request = None
         if request is None or request.url.scheme not in ("http", "https", "mock"):
             raise TransientError(f"the server gave '{url[:100]}' where an image should be")
-        return await _collected(self._parts(await self._send(request, url)), self._limit)
+        return await _collected(self.parts(await self._send(request, url)), self._limit)
 
     @asynccontextmanager
     async def stream(self, url: str, body: Any) -> AsyncIterator[AsyncIterator[Mapping[str, Any]] | Mapping[str, Any]]:
@@ -267,13 +267,14 @@ class HttpClient:
         A server that does not stream answers in one piece, which is then given instead.
         """
         response = await self.send("POST", url, json.dumps(body).encode())
-        async with aclosing(self._parts(response)) as arriving:
-            head = b""
+        async with aclosing(self.parts(response)) as arriving:
+            head, blank = b"", 0
             async for part in arriving:  # a stream begins with a field or a comment, JSON with a bracket
-                head += part
-                if head.removeprefix(BYTE_ORDER_MARK).strip():
+                head += part.removeprefix(BYTE_ORDER_MARK).lstrip()
+                blank += len(part)
+                if head or blank > self._limit:
                     break
-            if head.removeprefix(BYTE_ORDER_MARK).lstrip().startswith((b"{", b"[")):
+            if head.startswith((b"{", b"[")):
                 answer = self._read(self.hide(await _collected(_after(head, arriving), self._limit)), url)
                 yield answer if isinstance(answer, Mapping) else {"choices": answer}
             else:
@@ -282,7 +283,7 @@ class HttpClient:
 
     async def _events(self, arriving: AsyncIterator[bytes]) -> AsyncGenerator[Mapping[str, Any], None]:
         """What the events say until `[DONE]`; raises `TransientError` if the stream ends without it."""
-        reader = EventReader(self._limit, self.hide)
+        reader = self.reader()
         async for part in arriving:
             for event in reader.feed(part):
                 if event.data is not None and event.data.strip() == b"[DONE]":
@@ -291,21 +292,15 @@ class HttpClient:
                     yield said
         raise TransientError("the stream ended before it was complete")
 
-    async def events(self, response: httpx.Response) -> AsyncGenerator[list[ServerEvent], None]:
-        """The events of a streamed answer as they are, those together that came together; at the end what is left."""
-        reader = EventReader(self._limit, self.hide)
-        async with aclosing(self._parts(response)) as arriving:
-            async for part in arriving:
-                if arrived := list(reader.feed(part)):
-                    yield arrived
-        if rest := reader.rest():
-            yield [ServerEvent("", None, rest)]
+    def reader(self) -> EventReader:
+        """For the events in the `parts` of a streamed answer."""
+        return EventReader(self._limit, self.hide)
 
     async def body(self, response: httpx.Response) -> bytes:
         """The whole body. Raises `RequestRejected` if it is larger than `max_answer_bytes`."""
-        return self.hide(await _collected(self._parts(response), self._limit))
+        return self.hide(await _collected(self.parts(response), self._limit))
 
-    async def _parts(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    async def parts(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """The body as it arrives, uncompressed. However it ends, the connection is then free for the next request.
 
         Raises `TransientError` if the connection is lost, or the body compressed in a way that cannot be read.
@@ -355,7 +350,7 @@ class HttpClient:
                 [(name, self.hide(value)) for name, value in response.headers.multi_items()]
             )
         if response.status_code >= 300:
-            body = await _collected(self._parts(response), LONGEST_ERROR, cut=True)
+            body = await _collected(self.parts(response), LONGEST_ERROR, cut=True)
             words = self.hide.error(body.decode(errors="replace"))
             raise refusals.error_of(response.status_code, response.headers, words, url)
         return response

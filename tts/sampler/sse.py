@@ -40,9 +40,11 @@ class EventReader:
         self._data: list[bytes] = []
         self._kind = ""
 
-    def rest(self) -> bytes:
-        """The bytes of an event that has not ended. At the end of a stream the standard leaves it out."""
-        return self._scan.clean(b"".join(self._raw))
+    def rest(self) -> ServerEvent:
+        """At the end of a stream, the event that has not ended, as far as it came. The standard leaves it out."""
+        whole = b"".join(self._raw)
+        last = next(self.feed(b"\n\n"), ServerEvent("", None, b""))
+        return last._replace(raw=self._hide(whole))
 
     def feed(self, chunk: bytes) -> Iterator[ServerEvent]:
         """The events that `chunk` completes."""
