@@ -111,7 +111,7 @@ class Calls:
         sampler = self.sampler(role)
         params = merged(params)
         base = params.get("seed", sampler.endpoint.params.get("seed"))
-        if isinstance(base, int) and self._seed:  # another seed of the run is another stream of samples
+        if isinstance(base, int | float) and self._seed:  # another seed of the run is another stream of samples
             params = {**params, "seed": int(base) + SEED_STRIDE * self._seed}
         draw = self._draw_within_budget if self._capped else self._draw
         key = self._address(sampler, prompt, params, stop_when)

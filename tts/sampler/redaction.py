@@ -104,7 +104,8 @@ def _places(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr]) ->
 
 
 def _hidden(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr], instead: AnyStr) -> AnyStr:
-    parts, kept = [], 0
+    parts: list[AnyStr] = []
+    kept = 0
     for start, end in _places(text, hint, form):
         parts += [text[kept:start], instead]
         kept = end

@@ -379,7 +379,7 @@ class _Draw:
 
     def _consecutive(self, missing: Sequence[int]) -> list[int]:
         """Those of `missing` that one request can ask for: with a seed, consecutive numbers."""
-        if self.body.get("seed") is None:
+        if not isinstance(self.body.get("seed"), int | float):
             return list(missing)
         expected = count(missing[0])
         return list(takewhile(lambda index: index == next(expected), missing))
@@ -387,8 +387,8 @@ class _Draw:
     def _request(self, run: Sequence[int]) -> dict[str, Any]:
         """The body that asks for the occurrences `run`."""
         body = without(self.body, self.sampler.refused | self.left_out)
-        if body.get("seed") is not None:
-            body["seed"] = int(body["seed"]) + run[0]
+        if isinstance(seed := body.get("seed"), int | float):
+            body["seed"] = int(seed) + run[0]
         if len(run) > 1:
             body["n"] = len(run)
             if self.sampler.vllm:
