@@ -16,7 +16,7 @@ from tts.errors import TransientError
 from tts.gateway.exchange import EVENTS, ResponseWriter
 from tts.gateway.routing import GatewayRequest
 from tts.sampler import Sampler
-from tts.sampler.connection import HttpClient
+from tts.sampler.client import HttpClient
 from tts.sampler.endpoint import joined
 from tts.sampler.protocol import estimate_prompt, json_of, usage_of
 from tts.sampler.sse import ServerEvent

@@ -104,12 +104,11 @@ def _places(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr]) ->
 
 
 def _hidden(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr], instead: AnyStr) -> AnyStr:
-    parts: list[AnyStr] = []
-    kept = 0
+    whole, kept = text[:0], 0
     for start, end in _places(text, hint, form):
-        parts += [text[kept:start], instead]
+        whole += text[kept:start] + instead
         kept = end
-    return text[:0].join([*parts, text[kept:]]) if parts else text
+    return whole + text[kept:] if kept else text
 
 
 def secret_headers(headers: Mapping[str, str]) -> list[str]:

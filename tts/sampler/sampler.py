@@ -29,6 +29,9 @@ log = logging.getLogger("tts")
 VLLM_SPEAKERS = {"vllm": "vLLM", "ttscale": "tts"}
 """Servers with vLLM's extensions: how they sign the list of models, and their names."""
 
+SUSPICIOUS = 3
+"""Requests for several choices that brought a single one before the server is suspected of ignoring `n`."""
+
 DOWNLOADS = 3
 """Attempts to download an image that has been paid for."""
 
@@ -56,6 +59,8 @@ class Sampler:
         """Most tokens of a prompt and its completion together, if the server tells."""
         self.takes_n: bool | None = None
         """Whether the server answers one request with `n` choices; None until known."""
+        self.single_choices = 0
+        """Requests for several choices that brought a single one, as long as none brought more."""
         self.refused: set[str] = set()
         """Parameters that the server refuses whatever the request, and that are left out; see `FALLBACKS`."""
         self.notices: list[str] = []
@@ -363,7 +368,9 @@ class _Draw:
             self.sampler.takes_n = True
         elif asked > 1 and received == 1 and self.sampler.takes_n is not True:
             self.left_out.add("n")
-            if not self.ledger.watchers:  # a search with a budget does not pay for what only later ones gain by
+            self.sampler.single_choices += 1
+            suspect = self.sampler.single_choices >= SUSPICIOUS
+            if suspect and not self.ledger.watchers:  # a search with a budget does not pay for what others gain by
                 await self._lacks("n")
 
     async def _answer(self, missing: list[int]) -> None:
