@@ -14,8 +14,9 @@ from tts.concurrency import Flow, flow
 from tts.errors import ConfigError, SamplingFailed
 from tts.files import ImageFolder
 from tts.resources import SampleStore
-from tts.sampler.protocol import estimate_prompt, token_limit
-from tts.sampler.sampler import Sampler
+from tts.sampler.parameters import merged, token_limit
+from tts.sampler.protocol import estimate_prompt
+from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores, call, score
 from tts.types import Budget, Charge, Drawing, Prompt, Sample, Usage
 
@@ -95,22 +96,29 @@ class Calls:
     # -- samples ---------------------------------------------------------------------------------------------------
 
     async def samples(
-        self, prompt: Prompt, spawns: Sequence[int], role: str, params: dict[str, Any], place: tuple[int, ...] | None
+        self,
+        prompt: Prompt,
+        spawns: Sequence[int],
+        role: str,
+        params: Mapping[str, Any],
+        place: tuple[int, ...] | None,
+        stop_when: StopRule | None = None,
     ) -> AsyncGenerator[Sample, None]:
         """The next samples of `prompt` with these parameters, numbered by `spawns`, as they complete.
 
         Their charges stand at `place` on the axis of compute, by default each at its number.
         """
         sampler = self.sampler(role)
+        params = merged(params)
         base = params.get("seed", sampler.endpoint.params.get("seed"))
-        if base is not None and self._seed:  # another seed of the run is another stream of samples
+        if isinstance(base, int | float) and self._seed:  # another seed of the run is another stream of samples
             params = {**params, "seed": int(base) + SEED_STRIDE * self._seed}
         draw = self._draw_within_budget if self._capped else self._draw
-        key = self._address(sampler, prompt, params)
+        key = self._address(sampler, prompt, params, stop_when)
         first = self._occurrences.get(key, 0)
         self._occurrences[key] = first + len(spawns)
         spawn_of = {first + i: spawn for i, spawn in enumerate(spawns)}
-        async with aclosing(draw(sampler, prompt, key, spawn_of, role, params, place)) as samples:
+        async with aclosing(draw(sampler, prompt, key, spawn_of, role, params, place, stop_when)) as samples:
             async for sample in samples:
                 yield sample
 
@@ -123,13 +131,14 @@ class Calls:
         role: str,
         params: dict[str, Any],
         place: tuple[int, ...] | None,
+        stop_when: StopRule | None,
     ) -> AsyncGenerator[Sample, None]:
         """One sample for each occurrence in `spawn_of`, under its spawn number, from the store or the server.
 
         Samples that one request would have brought come together, whoever paid for them: what a search sees of the
         store is what it would have seen of the server.
         """
-        tariff = Tariff(key, list(spawn_of), 1 if "stop_when" in params else sampler.endpoint.max_n, self._taken)
+        tariff = Tariff(key, list(spawn_of), 1 if stop_when is not None else sampler.endpoint.max_n, self._taken)
         stored = {} if self.store is None else await self.store.get(key, list(spawn_of))
         saved: dict[int, Awaitable[None]] = {}
         held: dict[int, list[Sample]] = {}
@@ -151,8 +160,8 @@ class Calls:
 
         for group in tariff.groups:
             known = [tariff.charged(stored[occurrence]) for occurrence in group if occurrence in stored]
-            if sampler.takes_n is None and known:
-                sampler.takes_n = known[0].batched
+            if sampler.takes_n is None and any(sample.batched for sample in known):
+                sampler.takes_n = True
             alone = [sample for sample in known if sample.batched is False]
             if len(known) < len(group):
                 held[group[0]] = [sample for sample in known if sample not in alone]
@@ -162,9 +171,16 @@ class Calls:
         missing = [[occurrence for occurrence in group if occurrence not in stored] for group in tariff.groups]
         if not any(missing):
             return
-        if isinstance(prompt, Drawing):
-            params = {**params, "images": self._images}
-        drawn = sampler.sample(prompt, missing, role=role, ledger=self._ledger, on_sample=arrive, **params)
+        drawn = sampler.sample(
+            prompt,
+            missing,
+            params,
+            role=role,
+            ledger=self._ledger,
+            on_sample=arrive,
+            stop_when=stop_when,
+            images=self._images,
+        )
         error: SamplingFailed | None = None
         try:
             async with aclosing(drawn) as samples:
@@ -191,6 +207,7 @@ class Calls:
         role: str,
         params: dict[str, Any],
         place: tuple[int, ...] | None,
+        stop_when: StopRule | None,
     ) -> AsyncGenerator[Sample, None]:
         """`_draw` in as many batches as the budget grants room for, side by side."""
         failures: list[SamplingFailed] = []
@@ -209,8 +226,9 @@ class Calls:
             while missing:
                 grant, options = await self._reserve(sampler, prompt, role, len(missing), params)
                 batch, missing = dict(missing[: grant.samples]), missing[grant.samples :]
-                address = key if options is params else self._address(sampler, prompt, options)
-                task = out.start(draw(out, self._draw(sampler, prompt, address, batch, role, options, place)))
+                address = key if options is params else self._address(sampler, prompt, options, stop_when)
+                drawn = self._draw(sampler, prompt, address, batch, role, options, place, stop_when)
+                task = out.start(draw(out, drawn))
                 task.add_done_callback(lambda _, grant=grant: self.allowance.release(grant))
                 if options is not params:
                     trimmed.update(batch.values())
@@ -229,9 +247,9 @@ class Calls:
     ) -> tuple[Grant, dict[str, Any]]:
         """Room for some of the `wanted` samples, and the parameters that keep them within it."""
         await sampler.identify()
-        merged = {**sampler.endpoint.params, **params}
-        limit = token_limit(merged)
-        most = merged.get(limit) or sampler.context_length  # a server without a limit stops at the end of its context
+        options = merged(sampler.endpoint.params, params)
+        limit = token_limit(options)
+        most = options.get(limit) or sampler.context_length  # a server without a limit stops at the end of its context
         if isinstance(prompt, Drawing):
             most = 0
         per_request = sampler.endpoint.max_n if sampler.takes_n else 1
@@ -240,8 +258,12 @@ class Calls:
             params = {**params, limit: grant.tokens}
         return grant, params
 
-    def _address(self, sampler: Sampler, prompt: Prompt, params: Mapping[str, Any]) -> bytes:
-        options = {**sampler.endpoint.params, **params}
+    def _address(
+        self, sampler: Sampler, prompt: Prompt, params: Mapping[str, Any], stop_when: StopRule | None = None
+    ) -> bytes:
+        options: dict[Any, Any] = merged(sampler.endpoint.params, params)
+        if stop_when is not None:
+            options = {"params": options, "stop_when": stop_when}
         asked = {"draw": prompt} if isinstance(prompt, Drawing) else prompt
         return digest([sampler.endpoint.filed_as, sampler.endpoint.model, asked, options, self._seed])
 

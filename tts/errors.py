@@ -37,7 +37,8 @@ class EndpointError(TTSError):
     """A model server gave no usable answer.
 
     `status` is the HTTP status where there was one, `body` the server's own words, `retry_after` the seconds it
-    asked to wait, `server` the base URL that was tried, `seconds` how long that took.
+    asked to wait, `final` whether it says that another attempt is no use, `server` the base URL that was tried,
+    `seconds` how long that took.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class EndpointError(TTSError):
         self.status = status
         self.body = well_formed(body)
         self.retry_after = retry_after
+        self.final = False
         self.server: str | None = None
         self.seconds = 0.0
 
@@ -78,6 +80,10 @@ class EndpointRefused(EndpointError):
 
 class EndpointLost(EndpointError):
     """No replica has answered anything for the endpoint's `outage_timeout`."""
+
+
+class QuotaSpent(EndpointRefused):
+    """The account that pays for the endpoint has no credit left: 402, or 429 with `insufficient_quota` and the like."""
 
 
 class SamplingFailed(EndpointError):

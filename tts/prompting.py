@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, PlainSerializer
 
 from tts.errors import ConfigError, SamplingFailed, TTSError
 from tts.files import is_image
+from tts.sampler.parameters import Dispensable
 from tts.session import Session
 from tts.types import Candidate, Message, Problem, Prompt, Sample
 
@@ -243,7 +244,7 @@ def _objects(text: str) -> list[Any]:
 def constrained(form: type[BaseModel]) -> dict[str, Any]:
     """The request parameters that make a capable server return JSON of this form, with every field given."""
     schema = {"name": form.__name__, "schema": _strict(form.model_json_schema()), "strict": True}
-    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    return {"response_format": Dispensable(type="json_schema", json_schema=schema)}
 
 
 def _strict(schema: Any) -> Any:

@@ -31,7 +31,8 @@ from tts.concurrency import Once, closing, concurrent_map, now, together
 from tts.errors import BudgetSpent, ConfigError, EndpointRefused, UnreadableKey, cause_of
 from tts.files import ImageFolder
 from tts.resources import Resources, SampleStore
-from tts.sampler.sampler import Sampler
+from tts.sampler.parameters import merged
+from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores
 from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Scale, Usage, Verdict, total
 
@@ -116,7 +117,7 @@ class Session:
         self._ids = count()
         self._made: Once[tuple[Any, BaseException | None, set[Charge]]] = Once(sys.maxsize)
         self._given = sampling or {}
-        self._sampling = {**self._given, **(verifier.sampling if verifier is not None else {})}
+        self._sampling = merged(self._given, verifier.sampling if verifier is not None else {})
         self._began = now()
 
     @cached_property
@@ -149,22 +150,29 @@ class Session:
     # -- sampling --------------------------------------------------------------------------------------------------
 
     def sample(
-        self, prompt: Prompt | None = None, *, n: int = 1, role: str = "policy", **params: Any
+        self,
+        prompt: Prompt | None = None,
+        *,
+        n: int = 1,
+        role: str = "policy",
+        stop_when: StopRule | None = None,
+        **params: Any,
     ) -> AsyncGenerator[Sample, None]:
         """`n` samples of `prompt` (by default the problem's own), as they complete.
 
         Stored answers to the same prompt and parameters come first and cost nothing new. Spawn numbers are assigned
         now, in the order of the calls. A sample whose request the server rejects is left out and noted in
-        `ledger.failures`. Raises `BudgetSpent` after the last sample that the budget allows, and `SamplingFailed`
+        `ledger.failures`. `stop_when` ends samples early (see `Sampler.sample`).
+        Raises `BudgetSpent` after the last sample that the budget allows, and `SamplingFailed`
         when the server answers none.
         """
         prompt = self.problem.messages if prompt is None else prompt
         spawns = list(islice(self._spawned, n))
         if role == "policy" and self._sampling:
-            params = {**self._sampling, **params}
+            params = merged(self._sampling, params)
         elif role in IN_PIECES and self._given:
-            params = {**self._given, **params}
-        return self._recording(self._calls.samples(prompt, spawns, role, params, self._place))
+            params = merged(self._given, params)
+        return self._recording(self._calls.samples(prompt, spawns, role, params, self._place, stop_when))
 
     async def _recording(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Sample, None]:
         async with aclosing(drawn) as samples:
@@ -275,10 +283,16 @@ class Session:
         )
 
     def propose(
-        self, prompt: Prompt | None = None, *, n: int = 1, role: str = "policy", **params: Any
+        self,
+        prompt: Prompt | None = None,
+        *,
+        n: int = 1,
+        role: str = "policy",
+        stop_when: StopRule | None = None,
+        **params: Any,
     ) -> AsyncGenerator[Candidate, None]:
         """`sample`, each as a candidate."""
-        return self._proposed(self.sample(prompt, n=n, role=role, **params))
+        return self._proposed(self.sample(prompt, n=n, role=role, stop_when=stop_when, **params))
 
     async def _proposed(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Candidate, None]:
         async with aclosing(drawn) as samples:

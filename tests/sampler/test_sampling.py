@@ -65,7 +65,7 @@ async def test_a_server_without_n_is_asked_one_by_one_and_this_is_said_once(faul
     check_exact(ledger, double.stats)
     assert sampler.takes_n is False
     assert len(sampler.notices) == len(caplog.records) == 1
-    assert sizes(double)[-4:] == [1, 8, 8, 8]  # learned from the first chunks, which were under way together
+    assert sizes(double)[-5:] == [1, 2, 8, 8, 8]  # the first chunks were under way together; 2: one of its own to learn
 
 
 async def test_choices_left_out_of_an_answer_are_asked_for_again():

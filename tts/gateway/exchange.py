@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, TimedOut, UnreadableKey
-from tts.sampler.protocol import server_message
+from tts.sampler.refusals import server_message
 
 if TYPE_CHECKING:
     from tts.gateway.schemas import Kind

@@ -17,19 +17,17 @@ from tts.errors import TransientError
 from tts.gateway.exchange import EVENTS, APIError, ResponseWriter
 from tts.gateway.routing import GatewayRequest
 from tts.sampler import Sampler
-from tts.sampler.connection import chunks
-from tts.sampler.protocol import estimate_prompt, usage_of
+from tts.sampler.client import HttpClient
+from tts.sampler.endpoint import joined
+from tts.sampler.protocol import estimate_prompt, json_of, usage_of
+from tts.sampler.sse import ServerEvent
 from tts.types import Charge, Usage
 
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
-END = (b"data:[DONE]", b"data: [DONE]", *(f"event: {name}".encode() for name in ENDS))
-"""How the line starts with which a stream says that it is complete."""
+"""Events with which a stream of the Responses API says that it is complete; others end with `[DONE]`."""
 
 FINISHED = re.compile(rb'"finish_reason":\s*"')
 """In an event after which a choice has nothing more to say; inside a text the quotes would be escaped."""
-
-WHOLE_EVENTS = re.compile(rb".*(?:\n\n|\r\n\r\n)", re.DOTALL)
-"""Everything up to the end of the last complete event."""
 
 BYTES_PER_TOKEN = 4
 
@@ -44,7 +42,6 @@ class Meter:
         self._ended = False
         self._tokens = 0
         """An estimate: an event counts as a token."""
-        self._partial = b""
         self._usage = b""
         self._counted: Usage | None = None
 
@@ -53,30 +50,31 @@ class Meter:
         """Whether the stream came to its end: it says so, or all choices have their finish reasons."""
         return self._ended or len(self._finished) >= self._choices
 
-    def feed(self, chunk: bytes) -> None:
-        *lines, self._partial = (self._partial + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                self._tokens += 1
-                if b'"usage"' in line and b'"usage":null' not in line and b'"usage": null' not in line:
-                    self._usage = line
-                if FINISHED.search(line):
-                    with suppress(ValueError, AttributeError, TypeError):
-                        choices = json.loads(line[5:])["choices"]
-                        self._finished.update(one.get("index", 0) for one in choices if one.get("finish_reason"))
-            if line.startswith(END):
-                self._ended = True
+    def feed(self, event: ServerEvent) -> None:
+        if event.kind in ENDS:
+            self._ended = True
+        if (data := event.data) is None:
+            return
+        self._tokens += 1
+        if data.strip() == b"[DONE]":
+            self._ended = True
+        if b'"usage"' in data and b'"usage":null' not in data and b'"usage": null' not in data:
+            self._usage = data
+        if FINISHED.search(data):
+            with suppress(ValueError, AttributeError, TypeError):
+                choices = json.loads(data)["choices"]
+                self._finished.update(one.get("index", 0) for one in choices if one.get("finish_reason"))
 
     def whole(self, answer: bytes) -> None:
         """Look at an answer in one piece. Raises `ValueError` if it is not JSON."""
-        self._counted, self._tokens = reported_usage(json.loads(answer)), len(answer) // BYTES_PER_TOKEN
+        self._counted, self._tokens = reported_usage(json_of(answer)), len(answer) // BYTES_PER_TOKEN
 
     def usage(self, body: Mapping[str, Any]) -> Usage:
         """The usage that the server reported; an estimate if there was none, or the stream broke off before it."""
         counted = self._counted
         if counted is None:
             with suppress(ValueError):
-                counted = reported_usage(json.loads(self._usage.removeprefix(b"data:")))
+                counted = reported_usage(json_of(self._usage))
         if counted is not None:
             return counted
         prompt = estimate_prompt(body.get("messages") or str(body.get("prompt") or body.get("input") or ""))
@@ -86,13 +84,11 @@ class Meter:
 
 def reported_usage(data: Any) -> Usage | None:
     """The usage in an answer or event, under the names of either API; None if there is none."""
-    if not isinstance(data, Mapping):
-        return None
-    found = data.get("usage") or (data.get("response") or {}).get("usage")
-    if isinstance(found, Mapping) and "input_tokens" in found:
-        found = {"prompt_tokens": found["input_tokens"], "completion_tokens": found.get("output_tokens", 0)}
-    usage = usage_of(found)
-    return None if usage is None else usage + Usage(requests=1)
+    for place in (data, data.get("response")) if isinstance(data, Mapping) else ():
+        with suppress(TransientError):  # counts that cannot be are no counts
+            if isinstance(place, Mapping) and (usage := usage_of(place.get("usage"))) is not None:
+                return usage + Usage(requests=1)
+    return None
 
 
 async def pass_through(request: GatewayRequest, sampler: Sampler) -> None:
@@ -110,14 +106,14 @@ async def pass_through(request: GatewayRequest, sampler: Sampler) -> None:
 
     async def relay(avoid: str | None = None) -> None:
         async with connection.exchange("policy", Ledger(), affinity, avoid, queued=False) as exchange:
-            response = await connection.http.send("POST", f"{exchange.url}/{request.kind}", sent)
+            response = await connection.http.send("POST", joined(exchange.url, f"/{request.kind}"), sent)
             meter = Meter(body["n"] if isinstance(body.get("n"), int) else 1)
             try:
                 kind = response.headers.get("content-type", "application/json").encode("latin-1")
                 if kind.startswith(b"text/event-stream"):
-                    await _relay_events(response, meter, out, exchange.flows)
+                    await _relay_events(connection.http, response, meter, out, exchange.flows)
                 else:
-                    await _relay_whole(response, meter, out, kind)
+                    await _relay_whole(await connection.http.body(response), response.status_code, meter, out, kind)
             finally:
                 usage = meter.usage(body) + Usage(seconds=now() - began)
                 request.charges.add(Charge(uuid4().hex, "policy", usage, began))
@@ -131,33 +127,36 @@ async def pass_through(request: GatewayRequest, sampler: Sampler) -> None:
         await relay(avoid=error.server)
 
 
-async def _relay_events(response: httpx.Response, meter: Meter, out: ResponseWriter, flows: Callable[[], None]) -> None:
+async def _relay_events(
+    http: HttpClient, response: httpx.Response, meter: Meter, out: ResponseWriter, flows: Callable[[], None]
+) -> None:
     """Passes on whole events only, so that an error can follow wherever the stream breaks off.
 
     The response begins with the first event: what goes wrong before it has a status of its own.
     """
-    pending = b""
-    async with aclosing(chunks(response)) as parts:
+    reader = http.reader()
+    async with aclosing(http.parts(response)) as parts:
         async for part in parts:
             flows()
-            meter.feed(part)
-            whole = WHOLE_EVENTS.match(pending := pending + part)
-            if whole is not None:
+            events = list(reader.feed(part))
+            for event in events:
+                meter.feed(event)
+            if events:
                 if out.status is None:
-                    _check_first(whole[0])
+                    _check_first(next((event.data for event in events if event.data), b""))
                     await out.start(response.status_code, EVENTS)
-                await out.write(whole[0])
-                pending = pending[whole.end() :]
+                await out.write(b"".join(event.raw for event in events))
+    last = reader.rest()
+    meter.feed(last)
     if not meter.complete:
         raise TransientError("the stream broke off")
     if out.status is None:
         await out.start(response.status_code, EVENTS)
-    await out.end(pending)
+    await out.end(last.raw)
 
 
-def _check_first(events: bytes) -> None:
-    """Raise `APIError` if a stream begins with an error, in the words of the server."""
-    data = next((line[5:] for line in events.splitlines() if line.startswith(b"data:")), b"")
+def _check_first(data: bytes) -> None:
+    """Raise `APIError` if the `data` of a stream's first event are an error, in the words of the server."""
     if b'"error"' not in data:
         return
     with suppress(ValueError):
@@ -169,10 +168,9 @@ def _check_first(events: bytes) -> None:
             raise APIError(status, "", original=data.strip())
 
 
-async def _relay_whole(response: httpx.Response, meter: Meter, out: ResponseWriter, kind: bytes) -> None:
-    answer = b"".join([part async for part in chunks(response)])
+async def _relay_whole(answer: bytes, status: int, meter: Meter, out: ResponseWriter, kind: bytes) -> None:
     try:
         meter.whole(answer)
     except ValueError as error:
         raise TransientError("the answer is not JSON") from error
-    await out.whole(response.status_code, [(b"content-type", kind)], answer)
+    await out.whole(status, [(b"content-type", kind)], answer)

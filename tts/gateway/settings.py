@@ -27,7 +27,8 @@ from tts.base import AnswerVerifier, VerifierField
 from tts.errors import ConfigError, complaints
 from tts.runs.config import ModelsField, StrategyField, load
 from tts.sampler import Endpoint
-from tts.sampler.endpoint import check_params, check_prices
+from tts.sampler.endpoint import check_prices
+from tts.sampler.parameters import check_params
 from tts.types import Budget
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

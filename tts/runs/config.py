@@ -22,7 +22,7 @@ from pydantic import (
 from tts.base import Strategy, VerifierField, as_config, made_from_spec
 from tts.errors import ConfigError, complaints
 from tts.sampler import Endpoint
-from tts.sampler.endpoint import check_params
+from tts.sampler.parameters import check_params
 from tts.tasks import Task
 from tts.types import Budget
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
-import os
 import random
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,22 +13,19 @@ from typing import Any
 from uuid import uuid4
 from zlib import crc32
 
-import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
-
 from tts.accounts import Ledger
 from tts.concurrency import now
 from tts.errors import (
     EndpointError,
     EndpointRefused,
+    QuotaSpent,
     RequestRejected,
     Throttled,
     TimedOut,
     TransientError,
 )
-from tts.sampler import protocol
-from tts.sampler.endpoint import Endpoint, in_process
+from tts.sampler.client import HttpClient
+from tts.sampler.endpoint import Endpoint, joined
 from tts.sampler.health import Health
 from tts.sampler.limits import most_in_flight, out_of_files
 from tts.sampler.pool import LONGEST_WAIT, AttemptOutcome, Pool
@@ -82,10 +76,10 @@ class Connection:
 
     async def _examine(self, url: str) -> str:
         """Why the replica cannot work, by its health and its list of models; empty if it can or does not tell."""
-        for place in (f"{url.removesuffix('/v1')}/health", f"{url}/models"):
+        for place in (joined(url, "/../health"), joined(url, "/models")):
             try:
                 async with asyncio.timeout(self.endpoint.connect_timeout):
-                    await read_body(await self.http.send("GET", place, b""))
+                    await self.http.body(await self.http.send("GET", place, b""))
             except TimeoutError:
                 return f"{place} does not answer within {self.endpoint.connect_timeout:g} s"
             except EndpointError as error:
@@ -111,8 +105,7 @@ class Connection:
         while True:
             try:
                 async with self.exchange(role, ledger or Ledger(), affinity, retry.avoid) as exchange:
-                    base = exchange.url.removesuffix("/v1") if path.startswith("/../") else exchange.url
-                    return await self.http.json(base + path.removeprefix("/.."), body), exchange
+                    return await self.http.json(joined(exchange.url, path), body), exchange
             except TransientError as error:
                 await retry.wait(error)
 
@@ -153,7 +146,8 @@ class Connection:
             self._has_served = True
         except (EndpointRefused, RequestRejected) as error:
             outcome = AttemptOutcome.REFUSED
-            if isinstance(error, EndpointRefused) and self._has_served:  # it is this request that is refused
+            # once the key and the model have proved good, it is this request that is refused
+            if isinstance(error, EndpointRefused) and not isinstance(error, QuotaSpent) and self._has_served:
                 raise RequestRejected(str(error), status=error.status, body=error.body) from error
             raise
         except TimeoutError:
@@ -200,7 +194,7 @@ class Retry:
         pause = max(min(error.retry_after or 0.0, LONGEST_WAIT), random.uniform(0, longest))
         self.failures += 1
         self._raise_if_lost(error)
-        if self.failures >= endpoint.max_attempts or time + pause >= self.deadline:
+        if error.final or self.failures >= endpoint.max_attempts or time + pause >= self.deadline:
             raise error
         self.avoid = error.server
         await self.connection.health.rest(pause)
@@ -209,126 +203,3 @@ class Retry:
     def _raise_if_lost(self, error: TransientError) -> None:
         if lost := self.connection.health.lost_since(self.began):
             raise lost from error
-
-
-# -- HTTP ------------------------------------------------------------------------------------------------------------
-
-
-class HttpClient:
-    """JSON over HTTP, every failure turned into one of the library's errors.
-
-    Requests go straight to an httpx transport: a client's cookies, redirects and authentication flows are of no use
-    here and cost as much CPU as the rest of a request. aiohttp carries the bytes.
-    """
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        model = in_process(endpoint.base_url)
-        self._transport = endpoint.transport or (model(endpoint.base_url) if model else _network(endpoint))
-        headers = {"user-agent": "ttscale", "content-type": "application/json", "accept-encoding": "identity"}
-        self._headers = httpx.Headers(headers | endpoint.headers)
-        self._key = (endpoint.key() or "").encode()
-        if self._key:
-            self._headers["authorization"] = f"Bearer {self._key.decode()}"
-        self._extensions = {"timeout": httpx.Timeout(None, connect=endpoint.connect_timeout).as_dict()}
-        self._urls: dict[str, httpx.URL] = {}
-
-    async def aclose(self) -> None:
-        await self._transport.aclose()
-
-    async def json(self, url: str, body: Any = None) -> Any:
-        """The JSON answer to a POST of `body`, or to a GET.
-
-        Raises an `EndpointError` of the right kind for error statuses, lost connections and unreadable answers.
-        """
-        method, content = ("GET", b"") if body is None else ("POST", json.dumps(body).encode())
-        data = await read_body(await self.send(method, url, content))
-        try:
-            return json.loads(data)
-        except ValueError as error:
-            raise TransientError(f"unreadable answer from {url}: {data[:100]!r}") from error
-
-    async def fetch(self, url: str) -> bytes:
-        """The file at a URL that the server gave. The URL may be anyone's, so the key is not sent."""
-        request = httpx.Request("GET", url, headers={"user-agent": "ttscale"}, extensions=self._extensions)
-        if request.url.scheme not in ("http", "https", "mock"):
-            raise TransientError(f"the server gave '{url[:100]}' where an image should be")
-        return await read_body(await self._send(request))
-
-    @asynccontextmanager
-    async def stream(self, url: str, body: Any) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """The events of a streamed answer to a POST; leaving early closes the connection."""
-        response = await self.send("POST", url, json.dumps(body).encode())
-        try:
-            yield protocol.events(response)
-        except _LOST as error:
-            raise _lost(url, error) from error
-        finally:
-            await response.aclose()
-
-    async def send(self, method: str, url: str, content: bytes) -> httpx.Response:
-        """A response with a good status whose body is still to be read; close it in any case.
-
-        Raises an `EndpointError` of the right kind, with status and body, for any other response.
-        """
-        place = self._urls.get(url) or self._urls.setdefault(url, httpx.URL(url))
-        options: dict[str, Any] = {"headers": self._headers, "extensions": self._extensions}
-        return await self._send(httpx.Request(method, place, content=content, **options))
-
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        try:
-            response = await self._transport.handle_async_request(request)
-        except _LOST as error:
-            raise _lost(str(request.url), error) from error
-        response.request = request
-        if response.status_code >= 300:
-            body = await read_body(response)
-            if self._key:  # some servers repeat it in their error message
-                body = body.replace(self._key, b"[API key]")
-            raise protocol.error_of(response, body)
-        return response
-
-
-async def chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """The body as it arrives. However it ends, the connection is then free for the next request.
-
-    Raises `TransientError` if the connection is lost.
-    """
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    try:
-        async for chunk in response.stream:  # uncompressed, as requested
-            yield chunk
-    except _LOST as error:
-        raise _lost(str(response.request.url), error) from error
-    finally:
-        await response.stream.aclose()
-
-
-async def read_body(response: httpx.Response) -> bytes:
-    """The whole body."""
-    return b"".join([chunk async for chunk in chunks(response)])
-
-
-_LOST = (httpx.TransportError, aiohttp.ClientError, OSError)  # the transport translates most of aiohttp's errors
-
-
-def _lost(url: str, error: Exception) -> TransientError:
-    words = str(error) or type(error).__name__
-    return TransientError(f"connection to {url} failed: {words}. Is the server running there?")
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
-
-
-def _network(endpoint: Endpoint) -> AiohttpTransport:
-    encrypted = any(url.startswith("https:") for url in endpoint.urls)
-    most = most_in_flight(endpoint) * len(endpoint.urls) + 16
-    proxied = any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ)
-
-    def session() -> aiohttp.ClientSession:
-        # Drop idle connections before the server does (uvicorn: after 5 s), or a request might meet a closing one.
-        connector = aiohttp.TCPConnector(limit=most, ssl=_tls() if encrypted else False, keepalive_timeout=4)
-        return aiohttp.ClientSession(connector=connector, trust_env=proxied, cookie_jar=aiohttp.DummyCookieJar())
-
-    return AiohttpTransport(verify=False, client=session)

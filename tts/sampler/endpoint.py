@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import httpx
 from pydantic import (
@@ -25,6 +26,7 @@ from pydantic import (
 
 from tts.compute import PRICES, ModelCard
 from tts.errors import ConfigError, UnreadableKey
+from tts.sampler.parameters import check_params
 from tts.types import Usage
 
 IN_PROCESS = {"embedded": "tts.lab.engine.transport:EmbeddedTransport"}
@@ -34,22 +36,10 @@ The transport is made from the base URL, which raises `ConfigError` if there is 
 base URL is a digest of the model's weights.
 """
 
-NOT_SAMPLING = {
-    "n": "the strategy's n, or max_n for the choices of one request",
-    "stream": "the endpoint's own field stream",
-    "stream_options": "the endpoint's own field stream",
-    "model": "the endpoint's own field model",
-    "messages": "the problem",
-    "prompt": "the problem",
-}
-"""Keys of a request that are not sampling parameters, and where their values come from."""
-
-
-def check_params(params: dict[str, Any]) -> dict[str, Any]:
-    """`params` if all are sampling parameters; raises `ValueError` that says where the others belong."""
-    for key in params.keys() & NOT_SAMPLING.keys():
-        raise ValueError(f"'{key}' is not a sampling parameter; it comes from {NOT_SAMPLING[key]}")
-    return params
+SECRET_QUERY = re.compile(
+    r"(?:api|access|auth|subscription)?[-_]?(?:key|token|code|sig|signature|secret|password)", re.IGNORECASE
+)
+"""Query parameters of a URL that are secrets."""
 
 
 class Endpoint(BaseModel):
@@ -71,9 +61,13 @@ class Endpoint(BaseModel):
     identity: str | None = None
     """What stored answers are filed under. Default: the first base URL. Set it if the same model moves."""
     params: Annotated[dict[str, Any], AfterValidator(check_params)] = Field(default_factory=dict)
-    """Sampling parameters of every request, sent unchanged: temperature, max_tokens, top_k, seed, ..."""
+    """Sampling parameters of every request, sent unchanged: temperature, max_tokens, top_k, seed, ... What no other
+    server knows goes into `extra_body`."""
     headers: dict[str, str] = Field(default_factory=dict, exclude=True, repr=False)
     """Extra HTTP headers; never shown or stored."""
+    query: dict[str, SecretStr] = Field(default_factory=dict, exclude=True, repr=False)
+    """Query parameters of every request that are never shown or stored. A key in a base URL (`?api-key=...`) is moved
+    here; other parameters (`?api-version=...`) stay there."""
     max_concurrency: PositiveInt = 256
     """Most requests in flight at one replica; the sampler finds the best number up to this, and below the number of
     files that the process may open (`ulimit -n`)."""
@@ -100,6 +94,8 @@ class Endpoint(BaseModel):
     retry_wait: PositiveFloat = 0.25
     """Longest wait in seconds before the second attempt; it doubles with each further one, up to 30. The actual wait
     is random up to this."""
+    max_answer_bytes: PositiveInt = 64 * 1024 * 1024
+    """Most bytes of an answer, or of an event of a stream, that are kept in memory; a longer one is refused."""
     hedge_after: PositiveFloat | None = None
     """Seconds after which a slow request is sent a second time; the first answer wins. None: never. Cannot be combined
     with `stream`."""
@@ -110,11 +106,28 @@ class Endpoint(BaseModel):
     transport: httpx.AsyncBaseTransport | None = Field(default=None, exclude=True, repr=False)
     """Replaces the network, for `MockModel` and servers in this process."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_keys_out_of_urls(cls, data: Any) -> Any:
+        urls = data.get("base_url", os.environ.get("OPENAI_BASE_URL", "")) if isinstance(data, Mapping) else ""
+        if not isinstance(urls, str) or "?" not in urls:
+            return data
+        kept, secrets = [], dict(data.get("query") or {})
+        for url in urls.split(","):
+            place = urlsplit(url.strip())
+            fields = parse_qsl(place.query, keep_blank_values=True)
+            for name, value in fields:
+                if SECRET_QUERY.fullmatch(name) and secrets.setdefault(name, value) != value:
+                    raise ValueError(f"replicas with different values of '{name}' are different endpoints")
+            plain = [field for field in fields if not SECRET_QUERY.fullmatch(field[0])]
+            kept.append(urlunsplit(place._replace(query=urlencode(plain))))
+        return {**data, "base_url": ",".join(kept), "query": secrets}
+
     @field_validator("base_url", mode="before")
     @classmethod
     def _join_urls(cls, value: Any) -> Any:
         urls = value.split(",") if isinstance(value, str) else value
-        return ",".join(url.strip().rstrip("/") for url in urls)
+        return ",".join(_without_slash(url.strip()) for url in urls)
 
     @field_validator("base_url")
     @classmethod
@@ -168,13 +181,15 @@ class Endpoint(BaseModel):
     def key(self) -> str | None:
         """The API key, read now. Raises `UnreadableKey` if its file cannot be read."""
         if self.api_key is not None:
-            return self.api_key.get_secret_value()
+            return _sendable(self.api_key.get_secret_value())
         if self.api_key_file is not None:
             try:
-                return self.api_key_file.expanduser().read_text().strip()
-            except OSError as error:
-                raise UnreadableKey(f"cannot read the API key file {self.api_key_file}: {error.strerror}") from None
-        return os.environ.get(self.api_key_env, "").strip() or None
+                key = self.api_key_file.expanduser().read_text(encoding="utf-8-sig").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                why = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
+                raise UnreadableKey(f"cannot read the API key file {self.api_key_file}: {why}") from None
+            return _sendable(key)
+        return _sendable(os.environ.get(self.api_key_env, "").strip()) or None
 
 
 def check_prices(cap: str, endpoints: Mapping[str, Endpoint]) -> None:
@@ -183,6 +198,26 @@ def check_prices(cap: str, endpoints: Mapping[str, Endpoint]) -> None:
         raise ConfigError(f"{cap} needs prices for: {', '.join(free)}. Set card.{PRICES}")
     if len(currencies := {endpoint.card.currency for endpoint in endpoints.values()}) > 1:
         raise ConfigError(f"{cap} needs prices in one currency, not in {' and '.join(sorted(currencies))}")
+
+
+def _sendable(key: str) -> str:
+    """`key` if a header can hold it."""
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("the API key has characters that no HTTP header can hold, such as a line break; check it")
+    return key
+
+
+def _without_slash(url: str) -> str:
+    place = urlsplit(url)
+    return urlunsplit(place._replace(path=place.path.rstrip("/"))) if place.query else url.rstrip("/")
+
+
+def joined(base_url: str, path: str) -> str:
+    """The URL of `path` at a server: `/models`, or `/../tokenize` for what is beside its `/v1`."""
+    base, question, query = base_url.partition("?")
+    if path.startswith("/../"):
+        base, path = base.removesuffix("/v1"), path.removeprefix("/..")
+    return f"{base}{path}{question}{query}"
 
 
 def in_process(base_url: str) -> Any:

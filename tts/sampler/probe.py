@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tts.errors import ConfigError, EndpointError, EndpointRefused, RequestRejected, TransientError
 from tts.sampler import protocol
+from tts.sampler.endpoint import joined
+from tts.sampler.refusals import server_message
 from tts.sampler.sampler import VLLM_SPEAKERS, Sampler
 from tts.sampler.scoring import tokenize
 from tts.types import Prompt, Usage
@@ -155,7 +158,7 @@ class _Probe:
             return f"not vLLM (models owned by: {owner})" if owner else "unknown"
         with suppress(EndpointError, KeyError, TypeError, TimeoutError):
             async with asyncio.timeout(self._sampler.endpoint.connect_timeout):
-                answer = await self._http.json(self._url.removesuffix("/v1") + "/version")
+                answer = await self._http.json(joined(self._url, "/../version"))
                 return f"{VLLM_SPEAKERS[owner]} {answer['version']}"
         return VLLM_SPEAKERS[owner]
 
@@ -201,7 +204,9 @@ class _Probe:
         path, body = self._request(self._prompt, 1, {"stream": True, "stream_options": {"include_usage": True}})
         assembly = protocol.Assembly()
         self._cost += Usage(requests=1)
-        async with asyncio.timeout(PATIENCE), self._http.stream(self._url + path, body) as events:
+        async with asyncio.timeout(PATIENCE), self._http.stream(joined(self._url, path), body) as events:
+            if isinstance(events, Mapping):
+                return Capability(False, "it answers in one piece")
             async for event in events:
                 assembly.add(event)
         self._cost += assembly.usage or Usage()
@@ -249,12 +254,12 @@ class _Probe:
         try:
             return await getattr(self, feature)()
         except (RequestRejected, EndpointRefused) as error:
-            return Capability(False, protocol.server_message(error.body) if error.body else str(error))
+            return Capability(False, server_message(error.body) if error.body else str(error))
         except EndpointError as error:
             return Capability(False if (error.status or 0) >= 500 else None, str(error))
         except TimeoutError:
             return Capability(None, f"no answer within {PATIENCE:g} s")
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             return Capability(False, f"the answer is not of the expected form ({type(error).__name__}: {error})")
 
     def _request(self, prompt: Prompt, tokens: int, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -273,11 +278,11 @@ class _Probe:
         self._cost += Usage(requests=1)
         try:
             async with asyncio.timeout(PATIENCE):
-                data = await self._http.json(self._url + path, body)
+                data = await self._http.json(joined(self._url, path), body)
         except TransientError:
             if last:
                 raise
             await asyncio.sleep(0.5)
             return await self._post(path, body, last=True)
-        self._cost += protocol.usage_of(data.get("usage")) or Usage()
+        self._cost += (protocol.usage_of(data.get("usage")) if isinstance(data, Mapping) else None) or Usage()
         return data

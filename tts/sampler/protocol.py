@@ -1,70 +1,160 @@
-"""The OpenAI protocol: what requests say, and what responses, streams and errors mean."""
+"""The OpenAI protocol: what requests say, and what responses and streams mean.
+
+Everything that a server says comes in by `parse`, `parse_images`, `usage_of` and `Assembly`: what they let pass is of
+the right type and within the limits. What is missing or null is as if the server had not said it; anything else that is
+not as it should be raises `TransientError`, which is the failure of the samples asked for.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from itertools import chain, pairwise, repeat
-from time import time
 from typing import Any, NamedTuple, TypeVar
 
-import httpx
-
-from tts.errors import EndpointError, EndpointRefused, RequestRejected, Throttled, TransientError
+from tts.errors import RequestRejected, TransientError
+from tts.sampler.parameters import merged
+from tts.sampler.refusals import error_inside
+from tts.sampler.sse import ServerEvent
 from tts.types import Drawing, Prompt, Usage
 
 T = TypeVar("T")
 
+LARGEST_COUNT = 2**53
+"""Tokens that no answer has: from here on, floats skip whole numbers."""
 
-@dataclass(slots=True)
+MOST_CALLS = 1024
+"""Tool calls in one answer."""
+
+MOST_CHOICES = 4096
+"""Choices in one stream."""
+
+DEEPEST = 100
+"""Levels of nesting in an answer."""
+
+FAILED = frozenset(
+    {
+        "error",
+        "abort",
+        "aborted",
+        "cancelled",
+        "engine_error",
+        "failed",
+        "internal_error",
+        "network_error",
+        "server_error",
+    }
+)
+"""Finish reasons that mean that the answer was not finished, by no fault of the model."""
+
+
 class Generation:
     """One choice of a response."""
 
-    index: int
-    text: str = ""
-    finish_reason: str | None = None
-    refused: bool = False
-    """Whether the model refused, in words that are kept apart from the content."""
-    reasoning: str = ""
-    tool_calls: list[dict[str, Any]] = field(default_factory=list)
-    token_ids: list[int] | None = None
-    logprobs: list[float] | None = None
-    confidences: list[float] | None = None
-    """See `Sample.confidences`."""
-    top_logprobs: dict[str, float] | None = None
-    """See `Sample.top_logprobs`."""
-    tokens: float | None = None
-    """Completion tokens of this choice alone, if the server counts them."""
-    raw: Mapping[str, Any] | None = None
-    """The choice as received, if it came in one piece."""
+    __slots__ = (
+        "_reasoning",
+        "_text",
+        "confidences",
+        "failure",
+        "finish_reason",
+        "index",
+        "logprobs",
+        "raw",
+        "refused",
+        "token_ids",
+        "tokens",
+        "tool_calls",
+        "top_logprobs",
+    )
 
-    def extend(self, item: Mapping[str, Any]) -> None:
-        """Append a choice as it stands in a response, or a piece of it as it stands in an event."""
-        message = item.get("message") or item.get("delta") or {}
-        self.text += text_of(message.get("content") if "message" in item or "delta" in item else item.get("text"))
-        self.reasoning += message.get("reasoning_content") or message.get("reasoning") or ""
-        if "message" in item:
-            self.tool_calls += message.get("tool_calls") or ()
+    def __init__(
+        self,
+        index: int,
+        text: str = "",
+        finish_reason: str | None = None,
+        *,
+        tokens: float | None = None,
+        raw: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.index = index
+        self.finish_reason = finish_reason
+        self.tool_calls: list[dict[str, Any]] = []
+        self.token_ids: list[int] | None = None
+        self.logprobs: list[float] | None = None
+        self.confidences: list[float] | None = None
+        """See `Sample.confidences`."""
+        self.top_logprobs: dict[str, float] | None = None
+        """See `Sample.top_logprobs`."""
+        self.tokens = tokens
+        """Completion tokens of this choice alone, if the server counts them."""
+        self.failure: str | None = None
+        """Why the server did not finish it, if it says so."""
+        self.raw = raw
+        """The choice as received, if it came in one piece."""
+        self.refused = False
+        """Whether the model refused, in words that are kept apart from the content."""
+        self._text = [text]
+        self._reasoning: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """What it says, as far as it has come."""
+        return _joined(self._text)
+
+    @text.setter
+    def text(self, text: str) -> None:
+        self._text = [text]
+
+    @property
+    def reasoning(self) -> str:
+        """The thoughts before it, where the server gives them apart."""
+        return _joined(self._reasoning)
+
+    def extend(self, item: Mapping[str, Any]) -> int:
+        """Append a choice as it stands in a response, or a piece of it as it stands in an event; returns its size."""
+        whole = item.get("message") is not None
+        message = item.get("message" if whole else "delta")
+        size = 0
+        if message is None:
+            text = text_of(item.get("text"))
         else:
-            for call in message.get("tool_calls") or ():
-                _extend_call(self.tool_calls, call)
+            message = _table(message, "message")
+            text = text_of(message.get("content"))
+            self.refused = self.refused or bool(message.get("refusal"))
+            thought = text_of(message.get("reasoning_content")) or text_of(message.get("reasoning"))
+            if thought:
+                self._reasoning.append(thought)
+                size += len(thought)
+            for call in _list(message.get("tool_calls"), "tool_calls"):
+                size += _extend_call(self.tool_calls, _table(call, "a tool call"), whole=whole)
+        if text:
+            self._text.append(text)
+            size += len(text)
         if (ids := item.get("token_ids")) is not None:
-            self.token_ids = _extended(self.token_ids, ids)
+            self.token_ids = _extended(
+                self.token_ids, [count_of(token, "a token id") for token in _list(ids, "token_ids")]
+            )
         if (tokens := read_logprobs(item.get("logprobs"))) is not None:
             self.logprobs = _extended(self.logprobs, [token.logprob for token in tokens])
             confidences = [token.confidence for token in tokens if token.confidence is not None]
             if tokens and len(confidences) == len(tokens):
                 self.confidences = _extended(self.confidences, confidences)
             self.top_logprobs = self.top_logprobs or _first_top_logprobs(item["logprobs"])
-        self.refused = self.refused or bool(message.get("refusal"))
-        reason = item.get("finish_reason")
+            size += 8 * len(tokens)
+        reason, error = item.get("finish_reason"), item.get("error")
+        if reason is not None and not isinstance(reason, str):
+            raise TransientError(f"unreadable answer: its finish reason is {_shown(reason)}")
         if reason == "stop" and self.refused and not self.text:  # the words of a refusal are no answer
             reason = "refusal"
         self.finish_reason = reason or self.finish_reason
+        if error is not None or self.finish_reason in FAILED:
+            self.failure = f"the server did not finish the answer ({self.finish_reason}): {_shown(error)}"
+            self.finish_reason = self.finish_reason or "error"
+        return size
 
 
 @dataclass(slots=True)
@@ -97,79 +187,160 @@ class TokenLogprob(NamedTuple):
 
 
 def request(prompt: Prompt, model: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Path and body of a request for `prompt`; `params` go in unchanged, except that None values are left out."""
-    options = {key: value for key, value in params.items() if value is not None}
+    """Path and body of a request for `prompt`; `params` go in unchanged, except that None values are left out and the
+    fields of `extra_body` come among them."""
+    options = {key: value for key, value in merged(params).items() if value is not None}
     if isinstance(prompt, Drawing):
-        return "/images/generations", {"model": model, "prompt": prompt, "response_format": "b64_json", **options}
+        own = {"model": model, "prompt": prompt}
+        return "/images/generations", {"response_format": "b64_json", **options, **own}
     if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
         if options.get("logprobs") is True:  # chat's flag; text completions want a number
             options["logprobs"] = options.pop("top_logprobs", 0)
-        return "/completions", {"model": model, "prompt": prompt, **options}
-    return "/chat/completions", {"model": model, "messages": list(prompt), **options}
-
-
-def token_limit(params: Mapping[str, Any]) -> str:
-    """The parameter that limits the completion tokens of a request with `params`."""
-    return "max_completion_tokens" if params.get("max_completion_tokens") else "max_tokens"
+        return "/completions", {**options, "model": model, "prompt": prompt}
+    return "/chat/completions", {**options, "model": model, "messages": list(prompt)}
 
 
 # -- responses -----------------------------------------------------------------------------------------------------
 
 
-def parse(data: Mapping[str, Any]) -> ModelResponse:
-    """A complete response. Raises `TransientError` if it is not one."""
+def json_of(data: bytes) -> Any:
+    """What JSON says. Raises `ValueError` for anything else, and for what is nested too deeply to be an answer."""
+    if data.count(b"[") + data.count(b"{") > DEEPEST:
+        brackets = re.sub(rb'"[^"\\]*(?:\\.[^"\\]*)*"', b"", data, flags=re.DOTALL).translate(None, NO_BRACKETS)
+        for _ in range(DEEPEST):  # each round takes the innermost level away
+            inner, brackets = brackets, brackets.replace(b"[]", b"").replace(b"{}", b"")
+            if not brackets or len(inner) == len(brackets):
+                break
+        if brackets:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep, or not closed")
     try:
-        choices = [_generation(item) for item in data["choices"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TransientError(f"the answer has no readable choices: {str(data)[:200]}") from error
-    return ModelResponse(choices, usage_of(data.get("usage")), str(data.get("model") or ""))
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
-def _generation(item: Mapping[str, Any]) -> Generation:
-    generation = Generation(int(item.get("index") or 0), raw=item)
-    generation.extend(item)
-    if generation.token_ids is not None:
-        generation.tokens = len(generation.token_ids)
-    return generation
+NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value, for messages."""
+    return ascii(value)[:200] if isinstance(value, str | int | float | None) else f"{json.dumps(value)[:200]}"
+
+
+def _table(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TransientError(f"unreadable answer: {what} is {_shown(value)}")
+    return value
+
+
+def _list(value: Any, what: str) -> Sequence[Any]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise TransientError(f"unreadable answer: {what} is {_shown(value)}")
+    return value
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TransientError(f"unreadable answer: {what} is {_shown(value)}")
+    if isinstance(value, int) and abs(value) >= LARGEST_COUNT:
+        return math.inf if value > 0 else -math.inf
+    return float(value)
+
+
+def count_of(value: Any, what: str, most: float = LARGEST_COUNT) -> Any:
+    """`value` if it can be a count: finite, not negative, at most `most`. Raises `TransientError` for others."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < most:
+        raise TransientError(f"unreadable answer: {what} is {_shown(value)}")
+    return value
+
+
+def parse(data: Any) -> ModelResponse:
+    """A complete response. Raises `TransientError` if it is not one, and the error that it tells of."""
+    if isinstance(data, Mapping) and data.get("error") is not None:
+        raise error_inside(data["error"])
+    items = data.get("choices") if isinstance(data, Mapping) else None
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise TransientError(f"the answer has no readable choices: {_shown(data)}")
+    indices = [_index(item, place) for place, item in enumerate(items)]
+    if len(set(indices)) < len(indices):  # it numbers them all alike
+        indices = list(range(len(items)))
+    choices = [Generation(index, raw=item) for index, item in zip(indices, items, strict=True)]
+    for choice, item in zip(choices, items, strict=True):
+        choice.extend(item)
+        if choice.token_ids is not None:
+            choice.tokens = len(choice.token_ids)
+    return ModelResponse(choices, usage_of(data.get("usage")), _name(data.get("model")))
+
+
+def _index(item: Mapping[str, Any], place: int) -> int:
+    """The number of a choice; those without one are numbered in their order."""
+    index = item.get("index")
+    return place if index is None else int(count_of(index, "a choice's index", MOST_CHOICES))
+
+
+def _name(model: Any) -> str:
+    return model if isinstance(model, str) else ""
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content, which may be absent or a list of typed parts."""
+    """The text of a message's content, which may be absent or a list of typed parts.
+
+    Raises `TransientError` if it is anything else.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
     if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, Mapping))
-    return content or ""
+        return "".join(
+            part if isinstance(part, str) else text_of(_table(part, "a part").get("text")) for part in content
+        )
+    raise TransientError(f"unreadable answer: its text is {_shown(content)}")
 
 
 def read_logprobs(data: Any) -> list[TokenLogprob] | None:
-    """A choice's log-probabilities, in the form of either API; None if there are none."""
-    if not isinstance(data, Mapping):
+    """A choice's log-probabilities, in the form of either API; None if there are none. Each that is null is NaN."""
+    if data is None:
         return None
+    data = _table(data, "logprobs")
     if (content := data.get("content")) is not None:  # chat
-        return [
-            TokenLogprob(
-                token.get("token") or "",
-                float(token["logprob"]),
-                _confidence([top["logprob"] for top in token.get("top_logprobs") or ()]),
-            )
-            for token in content
-        ]
+        read = []
+        for token in _list(content, "logprobs"):
+            token = _table(token, "logprobs")
+            tops = [_logprob(_table(top, "top_logprobs").get("logprob")) for top in _tops(token)]
+            read.append(TokenLogprob(text_of(token.get("token")), _logprob(token.get("logprob")), _confidence(tops)))
+        return read
     if (logprobs := data.get("token_logprobs")) is None:
         return None
-    values = (float("nan") if value is None else float(value) for value in logprobs)  # the first of an echo has none
-    tokens = chain(data.get("tokens") or (), repeat(""))
-    tops = chain((_confidence((top or {}).values()) for top in data.get("top_logprobs") or ()), repeat(None))
+    values = map(_logprob, _list(logprobs, "logprobs"))  # the first of an echo has none
+    tokens = chain(map(text_of, _list(data.get("tokens"), "tokens")), repeat(""))
+    tops = chain((_confidence([*map(_logprob, top.values())]) for top in _text_tops(data)), repeat(None))
     return [TokenLogprob(*token) for token in zip(tokens, values, tops, strict=False)]
 
 
+def _logprob(value: Any) -> float:
+    return math.nan if value is None else _number(value, "a log-probability")
+
+
+def _tops(token: Mapping[str, Any]) -> Sequence[Any]:
+    return _list(token.get("top_logprobs"), "top_logprobs")
+
+
+def _text_tops(data: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    return (_table(top or {}, "top_logprobs") for top in _list(data.get("top_logprobs"), "top_logprobs"))
+
+
 def _confidence(top: Collection[float]) -> float | None:
-    return -sum(top) / len(top) if top else None
+    known = [logprob for logprob in top if not math.isnan(logprob)]
+    return -sum(known) / len(known) if known else None
 
 
 def _first_top_logprobs(data: Mapping[str, Any]) -> dict[str, float]:
     if content := data.get("content"):
-        return {top["token"]: float(top["logprob"]) for top in content[0].get("top_logprobs") or ()}
-    first = next(iter(data.get("top_logprobs") or ()), None) or {}
-    return {token: float(value) for token, value in first.items()}
+        found = {text_of(top.get("token")): top.get("logprob") for top in _tops(content[0])}
+    else:
+        found = next(iter(_text_tops(data)), {})
+    return {token: _logprob(value) for token, value in found.items() if value is not None}
 
 
 def parse_images(data: Any) -> ModelResponse:
@@ -177,18 +348,24 @@ def parse_images(data: Any) -> ModelResponse:
 
     Raises `RequestRejected` if a filter held back every image, `TransientError` if the response is unreadable.
     """
+    if isinstance(data, Mapping) and data.get("error") is not None:
+        raise error_inside(data["error"])
     items = data.get("data") if isinstance(data, Mapping) else None
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
-        raise TransientError(f"the answer has no readable images: {str(data)[:200]}")
-    urls = [f"data:;base64,{item['b64_json']}" if item.get("b64_json") else item.get("url") for item in items]
+        raise TransientError(f"the answer has no readable images: {_shown(data)}")
+    coded = [(text_of(item.get("b64_json")), text_of(item.get("url"))) for item in items]
+    urls = [f"data:;base64,{image}" if image else url for image, url in coded]
     choices = [Generation(i, url, "stop", tokens=0) for i, url in enumerate(urls) if url]
     if items and not choices:
-        raise RequestRejected(f"the server held its images back: {str(items[0])[:200]}", status=400)
-    return ModelResponse(choices, usage_of(data.get("usage")), str(data.get("model") or ""))
+        raise RequestRejected(f"the server held its images back: {_shown(items[0])}", status=400)
+    return ModelResponse(choices, usage_of(data.get("usage")), _name(data.get("model")))
 
 
 def usage_of(data: Any) -> Usage | None:
-    """Usage as the server counted it, under the names of any of its APIs; None if it did not, or not in numbers."""
+    """Usage as the server counted it, under the names of any of its APIs; None if it did not, or not in numbers.
+
+    Raises `TransientError` for counts that cannot be: negative, infinite, or of 2**53 and more.
+    """
     if not isinstance(data, Mapping):
         return None
     prompt, completion = ("prompt", "completion") if "prompt_tokens" in data else ("input", "output")
@@ -197,10 +374,10 @@ def usage_of(data: Any) -> Usage | None:
 
     def number(table: Any, key: str) -> float:
         value = table.get(key) if isinstance(table, Mapping) else None
-        return value if isinstance(value, int | float) else 0
+        return count_of(value, key) if isinstance(value, int | float) else 0
 
     return Usage(
-        prompt_tokens=data[f"{prompt}_tokens"],
+        prompt_tokens=number(data, f"{prompt}_tokens"),
         cached_tokens=number(data.get(f"{prompt}_tokens_details"), "cached_tokens"),
         completion_tokens=number(data, f"{completion}_tokens"),
         reasoning_tokens=number(data.get(f"{completion}_tokens_details"), "reasoning_tokens"),
@@ -209,7 +386,7 @@ def usage_of(data: Any) -> Usage | None:
 
 def estimate_tokens(text: str) -> int:
     """Tokens of `text` where nobody counts them: four bytes each, the usual rule for English."""
-    return -(-len(text.encode(errors="replace")) // 4)
+    return -(-len(text.encode(errors="surrogatepass")) // 4)
 
 
 def estimate_prompt(prompt: Prompt) -> int:
@@ -218,8 +395,11 @@ def estimate_prompt(prompt: Prompt) -> int:
         return estimate_tokens(prompt)
     if prompt and isinstance(prompt[0], int):
         return len(prompt)
-    messages = [message for message in prompt if isinstance(message, Mapping)]
-    return sum(4 + estimate_tokens(text_of(message.get("content"))) for message in messages)
+    total = 0
+    for message in prompt:
+        with suppress(TransientError):  # what is no message is for the server to refuse
+            total += 4 + estimate_tokens(text_of(_table(message, "a message").get("content")))
+    return total
 
 
 def share_tokens(choices: Sequence[Generation], usage: Usage | None) -> list[tuple[float, bool]]:
@@ -245,115 +425,78 @@ def _estimate(choice: Generation) -> int:
     return estimate_tokens(choice.text + choice.reasoning + called)
 
 
-# -- errors --------------------------------------------------------------------------------------------------------
-
-
-def error_of(response: httpx.Response, body: bytes) -> EndpointError:
-    """The library's error for a response whose status is not good."""
-    status, text = response.status_code, body.decode(errors="replace")
-    message = f"HTTP {status} from {response.request.url}: {server_message(text)}"
-    details = {"status": status, "body": text, "retry_after": retry_after(response.headers)}
-    if status in (429, 503):
-        return Throttled(message, **details)
-    if status in (401, 403):
-        return EndpointRefused(f"{message}. Check the API key (OPENAI_API_KEY, or api_key_file)", **details)
-    if status == 404:
-        return EndpointRefused(f"{message}. Check the model's name, and that the base URL ends in /v1", **details)
-    if status in (301, 302, 303, 307, 308):
-        target = response.headers.get("location", "elsewhere")
-        return EndpointRefused(f"{message}. It redirects to {target}; set base_url to where that leads", **details)
-    if status in (408, 409, 425) or (status >= 500 and status != 501):
-        return TransientError(message, **details)
-    return RequestRejected(message, **details)
-
-
-def server_message(text: str) -> str:
-    """The message in an error body, shortened."""
-    with suppress(ValueError, AttributeError):
-        data = json.loads(text)
-        error = data.get("error", data)
-        text = error.get("message", text) if isinstance(error, Mapping) else str(error)
-    return text.strip()[:300] or "(no message)"
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, from either form of Retry-After."""
-    value = headers.get("retry-after", "")
-    with suppress(ValueError):
-        return max(0.0, float(value))
-    with suppress(ValueError):
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    return None
-
-
-def refuses(error: EndpointError, *names: str) -> bool:
-    """Whether `error` rejects one of the parameters `names`."""
-    if error.status not in (400, 422, 501):
-        return False
-    with suppress(ValueError, KeyError, TypeError):
-        if json.loads(error.body)["error"]["param"] in names:
-            return True
-    words = server_message(error.body).lower()
-    return any(re.search(rf"(?<![\w.])[`'\"]?{name}[`'\"]?(?![\w.])", words) for name in names)
-
-
 # -- streams -------------------------------------------------------------------------------------------------------
 
 
-async def events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """The JSON events of a server-sent stream; raises `TransientError` if it ends before `[DONE]`."""
-    async for line in response.aiter_lines():
-        if not line.startswith("data:"):
-            continue
-        data = line[5:].strip()
-        if data == "[DONE]":
-            return
-        try:
-            event = json.loads(data)
-        except ValueError as error:
-            raise TransientError(f"unreadable event in the stream: {data[:100]}") from error
-        if "error" in event:
-            raise _stream_error(event["error"])
-        yield event
-    raise TransientError("the stream ended before it was complete")
+KEEP_ALIVE = re.compile(
+    rb"\s*(?::.*|\[?(?:ping|keep[-_ ]?alive|heartbeat|processing)\]?)?\s*", re.IGNORECASE | re.DOTALL
+)
+"""Data that is none: some servers write a comment behind `data:`."""
 
 
-def _stream_error(error: Any) -> EndpointError:
-    details: Mapping[str, Any] = error if isinstance(error, Mapping) else {"message": str(error)}
-    code = details.get("code")
-    status = code if isinstance(code, int) else None
-    kind = RequestRejected if status is not None and 400 <= status < 500 and status != 429 else TransientError
-    return kind(f"error in the stream: {details.get('message', details)}", status=status)
+def event_of(event: ServerEvent) -> Mapping[str, Any] | None:
+    """What an event of a stream says; None if it only keeps the stream open.
+
+    Raises the `EndpointError` that it tells of, `TransientError` if it is unreadable.
+    """
+    if event.data is None or event.kind in ("ping", "heartbeat") or KEEP_ALIVE.fullmatch(event.data):
+        return None
+    try:
+        data = json_of(event.data)
+    except ValueError as error:
+        raise TransientError(f"unreadable event in the stream: {event.data[:100]!r} ({error})") from error
+    if data is None:
+        return None
+    if not isinstance(data, Mapping):
+        raise TransientError(f"unreadable event in the stream: {event.data[:100]!r}")
+    if event.kind == "error" and data.get("error") is None:
+        raise error_inside(data)
+    return data
 
 
 class Assembly:
     """Choices and usage put together from the events of a stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float = math.inf) -> None:
+        """Raises `RequestRejected` when the choices together grow beyond about `limit` bytes."""
         self.choices: dict[int, Generation] = {}
         """Those begun and not yet taken."""
         self.usage: Usage | None = None
         self.model = ""
         self.seen = 0
         """Choices begun, taken or not."""
+        self._taken: set[int] = set()
         self._taken_tokens = 0.0
+        self._size, self._limit = 0, limit
+
+    @property
+    def complete(self) -> bool:
+        """Whether every choice that was begun has its finish reason, so that the stream may end here."""
+        return self.seen > 0 and all(choice.finish_reason for choice in self.choices.values())
 
     def add(self, event: Mapping[str, Any]) -> list[Generation]:
-        """Take in one event; returns the choices that it completes."""
-        self.model = event.get("model") or self.model
+        """Take in one event; returns the choices that it completes. Raises the error that it tells of."""
+        if event.get("error") is not None:
+            raise error_inside(event["error"])
+        self.model = _name(event.get("model")) or self.model
         usage = usage_of(event.get("usage"))
         finished = []
-        for item in event.get("choices") or ():
-            index = int(item.get("index") or 0)
+        for place, item in enumerate(_list(event.get("choices"), "choices")):
+            item = _table(item, "a choice")
+            index = _index(item, place)
+            if index in self._taken:  # what follows a finish reason adds nothing
+                continue
             if index not in self.choices:
                 self.choices[index] = Generation(index)
                 self.seen += 1
             choice = self.choices[index]
-            choice.extend(item)
+            self._size += choice.extend(item)
             if usage is not None:
                 choice.tokens = usage.completion_tokens  # running usage counts one choice (vLLM)
             if choice.finish_reason:
                 finished.append(choice)
+        if self._size > self._limit or self.seen > MOST_CHOICES:
+            raise RequestRejected(f"the streamed answer has more than {self._limit:,} bytes (max_answer_bytes)")
         if usage is not None:
             self.usage = usage
         return finished
@@ -365,6 +508,7 @@ class Assembly:
         tokens = sum(choice.tokens or 0 for choice in finished)
         for choice in finished:
             del self.choices[choice.index]
+            self._taken.add(choice.index)
         self._taken_tokens += tokens
         return ModelResponse(finished, replace(self.usage, completion_tokens=tokens), self.model)
 
@@ -385,6 +529,13 @@ class Assembly:
         return Usage(requests=1, prompt_tokens=prompt, completion_tokens=tokens)
 
 
+def _joined(pieces: list[str]) -> str:
+    """The pieces put together, once: a long answer comes in many."""
+    if len(pieces) > 1:
+        pieces[:] = ["".join(pieces)]
+    return pieces[0] if pieces else ""
+
+
 def _extended(known: list[T] | None, more: list[T]) -> list[T]:
     if known is None:
         return list(more)
@@ -392,12 +543,21 @@ def _extended(known: list[T] | None, more: list[T]) -> list[T]:
     return known
 
 
-def _extend_call(calls: list[dict[str, Any]], delta: Mapping[str, Any]) -> None:
-    """Tool calls come in pieces: first the name, then the arguments' text bit by bit."""
-    index = delta.get("index", len(calls))
-    while len(calls) <= index:
+def _extend_call(calls: list[dict[str, Any]], piece: Mapping[str, Any], *, whole: bool) -> int:
+    """Tool calls come whole, or in pieces: first the name, then the arguments' text bit by bit. Returns the size."""
+    place = len(calls) if whole or piece.get("index") is None else piece["index"]
+    place = int(count_of(place, "a tool call's index", MOST_CALLS))
+    if not whole and piece.get("index") is None and not piece.get("id") and calls:
+        place = len(calls) - 1  # it goes on with the last one
+    while len(calls) <= place:
         calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-    call, piece = calls[index], delta.get("function") or {}
-    call["id"] = delta.get("id") or call["id"]
-    call["function"]["name"] += piece.get("name") or ""
-    call["function"]["arguments"] += piece.get("arguments") or ""
+    call, said = calls[place], _table(piece.get("function") or {}, "a function")
+    if whole:  # servers add fields of their own, which must come back to them
+        call.update({key: value for key, value in piece.items() if value is not None and key != "function"})
+    arguments = said.get("arguments")
+    words = json.dumps(arguments) if isinstance(arguments, Mapping) else text_of(arguments)
+    call["id"] = text_of(piece.get("id")) or call["id"]
+    call["type"] = text_of(piece.get("type")) or call["type"]
+    call["function"]["name"] += text_of(said.get("name"))
+    call["function"]["arguments"] += words
+    return len(words)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64decode
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
+from urllib.parse import urlsplit
 
 from tts.accounts import Ledger
-from tts.concurrency import Flow, Work, flow, now
+from tts.concurrency import Flow, Once, Work, flow, now
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TransientError
 from tts.files import ImageFolder
-from tts.sampler import protocol
+from tts.sampler import protocol, refusals
 from tts.sampler.connection import ONE_REQUEST, Connection, Exchange, Retry
-from tts.sampler.endpoint import Endpoint
+from tts.sampler.endpoint import Endpoint, joined
 from tts.sampler.hedging import hedged
+from tts.sampler.parameters import FALLBACKS, NOT_SAMPLING, Dispensable, ignored_by, merged, without
 from tts.sampler.protocol import Generation, ModelResponse
 from tts.types import Charge, Drawing, Prompt, Sample, Usage
 
@@ -28,12 +30,8 @@ log = logging.getLogger("tts")
 VLLM_SPEAKERS = {"vllm": "vLLM", "ttscale": "tts"}
 """Servers with vLLM's extensions: how they sign the list of models, and their names."""
 
-DISPENSABLE = {
-    "n": "samples are requested one by one",
-    "response_format": "requests go without it",
-    "seed": "every image is a new one",
-}
-"""Parameters that a server may refuse, and what is done without them. A seed matters too much except for images."""
+SUSPICIOUS = 3
+"""Requests for several choices that brought a single one before the server is suspected of ignoring `n`."""
 
 DOWNLOADS = 3
 """Attempts to download an image that has been paid for."""
@@ -62,10 +60,14 @@ class Sampler:
         """Most tokens of a prompt and its completion together, if the server tells."""
         self.takes_n: bool | None = None
         """Whether the server answers one request with `n` choices; None until known."""
+        self.single_choices = 0
+        """Requests for several choices that brought a single one, as long as none brought more."""
         self.refused: set[str] = set()
-        """Parameters that the server has refused and that are left out since; see `DISPENSABLE`."""
+        """Parameters that the server refuses whatever the request, and that are left out; see `FALLBACKS`."""
         self.notices: list[str] = []
         """What the server cannot do, and what is done instead."""
+        self._tried: Once[str | None] = Once(len(FALLBACKS))
+        self._owners: set[str] = set()
         self.keep_raw = False
         """Whether each sample keeps its choice as the server sent it, for callers that pass it on unchanged."""
         self.scoring = asyncio.Semaphore(endpoint.max_scoring)
@@ -91,7 +93,7 @@ class Sampler:
         url = self.endpoint.urls[0]
         try:
             async with asyncio.timeout(self.endpoint.connect_timeout):
-                return await self.connection.http.json(f"{url}/models")
+                return await self.connection.http.json(joined(url, "/models"))
         except TimeoutError:
             raise TransientError(f"no answer from {url}; is the server running there?") from None
 
@@ -121,28 +123,80 @@ class Sampler:
     async def _identify(self) -> None:
         try:
             models = (await self.models())["data"]
-            self.vllm = any(model.get("owned_by") in VLLM_SPEAKERS for model in models)
+            self._owners = {owner for model in models if isinstance(owner := model.get("owned_by"), str)}
+            self.vllm = not self._owners.isdisjoint(VLLM_SPEAKERS)
             lengths = [model.get("max_model_len") for model in models if model.get("id") == self.endpoint.model]
-            self.context_length = next(iter(lengths), None)
+            if isinstance(length := next(iter(lengths), None), int) and 0 < length < protocol.LARGEST_COUNT:
+                self.context_length = length
         except (EndpointError, KeyError, TypeError, AttributeError) as error:
             log.debug("no list of models from %s: %s", self.endpoint.urls[0], error)
+
+    # -- what it refuses -------------------------------------------------------------------------------------------
+
+    async def lacks(self, parameter: str, path: str, prompt: Prompt, *, role: str, ledger: Ledger) -> bool:
+        """Whether the server refuses `parameter` whatever the request, as far as a request of our own shows.
+
+        A refusal may be about the one request that met it. So the first one leads to a small request with a value that
+        every server takes which takes the parameter at all; only its refusal is learnt, and said once. It is paid for
+        by the search that met the refusal. A server that gives one choice whatever `n` is lacks it too.
+        """
+
+        async def tried() -> str | None:
+            return await self._try(parameter, path, prompt, role, ledger)
+
+        why, known = await self._tried.get(parameter, tried, keep=lambda why: why is not None)
+        if why and not known:
+            self.do_without(parameter, why)
+        return bool(why)
+
+    async def _try(self, parameter: str, path: str, prompt: Prompt, role: str, ledger: Ledger) -> str | None:
+        """How a small request shows that the server lacks `parameter`; empty if it does not, None without an answer."""
+        drawing, trial = isinstance(prompt, Drawing), FALLBACKS[parameter].trial
+        if drawing and parameter == "response_format":
+            trial = "b64_json"
+        question = prompt if drawing else "Hi" if path == "/completions" else [{"role": "user", "content": "Hi"}]
+        limit = {} if drawing or parameter == "max_completion_tokens" else {"max_tokens": 16}
+        _, body = protocol.request(question, self.endpoint.model, limit)
+        body = {**without(body, self.refused), parameter: trial}
+        if parameter == "stream_options":
+            body["stream"] = True
+        data: Any = None
+        try:
+            async with self.connection.exchange(role, ledger, 0) as exchange:
+                url, http = joined(exchange.url, path), self.connection.http
+                if parameter == "stream_options":
+                    async with http.stream(url, body):
+                        pass
+                else:
+                    data = await http.json(url, body)
+        except RequestRejected as error:
+            blamed = refusals.blamed(error, [parameter]) is not None
+            return f"it refuses {parameter} ({refusals.server_message(error.body)})" if blamed else ""
+        except EndpointError:
+            return None
+        data = data if isinstance(data, Mapping) else {}
+        usage = Usage(requests=1, seconds=exchange.seconds)
+        with suppress(TransientError):
+            usage += protocol.usage_of(data.get("usage")) or Usage()
+        ledger.pay(Charge(exchange.id, role, usage, exchange.started))
+        choices = data.get("data" if drawing else "choices")
+        ignored = parameter == "n" and isinstance(choices, list) and len(choices) == 1
+        return "it returns a single choice whatever n is" if ignored else ""
 
     def do_without(self, parameter: str, why: str) -> None:
         """Leave out `parameter` from now on, and say so once."""
         if parameter not in self.refused:
             self.refused.add(parameter)
-            self.notices.append(f"{self.endpoint.model}: {why}; {DISPENSABLE[parameter]}")
-            log.warning(self.notices[-1])
+            self.say(f"{why}; {FALLBACKS[parameter].words}")
         if parameter == "n":
             self.takes_n = False
 
-    def observe_n(self, asked: int, received: int) -> None:
-        """Learn from a request for `asked` choices whether the server takes `n`."""
-        if asked > 1 and self.takes_n is None:
-            if received > 1:
-                self.takes_n = True
-            else:
-                self.do_without("n", "it returns a single choice whatever n is")
+    def say(self, notice: str) -> None:
+        """Note, and log once, what the server cannot do and what is done instead."""
+        notice = f"{self.endpoint.model}: {notice}"
+        if notice not in self.notices:
+            self.notices.append(notice)
+            log.warning(notice)
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -154,16 +208,19 @@ class Sampler:
         self,
         prompt: Prompt,
         n: int | Sequence[int] | Sequence[Sequence[int]] = 1,
+        params: Mapping[str, Any] | None = None,
         *,
         role: str = "policy",
         ledger: Ledger | None = None,
         on_sample: Callable[[Sample], None] | None = None,
         stop_when: StopRule | None = None,
         images: ImageFolder | None = None,
-        **params: Any,
+        **more: Any,
     ) -> AsyncGenerator[Sample, None]:
-        """`n` samples of `prompt` as they complete; `params` are added to the endpoint's own.
+        """`n` samples of `prompt` as they complete; `params` are added to the endpoint's own, whatever their names.
 
+        `more` are further parameters by name, for a caller who writes them down. Those that somebody else chose belong
+        into `params`.
         `n` may also be the occurrence numbers to draw, or groups of them for one request each. They become
         `Sample.index` and are added to the `seed`, if one is given, so that occurrence i of a seeded prompt is the same
         however the work is split.
@@ -182,8 +239,12 @@ class Sampler:
         if asked and isinstance(asked[0], int):
             asked = [asked[i : i + size] for i in range(0, len(asked), size)]
         groups = [list(cast(Sequence[int], group)) for group in asked if group]
-        path, body = protocol.request(prompt, self.endpoint.model, {**self.endpoint.params, **params})
-        body.pop("n", None)
+        options = merged(self.endpoint.params, params or {}, more)
+        for key in NOT_SAMPLING:
+            options.pop(key, None)
+        path, body = protocol.request(prompt, self.endpoint.model, options)
+        for key in self._ignored(body):
+            self.say(f"it is known to ignore {key}")
         ready: list[Sample] = []
         draw = _Draw(
             sampler=self,
@@ -220,6 +281,10 @@ class Sampler:
             last = draw.errors[-1]
             raise SamplingFailed(f"no sample was obtained: {last}", status=last.status) from last
 
+    def _ignored(self, body: Mapping[str, Any]) -> list[str]:
+        place = urlsplit(self.endpoint.urls[0])
+        return ignored_by("embedded" if self.endpoint.embedded else place.hostname or "", self._owners, body)
+
 
 @dataclass(slots=True, kw_only=True)
 class _Draw:
@@ -246,6 +311,8 @@ class _Draw:
     """One for each sample that failed."""
     answered: bool = False
     """Whether any sample was delivered."""
+    left_out: set[str] = field(default_factory=set)
+    """Parameters that the server refused with this prompt and these parameters, and this call goes without."""
     asked: dict[str, frozenset[int]] = field(default_factory=dict)
     """What each request that brought anything had asked for, by the id of its exchange."""
 
@@ -253,19 +320,16 @@ class _Draw:
         """Have `missing` answered; returns whether all were."""
         whole, sampler = True, self.sampler
         while missing:
-            if sampler.takes_n is False and len(missing) > 1 and self.start is not None:
+            if (sampler.takes_n is False or "n" in self.left_out) and len(missing) > 1 and self.start is not None:
                 for index in missing:
                     self.start(self.fill([index]))
                 return whole
-            for parameter in sampler.refused:
-                self.body.pop(parameter, None)
             try:
                 await self._answer(missing)
             except EndpointRefused:
                 raise
             except EndpointError as error:
-                if refused := self._refused_parameter(error, missing):
-                    sampler.do_without(refused, f"it refuses {refused} ({protocol.server_message(error.body)})")
+                if isinstance(error, RequestRejected) and await self._do_without(error, missing):
                     continue
                 # Perhaps only this very request was at fault: one alone shows whether to ask for the others.
                 alone, missing = missing[:1], missing[1:]
@@ -276,15 +340,39 @@ class _Draw:
                 whole = False
         return whole
 
-    def _refused_parameter(self, error: EndpointError, missing: Sequence[int]) -> str | None:
-        """The dispensable parameter that `error` is about, if any."""
-        if len(missing) > 1 and protocol.refuses(error, "n"):
-            return "n"
-        if "response_format" in self.body and protocol.refuses(error, "response_format", "json_schema"):
-            return "response_format"
-        if self.images is not None and "seed" in self.body and protocol.refuses(error, "seed"):
-            return "seed"
-        return None
+    async def _do_without(self, error: EndpointError, missing: Sequence[int]) -> bool:
+        """Leave out the parameter that `error` is about, here or for good; returns whether there is one."""
+        sent = self._request(missing)
+        if self.stop_when is not None or self.sampler.endpoint.stream:
+            sent["stream_options"] = {}
+        parameter = refusals.blamed(error, FALLBACKS.keys() & sent.keys())
+        if parameter is None:
+            return False
+        optional = parameter == "n" or isinstance(self.body.get(parameter), Dispensable) or self.images is not None
+        if parameter == "response_format" and not optional:  # the form of the answer is what was asked for
+            return False
+        if parameter in self.sampler.refused | self.left_out:
+            return False
+        if not await self._lacks(parameter):
+            if optional:  # it is this request's own, whose reason may be another parameter
+                self.left_out.add(parameter)
+            return optional
+        return True
+
+    async def _lacks(self, parameter: str) -> bool:
+        sampler = self.sampler
+        return await sampler.lacks(parameter, self.path, self.prompt, role=self.role, ledger=self.ledger)
+
+    async def _observe_n(self, asked: int, received: int) -> None:
+        """Learn from a request for `asked` choices whether the server takes `n`."""
+        if asked > 1 and received > 1 and self.sampler.takes_n is None:
+            self.sampler.takes_n = True
+        elif asked > 1 and received == 1 and self.sampler.takes_n is not True:
+            self.left_out.add("n")
+            self.sampler.single_choices += 1
+            suspect = self.sampler.single_choices >= SUSPICIOUS
+            if suspect and not self.ledger.watchers:  # a search with a budget does not pay for what others gain by
+                await self._lacks("n")
 
     async def _answer(self, missing: list[int]) -> None:
         """One request for the first of `missing`, retried where that may help."""
@@ -299,16 +387,16 @@ class _Draw:
 
     def _consecutive(self, missing: Sequence[int]) -> list[int]:
         """Those of `missing` that one request can ask for: with a seed, consecutive numbers."""
-        if self.body.get("seed") is None:
+        if not isinstance(self.body.get("seed"), int | float):
             return list(missing)
         expected = count(missing[0])
         return list(takewhile(lambda index: index == next(expected), missing))
 
     def _request(self, run: Sequence[int]) -> dict[str, Any]:
         """The body that asks for the occurrences `run`."""
-        body = dict(self.body)
-        if body.get("seed") is not None:
-            body["seed"] = int(body["seed"]) + run[0]
+        body = without(self.body, self.sampler.refused | self.left_out)
+        if isinstance(seed := body.get("seed"), int | float):
+            body["seed"] = int(seed) + run[0]
         if len(run) > 1:
             body["n"] = len(run)
             if self.sampler.vllm:
@@ -324,7 +412,7 @@ class _Draw:
             async with connection.exchange(self.role, self.ledger, self.affinity, avoid) as exchange:
                 if sent is not None:
                     sent.set_result(exchange.url)
-                data = await connection.http.json(exchange.url + self.path, body)
+                data = await connection.http.json(joined(exchange.url, self.path), body)
                 if self.images is None:
                     return protocol.parse(data), exchange
                 response = protocol.parse_images(data)
@@ -341,9 +429,9 @@ class _Draw:
         if not response.choices:
             lose(answer)
             raise TransientError("the answer has no choices")
-        self.sampler.observe_n(len(run), len(response.choices))
-        if not self._deliver(missing, run, response, exchange):
-            raise TransientError("the answer has none of the choices that were asked for")
+        delivered = self._deliver(missing, run, response, exchange)
+        self._check(response.choices, delivered)
+        await self._observe_n(len(run), len(response.choices))
 
     async def _stream(self, missing: list[int], avoid: str | None) -> None:
         """`_ask`, read token by token: a choice is delivered as soon as it is complete, if its tokens are counted.
@@ -355,39 +443,57 @@ class _Draw:
         run, connection = self._consecutive(missing), self.sampler.connection
         options = {"include_usage": True, **({"continuous_usage_stats": True} if self.sampler.vllm else {})}
         body = {**self._request(run), "stream": True, "stream_options": options}
-        assembly = protocol.Assembly()
+        body = without(body, self.sampler.refused)
+        assembly = protocol.Assembly(self.sampler.endpoint.max_answer_bytes)
         to_abandon = self.stop_when.watch() if self.stop_when is not None else lambda choice: False
-        delivered = False
+        delivered, seen = False, list[Generation]()
+
+        def deliver(response: ModelResponse) -> None:
+            nonlocal delivered
+            seen.extend(response.choices)
+            delivered |= self._deliver(missing, run, response, exchange)
+
         async with (
             connection.exchange(self.role, self.ledger, self.affinity, avoid, assembly.lost) as exchange,
-            connection.http.stream(exchange.url + self.path, body) as events,
+            connection.http.stream(joined(exchange.url, self.path), body) as events,
         ):
-            async for event in events:
-                exchange.flows()
-                finished = assembly.add(event)
-                abandoned = [] if finished else list(filter(to_abandon, assembly.choices.values()))
-                for choice in abandoned:
-                    choice.finish_reason = "abandoned"
-                finished += abandoned
-                if finished and (response := assembly.take(finished)):
-                    exchange.seconds = now() - exchange.started
-                    delivered |= self._deliver(missing, run, response, exchange)
-                if abandoned:
-                    break
-        if not assembly.seen:
-            self.ledger.waste(self.role, ONE_REQUEST + (assembly.usage or Usage()))
+            if isinstance(events, Mapping):  # the server does not stream
+                response = protocol.parse(events)
+            else:
+                response = None
+                async for event in _until_complete(events, assembly):
+                    exchange.flows()
+                    finished = assembly.add(event)
+                    abandoned = [] if finished else list(filter(to_abandon, assembly.choices.values()))
+                    for choice in abandoned:
+                        choice.finish_reason = "abandoned"
+                    finished += abandoned
+                    if finished and (part := assembly.take(finished)):
+                        exchange.seconds = now() - exchange.started
+                        deliver(part)
+                    if abandoned:
+                        break
+        rest = assembly.take_rest() if response is None else response
+        if rest.choices:
+            deliver(rest)
+        if not seen:
+            self.ledger.waste(self.role, ONE_REQUEST + (rest.usage or Usage()))
             raise TransientError("the stream has no choices")
-        if assembly.choices:
-            delivered |= self._deliver(missing, run, assembly.take_rest(), exchange)
+        self._check(seen, delivered)
+        await self._observe_n(len(run), len(seen))
+
+    def _check(self, choices: Sequence[Generation], delivered: bool) -> None:
+        """Raise `TransientError` if an answer with `choices` brought nothing that was asked for."""
         if not delivered:
-            raise TransientError("the stream has none of the choices that were asked for")
-        self.sampler.observe_n(len(run), assembly.seen)
+            failure = next((choice.failure for choice in choices if choice.failure), None)
+            raise TransientError(failure or "the answer has none of the choices that were asked for")
 
     def _deliver(self, missing: list[int], run: Sequence[int], response: ModelResponse, exchange: Exchange) -> bool:
         """Turn choices into samples: the prompt is one charge that they share, each completion another.
 
         Choices that nobody asked for are waste. Returns whether there was any other.
         """
+        hide = self.sampler.connection.http.hide
         estimated = 0 if response.usage else protocol.estimate_prompt(self.prompt)
         shared = response.usage or Usage(prompt_tokens=estimated)
         keep_ids = bool(self.body.get("return_token_ids"))  # `_request` may add it, only to count
@@ -399,7 +505,7 @@ class _Draw:
             reasoning = shared.reasoning_tokens / len(response.choices)
             own = Usage(0, 0, 0, size, reasoning, 0, exchange.seconds, estimated_tokens=size if guessed else 0)
             index = run[choice.index] if choice.index < len(run) else None
-            if index is None or index not in missing:
+            if index is None or index not in missing or choice.failure:
                 self.ledger.waste(self.role, own)
                 continue
             completion = Charge(f"{exchange.id}.{choice.index}", self.role, own, exchange.started)
@@ -407,16 +513,16 @@ class _Draw:
             missing.remove(index)
             self.asked[exchange.id] = frozenset(run)
             sample = Sample(
-                text=choice.text,
+                text=hide(choice.text),  # a secret may have come in pieces
                 finish_reason=choice.finish_reason,
                 charges=(prompt, completion),
                 index=index,
                 role=self.role,
                 model=response.model or self.body["model"],
                 again=sum(index in asked for asked in self.asked.values()) - 1,
-                batched=True if len(response.choices) > 1 else self.sampler.takes_n if len(run) == 1 else None,
-                reasoning=choice.reasoning,
-                tool_calls=tuple(choice.tool_calls),
+                batched=self._batched(len(run), len(response.choices)),
+                reasoning=hide(choice.reasoning),
+                tool_calls=tuple(map(hide.call, choice.tool_calls)) if hide else tuple(choice.tool_calls),
                 token_ids=tuple(choice.token_ids) if keep_ids and choice.token_ids is not None else None,
                 logprobs=tuple(choice.logprobs) if choice.logprobs is not None else None,
                 confidences=tuple(choice.confidences) if choice.confidences is not None else None,
@@ -428,6 +534,14 @@ class _Draw:
             self.emit(sample)
             self.answered = delivered = True
         return delivered
+
+    def _batched(self, asked: int, received: int) -> bool | None:
+        """See `Sample.batched`."""
+        if received > 1:
+            return True
+        if asked > 1:
+            return None
+        return False if "n" in self.left_out else self.sampler.takes_n
 
     async def _keep_image(self, url: str, images: ImageFolder) -> str:
         """The name of the file that the image at `url` is written to."""
@@ -442,3 +556,15 @@ class _Draw:
                 if not left:  # another attempt of the request would be paid for again
                     raise RequestRejected(f"the image was drawn but cannot be downloaded: {error}") from error
         raise AssertionError("unreachable: the last error is raised")
+
+
+async def _until_complete(
+    events: AsyncIterator[Mapping[str, Any]], assembly: protocol.Assembly
+) -> AsyncIterator[Mapping[str, Any]]:
+    """`events`, whose end is as good as `[DONE]`, however it comes, if all choices that were begun are finished."""
+    try:
+        async for event in events:
+            yield event
+    except TransientError:
+        if not assembly.complete:
+            raise

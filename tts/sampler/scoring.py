@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tts.accounts import Ledger
-from tts.errors import ConfigError, EndpointRefused, RequestRejected
+from tts.errors import ConfigError, EndpointRefused, RequestRejected, TransientError
 from tts.sampler import protocol
 from tts.sampler.protocol import TokenLogprob
 from tts.sampler.sampler import Sampler
@@ -139,7 +139,10 @@ async def score(
             completion_tokens=1,
             affinity=sampler.connection.affinity(whole),
         )
-    tokens = _prompt_tokens(data, whole)
+    try:
+        tokens = _prompt_tokens(data, whole)
+    except (TransientError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise RequestRejected(f"{sampler.endpoint.model} gave scores that cannot be read: {error}") from error
     if not tokens:
         raise ConfigError(f"{sampler.endpoint.model} returned no prompt log-probabilities; score with vLLM")
     kept = _within(tokens, whole, length) if isinstance(whole, str) else tokens[-length:]

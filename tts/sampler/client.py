@@ -1,0 +1,213 @@
+"""JSON and streams over HTTP, whatever goes wrong turned into one of the library's errors."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from tts.errors import RequestRejected, TransientError
+from tts.sampler import protocol, refusals
+from tts.sampler.compression import inflater
+from tts.sampler.endpoint import Endpoint, in_process
+from tts.sampler.limits import most_in_flight
+from tts.sampler.redaction import Redactor, secret_headers
+from tts.sampler.sse import BYTE_ORDER_MARK, EventReader
+
+LONGEST_ERROR = 1 << 20
+"""Bytes that are read of the body of an error."""
+
+
+class HttpClient:
+    """JSON over HTTP, every failure turned into one of the library's errors.
+
+    Whatever a server says passes through here: bodies are uncompressed, no larger than `max_answer_bytes`, and free of
+    the endpoint's secrets.
+
+    Requests go straight to an httpx transport: a client's cookies, redirects and authentication flows are of no use
+    here and cost as much CPU as the rest of a request. aiohttp carries the bytes.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        model = in_process(endpoint.base_url)
+        self._transport = endpoint.transport or (model(endpoint.base_url) if model else _network(endpoint))
+        headers = {"user-agent": "ttscale", "content-type": "application/json", "accept-encoding": "identity"}
+        self._headers = httpx.Headers(headers | endpoint.headers)
+        if key := endpoint.key():
+            self._headers["authorization"] = f"Bearer {key}"
+        self._query = {name: value.get_secret_value() for name, value in endpoint.query.items()}
+        self._extensions = {"timeout": httpx.Timeout(None, connect=endpoint.connect_timeout).as_dict()}
+        self._urls: dict[str, httpx.URL] = {}
+        self._limit = endpoint.max_answer_bytes
+        self.hide = Redactor([key or "", *self._query.values(), *secret_headers(endpoint.headers)])
+        """Replaces the endpoint's secrets."""
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def json(self, url: str, body: Any = None) -> Any:
+        """The JSON answer to a POST of `body`, or to a GET.
+
+        Raises an `EndpointError` of the right kind for error statuses, lost connections and unreadable answers.
+        """
+        method, content = ("GET", b"") if body is None else ("POST", json.dumps(body).encode())
+        return self._read(await self.body(await self.send(method, url, content)), url)
+
+    def _read(self, data: bytes, url: str) -> Any:
+        try:
+            return protocol.json_of(data)
+        except ValueError as error:
+            raise TransientError(f"unreadable answer from {url}: {data[:100]!r} ({error})") from error
+
+    async def fetch(self, url: str) -> bytes:
+        """The file at a URL that the server gave. The URL may be anyone's, so the key is not sent."""
+        try:
+            request = httpx.Request("GET", url, headers={"user-agent": "ttscale"}, extensions=self._extensions)
+        except httpx.InvalidURL:
+            request = None
+        if request is None or request.url.scheme not in ("http", "https", "mock"):
+            raise TransientError(f"the server gave '{url[:100]}' where an image should be")
+        return await _collected(self.parts(await self._send(request, url)), self._limit)
+
+    @asynccontextmanager
+    async def stream(self, url: str, body: Any) -> AsyncIterator[AsyncIterator[Mapping[str, Any]] | Mapping[str, Any]]:
+        """The events of a streamed answer to a POST; leaving early closes the connection.
+
+        A server that does not stream answers in one piece, which is then given instead.
+        """
+        response = await self.send("POST", url, json.dumps(body).encode())
+        async with aclosing(self.parts(response)) as arriving:
+            head, blank = b"", 0
+            async for part in arriving:  # a stream begins with a field or a comment, JSON with a bracket
+                head += part.removeprefix(BYTE_ORDER_MARK).lstrip()
+                blank += len(part)
+                if head or blank > self._limit:
+                    break
+            if head.startswith((b"{", b"[")):
+                answer = self._read(self.hide(await _collected(_after(head, arriving), self._limit)), url)
+                yield answer if isinstance(answer, Mapping) else {"choices": answer}
+            else:
+                async with aclosing(self._events(_after(head, arriving))) as events:
+                    yield events
+
+    async def _events(self, arriving: AsyncIterator[bytes]) -> AsyncGenerator[Mapping[str, Any], None]:
+        """What the events say until `[DONE]`; raises `TransientError` if the stream ends without it."""
+        reader = self.reader()
+        async for part in arriving:
+            for event in reader.feed(part):
+                if event.data is not None and event.data.strip() == b"[DONE]":
+                    return
+                if (said := protocol.event_of(event)) is not None:
+                    yield said
+        raise TransientError("the stream ended before it was complete")
+
+    def reader(self) -> EventReader:
+        """For the events in the `parts` of a streamed answer."""
+        return EventReader(self._limit, self.hide)
+
+    async def body(self, response: httpx.Response) -> bytes:
+        """The whole body. Raises `RequestRejected` if it is larger than `max_answer_bytes`."""
+        return self.hide(await _collected(self.parts(response), self._limit))
+
+    async def parts(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        """The body as it arrives, uncompressed. However it ends, the connection is then free for the next request.
+
+        Raises `TransientError` if the connection is lost, or the body compressed in a way that cannot be read.
+        """
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        try:
+            inflate = inflater(response.headers.get("content-encoding", ""))  # some servers compress unasked
+            async for chunk in response.stream:
+                if inflate is None:
+                    yield chunk
+                else:
+                    for part in inflate(chunk):
+                        yield part
+        except _LOST as error:
+            raise self._lost(str(response.request.url.copy_with(query=None)), error) from self._cause(error)
+        finally:
+            await response.stream.aclose()
+
+    def _lost(self, url: str, error: Exception) -> TransientError:
+        words = self.hide.error(str(error) or type(error).__name__)
+        return TransientError(f"connection to {url} failed: {words}. Is the server running there?")
+
+    def _cause(self, error: Exception) -> Exception | None:
+        """`error`, unless it tells a secret."""
+        return error if self.hide.error(str(error)) == str(error) else None
+
+    async def send(self, method: str, url: str, content: bytes) -> httpx.Response:
+        """A response with a good status whose body is still to be read; close it in any case.
+
+        Raises an `EndpointError` of the right kind, with status and body, for any other response.
+        """
+        place = self._urls.get(url)
+        if place is None:
+            place = self._urls[url] = httpx.URL(url).copy_merge_params(self._query) if self._query else httpx.URL(url)
+        options: dict[str, Any] = {"headers": self._headers, "extensions": self._extensions}
+        return await self._send(httpx.Request(method, place, content=content, **options), url)
+
+    async def _send(self, request: httpx.Request, url: str) -> httpx.Response:
+        """`url` is what errors say of where the request went: it has no secrets."""
+        try:
+            response = await self._transport.handle_async_request(request)
+        except (*_LOST, ValueError) as error:  # ValueError: a header or URL that cannot be sent
+            raise self._lost(url, error) from self._cause(error)
+        response.request = request
+        if self.hide:
+            response.headers = httpx.Headers(
+                [(name, self.hide(value)) for name, value in response.headers.multi_items()]
+            )
+        if response.status_code >= 300:
+            body = await _collected(self.parts(response), LONGEST_ERROR, cut=True)
+            words = self.hide.error(body.decode(errors="replace"))
+            raise refusals.error_of(response.status_code, response.headers, words, url)
+        return response
+
+
+async def _collected(arriving: AsyncGenerator[bytes, None], limit: int, *, cut: bool = False) -> bytes:
+    """The whole body. One of more than `limit` bytes is `cut`, or raises `RequestRejected` once that is seen."""
+    data = bytearray()
+    async with aclosing(arriving):
+        async for part in arriving:
+            if len(data) + len(part) > limit:
+                if cut:
+                    return bytes(data + part[: limit - len(data)])
+                raise RequestRejected(f"the answer has more than {limit:,} bytes (max_answer_bytes)")
+            data += part
+    return bytes(data)
+
+
+async def _after(head: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    yield head
+    async for part in rest:
+        yield part
+
+
+_LOST = (httpx.TransportError, aiohttp.ClientError, OSError)  # the transport translates most of aiohttp's errors
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    return httpx.create_ssl_context()
+
+
+def _network(endpoint: Endpoint) -> AiohttpTransport:
+    encrypted = any(url.startswith("https:") for url in endpoint.urls)
+    most = most_in_flight(endpoint) * len(endpoint.urls) + 16
+    proxied = any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ)
+
+    def session() -> aiohttp.ClientSession:
+        # Drop idle connections before the server does (uvicorn: after 5 s), or a request might meet a closing one.
+        connector = aiohttp.TCPConnector(limit=most, ssl=_tls() if encrypted else False, keepalive_timeout=4)
+        return aiohttp.ClientSession(connector=connector, trust_env=proxied, cookie_jar=aiohttp.DummyCookieJar())
+
+    return AiohttpTransport(verify=False, client=session)
