@@ -22,8 +22,9 @@ from tts.verifiers.answers.extraction import (
 class NumericAnswer(AnswerVerifier):
     """Accepts an answer that is the same number as the reference, however it is written."""
 
-    tolerance: NonNegativeFloat = 1e-9
-    """Largest accepted difference, relative to the larger of the two numbers, absolute below 1."""
+    tolerance: NonNegativeFloat | None = None
+    """Largest accepted difference, relative to the larger of the two numbers, absolute below 1. By default numbers must
+    agree to nine digits, however small they are."""
     fallback: bool = True
     """Whether the last number counts if no number is announced as the answer."""
 
@@ -47,7 +48,9 @@ class NumericAnswer(AnswerVerifier):
 
     def same(self, one: str, other: str) -> bool:
         first, second = Fraction(one), Fraction(other)
-        return abs(first - second) <= Fraction(self.tolerance) * max(1, abs(first), abs(second))
+        size = max(abs(first), abs(second))
+        allowed = Fraction(1, 10**9) * size if self.tolerance is None else Fraction(self.tolerance) * max(1, size)
+        return abs(first - second) <= allowed
 
 
 def _announced(text: str, answers: list[str] | None) -> Fraction | None:

@@ -20,14 +20,16 @@ are read.
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections import deque
 from collections.abc import Iterator
+from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 
 from tts.prompting import without_thoughts
 
-LONGEST_TEXT = 32_000  # characters, the last ones without thoughts; in these the answer is looked for
+LONGEST_TEXT = 20_000  # characters, the last ones without thoughts; in these the answer is looked for
 LONGEST_ANSWER = 10_000  # characters; anything longer is not a final answer
 LONGEST_STATEMENT = 1000  # characters in which a number is stated
 LONGEST_NUMBER = 400  # digits, and the largest power of ten
@@ -36,7 +38,7 @@ DEEPEST_MARKS = 4  # marks within marks that are read
 
 _WORD = (
     "answers?|antwort(?:en)?|r[ée]ponse|respuesta|risposta|resposta|ответ|відповідь|odpowiedź|odpověď|antwoord|svar|"
-    "vastaus|cevap|yanıt|válasz|răspuns|jawaban|đáp án|απάντηση|उत्तर|الإجابة|الجواب|答案|答え|解答|回答|答|故选|应选|"
+    "vastaus|cevap|yanıt|válasz|răspuns|jawaban|đáp án|απάντηση|उत्तर|الإجابة|الجواب|答案|答え|解答|回答|答|"
     "정답|답변|답|คำตอบ"
 )
 _IS = (
@@ -45,7 +47,7 @@ _IS = (
 )
 _MARK = re.compile(
     rf"(?P<box>\\(?:boxed|fbox|framebox)\s*\{{)|(?P<tag><answer>)|(?P<hashes>^[ \t]*\#{{4}}(?!\#))"
-    rf"|(?<![A-Za-zÀ-ɏ])(?:{_WORD})[ \t*_`]{{0,4}}(?:\([^()\n]{{0,40}}\)[ \t*_`]{{0,4}})?"
+    rf"|(?:故选|故選|应选|應選)[:：]?|(?<![A-Za-zÀ-ɏ])(?:{_WORD})[ \t*_`]{{0,4}}(?:\([^()\n]{{0,40}}\)[ \t*_`]{{0,4}})?"
     rf"(?:[:：=]|[ \t*_]{{0,3}}(?<=[\s*_])[-–—](?=\s)|(?:[ \t](?:to|of|for)[ \t][^.:=\n]{{0,40}}?[ \t])?"
     rf"(?P<sentence>{_IS})[ \t]*(?P<colon>[:：])?)[\s*_:]*",
     re.IGNORECASE | re.MULTILINE,
@@ -200,7 +202,9 @@ _MAGNITUDES = {
     7: "crores?", 8: "亿|億|억", 9: "billions?|bn|milliarden?|milliards?|miliard[io]|mrd|миллиард(?:а|ов)?|млрд",
     12: "trillions?|трлн",
 }  # fmt: skip
-_MAGNITUDE = re.compile("|".join(f"(?P<e{power}>{words})" for power, words in _MAGNITUDES.items()), re.IGNORECASE)
+_MAGNITUDE = re.compile(
+    f"(?:{'|'.join(f'(?P<e{power}>{words})' for power, words in _MAGNITUDES.items())})(?![A-Za-z])", re.IGNORECASE
+)
 _IN_MAGNITUDES = "|".join(_MAGNITUDES.values())
 
 
@@ -309,9 +313,13 @@ def canonical(number: Fraction) -> str:
     if number.denominator == 1:
         return str(number.numerator)
     try:
-        return repr(float(number))
+        nearest = float(number)
     except OverflowError:
         return str(number.numerator // number.denominator)
+    if nearest and abs(nearest) >= sys.float_info.min:
+        return repr(nearest)
+    with localcontext(Context(prec=17, Emin=-9999)):
+        return str(Decimal(number.numerator) / Decimal(number.denominator))
 
 
 def _plain(text: str) -> str:
