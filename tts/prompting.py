@@ -111,6 +111,7 @@ _THOUGHT = re.compile(
     re.IGNORECASE,
 )
 """Marks that begin and end thoughts: XML tags, Mistral's, Kimi's, Sky's, and the channels of gpt-oss."""
+_ENDS = ("end", "end2", "end3", "end4", "end5")
 _LOOKED_THROUGH = 100_000  # characters; what comes before them is searched for the commonest tags alone
 _COMMONEST = ("think", "thinking", "thought", "reasoning")
 
@@ -126,13 +127,20 @@ def without_thoughts(text: str) -> str:
     kept, place = [head], 0
     for mark in _THOUGHT.finditer(text):
         kind = _kind(next((mark[tag] for tag in ("tag", "tag2", "tag3", "tag4", "tag5") if mark[tag]), "analysis"))
-        ends = any(mark[end] for end in ("end", "end2", "end3", "end4", "end5"))
+        ends = any(mark[end] for end in _ENDS)
         if not within:
             kept = [] if ends else [*kept, text[place : mark.start()]]
             within, place = "" if ends else kind, mark.end()
         elif ends and kind == within:
             within, place = "", mark.end()
     return "".join(kept if within else [*kept, text[place:]])
+
+
+def last_thought(text: str) -> str:
+    """The end of the last thought that is closed: up to 400 characters; empty if there is none."""
+    text = text[-_LOOKED_THROUGH:]
+    ends = [mark.start() for mark in _THOUGHT.finditer(text) if any(mark[end] for end in _ENDS)]
+    return text[max(0, ends[-1] - 400) : ends[-1]] if ends else ""
 
 
 def _kind(tag: str) -> str:

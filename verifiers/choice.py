@@ -19,9 +19,13 @@ _LETTER = re.compile(
     r"(?P<letter>[A-Za-z])(?![A-Za-z0-9'’])(?P<after>[\])}*_$\"'”]*)\s*(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
-_SECOND = re.compile(r"(?:,|/|&|and\b|or\b|und\b|oder\b|et\b|ou\b|y\b|o\b|和|或|、)\s*[\[({*_]{0,3}[A-Za-z](?![A-Za-z'’])")
+_SECOND = re.compile(
+    r"(?:,|/|&|and\b|or\b|und\b|oder\b|et\b|ou\b|y\b|o\b|和|或|、)\s*[\[({*_]{0,3}[A-Za-z](?![A-Za-z'’])"
+)
 _CLOSES = re.compile(r"[.:,;)\]}\-–—=(（。，：；、\\]|$|[^\x00-\x7f]")
-_REASON = re.compile(r"(?:because|since|as|for|due|which|where|that|with|by|in|from|given|so|is|weil|denn|da|porque|car)\b", re.I)
+_REASON = re.compile(
+    r"(?:because|since|as|for|due|which|where|that|with|by|in|from|given|so|is|weil|denn|da|porque|car)\b", re.I
+)
 _ENCLOSED = re.compile(r"[(（\[]\s?([A-Za-z])\s?[)）\]]|\*\*\s?([A-Z])\s?\*\*")
 _LAST_LINE = re.compile(r"(?:^|\n)\W*([A-Z])\W*\Z|\(([A-Z])\)[^()\n]*\Z")
 _WORDS = "AI"

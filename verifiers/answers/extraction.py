@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 
-from tts.prompting import without_thoughts
+from tts.prompting import last_thought, without_thoughts
 
 LONGEST_TEXT = 20_000  # characters, the last ones without thoughts; in these the answer is looked for
 LONGEST_ANSWER = 10_000  # characters; anything longer is not a final answer
@@ -58,6 +58,9 @@ _ANOTHER = re.compile(
     r"pregunta|domanda|вопрос|问题|題目|题目|問題|问|질문|문제)[ \t]{0,3}(?:#?\d{1,4}[ \t]{0,2})?[*_]{0,2}[:：])",
     re.IGNORECASE | re.MULTILINE,
 )
+_BROKEN_OFF = re.compile(r"[\s\S]{200}(?<![.!?。\s*_)\"'”])[\s*_)\"'”]*\Z|[\s\S]{200}\\\)\s*\Z")
+"""The end of a text of some length that does not end like a sentence."""
+_CONCLUSION = re.compile(r"\\boxed\{[^?]*\Z")
 _EMPTY = re.compile(
     r"(?:(?:indeed|clearly|obviously|also|thus|therefore|now|then|not|in)\s+)*(?:correct|right|wrong|incorrect|true|"
     r"verified|confirmed|valid|clear|obvious|consistent|reasonable|plausible|above|below|found|as follows|simple|easy|"
@@ -81,7 +84,7 @@ def final_answers(text: str) -> list[str] | None:
 
     None if the last mark is a box that never closes: the text was cut off inside its answer.
     """
-    return _announced(without_thoughts(text)[-LONGEST_TEXT:], DEEPEST_MARKS)
+    return _announced(own_part(text), DEEPEST_MARKS)
 
 
 def final_answer(text: str) -> str:
@@ -90,17 +93,28 @@ def final_answer(text: str) -> str:
 
 
 def own_part(text: str) -> str:
-    """`text` without thoughts, and without the questions that it goes on to ask after its first answer."""
-    text = without_thoughts(text)[-LONGEST_TEXT:]
-    first = _MARK.search(text)
-    other = _ANOTHER.search(text, first.end()) if first else None
-    return text[: other.start()] if other else text
+    """Where the answer of `text` is: behind its thoughts, and before the questions that it goes on to ask itself.
+
+    Where what is behind the thoughts breaks off without an answer, it is the end of the last thought, if that has a box.
+    """
+    said = without_thoughts(text)[-LONGEST_TEXT:]
+    first = _MARK.search(said)
+    if first is None and _BROKEN_OFF.search(said) and _CONCLUSION.search(concluded := last_thought(text)):
+        return concluded
+    other = _ANOTHER.search(said, first.end()) if first else None
+    return said[: other.start()] if other else said
+
+
+def boxes(text: str) -> list[tuple[int, int, str]]:
+    """The last closed boxes of `text`: where each begins, where it ends, and what is in it."""
+    text, found = text[-LONGEST_ANSWER:], []
+    for mark in deque((mark for mark in _MARK.finditer(text) if mark["box"]), maxlen=MARKS_READ):
+        if (content := _within_braces(text[mark.end() :])) is not None:
+            found.append((mark.start(), mark.end() + len(content) + 1, content))
+    return found
 
 
 def _announced(text: str, depth: int) -> list[str] | None:
-    first = _MARK.search(text)
-    if first and (other := _ANOTHER.search(text, first.end())):
-        text = text[: other.start()]
     last_line = text.rstrip().rfind("\n") + 1
     found: list[tuple[bool, bool, int, str]] = []
     marks = list(deque(_MARK.finditer(text), maxlen=MARKS_READ))
@@ -249,13 +263,15 @@ _CHARACTERS = str.maketrans(
      "＋": "+", "～": "~", "～": "~"}
 )  # fmt: skip
 _RAISED = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+")
-_FRACTIONS = {
-    c: r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", c).split("⁄")) for c in "¼½¾⅓⅔⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
-}
+_FRACTIONS = {c: r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", c).split("⁄")) for c in "¼½¾⅓⅔⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"}
 _REMARK = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
-_LISTED = re.compile(r"\s*(?:,|;|&|/|\+|-|\*|×|x\b|and\b|or\b|und\b|et\b|y\b|to\b|\\(?:times|cdot|pm|text\b)|\^)[^\n]*\d")
+_LISTED = re.compile(
+    r"\s*(?:,|;|&|/|\+|-|\*|×|x\b|and\b|or\b|und\b|et\b|y\b|to\b|\\(?:times|cdot|pm|text\b)|\^)[^\n]*\d"
+)
 _STRONG = re.compile(r"\*\*([^*\n]{1,100})\*\*")
-_CLAUSE = re.compile(r"[,;:]\s|\s[-–—(]\s?|\s(?:because|since|as|which|where|so|after|for|per|at|of|from|out)\s", re.IGNORECASE)
+_CLAUSE = re.compile(
+    r"[,;:]\s|\s[-–—(]\s?|\s(?:because|since|as|which|where|so|after|for|per|at|of|from|out)\s", re.IGNORECASE
+)
 
 
 def parse_number(text: str) -> Fraction | None:
