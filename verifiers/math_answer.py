@@ -185,7 +185,7 @@ class MathAnswer(AnswerVerifier):
 
 
 _REASON = re.compile(r",?\s(?:because|since|which|where|as)\s.*", re.DOTALL)
-_REMARK = re.compile(r"\s\((?!mod)[^()]*[A-Za-z]{3}[^()]*\)$")
+_REMARK = re.compile(r"\s\((?!mod)[^()]*(?<![\\A-Za-z])[A-Za-z]{3}[^()]*\)$")
 _OUTSIDE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 
 
