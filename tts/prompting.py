@@ -119,8 +119,8 @@ _COMMONEST = ("think", "thinking", "thought", "reasoning")
 def without_thoughts(text: str) -> str:
     """`text` without what is marked as thoughts, such as `<think>...</think>`.
 
-    A thought whose beginning is missing (it was in the prompt) begins the text; one without an end goes on to the end of
-    the text, which has no answer then.
+    A thought whose beginning is missing (it was in the prompt) begins the text; one without an end goes on to the end
+    of the text, which has no answer then.
     """
     head, text = text[:-_LOOKED_THROUGH], text[-_LOOKED_THROUGH:]
     within, head = _left_open(head)

@@ -95,7 +95,8 @@ def final_answer(text: str) -> str:
 def own_part(text: str) -> str:
     """Where the answer of `text` is: behind its thoughts, and before the questions that it goes on to ask itself.
 
-    Where what is behind the thoughts breaks off without an answer, it is the end of the last thought, if that has a box.
+    Where what is behind the thoughts breaks off without an answer, it is the end of the last thought, if that is a box
+    without a question mark.
     """
     said = without_thoughts(text)[-LONGEST_TEXT:]
     first = _MARK.search(said)
@@ -107,11 +108,10 @@ def own_part(text: str) -> str:
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
     """The last closed boxes of `text`: where each begins, where it ends, and what is in it."""
-    text, found = text[-LONGEST_ANSWER:], []
-    for mark in deque((mark for mark in _MARK.finditer(text) if mark["box"]), maxlen=MARKS_READ):
-        if (content := _within_braces(text[mark.end() :])) is not None:
-            found.append((mark.start(), mark.end() + len(content) + 1, content))
-    return found
+    text = text[-LONGEST_ANSWER:]
+    marks = deque((mark for mark in _MARK.finditer(text) if mark["box"]), maxlen=MARKS_READ)
+    found = [(mark, content) for mark in marks if (content := _within_braces(text[mark.end() :])) is not None]
+    return [(mark.start(), mark.end() + len(content) + 1, content) for mark, content in found]
 
 
 def _announced(text: str, depth: int) -> list[str] | None:
@@ -154,7 +154,7 @@ def _announced(text: str, depth: int) -> list[str] | None:
 
 
 def _in_its_group(text: str) -> str:
-    r"""What belongs to a mark that is inside a command: `12` of `\textbf{Answer: } 12` and of `\textbf{Answer: 12} m`."""
+    r"""What belongs to a mark inside a command: `12` of `\textbf{Answer: } 12` and of `\textbf{Answer: 12} m`."""
     text = text.lstrip("} \t*_")
     closed = _within_braces(text)
     return text if closed is None else closed
@@ -212,7 +212,8 @@ def _within_braces(text: str) -> str | None:
 
 _MAGNITUDES = {
     2: "hundreds?|hundert|cien|cent", 3: "thousands?|tausend|mille|mil|тыс(?:яч[аи]?)?|千|천",
-    4: "万|萬|만", 5: "lakhs?", 6: "millions?|millionen|mio|mln|mill[óo]n(?:es)?|milh(?:ão|ões)|milion[ei]|миллион(?:а|ов)?|млн",
+    4: "万|萬|만", 5: "lakhs?",
+    6: "millions?|millionen|mio|mln|mill[óo]n(?:es)?|milh(?:ão|ões)|milion[ei]|миллион(?:а|ов)?|млн",
     7: "crores?", 8: "亿|億|억", 9: "billions?|bn|milliarden?|milliards?|miliard[io]|mrd|миллиард(?:а|ов)?|млрд",
     12: "trillions?|трлн",
 }  # fmt: skip
@@ -260,10 +261,12 @@ _ORDINAL = re.compile(r"(?<=\d)\s?\^\s?\{?\s?(?:st|nd|rd|th)\b\s?\}?")
 _IN_WORDS = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _CHARACTERS = str.maketrans(
     {"−": "-", "–": "-", "‒": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "，": ",", "．": ".", "٫": ".", "٬": ",",
-     "＋": "+", "～": "~", "～": "~"}
+     "＋": "+", "～": "~"}
 )  # fmt: skip
 _RAISED = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+")
-_FRACTIONS = {c: r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", c).split("⁄")) for c in "¼½¾⅓⅔⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"}
+_FRACTIONS = {
+    sign: r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign).split("⁄")) for sign in "¼½¾⅓⅔⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
+}
 _REMARK = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _LISTED = re.compile(
     r"\s*(?:,|;|&|/|\+|-|\*|×|x\b|and\b|or\b|und\b|et\b|y\b|to\b|\\(?:times|cdot|pm|text\b)|\^)[^\n]*\d"
