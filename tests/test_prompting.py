@@ -172,7 +172,7 @@ def test_the_text_of_a_problem_is_that_of_all_its_messages():
         problem_text(Problem(id="p", messages=[{"role": "user", "content": [{"type": "image_url"}]}]))
 
 
-# -- what is a model's own, and what it quotes or only thinks -----------------------------------------------------------
+# -- what is a model's own, and what it quotes or only thinks --------------------------------------------------------
 
 
 @pytest.mark.parametrize(

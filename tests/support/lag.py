@@ -21,7 +21,7 @@ class Lag:
 
 @asynccontextmanager
 async def loop_lag() -> AsyncIterator[Lag]:
-    """Measures inside how late the loop wakes a sleeper: `async with loop_lag() as lag: ...; assert lag.worst < 0.1`."""
+    """How late the loop wakes a sleeper inside: `async with loop_lag() as lag: ...; assert lag.worst < 0.1`."""
     lag = Lag()
     due = time.monotonic() + PERIOD
 

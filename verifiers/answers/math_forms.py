@@ -31,20 +31,22 @@ _SYMBOLS = str.maketrans(
      "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "′": "'", "\u00a0": " "}
 )  # fmt: skip
 _FUNCTION_NAMES = r"exp|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln"
+_SIZES = r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|[lL]arge|LARGE|[hH]uge|boldmath)(?![A-Za-z])"
+_ORDINAL = r"(?<=\d)\s?\^?\s?\{?\s?(?:\\(?:text(?:superscript)?|mathrm|rm)\s?\{)?\s?(?:st|nd|rd|th)\b\s?\}?\s?\}?"
+_RECURRING = r"(?<![\d.])(\d{0,20})\.(\d{0,20})(?:\\(?:overline|bar|dot)\s?(?:\{(\d{1,20})\}|(\d))|\((\d{1,20})\))"
 _RAISED, _LOWERED = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+"), re.compile("[₀-₉]+")
 _REWRITES = [
     (_RAISED, lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}".replace("−", "-")),
     (_LOWERED, lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}"),
-    (re.compile(r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|[lL]arge|LARGE|[hH]uge|boldmath)(?![A-Za-z])"), " "),
+    (re.compile(_SIZES), " "),
     (re.compile(r"\\(?:bm|boldsymbol|pmb|mathcal|ensuremath|mathit|mathsf|emph|underline)\s?\{([^{}]*)\}"), r"{\1}"),
     (re.compile(r"\\(?:mathrm|operatorname|mathbf|rm|text(?=\s?\{[ei]\}\s?\^))\s?\{\s?([A-Za-z])\s?\}"), r"{\1}"),
     (re.compile(r"\\(?:varnothing|O)(?![A-Za-z])|\\?\{\s?\\?\}"), lambda m: r"\emptyset" if len(m[0]) > 2 else m[0]),
     (re.compile(rf"\\(?:operatorname|mathrm|text)\s?\{{({_FUNCTION_NAMES})\}}"), r"\\\1 "),
     (re.compile(rf"(?<![\\A-Za-z])({_FUNCTION_NAMES})(?=\s?[({{\d\\^_]|\s[a-z](?![a-z])|[a-z](?![A-Za-z]))"), r"\\\1"),
     (re.compile(r"([-+])\s?([-+])(?=\s?[\dA-Za-z\\({.])"), lambda m: "+" if m[1] == m[2] else "-"),
-    (re.compile(r"(?<![\d.])(\d{0,20})\.(\d{0,20})(?:\\(?:overline|bar|dot)\s?(?:\{(\d{1,20})\}|(\d))|\((\d{1,20})\))"),
-     lambda m: _recurring(m[1], m[2], m[3] or m[4] or m[5])),
-    (re.compile(r"(?<=\d)\s?\^?\s?\{?\s?(?:\\(?:text(?:superscript)?|mathrm|rm)\s?\{)?\s?(?:st|nd|rd|th)\b\s?\}?\s?\}?"), " "),
+    (re.compile(_RECURRING), lambda m: _recurring(m[1], m[2], m[3] or m[4] or m[5])),
+    (re.compile(_ORDINAL), " "),
     (re.compile(r"√\s?(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))"),
      lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}"),
     (re.compile(r"(?<![\\A-Za-z])(sqrt|pi|infty|infinity|inf|oo)(?![A-Za-z])"), lambda m: _COMMAND[m[1]]),
