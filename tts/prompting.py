@@ -261,7 +261,7 @@ def prose(text: str) -> str:
     return text
 
 
-_LONGEST_REPLY = 100_000  # characters, the last ones, in which an object is looked for
+_LONGEST_REPLY = 20_000  # characters, the last ones, in which an object is looked for
 _FALSE_STARTS = 100  # braces that may open no object before the rest is given up
 _OBJECT = re.compile(r"\{\s*[\"}]")
 _QUOTES = "`\"'“”‘’«»"
