@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from tts.prompting import json_of, without_thoughts
 from tts.resources import Resources
 from tts.session import Session
 from tts.solving import open_models
-from tts.types import Candidate, Problem, Verdict, total
+from tts.types import Candidate, Problem, Sample, Verdict, total
 from tts.verifiers.answers.extraction import final_answers, last_number, parse_number, stated_number
 from tts.verifiers.answers.math_forms import normal, read
 from tts.verifiers.generated_tests import _asserts
@@ -36,7 +37,7 @@ UNITS = {
         f"spaces {name}": unit
         for name, unit in (("plain", " "), ("line breaks", "\n"), ("carriage", "\r\n"), ("nbsp", "\u00a0"))
     },
-    **{f"sign {ascii(unit)}": unit for unit in "{}[]()\\$#*_`^9aé½⁵－答😀\x00\ufeff\u2028\"'<>&,.-="},
+    **{f"sign {unit!a}": unit for unit in "{}[]()\\$#*_`^9aé½⁵－答😀\x00\ufeff\u2028\"'<>&,.-="},
     "hashes": "#### ",
     "hashes and spaces": "####" + " " * 300,
     "boxes": r"\boxed{",
@@ -140,8 +141,9 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "tool_call": {},
     "constraints": {
         "constraints": [
-            {"kind": "words_at_most", "value": "3"}, {"kind": "paragraphs", "value": "2"}, {"kind": "bullets", "value": "2"},
-            {"kind": "heading", "value": "a"}, {"kind": "has", "value": "a"}, {"kind": "language", "value": "German"},
+            {"kind": "words_at_most", "value": "3"}, {"kind": "paragraphs", "value": "2"},
+            {"kind": "bullets", "value": "2"}, {"kind": "heading", "value": "a"}, {"kind": "has", "value": "a"},
+            {"kind": "language", "value": "German"},
         ]
     },
     "sat_assignment": {}, "tour": {}, "meeting_slot": {"best": "any"}, "agreement": {},
@@ -194,15 +196,9 @@ async def test_every_verifier_answers_any_text_soon(name: str, resources: Resour
 
 
 def called(candidate: Candidate, text: str) -> Candidate:
-    sample = replace(candidate, content="")
+    """The candidate as a call with `text` for its arguments."""
     call = {"type": "function", "function": {"name": "f", "arguments": text}}
-    return replace(sample, samples=(*sample.samples, tool_sample(call)))
-
-
-def tool_sample(call: dict[str, Any]) -> Any:
-    from tts.types import Sample
-
-    return Sample("", tool_calls=(call,))
+    return replace(candidate, content="", samples=(Sample("", tool_calls=(call,)),))
 
 
 async def measured(session: Session, candidate: Candidate, verifier: Any) -> tuple[float, float, Verdict]:
@@ -239,10 +235,8 @@ async def test_every_reader_is_soon_done_with_any_text(name: str):
 
 def cpu_seconds(reader: Any, text: str) -> float:
     begun = time.process_time()
-    try:
+    with suppress(ValueError):  # it cannot be read, and says so
         reader(text)
-    except ValueError:
-        pass  # it cannot be read, and says so
     return time.process_time() - begun
 
 

@@ -1,4 +1,4 @@
-"""Answers as models write them: in other languages, with remarks behind them, in boxes, in thoughts; and what is equal."""
+"""Answers as models write them: in many languages, with remarks behind them, in boxes and thoughts; what is equal."""
 
 from __future__ import annotations
 
@@ -352,9 +352,12 @@ LONG = {"12", "13/6"}
 """Recorded answers of two more that are cut off within their first line."""
 
 
+def recorded_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
 async def test_recorded_outputs_are_graded_as_recorded(resources: Resources, real_data: Any):
-    path: Path = real_data("math_outputs.jsonl.gz")
-    rows = [json.loads(line) for line in gzip.open(path, "rt", encoding="utf-8")]
+    rows = recorded_rows(real_data("math_outputs.jsonl.gz"))
     session = Session(PROBLEM, {}, resources=resources)
 
     async def passed(text: str, truth: str) -> bool | None:
