@@ -23,8 +23,6 @@ PROBLEM = Problem.from_prompt("How long is it?")
 class Length(AnswerVerifier):
     """Lengths, of which the unit may be missing: not transitive."""
 
-    name = "length"
-
     def parse(self, text: str) -> str | None:
         return text or None
 

@@ -112,7 +112,7 @@ _THOUGHT = re.compile(
 )
 """Marks that begin and end thoughts: XML tags, Mistral's, Kimi's, Sky's, and the channels of gpt-oss."""
 _ENDS = ("end", "end2", "end3", "end4", "end5")
-_LOOKED_THROUGH = 100_000  # characters; what comes before them is searched for the commonest tags alone
+_LOOKED_THROUGH = 40_000  # characters; what comes before them is searched for the commonest tags alone
 _COMMONEST = ("think", "thinking", "thought", "reasoning")
 
 
@@ -150,9 +150,8 @@ def _kind(tag: str) -> str:
 
 def _left_open(text: str) -> tuple[str, str]:
     """The kind of the thought in which `text` ends, empty if in none, and what follows its thoughts."""
-    lower = text.lower()
-    begun = {tag: lower.rfind(f"<{tag}>") for tag in _COMMONEST}
-    ended = {tag: lower.rfind(f"</{tag}>") for tag in _COMMONEST}
+    begun = {tag: text.rfind(f"<{tag}>") for tag in _COMMONEST}
+    ended = {tag: text.rfind(f"</{tag}>") for tag in _COMMONEST}
     last = max(_COMMONEST, key=lambda tag: max(begun[tag], ended[tag]))
     if begun[last] > ended[last]:
         return _kind(last), ""

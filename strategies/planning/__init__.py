@@ -188,7 +188,7 @@ class Planning(Strategy):
         best = [candidate for candidate in candidates if rank(candidate) == highest]
         answers = answer_classes([candidate.notes for candidate in best])
         votes = Counter(answer for answer in answers if answer is not None)
-        voted = max(zip(best, answers, strict=True), key=lambda one: votes[one[1]], default=None)
+        voted = max(zip(best, answers, strict=True), key=lambda one: votes[one[1] or ""], default=None)
         return None if voted is None else voted[0]
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:

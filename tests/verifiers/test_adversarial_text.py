@@ -202,11 +202,12 @@ def called(candidate: Candidate, text: str) -> Candidate:
 
 
 async def measured(session: Session, candidate: Candidate, verifier: Any) -> tuple[float, float, Verdict]:
-    begun = time.process_time()
+    """CPU seconds of the verdict, seconds that it held up the loop, and itself."""
+    process, thread = time.process_time(), time.thread_time()
     async with loop_lag() as lag:
         verdict = await session.verify(candidate, verifier)
-    own = time.process_time() - begun
-    return max(own, total(verdict.charges).verifier_seconds), lag.worst, verdict
+    own, on_loop = time.process_time() - process, time.thread_time() - thread
+    return max(own, total(verdict.charges).verifier_seconds), min(lag.worst, on_loop), verdict
 
 
 READERS = {

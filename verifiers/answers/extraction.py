@@ -58,8 +58,9 @@ _ANOTHER = re.compile(
     r"pregunta|domanda|вопрос|问题|題目|题目|問題|问|질문|문제)[ \t]{0,3}(?:#?\d{1,4}[ \t]{0,2})?[*_]{0,2}[:：])",
     re.IGNORECASE | re.MULTILINE,
 )
-_BROKEN_OFF = re.compile(r"[\s\S]{200}(?<![.!?。\s*_)\"'”])[\s*_)\"'”]*\Z|[\s\S]{200}\\\)\s*\Z")
-"""The end of a text of some length that does not end like a sentence."""
+_BROKEN_OFF = re.compile(r"(?:[^.!?。\s*_)\"'”]|\\\))[\s*_)\"'”]*\Z")
+"""The end of a text that does not end like a sentence."""
+LONG = 200  # characters from which a text without an answer may have been on its way to one
 _CONCLUSION = re.compile(r"\\boxed\{[^?]*\Z")
 _EMPTY = re.compile(
     r"(?:(?:indeed|clearly|obviously|also|thus|therefore|now|then|not|in)\s+)*(?:correct|right|wrong|incorrect|true|"
@@ -100,7 +101,12 @@ def own_part(text: str) -> str:
     """
     said = without_thoughts(text)[-LONGEST_TEXT:]
     first = _MARK.search(said)
-    if first is None and _BROKEN_OFF.search(said) and _CONCLUSION.search(concluded := last_thought(text)):
+    if (
+        first is None
+        and len(said.strip()) > LONG
+        and _BROKEN_OFF.search(said.rstrip()[-20:])
+        and _CONCLUSION.search(concluded := last_thought(text))
+    ):
         return concluded
     other = _ANOTHER.search(said, first.end()) if first else None
     return said[: other.start()] if other else said

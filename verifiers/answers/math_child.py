@@ -27,7 +27,8 @@ DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 
 def read(text: str) -> list[Any]:
     """What math-verify reads: an expression of SymPy and its text; empty if nothing."""
-    return parse(f"${text}$", CONFIG, fallback_mode="no_fallback", parsing_timeout=None)
+    unlimited: Any = None
+    return parse(f"${text}$", CONFIG, fallback_mode="no_fallback", parsing_timeout=unlimited)
 
 
 def same(one: str, other: str) -> bool:
@@ -46,9 +47,10 @@ def values(text: str) -> list[Any]:
     found = read(DECIMAL.sub(lambda m: rf"{{\frac{{{int(m[1] + m[2])}}}{{{10 ** len(m[2])}}}}}", text))
     if not found or not isinstance(found[0], sympy.Expr | sympy.Equality):
         return []
-    kind, it = "value", found[0]
-    if isinstance(it, sympy.Equality):
-        kind, it = "equation", it.lhs - it.rhs
+    equation, it = isinstance(found[0], sympy.Equality), _any(found[0])
+    kind = "equation" if equation else "value"
+    if equation:
+        it = it.lhs - it.rhs
     if it.atoms(AppliedUndef) or it.is_Matrix:
         return []
     it = evaluated(it.xreplace({one: sympy.I for one in it.free_symbols if one.name == "i"}))
@@ -59,6 +61,10 @@ def values(text: str) -> list[Any]:
         return []
     points = [at(it, {one: place(one.name, k) for one in free}) for k in range(POINTS if free else 1)]
     return [kind, points] if points[0] is not None else []
+
+
+def _any(it: Any) -> Any:
+    return it  # SymPy's types say less than its objects can do
 
 
 def evaluated(it: Any) -> Any:
