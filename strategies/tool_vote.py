@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from tts.base import AnswerField, Strategy
+from tts.base import AnswerField, Strategy, answer_classes
 from tts.session import Session
 from tts.types import Candidate, Problem
 
@@ -49,17 +49,30 @@ class ToolVote(Strategy):
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """The first candidate of the most frequent answer of the most frequent kind; None when nobody votes."""
         voters = [one for one in candidates if one.notes.get("vote") and not _refused(one)]
-        for place in (0, 1):  # the kind, then the answer
-            votes = [voter.notes["vote"][place] for voter in voters]
-            winner = max(dict.fromkeys(votes), key=votes.count, default=None)
-            voters = [voter for voter in voters if voter.notes["vote"][place] == winner]
+        kinds = [voter.notes["vote"][0] for voter in voters]
+        voters = [voter for voter, kind in zip(voters, kinds, strict=True) if kind == _most_frequent(kinds)]
+        votes = _classes(voters)
+        voters = [voter for voter, vote in zip(voters, votes, strict=True) if vote == _most_frequent(votes)]
         return voters[0] if voters else None
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         """Whether more than half of all samples say the same."""
         chosen = self.select(candidates)
-        same = [one for one in candidates if chosen and one.notes.get("vote") == chosen.notes["vote"]]
-        return sum(not _refused(one) for one in same) * 2 > self.n
+        if chosen is None:
+            return False
+        kind = chosen.notes["vote"][0]
+        voters = [one for one in candidates if (one.notes.get("vote") or ("",))[0] == kind and not _refused(one)]
+        votes = _classes(voters)
+        return votes.count(votes[voters.index(chosen)]) * 2 > self.n
+
+
+def _classes(voters: Sequence[Candidate]) -> list[str | None]:
+    """What each of the voters, all of one kind, votes for."""
+    return answer_classes([{**voter.notes, "answer": voter.notes["vote"][1]} for voter in voters])
+
+
+def _most_frequent(votes: Sequence[Any]) -> Any:
+    return max(dict.fromkeys(votes), key=votes.count, default=None)
 
 
 def _refused(candidate: Candidate) -> bool:

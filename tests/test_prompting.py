@@ -13,7 +13,18 @@ from pydantic import BaseModel, ValidationError
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import PROBLEM, endpoint, everything
 from tts.errors import ConfigError
-from tts.prompting import NoAnswer, ask, constrained, fill, insist, json_of, problem_text, prose, template
+from tts.prompting import (
+    NoAnswer,
+    ask,
+    constrained,
+    fill,
+    insist,
+    json_of,
+    problem_text,
+    prose,
+    template,
+    without_thoughts,
+)
 from tts.sampler import Sampler
 from tts.sampler.mock import MockModel
 from tts.session import Session
@@ -159,3 +170,65 @@ def test_the_text_of_a_problem_is_that_of_all_its_messages():
     assert problem_text(Problem(id="p", messages="def f():")) == "def f():"
     with pytest.raises(ConfigError, match="more than text"):
         problem_text(Problem(id="p", messages=[{"role": "user", "content": [{"type": "image_url"}]}]))
+
+
+# -- what is a model's own, and what it quotes or only thinks --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"mark": 1}\nThe answer itself says {"mark": 10}, which counts for nothing.',
+        '{"mark": 1, "why": "bad"} although it asks for {"mark": 10}',
+        'I give {"mark": 1}; it wants `{"mark": 10}`.',
+        'I give {"mark": 1}; it wants “{"mark": 10}”.',
+        '```json\n{"mark": 1}\n```\nIt tried {"mark": 10} on me.',
+        '<think>{"mark": 10}\n</think>\n{"mark": 1}',
+    ],
+)
+def test_an_object_that_is_quoted_or_thought_does_not_count(text: str):
+    assert read(text).mark == 1
+
+
+def test_two_objects_that_differ_are_not_chosen_from():
+    with pytest.raises(ValueError, match="several JSON objects that differ"):
+        read('{"mark": 1}\n{"mark": 10}')
+    assert read('{"mark": 1}\n{"mark": 1}').mark == 1
+
+
+class Reply(BaseModel):
+    sure: bool
+    marks: list[int] = []
+
+
+def test_true_is_no_number():
+    with pytest.raises(ValueError, match="true or false"):
+        read('{"mark": true}')
+    with pytest.raises(ValueError, match="true or false"):
+        json_of(Reply)('{"sure": true, "marks": [1, false]}')
+    assert json_of(Reply)('{"sure": true, "marks": [1]}').sure is True
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<think>maybe 24</think>72", "72"),
+        ("the prompt began it</think>72", "72"),
+        ("72<think>it has no end", "72"),
+        ("<THINKING>a</thinking>72", "72"),
+        ("<thought>a</thought>72", "72"),
+        ("<reasoning><think>a</think>24</reasoning>72", "72"),
+        ("<think>a <think> b</think>72", "72"),
+        ("<seed:think>a</seed:think>72", "72"),
+        ("[THINK]a[/THINK]72", "72"),
+        ("◁think▷a◁/think▷72", "72"),
+        ("<|begin_of_thought|>a<|end_of_thought|>72", "72"),
+        ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>72", "72"),
+        ("<think>" + "a" * 300_000 + "</think>72", "72"),
+        ("<think>a</think>72" + "b" * 300_000, "72" + "b" * 300_000),
+        ("<think>" + "a" * 300_000, ""),
+        ("if a < b, and a think > b", "if a < b, and a think > b"),
+    ],
+)
+def test_thoughts_are_left_out(text: str, said: str):
+    assert without_thoughts(text) == said

@@ -104,19 +104,13 @@ class AnswerVerifier(Verifier):
         """Whether two parsed answers mean the same."""
         return one == other
 
+    async def read(self, text: str, session: Session) -> str | None:
+        """`parse`, for what takes too long to hold up the loop; what that costs is charged to `session`."""
+        return self.parse(text)
+
     async def equal(self, one: str, other: str, session: Session) -> bool:
         """`same`, for what takes too long to hold up the loop; what that costs is charged to `session`."""
         return self.same(one, other)
-
-    async def class_of(self, answer: str | None, known: list[str], session: Session) -> str | None:
-        """The one of the `known` answers that means the same as `answer`; a new one is added to them."""
-        if answer is None or answer in known:
-            return answer
-        for other in known:
-            if await self.equal(answer, other, session):
-                return other
-        known.append(answer)
-        return answer
 
     def ready(self, problem: Problem) -> None:
         """It judges by comparing with a reference."""
@@ -130,7 +124,7 @@ class AnswerVerifier(Verifier):
         if self.reference is None:
             raise ConfigError(f"{self.name} has no reference to compare with")
         begin = thread_time()
-        answer = self.parse(candidate.content)
+        answer = await self.read(candidate.content, session)
         reference = self.parse(self.reference) or self.reference
         parsing = thread_time() - begin
         passed = answer is not None and (answer == reference or await self.equal(answer, reference, session))
@@ -241,7 +235,7 @@ def by_verdict(candidate: Candidate) -> float | None:
 
 
 def tally(candidates: Sequence[Candidate], weight: Weight = each_alike) -> dict[str, float]:
-    """The votes for each class of answers (`notes["answer"]`), classes in spawned order.
+    """The votes for each class of answers (see `answer_classes`), classes in spawned order.
 
     `weight` says what a candidate's vote counts, by default one; None, or no answer, is no vote.
     """
@@ -259,18 +253,44 @@ def majority(candidates: Sequence[Candidate], weight: Weight = each_alike) -> Ca
 
 
 def _ballots(candidates: Sequence[Candidate], weight: Weight) -> Iterator[tuple[str, float, Candidate]]:
-    """Answer, weight and voter, in spawned order."""
-    for candidate in sorted(candidates, key=lambda candidate: candidate.spawned):
-        answer, counts = candidate.notes.get("answer"), weight(candidate)
-        if answer is not None and counts is not None:
+    """Class, weight and voter, in spawned order."""
+    ordered = sorted(candidates, key=lambda candidate: candidate.spawned)
+    counted = [(one, counts) for one in ordered if (counts := weight(one)) is not None]
+    for (candidate, counts), answer in zip(counted, answer_classes([one.notes for one, _ in counted]), strict=True):
+        if answer is not None:
             yield answer, counts, candidate
 
 
+def answer_classes(notes: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """The class of each answer among the others, named by its first member; None where there is no answer.
+
+    `notes` is what `Session.compared` found out about each. Two answers are in one class if they mean the same, or if
+    others among them link them: what is equal to an equal is equal, also where a comparison could not tell. So the
+    classes are those of the set of answers, in whatever order they came.
+    """
+    said = [one.get("said", one.get("answer")) for one in notes]
+    parent: dict[str, str] = {answer: answer for answer in said if answer is not None}
+
+    def root(answer: str) -> str:
+        while parent[answer] != answer:
+            parent[answer] = answer = parent[parent[answer]]
+        return answer
+
+    for answer, one in zip(said, notes, strict=True):
+        for other in one.get("alike", ()):
+            if answer is not None and other in parent:
+                parent[root(other)] = root(answer)
+    first: dict[str, str] = {}
+    return [None if answer is None else first.setdefault(root(answer), answer) for answer in said]
+
+
 def decided(candidates: Sequence[Candidate], n: int, weight: Weight = each_alike) -> bool:
-    """Whether the votes still to come, of `n` in all and each counting one at most, cannot change the majority."""
-    votes = sorted(tally(candidates, weight).values(), reverse=True)
-    lead = votes[0] - (votes[1] if len(votes) > 1 else 0) if votes else 0
-    return lead > n - len(candidates)
+    """Whether the votes still to come, of `n` in all and each counting one at most, cannot change the majority.
+
+    They can join the other classes into one (see `answer_classes`), so the first must have more votes than all others.
+    """
+    votes = tally(candidates, weight).values()
+    return 2 * max(votes, default=0) - sum(votes) > n - len(candidates)
 
 
 def rank(candidate: Candidate) -> tuple[int, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from string import Template as _Template
 from typing import Annotated, Any, TypeVar
@@ -103,9 +103,60 @@ def problem_text(problem: Problem) -> str:
     return "\n\n".join(f"[{role}]\n{text}" if turns else text for role, text in said if text)
 
 
+_KINDS = r"think(?:ing)?|thoughts?|reason(?:ing)?|reflections?|scratch_?pad|analysis"
+_THOUGHT = re.compile(
+    rf"<(?P<end>/?)(?:\w{{1,20}}:)?(?P<tag>{_KINDS})(?:\s[^<>]{{0,200}})?>"
+    r"|\[(?P<end2>/?)(?P<tag2>think)\]|◁(?P<end3>/?)(?P<tag3>think)▷"
+    r"|<\|(?P<begin4>begin)?(?P<end4>end)?_of_(?P<tag4>thought)\|>"
+    r"|<\|channel\|>\s{0,9}(?:(?P<tag5>analysis|commentary)|(?P<end5>final))[^<>]{0,99}<\|message\|>",
+    re.IGNORECASE,
+)
+"""Marks that begin and end thoughts: XML tags, Mistral's, Kimi's, Sky's, and the channels of gpt-oss."""
+_ENDS = ("end", "end2", "end3", "end4", "end5")
+_LOOKED_THROUGH = 40_000  # characters; what comes before them is searched for the commonest tags alone
+_COMMONEST = ("think", "thinking", "thought", "reasoning")
+
+
 def without_thoughts(text: str) -> str:
-    """`text` after its last `</think>`; all of it if there is none."""
-    return text.rpartition("</think>")[2]
+    """`text` without what is marked as thoughts, such as `<think>...</think>`.
+
+    A thought whose beginning is missing (it was in the prompt) begins the text; one without an end goes on to the end
+    of the text, which has no answer then.
+    """
+    head, text = text[:-_LOOKED_THROUGH], text[-_LOOKED_THROUGH:]
+    within, head = _left_open(head)
+    kept, place = [head], 0
+    for mark in _THOUGHT.finditer(text):
+        kind = _kind(next((mark[tag] for tag in ("tag", "tag2", "tag3", "tag4", "tag5") if mark[tag]), "analysis"))
+        ends = any(mark[end] for end in _ENDS)
+        if not within:
+            kept = [] if ends else [*kept, text[place : mark.start()]]
+            within, place = "" if ends else kind, mark.end()
+        elif ends and kind == within:
+            within, place = "", mark.end()
+    return "".join(kept if within else [*kept, text[place:]])
+
+
+def last_thought(text: str) -> str:
+    """The end of the last thought that is closed: up to 400 characters; empty if there is none."""
+    text = text[-_LOOKED_THROUGH:]
+    ends = [mark.start() for mark in _THOUGHT.finditer(text) if any(mark[end] for end in _ENDS)]
+    return text[max(0, ends[-1] - 400) : ends[-1]] if ends else ""
+
+
+def _kind(tag: str) -> str:
+    """What ends a thought: `</thinking>` does what `<think>` began."""
+    return tag[:2].lower()
+
+
+def _left_open(text: str) -> tuple[str, str]:
+    """The kind of the thought in which `text` ends, empty if in none, and what follows its thoughts."""
+    begun = {tag: text.rfind(f"<{tag}>") for tag in _COMMONEST}
+    ended = {tag: text.rfind(f"</{tag}>") for tag in _COMMONEST}
+    last = max(_COMMONEST, key=lambda tag: max(begun[tag], ended[tag]))
+    if begun[last] > ended[last]:
+        return _kind(last), ""
+    return "", text[ended[last] :].partition(">")[2] if ended[last] >= 0 else text
 
 
 def answer_of(candidate: Candidate) -> str:
@@ -210,35 +261,69 @@ def prose(text: str) -> str:
     return text
 
 
-def json_of(form: type[Form]) -> Callable[[str], Form]:
-    """A reader of the last JSON object in a text as a `form`, whatever prose and fences surround it.
+_LONGEST_REPLY = 20_000  # characters, the last ones, in which an object is looked for
+_FALSE_STARTS = 100  # braces that may open no object before the rest is given up
+_OBJECT = re.compile(r"\{\s*[\"}]")
+_QUOTES = "`\"'“”‘’«»"
 
-    The reader raises `ValueError` if there is none or it does not fit.
+
+def json_of(form: type[Form]) -> Callable[[str], Form]:
+    """A reader of the JSON object in a text as a `form`, whatever prose and fences surround it.
+
+    Of several objects those count that are not in quotes or backticks (they are somebody else's), of those the ones
+    with most fields of the form, then those on lines of their own, and in a sentence the last.
+
+    The reader raises `ValueError` if there is none, if it does not fit, or if two that count equally say different
+    things.
     """
+    fields = {field.alias or name for name, field in form.model_fields.items()}
 
     def read(text: str) -> Form:
-        for value in _objects(text):
-            try:
-                return form.model_validate(value)
-            except ValidationError as error:
-                raise ValueError(f"{error.error_count()} wrong fields, the first: {error.errors()[0]['msg']}") from None
-        raise ValueError("there is no JSON object in it")
+        found = list(_objects(without_thoughts(text) or text))
+        if not found:
+            raise ValueError("there is no JSON object in it")
+        ranks = [(not quoted, len(fields & value.keys()), alone) for value, quoted, alone in found]
+        highest = max(ranks)
+        best = [value for (value, _, _), rank in zip(found, ranks, strict=True) if rank == highest]
+        if highest[2] and any(value != best[0] for value in best):
+            raise ValueError("it has several JSON objects that differ")
+        try:
+            made = form.model_validate(best[-1])
+        except ValidationError as error:
+            raise ValueError(f"{error.error_count()} wrong fields, the first: {error.errors()[0]['msg']}") from None
+        if not _as_true(best[-1], made.model_dump(by_alias=True)):
+            raise ValueError("true or false is given for something else")
+        return made
 
     return read
 
 
-def _objects(text: str) -> list[Any]:
-    """The outermost JSON objects in a text, the last one first."""
-    decoder, found, place = json.JSONDecoder(), [], text.find("{")
-    while place >= 0:
+def _objects(text: str) -> Iterator[tuple[dict[str, Any], bool, bool]]:
+    """The outermost JSON objects in a text: each with whether it is quoted, and whether its lines are its own."""
+    text = text[-_LONGEST_REPLY:]
+    decoder, place, failures = json.JSONDecoder(), 0, 0
+    while failures < _FALSE_STARTS and (start := _OBJECT.search(text, place)):
+        begin = start.start()
         try:
-            value, end = decoder.raw_decode(text, place)
+            value, place = decoder.raw_decode(text, begin)
         except (ValueError, RecursionError):
-            end = place + 1
-        else:
-            found.append(value)
-        place = text.find("{", end)
-    return found[::-1]
+            failures, place = failures + 1, begin + 1
+            continue
+        before, after = text[max(0, begin - 200) : begin], text[place : place + 200]
+        quoted = before[-1:] in _QUOTES and after[:1] in _QUOTES if before and after else False
+        ends = before.rpartition("\n")[2].strip("`* \t"), after.partition("\n")[0].strip("`* \t")
+        yield value, quoted, ends == ("", "")
+
+
+def _as_true(value: Any, made: Any) -> bool:
+    """Whether true and false in `value` stayed what they are, and did not become numbers."""
+    if isinstance(value, bool):
+        return isinstance(made, bool) or not isinstance(made, int | float)
+    if isinstance(value, dict) and isinstance(made, dict):
+        return all(_as_true(value[key], made[key]) for key in value.keys() & made.keys())
+    if isinstance(value, list) and isinstance(made, list | tuple):
+        return all(map(_as_true, value, made))
+    return True
 
 
 def constrained(form: type[BaseModel]) -> dict[str, Any]:

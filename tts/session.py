@@ -65,8 +65,10 @@ class Reader(Protocol):
 
     name: ClassVar[str]
 
-    def parse(self, text: str, /) -> str | None: ...
-    async def class_of(self, answer: str | None, known: list[str], session: Session, /) -> str | None: ...
+    @property
+    def spec(self) -> str: ...
+    async def read(self, text: str, session: Session, /) -> str | None: ...
+    async def equal(self, one: str, other: str, session: Session, /) -> bool: ...
 
 
 class Session:
@@ -115,6 +117,7 @@ class Session:
         self._place: tuple[int, ...] | None = None
         self._recorded: set[Charge] = set()
         self._ids = count()
+        self._equal: dict[tuple[str, str, str], bool] = {}
         self._made: Once[tuple[Any, BaseException | None, set[Charge]]] = Once(sys.maxsize)
         self._given = sampling or {}
         self._sampling = merged(self._given, verifier.sampling if verifier is not None else {})
@@ -364,20 +367,44 @@ class Session:
             raise spent
 
     async def classify(self, candidate: Candidate, reader: Reader, known: list[str]) -> Candidate:
-        """`candidate` with the class of its answer in `notes["answer"]`, and what finding it cost.
+        """`candidate` with its answer in `notes`, as `compared` gives it, and what finding it cost.
 
         `known` are the answers so far, to which a new one is added: classify one candidate after the other. An answer
         whose comparison fails has no class, and the failure is noted; nor has one that the budget leaves no room for.
         """
-        inner, answer = self._inner(f"{reader.name}\0{candidate.spawned}", candidate.spawned), None
+        inner, found = self._inner(f"{reader.name}\0{candidate.spawned}", candidate.spawned), {"answer": None}
         try:
-            answer = await reader.class_of(reader.parse(candidate.content), known, inner)
+            found = await inner.compared(candidate.content, reader, known)
         except Exception as raised:
             if not isinstance(cause_of(raised), BudgetSpent):  # which the next sample meets; this one is paid for
                 self._noted(reader.name, raised)
         self._recorded |= inner._recorded
-        notes = {**candidate.notes, "answer": answer}
+        notes = {**candidate.notes, **found}
         return replace(candidate, notes=notes, charges=candidate.charges | inner._recorded)
+
+    async def compared(self, text: str, reader: Reader, known: list[str]) -> dict[str, Any]:
+        """What a vote needs to know of the answer in `text`, for `tts.base.answer_classes`.
+
+        `answer` is the first of the `known` answers that means the same, or the answer itself, which is then added to
+        them, or None. Where others mean the same, `said` is the answer itself, and `alike` has all of those others: to
+        mean the same need not be transitive (10 m, 10, 10 cm), and classes must not depend on who was compared first.
+        """
+        answer = await reader.read(text, self)
+        if answer is None:
+            return {"answer": None}
+        alike = []
+        for other in known:
+            if other == answer:
+                continue
+            pair = (reader.spec, min(answer, other), max(answer, other))
+            if pair not in self._equal:
+                self._equal[pair] = await reader.equal(answer, other, self)
+            if self._equal[pair]:
+                alike.append(other)
+        if answer not in known:
+            known.append(answer)
+        first = next(other for other in known if other == answer or other in alike)
+        return {"answer": first, "said": answer, "alike": alike} if alike else {"answer": answer}
 
     async def classified(
         self, candidates: AsyncIterable[Candidate], reader: Reader, known: list[str] | None = None

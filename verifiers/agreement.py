@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from tts.base import AnswerField, AnswerVerifier, ScoreVerifier, answer_reader
+from tts.base import AnswerField, AnswerVerifier, ScoreVerifier, answer_classes, answer_reader
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 
@@ -28,12 +28,12 @@ class Agreement(ScoreVerifier):
         answer_reader(problem, self.answer)
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        """The class of answers it votes for, in `details`; alone it agrees with itself."""
-        answer = await class_among(session, candidate, answer_reader(problem, self.answer))
-        return Verdict(None) if answer is None else self.rated(1.0, vote=answer)
+        """The answer it votes for, in `details`; alone it agrees with itself."""
+        found = await answer_among(session, candidate, answer_reader(problem, self.answer))
+        return Verdict(None) if found["answer"] is None else self.rated(1.0, **found)
 
     def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        votes = [c.verdict.details.get("vote") if c.verdict is not None else None for c in candidates]
+        votes = answer_classes([c.verdict.details if c.verdict is not None else {} for c in candidates])
         count = Counter(vote for vote in votes if vote is not None)
         return [
             candidate if vote is None else self.rescored(candidate, count[vote] / count.total())
@@ -41,11 +41,11 @@ class Agreement(ScoreVerifier):
         ]
 
 
-async def class_among(session: Session, candidate: Candidate, reader: AnswerVerifier) -> str | None:
-    """The class of answers that the candidate's belongs to, among those of all candidates of the search so far."""
+async def answer_among(session: Session, candidate: Candidate, reader: AnswerVerifier) -> dict[str, Any]:
+    """The candidate's answer among those of all candidates of the search so far, as `Session.compared` gives it."""
     known, one_by_one = await session.once(("answers", reader.spec), _no_answers)
     async with one_by_one:
-        return await reader.class_of(reader.parse(candidate.content), known, session)
+        return await session.compared(candidate.content, reader, known)
 
 
 async def _no_answers(session: Session) -> tuple[list[str], asyncio.Lock]:

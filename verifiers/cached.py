@@ -12,7 +12,7 @@ from tts.base import AnswerField, VerifierField, answer_reader
 from tts.concurrency import Once
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict, total
-from tts.verifiers.agreement import class_among
+from tts.verifiers.agreement import answer_among
 from tts.verifiers.composition import Composite
 from tts.verifiers.programs.extract import LONGEST_PARSED, extract_program, normal_form, syntax
 from tts.verifiers.unit_tests import TestSuite, public_tests
@@ -94,7 +94,7 @@ class Deduplicated(Cached):
     async def identity(self, problem: Problem, candidate: Candidate, session: Session) -> Hashable:
         """The program's normal form or the answer's class; the text where there is neither."""
         if self.by == "answer":
-            found = await class_among(session, candidate, answer_reader(problem, self.answer))
+            found = (await answer_among(session, candidate, answer_reader(problem, self.answer)))["answer"]
         else:
             suite = public_tests(problem) or TestSuite()
             program = extract_program(

@@ -16,12 +16,16 @@ from tts.base import Verifier
 from tts.prompting import answer_of
 from tts.types import Candidate, Problem, Scale, Verdict
 
+LONGEST_TEXT = 100_000
+"""Characters; a longer text is refused unread, so that reading it does not hold up the loop."""
+
 COMMON_WORDS = {
     "English": "the and of to a in is that it for with as are was on not you",
     "German": "der die das und ist nicht ein eine zu den mit von auf für sich es ich im",
     "French": "le la les et est un une des de du que pas pour dans il qui sur en",
     "Spanish": "el la los las y es un una de que no en por para con se del como",
 }
+_COMMON = {name: frozenset(words.split()) for name, words in COMMON_WORDS.items()}
 
 
 def _words(text: str) -> list[str]:
@@ -35,7 +39,7 @@ def _occurrences(text: str, word: str) -> int:
 def _language(text: str) -> str:
     """The language whose common words are the most frequent in the text; "none" if they are under a tenth of it."""
     words = [word.lower() for word in _words(text)]
-    hits = {name: sum(word in common.split() for word in words) for name, common in COMMON_WORDS.items()}
+    hits = {name: sum(word in common for word in words) for name, common in _COMMON.items()}
     best = max(hits, key=lambda name: hits[name])
     return best if hits[best] > len(words) / 10 else "none"
 
@@ -54,7 +58,7 @@ KINDS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any, str], bool]]] =
     ),
     "bullets": (
         "The text has exactly {} bullet points, lines that begin with a dash.",
-        lambda t: len(re.findall(r"^\s*- ", t, re.MULTILINE)),
+        lambda t: len(re.findall(r"^[^\S\n]*- ", t, re.MULTILINE)),
         lambda n, v: n == int(v),
     ),
     "heading": (
@@ -116,6 +120,8 @@ class Constraints(Verifier):
 
     def check(self, problem: Problem, candidate: Candidate) -> Verdict:
         text = answer_of(candidate).strip()
+        if len(text) > LONGEST_TEXT:
+            return Verdict(0.0, False, f"the text has {len(text):,} characters; at most {LONGEST_TEXT:,} are read")
         found = [(one.text, *one.check(text)) for one in self.constraints]
         table = [{"text": words, "kind": "core", "met": met, "why": "" if met else why} for words, met, why in found]
         missed = [f"Not met: {row['text']} {row['why']}".rstrip() for row in table if not row["met"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tts.base import AnswerVerifier
+from tts.prompting import without_thoughts
 from tts.verifiers.answers.extraction import clean, final_answers
 
 
@@ -18,8 +19,8 @@ class ExactAnswer(AnswerVerifier):
         answers = final_answers(text)
         if answers is None:
             return None
-        if not answers and self.bare and "\n" not in text.strip():
-            return clean(text) or None
+        if not answers and self.bare and "\n" not in (said := without_thoughts(text).strip()):
+            return clean(said) or None
         return answers[0] if answers else None
 
     def same(self, one: str, other: str) -> bool:

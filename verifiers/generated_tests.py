@@ -31,6 +31,9 @@ $problem
 Work each expected result out from the task's words alone: ordinary cases, limits, odd ones. Give $count statements,
 one a line, in a fenced Python block: assert NAME_OF_THE_FUNCTION(arguments) == expected"""
 
+LONGEST_TESTS = 20_000
+"""Characters of an answer in which asserts are looked for."""
+
 STDIN = """\
 Write tests for a program that solves this task, which reads its input and prints its output. Do not solve it.
 
@@ -112,7 +115,7 @@ class GeneratedTests(ScoreVerifier):
 
 def _asserts(text: str) -> list[str]:
     """The assert statements in a text. Raises `ValueError` where there is none."""
-    found = []
+    found, text = [], text[:LONGEST_TESTS]
     for block in fenced_blocks(text) or [text]:
         for part in [block] if not isinstance(syntax(block), int) else block.splitlines():
             tree = syntax(part.strip())

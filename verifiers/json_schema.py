@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from time import thread_time
 from typing import Any, ClassVar
@@ -19,18 +21,51 @@ from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.programs.extract import fenced_blocks
 from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, SandboxError, encode
 
-LIMITS = ProgramLimits(cpu_seconds=2.0)
+LIMITS = ProgramLimits(cpu_seconds=1.0)
 """Neither a schema's patterns nor texts crafted to be slow may hold up the run."""
+LONGEST_TEXT = 200_000
+"""Characters; a longer text is refused unread."""
+LONGEST_SCHEMA = 200_000
+"""Characters of a schema as JSON."""
+CHECKED_HERE = 5_000
+"""Characters up to which a schema is checked at once; a longer one is checked where texts are, when the first comes."""
+APPLIED_HERE = 300_000
+"""Length of schema times length of text up to which a schema without hard parts is applied without the sandbox."""
+_HARD = re.compile(r'"(?:pattern|patternProperties|format|uniqueItems|\$\w+)"')
 
-PROGRAM = """
-import json
-from jsonschema.validators import validator_for
+PROGRAM = (Path(__file__).parent / "answers" / "schema_child.py").read_text(encoding="utf-8")
 
-def errors(schema, text):
-    kind = validator_for(schema)
-    found = kind(schema, format_checker=kind.FORMAT_CHECKER).iter_errors(json.loads(text))
-    return [f"{error.json_path}: {error.message[:200]}" for error, _ in zip(found, range(5))]
-"""
+
+@dataclass(frozen=True)
+class Misfit:
+    """The first of several texts that does not fit its schema."""
+
+    number: int
+    """Its number; how many there are if all fit."""
+    errors: list[str]
+    cpu_seconds: float
+
+
+async def first_misfit(pairs: Sequence[tuple[Mapping[str, Any], str]], session: Session) -> Misfit:
+    """Apply each schema to its text, which is JSON. Raises `SandboxError` when the sandbox fails."""
+    schemas = [json.dumps(schema) for schema, _ in pairs]
+    size = sum(len(schema) * len(text) for schema, (_, text) in zip(schemas, pairs, strict=True))
+    if size <= APPLIED_HERE and not any(map(_HARD.search, schemas)):
+        start = thread_time()
+        with suppress(Exception):  # a schema that is none, or too deep: the sandbox says what is wrong
+            from tts.verifiers.answers.schema_child import first_errors  # here: its library is an extra
+
+            number, errors = first_errors(*pairs)
+            return Misfit(number, errors, thread_time() - start)
+    call = Invocation("first_errors", encode(tuple((schema, text) for schema, text in pairs)))
+    result = await session.resources.get(Sandbox).run(Job(PROGRAM, ((call,),), limits=LIMITS, preload=("jsonschema",)))
+    case = result.cases[0] if result.cases else result.loaded
+    if case.status == "infra":
+        raise SandboxError(f"cannot apply the schema: {case.error}")
+    if case.status != "ok":
+        return Misfit(0, [f"it cannot be checked ({case.status}) {case.error}"], result.cpu_seconds)
+    number, errors = case.values[0]
+    return Misfit(number, list(errors), result.cpu_seconds)
 
 
 class JsonSchema(Verifier):
@@ -64,27 +99,30 @@ class JsonSchema(Verifier):
             import jsonschema.validators
         except ImportError:
             raise MissingExtra("answers", "the verifier json_schema") from None
+        length = len(json.dumps(self.definition))
+        if length > LONGEST_SCHEMA:
+            raise ConfigError(f"the schema has {length:,} characters; at most {LONGEST_SCHEMA:,} are applied")
+        if length > CHECKED_HERE:
+            return
         try:
             jsonschema.validators.validator_for(self.definition).check_schema(self.definition)
         except jsonschema.SchemaError as error:
             raise ConfigError(f"not a JSON schema, at {error.json_path}: {error.message}") from None
+        except RecursionError:
+            raise ConfigError("not a JSON schema: it is too deep") from None
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Raises `SandboxError` when the sandbox fails."""
         start = thread_time()
+        if len(candidate.content) > LONGEST_TEXT:
+            return Verdict(0.0, False, f"the text is longer than {LONGEST_TEXT:,} characters")
         text = next((text for text in self._proposals(candidate.content) if _is_json(text)), None)
         reading = thread_time() - start
         if text is None:
             return Verdict(0.0, False, "there is no valid JSON in the text", cpu_seconds=reading)
-        job = Job(
-            PROGRAM, ((Invocation("errors", encode((self.definition, text))),),), limits=LIMITS, preload=("jsonschema",)
-        )
-        result = await session.resources.get(Sandbox).run(job)
-        case = result.cases[0] if result.cases else result.loaded
-        if case.status == "infra":
-            raise SandboxError(f"cannot apply the schema: {case.error}")
-        wrong = list(case.values[0]) if case.status == "ok" else [f"it cannot be checked ({case.status}) {case.error}"]
-        return Verdict(float(not wrong), not wrong, "\n".join(wrong), {}, reading + result.cpu_seconds)
+        found = await first_misfit([(self.definition, text)], session)
+        fits = not found.errors
+        return Verdict(float(fits), fits, "\n".join(found.errors), {}, reading + found.cpu_seconds)
 
     def _proposals(self, text: str) -> Iterator[str]:
         """Where the JSON may be: the whole text, the blocks from the last on, between the outermost brackets."""
@@ -125,20 +163,24 @@ class ToolCall(Verifier):
         """Check every call; feedback names the first wrong one. Raises `SandboxError` when the sandbox fails."""
         if not candidate.tool_calls:
             return Verdict(0.0, False, "no tool is called") if self.required else Verdict(None)
+        start = thread_time()
         tools = _parameters(problem.metadata.get("tools") or ())
-        seconds = 0.0
+        names, pairs = list[str](), list[tuple[Mapping[str, Any], str]]()
         for call in candidate.tool_calls:
             function = call.get("function") or {}
-            name = str(function.get("name"))
+            name, arguments = str(function.get("name")), function.get("arguments") or "{}"
             if name not in tools:
                 return Verdict(0.0, False, f"there is no tool {name!r}; there are: {', '.join(tools) or 'none'}")
-            schema = JsonSchema(definition={"type": "object", **tools[name]}, bare=True)
-            arguments = replace(candidate, content=function.get("arguments") or "{}")
-            verdict = await schema.verify(problem, arguments, session)
-            seconds += verdict.cpu_seconds
-            if not verdict.passed:
-                return replace(verdict, feedback=f"{name}: {verdict.feedback}", cpu_seconds=seconds)
-        return Verdict(1.0, True, cpu_seconds=seconds)
+            if len(arguments) > LONGEST_TEXT or not _is_json(arguments):
+                return Verdict(
+                    0.0, False, f"{name}: the arguments are no valid JSON of at most {LONGEST_TEXT:,} characters"
+                )
+            names.append(name)
+            pairs.append(({"type": "object", **tools[name]}, arguments))
+        reading = thread_time() - start
+        found = await first_misfit(pairs, session)
+        wrong = f"{names[found.number]}: " + "\n".join(found.errors) if found.errors else ""
+        return Verdict(float(not wrong), not wrong, wrong, cpu_seconds=reading + found.cpu_seconds)
 
 
 def _parameters(tools: Any) -> dict[str, Mapping[str, Any]]:

@@ -12,6 +12,7 @@ import asyncio
 import re
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -19,8 +20,17 @@ from tts.base import AnswerVerifier
 from tts.concurrency import Once
 from tts.errors import MissingExtra
 from tts.session import Session
-from tts.verifiers.answers.extraction import LONGEST_ANSWER, canonical, final_answers, last_number
+from tts.verifiers.answers.extraction import (
+    LONGEST_ANSWER,
+    boxes,
+    canonical,
+    clean,
+    final_answers,
+    last_number,
+    own_part,
+)
 from tts.verifiers.answers.math_forms import LONGEST_READ, equal_forms, normal, read
+from tts.verifiers.answers.math_values import same_values
 from tts.verifiers.sandbox import (
     CaseResult,
     Invocation,
@@ -32,26 +42,12 @@ from tts.verifiers.sandbox import (
     encode,
 )
 
-CPU_SECONDS = 1.0
-"""Limit of one comparison; expressions that take longer count as different."""
+CPU_SECONDS = 0.4
+"""Limit of evaluating an expression, and of one comparison by math-verify; what takes longer equals nothing."""
 ATTEMPTS = 2
 """Attempts at a comparison when the sandbox fails."""
 
-PROGRAM = r"""
-from math_verify import LatexExtractionConfig, parse, verify
-
-CONFIG = [LatexExtractionConfig(boxed_match_priority=-1)]
-
-def read(text):
-    return parse(f"${text}$", CONFIG, fallback_mode="no_fallback", parsing_timeout=None)
-
-def same(one, other):
-    first, second = read(one), read(other)
-    options = {"timeout_seconds": None, "allow_set_relation_comp": True}
-    return bool(first and second) and (verify(first, second, **options) or verify(second, first, **options))
-
-same(r"\frac{\sqrt{3}}{3} + x", r"x + \frac{1}{\sqrt{3}}")  # warm up: the first comparison is slow
-"""
+PROGRAM = (Path(__file__).parent / "answers" / "math_child.py").read_text(encoding="utf-8")
 LIMITS = ProgramLimits(
     cpu_seconds=1e5, case_cpu_seconds=CPU_SECONDS, wall_seconds=1e6, memory_mb=1024, output_kb=1 << 16
 )
@@ -76,18 +72,33 @@ class MathEquality:
     async def same(self, one: str, other: str) -> tuple[bool, float]:
         """Whether two LaTeX expressions are equal, and the CPU seconds that this took: 0 if it was already known.
 
-        An expression that cannot be read, or takes more than `CPU_SECONDS`, equals nothing. Raises `SandboxError` when
-        the sandbox fails.
+        Each is evaluated once, however many others it is compared with. An expression that cannot be read, or takes
+        more than `CPU_SECONDS`, equals nothing. Raises `SandboxError` when the sandbox fails.
         """
         pair = (min(one, other), max(one, other))
-        result, known = await self._known.get(pair, lambda: self._compared(pair))
-        return result.status == "ok" and result.values[0] is True, 0.0 if known else result.cpu_seconds
+        worth, seconds = [], 0.0
+        for text in pair:
+            result, cpu_seconds = await self._known_or_asked(Invocation("values", encode((text,))))
+            seconds += cpu_seconds
+            if result.status not in ("ok", "error"):
+                return False, seconds
+            worth.append(result.values[0] if result.status == "ok" else [])
+        decided = same_values(worth[0], worth[1], pair)
+        if decided is None:
+            result, cpu_seconds = await self._known_or_asked(Invocation("same", encode(pair)))
+            seconds += cpu_seconds
+            decided = result.status == "ok" and result.values[0] is True
+        return decided, seconds
 
-    async def _compared(self, pair: tuple[str, str]) -> CaseResult:
+    async def _known_or_asked(self, call: Invocation) -> tuple[CaseResult, float]:
+        result, known = await self._known.get(call, lambda: self._answered(call))
+        return result, 0.0 if known else result.cpu_seconds
+
+    async def _answered(self, call: Invocation) -> CaseResult:
         error = ""
         for _ in range(ATTEMPTS):
             async with self._slots:
-                result = await self._asked(Invocation("same", encode(pair)))
+                result = await self._asked(call)
             if result.status != "infra":
                 return result
             error = result.error
@@ -119,8 +130,9 @@ class MathEquality:
         await self._sandbox.aclose()
 
 
-_BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}")
-_BETWEEN = re.compile(r"[\s$.]*(?:,|;|and|or|\\text\{ ?(?:and|or) ?\}|,\s*and)[\s$]*")
+_BETWEEN = re.compile(
+    r"(?:[\s$.]|\\[()\[\]])*+(?:,\s*and\b|,|;|and\b|or\b|\\text\{ ?(?:and|or) ?\})(?:[\s$]|\\[()\[\]])*+"
+)
 _FORMULA = re.compile(r"\$\$?([^$]{1,500})\$\$?|\\\[(.{1,500}?)\\\]|\\\((.{1,500}?)\\\)", re.DOTALL)
 
 
@@ -145,8 +157,9 @@ class MathAnswer(AnswerVerifier):
         answers = final_answers(text)
         if answers is None:
             return None
+        text = own_part(text)
         if answers:
-            return normal(_boxed_together(text) or answers[0]) or None
+            return normal(_boxed_together(text) or _stated(answers[0])) or None
         if "\n" not in text.strip() and len(text) <= LONGEST_READ and not _FORMULA.search(text):
             return normal(text) or None
         return self._last(text) if self.fallback else None
@@ -171,12 +184,26 @@ class MathAnswer(AnswerVerifier):
         return await equal_forms(read(one), read(other), algebra)
 
 
+_REASON = re.compile(r",?\s(?:because|since|which|where|as)\s.*", re.DOTALL)
+_REMARK = re.compile(r"\s\((?!mod)[^()]*(?<![\\A-Za-z])[A-Za-z]{3}[^()]*\)$")
+_OUTSIDE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+
+
+def _stated(answer: str) -> str:
+    """An announced answer without the words around its only formula, or else without reason and remark behind it."""
+    whole = f"${answer}" if answer.count("$") % 2 else answer
+    formulas = list(_FORMULA.finditer(whole))
+    if len(formulas) == 1 and _OUTSIDE.search(whole[: formulas[0].start()] + " " + whole[formulas[0].end() :]):
+        return "".join(formulas[0].groups(""))
+    return _REMARK.sub("", _REASON.sub("", answer)) or answer
+
+
 def _boxed_together(text: str) -> str | None:
     """The contents of the last adjacent boxes of `text` as one list; None if there is at most one."""
-    found = list(_BOX.finditer(text[-LONGEST_ANSWER:]))
+    text, found = text[-LONGEST_ANSWER:], boxes(text)
     together = found[-1:]
     for box in reversed(found[:-1]):
-        if not _BETWEEN.fullmatch(box.string, box.end(), together[0].start()):
+        if box[1] > together[0][0] or not _BETWEEN.fullmatch(text, box[1], together[0][0]):
             break
         together.insert(0, box)
-    return ", ".join(box[1] for box in together) if len(together) > 1 else None
+    return ", ".join(clean(content) for _, _, content in together) if len(together) > 1 else None

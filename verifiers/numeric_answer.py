@@ -7,39 +7,54 @@ from fractions import Fraction
 from pydantic import NonNegativeFloat, field_validator
 
 from tts.base import AnswerVerifier
-from tts.verifiers.answers.extraction import canonical, final_answers, last_number, parse_number
+from tts.prompting import without_thoughts
+from tts.verifiers.answers.extraction import (
+    canonical,
+    final_answers,
+    has_digits,
+    last_number,
+    own_part,
+    parse_number,
+    stated_number,
+)
 
 
 class NumericAnswer(AnswerVerifier):
     """Accepts an answer that is the same number as the reference, however it is written."""
 
-    tolerance: NonNegativeFloat = 1e-9
-    """Largest accepted difference, relative to the larger of the two numbers, absolute below 1."""
+    tolerance: NonNegativeFloat | None = None
+    """Largest accepted difference, relative to the larger of the two numbers, absolute below 1. By default numbers must
+    agree to nine digits, however small they are."""
     fallback: bool = True
     """Whether the last number counts if no number is announced as the answer."""
 
     @field_validator("reference")
     @classmethod
     def _is_number(cls, reference: str | None) -> str | None:
-        if reference is not None and _announced(reference) is None:
+        if reference is not None and _announced(reference, final_answers(reference)) is None:
             raise ValueError(f"{reference[-80:]!r} is not a number; for other kinds of answers use exact_answer")
         return reference
 
     def parse(self, text: str) -> str | None:
-        """The number announced last, in canonical form (`18`, `0.5`); None if there is none."""
-        number = _announced(text)
-        if number is None and self.fallback and final_answers(text) is not None:
-            number = last_number(text)
+        """The number announced last, in canonical form (`18`, `0.5`); None if there is none.
+
+        Where an answer is announced that has numbers in it but does not state one, no other number is taken for it.
+        """
+        answers = final_answers(text)
+        number = _announced(text, answers)
+        if number is None and self.fallback and answers is not None and not any(map(has_digits, answers)):
+            number = last_number(own_part(text))
         return None if number is None else canonical(number)
 
     def same(self, one: str, other: str) -> bool:
         first, second = Fraction(one), Fraction(other)
-        return abs(first - second) <= Fraction(self.tolerance) * max(1, abs(first), abs(second))
+        size = max(abs(first), abs(second))
+        allowed = Fraction(1, 10**9) * size if self.tolerance is None else Fraction(self.tolerance) * max(1, size)
+        return abs(first - second) <= allowed
 
 
-def _announced(text: str) -> Fraction | None:
-    """The last announced answer that is a number; a one-line text may itself be the answer."""
-    answers = final_answers(text)
+def _announced(text: str, answers: list[str] | None) -> Fraction | None:
+    """The announced answer that is a number; a one-line text may itself be the answer."""
     if answers == [] and "\n" not in text.strip():
-        answers = [text]
-    return next((number for answer in answers or () if (number := parse_number(answer)) is not None), None)
+        return parse_number(without_thoughts(text))
+    return next((number for answer in answers or () if (number := stated_number(answer)) is not None), None)

@@ -14,6 +14,9 @@ from tts.verifiers.answers.extraction import final_answer
 from tts.verifiers.programs.extract import syntax
 from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, SandboxError, encode
 
+LONGEST_TEXT = 200_000
+"""Characters; a longer text is refused, since handing it over would hold up the loop."""
+
 PROGRAM = """
 import json, math, re, statistics
 def judge(text, answer, metadata):
@@ -50,6 +53,8 @@ class PythonExpr(Verifier):
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Raises `SandboxError` where programs cannot be isolated or the sandbox fails."""
         text = candidate.content
+        if len(text) > LONGEST_TEXT:
+            return Verdict(0.0, False, f"the text is longer than {LONGEST_TEXT:,} characters")
         arguments = (text, final_answer(text) or text, dict(problem.metadata))
         limits = ProgramLimits(cpu_seconds=self.timeout)
         call = Invocation("judge", encode(arguments))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,9 @@ from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.answers.extraction import clean
 
 CPU_SECONDS = 0.2
-"""Limit of one search, which blocks the event loop; a text that takes longer has no match."""
+"""Limit of one search, which runs in a thread of its own; a text that takes longer has no match."""
+LONGEST_PATTERN = 2000
+"""Characters of a pattern."""
 
 
 class Regex(AnswerVerifier):
@@ -36,13 +39,17 @@ class Regex(AnswerVerifier):
 
     @cached_property
     def _compiled(self) -> Any:
+        if len(self.pattern) > LONGEST_PATTERN:
+            raise ConfigError(
+                f"the pattern has {len(self.pattern):,} characters; at most {LONGEST_PATTERN:,} are compiled"
+            )
         try:
             import regex
         except ImportError:
             raise MissingExtra("answers", "the verifier regex") from None
         try:
             return regex.compile(self.pattern)
-        except regex.error as error:
+        except (regex.error, RecursionError) as error:
             raise ConfigError(f"invalid pattern {self.pattern!r}: {error}") from None
 
     def ready(self, problem: Problem) -> None:
@@ -55,18 +62,22 @@ class Regex(AnswerVerifier):
         group = "answer" if "answer" in self._compiled.groupindex else min(1, self._compiled.groups)
         return None if found[group] is None else clean(found[group])
 
+    async def read(self, text: str, session: Session) -> str | None:
+        return await asyncio.to_thread(self.parse, text)
+
     def _last_match(self, text: str) -> Any:
+        limits = {"timeout": CPU_SECONDS, "concurrent": True}  # concurrent: searching releases the interpreter's lock
         try:
             if self.whole:
-                return self._compiled.fullmatch(text.strip(), timeout=CPU_SECONDS)
-            return next(iter(deque(self._compiled.finditer(text, timeout=CPU_SECONDS), maxlen=1)), None)
+                return self._compiled.fullmatch(text.strip(), **limits)
+            return next(iter(deque(self._compiled.finditer(text, **limits), maxlen=1)), None)
         except TimeoutError:
             return None
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         if self.reference is not None:
             return await super().verify(problem, candidate, session)
-        found = self._last_match(candidate.content)
+        found = await asyncio.to_thread(self._last_match, candidate.content)
         passed = (found is None) == self.absent
         feedback = "" if passed else f"the text must {'not ' if self.absent else ''}match {self.pattern}"
         return Verdict(float(passed), passed, feedback, {"answer": found[0][:200]} if found else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from typing import ClassVar
 
 from tts.base import Verifier
@@ -43,7 +44,7 @@ class Tour(Verifier):
 def tour(text: str) -> list[int]:
     """The numbers of the final answer; empty if it has anything but numbers, arrows and commas."""
     answer = final_answer(text)
-    valid = re.fullmatch(r"(?:\d{1,4}|[\s\->→,\[\]])+", answer)
+    valid = re.fullmatch(r"(?:\d{1,4}(?!\d)|[\s\->→,\[\]])++", answer)
     return [int(word) for word in re.findall(r"\d+", answer)] if valid else []
 
 
@@ -57,5 +58,5 @@ def wrong_with(stops: list[int], cities: int) -> str:
         return f"the tour begins in {stops[0]} and ends in {stops[-1]}, not where it began"
     if missing := sorted(set(range(cities)) - set(stops)):
         return f"cities that are not visited: {', '.join(map(str, missing))}"
-    twice = sorted({stop for stop in stops[1:] if stops[1:].count(stop) > 1})
+    twice = sorted(stop for stop, times in Counter(stops[1:]).items() if times > 1)
     return f"cities that are visited more than once: {', '.join(map(str, twice))}" if twice else ""

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from tts import registry
-from tts.base import AnswerVerifier, Strategy, rank
+from tts.base import AnswerVerifier, Strategy, answer_classes, rank
 from tts.concurrency import Flow
 from tts.errors import SamplingFailed
 from tts.prompting import NoAnswer, ask, constrained, fill, insist, problem_text, prose
@@ -186,9 +186,10 @@ class Planning(Strategy):
             return super().select(candidates)
         highest = max(map(rank, candidates), default=None)
         best = [candidate for candidate in candidates if rank(candidate) == highest]
-        answers = [candidate.notes.get("answer") for candidate in best]
+        answers = answer_classes([candidate.notes for candidate in best])
         votes = Counter(answer for answer in answers if answer is not None)
-        return max(best, key=lambda candidate: votes[candidate.notes.get("answer")], default=None)
+        voted = max(zip(best, answers, strict=True), key=lambda one: votes[one[1] or ""], default=None)
+        return None if voted is None else voted[0]
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         """Whether one is accepted; a vote stays open to the end."""

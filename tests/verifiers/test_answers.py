@@ -64,7 +64,7 @@ def test_tolerance_is_relative_and_absolute_below_one():
 async def test_votes_meet_in_one_class():
     reader, session, known = NumericAnswer(), Session(PROBLEM, {}), []
     texts = ("Answer: 1/2", r"\boxed{0.5}", "#### .50")
-    assert {await reader.class_of(reader.parse(text), known, session) for text in texts} == {"0.5"}
+    assert {(await session.compared(text, reader, known))["answer"] for text in texts} == {"0.5"}
 
 
 def test_a_reference_that_is_no_number_is_refused_at_once():

@@ -1,8 +1,8 @@
 """Accuracy of a majority vote among k samples, from one pool of samples per problem.
 
-Selection: answers are grouped into classes, a sample without an answer abstains, the class with most votes
-wins, and of classes with equally many votes the one that appeared first. In a random order each of the tied
-classes is the first equally often, so ties share the probability equally. The sample handed out is the
+Selection: answers are grouped into classes, those of the whole pool; a sample without an answer abstains, the class
+with most votes wins, and of classes with equally many votes the one that appeared first. In a random order each of the
+tied classes is the first equally often, so ties share the probability equally. The sample handed out is the
 earliest of the winning class, which is any of its members equally often: what a class is worth is the share
 of its members that are correct. If all abstain, nothing is selected, which is not correct.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts import registry
-from tts.base import Estimator, Strategy, Verifier
+from tts.base import Estimator, Strategy, Verifier, answer_classes
 from tts.compute import ModelCard
 from tts.curves import best_of_k
 from tts.errors import ConfigError, StoreError
@@ -240,9 +240,10 @@ class Track:
 
     @cached_property
     def answers(self) -> list[list[str | None]]:
-        """The parsed answer of each candidate, where the strategy noted one."""
-        flat = np.array([answer for (answer,) in self._read("json_extract(details, '$.notes.answer')")], dtype=object)
-        return [list(part) for part in self.split(flat)]
+        """The class of each candidate's answer among those of its cell, where the strategy noted one."""
+        found = self._read("json_extract(details, '$.notes')")
+        notes = np.array([json.loads(stored or "{}") for (stored,) in found], dtype=object)
+        return [answer_classes(list(part)) for part in self.split(notes)]
 
     def candidates(self, row: Row) -> list[Candidate]:
         """The candidates of a cell in spawned order, with the fields that selection and display need."""

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import PositiveInt, ValidationError
 
+from tts.base import answer_classes
 from tts.concurrency import concurrent_map
 from tts.curves import CurveError, mean_interval, pass_at_k
 from tts.curves.estimators import Floats
@@ -171,9 +172,10 @@ def programs_of(candidates: Sequence[Candidate]) -> dict[int, str]:
 def _behaviours(candidates: Sequence[Candidate], correct: Floats) -> list[Hashable]:
     """The outcomes of each candidate's tests, hidden ones included, or its answer."""
     labels: list[Hashable] = []
-    for candidate, truth in zip(candidates, correct, strict=True):
+    answers = answer_classes([candidate.notes for candidate in candidates])
+    for candidate, answer, truth in zip(candidates, answers, correct, strict=True):
         outcomes = candidate.verdict.details.get("outcomes") if candidate.verdict else None
-        known = tuple(outcomes) if outcomes else candidate.notes.get("answer")
+        known = tuple(outcomes) if outcomes else answer
         if known is not None:
             labels.append((known, None if np.isnan(truth) else bool(truth)))
     return labels

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tts.base import answer_classes
 from tts.curves import Interval, best_of_k, majority_at_k, mean_interval, paired_difference, powers_of_two
 from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
@@ -250,9 +251,11 @@ def _noted(track: Track, other: Track) -> list[list[str | None]] | None:
     for row in track.rows:
         if (row.problem, row.seed) not in rows:
             return None
+        theirs = other.candidates(rows[row.problem, row.seed])
+        classes = answer_classes([candidate.notes for candidate in theirs])
         known = {
-            candidate.content: candidate.notes["answer"]
-            for candidate in other.candidates(rows[row.problem, row.seed])
+            candidate.content: answer
+            for candidate, answer in zip(theirs, classes, strict=True)
             if "answer" in candidate.notes
         }
         texts = [candidate.content for candidate in track.candidates(row)]

@@ -10,24 +10,45 @@ Reading never raises on any text, and its time grows linearly with the text's le
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
 from tts.verifiers.answers.extraction import clean, parse_number
+from tts.verifiers.answers.math_values import DECIMALS, SIGNIFICANT
 
 LONGEST_READ = 500  # characters; a longer answer is compared as text only
+LONGEST_NOTATION = 2000  # characters; a longer one is not rewritten
 DEEPEST = 8  # levels of nested brackets that are read
-DECIMALS = 6  # places a decimal needs to stand for an exact value that rounds to it
 
 _SYMBOLS = str.maketrans(
     {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "±": r"\pm ",
-     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∈": r"\in ", "°": r"^\circ ", "²": "^2", "³": "^3",
-     "⁴": "^4", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "′": "'", "\u00a0": " "}
+     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∈": r"\in ", "°": r"^\circ ", "∅": r"\emptyset ",
+
+     "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "⋅": r"\cdot ", "∙": r"\cdot ", "ⁿ": "^n",
+     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "′": "'", "\u00a0": " "}
 )  # fmt: skip
+_FUNCTION_NAMES = r"exp|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln"
+_SIZES = r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|[lL]arge|LARGE|[hH]uge|boldmath)(?![A-Za-z])"
+_ORDINAL = r"(?<=\d)\s?\^?\s?\{?\s?(?:\\(?:text(?:superscript)?|mathrm|rm)\s?\{)?\s?(?:st|nd|rd|th)\b\s?\}?\s?\}?"
+_RECURRING = r"(?<![\d.])(\d{0,20})\.(\d{0,20})(?:\\(?:overline|bar|dot)\s?(?:\{(\d{1,20})\}|(\d))|\((\d{1,20})\))"
+_RAISED, _LOWERED = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+"), re.compile("[₀-₉]+")
 _REWRITES = [
-    (re.compile(r"[√]\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[A-Za-z]))"), lambda m: rf"\sqrt{{{m[1] or m[2]}}}"),
+    (_RAISED, lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}".replace("−", "-")),
+    (_LOWERED, lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}"),
+    (re.compile(_SIZES), " "),
+    (re.compile(r"\\(?:bm|boldsymbol|pmb|mathcal|ensuremath|mathit|mathsf|emph|underline)\s?\{([^{}]*)\}"), r"{\1}"),
+    (re.compile(r"\\(?:mathrm|operatorname|mathbf|rm|text(?=\s?\{[ei]\}\s?\^))\s?\{\s?([A-Za-z])\s?\}"), r"{\1}"),
+    (re.compile(r"\\(?:varnothing|O)(?![A-Za-z])|\\?\{\s?\\?\}"), lambda m: r"\emptyset" if len(m[0]) > 2 else m[0]),
+    (re.compile(rf"\\(?:operatorname|mathrm|text)\s?\{{({_FUNCTION_NAMES})\}}"), r"\\\1 "),
+    (re.compile(rf"(?<![\\A-Za-z])({_FUNCTION_NAMES})(?=\s?[({{\d\\^_]|\s[a-z](?![a-z])|[a-z](?![A-Za-z]))"), r"\\\1"),
+    (re.compile(r"([-+])\s?([-+])(?=\s?[\dA-Za-z\\({.])"), lambda m: "+" if m[1] == m[2] else "-"),
+    (re.compile(_RECURRING), lambda m: _recurring(m[1], m[2], m[3] or m[4] or m[5])),
+    (re.compile(_ORDINAL), " "),
+    (re.compile(r"√\s?(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))"),
+     lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}"),
     (re.compile(r"(?<![\\A-Za-z])(sqrt|pi|infty|infinity|inf|oo)(?![A-Za-z])"), lambda m: _COMMAND[m[1]]),
     (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|limits|quad|qquad)(?![A-Za-z])\.?|(?<!\\)\\ |~"), " "),
@@ -50,9 +71,18 @@ _COMMAND = {"sqrt": r"\sqrt", "pi": r"\pi ", "infty": r"\infty ", "infinity": r"
             "oo": r"\infty "}  # fmt: skip
 
 
+def _recurring(whole: str, fixed: str, repeated: str) -> str:
+    """A recurring decimal as a fraction."""
+    nines, shift = 10 ** len(repeated) - 1, 10 ** len(fixed)
+    value = Fraction(int(whole + fixed + repeated) - int(whole + fixed or 0), nines * shift)
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
 def normal(text: str) -> str:
-    """`text` in a single notation for what can be written in many ways."""
+    """`text` in a single notation for what can be written in many ways; a longer one than is read as it is."""
     text = clean(text).translate(_SYMBOLS)
+    if len(text) > LONGEST_NOTATION:
+        return text
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     return text.lstrip(" ;").rstrip(" .;")
@@ -90,6 +120,8 @@ class Group:
     closing: str
     items: tuple[Quantity | Group, ...]
     text: str = field(compare=False)
+    name: str = ""
+    """The variable, where the text is an inequality: x > 2 is the interval from 2 on."""
 
 
 Form = Quantity | Group
@@ -126,10 +158,41 @@ def _read(text: str, depth: int) -> Form:
             return Group({"]": "("}.get(opening, opening), {"[": ")"}.get(closing, closing), items, whole)
         if opening + closing == "()":
             return _read(content, depth - 1)
+    if depth and (interval := _interval(text, depth)):
+        return interval
+    either = _split(text, r",?\sor\s") if depth else []
+    if len(either) > 1 and all(intervals := [_interval(part, depth) for part in either]):
+        return Group("union", "", tuple(one for one in intervals if one), whole)
     single = _quantity(text)
     if depth and single.number is None and len(items := _items(text, depth)) > 1:
         return Group("", "", items, whole)
     return single
+
+
+_RELATION = re.compile(r"(<|>|\\[lg]t(?![a-z])|\\[lg]e(?![a-z]))\s*(=?)")
+_VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?|\\(?:theta|alpha|beta|lambda|mu|phi)")
+
+
+def _interval(text: str, depth: int) -> Group | None:
+    """The interval of one variable that an inequality such as x > 2 or 1 < x <= 3 describes."""
+    relations = list(_RELATION.finditer(text))
+    if not 1 <= len(relations) <= 2:
+        return None
+    cuts = [0, *(place for one in relations for place in one.span()), len(text)]
+    sides = [text[cuts[i] : cuts[i + 1]].strip() for i in range(0, len(cuts), 2)]
+    down = [one[1][-1] == ">" or one[1].startswith(r"\g") for one in relations]
+    closed = [bool(one[2]) or one[1].endswith("e") for one in relations]
+    if not all(sides) or len(set(down)) > 1 or any("=" in side for side in sides):
+        return None
+    if down[0]:
+        sides, closed = sides[::-1], closed[::-1]
+    if len(sides) == 2:  # the missing end is infinite
+        at_left = bool(_VARIABLE.fullmatch(sides[0]))
+        sides, closed = ([r"-\infty", *sides], [False, *closed]) if at_left else ([*sides, r"\infty"], [*closed, False])
+    if not _VARIABLE.fullmatch(sides[1]) or any(map(_VARIABLE.fullmatch, (sides[0], sides[2]))):
+        return None
+    ends = "[" if closed[0] else "(", "]" if closed[1] else ")"
+    return Group(*ends, (_read(sides[0], depth - 1), _read(sides[2], depth - 1)), text, sides[1])
 
 
 def _items(text: str, depth: int) -> tuple[Form, ...]:
@@ -185,9 +248,9 @@ def _split(text: str, separator: str) -> list[str]:
 
 _UNIT = re.compile(
     r"\s*(?:(?P<percent>\\?%|\bpercent(?:age)?)"
-    r"|(?P<text>(?:\\text\{[^{}]*\}\s*(?:\^\{?\d\}?)?\s*)+)"
+    r"|(?P<text>(?:\\text\{[^{}]*\}(?:\s*\^\{?\d\}?)?\s*)++)"
     r"|(?P<base>_\d{1,2}|_\{\d{1,2}\})"
-    r"|(?P<plain>(?:(?<=[\s\d}])(?:cm|mm|km|kg|mg|ml|ft|lbs?|hrs?|mph)|(?<=\s)(?!and\b|or\b)[A-Za-z]{2,})"
+    r"|(?P<plain>(?:(?<=[\s\d}])(?:cm|mm|km|kg|mg|ml|ft|lbs?|hrs?|mph)|(?<=\d\s)[mgshlL]|(?<=\s)(?!and\b|or\b)[A-Za-z]{2,})"
     r"(?:\s+[A-Za-z]{2,})*\s*(?:\^\{?\d\}?)?))\s*$"
 )
 _MONEY = re.compile(r"^(-?)\s*\\?\$\s*")
@@ -200,6 +263,9 @@ _SPELLINGS = {
 _WORDS = re.compile(r"[A-Za-z]+(?:(?:[ ']|\. |-(?=[A-Za-z]))[A-Za-z]+)*|\([A-Za-z]\)")
 _FUNCTIONS = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm)\b")
 
+_LED = re.compile(r"\\text\{([A-Za-z ]{3,})\}\s*(?!\s)")
+_DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\^\s*\{?-?\d+\}?\s*)?[({]?\s*)(-?\d+(?:\.\d+)?)\s*degrees")
+
 
 def _quantity(text: str) -> Quantity:
     name = _NAME.match(text)
@@ -210,6 +276,9 @@ def _quantity(text: str) -> Quantity:
     words = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip(" .")
     if (text.startswith(r"\text{") or len(words) > 3) and _WORDS.fullmatch(words) and not _FUNCTIONS.search(words):
         return Quantity(" ".join(words.strip("() ").casefold().split()), label, words=True)
+    text = _DEGREES.sub(r"\1{\\frac{\2 \\pi}{180}}", text)
+    if (led := _LED.match(text)) and _NUMERAL.fullmatch(text, led.end()):  # Grade 12
+        label, text = label or _squeezed(led[1].casefold()), text[led.end() :]
     text, unit = _without_unit(text)
     mixed = re.fullmatch(r"(-?)\s*(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}|(-?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)", text)
     if mixed:
@@ -248,7 +317,7 @@ def _unit(text: str) -> str:
 
 
 _NUMERAL = re.compile(
-    r"(?:[-+\d.,/\s]|\\frac\s*\{\s*-?\d+\s*\}\s*\{\s*-?\d+\s*\}|\\(?:times|cdot)\s*10\s*\^\s*\{?-?\d+\}?|[eE][-+]?\d)+"
+    r"(?:[-+\d.,/\s]|\\frac\s*\{\s*-?\d+\s*\}\s*\{\s*-?\d+\s*\}|\\(?:times|cdot)\s*10\s*\^\s*\{?-?\d++\}?|[eE][-+]?\d)++"
 )
 
 
@@ -289,6 +358,8 @@ async def equal_forms(one: Form, other: Form, algebra: Algebra) -> bool:
 
 async def _equal_groups(one: Group, other: Group, algebra: Algebra) -> bool:
     kinds = {(one.opening, one.closing), (other.opening, other.closing)}
+    if one.name and other.name and one.name != other.name:
+        return False
     if len(one.items) != len(other.items) or (len(kinds) > 1 and _BARE not in kinds):
         return False
     if kinds <= {_BRACES, _BARE} or one.opening == "union":
@@ -315,7 +386,7 @@ async def _same_members(some: Sequence[Form], others: list[Form], algebra: Algeb
 async def _equal_quantities(one: Quantity, other: Quantity, algebra: Algebra) -> bool:
     if (one.name and other.name and one.name != other.name) or (one.unit and other.unit and one.unit != other.unit):
         return False
-    if one.text == other.text:
+    if one.text == other.text or one.text + one.unit == other.text + other.unit:
         return True
     if one.words or other.words:
         return one.text.casefold() == other.text.casefold()
@@ -343,6 +414,7 @@ def _equal_numbers(one: Quantity, other: Quantity) -> bool:
         return share == 100 * plain
     for decimal, exact in ((one, second), (other, first)):
         terminates = pow(10, 400, exact.denominator) == 0
-        if decimal.places >= DECIMALS and not terminates and abs(first - second) * 10**decimal.places <= 1:
-            return True
+        gap = abs(first - second)
+        if decimal.places >= DECIMALS and not terminates and gap * 10**decimal.places <= 1:
+            return gap <= Fraction(SIGNIFICANT) * abs(exact)
     return False

@@ -1,0 +1,19 @@
+"""Applies JSON schemas; runs in the sandbox where a schema or a text may be made to be slow."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jsonschema.validators import validator_for
+
+
+def first_errors(*pairs: tuple[Any, str]) -> tuple[int, list[str]]:
+    """The number of the first text that does not fit its schema, and why; how many there are, if all fit."""
+    for number, (schema, text) in enumerate(pairs):
+        kind = validator_for(schema)
+        kind.check_schema(schema)
+        found = kind(schema, format_checker=kind.FORMAT_CHECKER).iter_errors(json.loads(text))
+        if errors := [f"{error.json_path}: {error.message[:200]}" for error, _ in zip(found, range(5), strict=False)]:
+            return number, errors
+    return len(pairs), []
