@@ -1,0 +1,46 @@
+"""How long the event loop stands still while something runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+PERIOD = 0.005
+
+
+@dataclass
+class Lag:
+    """What a probe found."""
+
+    worst: float = 0.0
+    """Seconds that the loop came back late, at worst."""
+
+
+@asynccontextmanager
+async def loop_lag() -> AsyncIterator[Lag]:
+    """Measures inside how late the loop wakes a sleeper: `async with loop_lag() as lag: ...; assert lag.worst < 0.1`."""
+    lag = Lag()
+    due = time.monotonic() + PERIOD
+
+    def look() -> None:
+        nonlocal due
+        lag.worst = max(lag.worst, time.monotonic() - due)
+        due = time.monotonic() + PERIOD
+
+    async def probe() -> None:
+        while True:
+            await asyncio.sleep(PERIOD)
+            look()
+
+    task = asyncio.create_task(probe())
+    await asyncio.sleep(0)
+    try:
+        yield lag
+    finally:
+        look()  # what blocked until the very end has kept the probe from looking
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
