@@ -9,12 +9,12 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from tts.accounts import Allowance, Grant, Ledger
+from tts.accounts import Allowance, Grant, Ledger, Quota
 from tts.concurrency import Flow, flow
 from tts.errors import ConfigError, SamplingFailed
 from tts.files import ImageFolder
 from tts.resources import SampleStore
-from tts.sampler.protocol import estimate_prompt, token_limit
+from tts.sampler.protocol import estimate_prompt, merged, token_limit
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import TokenScores, call, score
 from tts.types import Budget, Charge, Drawing, Prompt, Sample, Usage
@@ -66,9 +66,10 @@ class Calls:
         store: SampleStore | None,
         images: ImageFolder,
         seed: int,
+        quota: Quota | None = None,
     ) -> None:
-        """`seed` is part of the address of everything that is stored."""
-        self.allowance = Allowance(budget, self._price)
+        """`seed` is part of the address of everything that is stored; `quota` is shared with other searches."""
+        self.allowance = Allowance(budget, self._price, quota)
         self.store = store
         self._models = models
         self._ledger = ledger
@@ -229,9 +230,9 @@ class Calls:
     ) -> tuple[Grant, dict[str, Any]]:
         """Room for some of the `wanted` samples, and the parameters that keep them within it."""
         await sampler.identify()
-        merged = {**sampler.endpoint.params, **params}
-        limit = token_limit(merged)
-        most = merged.get(limit) or sampler.context_length  # a server without a limit stops at the end of its context
+        options = merged(sampler.endpoint.params, params)
+        limit = token_limit(options)
+        most = options.get(limit) or sampler.context_length  # a server without a limit stops at the end of its context
         if isinstance(prompt, Drawing):
             most = 0
         per_request = sampler.endpoint.max_n if sampler.takes_n else 1
@@ -241,7 +242,7 @@ class Calls:
         return grant, params
 
     def _address(self, sampler: Sampler, prompt: Prompt, params: Mapping[str, Any]) -> bytes:
-        options = {**sampler.endpoint.params, **params}
+        options = merged(sampler.endpoint.params, params)
         asked = {"draw": prompt} if isinstance(prompt, Drawing) else prompt
         return digest([sampler.endpoint.filed_as, sampler.endpoint.model, asked, options, self._seed])
 

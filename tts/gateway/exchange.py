@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, TimedOut
+from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, StoreError, TimedOut
 from tts.sampler.protocol import server_message
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -72,6 +72,7 @@ def as_api_error(error: Exception) -> APIError | None:
         (MissingExtra, 501, "not_installed"),
         (ConfigError, 400, "invalid_value"),
         (BudgetSpent, 429, "budget_spent"),
+        (StoreError, 503, "not_stored"),
     ):
         if isinstance(error, kind):
             return APIError(status, str(error), code)

@@ -18,7 +18,8 @@ from tts.gateway.admission import Caller, Gate, identify
 from tts.gateway.answering import Search, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, APIError, ResponseWriter, as_api_error
 from tts.gateway.proxy import pass_through
-from tts.gateway.routing import GatewayRequest, read
+from tts.gateway.quotas import QuotaFile, daily_quota
+from tts.gateway.routing import GatewayRequest, read, vet
 from tts.gateway.schemas import Kind
 from tts.gateway.settings import GatewayLimits, GatewaySettings
 from tts.gateway.telemetry import Metrics, Spans, Trace
@@ -26,7 +27,7 @@ from tts.resources import Resources
 from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import OnCandidate, drive, open_models
-from tts.types import Result, by_role
+from tts.types import Result, by_role, sum_usage
 
 log = logging.getLogger("tts")
 
@@ -41,7 +42,7 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
-        self._callers = [Caller(name, key) for name, key in settings.keys.items()]
+        self._callers = [Caller(name, key, daily_quota(name, key)) for name, key in settings.keys.items()]
         self.gate = Gate(settings.limits.running, settings.limits.queue)
         self.metrics = Metrics(self.gate)
         self.models: dict[str, dict[str, Sampler]] = {}
@@ -58,6 +59,11 @@ class Gateway:
             sampler.keep_raw = True
         self.models = {name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in models.items()}
         await self._stack.enter_async_context(self._shared)
+        quotas = [caller.quota for caller in self._callers if caller.quota is not None]
+        if quotas and self.settings.quotas is not None:
+            file = QuotaFile(self.settings.quotas)
+            file.resume(quotas)
+            await self._stack.enter_async_context(file)
         if self._trace is not None:
             await self._stack.enter_async_context(self._trace)
         if self._spans is not None:
@@ -88,7 +94,7 @@ class Gateway:
             async with while_connected(receive, out):
                 try:
                     with caller.request():
-                        request = read(self.settings, kind, run, caller, content, out)
+                        request = await read(self.settings, kind, run, caller, content, out)
                         await self._answer(request)
                 except asyncio.CancelledError:
                     if out.client_left:
@@ -109,6 +115,7 @@ class Gateway:
             async with self.gate.room():
                 await pass_through(request, self.models[request.plan.model]["policy"])
             return
+        await vet(request.plan, self._shared)
         search = open_search(request, strategy, self.models, self._shared, self.settings.limits.samples)
         request.out.headers.append((b"x-tts-strategy", strategy.name.encode()))
         try:
@@ -147,6 +154,7 @@ class Gateway:
             for role, usage in work.items():
                 money = 0.0 if role == "verifier" else session.sampler(role).endpoint.money(usage)
                 request.book(role, usage, money)
+        session.settle(sum_usage(request.spent.values()).total_tokens, request.money)
 
     async def _ended(self, request: GatewayRequest | None, scope: Scope, status: int, began: float) -> None:
         """Report a request in metrics, spans and trace."""

@@ -93,12 +93,20 @@ class TokenLogprob(NamedTuple):
     """In the model's vocabulary, where it is known."""
 
 
+LENGTHS = ("max_tokens", "max_completion_tokens")
+"""The names of the parameter that limits an answer's tokens. A request carries one of them."""
+
+EXTRA = "extra_body"
+"""The parameter that holds fields of the request's body which the library knows nothing of."""
+
 # -- requests ------------------------------------------------------------------------------------------------------
 
 
 def request(prompt: Prompt, model: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Path and body of a request for `prompt`; `params` go in unchanged, except that None values are left out."""
-    options = {key: value for key, value in params.items() if value is not None}
+    """Path and body of a request for `prompt`; `params` go in unchanged, except that None values are left out and that
+    `extra_body` goes in field by field."""
+    options = {key: value for key, value in {**params.get(EXTRA, {}), **params}.items() if value is not None}
+    options.pop(EXTRA, None)
     if isinstance(prompt, Drawing):
         return "/images/generations", {"model": model, "prompt": prompt, "response_format": "b64_json", **options}
     if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
@@ -111,6 +119,19 @@ def request(prompt: Prompt, model: str, params: Mapping[str, Any]) -> tuple[str,
 def token_limit(params: Mapping[str, Any]) -> str:
     """The parameter that limits the completion tokens of a request with `params`."""
     return "max_completion_tokens" if params.get("max_completion_tokens") else "max_tokens"
+
+
+def merged(*params: Mapping[str, Any]) -> dict[str, Any]:
+    """One set of parameters, later ones before earlier ones; a length under either of its names replaces both."""
+    found: dict[str, Any] = {}
+    for given in params:
+        if any(given.get(name) is not None for name in LENGTHS):
+            found = {name: value for name, value in found.items() if name not in LENGTHS}
+        extra = {**found.get(EXTRA, {}), **given.get(EXTRA, {})}
+        found |= given
+        if extra:
+            found[EXTRA] = {name: value for name, value in extra.items() if name not in given}
+    return found
 
 
 # -- responses -----------------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ class Sampler:
         if asked and isinstance(asked[0], int):
             asked = [asked[i : i + size] for i in range(0, len(asked), size)]
         groups = [list(cast(Sequence[int], group)) for group in asked if group]
-        path, body = protocol.request(prompt, self.endpoint.model, {**self.endpoint.params, **params})
+        path, body = protocol.request(prompt, self.endpoint.model, protocol.merged(self.endpoint.params, params))
         body.pop("n", None)
         ready: list[Sample] = []
         draw = _Draw(
