@@ -29,8 +29,8 @@ _trusted: ContextVar[bool] = ContextVar("trusted", default=True)
 DEEPEST = 16
 """How deep brackets may be nested in a spec: each level is read once more."""
 
-_TOKEN = re.compile(r'\\"|"(?:\\.?|[^"\\])*(?:"|$)|.', re.DOTALL)
-"""A character of a spec, or a whole quoted text."""
+_MARKS = re.compile(r'\\"|"(?:\\.?|[^"\\])*(?:"|$)|[()\[\]{},]', re.DOTALL)
+"""What tells how a spec is built: brackets, commas and whole quoted texts."""
 
 _registered: dict[tuple[str, str], type[Plugin]] = {}
 
@@ -173,8 +173,8 @@ def parse_spec(spec: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _depth(text: str) -> int:
     """How deep brackets are nested outside quoted texts."""
     depth = deepest = 0
-    for token in _TOKEN.findall(text):
-        depth += (token in "([{") - (token in ")]}")
+    for mark in _MARKS.findall(text):
+        depth += (mark in "([{") - (mark in ")]}")
         deepest = max(deepest, depth)
     return deepest
 
@@ -209,13 +209,13 @@ def _value(text: str) -> Any:
 
 def _split(text: str) -> list[str]:
     """`text` cut at the commas outside brackets and quotes."""
-    parts, depth = [""], 0
-    for token in _TOKEN.findall(text):
-        depth += (token in "([{") - (token in ")]}")
-        if token == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += token
+    parts, depth, start = list[str](), 0, 0
+    for mark in _MARKS.finditer(text):
+        depth += (mark[0] in "([{") - (mark[0] in ")]}")
+        if mark[0] == "," and depth == 0:
+            parts.append(text[start : mark.start()])
+            start = mark.end()
+    parts.append(text[start:])
     return [part for part in parts if part.strip()]
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Self, cast
 from uuid import uuid4
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from tts import registry
 from tts.concurrency import now
-from tts.errors import EndpointError
+from tts.errors import ConfigError, EndpointError, MissingExtra
 from tts.gateway.admission import Caller, Gate, identify
 from tts.gateway.answering import Search, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, APIError, ResponseWriter, as_api_error
@@ -52,6 +53,7 @@ class Gateway:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        await asyncio.to_thread(_load_plugins)
         models = self.settings.models
         named = {f"{name}\0{role}": endpoint for name, roles in models.items() for role, endpoint in roles.items()}
         samplers = await self._stack.enter_async_context(open_models(named))
@@ -183,6 +185,14 @@ class Gateway:
         elif not out.ended:
             await out.end(told.event)
             out.status = told.status
+
+
+def _load_plugins() -> None:
+    """Import what requests may choose, so that none has to wait for it; what cannot be imported is told when chosen."""
+    for group in ("strategies", "verifiers"):
+        for name in registry.names(group):
+            with suppress(ConfigError, MissingExtra):
+                registry.load(group, name)
 
 
 async def read_body(http: Request, limits: GatewayLimits) -> bytes:
