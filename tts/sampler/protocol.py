@@ -127,10 +127,11 @@ def merged(*params: Mapping[str, Any]) -> dict[str, Any]:
     for given in params:
         if any(given.get(name) is not None for name in LENGTHS):
             found = {name: value for name, value in found.items() if name not in LENGTHS}
-        extra = {**found.get(EXTRA, {}), **given.get(EXTRA, {})}
-        found |= given
+        extra = {name: value for name, value in found.get(EXTRA, {}).items() if name not in given}
+        extra |= given.get(EXTRA, {})
+        found = {name: value for name, value in found.items() if name not in extra and name != EXTRA} | given
         if extra:
-            found[EXTRA] = {name: value for name, value in extra.items() if name not in given}
+            found[EXTRA] = extra
     return found
 
 
