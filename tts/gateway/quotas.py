@@ -106,26 +106,26 @@ class QuotaFile:
     Those who wait for a write share it: while one is under way, what changes is written by the next.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises `ConfigError` where the file cannot be used, or another gateway uses it."""
+    def __init__(self, path: Path, quotas: Iterable[DailyQuota]) -> None:
+        """Lets the quotas go on from what the file says. What was reserved at a kill may have been spent.
+
+        Raises `ConfigError` where the file cannot be used, or another gateway uses it.
+        """
         self._changed: dict[str, DailyQuota] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._wanted = asyncio.Event()
         self._closing = False
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's other files get the same mode
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=2, check_same_thread=False)
             for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL"):
                 self._connection.execute(f"PRAGMA {pragma}")
             self._connection.execute(SCHEMA)
             self._store([])
         except (OSError, sqlite3.Error) as error:
             words = error.strerror if isinstance(error, OSError) else str(error)
-            hint = "; another gateway is using it" if "locked" in str(words) else ""
+            hint = "; another gateway has it open" if "locked" in str(words) else ""
             raise ConfigError(f"cannot keep what keys spend in {path}: {words}{hint} (quotas = PATH)") from None
-
-    def resume(self, quotas: Iterable[DailyQuota]) -> None:
-        """Let the quotas go on from what the file says. What was reserved at a kill may have been spent."""
         query = "SELECT key, day, tokens + reserved_tokens, money + reserved_money FROM spending"
         known: dict[str, tuple[int, float, float]] = {row[0]: row[1:] for row in self._connection.execute(query)}
         for quota in quotas:

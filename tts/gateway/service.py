@@ -44,6 +44,8 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
         self._callers = [Caller(name, key, daily_quota(name, key)) for name, key in settings.keys.items()]
+        capped = [caller.quota for caller in self._callers if caller.quota is not None]
+        self._quotas = QuotaFile(settings.quotas, capped) if capped and settings.quotas is not None else None
         self.gate = Gate(settings.limits.running, settings.limits.queue)
         self.metrics = Metrics(self.gate)
         self.models: dict[str, dict[str, Sampler]] = {}
@@ -61,11 +63,8 @@ class Gateway:
             sampler.keep_raw = True
         self.models = {name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in models.items()}
         await self._stack.enter_async_context(self._shared)
-        quotas = [caller.quota for caller in self._callers if caller.quota is not None]
-        if quotas and self.settings.quotas is not None:
-            file = QuotaFile(self.settings.quotas)
-            file.resume(quotas)
-            await self._stack.enter_async_context(file)
+        if self._quotas is not None:
+            await self._stack.enter_async_context(self._quotas)
         if self._trace is not None:
             await self._stack.enter_async_context(self._trace)
         if self._spans is not None:
