@@ -129,7 +129,8 @@ def merged(*params: Mapping[str, Any]) -> dict[str, Any]:
             found = {name: value for name, value in found.items() if name not in LENGTHS}
         extra = {name: value for name, value in found.get(EXTRA, {}).items() if name not in given}
         extra |= given.get(EXTRA, {})
-        found = {name: value for name, value in found.items() if name not in extra and name != EXTRA} | given
+        found = {name: value for name, value in found.items() if name not in extra and name != EXTRA}
+        found |= given
         if extra:
             found[EXTRA] = extra
     return found
