@@ -24,6 +24,7 @@ Table = dict[str, Any]
 
 MOST_MESSAGES = 10_000
 MOST_TOOLS = 512
+MOST_PARAMETERS = 128
 SIZES = {
     "model": 4096,
     "response_format": 2**17,
@@ -225,6 +226,8 @@ def check_spec(spec: Any, group: str) -> None:
     """Raise `APIError` (400) where a text in a spec is too long, a schema apart."""
     if isinstance(spec, str) and len(spec) > SPEC:
         raise bad_request(f"a text in a spec may have at most {SPEC} characters", group)
+    if isinstance(spec, dict | list) and len(spec) > MOST_PARAMETERS:
+        raise bad_request(f"a spec may have at most {MOST_PARAMETERS} parameters or members", group)
     if isinstance(spec, dict):
         for name, value in spec.items():
             if name != "definition":
