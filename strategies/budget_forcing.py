@@ -27,6 +27,8 @@ class BudgetForcing(Strategy):
     reasoning parser).
     """
 
+    in_pieces = True
+
     waits: NonNegativeInt = 1
     """How often the model is made to go on when it would have ended its thoughts. 0 only cuts."""
     thinking_tokens: PositiveInt = 4096
@@ -50,7 +52,7 @@ class BudgetForcing(Strategy):
         unanswered: Continuation | None = None
         for level in range(self.waits + 1):
             try:
-                thought = await thought.extend(tokens=left, stop=self.end)
+                thought = await thought.extend(tokens=left, stop=self.end, inner=True)
                 left -= _tokens(thought)
                 cut = thought.samples[-1].finish_reason in ("length", "budget") or left <= 0
                 thought, last = replace(thought, text=thought.text.removesuffix(self.end)), cut or level == self.waits

@@ -59,7 +59,7 @@ class SelfRefine(Sequential):
         if verdict is not None and verdict.feedback and self.feedback == "verifier":
             return fill(self.refine_prompt, feedback=verdict.feedback), ()
         asked = fill(self.critique_prompt, problem=problem_text(problem), answer=answer_of(attempts[-1]))
-        critique = await session.one([{"role": "user", "content": asked}])
+        critique = await session.one([{"role": "user", "content": asked}], inner=True)
         words = without_thoughts(critique.text).strip() if critique else ""
         samples = () if critique is None else (critique,)
         if words.strip(" .!*\"'").casefold() == self.stop.casefold():

@@ -123,7 +123,7 @@ class SequentialFeedback(Sequential):
             f'<attempt number="{i}">\n{answer_of(attempt)}\n</attempt>' for i, attempt in enumerate(attempts, 1)
         )
         asked = fill(self.critic_prompt, problem=problem_text(problem), attempts=shown)
-        said = await session.one([{"role": "user", "content": asked}], role=self.critic)
+        said = await session.one([{"role": "user", "content": asked}], role=self.critic, inner=True)
         hint = without_thoughts(said.text).strip() if said else "Look for your mistake."
         count = "one attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
         return fill(self.again_prompt, count=count, hint=hint), () if said is None else (said,)

@@ -66,7 +66,8 @@ class SpecReason(Speculative):
             {"role": "user", "content": QUESTION},
         ]
         prompt = await tokenize(target, turns) + await tokenize(target, PREFILL, special=False)
-        sample = await session.one(prompt, role="target", max_tokens=1, temperature=0, logprobs=True, top_logprobs=20)
+        asked = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
+        sample = await session.one(prompt, role="target", inner=True, **asked)
         if sample is None:
             return None
         chain.answer = chain.answer.charged(sample.charges)

@@ -62,6 +62,41 @@ Price = Callable[[str, Usage], float]
 """Money for a usage under a role."""
 
 
+class Quota:
+    """Tokens and money that several sessions share: what they reserve and what they spend never exceed the caps.
+
+    Room is reserved before work begins, and given back when what it cost has been counted.
+    """
+
+    def __init__(self, tokens: float | None, money: float | None) -> None:
+        """The caps; None: no cap."""
+        self.caps = tuple(float("inf") if cap is None else cap for cap in (tokens, money))
+        self.spent = (0.0, 0.0)
+        self.reserved = Grant()
+        self.changed = asyncio.Event()
+        """Set when room is given back."""
+
+    @property
+    def room(self) -> tuple[float, float]:
+        """Tokens and money that may still be reserved."""
+        held = (self.reserved.prompt_tokens + self.reserved.completion_tokens, self.reserved.money)
+        tokens, money = (cap - spent - one for cap, spent, one in zip(self.caps, self.spent, held, strict=True))
+        return tokens, money
+
+    async def hold(self, grant: Grant) -> None:
+        """Reserve `grant`, for which there is room."""
+        self.reserved += grant
+
+    def release(self, grant: Grant) -> None:
+        """Give back what was reserved."""
+        self.reserved -= grant
+        self.changed.set()
+
+    def spend(self, tokens: float, money: float) -> None:
+        """Count work that was done."""
+        self.spent = (self.spent[0] + tokens, self.spent[1] + money)
+
+
 class Allowance:
     """Grants work against a `Budget` so that what is in flight and what was used never exceed it.
 
@@ -71,14 +106,15 @@ class Allowance:
     that is repeated for what failed or was missing from its answer.
     """
 
-    def __init__(self, budget: Budget, price: Price) -> None:
+    def __init__(self, budget: Budget, price: Price, quota: Quota | None = None) -> None:
         self.budget = budget
         self._price = price
+        self._quota = quota
         self._used = Usage()
         self._money = 0.0
         self._reserved = Grant()
-        self._changed = asyncio.Event()
-        self.capped = any(cap is not None for name, cap in budget if name != "seconds")
+        self._changed = asyncio.Event() if quota is None else quota.changed
+        self.capped = quota is not None or any(cap is not None for name, cap in budget if name != "seconds")
         """Whether anything but time is limited."""
 
     def calls_left(self) -> float:
@@ -92,11 +128,22 @@ class Allowance:
         ):
             if cap is not None and spent:
                 left = min(left, (cap - spent) * used.requests / spent)
+        if self._quota is not None:
+            for room, spent in zip(self._quota.room, (used.total_tokens, self._money), strict=True):
+                left = min(left, room * used.requests / spent if spent else left)
         return left
 
     def book(self, charge: Charge) -> None:
+        money = self._price(charge.role, charge.usage)
         self._used += charge.usage
-        self._money += self._price(charge.role, charge.usage)
+        self._money += money
+        if self._quota is not None:
+            self._quota.spend(charge.usage.total_tokens, money)
+
+    def settle(self, tokens: float, money: float) -> None:
+        """Count in the quota what was spent in all, with what failed, instead of what was booked on the way."""
+        if self._quota is not None:
+            self._quota.spend(tokens - self._used.total_tokens, money - self._money)
 
     async def reserve(self, role: str, wanted: int, per_request: int, prompt: int, maximum: int | None) -> Grant:
         """Room for 1 to `wanted` samples of at most `maximum` tokens each (None: whatever is left).
@@ -107,18 +154,35 @@ class Allowance:
         """
         while True:
             self.check()
-            grant = self._fit(role, wanted, per_request, prompt, maximum, trim=not self._reserved.samples)
+            waits = self.in_flight  # what is in flight may leave room
+            grant = self._fit(role, wanted, per_request, prompt, maximum, trim=not waits)
             if grant is not None:
                 self._reserved += grant
+                if self._quota is not None:
+                    await self._hold(self._quota, grant)
                 return grant
-            if not self._reserved.samples:
+            if not waits:
                 raise self._spent()
             self._changed.clear()
             await self._changed.wait()
 
+    async def _hold(self, quota: Quota, grant: Grant) -> None:
+        try:
+            await quota.hold(grant)
+        except BaseException:
+            self._reserved -= grant
+            raise
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether anything is reserved, here or by those that share what is outside."""
+        return bool(self._reserved.samples) or (self._quota is not None and bool(self._quota.reserved.samples))
+
     def release(self, grant: Grant) -> None:
         """Give back a reservation whose work was booked, failed or cancelled."""
         self._reserved -= grant
+        if self._quota is not None and grant.samples:
+            self._quota.release(grant)
         self._changed.set()
 
     def check(self) -> None:
@@ -132,6 +196,8 @@ class Allowance:
         if any(cap is not None and used >= cap for cap, used in caps):
             raise self._spent()
         self.check_verifier()
+        if self._quota is not None and min(self._quota.room) <= 0 and not self._quota.reserved.samples:
+            raise self._spent()
 
     def check_verifier(self) -> None:
         """Raise `BudgetSpent` when no verification may start. Samples may still be verified when no further one may be
@@ -141,7 +207,8 @@ class Allowance:
             raise self._spent()
 
     def _spent(self) -> BudgetSpent:
-        return BudgetSpent(f"the budget {self.budget.model_dump(exclude_none=True)} is spent")
+        caps = self.budget.model_dump(exclude_none=True)
+        return BudgetSpent(f"the budget {caps} is spent" if self._quota is None else "the budget or quota is spent")
 
     def _fit(
         self, role: str, wanted: int, per_request: int, prompt: int, maximum: int | None, *, trim: bool
@@ -173,9 +240,14 @@ class Allowance:
             self._reserved.prompt_tokens + self._reserved.completion_tokens,
         )
         left = min(completion, total - requests * prompt)
-        if self.budget.money is not None and (per_token := self._price(role, Usage(completion_tokens=1))) > 0:
-            money = self.budget.money - self._money - self._reserved.money
+        if (per_token := self._price(role, Usage(completion_tokens=1))) > 0:
+            money = self._left(self.budget.money, self._money, self._reserved.money)
             left = min(left, (money - self._price(role, Usage(prompt_tokens=requests * prompt))) / per_token)
+        if self._quota is not None:
+            tokens, money = self._quota.room
+            left = min(left, tokens - requests * prompt)
+            if per_token > 0:
+                left = min(left, (money - self._price(role, Usage(prompt_tokens=requests * prompt))) / per_token)
         return left / count
 
     @staticmethod

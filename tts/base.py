@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, PlainSerializer
 from tts import registry
 from tts.errors import ConfigError
 from tts.registry import Plugin
+from tts.resources import Resources
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 
@@ -48,6 +49,12 @@ class Verifier(Plugin):
 
     def ready(self, problem: Problem) -> None:
         """Raise `ConfigError` if it cannot judge candidates for `problem`; asked before anything is spent."""
+
+    async def vet(self, resources: Resources) -> None:
+        """Raise `ConfigError` for parameters that take long to check, found out where they hold nobody up.
+
+        Asked before anything is spent, of a verifier that a stranger's spec made (see `tts.registry.trusted`).
+        """
 
     def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """The verified `candidates` (in spawned order) with the verdicts that they have in each other's company.
@@ -167,6 +174,8 @@ class Strategy(Plugin):
     estimator: ClassVar[Estimator] = "replay"
     """How the curve of what it selects is made: in closed form over all subsets (`best_of_k`, `majority`; only where
     candidates are independent), or by replaying `select` prefix by prefix."""
+    in_pieces: ClassVar[bool] = False
+    """Whether its answers are written piece by piece, so that they cannot be tool calls or follow a response format."""
     exhaustive: ClassVar[bool] = False
     """Whether it goes on whatever the verdicts are. A replayed strategy then has a curve of coverage too: the share of
     problems that any candidate of the prefix solves."""

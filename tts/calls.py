@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from tts.accounts import Allowance, Grant, Ledger
+from tts.accounts import Allowance, Grant, Ledger, Quota
 from tts.concurrency import Flow, flow
 from tts.errors import ConfigError, SamplingFailed
 from tts.files import ImageFolder
@@ -67,9 +67,10 @@ class Calls:
         store: SampleStore | None,
         images: ImageFolder,
         seed: int,
+        quota: Quota | None = None,
     ) -> None:
-        """`seed` is part of the address of everything that is stored."""
-        self.allowance = Allowance(budget, self._price)
+        """`seed` is part of the address of everything that is stored; `quota` is shared with other searches."""
+        self.allowance = Allowance(budget, self._price, quota)
         self.store = store
         self._models = models
         self._ledger = ledger

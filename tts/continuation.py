@@ -175,8 +175,6 @@ class Continuation:
     def _options(self, role: str, tokens: int | None, stops: Sequence[str]) -> dict[str, Any]:
         known = self.session.sampler(role).endpoint.params
         options: dict[str, Any] = {} if tokens is None else {"max_tokens": tokens}
-        if tokens is not None and "max_completion_tokens" in known:  # the name that chat has for it
-            options["max_completion_tokens"] = None
         if self.exact:
             options["return_token_ids"] = True
         elif self.rendered:

@@ -190,7 +190,7 @@ async def ask(
     An answer that was cut off, or for which `read` raises `ValueError`, is left out and recorded in
     `session.ledger.failures`; it has been paid for. Raises what `Session.sample` does.
     """
-    async with aclosing(session.sample(prompt, n=n, role=role, **params)) as samples:
+    async with aclosing(session.sample(prompt, n=n, role=role, inner=True, **params)) as samples:
         async for sample in samples:
             try:
                 yield sample, _whole(sample, read)
@@ -215,7 +215,7 @@ async def insist(
     paid: list[Sample] = []
     for params in tries:
         try:
-            async with aclosing(session.sample(prompt, role=role, **params)) as samples:
+            async with aclosing(session.sample(prompt, role=role, inner=True, **params)) as samples:
                 async for sample in samples:
                     paid.append(sample)
                     return tuple(paid), _whole(sample, read)

@@ -25,7 +25,13 @@ from tts.errors import ConfigError, MissingExtra, complaints
 Group = Literal["strategies", "verifiers", "tasks", "studies"]
 P = TypeVar("P", bound="type[Plugin]")
 
-_files: ContextVar[bool] = ContextVar("files", default=True)
+_trusted: ContextVar[bool] = ContextVar("trusted", default=True)
+DEEPEST = 16
+"""How deep brackets may be nested in a spec: each level is read once more."""
+
+_MARKS = re.compile(r'\\"|"(?:\\.?|[^"\\])*(?:"|$)|[()\[\]{},]', re.DOTALL)
+"""What tells how a spec is built: brackets, commas and whole quoted texts."""
+
 _registered: dict[tuple[str, str], type[Plugin]] = {}
 
 
@@ -113,19 +119,31 @@ def make(group: Group, spec: str | dict[str, Any]) -> Any:
         raise ConfigError(f"cannot make {group} '{name}': {complaints(error, name)}. Parameters: {known}") from error
 
 
+def nested(value: Any) -> Iterator[Plugin]:
+    """`value` and all plug-ins within it."""
+    if isinstance(value, Plugin):
+        yield value
+        for name in type(value).model_fields:
+            yield from nested(getattr(value, name))
+    elif isinstance(value, tuple | list):
+        for member in value:
+            yield from nested(member)
+
+
 @contextmanager
-def without_files() -> Iterator[None]:
-    """Forbid plug-ins made inside to read files, because their specs come from untrusted users."""
-    token = _files.set(False)
+def from_stranger() -> Iterator[None]:
+    """Says that the specs of the plug-ins made inside come from untrusted users."""
+    token = _trusted.set(False)
     try:
         yield
     finally:
-        _files.reset(token)
+        _trusted.reset(token)
 
 
-def may_read_files() -> bool:
-    """Whether a parameter may name a file to read. A plug-in that reads one when it is made must ask."""
-    return _files.get()
+def trusted() -> bool:
+    """Whether a plug-in that is being made may read files that its parameters name, and check them at length. What it
+    leaves out for a stranger it checks in `vet`, if it is a verifier."""
+    return _trusted.get()
 
 
 # -- specs -------------------------------------------------------------------------------------------------------------
@@ -143,11 +161,22 @@ def parse_spec(spec: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
             return str(parameters.pop("name")), parameters
         except KeyError:
             raise ConfigError(f"a spec given as a table needs the key 'name': {spec}") from None
+    if _depth(spec) > DEEPEST:
+        raise ConfigError(f"brackets are nested deeper than {DEEPEST} in '{spec[:200]}'")
     value = _value(spec.strip())
     if isinstance(value, dict) and "name" in value:  # written as inside another spec: name(key=value)
         return parse_spec(value)
     name, _, rest = spec.strip().partition(":")
     return name, _parameters(rest, spec)
+
+
+def _depth(text: str) -> int:
+    """How deep brackets are nested outside quoted texts."""
+    depth = deepest = 0
+    for mark in _MARKS.findall(text):
+        depth += (mark in "([{") - (mark in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def plain_value(text: str) -> Any:
@@ -180,13 +209,13 @@ def _value(text: str) -> Any:
 
 def _split(text: str) -> list[str]:
     """`text` cut at the commas outside brackets and quotes."""
-    parts, depth = [""], 0
-    for token in re.findall(r'\\"|"(?:\\.?|[^"\\])*(?:"|$)|.', text, re.DOTALL):  # a quoted text is one token
-        depth += (token in "([{") - (token in ")]}")
-        if token == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += token
+    parts, depth, start = list[str](), 0, 0
+    for mark in _MARKS.finditer(text):
+        depth += (mark[0] in "([{") - (mark[0] in ")]}")
+        if mark[0] == "," and depth == 0:
+            parts.append(text[start : mark.start()])
+            start = mark.end()
+    parts.append(text[start:])
     return [part for part in parts if part.strip()]
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from uuid import uuid4
 
-from tts.accounts import Ledger
+from tts.accounts import Ledger, Quota
 from tts.calls import Calls, digest
 from tts.concurrency import Once, closing, concurrent_map, now, together
 from tts.errors import BudgetSpent, ConfigError, EndpointRefused, UnreadableKey, cause_of
@@ -92,13 +92,17 @@ class Session:
         resources: Resources | None = None,
         folder: Path | None = None,
         sampling: Mapping[str, Any] | None = None,
+        form: Mapping[str, Any] | None = None,
+        quota: Quota | None = None,
         forgiving: bool = False,
     ) -> None:
         """`seed` and `stream` (a name, such as the strategy's) determine `rng`; `seed` is part of stored addresses.
 
         Files go to `folder`, by default the working directory. `sampling` overrides the endpoint's parameters for
-        the models that write the answer (the policy, or draft and target). With `forgiving`, a verifier whose
-        server refuses every request costs the candidates their verdicts, and not the search.
+        the models that write the answer (the policy, or draft and target). `form` does so in the calls alone that write
+        the answer: its length, tools, response format, where it stops. `quota` is what it shares with other sessions.
+        With `forgiving`, a verifier whose server refuses every request costs the candidates their verdicts, and not the
+        search.
         """
         self.problem = problem
         self.budget = budget or Budget()
@@ -110,7 +114,7 @@ class Session:
         self.unverified: dict[int, Candidate] = {}
         """Candidates whose verdict is still awaited, by id."""
         self._stream = stream
-        self._calls = Calls(models, self.ledger, self.budget, store, self.images, seed)
+        self._calls = Calls(models, self.ledger, self.budget, store, self.images, seed, quota)
         self._truth = truth
         self._forgiving = forgiving
         self._spawned = count()
@@ -119,8 +123,10 @@ class Session:
         self._ids = count()
         self._equal: dict[tuple[str, str, str], bool] = {}
         self._made: Once[tuple[Any, BaseException | None, set[Charge]]] = Once(sys.maxsize)
-        self._given = sampling or {}
-        self._sampling = merged(self._given, verifier.sampling if verifier is not None else {})
+        self.sampling: Mapping[str, Any] = sampling or {}
+        """What overrides the endpoint's parameters in every call of the models that write the answer."""
+        self._form = {role: form or {} for role in IN_PIECES}
+        self._form["policy"] = {**(form or {}), **(verifier.sampling if verifier is not None else {})}
         self._began = now()
 
     @cached_property
@@ -146,6 +152,10 @@ class Session:
         """About how many further calls the budget allows, at the average cost so far; infinite at first."""
         return self._calls.calls_left
 
+    def settle(self, tokens: float, money: float) -> None:
+        """Count in the quota what the session spent in all, failed work included, now that it has ended."""
+        self._calls.allowance.settle(tokens, money)
+
     def sampler(self, role: str) -> Sampler:
         """The sampler of `role`. Raises `ConfigError` naming the roles that exist."""
         return self._calls.sampler(role)
@@ -158,23 +168,23 @@ class Session:
         *,
         n: int = 1,
         role: str = "policy",
+        inner: bool = False,
         stop_when: StopRule | None = None,
         **params: Any,
     ) -> AsyncGenerator[Sample, None]:
         """`n` samples of `prompt` (by default the problem's own), as they complete.
 
-        Stored answers to the same prompt and parameters come first and cost nothing new. Spawn numbers are assigned
-        now, in the order of the calls. A sample whose request the server rejects is left out and noted in
-        `ledger.failures`. `stop_when` ends samples early (see `Sampler.sample`).
-        Raises `BudgetSpent` after the last sample that the budget allows, and `SamplingFailed`
-        when the server answers none.
+        An `inner` call makes something on the way to an answer (a plan, a critique, a thought): it is not held to the
+        form that the answer must have, such as a response format. Stored answers to the same prompt and parameters come
+        first and cost nothing new. Spawn numbers are assigned now, in the order of the calls. A sample whose request
+        the server rejects is left out and noted in `ledger.failures`. `stop_when` ends samples early (see
+        `Sampler.sample`). Raises `BudgetSpent` after the last sample that the budget allows, and `SamplingFailed` when
+        the server answers none.
         """
         prompt = self.problem.messages if prompt is None else prompt
         spawns = list(islice(self._spawned, n))
-        if role == "policy" and self._sampling:
-            params = merged(self._sampling, params)
-        elif role in IN_PIECES and self._given:
-            params = merged(self._given, params)
+        if role in self._form:
+            params = merged(self.sampling, {} if inner else self._form[role], params)
         return self._recording(self._calls.samples(prompt, spawns, role, params, self._place, stop_when))
 
     async def _recording(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Sample, None]:
@@ -183,12 +193,14 @@ class Session:
                 self._recorded.update(sample.charges)
                 yield sample
 
-    async def one(self, prompt: Prompt | None = None, *, role: str = "policy", **params: Any) -> Sample | None:
+    async def one(
+        self, prompt: Prompt | None = None, *, role: str = "policy", inner: bool = False, **params: Any
+    ) -> Sample | None:
         """One sample of `prompt`; None where the server rejects this very request, which is noted.
 
         Raises what `sample` does.
         """
-        async with aclosing(self.sample(prompt, role=role, **params)) as samples:
+        async with aclosing(self.sample(prompt, role=role, inner=inner, **params)) as samples:
             return await anext(samples, None)
 
     async def score(
@@ -451,7 +463,8 @@ class Session:
     def _inner(self, stream: str, place: tuple[int, ...] | None = None) -> Session:
         """A session with the same ledger and budget, but a record and random numbers of its own."""
         inner = copy(self)
-        inner._recorded, inner.unverified, inner._spawned, inner._sampling = set(), {}, count(), {}
+        inner._recorded, inner.unverified, inner._spawned = set(), {}, count()
+        inner._form = {role: form for role, form in self._form.items() if role in IN_PIECES}
         inner._place = place or self._place
         inner._stream = f"{self._stream}\0{stream}"
         inner.__dict__.pop("rng", None)

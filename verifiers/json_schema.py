@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from time import thread_time
 from typing import Any, ClassVar
@@ -16,10 +17,11 @@ from pydantic import JsonValue, field_validator
 from tts import registry
 from tts.base import Verifier
 from tts.errors import ConfigError, MissingExtra
+from tts.resources import Resources
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.programs.extract import fenced_blocks
-from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, SandboxError, encode
+from tts.verifiers.sandbox import CaseResult, Invocation, Job, ProgramLimits, Sandbox, SandboxError, encode
 
 LIMITS = ProgramLimits(cpu_seconds=1.0)
 """Neither a schema's patterns nor texts crafted to be slow may hold up the run."""
@@ -46,7 +48,7 @@ class Misfit:
     cpu_seconds: float
 
 
-async def first_misfit(pairs: Sequence[tuple[Mapping[str, Any], str]], session: Session) -> Misfit:
+async def first_misfit(pairs: Sequence[tuple[Mapping[str, Any], str]], resources: Resources) -> Misfit:
     """Apply each schema to its text, which is JSON. Raises `SandboxError` when the sandbox fails."""
     schemas = [json.dumps(schema) for schema, _ in pairs]
     size = sum(len(schema) * len(text) for schema, (_, text) in zip(schemas, pairs, strict=True))
@@ -57,15 +59,26 @@ async def first_misfit(pairs: Sequence[tuple[Mapping[str, Any], str]], session: 
 
             number, errors = first_errors(*pairs)
             return Misfit(number, errors, thread_time() - start)
-    call = Invocation("first_errors", encode(tuple((schema, text) for schema, text in pairs)))
-    result = await session.resources.get(Sandbox).run(Job(PROGRAM, ((call,),), limits=LIMITS, preload=("jsonschema",)))
+    case, seconds = await _run(resources, "first_errors", *((schema, text) for schema, text in pairs))
+    if case.status != "ok":
+        return Misfit(0, [f"it cannot be checked ({case.status}) {case.error}"], seconds)
+    number, errors = case.values[0]
+    return Misfit(number, list(errors), seconds)
+
+
+async def _run(resources: Resources, function: str, *arguments: Any) -> tuple[CaseResult, float]:
+    """How a call of the program ended, and the CPU seconds that it took. Raises `SandboxError`."""
+    call = Invocation(function, encode(arguments))
+    result = await resources.get(Sandbox).run(Job(PROGRAM, ((call,),), limits=LIMITS, preload=("jsonschema",)))
     case = result.cases[0] if result.cases else result.loaded
     if case.status == "infra":
         raise SandboxError(f"cannot apply the schema: {case.error}")
-    if case.status != "ok":
-        return Misfit(0, [f"it cannot be checked ({case.status}) {case.error}"], result.cpu_seconds)
-    number, errors = case.values[0]
-    return Misfit(number, list(errors), result.cpu_seconds)
+    return case, result.cpu_seconds
+
+
+def _need_library(name: str) -> None:
+    if find_spec("jsonschema") is None:
+        raise MissingExtra("answers", f"the verifier {name}")
 
 
 class JsonSchema(Verifier):
@@ -86,7 +99,7 @@ class JsonSchema(Verifier):
     def _read(cls, definition: Any) -> Any:
         if not isinstance(definition, str | Path):
             return definition
-        if not registry.may_read_files():
+        if not registry.trusted():
             raise ConfigError("give the schema itself here, not the name of a file")
         try:
             return json.loads(Path(definition).expanduser().read_text(encoding="utf-8"))
@@ -95,21 +108,27 @@ class JsonSchema(Verifier):
 
     def model_post_init(self, context: Any) -> None:
         """Raise `ConfigError` for an invalid schema, `MissingExtra` where the library is not installed."""
-        try:
-            import jsonschema.validators
-        except ImportError:
-            raise MissingExtra("answers", "the verifier json_schema") from None
+        _need_library(self.name)
         length = len(json.dumps(self.definition))
         if length > LONGEST_SCHEMA:
             raise ConfigError(f"the schema has {length:,} characters; at most {LONGEST_SCHEMA:,} are applied")
-        if length > CHECKED_HERE:
+        if length > CHECKED_HERE or not registry.trusted():
             return
+        import jsonschema.validators
+
         try:
             jsonschema.validators.validator_for(self.definition).check_schema(self.definition)
         except jsonschema.SchemaError as error:
             raise ConfigError(f"not a JSON schema, at {error.json_path}: {error.message}") from None
         except RecursionError:
             raise ConfigError("not a JSON schema: it is too deep") from None
+
+    async def vet(self, resources: Resources) -> None:
+        """Check a stranger's schema where that holds nobody up."""
+        case, _ = await _run(resources, "fault", self.definition)
+        wrong = case.values[0] if case.status == "ok" else f"it cannot be checked ({case.status}) {case.error}"
+        if wrong:
+            raise ConfigError(f"not a JSON schema, at {wrong}")
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Raises `SandboxError` when the sandbox fails."""
@@ -120,7 +139,7 @@ class JsonSchema(Verifier):
         reading = thread_time() - start
         if text is None:
             return Verdict(0.0, False, "there is no valid JSON in the text", cpu_seconds=reading)
-        found = await first_misfit([(self.definition, text)], session)
+        found = await first_misfit([(self.definition, text)], session.resources)
         fits = not found.errors
         return Verdict(float(fits), fits, "\n".join(found.errors), {}, reading + found.cpu_seconds)
 
@@ -159,6 +178,10 @@ class ToolCall(Verifier):
     required: bool = False
     """Whether a text without a call is refused."""
 
+    def model_post_init(self, context: Any) -> None:
+        """Raise `MissingExtra` where the library is not installed."""
+        _need_library(self.name)
+
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Check every call; feedback names the first wrong one. Raises `SandboxError` when the sandbox fails."""
         if not candidate.tool_calls:
@@ -178,7 +201,7 @@ class ToolCall(Verifier):
             names.append(name)
             pairs.append(({"type": "object", **tools[name]}, arguments))
         reading = thread_time() - start
-        found = await first_misfit(pairs, session)
+        found = await first_misfit(pairs, session.resources)
         wrong = f"{names[found.number]}: " + "\n".join(found.errors) if found.errors else ""
         return Verdict(float(not wrong), not wrong, wrong, cpu_seconds=reading + found.cpu_seconds)
 

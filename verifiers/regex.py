@@ -7,11 +7,30 @@ from collections import deque
 from functools import cached_property
 from typing import Any
 
+from tts import registry
 from tts.base import AnswerVerifier
 from tts.errors import ConfigError, MissingExtra
+from tts.resources import Resources
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.answers.extraction import clean
+from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, SandboxError, encode
+
+COMPILING = ProgramLimits(cpu_seconds=1.0, memory_mb=512)
+"""A short pattern can take minutes and all memory to compile."""
+
+COMPILE_SECONDS = 0.02
+"""CPU time that compiling a stranger's pattern may take; afterwards it is compiled on the event loop."""
+
+COMPILE = """
+import time
+import regex
+
+def seconds(pattern):
+    begin = time.thread_time()
+    regex.compile(pattern)
+    return time.thread_time() - begin
+"""
 
 CPU_SECONDS = 0.2
 """Limit of one search, which runs in a thread of its own; a text that takes longer has no match."""
@@ -35,7 +54,21 @@ class Regex(AnswerVerifier):
 
     def model_post_init(self, context: Any) -> None:
         """Raise `ConfigError` for an invalid pattern, `MissingExtra` where the library is not installed."""
-        self._compiled  # noqa: B018
+        if registry.trusted():
+            self._compiled  # noqa: B018
+
+    async def vet(self, resources: Resources) -> None:
+        """Compile the pattern where neither time nor memory can run out."""
+        call = Invocation("seconds", encode((self.pattern,)))
+        job = Job(COMPILE, ((call,),), limits=COMPILING, preload=("regex",), isolation="best_effort")
+        result = await resources.get(Sandbox).run(job)
+        case = result.cases[0] if result.cases else result.loaded
+        if case.status == "infra":
+            raise SandboxError(f"cannot compile the pattern: {case.error}")
+        if case.status == "error" and not case.error.startswith("MemoryError"):
+            raise ConfigError(f"invalid pattern {self.pattern!r}: {case.error}")
+        if case.status != "ok" or not isinstance(case.values[0], float) or case.values[0] > COMPILE_SECONDS:
+            raise ConfigError(f"the pattern {self.pattern[:200]!r} takes too long to compile")
 
     @cached_property
     def _compiled(self) -> Any:

@@ -131,7 +131,8 @@ class Author:
         return self._heat("policy", self.code_temperature)
 
     def _heat(self, role: str, asked: float | None) -> dict[str, Any]:
-        if asked is None and "temperature" in self.session.sampler(role).endpoint.params:
+        given = self.session.sampling if role == "policy" else {}
+        if asked is None and "temperature" in {**given, **self.session.sampler(role).endpoint.params}:
             return {}
         return {"temperature": TEMPERATURE if asked is None else asked}
 

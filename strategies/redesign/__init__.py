@@ -119,7 +119,7 @@ def asking(problem: Problem, wording: str) -> Prompt:
 
 def _asked(attempt: Attempt, session: Session, images: bool, draft: str) -> AsyncGenerator[Sample, None]:
     if images:
-        seed = {} if attempt.seed is None else {"seed": attempt.seed}
+        seed: dict[str, Any] = {} if attempt.seed is None else {"seed": attempt.seed}
         return session.sample(Drawing(attempt.wording), n=attempt.n, role="image", **seed)
     wording = attempt.wording
     if attempt.parent is not None:

@@ -32,6 +32,7 @@ class Speculative(Strategy):
     """
 
     roles = frozenset({"draft", "target"})
+    in_pieces = True
     independent = True
 
     n: PositiveInt = 16

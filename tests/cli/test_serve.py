@@ -2,13 +2,17 @@
 
 import json
 import signal
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
+from time import sleep
 
 import httpx
 import pytest
 
 from tests.cli.conftest import Command, start
+from tests.support.double import solvable
 from tests.support.threaded import serving
 from tts.gateway.admission import hashed
 
@@ -75,3 +79,34 @@ def test_a_configuration_that_cannot_be_used_says_where(tts: Command, clean: Pat
     assert words in ended.err
     assert "Traceback" not in ended.err
     assert json.dumps(ended.err).count("secret") == 0
+
+
+@pytest.mark.parametrize("strategy", ["", "self_consistency:n=4,answer=numeric_answer@"])
+def test_a_kill_gives_no_day_anew(clean: Path, strategy: str):
+    """What was spent is still spent, and what was under way counts as if it had been."""
+    slow: list[bool] = []
+    with serving(answer=solvable({}, otherwise=1.0), latency=lambda body, index: 60.0 if slow else 0.0) as double:
+        (clean / "gateway.toml").write_text(
+            f'[models.qwen]\nmodel = "test-model"\nbase_url = "{double.base_url}"\n'
+            f'[keys.alice]\nsha256 = "{hashed("secret")}"\ntokens_per_day = 2000\n'
+        )
+        body = {"model": f"{strategy}qwen", "messages": ASK, "max_tokens": 40}
+        spent = 0.0
+        for time in (30, 1):
+            process = start("serve", "gateway.toml", "--port", 0, cwd=clean)
+            assert process.stdout is not None
+            url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
+            with httpx.Client(base_url=url, headers={"authorization": "Bearer secret"}, timeout=30) as http:
+                if slow:
+                    with pytest.raises(httpx.ReadTimeout):
+                        http.post("/chat/completions", json=body, timeout=time)
+                else:
+                    spent += http.post("/chat/completions", json=body).json()["usage"]["total_tokens"]
+                sleep(0.5)  # it is written right after the answer
+                process.kill()
+                process.communicate(timeout=30)
+            with closing(sqlite3.connect(clean / "gateway.quotas")) as connection:
+                tokens, reserved = connection.execute("SELECT tokens, reserved_tokens FROM spending").fetchone()
+            assert tokens + reserved >= spent
+            slow.append(True)
+        assert tokens >= spent

@@ -59,7 +59,9 @@ def test_an_answer_is_ended_at_the_first_full_window_below_the_threshold(
     )
     ended = None
     for size in [*range(piece, len(confidences), piece), len(confidences)]:
-        if to_abandon(Generation(0, confidences=confidences[:size])):
+        choice = Generation(0)
+        choice.confidences = confidences[:size]
+        if to_abandon(choice):
             ended = size
             break
     if near:

@@ -16,10 +16,8 @@ from urllib.parse import urlsplit
 from starlette.types import Scope
 
 from tts.gateway.exchange import APIError
+from tts.gateway.quotas import DAY, DailyQuota
 from tts.gateway.settings import Key
-from tts.types import Budget
-
-DAY = 86_400.0
 
 
 def new_key() -> tuple[str, str]:
@@ -38,16 +36,25 @@ UNLIMITED = Key(sha256="0" * 64)
 
 @dataclass(eq=False)
 class Caller:
-    """The holder of one key: what it has spent today and has running."""
+    """The holder of one key: what it may spend and has running."""
 
     name: str
     key: Key = UNLIMITED
+    quota: DailyQuota | None = None
+    """What it may spend a day; None: anything."""
     running: int = 0
-    tokens: float = 0.0
-    money: float = 0.0
-    day: int = 0
     _allowance: float = field(default=0.0, init=False)
     _filled: float = field(default=0.0, init=False)
+
+    @property
+    def tokens(self) -> float:
+        """What it has spent today, where its key has caps."""
+        return self.quota.spent[0] if self.quota else 0.0
+
+    @property
+    def money(self) -> float:
+        """What that cost."""
+        return self.quota.spent[1] if self.quota else 0.0
 
     def may_use(self, model: str) -> bool:
         """Whether it may use the model or preset."""
@@ -57,7 +64,7 @@ class Caller:
     def request(self) -> Iterator[None]:
         """One request of this caller. Raises `APIError` (429) when its quota, concurrency or rate is used up."""
         now = time.time()
-        self._check_day(now)
+        self._check_quota(now)
         if self.key.running is not None and self.running >= self.key.running:
             raise APIError(429, f"this key already has {self.key.running} requests running", "concurrency", None, 1)
         self._check_rate(now)
@@ -67,30 +74,9 @@ class Caller:
         finally:
             self.running -= 1
 
-    def book(self, tokens: float, money: float) -> None:
-        self._new_day(time.time())
-        self.tokens += tokens
-        self.money += money
-
-    def left(self) -> Budget:
-        """What it may still spend today."""
-        self._new_day(time.time())
-        tokens, money = self.key.tokens_per_day, self.key.money_per_day
-        return Budget(
-            total_tokens=None if tokens is None else max(0, int(tokens - self.tokens)),
-            money=None if money is None else max(0.0, money - self.money),
-        )
-
-    def _new_day(self, now: float) -> None:
-        if (day := int(now // DAY)) != self.day:
-            self.day, self.tokens, self.money = day, 0.0, 0.0
-
-    def _check_day(self, now: float) -> None:
-        self._new_day(now)
-        caps = (("tokens", self.key.tokens_per_day, self.tokens), ("money", self.key.money_per_day, self.money))
-        if over := [name for name, cap, spent in caps if cap is not None and spent >= cap]:
-            message = f"this key has used up its {' and '.join(over)} for today"
-            raise APIError(429, message, "insufficient_quota", None, DAY - now % DAY)
+    def _check_quota(self, now: float) -> None:
+        if self.quota is not None and (over := self.quota.used_up):
+            raise quota_spent(f"this key has used up its {' and '.join(over)} for today", now)
 
     def _check_rate(self, now: float) -> None:
         """A bucket that holds a minute's requests and fills evenly."""
@@ -103,6 +89,11 @@ class Caller:
             wait = (1 - self._allowance) * 60 / rate
             raise APIError(429, f"this key is limited to {rate} requests a minute", "rate_limit_exceeded", None, wait)
         self._allowance -= 1
+
+
+def quota_spent(message: str, now: float) -> APIError:
+    """The error for a key whose day is used up."""
+    return APIError(429, message, "insufficient_quota", None, DAY - now % DAY)
 
 
 def identify(callers: Sequence[Caller], authorization: str | None) -> Caller:

@@ -14,9 +14,10 @@ from tts.base import Strategy, rank
 from tts.errors import EndpointError
 from tts.gateway.exchange import EVENTS, APIError, ResponseWriter, as_api_error, bad_request
 from tts.gateway.formats import ChatFormat, ResponsesFormat
-from tts.gateway.routing import GatewayRequest, smallest
+from tts.gateway.routing import GatewayRequest
 from tts.resources import Resources
 from tts.sampler import Sampler
+from tts.sampler.parameters import LENGTHS
 from tts.session import Session
 from tts.solving import OnCandidate, open_session
 from tts.types import Candidate, Problem, Result, Usage
@@ -29,11 +30,8 @@ Models = Mapping[str, Mapping[str, Sampler]]
 NO_CHAT = frozenset({"reward", "embed", "image"})
 """Roles that the requested model cannot fill by itself."""
 
-WHOLE_ONLY = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs"})
+WHOLE_ONLY = ("tools", "tool_choice", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs")
 """Parameters that only an answer sampled in one piece can honour."""
-
-LENGTHS = frozenset({"max_tokens", "max_completion_tokens"})
-"""Parameters that a strategy which writes in pieces sets itself."""
 
 
 @dataclass(eq=False)
@@ -200,9 +198,11 @@ def open_search(request: GatewayRequest, strategy: Strategy, models: Models, res
         strategy,
         _samplers(request, strategy, models),
         verifier=plan.verifier,
-        budget=smallest(plan.budget, request.caller.left()),
+        budget=plan.budget,
+        quota=request.caller.quota,
         resources=resources,
-        sampling=_sampling(request, strategy),
+        sampling=plan.sampling,
+        form=_form(plan.form, strategy),
         forgiving=True,
     )
     if kind == "responses":
@@ -227,18 +227,17 @@ def _samplers(request: GatewayRequest, strategy: Strategy, models: Models) -> di
     return roles
 
 
-def _sampling(request: GatewayRequest, strategy: Strategy) -> Mapping[str, Any]:
-    """The request's sampling parameters; a strategy that writes in pieces takes those that pieces can have.
+def _form(form: Mapping[str, Any], strategy: Strategy) -> Mapping[str, Any]:
+    """What the request says of the form of its answer; a strategy that writes in pieces sets their length itself.
 
-    Raises `APIError` for those that it could not honour.
+    Raises `APIError` for what such a strategy could not honour.
     """
-    sampling = request.plan.sampling
-    if "policy" in strategy.roles:
-        return sampling
-    for name in WHOLE_ONLY & sampling.keys():
-        if sampling[name]:
+    if not strategy.in_pieces:
+        return form
+    for name in WHOLE_ONLY:
+        if form.get(name):
             raise bad_request(f"{strategy.name} writes in pieces and does not support {name}", name, "not_supported")
-    return {name: value for name, value in sampling.items() if name not in WHOLE_ONLY | LENGTHS}
+    return {name: value for name, value in form.items() if name not in (*WHOLE_ONLY, *LENGTHS)}
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, TimedOut, UnreadableKey
+from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, StoreError, TimedOut, UnreadableKey
 from tts.sampler.refusals import server_message
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def as_api_error(error: Exception) -> APIError | None:
         (MissingExtra, 501, "not_installed"),
         (ConfigError, 400, "invalid_value"),
         (BudgetSpent, 429, "budget_spent"),
+        (StoreError, 503, "not_stored"),
     ):
         if isinstance(error, kind):
             return APIError(status, str(error), code)

@@ -9,9 +9,10 @@ The model's name or the body's field `tts` says so, and nothing else: the text o
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tts import registry
@@ -20,13 +21,25 @@ from tts.errors import ConfigError
 from tts.gateway.admission import Caller
 from tts.gateway.exchange import APIError, ResponseWriter, bad_request
 from tts.gateway.formats import as_chat
-from tts.gateway.schemas import Kind, RequestOptions, Spec, check, options_of
+from tts.gateway.schemas import (
+    OPTION_SIZES,
+    SIZES,
+    Kind,
+    RequestOptions,
+    Spec,
+    check,
+    check_sizes,
+    check_spec,
+    options_of,
+    parsed,
+    sampling_of,
+)
 from tts.gateway.settings import GatewaySettings
-from tts.registry import Plugin
+from tts.registry import Plugin, nested
+from tts.resources import Resources
+from tts.sampler.protocol import merged
+from tts.text import well_formed
 from tts.types import Budget, Charge, Usage
-
-PROTOCOL = frozenset({"model", "messages", "prompt", "input", "n", "stream", "stream_options", "tts"})
-"""Fields of a body that are not sampling parameters."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +50,18 @@ class RequestPlan:
     """The model's name in the configuration."""
     label: str
     """The name it is counted under: the preset, the strategy, or the plain model."""
-    named: frozenset[str]
-    """The models and presets that the caller must be allowed to use."""
     strategy: Strategy | None = None
     """None: the request passes through."""
     verifier: Verifier | None = None
     answer: str | None = None
     must_verify: bool = False
     """Whether an answer that could not be verified is an error."""
+    strangers: tuple[Plugin, ...] = ()
+    """What the request's own specs made."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """The request's sampling parameters on top of the preset's."""
+    form: dict[str, Any] = field(default_factory=dict)
+    """The same of those that only the call which writes the answer carries."""
     budget: Budget = Budget()  # noqa: RUF009 - immutable
     options: RequestOptions = RequestOptions()  # noqa: RUF009 - immutable
 
@@ -68,47 +83,60 @@ class GatewayRequest:
     """What was paid for it."""
     spent: dict[str, Usage] = field(default_factory=dict)
     """The same by role, including wasted work."""
+    money: float = 0.0
+    """What that costs."""
 
     def book(self, role: str, usage: Usage, money: float) -> None:
-        """Count work, for the caller's quota too."""
+        """Count work."""
         self.spent[role] = self.spent.get(role, Usage()) + usage
-        self.caller.book(usage.total_tokens, money)
+        self.money += money
 
 
-def read(
+async def read(
     settings: GatewaySettings, kind: Kind, run: str, caller: Caller, content: bytes, out: ResponseWriter
 ) -> GatewayRequest:
-    """The request in `content`. Raises `APIError` if it is invalid, or if the caller may not use what it names."""
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise APIError(400, f"the body is not JSON: {str(error)[:200]}", "invalid_json") from None
-    if not isinstance(body, dict):
-        raise APIError(400, "the body is not a JSON object", "invalid_json")
-    plan, chat = plan_for(settings, body), body
-    if plan.strategy is not None:
-        if (
-            b"\\ud" in content.lower()
-        ):  # half a surrogate pair is no character; a plain model's server may decide for itself
-            text = json.dumps(body, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            body, content = json.loads(text), text.encode()
-        check(kind, content)
-        chat = as_chat(body) if kind == "responses" else body
-        plan.sampling.update((key, value) for key, value in chat.items() if key not in PROTOCOL)
-    for name in plan.named:
-        if not caller.may_use(name):
-            raise APIError(403, f"this key may not use '{name}'", "not_allowed", "model")
-    return GatewayRequest(kind, run, caller, content, body, chat, plan, out)
+    """The request in `content`. Raises `APIError` if it is invalid, or if the caller may not use what it names.
 
-
-def plan_for(settings: GatewaySettings, body: dict[str, Any]) -> RequestPlan:
-    """The plan for a request's body. Raises `APIError` that lists what exists."""
+    What the caller may not use is found out first, before anything is made of what the request asks for.
+    """
+    body = await parsed(content, settings.limits)
+    check_sizes(body, {"model": SIZES["model"]})
     name = body.get("model")
     if not isinstance(name, str):
         raise bad_request(f"model must be a name; available: {_available(settings)}", "model")
     if "tts" not in body and name in settings.models:
-        return RequestPlan(name, name, frozenset({name}))
+        _authorise(caller, [name])
+        plan = RequestPlan(name, name)
+        return GatewayRequest(kind, run, caller, content, body, body, plan, out)
+    if len(content) > settings.limits.strategy_bytes:
+        message = f"a request with a strategy may have at most {settings.limits.strategy_bytes} bytes"
+        raise APIError(413, message, "request_too_large")
+    check_sizes(body, SIZES)
+    plan = _plan(settings, name, body, caller)
+    await asyncio.sleep(0)  # each step is short enough to hold nobody up, but not all together
+    if b"\\ud" in content.lower():  # half a surrogate pair is no character; a plain model's server decides for itself
+        body = well_formed(body)
+        content = json.dumps(body).encode()
+    check(kind, content)
+    chat = as_chat(body) if kind == "responses" else body
+    sampling, form = sampling_of(chat)
+    plan = replace(plan, sampling={**plan.sampling, **sampling}, form=merged(plan.form, form))
+    return GatewayRequest(kind, run, caller, content, body, chat, plan, out)
+
+
+def _authorise(caller: Caller, names: Iterable[str]) -> None:
+    for name in names:
+        if not caller.may_use(name):
+            raise APIError(403, f"this key may not use '{name[:200]}'", "not_allowed", "model")
+
+
+def _plan(settings: GatewaySettings, name: str, body: dict[str, Any], caller: Caller) -> RequestPlan:
+    """The plan for a request with a strategy. Raises `APIError` that lists what exists."""
+    tts = body.get("tts")
+    check_sizes(tts if isinstance(tts, dict) else {"strategy": tts}, OPTION_SIZES, "tts.")
     options = options_of(body)
+    check_spec(options.strategy, "tts.strategy")
+    check_spec(options.verifier, "tts.verifier")
     left, on, parameters = _split(settings, name)
     if left and options.strategy is not None:
         raise bad_request("the strategy is given twice, in model and in tts", "tts.strategy")
@@ -118,20 +146,25 @@ def plan_for(settings: GatewaySettings, body: dict[str, Any]) -> RequestPlan:
     preset = settings.presets.get(spec) if isinstance(spec, str) else None
     if preset is None and left in settings.presets:
         raise bad_request(f"the preset '{left}' takes no parameters", "model")
+    model = on or (preset and preset.model) or _only_model(settings, left or str(spec)[:200])
+    _authorise(caller, [str(spec) if preset else model, *([on] if on else []), *options.models.values()])
     strategy = preset.strategy if preset else _make(settings, "strategies", spec)
-    label = str(spec) if preset else strategy.name
-    model = on or (preset and preset.model) or _only_model(settings, label)
-    if options.answer is not None and not isinstance(_make(settings, "verifiers", options.answer), AnswerVerifier):
-        raise bad_request(f"{options.answer[:200]} reads no answers", "tts.answer")
+    reader = None if options.answer is None else _make(settings, "verifiers", options.answer)
+    if reader is not None and not isinstance(reader, AnswerVerifier):
+        raise bad_request(f"{str(options.answer)[:200]} reads no answers", "tts.answer")
+    sampling, form = sampling_of(preset.sampling) if preset else ({}, {})
+    brought = _verifier(settings, strategy, options)
+    made = (None if preset else strategy, brought, reader)
     return RequestPlan(
         model=model,
-        label=label,
-        named=frozenset({label} if preset else {model}).union([on] if on else [], options.models.values()),
+        label=str(spec) if preset else strategy.name,
         strategy=strategy,
-        verifier=_verifier(settings, strategy, options) or (preset and preset.verifier) or settings.verifier,
+        verifier=brought or (preset and preset.verifier) or settings.verifier,
         answer=options.answer or (preset and preset.answer) or settings.answer,
         must_verify="error" in (options.on_unverified, preset and preset.on_unverified),
-        sampling=dict(preset.sampling) if preset else {},
+        strangers=tuple(plugin for plugin in made if plugin is not None),
+        sampling=sampling,
+        form=form,
         budget=smallest(
             settings.budget,
             options.budget,
@@ -185,24 +218,13 @@ def allowed(settings: GatewaySettings, group: registry.Group) -> list[str]:
 def _make(settings: GatewaySettings, group: registry.Group, spec: Spec) -> Any:
     """An object from a client's spec. Raises `APIError` if the spec is invalid or asks for what is not allowed."""
     try:
-        with registry.without_files():
+        with registry.from_stranger():
             plugin: Plugin = registry.make(group, spec)
     except (ConfigError, RecursionError) as error:
         raise bad_request(str(error)[:2000], group) from None
-    for part in _nested(plugin):
+    for part in nested(plugin):
         _check_allowed(settings, part)
     return plugin
-
-
-def _nested(value: Any) -> Iterator[Plugin]:
-    """`value` and all plug-ins within it."""
-    if isinstance(value, Plugin):
-        yield value
-        for name in type(value).model_fields:
-            yield from _nested(getattr(value, name))
-    elif isinstance(value, tuple | list):
-        for member in value:
-            yield from _nested(member)
 
 
 def _check_allowed(settings: GatewaySettings, part: Plugin) -> None:
@@ -246,3 +268,10 @@ def smallest(*budgets: Budget) -> Budget:
     """The smallest cap of each kind."""
     caps = {name: [cap for one in budgets if (cap := getattr(one, name)) is not None] for name in Budget.model_fields}
     return Budget(**{name: min(given, default=None) for name, given in caps.items()})
+
+
+async def vet(plan: RequestPlan, resources: Resources) -> None:
+    """Raise `ConfigError` for what the request's own specs hold that cannot be checked at once, such as a schema."""
+    for part in nested(plan.strangers):
+        if isinstance(part, Verifier):
+            await part.vet(resources)

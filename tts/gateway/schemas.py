@@ -5,11 +5,15 @@ A plain model's requests are not checked; the model server decides about them.
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 
 from tts.gateway.exchange import APIError, bad_request
+from tts.gateway.settings import GatewayLimits
+from tts.sampler.parameters import LENGTHS
 from tts.types import Budget
 
 Kind = Literal["chat/completions", "completions", "responses"]
@@ -17,6 +21,59 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Spec = str | dict[str, Any]
 Table = dict[str, Any]
+
+MOST_MESSAGES = 10_000
+MOST_TOOLS = 512
+MOST_PARAMETERS = 128
+SIZES = {
+    "model": 4096,
+    "response_format": 2**17,
+    "text": 2**17,
+    "tools": 2**18,
+    "tool_choice": 2**12,
+}
+"""How large the fields of a request for a strategy may be: characters of texts and names, and one for every value."""
+
+OPTION_SIZES = {
+    "strategy": 2**16,
+    "verifier": 2**16,
+    "answer": 4096,
+    "tests": 2**20,
+    "schema": 2**17,
+    "format": 2000,
+    "rubric": 2**16,
+    "models": 4096,
+}
+"""The same for the fields of `tts`."""
+
+SPEC = 4096
+"""How long a text in a spec may be, and a spec that is a text."""
+
+SAMPLING = frozenset(
+    {
+        *("temperature", "top_p", "top_k", "min_p", "seed", "user"),
+        *("frequency_penalty", "presence_penalty", "repetition_penalty"),
+        *("reasoning_effort", "chat_template_kwargs", "service_tier"),
+    }
+)
+"""Fields that say how the model samples: every call of the model that writes the answer carries them."""
+
+PROTOCOL = frozenset({"model", "messages", "prompt", "input", "n", "stream", "stream_options", "tts"})
+"""Fields that the gateway answers to itself."""
+
+
+def sampling_of(body: Table) -> tuple[Table, Table]:
+    """What a chat or completion body says of sampling: for every call, and for the one that writes the answer alone.
+
+    The latter has what the answer must be (its length, tools, format, where it stops), and fields that nobody here
+    knows: they go to the server as they are. Of two lengths the smaller one holds.
+    """
+    given = {name: value for name, value in body.items() if name not in PROTOCOL and value is not None}
+    form = {name: value for name, value in given.items() if name not in SAMPLING}
+    lengths = [form.pop(name) for name in LENGTHS if name in form]
+    if lengths:
+        form["max_completion_tokens" if "max_completion_tokens" in given else "max_tokens"] = min(lengths)
+    return {name: given[name] for name in SAMPLING & given.keys()}, form
 
 
 class RequestOptions(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -97,14 +154,14 @@ class Completion(Body):
 class Chat(Body):
     """A chat completion."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     n: PositiveInt | None = None
     max_tokens: PositiveInt | None = None
     max_completion_tokens: PositiveInt | None = None
     stop: str | list[str] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    tools: list[Table] | None = None
+    tools: Annotated[list[Table], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: str | Table | None = None
     parallel_tool_calls: bool | None = None
     response_format: Table | None = None
@@ -113,11 +170,11 @@ class Chat(Body):
 class Responses(Body):
     """A request of the Responses API."""
 
-    input: str | list[Table]
+    input: str | Annotated[list[Table], Field(max_length=MOST_MESSAGES)]
     instructions: str | None = None
     max_output_tokens: PositiveInt | None = None
     top_logprobs: int | None = None
-    tools: list[Table] | None = None
+    tools: Annotated[list[Table], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: str | Table | None = None
     parallel_tool_calls: bool | None = None
     text: Table | None = None
@@ -126,6 +183,79 @@ class Responses(Body):
 
 
 BODIES: dict[Kind, type[Body]] = {"chat/completions": Chat, "completions": Completion, "responses": Responses}
+
+
+SLICE = 2**18
+"""Bytes of JSON that are looked at or read at once, so that nothing else waits."""
+
+
+async def parsed(content: bytes, limits: GatewayLimits) -> Table:
+    """The JSON object in a body. Raises `APIError` where there is none, or more values than may be read at once."""
+    if len(content) > SLICE and await _values(content) > limits.body_values:
+        message = f"the JSON of a request may have at most {limits.body_values} values and keys"
+        raise APIError(413, message, "request_too_large")
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise APIError(400, f"the body is not JSON: {str(error)[:200]}", "invalid_json") from None
+    if not isinstance(body, dict):
+        raise APIError(400, "the body is not a JSON object", "invalid_json")
+    return body
+
+
+async def _values(content: bytes) -> int:
+    """About how many values and keys a text in JSON has: commas, colons and brackets outside strings."""
+    count, inside, start = 0, False, 0
+    while start < len(content):
+        end = start + SLICE
+        while content[end - 1 : end] == b"\\":  # what it escapes comes with it
+            end += 1
+        piece = content[start:end].replace(b"\\\\", b"").replace(b'\\"', b"")
+        parts = piece.split(b'"')
+        outside = b"".join(parts[inside::2])
+        count += sum(map(outside.count, (b",", b":", b"[", b"{")))
+        inside, start = inside ^ (len(parts) % 2 == 0), end
+        await asyncio.sleep(0)
+    return count
+
+
+def check_sizes(body: Table, sizes: dict[str, int], place: str = "") -> None:
+    """Raise `APIError` (400) that names a field of `body` larger than `sizes` says."""
+    for name, most in sizes.items():
+        if name in body and not _fits(body[name], most):
+            raise bad_request(f"{place}{name} is too large: at most {most} characters and values", f"{place}{name}")
+
+
+def check_spec(spec: Any, group: str) -> None:
+    """Raise `APIError` (400) where a text in a spec is too long, a schema apart."""
+    if isinstance(spec, str) and len(spec) > SPEC:
+        raise bad_request(f"a text in a spec may have at most {SPEC} characters", group)
+    if isinstance(spec, dict | list) and len(spec) > MOST_PARAMETERS:
+        raise bad_request(f"a spec may have at most {MOST_PARAMETERS} parameters or members", group)
+    if isinstance(spec, dict):
+        for name, value in spec.items():
+            if name != "definition":
+                check_spec(value, group)
+    elif isinstance(spec, list):
+        for value in spec:
+            check_spec(value, group)
+
+
+def _fits(value: Any, most: int) -> bool:
+    """Whether the texts in `value`, and one for each value, come to at most `most`."""
+    left = [value]
+    while left and most >= 0:
+        one = left.pop()
+        most -= 1
+        if isinstance(one, str):
+            most -= len(one)
+        elif isinstance(one, dict):
+            most -= sum(map(len, one)) + len(one)
+            left.extend(one.values())
+        elif isinstance(one, list):
+            most -= len(one)
+            left.extend(one)
+    return most >= 0
 
 
 def check(kind: Kind, content: bytes) -> None:

@@ -12,14 +12,16 @@ from uuid import uuid4
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from tts import registry
 from tts.concurrency import now
-from tts.errors import EndpointError
+from tts.errors import ConfigError, EndpointError, MissingExtra
 from tts.gateway.admission import Caller, Gate, check_page, identify
 from tts.gateway.answering import Search, StrategyAnswer, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, APIError, ResponseWriter, as_api_error
 from tts.gateway.formats import ResponsesFormat
 from tts.gateway.proxy import pass_through
-from tts.gateway.routing import GatewayRequest, read
+from tts.gateway.quotas import QuotaFile, daily_quota
+from tts.gateway.routing import GatewayRequest, read, vet
 from tts.gateway.schemas import Kind
 from tts.gateway.settings import GatewayLimits, GatewaySettings
 from tts.gateway.telemetry import Metrics, Spans, Trace
@@ -27,7 +29,7 @@ from tts.resources import Resources
 from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import OnCandidate, drive, open_models
-from tts.types import Result, by_role
+from tts.types import Result, by_role, sum_usage
 
 log = logging.getLogger("tts")
 
@@ -42,7 +44,9 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
-        self._callers = [Caller(name, key) for name, key in settings.keys.items()]
+        self._callers = [Caller(name, key, daily_quota(name, key)) for name, key in settings.keys.items()]
+        capped = [caller.quota for caller in self._callers if caller.quota is not None]
+        self._quotas = QuotaFile(settings.quotas, capped) if capped and settings.quotas is not None else None
         self.gate = Gate(settings.limits.running, settings.limits.queue)
         self.metrics = Metrics(self.gate)
         self.models: dict[str, dict[str, Sampler]] = {}
@@ -52,6 +56,7 @@ class Gateway:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        await asyncio.to_thread(_load_plugins)
         models = self.settings.models
         named = {f"{name}\0{role}": endpoint for name, roles in models.items() for role, endpoint in roles.items()}
         samplers = await self._stack.enter_async_context(open_models(named))
@@ -60,6 +65,8 @@ class Gateway:
             sampler.connection.impatient = True
         self.models = {name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in models.items()}
         await self._stack.enter_async_context(self._shared)
+        if self._quotas is not None:
+            await self._stack.enter_async_context(self._quotas)
         if self._trace is not None:
             await self._stack.enter_async_context(self._trace)
         if self._spans is not None:
@@ -92,7 +99,7 @@ class Gateway:
             async with while_connected(receive, out):
                 try:
                     with caller.request():
-                        request = read(self.settings, kind, run, caller, content, out)
+                        request = await read(self.settings, kind, run, caller, content, out)
                         await self._answer(request)
                 except asyncio.CancelledError:
                     if out.client_left:
@@ -114,6 +121,7 @@ class Gateway:
             async with self.gate.room():
                 await pass_through(request, self.models[request.plan.model]["policy"])
             return
+        await vet(request.plan, self._shared)
         search = open_search(request, strategy, self.models, self._shared, self.settings.limits.samples)
         request.out.headers.append((b"x-tts-strategy", strategy.name.encode()))
         try:
@@ -171,6 +179,7 @@ class Gateway:
             for role, usage in work.items():
                 money = 0.0 if role == "verifier" else session.sampler(role).endpoint.money(usage)
                 request.book(role, usage, money)
+        session.settle(sum_usage(request.spent.values()).total_tokens, request.money)
 
     async def _ended(self, request: GatewayRequest | None, scope: Scope, status: int, began: float) -> None:
         """Report a request in metrics, spans and trace."""
@@ -201,6 +210,14 @@ class Gateway:
         elif not out.ended:
             await out.end(out.failed(told))
             out.status = told.status
+
+
+def _load_plugins() -> None:
+    """Import what requests may choose, so that none has to wait for it; what cannot be imported is told when chosen."""
+    for group in ("strategies", "verifiers"):
+        for name in registry.names(group):
+            with suppress(ConfigError, MissingExtra):
+                registry.load(group, name)
 
 
 async def read_body(http: Request, limits: GatewayLimits) -> bytes:

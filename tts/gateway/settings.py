@@ -25,6 +25,7 @@ from pydantic import (
 from tts import registry
 from tts.base import AnswerVerifier, VerifierField
 from tts.errors import ConfigError, complaints
+from tts.registry import nested
 from tts.runs.config import ModelsField, StrategyField, load
 from tts.sampler import Endpoint
 from tts.sampler.endpoint import check_prices
@@ -52,6 +53,10 @@ class GatewayLimits(SettingsTable):
     """Requests that may wait for a place; further ones are refused with 429 and a Retry-After."""
     body_bytes: PositiveInt = 16 * 2**20
     """Largest request body."""
+    body_values: PositiveInt = 262_144
+    """Most values and keys in the JSON of a request body: what takes time to read is their number, not their size."""
+    strategy_bytes: PositiveInt = 4 * 2**20
+    """Largest body of a request with a strategy, which sends it many times."""
     body_seconds: PositiveFloat = 30.0
     """Time for a request body to arrive."""
     client_seconds: PositiveFloat = 60.0
@@ -125,6 +130,9 @@ class GatewaySettings(SettingsTable):
     run_code: bool = False
     """Whether requests may run programs, in the sandbox: with their own tests, or with those that a model writes."""
     limits: GatewayLimits = GatewayLimits()
+    quotas: Path | None = None
+    """The file that keeps what each key has spent today, where keys have caps for a day. Default: `NAME.quotas` beside
+    the settings' file `NAME.toml`; without such a file the memory alone keeps it."""
     trace: Path | None = None
     """A directory that keeps every request; those with a strategy form a run that `tts report` opens."""
     otel: bool = False
@@ -181,6 +189,19 @@ class GatewaySettings(SettingsTable):
                 raise ValueError(f"{place}: no '{name}'{hint}")
 
     @model_validator(mode="after")
+    def _check_code(self) -> GatewaySettings:
+        """`run_code` holds for all that runs programs, the operator's own presets included."""
+        named = {"verifier": [self.verifier]}
+        named |= {f"presets.{name}": [preset.strategy, preset.verifier] for name, preset in self.presets.items()}
+        answers = {"answer": self.answer} | {f"presets.{name}.answer": one.answer for name, one in self.presets.items()}
+        named |= {place: [registry.make("verifiers", spec)] for place, spec in answers.items() if spec is not None}
+        for place, plugins in named.items():
+            for part in (part for plugin in plugins for part in nested(plugin)):
+                if getattr(part, "runs_code", False) and not self.run_code:
+                    raise ValueError(f"{place}: '{part.name}' runs programs, which needs run_code = true (--run-code)")
+        return self
+
+    @model_validator(mode="after")
     def _check_prices(self) -> GatewaySettings:
         for name, key in self.keys.items():
             if key.money_per_day is not None:
@@ -210,4 +231,5 @@ class GatewaySettings(SettingsTable):
     @classmethod
     def read(cls, path: Path | None, overrides: Mapping[str, Any] | None = None) -> GatewaySettings:
         """Settings of a TOML file, with dotted overrides on top."""
-        return cls.parse(load(path, overrides))
+        table = load(path, overrides)
+        return cls.parse(table if path is None else {"quotas": path.with_suffix(".quotas"), **table})

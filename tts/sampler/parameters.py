@@ -205,10 +205,19 @@ def _check_value(key: str, value: Any) -> None:
         raise ValueError(f"{key} must be a whole number, not {value!r}")
 
 
+LENGTHS = ("max_tokens", "max_completion_tokens")
+"""The names that servers have for the most tokens of a completion."""
+
+
 def merged(*params: Mapping[str, Any]) -> dict[str, Any]:
-    """All of `params`, the later ones before the earlier, with the fields of each one's `extra_body` among them."""
+    """All of `params`, the later ones before the earlier, with the fields of each one's `extra_body` among them.
+
+    A length under either of its names replaces both.
+    """
     whole: dict[str, Any] = {}
     for one in params:
+        if any(one.get(name) is not None for name in LENGTHS):
+            whole = {name: value for name, value in whole.items() if name not in LENGTHS}
         extra = one.get(EXTRA)
         whole |= {**one, **extra} if isinstance(extra, Mapping) else one
         if isinstance(extra, Mapping):

@@ -183,6 +183,9 @@ class TokenLogprob(NamedTuple):
     """In the model's vocabulary, where it is known."""
 
 
+EXTRA = "extra_body"
+"""The parameter that holds fields of the request's body which the library knows nothing of."""
+
 # -- requests ------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,185 @@
+"""What one client sends holds up nobody: each request is answered soon, and the event loop never stands still."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.gateway.serving import ASK, serving, settings_for
+from tests.support.double import ModelDouble
+from tests.support.lag import loop_lag
+from tts import registry
+from tts.errors import ConfigError
+from tts.gateway.admission import hashed
+
+RIGHT = lambda request, rng: "Answer: 42"  # noqa: E731
+KEY = "tts-" + "k" * 40
+
+NESTED = "best_of_n:verifier=" + "a(b=" * 25_000 + ")" * 25_000
+WIDE = {f"p{i}": {"type": "string", "pattern": "^(a+)+$", "description": "x" * 20} for i in range(8_000)}
+BOMB = "(?:" * 40 + "a" + "{1,99})" * 40
+
+ATTACKS: dict[str, dict[str, Any]] = {
+    "a long name": {"model": "x" * 400_000},
+    "a long name of a strategy": {"model": "best_of_n" * 40_000 + "@qwen"},
+    "a name of many parts": {"model": "x@" * 200_000},
+    "a nested spec as name": {"model": NESTED + "@qwen"},
+    "a nested spec": {"tts": {"strategy": NESTED}},
+    "a spec nested a little": {"model": "best_of_n:verifier=" + "a(b=" * 900 + ")" * 900 + "@qwen"},
+    "brackets": {"tts": {"strategy": "best_of_n:n=" + "[" * 100_000}},
+    "many parameters": {"tts": {"strategy": "best_of_n:" + ",".join(f"p{i}=1" for i in range(50_000))}},
+    "a table of many parameters": {"tts": {"strategy": {"name": "best_of_n", **{f"p{i}": 1 for i in range(9_000)}}}},
+    "a long answer spec": {"tts": {"strategy": "single", "answer": "x" * 400_000}},
+    "a large schema": {"tts": {"strategy": "best_of_n:n=2", "schema": {"properties": WIDE}}},
+    "a schema as large as may be": {
+        "tts": {"strategy": "best_of_n:n=1", "schema": {"properties": dict([*WIDE.items()][:900])}}
+    },
+    "a nested schema": {"tts": {"strategy": "best_of_n:n=2", "schema": json.loads('{"not":' * 400 + "{}" + "}" * 400)}},
+    "a large tool": {
+        "model": "tool_vote:n=2,verifier=tool_call@qwen",
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": WIDE}}}],
+    },
+    "many tools": {"model": "single@qwen", "tools": [{"type": "function", "function": {"name": "f"}}] * 50_000},
+    "a pattern that takes all memory": {"tts": {"strategy": "best_of_n:n=1", "format": BOMB}},
+    "a long pattern": {"tts": {"strategy": "best_of_n:n=1", "format": "(a|b)?" * 50_000}},
+    "a pattern in a table": {"tts": {"strategy": "best_of_n:n=1", "verifier": {"name": "regex", "pattern": BOMB}}},
+    "a pattern in a spec": {"model": f'best_of_n:n=1,verifier=regex(pattern="{BOMB}")@qwen'},
+    "a pattern that reads answers": {"tts": {"strategy": "self_consistency:n=2", "answer": f'regex:pattern="{BOMB}"'}},
+    "many messages": {"model": "single@qwen", "messages": [ASK[0]] * 60_000},
+    "many values": {"messages": [[]] * 2_000_000},
+    "many keys": {"metadata": {str(i): 1 for i in range(600_000)}},
+    "a long message": {"messages": [{"role": "user", "content": '\\"é' * 500_000}]},
+    "a long message for a strategy": {"model": "single@qwen", "messages": [{"role": "user", "content": "x" * 2**23}]},
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_no_request_holds_up_the_loop(name: str):
+    async with ModelDouble(answer=RIGHT, log=0, max_model_len=2**25) as double, serving(double) as served:
+        content = await asyncio.to_thread(
+            lambda: json.dumps({"model": "qwen", "messages": ASK, **ATTACKS[name]}).encode()
+        )
+        await served.chat("best_of_n:n=1,verifier=regex(pattern=4)@qwen")  # what starts once has started
+        began = time.monotonic()
+        async with loop_lag() as lag:
+            answer = await served.http.post("/chat/completions", content=content)
+        assert answer.status_code in (200, 400, 404, 413), answer.text[:500]
+        assert len(answer.content) < 20_000
+        assert time.monotonic() - began < 10
+        assert lag.worst < 0.1
+
+
+async def test_a_spec_as_deep_and_long_as_may_be_is_read_at_once():
+    spec = "best_of_n:verifier=" + "cached(verifier=" * 14 + "regex(pattern=" + "x" * 3700 + ")" * 15
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        await served.chat("best_of_n:n=1,verifier=regex(pattern=4)@qwen")
+        async with loop_lag() as lag:
+            answer = await served.chat(spec + "@qwen")
+        assert answer.status_code == 200, answer.text
+        assert lag.worst < 0.1
+    with pytest.raises(ConfigError, match="nested deeper than 16"):
+        registry.make("verifiers", "cached:verifier=" + "cached(verifier=" * 17 + "regex(pattern=x)" + ")" * 17)
+    assert registry.parse_spec('regex:pattern="((((((((((((((((((a"')[1] == {"pattern": "((((((((((((((((((a"}
+
+
+async def test_a_key_that_may_use_nothing_makes_nothing_be_made(monkeypatch: pytest.MonkeyPatch):
+    made: list[Any] = []
+    make = registry.make
+    monkeypatch.setattr(registry, "make", lambda *of: made.append(of) or make(*of))
+    keys = {"nobody": {"sha256": hashed(KEY), "models": []}}
+    async with ModelDouble(answer=RIGHT) as double, serving(double, keys=keys) as served:
+        served.http.headers["authorization"] = f"Bearer {KEY}"
+        made.clear()
+        for tts in ({"format": BOMB}, {"schema": {"type": "x"}}, {"verifier": "regex:pattern=a"}, {"answer": "regex"}):
+            answer = await served.chat(tts={"strategy": "best_of_n:n=2", **tts})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_allowed")
+        assert made == []
+        assert double.stats.received == 0
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body that comes in pieces."""
+
+    def __init__(self, *events: bytes) -> None:
+        self.events = events
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for event in self.events:
+            for start in range(0, len(event), 2**14):
+                yield event[start : start + 2**14]
+                await asyncio.sleep(0)
+
+
+def upstream(answer: Any) -> dict[str, Any]:
+    """An endpoint in this process whose requests `answer` answers."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"data": [{"id": "m"}]})
+        return answer(json.loads(request.content))
+
+    return {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(handle)}
+
+
+async def test_a_stream_is_passed_on_in_time_that_is_linear_in_its_events():
+    usage = {"prompt_tokens": 3, "completion_tokens": 5}
+    event = json.dumps({"choices": [{"index": 0, "delta": {"content": "x" * 2**23}}], "usage": usage})
+    whole = f"data: {event}\r\n\r\ndata: [DONE]\n\n".encode()
+    events = lambda body: httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Pieces(whole))  # noqa: E731
+    async with ModelDouble() as double, serving(double, endpoint=upstream(events)) as served:
+        began = time.process_time()
+        async with loop_lag() as lag:
+            answer = await served.chat(stream=True)
+        assert answer.content == whole
+        assert time.process_time() - began < 2
+        assert lag.worst < 0.1
+
+
+async def test_checking_many_calls_costs_little_more_than_not_checking_them():
+    schema = {"properties": {f"p{i}": {"type": "string"} for i in range(20)}, "required": ["p1"]}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"p1": "x"}'}}
+    bad = {**call, "function": {"name": "f", "arguments": '{"p1": 3}'}}
+
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        calls = [[call] * 200, [call] * 199 + [bad]]
+        choices = [
+            {"index": i, "message": {"role": "assistant", "tool_calls": calls[i % 2]}, "finish_reason": "tool_calls"}
+            for i in range(body.get("n", 1))
+        ]
+        return httpx.Response(200, json={"choices": choices, "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+
+    async with ModelDouble() as double, serving(double, endpoint=upstream(answer)) as served:
+        spec = "best_of_n:n=8,verifier=tool_call@qwen"
+        await served.chat(spec, tools=tools, n=2)  # the sandbox has started
+        began = time.monotonic()
+        async with loop_lag() as lag:
+            told = (await served.chat(spec, tools=tools, n=2, tts={"details": True})).json()
+        assert sorted(one["passed"] for one in told["tts"]["candidates"]) == [False] * 4 + [True] * 4
+        assert "f: $.p1: 3 is not of type 'string'" in [one["feedback"] for one in told["tts"]["candidates"]]
+        assert time.monotonic() - began < 10
+        assert lag.worst < 0.1
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"presets": {"coder": {"strategy": "plan_search:codes=2,verifier=generated_tests"}}},
+        {
+            "presets": {
+                "coder": {"strategy": "best_of_n:n=2", "verifier": "all_of:verifiers=[regex(pattern=a),unit_tests]"}
+            }
+        },
+        {"presets": {"coder": {"strategy": "best_of_n", "verifier": "python_expr:expression=answer"}}},
+        {"verifier": "cached:verifier=unit_tests"},
+    ],
+)
+async def test_programs_are_off_for_the_operators_own_presets_too(tables: dict[str, Any]):
+    async with ModelDouble() as double:
+        with pytest.raises(ConfigError, match="run_code = true"):
+            settings_for(double, **tables)
+        settings_for(double, run_code=True, **tables)

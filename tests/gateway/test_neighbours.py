@@ -1,0 +1,138 @@
+"""One client cannot spoil it for another: whatever A sends or is told, B is served as if A were not there."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.gateway.serving import NUMBERS, serving
+from tests.support.double import ModelDouble
+from tts.gateway.schemas import SAMPLING
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+A_MARK, B_MARK = "from A", "from B"
+A_ASKS = [{"role": "user", "content": f"{A_MARK}: what is 6 times 7?"}]
+B_ASKS = [{"role": "user", "content": f"{B_MARK}: what is 6 times 7?"}]
+
+B_REQUESTS: list[dict[str, Any]] = [
+    {"model": f"self_consistency:n=4,{NUMBERS}@qwen", "response_format": SCHEMA, "temperature": 0.5},
+    {"model": f"self_consistency:n=3,{NUMBERS}@qwen", "max_tokens": 50, "seed": 1, "logprobs": True},
+    {"model": "qwen", "temperature": 0.1, "n": 2},
+]
+
+REFUSALS: dict[str, tuple[int, str, str | None]] = {
+    "a schema": (400, "Invalid schema for response_format 'n'", "response_format"),
+    "a format": (400, "'json_schema' is not supported", None),
+    "greedy": (400, "n must be 1 when using greedy sampling", None),
+    "n": (400, "Invalid value for 'n'", "n"),
+    "seed": (400, "seed must be positive", "seed"),
+    "temperature": (400, "Unsupported value: 'temperature' does not support 9", "temperature"),
+    "max_tokens": (400, "Unsupported parameter: 'max_tokens' is too large; use max_completion_tokens", "max_tokens"),
+    "stream": (422, "stream_options is not allowed", "stream_options"),
+    "logprobs": (400, "logprobs are not allowed", "logprobs"),
+    "tools": (501, "tools need a tool parser", "tools"),
+    "server": (500, "internal error", None),
+    "gone": (404, "no such model", "model"),
+    "key": (401, "bad key", None),
+    "forbidden": (403, "not for you", None),
+    "large": (413, "too large", None),
+    "late": (408, "too late", None),
+}
+
+VALUES: dict[str, Any] = {
+    "temperature": 0, "top_p": 0.2, "top_k": 3, "min_p": 0.1, "seed": 7, "user": "a", "frequency_penalty": 1,
+    "presence_penalty": 1, "repetition_penalty": 2, "reasoning_effort": "low", "chat_template_kwargs": {"a": 1},
+    "service_tier": "flex", "max_tokens": 5, "max_completion_tokens": 5, "stop": ["x"], "logit_bias": {"1": 1},
+    "logprobs": True, "top_logprobs": 2, "tools": [{"type": "function", "function": {"name": "f"}}],
+    "tool_choice": "auto", "parallel_tool_calls": True, "response_format": SCHEMA, "n": 3, "stream": True,
+    "stream_options": {"include_usage": True},
+}  # fmt: skip
+UNKNOWN = (
+    "pictures", "images", "role", "ledger", "stop_when", "self", "on_sample", "prompt", "params", "extra_body", "inner",
+    "stream_when", "place", "store", "verifier", "form", "quota", "return_token_ids", "add_special_tokens", "transport",
+)  # fmt: skip
+
+
+@dataclass
+class Server:
+    """Refuses what comes from A, and answers B."""
+
+    refusal: tuple[int, str, str | None] | None = None
+    from_b: list[str] = field(default_factory=list)
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"data": [{"id": "m"}]})
+        body = json.loads(request.content)
+        if A_MARK in request.content.decode() and self.refusal is not None:
+            status, message, param = self.refusal
+            error = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
+            return httpx.Response(status, json={"error": error})
+        if B_MARK in request.content.decode():
+            self.from_b.append(json.dumps(body, sort_keys=True))
+        n = body.get("n") if isinstance(body.get("n"), int) else 1
+        message = {"role": "assistant", "content": "Answer: 42"}
+        choices = [{"index": i, "message": message, "finish_reason": "stop"} for i in range(n or 1)]
+        usage = {"prompt_tokens": 5, "completion_tokens": 3 * len(choices)}
+        return httpx.Response(200, json={"id": "1", "model": "m", "choices": choices, "usage": usage})
+
+
+async def served_b(server: Server, *from_a: dict[str, Any]) -> tuple[list[str], list[Any]]:
+    """What reaches the server of B's requests, and their answers, after A's, each sent plainly and to a strategy."""
+    endpoint = {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(server), "max_attempts": 2}
+    async with ModelDouble() as double, serving(double, endpoint=endpoint) as served:
+        first = await ask(served, B_REQUESTS[0])  # the server is known
+        server.from_b.clear()
+        for fields in from_a:
+            for model in ("qwen", f"self_consistency:n=4,{NUMBERS}@qwen", f"self_consistency:n=1,{NUMBERS}@qwen"):
+                body = {"model": model, "messages": A_ASKS, **fields}
+                answer = await served.http.post("/chat/completions", json=body)
+                assert answer.status_code < 600
+        return server.from_b, [first, *[await ask(served, body) for body in B_REQUESTS]]
+
+
+async def ask(served: Any, body: dict[str, Any]) -> Any:
+    answer = await served.http.post("/chat/completions", json={"messages": B_ASKS, **body})
+    data = answer.json()
+    return answer.status_code, {key: value for key, value in data.items() if key not in ("id", "created")}
+
+
+async def undisturbed(known: list[tuple[list[str], list[Any]]] = []) -> tuple[list[str], list[Any]]:  # noqa: B006
+    """What B gets alone, found out once."""
+    if not known:
+        known.append(await served_b(Server()))
+    return known[0]
+
+
+def test_every_field_is_tried():
+    assert VALUES.keys() >= SAMPLING
+
+
+@pytest.mark.parametrize("name", [*VALUES, *UNKNOWN])
+async def test_no_field_of_a_client_changes_what_another_gets(name: str):
+    """A sends it, and the server takes it."""
+    bad: list[Any] = [VALUES.get(name, "p"), None, "p", 0, -1, [], {}, {"a": [1]}]
+    sent = [{name: value} for value in bad] + [{name: "p"}] * 4
+    assert await served_b(Server(), *sent) == await undisturbed()
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_no_refusal_of_a_clients_request_changes_what_another_gets(refusal: str):
+    """A sends every field, and the server refuses all that is A's in these words."""
+    sent = [{name: value} for name, value in VALUES.items()] + [VALUES]
+    assert await served_b(Server(REFUSALS[refusal]), *sent) == await undisturbed()
+
+
+async def test_they_are_served_side_by_side_too():
+    server = Server(REFUSALS["a schema"])
+    endpoint = {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(server)}
+    async with ModelDouble() as double, serving(double, endpoint=endpoint) as served:
+        attack = {"model": f"self_consistency:n=4,{NUMBERS}@qwen", "messages": A_ASKS, "response_format": SCHEMA}
+        attacks = [served.http.post("/chat/completions", json=attack) for _ in range(20)]
+        answers = [ask(served, B_REQUESTS[0]) for _ in range(20)]
+        _, done = await asyncio.gather(asyncio.gather(*attacks), asyncio.gather(*answers))
+        assert {status for status, _ in done} == {200}
+        assert all("response_format" in body for body in server.from_b)
