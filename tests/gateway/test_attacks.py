@@ -74,7 +74,7 @@ async def test_no_request_holds_up_the_loop(name: str):
 
 
 async def test_a_spec_as_deep_and_long_as_may_be_is_read_at_once():
-    spec = "best_of_n:verifier=" + "cached(verifier=" * 14 + "regex(pattern=" + "x" * 3700 + ")" * 15
+    spec = "best_of_n:verifier=" + "cached(verifier=" * 14 + "regex(pattern=" + "x" * 1900 + ")" * 15
     async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
         await served.chat("best_of_n:n=1,verifier=regex(pattern=4)@qwen")
         async with loop_lag() as lag:
