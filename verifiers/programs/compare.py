@@ -124,7 +124,9 @@ def _same_number(word: str, other: str, tolerance: float) -> bool:
         return known and near(float(word), float(other), 0.0, 0.0)
     if Decimal(word) == Decimal(other):
         return True
-    return tolerance > 0 and not _WHOLE.fullmatch(other) and near(float(word), float(other), tolerance, tolerance)
+    if tolerance <= 0 or _WHOLE.fullmatch(other) or not math.isfinite(float(other)):
+        return False
+    return near(float(word), float(other), tolerance, tolerance)
 
 
 def output_difference(got: str, expected: str) -> str:
