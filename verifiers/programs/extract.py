@@ -66,7 +66,7 @@ def extract_program(
         return _behind(prompt, next(filter(parses, reversed(whole)), whole[-1]))
     body = max(reversed(blocks), key=len, default=outside)
     if prompt and _is_body(body):
-        program = _continued(prompt, body, indent=True) or _continued(prompt, body)
+        program = _continued(prompt, body) or _continued(prompt, body, indent=True)
         if program:
             return program
     code = body if blocks else unfenced(readable, wanted)
