@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts.verifiers.programs.compare import output_difference, same_as_reference, same_json, same_output, shown
+from tts.verifiers.programs.compare import output_difference, same_output, shown
+from tts.verifiers.programs.equality import same_as_reference, same_json
 from tts.verifiers.sandbox import Opaque, is_plain
 
 NAN, INF = math.nan, math.inf
