@@ -353,11 +353,17 @@ def run_calls(calls, expected, atol):
 
 
 def compute(expression, names):
-    """The value of an expression in which `names` are known, as a bool or a number."""
+    """The value of an expression in which `names` are known, as a bool or a number; ("failed", why) if there is none."""
     for name in ("exec", "compile", "globals", "locals", "__import__"):
         space[name] = None
-    found = eval(compile(f"(\n{expression}\n)", "expression.py", "eval"), space | names)
-    return found if type(found) in (bool, int, float) else bool(found)
+    link.calls = 0
+    try:
+        found = eval(compile(f"(\n{expression}\n)", "expression.py", "eval"), space | names)
+        return found if type(found) in (bool, int, float) else bool(found)
+    except Broken as broken:
+        return ("failed", f"eval: {broken.args[1] or broken.args[0]}")
+    except Exception as error:
+        return ("failed", f"{type(error).__name__}: {said(error)}")
 
 
 def ended(run):

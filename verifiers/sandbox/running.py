@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
 import socket
+import stat
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -22,7 +24,9 @@ from tts.verifiers.sandbox.worker import TMP_MB, Worker
 READY = b"[]"
 SLICE = 0.005  # seconds between two looks at the clock, at least
 CHUNK = 1 << 16
-LONGEST_LINE = 160 << 10  # bytes of an answer that are read; programs keep longer ones to themselves
+LONGEST_LINE = 64 << 10  # bytes of an answer that are read; programs keep longer ones to themselves
+QUOTA = (TMP_MB + TMP_MB // 4) << 20  # bytes on disk, where the folder is the host's
+DISK_SLICE = 0.02  # seconds between two looks at the disk
 TURN = 0.005  # seconds of comparing after which others get their turn
 PATIENCE = 0.5  # seconds that a program has its core to itself while others wait
 
@@ -90,7 +94,8 @@ class RunningProgram:
             try:
                 async with nullcontext() if self._remote else self._worker.core():
                     self._watch.start()
-                    yield self
+                    async with self._within_quota():
+                        yield self
             finally:
                 try:
                     await self._killed()
@@ -100,6 +105,24 @@ class RunningProgram:
             self._data.close()
             if self._output:
                 self._output.close()
+
+    @asynccontextmanager
+    async def _within_quota(self) -> AsyncIterator[None]:
+        """Inside, the program is ended when it fills the disk, where it has no file system of its own."""
+        if not self._worker.folder:
+            yield
+            return
+        watching = asyncio.create_task(self._watch_disk())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def _watch_disk(self) -> None:
+        while await asyncio.to_thread(disk_use, self._worker.folder, self._handle.process_id()) <= QUOTA:
+            await asyncio.sleep(DISK_SLICE)
+        self._watch.end("output")
 
     async def _killed(self) -> None:
         self._watch.stop()
@@ -261,6 +284,27 @@ class RunningProgram:
         return CaseResult("memory" if large else "crashed", error=error)
 
 
+def disk_use(folder: str, process: int) -> int:
+    """Bytes on disk of the files in a folder, and of those that a process still has open although they are removed."""
+    sizes: dict[int, int] = {}
+    places = [folder, f"/proc/{process}/fd"]
+    while places:
+        try:
+            entries = list(os.scandir(places.pop()))
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return QUOTA + 1  # so deep that nothing below can be counted
+            continue
+        for entry in entries:
+            with suppress(OSError):
+                found = os.stat(entry.path, follow_symlinks=entry.path.startswith("/proc/"))
+                if stat.S_ISDIR(found.st_mode):
+                    places += [entry.path] if entry.is_dir(follow_symlinks=False) else []
+                elif stat.S_ISREG(found.st_mode) and os.access(entry.path, os.W_OK):
+                    sizes[found.st_ino] = found.st_blocks * 512
+    return sum(sizes.values())
+
+
 def order_of(case: Sequence[Invocation]) -> list[list[Any]]:
     """A case as the program's side reads it."""
     return [[call.path, call.args, call.kwargs, call.store] for call in case]
@@ -309,11 +353,15 @@ class Handle:
     @cached_property
     def _clock(self) -> int:
         """The process's CPU clock, see clock_getcpuclockid(3); 0 where there is none."""
+        pid = 0 if self.descriptor is None else self.process_id()
+        return (~pid << 3) | 2 if pid > 0 else 0
+
+    def process_id(self) -> int:
+        """Its number here; 0 or less where it has none, or has ended."""
         if self.descriptor is None:
-            return 0
+            return self._pid or 0
         with suppress(OSError), open(f"/proc/self/fdinfo/{self.descriptor}") as info:
-            pid = next((int(line[4:]) for line in info if line.startswith("Pid:")), 0)
-            return (~pid << 3) | 2 if pid > 0 else 0
+            return next((int(line[4:]) for line in info if line.startswith("Pid:")), 0)
         return 0
 
     def cpu_seconds(self) -> float:

@@ -20,7 +20,7 @@ import codec
 TEXT = 500  # characters of an exception
 CHUNK = 1 << 18
 ANSWERS = 3  # the descriptor
-LARGE = 128 << 10  # characters of values; the judge reads no more of one case, see `remote_tests`
+LARGE = 32 << 10  # characters of values; the judge reads no more of one case, see `remote_tests`
 STDOUT = 4000  # characters of output that are kept with a call, for people to read
 
 
