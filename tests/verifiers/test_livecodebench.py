@@ -1,3 +1,5 @@
+# ruff: noqa: E501 - a program is read more easily on one line
+
 from __future__ import annotations
 
 import base64

@@ -1,3 +1,5 @@
+# ruff: noqa: E501 - a program is read more easily on one line
+
 from __future__ import annotations
 
 import pytest
@@ -167,7 +169,9 @@ def test_a_megabyte_of_anything_is_read(unit: str):
 # -- what servers and models do to code ----------------------------------------------------------------------------
 
 NBSP, BOM, BLANK = "\u00a0", "\ufeff", "\u200b"
-FENCED_DOC = 'def half(x):\n    """Half.\n\n```\nhalf(7)\n```\nor\n```python\nhalf(8)\n```\n    """\n    return floor(x / 2)\n'
+FENCED_DOC = (
+    'def half(x):\n    """Half.\n\n```\nhalf(7)\n```\nor\n```python\nhalf(8)\n```\n    """\n    return floor(x / 2)\n'
+)
 BODY = "y = x / 2\n    if y < 0:\n        return -half(-x)\n    return floor(y)\n"
 
 
@@ -186,7 +190,7 @@ BODY = "y = x / 2\n    if y < 0:\n        return -half(-x)\n    return floor(y)\
         f"Words.\n\n```\n{FENCED_DOC}\n",
         f"```python\nTEXT = '''\n```\n'''\n{WHOLE}```",
         f"```python\nTEXT = '```'\n{WHOLE}```",
-        f"```text\nit's \"\"\" odd\n```\n```python\n{WHOLE}```",
+        f'```text\nit\'s """ odd\n```\n```python\n{WHOLE}```',
         f"```python\n{WHOLE.replace('    ', NBSP * 4)}```",
         f"```python\n{WHOLE.replace(' ', NBSP)}```",
         f"```python\ndef half(x):\n    word = 'a{NBSP}b'\n{NBSP * 4}assert len(word) == 3\n    return floor(x / 2)\n```",

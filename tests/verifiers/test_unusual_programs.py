@@ -1,5 +1,7 @@
 """Programs that are right in an unusual way, and programs that are wrong in one: each has the verdict it deserves."""
 
+# ruff: noqa: E501 - a program is read more easily on one line
+
 from __future__ import annotations
 
 import asyncio
@@ -78,7 +80,10 @@ RIGHT: dict[str, tuple[str, str]] = {
     ),
     "a bytearray": ("def f(x): return bytearray(x)", "assert f([1, 2]) == b'\\x01\\x02'"),
     "an integer of sympy": ("import sympy\ndef f(x): return sympy.Integer(x) + 1", "assert f(2) == 3"),
-    "a rational number of sympy": ("import sympy\ndef f(x): return sympy.Rational(1, x)", "import sympy\nassert f(2) == sympy.Rational(1, 2)"),
+    "a rational number of sympy": (
+        "import sympy\ndef f(x): return sympy.Rational(1, x)",
+        "import sympy\nassert f(2) == sympy.Rational(1, 2)",
+    ),
     "a number of numpy": ("import numpy\ndef f(x): return numpy.int64(x)", "assert f(2) == 2"),
     "a class with a length": (
         "class Box:\n    def __init__(self, n): self.n = n\n    def __len__(self): return self.n\ndef f(n): return Box(n)",
@@ -225,7 +230,10 @@ CONTAINMENT = {
     "lowers its limit of files": ("import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))", NEXT),
     "makes the checker slow": (
         "def f(x): return 10**9",
-        {**NEXT, "checker": "def accepts(given, got, expected):\n    for _ in range(got): pass\n    return got == expected"},
+        {
+            **NEXT,
+            "checker": "def accepts(given, got, expected):\n    for _ in range(got): pass\n    return got == expected",
+        },
     ),
     "makes the checker large": (
         "def f(x): return 10**12",
@@ -236,7 +244,7 @@ CONTAINMENT = {
         {**NEXT, "checker": "import os\ndef accepts(given, got, expected):\n    return got == expected or os._exit(0)"},
     ),
     "forges answers for the checker": (
-        "import os\nos.write(3, b'[\"ok\",[],\"\",\"\"]\\n' * 5)\ndef f(x): return 0",
+        'import os\nos.write(3, b\'["ok",[],"",""]\\n\' * 5)\ndef f(x): return 0',
         {**NEXT, "checker": "def accepts(given, got, expected):\n    return True"},
     ),
     "answers the checker with too much": (
@@ -244,7 +252,7 @@ CONTAINMENT = {
         {**NEXT, "checker": "def accepts(given, got, expected):\n    return got == expected"},
     ),
     "says nothing the tests know": (
-        "import os\nos.write(3, b'[\"ask\",[[0,\"\",\"\",\"\"]],\"\",\"\"]\\n' * 9)\ndef f(x): return 0",
+        'import os\nos.write(3, b\'["ask",[[0,"","",""]],"",""]\\n\' * 9)\ndef f(x): return 0',
         {"entry_point": "f", "asserts": ["assert f(f(1)) == 3"]},
     ),
     "returns an object that is handed on": (
@@ -300,7 +308,7 @@ HEAVY = {
     ),
     "many nested lists": ("def f(x): return [[]] * 30_000", ["assert f(1) == [[]]", "assert sorted(f(1)) == 1"]),
     "many answers": (
-        "import os\nos.write(3, b'[\"ok\",[],\"\",\"\"]\\n' * 500_000)\ndef f(x): return 0",
+        'import os\nos.write(3, b\'["ok",[],"",""]\\n\' * 500_000)\ndef f(x): return 0',
         ["assert f(1) == 1"],
     ),
 }

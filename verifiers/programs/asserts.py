@@ -248,7 +248,9 @@ def _unstarred(nodes: Sequence[ast.expr]) -> Sequence[ast.expr]:
 
 def _loaded(node: ast.expr) -> frozenset[str]:
     """The names that an expression reads."""
-    return frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load))
+    return frozenset(
+        part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
+    )
 
 
 def _unchanging(value: Any) -> bool:

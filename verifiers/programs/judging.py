@@ -136,7 +136,9 @@ class SuiteRun:
 
         calls = tuple(case.calls for _, case in cases)
         result = await self._run(self.conditions.job(self.program, cases=calls, stop_at_failure=judge))
-        judged = [seen[place] if place in seen else _of_case(cases[place][1], one) for place, one in enumerate(result.cases)]
+        judged = [
+            seen[place] if place in seen else _of_case(cases[place][1], one) for place, one in enumerate(result.cases)
+        ]
         if result.loaded.status != "ok":
             judged = [TestOutcome.of(result.loaded)]
         elif self.plan.suite.checker:

@@ -65,7 +65,13 @@ class Stage:
 
 
 async def run_remote_tests(
-    sandbox: Sandbox, program: Job, tests: Job, stage: Stage, remote_tests: Sequence[RemoteTest | RemoteCalls], *, run_all: bool
+    sandbox: Sandbox,
+    program: Job,
+    tests: Job,
+    stage: Stage,
+    remote_tests: Sequence[RemoteTest | RemoteCalls],
+    *,
+    run_all: bool,
 ) -> tuple[list[TestOutcome], float, str]:
     """The outcomes of all tests, or of those up to the first failure; the CPU seconds of both programs; the isolation.
 

@@ -123,7 +123,7 @@ class Link:
         result, changed, same = self._values("call", path, args, kwargs, shown_call(path, args, kwargs))
         if changed is not None:
             after, named = changed
-            for old, new in [*zip(args, after), *((kwargs[key], new) for key, new in named.items())]:
+            for old, new in [*zip(args, after, strict=False), *((kwargs[key], new) for key, new in named.items())]:
                 refilled(old, new)
         return args[same] if type(same) is int and 0 <= same < len(args) else result
 
@@ -200,7 +200,7 @@ def used(thing, what, args, kwargs):
             raise AttributeError(args[0])
         return getattr(thing, args[0]) if what == "getattr" else setattr(thing, args[0], args[1])
     if what == "next":
-        return [item for item, _ in zip(thing, range(1))]
+        return [item for item, _ in zip(thing, range(1), strict=False)]
     return {"list": list, "len": len, "getitem": operator.getitem}[what](thing, *args)
 
 
@@ -346,14 +346,16 @@ def run_calls(calls, expected, atol):
                 made[store] = got
             if place in expected:
                 wanted = expected[place]
-                right = same_json(got, wanted) if atol is None else same_as_reference(got, wanted, atol)
+                # `equality` has been executed here before
+                rule = same_json if atol is None else same_as_reference  # noqa: F821 # pyright: ignore
+                right = rule(got, wanted) if atol is None else rule(got, wanted, atol)
                 assert right, f"expected {shown(wanted)}, got {shown(got)}"
 
     return ended(run)
 
 
 def compute(expression, names):
-    """The value of an expression in which `names` are known, as a bool or a number; ("failed", why) if there is none."""
+    """The value of an expression in which `names` are known, a bool or a number; ("failed", why) if there is none."""
     for name in ("exec", "compile", "globals", "locals", "__import__"):
         space[name] = None
     link.calls = 0

@@ -122,7 +122,9 @@ def weight(value: Any, most: int) -> int:
             if kinds == {str}:
                 found += sum(map(len, parts))
             elif kinds == {int}:
-                found += max(max(parts), -min(parts)).bit_length() >> 6 and sum(part.bit_length() >> 6 for part in parts)
+                found += max(max(parts), -min(parts)).bit_length() >> 6 and sum(
+                    part.bit_length() >> 6 for part in parts
+                )
             elif not kinds <= _LIGHT:
                 left += [part for part in parts if type(part) not in _LIGHT]
         elif hasattr(kind, "__len__"):
@@ -313,7 +315,10 @@ class Evaluation:
         self.charge(owner, *arguments)
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if name in TABLES or isinstance(owner, set | frozenset):
-            arguments = [list(islice(one, LARGEST)) if isinstance(one, Iterable) and not isinstance(one, dict) else one for one in arguments]
+            arguments = [
+                list(islice(one, LARGEST)) if isinstance(one, Iterable) and not isinstance(one, dict) else one
+                for one in arguments
+            ]
             for one in arguments:
                 if isinstance(one, list):
                     few_alike([pair[0] for pair in one] if name == "dict" else one)

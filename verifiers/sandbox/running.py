@@ -120,8 +120,10 @@ class RunningProgram:
             await asyncio.wait([watching])
 
     async def _watch_disk(self) -> None:
-        while await asyncio.to_thread(disk_use, self._worker.folder, self._handle.process_id()) <= QUOTA:
+        used = 0
+        while used <= QUOTA:
             await asyncio.sleep(DISK_SLICE)
+            used = await asyncio.to_thread(disk_use, self._worker.folder, self._handle.process_id())
         self._watch.end("output")
 
     async def _killed(self) -> None:

@@ -369,7 +369,9 @@ FILLS = {
 async def test_a_program_cannot_fill_the_hosts_disk(name: str) -> None:
     sandbox = Sandbox(1, without=("namespaces",))
     try:
-        result = await sandbox.run(Job(f"import os, time\n{FILLS[name]}\ndef f(): return 1", ((Invocation("f", encode(())),),)))
+        result = await sandbox.run(
+            Job(f"import os, time\n{FILLS[name]}\ndef f(): return 1", ((Invocation("f", encode(())),),))
+        )
         assert result.loaded.status == "output", result
         assert (await sandbox.run(Job("def f(): return 1", ((Invocation("f", encode(())),),)))).cases[0].values == (1,)
     finally:
@@ -388,7 +390,7 @@ async def test_whatever_a_program_leaves_in_its_folder_goes() -> None:
         assert worker in sandbox._all
     finally:
         await sandbox.aclose()
-    assert not os.path.exists(worker.folder)
+    assert not Path(worker.folder).exists()  # noqa: ASYNC240
 
 
 LEAVING = """
@@ -418,7 +420,9 @@ def test_a_killed_judge_leaves_no_folder() -> None:
 
 @pytest.mark.parametrize("without", [(), ("namespaces",)])
 async def test_a_program_cannot_sync_the_hosts_disks(without: tuple[str, ...]) -> None:
-    program = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\ndef f(): return libc.syncfs(1), ctypes.get_errno()"
+    program = (
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\ndef f(): return libc.syncfs(1), ctypes.get_errno()"
+    )
     sandbox = Sandbox(1, without=without)
     try:
         result = await sandbox.run(Job(program, ((Invocation("f", encode(())),),)))

@@ -238,7 +238,9 @@ def read_answer(line: bytes, *, asking: bool = False) -> tuple[Any, tuple[Value,
         status, values, stdout, error = parse(line.decode("ascii"))
     except TypeError:
         raise ValueError("not an answer") from None
-    if not (status in STATUSES or (asking and status == "ask")) or not (type(values) is list and type(stdout) is str and type(error) is str):
+    if not (status in STATUSES or (asking and status == "ask")) or not (
+        type(values) is list and type(stdout) is str and type(error) is str
+    ):
         raise ValueError("not an answer")
     return status, tuple(map(unpack, values)), stdout, error[:1000]
 

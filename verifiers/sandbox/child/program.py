@@ -215,7 +215,7 @@ def mirrored(target: Any) -> list[str] | None:
 
 def some(target: Any, most: int) -> list[Any]:
     """The next items of an iterator."""
-    return [item for _, item in zip(range(most), target)]
+    return [item for _, item in zip(range(most), target, strict=False)]
 
 
 MUTABLE = (list, dict, set, bytearray, codec.deque)
