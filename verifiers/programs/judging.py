@@ -166,7 +166,9 @@ class SuiteRun:
         self, outcomes: Sequence[TestOutcome | None], asked: Mapping[int, tuple[tuple[object, object, object], str]]
     ) -> list[TestOutcome | None]:
         """`outcomes`, with the checker's word in their place. `asked` has questions, and the words where it refuses."""
-        checked = [TestOutcome(Kind.output, "too much for the checker") if one is None else one for one in outcomes]
+        checked: list[TestOutcome | None] = [
+            TestOutcome(Kind.output, "too much for the checker") if one is None else one for one in outcomes
+        ]
         said = await self._ask([question for question, _ in asked.values()])
         for (place, (_, words)), outcome in zip(asked.items(), said, strict=True):
             checked[place] = replace(outcome, feedback=words) if outcome.kind is Kind.wrong else outcome

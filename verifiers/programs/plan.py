@@ -23,7 +23,7 @@ from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, decod
 
 OBJECT = "subject"
 """The name under which an object under test is kept beside the program."""
-REFERENCE_LIMITS = ProgramLimits(cpu_seconds=120.0, memory_mb=4096, output_kb=256 << 10)
+REFERENCE_LIMITS = ProgramLimits(cpu_seconds=120.0, memory_mb=4096, output_kb=256 << 10, answer_kb=256 << 10)
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,7 @@ class Link:
         """The next answer: status, values, and the exception's words. Requests that come before are granted."""
         while True:
             data = receive()
+            number, what, args, kwargs = 0, "", "", ""
             try:
                 status, values, _, error = codec.read_answer(data, asking=True)
                 if status in ("ok", "ask") and not values:

@@ -24,7 +24,7 @@ from tts.verifiers.sandbox.worker import TMP_MB, Worker
 READY = b"[]"
 SLICE = 0.005  # seconds between two looks at the clock, at least
 CHUNK = 1 << 16
-LONGEST_LINE = 64 << 10  # bytes of an answer that are read; programs keep longer ones to themselves
+AROUND = 32 << 10  # bytes of an answer beside its values
 QUOTA = (TMP_MB + TMP_MB // 4) << 20  # bytes on disk, where the folder is the host's
 DISK_SLICE = 0.02  # seconds between two looks at the disk
 TURN = 0.005  # seconds of comparing after which others get their turn
@@ -62,6 +62,7 @@ class RunningProgram:
         self._news: asyncio.Future[None] | None = None
         self._ready = False
         self._left = limits.output_kb * 1024
+        self._longest = limits.answer_kb * 1024 + AROUND
 
     @asynccontextmanager
     async def running(
@@ -183,7 +184,7 @@ class RunningProgram:
 
     def loading(self, source: str) -> dict[str, Any]:
         """The order to execute the module's body."""
-        return {"load": source, "output": self.limits.output_kb * 1024}
+        return {"load": source, "output": self.limits.output_kb * 1024, "large": self.limits.answer_kb * 1024}
 
     async def call(self, *calls: Invocation) -> CaseResult:
         """Calls that make up one case. After the program's end, every further one returns that end again."""
@@ -230,7 +231,7 @@ class RunningProgram:
                 return
         for line in lines:
             try:
-                result = CaseResult(*codec.read_answer(line)) if len(line) <= LONGEST_LINE else CaseResult("large")
+                result = CaseResult(*codec.read_answer(line)) if len(line) <= self._longest else CaseResult("large")
             except ValueError as problem:  # something else has written there
                 result = CaseResult("crashed", error=f"its answer cannot be read: {problem}"[:200])
             self._answers.append(result)

@@ -33,6 +33,8 @@ class ProgramLimits:
     """Address space beyond what the bare interpreter uses."""
     output_kb: int = 16 << 10
     """Standard output and results together."""
+    answer_kb: int = 32
+    """Values of one case; what is larger is not read, and its status is `large`."""
     processes: int = 256
     """Threads; processes too where the language needs them."""
 
