@@ -12,27 +12,24 @@ from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.answers.extraction import final_answer
 from tts.verifiers.programs.extract import syntax
+from tts.verifiers.programs.remote_tests import HOST
 from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, SandboxError, encode
 
 LONGEST_TEXT = 200_000
 """Characters; a longer text is refused, since handing it over would hold up the loop."""
 
-PROGRAM = """
-import json, math, re, statistics
-def judge(text, answer, metadata):
-    value = (
-{expression}
-    )
-    return value if type(value) in (bool, int, float) else bool(value)
-"""
+MODULES = "import json, math, re, statistics"
+EVALUATED = f"{MODULES}\ndef evaluated(source, *names):\n    return eval(source, *names)\n"
+"""The program in which `eval` runs what the answer says."""
 
 
 class PythonExpr(Verifier):
     """Accepts a text for which an expression is true; an expression that gives a number gives the score instead.
 
     It sees `text`, `answer` (the final answer, or the whole text if none is announced), the problem's `metadata`, and
-    the modules json, math, re and statistics. It runs in the sandbox, so `eval(answer) == 24` is safe. If it raises or
-    takes too long, the text is refused.
+    the modules json, math, re and statistics. It runs in the sandbox, and what `eval` is given runs in a program of its
+    own that returns plain data, so `eval(answer) == 24` is safe: the answer sees and decides nothing. If the expression
+    raises or takes too long, the text is refused.
     """
 
     runs_code: ClassVar[bool] = True
@@ -55,18 +52,24 @@ class PythonExpr(Verifier):
         text = candidate.content
         if len(text) > LONGEST_TEXT:
             return Verdict(0.0, False, f"the text is longer than {LONGEST_TEXT:,} characters")
-        arguments = (text, final_answer(text) or text, dict(problem.metadata))
+        names = {"text": text, "answer": final_answer(text) or text, "metadata": dict(problem.metadata)}
         limits = ProgramLimits(cpu_seconds=self.timeout)
-        call = Invocation("judge", encode(arguments))
-        job = Job(PROGRAM.format(expression=self.expression), ((call,),), limits=limits)
-        result = await session.resources.get(Sandbox).run(job)
-        case = result.cases[0] if result.cases else result.loaded
-        if case.status == "infra":
-            raise SandboxError(f"cannot run the expression: {case.error}")
-        if case.status != "ok":
-            why = f"{self.expression}: {case.error or case.status}"
-            return Verdict(0.0, False, why, {"kind": case.status}, result.cpu_seconds)
-        return self._verdict(case.values[0], result.cpu_seconds)
+        sandbox = session.resources.get(Sandbox)
+        async with (
+            sandbox.open(Job(EVALUATED, limits=limits)) as program,
+            sandbox.open(Job(HOST, limits=limits), remote=program) as host,
+        ):
+            order = Invocation("prepare", encode((MODULES, "", {"eval": "evaluated"})))
+            result = await host.call(order)
+            if result.status == "ok":
+                result = await host.call(Invocation("compute", encode((self.expression, names))))
+            cpu = host.cpu_seconds + program.cpu_seconds
+        if result.status == "infra":
+            raise SandboxError(f"cannot run the expression: {result.error}")
+        if result.status != "ok" or type(result.values[0]) is tuple:
+            kind, words = ("error", str(result.values[0][1])) if result.values else (result.status, result.error)
+            return Verdict(0.0, False, f"{self.expression}: {words or kind}", {"kind": kind}, cpu)
+        return self._verdict(result.values[0], cpu)
 
     def _verdict(self, value: Any, cpu_seconds: float) -> Verdict:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):

@@ -6,6 +6,7 @@ patches, prints or forges affects its verdict (`tts.verifiers.programs`).
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -65,9 +66,9 @@ class UnitTests(Verifier):
     """Seconds of CPU time for each test; by default only the total is limited."""
     wall: PositiveFloat | None = None
     """Elapsed seconds after which an idle program is ended: by default 10 times `timeout`, at least 30."""
-    memory_mb: PositiveInt = 1024
+    memory_mb: PositiveInt = 4096
     """Address space of the program, in MB."""
-    output_kb: int = Field(default=1024, ge=64)
+    output_kb: int = Field(default=16384, ge=64)
     """KB that the program may print and return, beyond twice the size of the right answers."""
     stop_at_failure: bool = False
     """Stop at the first test that fails; the score is then 1 or 0."""
@@ -88,9 +89,8 @@ class UnitTests(Verifier):
         if not suite:
             return Verdict(None, details={"kind": Kind.untested.value, "reason": "there are no tests"})
         suite = suite.first(self.first) if self.first is not None else suite
-        program = extract_program(
-            candidate.content, suite.entry_point, suite.prompt, suite.container, language=suite.language
-        )
+        where = (candidate.content, suite.entry_point, suite.prompt, suite.container)
+        program = await asyncio.to_thread(extract_program, *where, language=suite.language)
         if program is None:
             verdict = verdict_of([TestOutcome(Kind.error, "there is no program in the answer")], len(suite))
         else:

@@ -1,5 +1,7 @@
 """`choice`, `regex`, `json_schema` and `python_expr`: what they accept, and what cannot hold them up."""
 
+# ruff: noqa: E501 - a program is read more easily on one line
+
 from __future__ import annotations
 
 import json
@@ -185,3 +187,18 @@ async def test_an_answer_that_is_evaluated_reaches_nothing(tmp_path: Path, resou
 def test_what_is_no_expression_is_named():
     with pytest.raises(ConfigError, match="not an expression"):
         registry.make("verifiers", 'python_expr:expression="x = 1"')
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer"),
+    [
+        ("eval(answer) == 24", "type('E', (), {'__eq__': lambda *a: True})()"),
+        ("eval(answer) == metadata['target']", "[m.update(target=0) for m in __import__('gc').get_objects() if type(m) is dict and 'target' in m] and 0"),
+        ("eval(answer) in (24, 25)", "type('E', (int,), {'__eq__': lambda *a: True, '__hash__': lambda s: 24})()"),
+        ("abs(eval(answer) - 24) < 1e-6", "type('E', (), {'__sub__': lambda *a: 0})()"),
+        ("exec(answer) is None", "1"),
+    ],
+)  # fmt: skip
+async def test_an_answer_that_is_evaluated_decides_nothing(expression: str, answer: str, resources: Resources):
+    verdict = await judged(PythonExpr(expression=expression), f"Answer: {answer}", resources)
+    assert verdict.passed is False, verdict

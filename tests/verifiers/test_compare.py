@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tts.verifiers.programs.compare import output_difference, same_as_reference, same_json, same_output, shown
+from tts.verifiers.programs.compare import output_difference, same_output, shown
+from tts.verifiers.programs.equality import same_as_reference, same_json
 from tts.verifiers.sandbox import Opaque, is_plain
 
 NAN, INF = math.nan, math.inf
@@ -95,5 +99,84 @@ def test_values_are_shown_short_whatever_they_are():
 def test_plain_data_is_built_in_all_the_way_down():
     assert is_plain([1, (2.0, None), {"a": {1, b"x"}}])
     assert not is_plain([1, Opaque("X")])
-    assert not is_plain({"a": [range(3)]})
+    assert not is_plain({"a": [iter([3])]})
     assert not is_plain(type("Int", (int,), {})(3))
+
+
+# -- integers are exact, whatever the tolerance ---------------------------------------------------------------------
+
+LARGE = st.integers(10**6, 10**40) | st.integers(-(10**40), -(10**6))
+
+
+@given(LARGE, st.integers(-5, 5).filter(bool), st.floats(0, 1e-3))
+def test_a_whole_number_is_never_near_another(number: int, step: int, tolerance: float):
+    other = number + step
+    for wrap in (lambda x: x, lambda x: [x], lambda x: {"a": [1, x]}, lambda x: [[x], "b"]):
+        assert not same_json(wrap(other), wrap(number))
+        assert same_json(wrap(number), wrap(number))
+    assert not same_as_reference(other, number, tolerance)
+    assert not same_as_reference([1.0, other], [1.0, number], tolerance)
+    assert not same_output(f"x\n1 {other}", f"x\n1 {number}", "numbers", tolerance)
+    assert same_output(f"{number}.00", str(number), "numbers", tolerance)
+
+
+@given(LARGE, st.floats(0, 1e-3))
+def test_a_float_is_a_whole_number_only_if_it_is_exactly_that(number: int, tolerance: float):
+    same = float(number) == number
+    assert same_json(float(number), number) is same
+    assert same_as_reference([float(number)], [number], tolerance) is same
+    assert same_output(f"{float(number):.1f}", str(number), "numbers", tolerance) is same
+    assert same_output(repr(float(number)), str(number), "numbers", tolerance) is (
+        Decimal(repr(float(number))) == number
+    )
+
+
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [
+        (9007199254740992, 9007199254740993),
+        (1000000007.4, 1000000007),
+        (1000000007.4, 1000000007.0),
+        (5000000.5, 5000000),
+        (123456790.0, 123456789),
+        (10**24, 10**24 + 1),
+        (2.0000001, 2),
+        (1 + 0j, 2),
+        ([1e24], [10**24 + 1]),
+    ],
+)
+def test_what_is_only_near_a_whole_number_is_wrong(got: Any, expected: Any):
+    assert not same_json(got, expected)
+    if type(expected) is int:
+        assert not same_output(str(got), str(expected), "numbers", 1e-6)
+        assert not same_as_reference(got, expected, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "tolerance", "same"),
+    [
+        ("1_0", "10", 0.0, False),
+        ("1_0", "10.0", 1e-6, False),
+        ("1,000", "1000", 1e-6, False),
+        ("١٠", "10", 1e-6, False),
+        ("9007199254740992", "9007199254740993", 0.0, False),
+        ("9007199254740992.0", "9007199254740993.0", 0.0, False),
+        ("1e24", "1000000000000000000000001", 1e-6, False),
+        ("1e24", "1000000000000000000000000", 0.0, True),
+        ("1e3", "1000", 0.0, True),
+        ("0.10", "0.1", 0.0, True),
+        ("-0", "0", 0.0, True),
+        ("-0.0", "0", 0.0, True),
+        ("+5", "5", 0.0, True),
+        ("3", "2.9999999", 1e-6, True),
+        ("2.9999999", "3", 1e-6, False),
+        ("inf", "Infinity", 0.0, True),
+        ("-inf", "inf", 1e-6, False),
+        ("0x10", "16", 1e-6, False),
+        ("1e999999", "2e999999", 1e-6, False),
+        ("9" * 100_000, "9" * 99_999 + "8", 1e-6, False),
+        ("9" * 100_000, "9" * 100_000 + ".0", 1e-6, True),
+    ],
+)
+def test_words_are_numbers_by_their_exact_value(got: str, expected: str, tolerance: float, same: bool):
+    assert same_output(got, expected, "numbers", tolerance) is same

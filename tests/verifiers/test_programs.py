@@ -1,3 +1,5 @@
+# ruff: noqa: E501 - a program is read more easily on one line
+
 from __future__ import annotations
 
 import pytest
@@ -162,3 +164,102 @@ def test_odd_text_never_raises(pieces: list[str]):
 @pytest.mark.parametrize("unit", ["```\n", "(", "def half(x):\n", "    x\n", "a" * 99 + "\n"])
 def test_a_megabyte_of_anything_is_read(unit: str):
     extract_program(unit * (2**20 // len(unit)), "half", PROMPT)
+
+
+# -- what servers and models do to code ----------------------------------------------------------------------------
+
+NBSP, BOM, BLANK = "\u00a0", "\ufeff", "\u200b"
+FENCED_DOC = (
+    'def half(x):\n    """Half.\n\n```\nhalf(7)\n```\nor\n```python\nhalf(8)\n```\n    """\n    return floor(x / 2)\n'
+)
+BODY = "y = x / 2\n    if y < 0:\n        return -half(-x)\n    return floor(y)\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"Here is the function:\n\n{WHOLE}```\n\nIt rounds down.",
+        f"Here is the function:\n\n{WHOLE}~~~\nIt rounds down.",
+        f"import the module first.\n\n{WHOLE}```\nIt rounds down.",
+        f"```python\n{WHOLE}```<|im_end|>",
+        f"```python\n{WHOLE}```</s>\n\nMore words.",
+        f"```python\n{WHOLE}``` [/INST]\nMore words.",
+        f"```python\n{WHOLE}```<|eot_id|><|start_header_id|>\nMore words\n```\nx\n```",
+        f"```python\n{FENCED_DOC}```\nDone.",
+        f"```python\n{FENCED_DOC}```\n```\nhalf(7)\n```\nDone.",
+        f"Words.\n\n```\n{FENCED_DOC}\n",
+        f"```python\nTEXT = '''\n```\n'''\n{WHOLE}```",
+        f"```python\nTEXT = '```'\n{WHOLE}```",
+        f'```text\nit\'s """ odd\n```\n```python\n{WHOLE}```',
+        f"```python\n{WHOLE.replace('    ', NBSP * 4)}```",
+        f"```python\n{WHOLE.replace(' ', NBSP)}```",
+        f"```python\ndef half(x):\n    word = 'a{NBSP}b'\n{NBSP * 4}assert len(word) == 3\n    return floor(x / 2)\n```",
+        f"{BOM}{WHOLE}",
+        f"```python\n{BOM}{WHOLE}```",
+        f"{BOM}```python\n{WHOLE}```",
+        f"```python\n{WHOLE.replace('return', BLANK + 'return')}```",
+        f"```python\nA = 1\n\f\n{WHOLE}```",
+        f"{WHOLE}\f\n",
+        "    y = x\n\f\n    return floor(y / 2)\n",
+        "```python\r\n" + WHOLE.replace("\n", "\r\n") + "```\r\n",
+        "```python def half(x): return floor(x / 2)```",
+        "Use ```python\tdef half(x): return floor(x / 2)``` for it.",
+        "```def half(x): return floor(x / 2)```",
+        "```py half = lambda x: floor(x / 2)```",
+        "```python def half(x):\n    return floor(x / 2)\n```",
+        BODY,
+        f"{BODY}```\n\nThat is all.",
+        f"```python\n{BODY}```",
+        "return floor(x / 2)",
+        "y = x / 2\nreturn floor(y)\n",
+        "def inner(a):\n        return a / 2\n    return floor(inner(x))\n",
+        f"<think>\nLet me see.\n</think>\n{BODY}",
+        f"<think>\nfirst\n</think>\n<think>\nagain\n</think>\n```python\n{WHOLE}```",
+        f"{WHOLE}MARK = '<think>'\n",
+        f"```python\nMARK = '''\n<think>\n'''[:0] + '<think>'\n{WHOLE}```",
+    ],
+)
+def test_the_program_is_found_in_what_became_of_it_on_the_way(answer: str):
+    assert run(answer) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"<think>\nMaybe this:\n```python\n{WHOLE}```\nor",
+        f"<think>{WHOLE}",
+        f"\n  <think>\n{WHOLE}",
+        f"<thinking>\n```python\n{WHOLE}```",
+        f"<think>a</think>\n<think>\n```python\n{WHOLE}```",
+        f"<think>\n```python\n{WHOLE}```\n</think>",
+        f"<think>\n```python\n{WHOLE}```\n</think>\n\n",
+    ],
+)
+def test_a_thought_is_no_program(answer: str):
+    assert extract_program(answer, "half", PROMPT) is None
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import math\nif math.pi > 3:\n    def half(x): return x // 2\nelse:\n    def half(x): return 0\ndef other(): pass",
+        "try:\n    import nothing_there as half\nexcept ImportError:\n    def half(x): return x // 2\ndef other(): pass",
+        "def one(x): return x // 2\nhalf: object = one",
+        "def one(x): return x // 2\nhalf, double = one, None",
+        "def one(x): return x // 2\n[half] = [one]",
+        "def one(x): return x // 2\nglobals()['half'] = one\ndef wrong(x): return 0",
+        "def one(x): return x // 2\nglobals().update(half=one)\n",
+        "def one(x): return x // 2\nvars()['ha' + 'lf'] = one\ndef one(x): return 0",
+        "exec('def half(x): return x // 2')\ndef wrong(x): return 0",
+        "def make():\n    global half\n    def half(x): return x // 2\nmake()",
+        "for half in [lambda x: x // 2]:\n    pass\ndef wrong(x): return 0",
+        "with __import__('contextlib').nullcontext(lambda x: x // 2) as half:\n    pass\ndef wrong(x): return 0",
+        "(half := lambda x: x // 2)\ndef wrong(x): return 0",
+        "from operator import floordiv\nfrom functools import partial as half\ndef half(x): return floordiv(x, 2)",
+        "class Half:\n    def __call__(self, x): return x // 2\nhalf = Half()\ndef wrong(x): return 0",
+    ],
+)
+@pytest.mark.parametrize("prompt", ["", PROMPT])
+def test_a_program_that_binds_the_name_in_its_own_way_keeps_it(code: str, prompt: str):
+    assert run(code, prompt) == 3
+    assert run(f"Like this:\n```python\n{code}\n```", prompt) == 3

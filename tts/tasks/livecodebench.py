@@ -25,6 +25,18 @@ from tts.types import Problem
 from tts.verifiers.programs.suite import Call, InputOutput, TestSuite
 from tts.verifiers.unit_tests import UnitTests
 
+MODULES = (
+    *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
+    *("itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing"),
+)
+"""What the benchmark's own runner imports before a program, by name and with all their names, later ones first."""
+SETUP = "\n".join(
+    [f"from {name} import *" for name in MODULES]
+    + [f"import {', '.join(MODULES)}", "sys.setrecursionlimit(50_000)"]  # its limit, too
+)
+PRELOAD = ("datetime", "random", "statistics")
+"""Those that load slowly."""
+
 
 def livecodebench_suites(record: Mapping[str, Any]) -> tuple[TestSuite, TestSuite]:
     """The public suite, and the truth: all tests, public and private.
@@ -65,14 +77,14 @@ def _suite(tests: Sequence[Mapping[str, str]], name: str | None) -> TestSuite:
     kinds = {test["testtype"] for test in tests}
     if kinds <= {"stdin"}:
         scripts = tuple(InputOutput(input=test["input"], output=test["output"]) for test in tests)
-        return TestSuite(stdin=scripts, output="numbers", tolerance=0.0)
+        return TestSuite(setup=SETUP, stdin=scripts, output="numbers", tolerance=0.0)
     if kinds != {"functional"} or not name:
         raise ValueError("tests must be all 'stdin', or all 'functional' with metadata.func_name")
     calls = tuple(
         Call(args=tuple(map(json.loads, test["input"].splitlines())), expected=json.loads(test["output"]))
         for test in tests
     )
-    return TestSuite(entry_point=name, container="Solution", calls=calls)
+    return TestSuite(setup=SETUP, entry_point=name, container="Solution", calls=calls)
 
 
 FOLDER = "https://huggingface.co/datasets/livecodebench/code_generation_lite/resolve/main"
@@ -135,4 +147,4 @@ class LiveCodeBench(Task):
             verifier=UnitTests(timeout=self.timeout).spec,
             metadata={key: record.fields.get(key) or "" for key in ("platform", "difficulty", "contest_date")},
         )
-        return Example(problem, UnitTests(tests=truth, timeout=self.timeout, stop_at_failure=True))
+        return Example(problem, UnitTests(tests=truth, preload=PRELOAD, timeout=self.timeout, stop_at_failure=True))

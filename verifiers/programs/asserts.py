@@ -12,20 +12,28 @@ from __future__ import annotations
 
 import ast
 import builtins
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tts.verifiers.programs.compare import call_text, shortened, shown
 from tts.verifiers.programs.extract import syntax
-from tts.verifiers.programs.safe_eval import NotPlain, bound, computable, evaluate
+from tts.verifiers.programs.safe_eval import STEPS, Evaluation, NotPlain, bound, computable, evaluate, weight
 from tts.verifiers.sandbox import Invocation, encode, is_plain
 
 MOST_CASES = 10_000
+MOST_STEPS = 200_000  # of evaluation, to translate a test
+HEAVIEST = 100_000  # items of the arguments of a call
 
 
 class Untranslatable(Exception):
     """The test needs an interpreter."""
+
+
+class Undecided(str):
+    """A complaint that is not final: the values are no plain data, or comparing them takes long. An interpreter says
+    more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,69 @@ class Case:
     """Says what is wrong with the values; nothing when they are right."""
     question: tuple[Any, Any] | None = None
     """What is given and what is expected, where a checker decides instead of `complaint`."""
+
+
+def foreign_names(source: str, tested: frozenset[str], known: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """The names that a test takes from the program or from modules, and those that it may not take.
+
+    `tested` are the names of what is under test, `known` those that are defined beside the test. In a test of these,
+    any other name of the program is for making arguments, and for exceptions to catch: a function of the program that
+    is given a result, or what is expected, could decide the verdict.
+    """
+    tree = syntax(source)
+    if isinstance(tree, int):
+        return [], frozenset()
+    nodes = list(ast.walk(tree))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    own = {node.id for node in names if not isinstance(node.ctx, ast.Load)} | {
+        *(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)),
+        *(node.arg for node in nodes if isinstance(node, ast.arg)),
+        *(node.name or "" for node in nodes if isinstance(node, ast.ExceptHandler)),
+        *((node.asname or node.name).partition(".")[0] for node in nodes if isinstance(node, ast.alias)),
+    }
+    used = {node.id for node in names} - own - known
+    foreign = {name for name in used - tested if not hasattr(builtins, name) and name not in sys.stdlib_module_names}
+    refused = {name for name in foreign if used & tested and _is_free(tree, name, tested)}
+    return sorted(used - refused), frozenset(refused)
+
+
+def _is_free(tree: ast.Module, name: str, tested: frozenset[str]) -> bool:
+    """Whether `name`, or a name that is assigned from it, is used for other than arguments of what is tested."""
+    tainted = {name}
+    while True:
+        free = _Free(tested, tainted)
+        free.visit(tree)
+        if free.assigned <= tainted:
+            return free.found
+        tainted |= free.assigned
+
+
+class _Free(ast.NodeVisitor):
+    """Looks for uses of tainted names outside arguments of what is tested, plain assignments and `except`."""
+
+    def __init__(self, tested: frozenset[str], tainted: set[str]) -> None:
+        self.tested, self.tainted = tested, tainted
+        self.assigned: set[str] = set()
+        self.found = False
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if not (isinstance(node.func, ast.Name) and node.func.id in self.tested):
+            self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        inner = _Free(self.tested, self.tainted)
+        inner.visit(node.value)
+        if inner.found and all(isinstance(target, ast.Name) for target in node.targets):
+            self.assigned |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        else:
+            self.generic_visit(node)
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        for part in node.body:
+            self.visit(part)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        self.found = self.found or (isinstance(node.ctx, ast.Load) and node.id in self.tainted)
 
 
 def translate_assert(source: str, program: Mapping[str, str], local: frozenset[str] = frozenset()) -> tuple[Case, ...]:
@@ -87,6 +158,19 @@ class _Translation:
         self.program = program
         self.local = local
         self.made = 0
+        self.evaluation = Evaluation(MOST_STEPS)
+        self.handed: set[str] = set()
+        """Names of objects that the program has been given and may have changed."""
+
+    def evaluate(self, node: ast.expr, names: Mapping[str, Any]) -> Any:
+        if self.handed & _loaded(node):
+            raise Untranslatable("an object that the program may have changed")
+        return self.evaluation.value(node, names)
+
+    def bind(self, target: ast.expr, value: Any, names: dict[str, Any]) -> None:
+        found = bound(target, value)
+        names |= found
+        self.handed -= found.keys()
 
     def statements(self, body: Sequence[ast.stmt], names: dict[str, Any]) -> Iterator[Case]:
         """The cases of `body` in order; adds to `names` what it assigns."""
@@ -103,10 +187,10 @@ class _Translation:
             case ast.Assert(test=condition):
                 yield from self.assertion(condition, names)
             case ast.Assign(targets=[target], value=value):
-                names |= bound(target, evaluate(value, self.without_program(value, names)))
+                self.bind(target, self.evaluate(value, self.without_program(value, names)), names)
             case ast.For(target=target, iter=source, body=inner, orelse=[]):
-                for item in evaluate(source, self.without_program(source, names)):
-                    names |= bound(target, item)
+                for item in self.evaluate(source, self.without_program(source, names)):
+                    self.bind(target, item, names)
                     yield from self.statements(inner, names)
             case ast.Expr(value=ast.Constant() | ast.Name()) | ast.Pass():
                 pass
@@ -129,7 +213,7 @@ class _Translation:
         template, found = self.calls_of(condition, names)
         known = dict(names)
         if not found:
-            if not evaluate(condition, known):
+            if not self.evaluate(condition, known):
                 raise Untranslatable("an assertion that never holds")
             return
         self.made += 1
@@ -142,8 +226,12 @@ class _Translation:
         yield Case(tuple(call for call, _ in calls), text, _complaint(template, condition, known, text))
 
     def call(self, node: ast.Call, names: Mapping[str, Any]) -> tuple[Invocation, str]:
-        arguments = tuple(evaluate(part, names) for part in _unstarred(node.args))
-        named = {word.arg: evaluate(word.value, names) for word in node.keywords if word.arg}
+        arguments = tuple(self.evaluate(part, names) for part in _unstarred(node.args))
+        named = {word.arg: self.evaluate(word.value, names) for word in node.keywords if word.arg}
+        given = frozenset().union(*map(_loaded, [*node.args, *(word.value for word in node.keywords)]))
+        self.handed |= {name for name in given if name in names and not _unchanging(names[name])}
+        if weight([*arguments, *named.values()], HEAVIEST) > HEAVIEST:
+            raise Untranslatable("large arguments")
         if len(named) < len(node.keywords) or not is_plain([*arguments, *named.values()]):
             raise Untranslatable("arguments that are not plain data")
         assert isinstance(node.func, ast.Name)
@@ -156,6 +244,19 @@ def _unstarred(nodes: Sequence[ast.expr]) -> Sequence[ast.expr]:
     if any(isinstance(node, ast.Starred) for node in nodes):
         raise NotPlain("* arguments")
     return nodes
+
+
+def _loaded(node: ast.expr) -> frozenset[str]:
+    """The names that an expression reads."""
+    return frozenset(
+        part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
+    )
+
+
+def _unchanging(value: Any) -> bool:
+    if type(value) in (tuple, frozenset):
+        return all(map(_unchanging, value))
+    return type(value) in (bool, int, float, complex, str, bytes, type(None))
 
 
 def _copied(node: ast.expr) -> ast.expr:
@@ -220,8 +321,16 @@ def _complaint(
     def complaint(values: Sequence[Any]) -> str:
         known = {**names, **{_place(number): value for number, value in enumerate(values)}}
         try:
-            return "" if evaluate(template, known) else difference(known, values)
+            if evaluate(template, known, STEPS):
+                return ""
+            if not all(map(is_plain, values)) and not _is_equality(template):
+                return Undecided("an object")
+            return difference(known, values)
+        except NotPlain as error:
+            return Undecided(error)
         except Exception as error:  # a value of a kind that the condition cannot take
+            if not all(map(is_plain, values)):
+                return Undecided("an object")
             return f"{assertion()}: {type(error).__name__}: {error}{gave(values)}"
 
     def difference(known: Mapping[str, Any], values: Sequence[Any]) -> str:
@@ -246,6 +355,13 @@ def _complaint(
         return f"; {calls} gave {', '.join(map(shown, values))}"
 
     return complaint
+
+
+def _is_equality(node: ast.expr) -> bool:
+    """Whether a condition compares nothing but a value itself with something known."""
+    if not isinstance(node, ast.Compare) or not all(isinstance(one, ast.Eq | ast.Is) for one in node.ops):
+        return False
+    return all(isinstance(one, ast.Name) or not _has_place(one) for one in (node.left, *node.comparators))
 
 
 def _has_place(node: ast.expr) -> bool:

@@ -1,86 +1,25 @@
-"""Whether a value or an output is right. All values here are plain data of exact built-in types (or `Opaque`).
-
-The rule is Python's own `==` (so `True == 1`, and a list is not a tuple) except where a form of tests says otherwise.
+"""Whether an output is right, and words for what is wrong. A tolerance is for floats alone: where a whole number is
+expected, only its exact value is right.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from itertools import zip_longest
 from typing import Any, Literal
 
+from tts.verifiers.programs.equality import near
 from tts.verifiers.sandbox import Opaque
 
 Output = Literal["lines", "exact", "tokens", "numbers"]
 """How outputs are compared: line by line without space at the ends; to the character; word by word; line by line
-and word by word, words that are numbers within a tolerance."""
+and word by word, words that are numbers by value, within a tolerance where no whole number is expected."""
 
 FEEDBACK = 500  # characters that the model reads
 SHOWN = 160  # characters, of one value
-
-
-def same_json(got: Any, expected: Any) -> bool:
-    """`==`, except that a tuple equals the list of its items (JSON has no tuples) and floats may differ by rounding."""
-    if isinstance(expected, list):
-        same_kind = isinstance(got, list | tuple) and len(got) == len(expected)
-        return same_kind and all(map(same_json, got, expected))
-    if isinstance(expected, dict):
-        same_kind = isinstance(got, dict) and got.keys() == expected.keys()
-        return same_kind and all(same_json(got[key], expected[key]) for key in expected)
-    if isinstance(got, float) and isinstance(expected, int | float) and got != expected:
-        return near(got, expected, 1e-7, 1e-6)
-    return bool(got == expected)
-
-
-def same_as_reference(got: Any, expected: Any, atol: float = 0.0) -> bool:
-    """EvalPlus's rule (Liu et al. 2023, arXiv 2305.01210): `==`, or numbers within 1e-7 relative plus `atol`.
-
-    A float, or a list of floats, has `atol` 1e-6 at least. What is only near must be of the same type.
-    """
-    if got == expected:
-        return True
-    atol = atol or (1e-6 if _floats(expected) else 0.0)
-    if atol == 0.0 or type(got) is not type(expected):
-        return _same_nans(got, expected)
-    return _near_all(got, expected, atol)
-
-
-def _near_all(got: Any, expected: Any, atol: float) -> bool:
-    if isinstance(expected, list | tuple):
-        same_kind = isinstance(got, list | tuple) and len(got) == len(expected)
-        return same_kind and all(_near_all(one, other, atol) for one, other in zip(got, expected, strict=True))
-    return got == expected or (_number(got) and _number(expected) and near(got, expected, 1e-7, atol))
-
-
-def near(got: complex, expected: complex, rtol: float, atol: float) -> bool:
-    """Whether two numbers differ by at most `atol` plus `rtol` times the expected one; two NaNs are the same."""
-    if got == expected:
-        return True
-    if got != got or expected != expected:
-        return got != got and expected != expected
-    try:
-        distance = abs(got - expected)
-        return distance <= atol + rtol * abs(expected) and distance < math.inf
-    except OverflowError:
-        return False
-
-
-def _floats(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return bool(value) and all(isinstance(item, float) for item in value)
-    return isinstance(value, float)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float | complex)
-
-
-def _same_nans(got: Any, expected: Any) -> bool:
-    """`==`, but a NaN equals a NaN."""
-    if type(got) is type(expected) and isinstance(expected, list | tuple):
-        return len(got) == len(expected) and all(map(_same_nans, got, expected))
-    return got == expected or (isinstance(got, float) and isinstance(expected, float) and got != got != expected)
 
 
 # -- outputs -------------------------------------------------------------------------------------------------------
@@ -96,7 +35,8 @@ def same_output(got: str, expected: str, mode: Output = "lines", tolerance: floa
         return _lines(got) == _lines(expected)
     lines, wanted = _lines(got.lstrip()), _lines(expected.lstrip())
     return len(lines) == len(wanted) and all(
-        _same_words(line.split(), other.split(), tolerance) for line, other in zip(lines, wanted, strict=True)
+        line == other or _same_words(line.split(), other.split(), tolerance)
+        for line, other in zip(lines, wanted, strict=True)
     )
 
 
@@ -110,11 +50,21 @@ def _same_words(words: list[str], wanted: list[str], tolerance: float) -> bool:
     )
 
 
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,6})?")
+_WHOLE = re.compile(r"[-+]?[0-9]+")
+_NOT_FINITE = {"inf", "infinity", "nan"}
+
+
 def _same_number(word: str, other: str, tolerance: float) -> bool:
-    try:
-        return near(float(word), float(other), tolerance, tolerance)
-    except ValueError:
+    """Whether two words are the same number. Where a whole number is expected only the same value is."""
+    if not (_NUMBER.fullmatch(word) and _NUMBER.fullmatch(other)):
+        known = word.lstrip("+-").lower() in _NOT_FINITE and other.lstrip("+-").lower() in _NOT_FINITE
+        return known and near(float(word), float(other), 0.0, 0.0)
+    if Decimal(word) == Decimal(other):
+        return True
+    if tolerance <= 0 or _WHOLE.fullmatch(other) or not math.isfinite(float(other)):
         return False
+    return near(float(word), float(other), tolerance, tolerance)
 
 
 def output_difference(got: str, expected: str) -> str:

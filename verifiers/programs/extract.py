@@ -6,15 +6,25 @@ import ast
 import builtins
 import hashlib
 import re
-import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 
 from tts.prompting import without_thoughts
 
-LONGEST_PARSED = 100_000  # characters; a longer program is taken as it is
+LONGEST_PARSED = 50_000  # characters; a longer program is taken as it is
+STARTS = 8  # lines at which unfenced code may begin that are tried
+LOOKS = 32  # closing fences of an answer that are tried for lying inside a string
 _CODE_LINE = re.compile(r"^(?:from\s+\S+\s+import|import\s|def\s|class\s|async\s+def\s|@\w)", re.MULTILINE)
+_THOUGHT = re.compile(r"^[ \t]*<think(?:ing)?>", re.MULTILINE)
+_FENCE_LINE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})(.*)")
+_ONE_LINE = re.compile(r"(`{3,})([^`].*?)\1")
+_AFTER_CLOSING = re.compile(r"(?:\s|<[^<>]*>|\[[^\[\]]*\]|[`~.*])*")  # marks of models and of Markdown, no language
+_LANGUAGE = re.compile(r"\s*(?:python3?|py3?)\b[ \t:]*", re.IGNORECASE)
+_ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\v]")
+_INVISIBLE = re.compile("[\ufeff\u200b-\u200d\u2060\u00ad]")
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -29,62 +39,178 @@ def extract_program(
     """The program that `text` proposes, or None when there is nothing that could be one.
 
     `entry_point` is the function or class that it must define, be it in the class `container`; `prompt` is the code
-    that a completion continues. Reasoning that ends with `</think>` is dropped. Then, in this order: the whole text
-    where it is Python that defines `entry_point`; the continuation of `prompt`; the last fenced block that defines
-    `entry_point` and parses; unfenced code that defines it; a fenced body for `prompt`; else the largest block, or
-    the text itself. A program that is complete is put after `prompt`, whose imports and helpers it may use; if its
-    only function has another name, it gets the name `entry_point` too. In a `language` other than Python the result is
-    the largest block, or the text itself.
+    that a completion continues. Reasoning is dropped: what ends with `</think>`, and what begins with `<think>` and
+    never ends. Then, in this order: the whole text where it is Python that defines `entry_point`; the continuation of
+    `prompt`; the last fenced block that defines `entry_point` and parses; unfenced code that defines it; a body for
+    `prompt`; else the largest block, or the text itself. A program that is complete is put after `prompt`, whose
+    imports and helpers it may use; if it leaves `entry_point` undefined, its only function takes that name too. In a
+    `language` other than Python the result is the largest block, or the text itself.
     """
-    text = without_thoughts(text) or text
+    text = _said(text.replace("\r\n", "\n").replace("\r", "\n"))
+    if not text.strip():
+        return None
     if language != "python":
-        return max(reversed(fenced_blocks(text)), key=len, default=text) if text.strip() else None
+        return max(reversed(fenced_blocks(text)), key=len, default=text)
     wanted = [name for name in (entry_point, container) if name]
-    if any(defines(text, name) for name in wanted) and parses(text):
-        return _behind(prompt, text)
-    blocks = fenced_blocks(text)
-    if prompt and (program := _continued(prompt, text.partition("\n```")[0], entry_point)):
+    readable = _readable(text)
+    if _defines_any(readable, wanted) and parses(readable):
+        return _behind(prompt, readable)
+    blocks = [_readable(block) for block in fenced_blocks(text)]
+    outside = _FENCE_LINE.split(readable, maxsplit=1)[0]
+    if prompt and (program := _continued(prompt, outside, entry_point)):
         return program
-    whole = [block for block in blocks if any(defines(block, name) for name in wanted)]
-    if not whole and not blocks and any(defines(text, name) for name in wanted):
-        whole = [unfenced(text)]
+    whole = [block for block in blocks if _defines_any(block, wanted)]
+    if not any(map(parses, whole)) and _defines_any(outside, wanted):  # no fence, or nothing but a closing one
+        whole.append(unfenced(outside, wanted))
     if whole:
         return _behind(prompt, next(filter(parses, reversed(whole)), whole[-1]))
-    largest = max(reversed(blocks), key=len, default="")
-    if prompt and _is_body(largest) and (program := _continued(prompt, largest, indent=True)):
-        return program
-    code = largest or unfenced(text)
-    return _behind(prompt, _named(code, entry_point)) if code.strip() else None
+    body = max(reversed(blocks), key=len, default=outside)
+    if prompt and _is_body(body):
+        program = _continued(prompt, body) or _continued(prompt, body, indent=True)
+        if program:
+            return program
+    code = body if blocks else unfenced(readable, wanted)
+    if not code.strip():
+        return None
+    if entry_point and (leading := _leading(code, entry_point)):
+        stub = f"\n\ndel {entry_point}\n" if defines(prompt, entry_point) and parses(prompt) else ""
+        code = f"{code.rstrip()}\n\n\nif {entry_point!r} not in globals():\n    {entry_point} = {leading}\n"
+        return _behind(prompt + stub, code)
+    return _behind(prompt, code)
+
+
+def _said(text: str) -> str:
+    """`text` without its thoughts, unless it is a program that only speaks of such marks."""
+    if "<think" not in text and "</think" not in text:
+        return text
+    if parses(text):
+        return text
+    said = without_thoughts(text)
+    for begun in islice(_THOUGHT.finditer(said), STARTS):
+        before = said[: begun.start()]
+        if len(_FENCE_LINE.findall(before)) % 2 == 0:  # not in a block of code
+            return before
+    return said
+
+
+def _readable(code: str) -> str:
+    """`code` with characters that look like spaces, or like nothing, made plain, where it is not Python as it is."""
+    if not (_ODD_SPACE.search(code) or _INVISIBLE.search(code)) or parses(code):
+        return code
+    plain = _INVISIBLE.sub("", code)
+    margins = re.sub(r"(?m)^[^\S\n]+", lambda found: _ODD_SPACE.sub(" ", found[0]), plain)
+    return margins if parses(margins) else _ODD_SPACE.sub(" ", plain)
 
 
 def fenced_blocks(text: str) -> list[str]:
-    """The contents of the ``` and ~~~ blocks of `text`, in order; the last one may be unclosed."""
-    blocks: list[list[str]] = []
-    fence, indent = "", 0
-    for line in text.splitlines():
-        bare = line.lstrip()
-        if not fence and bare.startswith(("```", "~~~")):
-            fence, indent = bare[:3], len(line) - len(bare)
-            blocks.append([])
-        elif fence and bare.startswith(fence) and not bare.strip(fence[0] + " "):
-            fence = ""
-        elif fence:
-            blocks[-1].append(line[min(indent, len(line) - len(bare)) :])
-    return ["\n".join(block) + "\n" for block in blocks if any(map(str.strip, block))]
+    """The contents of the ``` and ~~~ blocks of `text`, in order; the last one may be unclosed.
+
+    A fence inside a string of Python that spans lines is part of the block.
+    """
+    found: list[str] = []
+    block: list[str] | None = None
+    first_end: int | None = None  # lines of the block up to a closing fence that seems to lie in a string
+    fence, indent, looks = "", 0, LOOKS
+    lines = text.split("\n")
+    number = 0
+    while number <= len(lines):
+        line = lines[number] if number < len(lines) else None
+        number += 1
+        mark = None if line is None else _FENCE.match(line)
+        if block is None:
+            if line is None:
+                break
+            inner = [part[2] for part in _ONE_LINE.finditer(line)]
+            if inner:
+                found += [f"{code if parses(code) else _LANGUAGE.sub('', code, count=1)}\n".lstrip() for code in inner]
+            elif mark:
+                fence, indent, block, first_end = mark[1][:3], len(line) - len(line.lstrip()), [], None
+                said = _LANGUAGE.sub("", mark[2], count=1)
+                block += [said] if said != mark[2] and _CODE_LINE.match(said) else []
+        elif line is None or (mark and mark[1].startswith(fence) and _AFTER_CLOSING.fullmatch(mark[2])):
+            looks -= 1
+            if line is not None and looks > 0 and _in_string("\n".join(block)):
+                first_end = first_end or number
+                block.append(line)
+                continue
+            if first_end is not None and _in_string("\n".join(block)):  # it was no string after all
+                block = block[: len(block) - (number - first_end)]
+                number = first_end
+            found += ["\n".join(block) + "\n"] if any(map(str.strip, block)) else []
+            block = None
+        else:
+            block.append(line[min(indent, len(line) - len(line.lstrip())) :])
+    return found
+
+
+def _in_string(code: str) -> bool:
+    """Whether `code` ends inside a string that spans lines."""
+    if len(code) > LONGEST_PARSED or not ('"""' in code or "'''" in code):
+        return False
+    try:
+        _compiled(code)
+    except SyntaxError as error:
+        return "unterminated triple-quoted" in error.msg
+    except (ValueError, MemoryError, RecursionError):
+        pass
+    return False
 
 
 def defines(code: str, name: str) -> bool:
-    """Whether `code` binds `name` at its top level, judging by its lines."""
+    """Whether `code` binds `name` at its top level, in any way that can be seen without running it."""
+    bound = _bound(code)
+    if bound is not None:
+        return name in bound
     escaped = re.escape(name)
-    return bool(re.search(rf"^(?:(?:async\s+)?def|class)\s+{escaped}\b|^{escaped}\s*=", code, re.MULTILINE))
+    return bool(re.search(rf"^(?:(?:async\s+)?def|class)\s+{escaped}\b|^{escaped}\s*[=:]", code, re.MULTILINE))
 
 
-def unfenced(text: str) -> str:
-    """All of `text` where it is Python; else the part from its first line of code, without the prose after it."""
+def _defines_any(code: str, names: Iterable[str]) -> bool:
+    return any(defines(code, name) for name in names)
+
+
+@lru_cache(64)
+def _bound(code: str) -> frozenset[str] | None:
+    """The names that `code` binds at its top level; None for what is not Python or too long."""
+    tree = syntax(code) if len(code) <= LONGEST_PARSED else 1
+    if isinstance(tree, int):
+        return None
+    try:
+        return frozenset(_bindings(tree))
+    except RecursionError:
+        return None
+
+
+def _bindings(node: ast.AST) -> Iterator[str]:
+    for part in ast.iter_child_nodes(node):
+        if isinstance(part, _DEFINITIONS):
+            yield part.name
+            yield from (name for inner in ast.walk(part) if isinstance(inner, ast.Global) for name in inner.names)
+            continue
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+            yield part.id
+        elif isinstance(part, ast.alias):
+            yield (part.asname or part.name).partition(".")[0]
+        elif isinstance(part, ast.Subscript) and isinstance(part.ctx, ast.Store):  # globals()["f"] = ...
+            yield from (key.value for key in [part.slice] if isinstance(key, ast.Constant) and type(key.value) is str)
+        elif isinstance(part, ast.MatchAs | ast.MatchStar | ast.ExceptHandler):
+            yield part.name or ""
+        yield from _bindings(part)
+
+
+def unfenced(text: str, wanted: Iterable[str] = ()) -> str:
+    """All of `text` where it is Python; else the part from its first line of code, without the prose after it.
+
+    The first line of code is one from which on a name that is `wanted` is defined, where there is such a line.
+    """
     if parses(text):
         return text
-    first = _CODE_LINE.search(text)
-    code = text[first.start() :] if first else text
+    starts = [found.start() for found in islice(_CODE_LINE.finditer(text), STARTS)]
+    for start in starts:
+        code = _trimmed(text[start:])
+        if code and (not wanted or _defines_any(code, wanted)):
+            return code
+    code = text[starts[0] :] if starts else text
     return _trimmed(code) or code
 
 
@@ -101,7 +227,7 @@ def with_setup(setup: str, program: str) -> str:
     tree = syntax(program) if "__future__" in program else 1
     if not isinstance(tree, int):
         future = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
-        lines = program.splitlines(keepends=True)
+        lines = _lines(program)
         place = max((node.end_lineno or 0 for node in future), default=0)
         return "".join([*lines[:place], "\n", setup, "\n", *lines[place:]])
     return f"{setup}\n{program}"
@@ -110,18 +236,27 @@ def with_setup(setup: str, program: str) -> str:
 def syntax(source: str) -> ast.Module | int:
     """The syntax tree, or the number of the first invalid line."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
+        return _compiled(source)
     except SyntaxError as error:
         return error.lineno or 1
     except (ValueError, MemoryError, RecursionError):  # null bytes, nesting too deep
         return 1
 
 
+def _compiled(source: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of `text` with their ends, as Python counts them: a form feed ends none."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
 def _trimmed(source: str, keep: int = 0) -> str | None:
     """`source` without what follows its last line that parses; at least `keep` lines must remain."""
-    lines = source.splitlines(keepends=True)
+    lines = _lines(source)
     for _ in range(6):
         text = "".join(lines)
         bad = None if len(text) > LONGEST_PARSED else syntax(text)
@@ -136,20 +271,28 @@ def _trimmed(source: str, keep: int = 0) -> str | None:
 def _continued(prompt: str, body: str, entry_point: str | None = None, indent: bool = False) -> str | None:
     """`prompt` and the indented `body` that completes it; with `indent`, a flush body is indented first.
 
-    A body that begins with the function's signature again is the whole function, indented.
+    A body that begins with the function's signature again is the whole function, indented. One whose first line alone
+    is flush has lost the indentation there.
     """
-    first = next((line for line in body.splitlines() if line.strip()), "")
-    if not first or (first == first.lstrip() and not indent):
+    body = body.lstrip("\n") if body.strip() else ""
+    first, _, rest = body.partition("\n")
+    if not first:
         return None
-    if entry_point and re.match(rf"\s+(?:async\s+)?(?:def|class)\s+{re.escape(entry_point)}\b", first):
+    flush = first == first.lstrip()
+    if flush and not indent:
+        second = next((line for line in rest.split("\n") if line.strip()), "")
+        if second == second.lstrip() or parses(body):
+            return None
+        body = "    " + body
+    elif flush:
+        body = re.sub(r"(?m)^(?=.*\S)", "    ", body)
+    elif entry_point and re.match(rf"\s+(?:async\s+)?(?:def|class)\s+{re.escape(entry_point)}\b", first):
         indentation = first[: len(first) - len(first.lstrip())]
-        whole = _trimmed("".join(line.removeprefix(indentation) for line in body.splitlines(keepends=True)))
+        whole = _trimmed("".join(line.removeprefix(indentation) for line in _lines(body)))
         return _behind(prompt, whole) if whole else None
-    if first == first.lstrip():
-        body = textwrap.indent(body, "    ")
     if not prompt.endswith("\n"):
         prompt += "\n"
-    return _trimmed(prompt + body, keep=len(prompt.splitlines()))
+    return _trimmed(prompt + body, keep=len(_lines(prompt)))
 
 
 def _is_body(code: str) -> bool:
@@ -157,11 +300,11 @@ def _is_body(code: str) -> bool:
     return bool(re.search(r"^(?:return|yield)\b", code, re.MULTILINE)) or not _CODE_LINE.search(code)
 
 
-def _named(code: str, entry_point: str | None) -> str:
-    """`code` with the name `entry_point` for its only function that no other uses, or a method of its only class."""
-    tree = syntax(code) if entry_point and len(code) <= LONGEST_PARSED else 1
-    if isinstance(tree, int):
-        return code
+def _leading(code: str, entry_point: str) -> str | None:
+    """What `entry_point` may mean in `code`: its only function that no other uses, or a method of its only class."""
+    tree = syntax(code) if len(code) <= LONGEST_PARSED else 1
+    if isinstance(tree, int) or defines(code, entry_point):
+        return None
     found = {node.name: node for node in tree.body if isinstance(node, _DEFINITIONS)}
     used = {
         part.id
@@ -171,11 +314,11 @@ def _named(code: str, entry_point: str | None) -> str:
     }
     leading = [name for name in found if name not in used]
     if len(leading) != 1 or leading[0].startswith("__"):
-        return code
-    node, value = found[leading[0]], leading[0]
+        return None
+    node = found[leading[0]]
     if isinstance(node, ast.ClassDef) and any(getattr(part, "name", None) == entry_point for part in node.body):
-        value = f"{value}().{entry_point}"
-    return f"{code.rstrip()}\n\n\n{entry_point} = {value}\n"
+        return f"{node.name}().{entry_point}"
+    return node.name
 
 
 def _behind(prompt: str, code: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +13,11 @@ from uuid import uuid4
 
 from tts.concurrency import Once
 from tts.types import Charge, Usage, Verdict
-from tts.verifiers.programs.asserts import Case
+from tts.verifiers.programs.asserts import Case, Undecided
 from tts.verifiers.programs.compare import output_difference, same_output, shortened, shown
 from tts.verifiers.programs.extract import defines, with_setup
 from tts.verifiers.programs.plan import SuitePlan, expected_values, make_plan
-from tts.verifiers.programs.remote_tests import HOST, run_remote_tests
+from tts.verifiers.programs.remote_tests import HOST, RemoteCalls, RemoteTest, run_remote_tests
 from tts.verifiers.programs.suite import TOLD, InputOutput, Kind, TestOutcome, TestSuite
 from tts.verifiers.sandbox import CaseResult, Invocation, Job, JobResult, ProgramLimits, Sandbox, encode
 
@@ -72,7 +73,7 @@ class VerdictCache:
 
         async def planned() -> SuitePlan:
             expected = await expected_values(sandbox, suite, conditions.isolation)
-            return make_plan(suite, expected, in_container=in_container)
+            return await asyncio.to_thread(make_plan, suite, expected, in_container=in_container)
 
         plan, _ = await self._plans.get((suite.fingerprint, in_container), planned)
         if suite.setup:
@@ -127,39 +128,47 @@ class SuiteRun:
         found = {number: TestOutcome(Kind.passed) for number in self.plan.compared}
         if not cases:
             return found
-        early: list[TestOutcome] = []
+        seen: dict[int, TestOutcome | None] = {}  # None: undecided here
 
-        def stop(place: int, result: CaseResult) -> bool:
-            early.append(_of_case(cases[place][1], result))
-            return early[place].kind is not Kind.passed
+        def judge(place: int, result: CaseResult) -> bool:
+            outcome = seen[place] = _of_case(cases[place][1], result)
+            return not self.run_all and outcome is not None and outcome.kind is not Kind.passed
 
         calls = tuple(case.calls for _, case in cases)
-        stop_at_failure = None if self.run_all else stop
-        result = await self._run(self.conditions.job(self.program, cases=calls, stop_at_failure=stop_at_failure))
-        judged = early or [_of_case(case, one) for (_, case), one in zip(cases, result.cases, strict=False)]
+        result = await self._run(self.conditions.job(self.program, cases=calls, stop_at_failure=judge))
+        judged = [
+            seen[place] if place in seen else _of_case(cases[place][1], one) for place, one in enumerate(result.cases)
+        ]
         if result.loaded.status != "ok":
             judged = [TestOutcome.of(result.loaded)]
         elif self.plan.suite.checker:
             asked = {}
             for place, ((_, case), one) in enumerate(zip(cases, result.cases, strict=False)):
-                if case.question and one.status == "ok":
+                outcome = judged[place] if place < len(judged) else None
+                if case.question and outcome is not None and outcome.kind is Kind.passed:
                     (given, expected), got = case.question, one.values[-1]
                     asked[place] = (given, got, expected), f"{case.shown} gave {shown(got)}, which the checker refuses"
             judged = await self._checked(judged, asked)
         rest = judged[-1] if judged else TestOutcome(Kind.infra, "the program gave no results")
-        if rest.kind is Kind.passed and len(judged) < len(cases):
+        if (rest is None or rest.kind is Kind.passed) and len(judged) < len(cases):
             rest = TestOutcome(Kind.infra, "the program's results are not complete")
         judged += [rest] * (len(cases) - len(judged))
+        undecided: set[int] = set()
         for (number, _), outcome in reversed(list(zip(cases, judged, strict=True))):
-            if outcome.kind is not Kind.passed:
+            if outcome is None:
+                undecided.add(number)
+            elif outcome.kind is not Kind.passed:
                 found[number] = outcome
-        return found
+        left = [number for number in sorted(undecided) if found[number].kind is Kind.passed]
+        return found | await self._beside({number: self.plan.beside[number] for number in left})
 
     async def _checked(
-        self, outcomes: Sequence[TestOutcome], asked: Mapping[int, tuple[tuple[object, object, object], str]]
-    ) -> list[TestOutcome]:
+        self, outcomes: Sequence[TestOutcome | None], asked: Mapping[int, tuple[tuple[object, object, object], str]]
+    ) -> list[TestOutcome | None]:
         """`outcomes`, with the checker's word in their place. `asked` has questions, and the words where it refuses."""
-        checked = list(outcomes)
+        checked: list[TestOutcome | None] = [
+            TestOutcome(Kind.output, "too much for the checker") if one is None else one for one in outcomes
+        ]
         said = await self._ask([question for question, _ in asked.values()])
         for (place, (_, words)), outcome in zip(asked.items(), said, strict=True):
             checked[place] = replace(outcome, feedback=words) if outcome.kind is Kind.wrong else outcome
@@ -174,10 +183,20 @@ class SuiteRun:
         if result.loaded.status != "ok":
             return [TestOutcome(Kind.infra, f"the checker cannot be used: {result.loaded.error}")] * len(calls)
         said = [_of_checker(one) for one in result.cases]
+        if said and result.cases[-1].status not in ("ok", "error", "memory"):
+            # It was ended: by what the program gave, unless it cannot even take the right answer.
+            given, _, expected = questions[len(said) - 1]
+            alone = (Invocation("accepts", encode((given, expected, expected))),)
+            again = await self._run(self.conditions.job(self.plan.suite.checker or "", cases=(alone,)))
+            if not again.cases or again.cases[0].status not in ("ok", "error"):
+                said[-1] = TestOutcome(Kind.infra, f"the checker failed: {result.cases[-1].status}")
         return said + [said[-1] if said else TestOutcome(Kind.infra)] * (len(calls) - len(said))
 
     async def _remote_tests(self) -> dict[int, TestOutcome]:
-        tests = self.plan.remote
+        return await self._beside(dict(self.plan.remote))
+
+    async def _beside(self, tests: Mapping[int, RemoteTest | RemoteCalls]) -> dict[int, TestOutcome]:
+        """The outcomes of tests in an interpreter of their own, by their numbers."""
         if not tests:
             return {}
         outcomes, cpu, self.isolation = await run_remote_tests(
@@ -185,11 +204,11 @@ class SuiteRun:
             self.conditions.job(self.program),
             self.conditions.job(HOST),
             self.plan.stage,
-            [test for _, test in tests],
+            list(tests.values()),
             run_all=self.run_all,
         )
         self.cpu += cpu
-        return {number: outcome for (number, _), outcome in zip(tests, outcomes, strict=False)}
+        return dict(zip(tests, outcomes, strict=False))
 
     async def _scripts(self) -> dict[int, TestOutcome]:
         """The tests of standard input and output, each a run of its own; none after one that hangs."""
@@ -197,19 +216,22 @@ class SuiteRun:
         if not tests:
             return {}
 
-        def stop(place: int, result: CaseResult) -> bool:
-            if result.status in ("cpu", "wall"):
-                return True
-            return not self.run_all and self._of_script(tests[place], result).kind is not Kind.passed
+        seen: dict[int, TestOutcome] = {}
+
+        def judge(place: int, result: CaseResult) -> bool:
+            outcome = seen[place] = self._of_script(tests[place], result)
+            return result.status in ("cpu", "wall") or (not self.run_all and outcome.kind is not Kind.passed)
 
         scripts = tuple(test.input for test in tests)
-        language = self.plan.suite.language
-        job = self.conditions.job(self.program, scripts=scripts, stop_at_failure=stop, language=language)
+        language, limits = self.plan.suite.language, self.conditions.limits
+        roomy = replace(limits, output_kb=limits.output_kb + 2 * max(len(test.output) for test in tests) // 1024)
+        conditions = replace(self.conditions, limits=roomy)
+        job = conditions.job(self.program, scripts=scripts, stop_at_failure=judge, language=language)
         result = await self._run(job)
         first = self.plan.total - len(tests)
         if result.loaded.status != "ok" and not result.cases:
             return {first: TestOutcome.of(result.loaded)}
-        outcomes = [self._of_script(test, one) for test, one in zip(tests, result.cases, strict=False)]
+        outcomes: list[TestOutcome | None] = [seen[place] for place in range(len(result.cases))]
         if self.plan.suite.checker:
             asked = {}
             for place, (test, one) in enumerate(zip(tests, result.cases, strict=False)):
@@ -217,7 +239,7 @@ class SuiteRun:
                     words = _on(test, f"the checker refuses the output {shown(one.stdout)}")
                     asked[place] = (test.input, one.stdout, test.output), words
             outcomes = await self._checked(outcomes, asked)
-        return {first + place: outcome for place, outcome in enumerate(outcomes)}
+        return {first + place: outcome for place, outcome in enumerate(outcomes) if outcome is not None}
 
     def _of_script(self, test: InputOutput, result: CaseResult) -> TestOutcome:
         if result.status != "ok":
@@ -269,17 +291,21 @@ def _on(test: InputOutput, words: str) -> str:
     return f"on the input {shown(test.input)}: {words}"
 
 
-def _of_case(case: Case, result: CaseResult) -> TestOutcome:
+def _of_case(case: Case, result: CaseResult) -> TestOutcome | None:
+    """How a case ended; None where that cannot be decided here."""
+    if result.status == "large":
+        return None
     if result.status != "ok":
         return TestOutcome.of(result, case.shown)
     if len(result.values) != len(case.calls):
         return TestOutcome(Kind.crashed, f"{case.shown}: its answers are not those of these calls")
     complaint = "" if case.question else case.complaint(result.values)
+    if isinstance(complaint, Undecided):
+        return None
     return TestOutcome(Kind.wrong, complaint) if complaint else TestOutcome(Kind.passed)
 
 
 def _of_checker(result: CaseResult) -> TestOutcome:
-    """Only a plain True accepts. A checker that fails is at fault itself, unless what it was given made it fail."""
-    if result.status in ("ok", "error"):
-        return TestOutcome(Kind.passed if result.status == "ok" and result.values[-1] is True else Kind.wrong)
-    return TestOutcome(Kind.infra, f"the checker failed: {result.status}")
+    """Only a plain True accepts."""
+    accepts = result.status == "ok" and len(result.values) == 1 and result.values[0] is True
+    return TestOutcome(Kind.passed if accepts else Kind.wrong)

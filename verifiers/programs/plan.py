@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,16 +13,17 @@ from typing import Any, Literal
 
 from tts.errors import ConfigError
 from tts.files import cache_folder, write_atomically
-from tts.verifiers.programs.asserts import Case, Untranslatable, translate_assert, translate_check
-from tts.verifiers.programs.compare import call_text, same_as_reference, same_json, shortened, shown
+from tts.verifiers.programs.asserts import Case, Untranslatable, foreign_names, translate_assert, translate_check
+from tts.verifiers.programs.compare import call_text, shortened, shown
+from tts.verifiers.programs.equality import same_as_reference, same_json
 from tts.verifiers.programs.extract import parses, syntax
-from tts.verifiers.programs.remote_tests import RemoteTest, Stage
+from tts.verifiers.programs.remote_tests import RemoteCalls, RemoteTest, Stage
 from tts.verifiers.programs.suite import Interaction, TestSuite
 from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, decode, encode, is_plain
 
 OBJECT = "subject"
 """The name under which an object under test is kept beside the program."""
-REFERENCE_LIMITS = ProgramLimits(cpu_seconds=120.0, memory_mb=4096, output_kb=256 << 10)
+REFERENCE_LIMITS = ProgramLimits(cpu_seconds=120.0, memory_mb=4096, output_kb=256 << 10, answer_kb=256 << 10)
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class SuitePlan:
     suite: TestSuite
     tests: tuple[tuple[Case, ...] | RemoteTest, ...]
     """All but `stdin`, in order. A test made of cases is passed when all of them are right."""
+    beside: tuple[RemoteTest | RemoteCalls, ...]
+    """The same tests in the form that runs in an interpreter of its own, for values that are not decided here."""
     stage: Stage
     answers_kb: int
     """The size of the right answers, as they come out of the program."""
@@ -75,29 +79,43 @@ def make_plan(suite: TestSuite, expected: Sequence[Any] = (), *, in_container: b
 
         return Case(calls, text, complaint, (list(args), wanted) if asked else None)
 
-    tests: list[tuple[Case, ...] | RemoteTest] = [
-        (case(call.args, call.kwargs, call.expected, same_json),) for call in suite.calls
-    ]
-    tests += [(_interaction(name, one),) for one in suite.interactions]
+    tests: list[tuple[Case, ...] | RemoteTest] = []
+    beside: list[RemoteTest | RemoteCalls] = []
+
+    def add(one: Case, wanted: Mapping[int, Any], atol: float | None = None) -> None:
+        tests.append((one,))
+        beside.append(RemoteCalls(one.calls, wanted, atol))
+
+    last = 1 if container else 0
+    for call in suite.calls:
+        add(case(call.args, call.kwargs, call.expected, same_json), {last: call.expected})
+    for one in suite.interactions:
+        places = enumerate(one.calls, 1)
+        add(_interaction(name, one), {place: call.expected for place, call in places if call.compared})
     if suite.reference:
         atol = suite.reference.atol
         for args, value in zip(suite.reference.arguments, expected, strict=True):
-            tests.append((case(args, {}, value, lambda got, wanted: same_as_reference(got, wanted, atol)),))
+            add(case(args, {}, value, lambda got, wanted: same_as_reference(got, wanted, atol)), {last: value}, atol)
     remote = {name: name, "candidate": name} if name else {}
     helpers = suite.prompt if name and parses(suite.prompt) else ""  # without a name all of it may be under test
     local = _defined(helpers, suite.setup) - remote.keys()
+    tested = frozenset(remote)
     for source in suite.asserts:
+        names, refused = foreign_names(source, tested, local)
+        beside.append(RemoteTest(source, names=tuple(names)))
         try:
-            tests.append(translate_assert(source, {name: name} if name else {}, local))
+            tests.append(translate_assert(source, {name: name} if name else {}, local | refused))
         except Untranslatable:
-            tests.append(RemoteTest(source))
+            tests.append(RemoteTest(source, names=tuple(names)))
     if suite.check:
+        names, refused = foreign_names(suite.check, tested, local)
+        beside.append(RemoteTest(suite.check, calls_check=True, names=tuple(names)))
         try:
-            tests.append(translate_check(suite.check, remote, local))
+            tests.append(translate_check(suite.check, remote, local | refused))
         except Untranslatable:
-            tests.append(RemoteTest(suite.check, calls_check=True))
+            tests.append(RemoteTest(suite.check, calls_check=True, names=tuple(names)))
     right = encode([*expected, *(call.expected for call in suite.calls)])
-    return SuitePlan(suite, tuple(tests), Stage(suite.setup, helpers, remote), len(right) >> 10)
+    return SuitePlan(suite, tuple(tests), tuple(beside), Stage(suite.setup, helpers, remote), len(right) >> 10)
 
 
 def _interaction(name: str, interaction: Interaction) -> Case:
@@ -157,7 +175,7 @@ async def expected_values(
     content = "\0".join([sandbox.version, suite.setup, reference.program, name, *arguments])
     file = cache_folder() / "expected" / f"{hashlib.blake2b(content.encode(), digest_size=16).hexdigest()}.json"
     with suppress(OSError, ValueError):
-        kept = decode(file.read_text())
+        kept = await asyncio.to_thread(lambda: decode(file.read_text()))
         if isinstance(kept, list) and len(kept) == len(arguments):
             return kept
     cases = tuple((Invocation(name, text),) for text in arguments)

@@ -6,22 +6,20 @@ them. Neither sees the other's memory, and the tests' interpreter says how each 
 
 from __future__ import annotations
 
-import ast
 import marshal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tts.verifiers.programs.compare import shown
-from tts.verifiers.programs.extract import syntax
 from tts.verifiers.programs.suite import Kind, TestOutcome
 from tts.verifiers.sandbox import Invocation, Job, RunningProgram, Sandbox, encode
 
-_host = Path(__file__).with_name("remote_tests_child.py")
-_code = marshal.dumps(compile(_host.read_text(), _host.name, "exec"))
-HOST = (
-    f"import marshal; exec(marshal.loads({_code!r}))"  # the same interpreter runs it, so it need not be compiled again
+_sources = [Path(__file__).with_name(name) for name in ("equality.py", "remote_tests_child.py")]
+_code = [marshal.dumps(compile(file.read_text(), file.name, "exec")) for file in _sources]
+HOST = (  # the same interpreter runs it, so it need not be compiled again
+    f"import marshal\nfor code in {_code!r}: exec(marshal.loads(code))"
 )
 
 
@@ -31,13 +29,28 @@ class RemoteTest:
 
     source: str
     calls_check: bool = False
+    names: tuple[str, ...] = ()
+    """Names that mean the program's, or a module's, where the test's side does not define them."""
 
-    @cached_property
-    def names(self) -> list[str]:
-        """The names that it uses."""
-        tree = syntax(self.source)
-        parts = () if isinstance(tree, int) else ast.walk(tree)
-        return sorted({node.id for node in parts if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)})
+    def order(self) -> Invocation:
+        """What the tests' interpreter is asked to do."""
+        return Invocation("run_test", encode((self.source, list(self.names), self.calls_check)))
+
+
+@dataclass(frozen=True)
+class RemoteCalls:
+    """Calls of the program, in order, whose values are compared beside it: they are too large to be read here."""
+
+    calls: tuple[Invocation, ...]
+    expected: Mapping[int, Any]
+    """What is expected of calls, by their places."""
+    atol: float | None = None
+    """For the rule of references; None: the rule of JSON."""
+
+    def order(self) -> Invocation:
+        """What the tests' interpreter is asked to do."""
+        calls = [(call.path, call.args, call.kwargs, call.store) for call in self.calls]
+        return Invocation("run_calls", encode((calls, dict(self.expected), self.atol)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,13 @@ class Stage:
 
 
 async def run_remote_tests(
-    sandbox: Sandbox, program: Job, tests: Job, stage: Stage, remote_tests: Sequence[RemoteTest], *, run_all: bool
+    sandbox: Sandbox,
+    program: Job,
+    tests: Job,
+    stage: Stage,
+    remote_tests: Sequence[RemoteTest | RemoteCalls],
+    *,
+    run_all: bool,
 ) -> tuple[list[TestOutcome], float, str]:
     """The outcomes of all tests, or of those up to the first failure; the CPU seconds of both programs; the isolation.
 
@@ -72,9 +91,9 @@ async def run_remote_tests(
         return outcomes, candidate.cpu_seconds + host.cpu_seconds, candidate.isolation
 
 
-async def _run_one(candidate: RunningProgram, host: RunningProgram, test: RemoteTest) -> TestOutcome:
+async def _run_one(candidate: RunningProgram, host: RunningProgram, test: RemoteTest | RemoteCalls) -> TestOutcome:
     with candidate.timed():
-        said = await host.call(Invocation("run_test", encode((test.source, test.names, test.calls_check))))
+        said = await host.call(test.order())
     if said.status != "ok":
         return TestOutcome.of(said, "the tests")
     match said.values[-1]:
@@ -84,12 +103,14 @@ async def _run_one(candidate: RunningProgram, host: RunningProgram, test: Remote
             return TestOutcome(Kind.wrong, "; ".join(filter(None, [_failure(test, name, words), last])))
         case ("ended", _):
             return TestOutcome.of(await candidate.over())
-        case (("wrong" | "infra" | "crashed" | "memory" | "output") as kind, str(words)):
+        case (("wrong" | "crashed" | "memory" | "output") as kind, str(words)):
             return TestOutcome(Kind(kind), words)
         case other:
-            return TestOutcome(Kind.infra, f"the tests' interpreter said {shown(other)}")
+            return TestOutcome(Kind.wrong, f"the tests' interpreter said {shown(other)}")
 
 
-def _failure(test: RemoteTest, name: str, words: str) -> str:
+def _failure(test: RemoteTest | RemoteCalls, name: str, words: str) -> str:
+    if isinstance(test, RemoteCalls):
+        return words
     doing = "" if test.calls_check else f"{test.source}: "
     return f"{doing}{name}: {words}".removesuffix(": ")

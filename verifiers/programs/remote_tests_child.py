@@ -16,6 +16,7 @@ import codec  # pyright: ignore[reportMissingImports] - beside the program, in t
 PROGRAM = 4  # the descriptor at whose other end the program under test listens
 MOST_CALLS = 100_000  # that one test may make
 LONGEST = 64 << 20  # bytes of one answer
+CHUNK = 256  # items of an iterator that are fetched at once, at most
 SHOWN = 160  # characters
 
 space: dict = {"__name__": "tests"}
@@ -26,7 +27,11 @@ class Broken(BaseException):
 
 
 class Remote:
-    """A name of the program under test, or an object that it has returned."""
+    """A name of the program under test, or an object that it has returned.
+
+    What it contains and says may be asked for, since that is then compared here. It never compares itself: the program
+    would see what is expected.
+    """
 
     def __init__(self, path):
         self.__dict__["path"] = path
@@ -38,79 +43,192 @@ class Remote:
 
     def __call__(self, *args, **kwargs):
         """Make the call in the program."""
-        return link.ask(self.path, args, kwargs)
+        return link.call(self.path, args, kwargs)
 
     def __hash__(self):
         return hash(self.path)
 
+    def __eq__(self, other):
+        if self is other:
+            return True
+        one, two = value(self), value(other)
+        return not isinstance(one, Remote) and not isinstance(two, Remote) and one == two
+
+    def __contains__(self, item):
+        return item in value(self) if not isinstance(value(self), Remote) else any(item == one for one in self)
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            return value(self)[key] if not isinstance(value(self), Remote) else list(self)[key]
+        return link.ask("item", self.path, key)
+
+    def __iter__(self):
+        inside = value(self)
+        if not isinstance(inside, Remote):
+            yield from inside
+            return
+        iterator, size = link.ask("iter", self.path), 1
+        if not isinstance(iterator, Remote):
+            raise TypeError(f"{self.path} is not iterable")
+        while True:
+            items = link.ask("some", iterator.path, size)
+            yield from items
+            if len(items) < size:
+                return
+            size = min(2 * size, CHUNK)
+
+    def __next__(self):
+        return link.ask("next", self.path, stops=True)
+
 
 def forwarded(operation):
-    """A method that applies the operation to the values."""
-    return lambda *operands: operation(*map(value, operands))
+    """A method that applies the operation to the values, which must be plain data."""
+
+    def method(*operands):
+        values = list(map(value, operands))
+        if any(isinstance(one, Remote) for one in values):
+            raise TypeError("an object of the program is not plain data")
+        return operation(*values)
+
+    return method
 
 
-for _name in ("eq", "lt", "le", "gt", "ge", "contains", "getitem", "sub", "add"):
+def asked(what):
+    """A method that lets the program do what a builtin does."""
+    return lambda remote: link.ask(what, remote.path)
+
+
+for _name in ("lt", "le", "gt", "ge", "sub", "add"):
     setattr(Remote, f"__{_name}__", forwarded(getattr(operator, _name)))
-for _operation in (len, iter, bool):
-    setattr(Remote, f"__{_operation.__name__}__", forwarded(_operation))
+for _name in ("len", "bool", "str", "repr", "int", "float", "abs"):
+    setattr(Remote, f"__{_name}__", asked(_name))
 
 
 def value(thing):
-    """What a remote name holds, as plain data."""
-    if not isinstance(thing, Remote):
-        return thing
-    found = link.ask(thing.path)
-    if isinstance(found, Remote):
-        raise TypeError(f"{thing.path} is not plain data")
-    return found
+    """What a remote name holds, if it is plain data."""
+    return link.ask("read", thing.path) if isinstance(thing, Remote) else thing
 
 
 class Link:
     """The way to the program under test and back."""
 
     def __init__(self):
-        self.calls = self.objects = 0
+        self.calls = 0
+        self.kept = 0  # objects of the program, each under a name of its own
         self.last = ""  # the last call and its result, for the model to read
+        self.lent = []  # objects of the tests that the program may use
 
-    def ask(self, path, args=None, kwargs=None):
-        """Make a call, or read a name where there are no arguments: the value. Raises what the program raised."""
+    def call(self, path, args, kwargs):
+        """Make a call: the value. Arguments that it changed in place are changed here, too."""
+        result, changed, same = self._values("call", path, args, kwargs, shown_call(path, args, kwargs))
+        if changed is not None:
+            after, named = changed
+            for old, new in [*zip(args, after, strict=False), *((kwargs[key], new) for key, new in named.items())]:
+                refilled(old, new)
+        return args[same] if type(same) is int and 0 <= same < len(args) else result
+
+    def ask(self, what, path, given=None, *, stops=False):
+        """What a builtin says of a name or an object of the program."""
+        return self._values(what, path, given, {}, f"{what}({path})", stops=stops)[0]
+
+    def _values(self, what, path, given, kwargs, words, *, stops=False):
         self.calls += 1
         if self.calls > MOST_CALLS:
             raise Broken("wrong", f"more than {MOST_CALLS:,} calls in one test")
-        given = "" if args is None else codec.encode(args), codec.encode(kwargs) if kwargs else ""
-        if '{"o":' in given[0] + given[1] and not (codec.is_plain(args) and codec.is_plain(kwargs)):
-            # made by the test, unless the program returned such a thing before
-            raise Broken("wrong" if self.objects else "infra", f"a test hands {path} something that is not plain data")
-        kept = f"object_{self.calls}"
-        send(json.dumps([[path, *given, kept]]).encode() + b"\n")
+        self.kept += 1
+        kept = f"object_{self.kept}"
+        texts = [codec.encode(self.outgoing(one)) for one in (given, kwargs)]
+        send({"ask": [what, path, *texts, kept]})
         status, values, error = self.answer(path)
-        self.last = shown_call(path, args, kwargs) + (f" raised {error}" if error else f" gave {shown(values[-1])}")
         if status == "error":
-            raise exception(error)
-        if isinstance(values[-1], codec.Opaque):
-            self.objects += 1
-            return Remote(kept)
-        return values[-1]
+            self.last = f"{words} raised {error}"
+            raise exception(values, error, stops)
+        opaque = isinstance(values[0], codec.Opaque)
+        self.last = f"{words} gave {shown(values[0])}"
+        return [Remote(kept) if opaque else values[0], *values[1:]]
 
     def answer(self, path):
-        """The next answer: status, values, and the exception's words."""
-        data = receive()
-        try:
-            status, values, _, error = codec.read_answer(data)
-            if (status == "ok") != bool(values):
-                raise ValueError("not an answer")
-        except ValueError as problem:
-            raise Broken("crashed", f"its answer cannot be read: {problem}") from None
-        if status in ("memory", "output"):
-            raise Broken(status, f"{path}: {error}" if error else path)
-        return status, values, error
+        """The next answer: status, values, and the exception's words. Requests that come before are granted."""
+        while True:
+            data = receive()
+            number, what, args, kwargs = 0, "", "", ""
+            try:
+                status, values, _, error = codec.read_answer(data, asking=True)
+                if status in ("ok", "ask") and not values:
+                    raise ValueError("not an answer")
+                if status == "ask":
+                    number, what, args, kwargs = values[0]
+                    args, kwargs = codec.decode(args), codec.decode(kwargs)
+                    if not (type(number) is int and 0 <= number < len(self.lent)):
+                        raise ValueError("not an object of the tests")
+            except (ValueError, TypeError) as problem:
+                raise Broken("crashed", f"its answer cannot be read: {problem}") from None
+            if status in ("memory", "output", "large"):
+                raise Broken("output" if status == "large" else status, f"{path}: {error}" if error else path)
+            if status != "ask":
+                return status, values, error
+            self.calls += 1
+            if self.calls > MOST_CALLS:
+                raise Broken("wrong", f"more than {MOST_CALLS:,} calls in one test")
+            try:
+                reply = {"reply": codec.encode(self.outgoing(used(self.lent[number], what, args, kwargs)))}
+            except Exception as problem:
+                reply = {"raise": [type(problem).__name__, str(problem)[:400]]}
+            send(reply)
+
+    def outgoing(self, thing):
+        """What goes to the program: plain data, references to its own objects, and things lent to it."""
+        if isinstance(thing, Remote):
+            return codec.Reference(thing.path) if thing.path.startswith("object_") else value(thing)
+        if codec.is_plain(thing):
+            return thing
+        if isinstance(thing, (list, tuple, set, frozenset)) and type(thing).__module__ in ("builtins", "collections"):
+            return type(thing)([self.outgoing(item) for item in thing])
+        if isinstance(thing, dict):
+            return {key: self.outgoing(item) for key, item in thing.items()}
+        if type(codec.decode(codec.encode(thing))) is not codec.Opaque:  # a named tuple, a number of numpy
+            return thing
+        self.lent.append(thing)
+        return codec.Reference(len(self.lent) - 1)
+
+
+def used(thing, what, args, kwargs):
+    """Do for the program what it may do with an object of the tests."""
+    if what == "":
+        return thing(*args, **kwargs)
+    if what in ("getattr", "setattr"):
+        if args[0].startswith("_"):
+            raise AttributeError(args[0])
+        return getattr(thing, args[0]) if what == "getattr" else setattr(thing, args[0], args[1])
+    if what == "next":
+        return [item for item, _ in zip(thing, range(1), strict=False)]
+    return {"list": list, "len": len, "getitem": operator.getitem}[what](thing, *args)
+
+
+def refilled(old, new):
+    """`old` with the contents of `new`, in place where both are containers of one kind; `new` where they are not."""
+    if type(old) is not type(new) or isinstance(old, codec.Opaque):
+        return new
+    if isinstance(old, list):
+        old[:] = [refilled(old[i], item) if i < len(old) else item for i, item in enumerate(new)]
+    elif isinstance(old, dict):
+        items = {key: refilled(old[key], item) if key in old else item for key, item in new.items()}
+        old.clear()
+        old.update(items)
+    elif isinstance(old, (set, codec.deque, bytearray)):
+        old.clear()
+        old.extend(new) if not isinstance(old, set) else old.update(new)
+    else:
+        return new
+    return old
 
 
 link = Link()
 
 
-def send(data):
+def send(order):
     """Send an order to the program."""
+    data = json.dumps(order).encode() + b"\n"
     try:
         while data:
             data = data[os.write(PROGRAM, data) :]
@@ -132,27 +250,61 @@ def receive():
     return b"".join(parts)
 
 
-def exception(words):
-    """The exception that the program raised; a RuntimeError where its type is not built in."""
-    name, _, text = words.partition(": ")
-    kind = getattr(builtins, name, None)
-    if name == "UnicodeDecodeError" or not (isinstance(kind, type) and issubclass(kind, Exception)):
-        return ValueError(text) if name == "UnicodeDecodeError" else RuntimeError(text)
-    return kind(text)
+mirrors: dict = {}
+
+
+def mirror(names):
+    """The class here that stands for an exception class of the program, by the names of its classes."""
+    name = names[0] if names else "Exception"
+    known = getattr(builtins, name, None)
+    if isinstance(known, type) and issubclass(known, Exception):
+        return known
+    if name not in mirrors:
+        bases = [base for base in names[1:] if base not in ("object", "BaseException")]
+        base = mirror(bases) if bases else Exception
+        mirrors[name] = type(name, (base,), {"__str__": lambda error: vars(error).get("_words", "")})
+    return mirrors[name]
+
+
+def exception(values, words, stops):
+    """The exception that the program raised, of the class of the same name.
+
+    A StopIteration that no test asked for is a RuntimeError: it would end the test's own loops as if all were well.
+    """
+    try:
+        names, args, text, attributes = values
+        if not all(type(name) is str for name in names) or type(args) is not tuple:
+            raise ValueError("not an exception")
+    except (ValueError, TypeError):
+        return RuntimeError(words)
+    if {"StopIteration", "StopAsyncIteration"} & {*names} and not (stops and names[0] == "StopIteration"):
+        return RuntimeError(f"the program raised {names[0]}")
+    kind = mirror(names)
+    try:
+        error = kind(*args)
+    except Exception:  # a constructor that wants more
+        error = kind.__new__(kind)
+        error.args = args
+    if names[0] in mirrors:
+        vars(error).update({key: item for key, item in attributes.items() if type(key) is str} | {"_words": text})
+    return error
 
 
 def shown(thing):
     """A short text of a value."""
     if isinstance(thing, codec.Opaque):
         return f"an object of type {thing.type[:60]}"
-    text = repr(thing)
+    if isinstance(thing, Remote):
+        return f"an object of the program ({thing.path})"
+    try:
+        text = repr(thing)
+    except Exception:
+        text = f"an object of type {type(thing).__name__}"
     return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]} ... {text[-SHOWN // 2 :]}"
 
 
 def shown_call(path, args, kwargs):
     """A call as it is written."""
-    if args is None:
-        return path
     words = [*map(shown, args), *(f"{key}={shown(item)}" for key, item in kwargs.items())]
     return f"{path}({', '.join(words)})"
 
@@ -165,26 +317,91 @@ def prepare(setup, helpers, remote):
 
 
 def run_test(source, names, call_check):
-    """Run a test to its end: ("passed",), ("failed", exception, words, last call), or how the program failed."""
-    link.calls, link.last = 0, ""
+    """Run a test to its end: ("passed",), ("failed", exception, words, last call), or how the program failed.
+
+    `names` are those that mean the program's where nothing here defines them.
+    """
     code = compile(source, "tests.py", "exec")
-    bind_unknown(names)
-    try:
+
+    def run():
+        bind_unknown(names)
         exec(code, space)
         if call_check:
             space["check"](space["candidate"])
+
+    return ended(run)
+
+
+def run_calls(calls, expected, atol):
+    """Make calls, in order, and compare what is expected of each, by its place; the answer is that of `run_test`."""
+
+    def run():
+        made = {}
+        for place, (path, args, kwargs, store) in enumerate(calls):
+            first, _, rest = path.partition(".")
+            target = made[first] if first in made else Remote(first)
+            for name in rest.split(".") if rest else ():
+                target = getattr(target, name)
+            got = target(*codec.decode(args), **(codec.decode(kwargs) if kwargs else {}))
+            if store:
+                made[store] = got
+            if place in expected:
+                wanted = expected[place]
+                # `equality` has been executed here before
+                rule = same_json if atol is None else same_as_reference  # noqa: F821 # pyright: ignore
+                right = rule(got, wanted) if atol is None else rule(got, wanted, atol)
+                assert right, f"expected {shown(wanted)}, got {shown(got)}"
+
+    return ended(run)
+
+
+def compute(expression, names):
+    """The value of an expression in which `names` are known, a bool or a number; ("failed", why) if there is none."""
+    for name in ("exec", "compile", "globals", "locals", "__import__"):
+        space[name] = None
+    link.calls = 0
+    try:
+        found = eval(compile(f"(\n{expression}\n)", "expression.py", "eval"), space | names)
+        return found if type(found) in (bool, int, float) else bool(found)
+    except Broken as broken:
+        return ("failed", f"eval: {broken.args[1] or broken.args[0]}")
+    except Exception as error:
+        return ("failed", f"{type(error).__name__}: {said(error)}")
+
+
+def ended(run):
+    """How a test ended."""
+    link.calls, link.last = 0, ""
+    link.lent.clear()
+    try:
+        run()
     except Broken as broken:
         return broken.args
     except BaseException as error:
-        return ("failed", type(error).__name__, str(error)[:400], link.last)
+        return ("failed", type(error).__name__, said(error), link.last)
     return ("passed",)
 
 
+def said(error):
+    """An exception's words."""
+    try:
+        return str(error)[:400]
+    except Exception:
+        return ""
+
+
 def bind_unknown(names):
-    """Bind names that nothing here defines: to the standard module of that name, else to the program's name."""
+    """Bind names that nothing here defines: to the standard module of that name, else to the program's name.
+
+    The program's exceptions are classes here, so that tests can catch them.
+    """
     for name in names:
         if name not in space and not hasattr(builtins, name):
             if name in sys.stdlib_module_names:
                 space[name] = importlib.import_module(name)
-            else:
-                space[name] = Remote(name)
+                continue
+            try:
+                classes = link.ask("mirror", name)
+            except Exception:
+                classes = None
+            space[name] = mirror(classes) if type(classes) is list and classes else Remote(name)

@@ -1,7 +1,8 @@
 """Evaluates expressions over plain data by walking their syntax tree: runs no code, and nothing grows large.
 
 It knows only what assertions are made of: literals, comprehensions, and the operators, functions and methods listed
-here, which take and make plain data of bounded size.
+here, which take and make plain data of bounded size. Every operation is charged what it costs, so that an evaluation
+ends within milliseconds; what needs more is left to an interpreter in the sandbox.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeGuard
 
-STEPS = 1_000_000
-"""Nodes that evaluating one expression may visit."""
+from tts.verifiers.sandbox import few_alike
 
-LARGEST = 1_000_000
+STEPS = 20_000
+"""Nodes that an evaluation may visit, each about a microsecond; work in C is charged at its own speed."""
+ITEMS = 16
+"""Items that an operation in C handles in the time of a step."""
+LARGEST = 200_000
 """Most items of a sequence, characters of a text, or bits of a number that may be computed."""
+CONTAINERS = frozenset((list, tuple, set, frozenset, dict))
 
 
 class NotPlain(Exception):
@@ -82,6 +87,8 @@ KNOWN = (
 """The kinds of expression that `evaluate` can compute."""
 CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
 COPIES = {("copy", "copy"), ("copy", "deepcopy")}
+TABLES = frozenset(("set", "frozenset", "dict"))
+"""Functions that make a table of hashes."""
 METHODS: dict[type, frozenset[str]] = {
     str: frozenset(("lower", "upper", "strip", "split", "startswith", "endswith", "count", "isdigit", "isalpha")),
     list: frozenset(("count", "index", "copy")),
@@ -91,12 +98,44 @@ METHODS: dict[type, frozenset[str]] = {
 }
 
 
-def evaluate(node: ast.expr, names: Names) -> Any:
+def evaluate(node: ast.expr, names: Names, steps: int = STEPS) -> Any:
     """The value of `node`, in which `names` are known.
 
-    Raises `NotPlain` for what is unknown here, and whatever Python raises for what it refuses (`1 / 0`).
+    Raises `NotPlain` for what is unknown here or takes more than `steps`, and whatever Python raises for what it
+    refuses (`1 / 0`).
     """
-    return _Evaluation().value(node, names)
+    return Evaluation(steps).value(node, names)
+
+
+def weight(value: Any, most: int) -> int:
+    """About how many items are in a value, all levels and repetitions together; counting ends beyond `most`."""
+    found, left = 1, [value]
+    while left and found <= most:
+        one = left.pop()
+        kind = type(one)
+        if kind is int:
+            found += one.bit_length() >> 6
+        elif kind in CONTAINERS:
+            found += len(one)
+            parts = [*one, *one.values()] if kind is dict else one
+            kinds = set(map(type, parts)) if found <= most else _LIGHT
+            if kinds == {str}:
+                found += sum(map(len, parts))
+            elif kinds == {int}:
+                found += max(max(parts), -min(parts)).bit_length() >> 6 and sum(
+                    part.bit_length() >> 6 for part in parts
+                )
+            elif not kinds <= _LIGHT:
+                left += [part for part in parts if type(part) not in _LIGHT]
+        elif hasattr(kind, "__len__"):
+            try:
+                found += len(one)
+            except OverflowError:  # a range
+                return most + 1
+    return found
+
+
+_LIGHT = frozenset((bool, float, complex, type(None)))
 
 
 def computable(node: ast.expr, names: Iterable[str]) -> bool:
@@ -127,13 +166,15 @@ def _is_of_module(node: ast.expr) -> TypeGuard[ast.Attribute]:
 def _refuse_large(operation: ast.operator, left: Any, right: Any) -> None:
     """Raise `NotPlain` where the result would be larger than `LARGEST`."""
     if isinstance(operation, ast.Pow):
+        if not all(isinstance(one, int | float | complex) for one in (left, right)):
+            raise NotPlain("a power of other than numbers")
         if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > LARGEST:
             raise NotPlain("a large power")
     elif isinstance(operation, ast.Mult):
         for sequence, times in ((left, right), (right, left)):
             if not isinstance(sequence, str | bytes | list | tuple) or not isinstance(times, int):
                 continue
-            if len(sequence) * times > LARGEST:
+            if weight(sequence, LARGEST) * times > LARGEST:
                 raise NotPlain("a long sequence")
         if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > LARGEST:
             raise NotPlain("a large product")
@@ -141,11 +182,22 @@ def _refuse_large(operation: ast.operator, left: Any, right: Any) -> None:
         raise NotPlain("a format")
 
 
-class _Evaluation:
-    def __init__(self) -> None:
-        self.steps = STEPS
+class Evaluation:
+    """Evaluates expressions with so many steps for all of them."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def charge(self, *values: Any) -> None:
+        """Take the steps that an operation on these values costs."""
+        for value in values:
+            if type(value) not in _LIGHT:
+                self.steps -= weight(value, self.steps * ITEMS) // ITEMS
+        if self.steps < 0:
+            raise NotPlain("too many steps")
 
     def value(self, node: ast.expr, names: Names) -> Any:
+        """As `evaluate`."""
         self.steps -= 1
         if self.steps < 0:
             raise NotPlain("too many steps")
@@ -163,7 +215,7 @@ class _Evaluation:
             case ast.Tuple(elts=parts):
                 return tuple(self.values(parts, names))
             case ast.Set(elts=parts):
-                return set(self.values(parts, names))
+                return set(few_alike(self.values(parts, names)))
             case ast.Dict():
                 return self.mapping(node, names)
             case ast.Call():
@@ -177,7 +229,14 @@ class _Evaluation:
                     raise NotPlain(f"the operator {type(operation).__name__}")
                 one, other = self.value(left, names), self.value(right, names)
                 _refuse_large(operation, one, other)
-                return BINARY[type(operation)](one, other)
+                if isinstance(one, int) and isinstance(other, int):
+                    self.steps -= ((one.bit_length() >> 6) * (other.bit_length() >> 6)) >> 8
+                if isinstance(operation, ast.Pow) and isinstance(one, int) and isinstance(other, int):
+                    self.steps -= (one.bit_length() * abs(other) >> 6) ** 2 >> 8
+                self.charge(one, other)
+                result = BINARY[type(operation)](one, other)
+                self.charge(result)
+                return result
             case ast.BoolOp(op=operation, values=parts):
                 value = None
                 for part in parts:
@@ -191,7 +250,10 @@ class _Evaluation:
                 value = self.value(owner, names)
                 if isinstance(value, type):
                     raise NotPlain("a subscripted type")
-                return value[self.value(place, names)]
+                found = value[self.value(place, names)]
+                if isinstance(place, ast.Slice):
+                    self.charge(found)
+                return found
             case ast.Slice():
                 return slice(*(part and self.value(part, names) for part in (node.lower, node.upper, node.step)))
             case ast.Attribute(value=ast.Name(id="math"), attr=name) if name in CONSTANTS:
@@ -199,17 +261,21 @@ class _Evaluation:
             case ast.ListComp() | ast.GeneratorExp():
                 return [self.value(node.elt, inner) for inner in self.each(node.generators, names)]
             case ast.SetComp():
-                return {self.value(node.elt, inner) for inner in self.each(node.generators, names)}
+                return set(few_alike([self.value(node.elt, inner) for inner in self.each(node.generators, names)]))
             case ast.DictComp():
                 inners = self.each(node.generators, names)
-                return {self.value(node.key, inner): self.value(node.value, inner) for inner in inners}
+                pairs = [(self.value(node.key, inner), self.value(node.value, inner)) for inner in inners]
+                few_alike([key for key, _ in pairs])
+                return dict(pairs)
         raise NotPlain(f"{type(node).__name__} is not computed here")
 
     def values(self, nodes: Sequence[ast.expr], names: Names) -> list[Any]:
         found: list[Any] = []
         for node in nodes:
             if isinstance(node, ast.Starred):
-                found.extend(self.value(node.value, names))
+                more = self.value(node.value, names)
+                self.charge(more)
+                found.extend(islice(more, LARGEST))
             else:
                 found.append(self.value(node, names))
         return found
@@ -218,15 +284,22 @@ class _Evaluation:
         made: dict[Any, Any] = {}
         for key, value in zip(node.keys, node.values, strict=True):
             if key is None:
-                made.update(self.value(value, names))
+                more = self.value(value, names)
+                self.charge(more)
+                made.update(more)
             else:
                 made[self.value(key, names)] = self.value(value, names)
+        few_alike(made)
         return made
 
     def comparison(self, node: ast.Compare, names: Names) -> bool:
         left = self.value(node.left, names)
         for operation, part in zip(node.ops, node.comparators, strict=True):
             right = self.value(part, names)
+            if isinstance(operation, ast.In | ast.NotIn):
+                self.charge(right)
+            elif not isinstance(operation, ast.Is | ast.IsNot):
+                self.charge(min(left, right, key=lambda one: weight(one, 1 << 20)))
             if not COMPARE[type(operation)](left, right):
                 return False
             left = right
@@ -238,6 +311,21 @@ class _Evaluation:
         named = {word.arg: self.value(word.value, names) for word in node.keywords if word.arg}
         if len(named) < len(node.keywords):
             raise NotPlain("** arguments")
+        owner = getattr(function, "__self__", None)
+        self.charge(owner, *arguments)
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name in TABLES or isinstance(owner, set | frozenset):
+            arguments = [
+                list(islice(one, LARGEST)) if isinstance(one, Iterable) and not isinstance(one, dict) else one
+                for one in arguments
+            ]
+            for one in arguments:
+                if isinstance(one, list):
+                    few_alike([pair[0] for pair in one] if name == "dict" else one)
+        if name == "sum" and any(not isinstance(one, int | float | complex) for one in arguments[1:]):
+            raise NotPlain("a sum of other than numbers")
+        if name == "round" and any(isinstance(one, int) and abs(one) > 400 for one in arguments[1:]):
+            raise NotPlain("a round number")
         return function(*arguments, **named)
 
     def function(self, node: ast.expr, names: Names) -> Callable[..., Any]:

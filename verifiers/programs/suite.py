@@ -32,7 +32,7 @@ class Call(PlainData):
     args: tuple[JsonValue, ...] = ()
     kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     expected: JsonValue
-    """A returned tuple counts as the list of its items, and floats may differ by 1e-6."""
+    """A returned tuple counts as the list of its items, and a float may differ by 1e-6 where a float is expected."""
 
 
 class MethodCall(PlainData):
@@ -67,7 +67,7 @@ class Reference(PlainData):
     """An assertion that calls the entry point with literals: inputs take on their types where JSON has none for them
     (tuples, sets, complex numbers)."""
     atol: NonNegativeFloat = 0.0
-    """Absolute tolerance of numbers; floats have 1e-6 at least."""
+    """Absolute tolerance of floats, which have 1e-6 at least where all are floats; integers must be exact."""
 
     @property
     def arguments(self) -> list[tuple[Any, ...]]:
@@ -109,7 +109,7 @@ class TestSuite(PlainData):
     output: Output = "lines"
     """How outputs are compared: by `lines`, `exact`, by `tokens`, or by lines of tokens with `numbers` near enough."""
     tolerance: NonNegativeFloat = 1e-6
-    """Relative and absolute, for `numbers`."""
+    """Relative and absolute, for `numbers`; a whole number that is expected must be met exactly."""
     checker: str | None = None
     """Code that defines `accepts(given, got, expected)`, which replaces the comparison in `calls`, `reference` and
     `stdin`, for tests with several right answers. `given` is the list of arguments, or the input's text."""

@@ -19,6 +19,7 @@ from tts.verifiers.sandbox.worker import Ladder, Worker, WorkerDied
 
 ATTEMPTS = 2  # at a job whose zygote dies
 
+MUCH = 1 << 16  # characters of output, to compare on the event loop
 COMPLAINT = 1000  # characters of a compiler's messages that are kept
 
 
@@ -140,9 +141,17 @@ async def run_scripts(worker: Worker, job: Job) -> tuple[list[CaseResult], float
             said = await program.answer()
             await program.over()
         results.append(_script_result(program, said))
-        if job.stop_at_failure and job.stop_at_failure(index, results[-1]):
+        if await _stops(job, index, results[-1]):
             break
     return results, sum(one.cpu_seconds for one in results)
+
+
+async def _stops(job: Job, index: int, result: CaseResult) -> bool:
+    if job.stop_at_failure is None:
+        return False
+    if len(result.stdout) < MUCH:
+        return job.stop_at_failure(index, result)
+    return await asyncio.to_thread(job.stop_at_failure, index, result)
 
 
 def _script_result(program: RunningProgram, said: CaseResult) -> CaseResult:
@@ -175,7 +184,7 @@ async def run_language(worker: Worker, job: Job) -> JobResult:
     for index, given in enumerate(job.scripts if loaded.status == "ok" else ()):
         results.append(await _command(worker, job, language, language.run, files, given, "exec", fresh))
         cpu += results[-1].cpu_seconds
-        if job.stop_at_failure and job.stop_at_failure(index, results[-1]):
+        if await _stops(job, index, results[-1]):
             break
     return JobResult(loaded, tuple(results), cpu, worker.isolation)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
 import socket
+import stat
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -21,7 +23,11 @@ from tts.verifiers.sandbox.worker import TMP_MB, Worker
 
 READY = b"[]"
 SLICE = 0.005  # seconds between two looks at the clock, at least
-CHUNK = 1 << 18
+CHUNK = 1 << 16
+AROUND = 32 << 10  # bytes of an answer beside its values
+QUOTA = (TMP_MB + TMP_MB // 4) << 20  # bytes on disk, where the folder is the host's
+DISK_SLICE = 0.02  # seconds between two looks at the disk
+TURN = 0.005  # seconds of comparing after which others get their turn
 PATIENCE = 0.5  # seconds that a program has its core to itself while others wait
 
 
@@ -56,6 +62,7 @@ class RunningProgram:
         self._news: asyncio.Future[None] | None = None
         self._ready = False
         self._left = limits.output_kb * 1024
+        self._longest = limits.answer_kb * 1024 + AROUND
 
     @asynccontextmanager
     async def running(
@@ -88,7 +95,8 @@ class RunningProgram:
             try:
                 async with nullcontext() if self._remote else self._worker.core():
                     self._watch.start()
-                    yield self
+                    async with self._within_quota():
+                        yield self
             finally:
                 try:
                     await self._killed()
@@ -98,6 +106,26 @@ class RunningProgram:
             self._data.close()
             if self._output:
                 self._output.close()
+
+    @asynccontextmanager
+    async def _within_quota(self) -> AsyncIterator[None]:
+        """Inside, the program is ended when it fills the disk, where it has no file system of its own."""
+        if not self._worker.folder:
+            yield
+            return
+        watching = asyncio.create_task(self._watch_disk())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def _watch_disk(self) -> None:
+        used = 0
+        while used <= QUOTA:
+            await asyncio.sleep(DISK_SLICE)
+            used = await asyncio.to_thread(disk_use, self._worker.folder, self._handle.process_id())
+        self._watch.end("output")
 
     async def _killed(self) -> None:
         self._watch.stop()
@@ -156,7 +184,7 @@ class RunningProgram:
 
     def loading(self, source: str) -> dict[str, Any]:
         """The order to execute the module's body."""
-        return {"load": source, "output": self.limits.output_kb * 1024}
+        return {"load": source, "output": self.limits.output_kb * 1024, "large": self.limits.answer_kb * 1024}
 
     async def call(self, *calls: Invocation) -> CaseResult:
         """Calls that make up one case. After the program's end, every further one returns that end again."""
@@ -203,7 +231,7 @@ class RunningProgram:
                 return
         for line in lines:
             try:
-                result = CaseResult(*codec.read_answer(line))
+                result = CaseResult(*codec.read_answer(line)) if len(line) <= self._longest else CaseResult("large")
             except ValueError as problem:  # something else has written there
                 result = CaseResult("crashed", error=f"its answer cannot be read: {problem}"[:200])
             self._answers.append(result)
@@ -254,10 +282,30 @@ class RunningProgram:
             return CaseResult("infra", error=f"could not be confined (status {exit}): {words}")
         if exit >= 0:
             return CaseResult("crashed", error=f"exited with status {exit}")
-        error = f"killed by {signal.Signals(-exit).name}"
-        if exit == -signal.SIGKILL and self._worker.layers.get("namespaces"):
-            return CaseResult("memory" if rss > self.limits.memory_mb * 512 else "infra", error=error)
-        return CaseResult("crashed", error=error)
+        error = f"killed by {signal.Signals(-exit).name}"  # by itself, by a limit that it lowered, or for its memory
+        large = exit == -signal.SIGKILL and rss > self.limits.memory_mb * 512
+        return CaseResult("memory" if large else "crashed", error=error)
+
+
+def disk_use(folder: str, process: int) -> int:
+    """Bytes on disk of the files in a folder, and of those that a process still has open although they are removed."""
+    sizes: dict[int, int] = {}
+    places = [folder, f"/proc/{process}/fd"]
+    while places:
+        try:
+            entries = list(os.scandir(places.pop()))
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return QUOTA + 1  # so deep that nothing below can be counted
+            continue
+        for entry in entries:
+            with suppress(OSError):
+                found = os.stat(entry.path, follow_symlinks=entry.path.startswith("/proc/"))
+                if stat.S_ISDIR(found.st_mode):
+                    places += [entry.path] if entry.is_dir(follow_symlinks=False) else []
+                elif stat.S_ISREG(found.st_mode) and os.access(entry.path, os.W_OK):
+                    sizes[found.st_ino] = found.st_blocks * 512
+    return sum(sizes.values())
 
 
 def order_of(case: Sequence[Invocation]) -> list[list[Any]]:
@@ -279,10 +327,14 @@ async def run_cases(worker: Worker, job: Job) -> tuple[CaseResult, list[CaseResu
             await program.load(job.program)
             loaded = program.loaded
         if loaded.status == "ok":
+            turn = time.monotonic()
             for index, case in enumerate(job.cases):
                 cases.append(await (program.answer() if streamed else program.call(*case)))
-                if (stop and stop(index, cases[-1])) or cases[-1].status not in ("ok", "error", "memory"):
+                if (stop and stop(index, cases[-1])) or cases[-1].status not in ("ok", "error", "memory", "large"):
                     break
+                if time.monotonic() - turn > TURN:
+                    await asyncio.sleep(0)
+                    turn = time.monotonic()
     cpu = program.cpu_seconds
     late = cpu > job.limits.cpu_seconds
     if late and cases and cases[-1].status == "ok":
@@ -304,11 +356,15 @@ class Handle:
     @cached_property
     def _clock(self) -> int:
         """The process's CPU clock, see clock_getcpuclockid(3); 0 where there is none."""
+        pid = 0 if self.descriptor is None else self.process_id()
+        return (~pid << 3) | 2 if pid > 0 else 0
+
+    def process_id(self) -> int:
+        """Its number here; 0 or less where it has none, or has ended."""
         if self.descriptor is None:
-            return 0
+            return self._pid or 0
         with suppress(OSError), open(f"/proc/self/fdinfo/{self.descriptor}") as info:
-            pid = next((int(line[4:]) for line in info if line.startswith("Pid:")), 0)
-            return (~pid << 3) | 2 if pid > 0 else 0
+            return next((int(line[4:]) for line in info if line.startswith("Pid:")), 0)
         return 0
 
     def cpu_seconds(self) -> float:

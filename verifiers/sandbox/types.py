@@ -10,8 +10,9 @@ from typing import Literal
 from tts.errors import TTSError
 from tts.verifiers.sandbox.child.codec import Value
 
-Status = Literal["ok", "error", "cpu", "wall", "memory", "output", "crashed", "infra"]
-"""How one case ended. All but ok, error and a caught MemoryError end the program. `infra`: not the program's fault."""
+Status = Literal["ok", "error", "cpu", "wall", "memory", "output", "large", "crashed", "infra"]
+"""How one case ended. All but ok, error, large and a caught MemoryError end the program. `large`: the values are too
+large to be read here. `infra`: not the program's fault, whatever it does."""
 
 
 class SandboxError(TTSError):
@@ -28,11 +29,13 @@ class ProgramLimits:
     """For each case; None: only the total counts."""
     wall_seconds: float | None = None
     """Elapsed time, to stop programs that sleep; by default `max(30, 10 * cpu_seconds)`."""
-    memory_mb: int = 1024
+    memory_mb: int = 4096
     """Address space beyond what the bare interpreter uses."""
-    output_kb: int = 1024
+    output_kb: int = 16 << 10
     """Standard output and results together."""
-    processes: int = 64
+    answer_kb: int = 32
+    """Values of one case; what is larger is not read, and its status is `large`."""
+    processes: int = 256
     """Threads; processes too where the language needs them."""
 
 
@@ -76,7 +79,8 @@ class Job:
     preload: tuple[str, ...] = ()
     """Modules imported in advance, such as `numpy`."""
     stop_at_failure: Callable[[int, CaseResult], bool] | None = field(default=None, compare=False)
-    """Called after each case, in this process; True ends the program there."""
+    """Called once after each case, in this process but not on its event loop where there is much to compare; True ends
+    the program there."""
     language: str = "python"
     """A name in `LANGUAGES`; languages other than Python run scripts alone."""
     isolation: Literal["required", "best_effort"] = "required"

@@ -6,7 +6,6 @@ import array
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from tts.verifiers.sandbox.child.folders import empty
 from tts.verifiers.sandbox.types import Isolation, SandboxError
 
 ZYGOTE = Path(__file__).parent / "child" / "zygote.py"
@@ -61,7 +61,8 @@ class Worker:
         self.core: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
         """What a program that is ready waits for before it starts."""
         self._wanted = layers
-        self._folder = "" if "namespaces" in layers else tempfile.mkdtemp(prefix="tts-sandbox-")
+        self.folder = "" if "namespaces" in layers else tempfile.mkdtemp(prefix="tts-sandbox-")
+        """Where its programs write, if they have no file system of their own."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._process = subprocess.Popen(
@@ -90,7 +91,7 @@ class Worker:
             "layers": list(self._wanted),
             "preload": self.preload,
             "packages": package_folders(),
-            "folder": self._folder,
+            "folder": self.folder,
             "tmp_mb": TMP_MB,
         }
         try:
@@ -184,8 +185,10 @@ class Worker:
                 signal.pidfd_send_signal(self._zygote, signal.SIGKILL)  # the process that waits for it then ends too
             os.close(self._zygote)
         self._process.wait()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self.folder:
+            with suppress(OSError):
+                empty(self.folder)
+                os.rmdir(self.folder)
         for future in (self._hello, self._started, self.ended):
             if future is not None and not future.done():
                 future.set_exception(WorkerDied("the zygote has ended"))

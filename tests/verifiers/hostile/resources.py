@@ -72,11 +72,11 @@ FLOODS = {
     "print_at_import": hostile("while True: print('x' * 1000)", "output"),
     "descriptor": hostile("import os\ndef solve(n):\n    while True: os.write(1, b'x' * 1000)", "cpu"),
     "errors": hostile("import sys\ndef solve(n):\n    while True: sys.stderr.write('x' * 1000)", "output"),
-    "huge_value": hostile("def solve(n): return 'x' * 10**7", "output"),
+    "huge_value": hostile("def solve(n): return 'x' * 10**7", "large"),
     "huge_exception": hostile("def solve(n): raise ValueError('x' * 10**7)", "error"),
-    "answers_channel": hostile("import os\ndef solve(n):\n    while True: os.write(3, b'x' * 4096)", "output"),
+    "answers_channel": hostile("import os\ndef solve(n):\n    while True: os.write(3, b'x' * 4096)", "output", "cpu"),
     "answers_channel_in_lines": hostile(
-        "import os\ndef solve(n):\n    while True: os.write(3, b'\\n' * 4096)", "output", "crashed"
+        "import os\ndef solve(n):\n    while True: os.write(3, b'\\n' * 4096)", "output", "crashed", "cpu"
     ),
     "deep_value": hostile("def solve(n):\n    a = []\n    for _ in range(10**5): a = [a]\n    return a"),
     "cyclic_value": hostile("def solve(n):\n    a = []\n    a.append(a)\n    return a"),

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -351,3 +352,80 @@ async def test_the_report_names_every_layer_with_its_reason() -> None:
     assert not layers["landlock"].active
     assert layers["landlock"].reason == "not wanted"
     assert layers["seccomp"].active
+
+
+# -- the second rung: folders of the host -------------------------------------------------------------------------
+
+FILLS = {
+    "many files": "for i in range(40):\n    with open(f'big{i}', 'wb') as f: f.write(bytes(6 * 10**7))\n    time.sleep(0.02)",
+    "files that are removed": (
+        "kept = []\nfor i in range(40):\n    kept.append(open(f'big{i}', 'wb', buffering=0))\n    os.unlink(f'big{i}')\n"
+        "    kept[-1].write(bytes(6 * 10**7))\n    time.sleep(0.02)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILLS)
+async def test_a_program_cannot_fill_the_hosts_disk(name: str) -> None:
+    sandbox = Sandbox(1, without=("namespaces",))
+    try:
+        result = await sandbox.run(
+            Job(f"import os, time\n{FILLS[name]}\ndef f(): return 1", ((Invocation("f", encode(())),),))
+        )
+        assert result.loaded.status == "output", result
+        assert (await sandbox.run(Job("def f(): return 1", ((Invocation("f", encode(())),),)))).cases[0].values == (1,)
+    finally:
+        await sandbox.aclose()
+
+
+async def test_whatever_a_program_leaves_in_its_folder_goes() -> None:
+    deep = "import os\nfor i in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\nopen('x', 'w').close()\ndef f(): return 1"
+    sandbox = Sandbox(1, without=("namespaces",))
+    try:
+        for program in (deep, "import os\nseen = os.listdir('.')\ndef f(): return len(seen)"):
+            result = await sandbox.run(Job(program, ((Invocation("f", encode(())),),)))
+        assert result.cases[0].values == (0,), result
+        (worker,) = sandbox._all
+        await sandbox.run(Job(deep, ((Invocation("f", encode(())),),)))
+        assert worker in sandbox._all
+    finally:
+        await sandbox.aclose()
+    assert not Path(worker.folder).exists()  # noqa: ASYNC240
+
+
+LEAVING = """
+import asyncio, sys
+from tts.verifiers.sandbox import Invocation, Job, Sandbox, encode
+async def main():
+    sandbox = Sandbox(1, without=("namespaces",))
+    await sandbox.run(Job("open('left', 'w').write('x')"))
+    print([worker.folder for worker in sandbox._all][0], flush=True)
+    await sandbox.run(Job("import os, time\\nos.makedirs('a/b')\\ntime.sleep(1000)"))
+asyncio.run(main())
+"""
+
+
+def test_a_killed_judge_leaves_no_folder() -> None:
+    with subprocess.Popen([sys.executable, "-c", LEAVING], stdout=subprocess.PIPE, text=True) as judge:
+        assert judge.stdout
+        folder = judge.stdout.readline().strip()
+        assert os.path.isdir(folder)
+        time.sleep(1)
+        judge.kill()
+    deadline = time.monotonic() + 30
+    while os.path.exists(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not os.path.exists(folder)
+
+
+@pytest.mark.parametrize("without", [(), ("namespaces",)])
+async def test_a_program_cannot_sync_the_hosts_disks(without: tuple[str, ...]) -> None:
+    program = (
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\ndef f(): return libc.syncfs(1), ctypes.get_errno()"
+    )
+    sandbox = Sandbox(1, without=without)
+    try:
+        result = await sandbox.run(Job(program, ((Invocation("f", encode(())),),)))
+        assert result.cases[0].values == ((-1, 1),), result
+    finally:
+        await sandbox.aclose()

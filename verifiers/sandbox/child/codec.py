@@ -2,8 +2,11 @@
 
 The text is JSON. What JSON has stands for itself (None, bool, str, list, finite float, int below 2**63); everything
 else is an object of one key that names its type: `{"t": [...]}` a tuple, `s` set, `z` frozenset, `d` dict as pairs,
-`i` int in hexadecimal, `f` a float that is not finite, `c` complex, `b` bytes in hexadecimal, `o` any other object,
-of which only the type's name crosses. Decoding makes only exact built-in types and never calls foreign code.
+`i` int in hexadecimal, `f` a float that is not finite, `c` complex, `b` bytes in hexadecimal, `a` bytearray, `r` range,
+`q` deque, `v` Fraction, `m` Decimal, `w` what datetime defines, `o` any other object, of which only the type's name
+crosses. Decoding makes only exact types of the standard library and never calls foreign code.
+
+Between a program and an interpreter of tests (`resolve`) things cross by reference, too: `n` is a thing's number.
 
 Both sides use this file, so it needs nothing but the standard library.
 """
@@ -13,18 +16,25 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from typing import Any
 
 Value = Any
-"""None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset of such, or `Opaque`."""
+"""None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset of such, what is named above, or
+`Opaque`."""
 
 DEPTH = 200  # levels of nesting; what is deeper is Opaque
 SMALL = 1 << 63
 MOST_DIGITS = 4300  # of a number: reading it takes quadratic time
 NUMBERS, CONTAINERS = frozenset((int, float)), frozenset((list, dict))
-STATUSES = ("ok", "error", "memory", "output")  # what a program may say of itself
-NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+MOST_ALIKE = 64  # keys of one table that share their hash: reading them takes quadratic time
+STATUSES = ("ok", "error", "memory", "output", "large")  # what a program may say of itself
+NOT_FINITE = ("inf", "-inf", "nan")
+TIMES = ("date", "datetime", "time", "timedelta")
+
+resolve: Callable[[Any], Any] | None = None
+"""What is meant by a reference, where there are references."""
 
 
 class Opaque:
@@ -45,6 +55,15 @@ class Opaque:
         return f"<{self.type} object>"
 
 
+class Reference:
+    """Stands for a thing that stays where it is, by its number or name."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: int | str) -> None:
+        self.key = key
+
+
 def encode(value: Any) -> str:
     """`value` as one line of ASCII. Cycles, too deep nesting and foreign objects become `Opaque`."""
     return _write(pack(value))
@@ -60,9 +79,18 @@ def is_plain(value: Any) -> bool:
     kind = type(value)
     if kind in (bool, int, float, complex, str, bytes, type(None)):
         return True
-    if kind in (list, tuple, set, frozenset):
+    if kind in (list, tuple, set, frozenset, deque):
         return all(map(is_plain, value))
+    if kind in (bytearray, range) or (kind.__name__, kind) in _known():
+        return True
     return kind is dict and all(map(is_plain, value)) and all(map(is_plain, value.values()))
+
+
+def _known() -> list[tuple[str, type]]:
+    """The types of modules that are imported only where they are used, by name."""
+    places = [("fractions", "Fraction"), ("decimal", "Decimal"), *(("datetime", name) for name in TIMES)]
+    kinds = [(name, getattr(sys.modules.get(module), name, None)) for module, name in places]
+    return [(name, kind) for name, kind in kinds if isinstance(kind, type)]
 
 
 # -- writing -------------------------------------------------------------------------------------------------------
@@ -91,9 +119,22 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
     for base, write in WRITERS:
         if isinstance(value, base) and issubclass(kind, base):
             return write(value, depth - 1)
-    numpy = sys.modules.get("numpy")
+    for name, known in _known():
+        if kind is known:
+            return KNOWN_WRITERS[name](value)
+    if kind is Reference:
+        return {"n": value.key}
+    numpy, sympy = sys.modules.get("numpy"), sys.modules.get("sympy")
     if numpy is not None and isinstance(value, numpy.generic):
         return pack(value.item(), depth - 1)
+    if sympy is not None and isinstance(value, (sympy.Integer, sympy.Float)):
+        return pack(int(value) if isinstance(value, sympy.Integer) else float(value), depth - 1)
+    if sympy is not None and isinstance(value, (sympy.Rational, sympy.logic.boolalg.BooleanAtom)):
+        if not isinstance(value, sympy.Rational):
+            return bool(value)
+        from fractions import Fraction
+
+        return pack(Fraction(int(value.p), int(value.q)), depth - 1)
     return {"o": value.type if kind is Opaque else kind.__name__}
 
 
@@ -123,12 +164,21 @@ WRITERS: tuple[tuple[Any, Callable[[Any, int], Any]], ...] = (
     (set, _tagged("s", set)),
     (frozenset, _tagged("z", frozenset)),
     (list, _items(list)),
+    (deque, _tagged("q", deque)),
+    (bytearray, lambda value, depth: {"a": bytearray.hex(value)}),
+    (range, lambda value, depth: {"r": [hex(part) for part in (value.start, value.stop, value.step)]}),
     (bytes, lambda value, depth: {"b": bytes.hex(value)}),
     (complex, lambda value, depth: {"c": [repr(value.real), repr(value.imag)]}),
     (int, lambda value, depth: pack(int.__add__(value, 0), depth)),
     (float, lambda value, depth: pack(float.__add__(value, 0.0), depth)),
     (str, lambda value, depth: str.__getitem__(value, slice(None))),
 )
+KNOWN_WRITERS: dict[str, Callable[[Any], Any]] = {
+    "Fraction": lambda value: {"v": [hex(value.numerator), hex(value.denominator)]},
+    "Decimal": lambda value: {"m": str(value)},
+    "timedelta": lambda value: {"w": ["timedelta", f"{value.days},{value.seconds},{value.microseconds}"]},
+    **dict.fromkeys(TIMES[:3], lambda value: {"w": [type(value).__name__, value.isoformat()]}),
+}
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
@@ -179,13 +229,18 @@ def unpack(tree: Any, depth: int = DEPTH + 2) -> Value:
         raise ValueError(f"not a value of tag {tag!r}: {error}") from None
 
 
-def read_answer(line: bytes) -> tuple[Any, tuple[Value, ...], str, str]:
-    """A program's answer: status, values, output, error. Raises `ValueError` when the line is not an answer."""
+def read_answer(line: bytes, *, asking: bool = False) -> tuple[Any, tuple[Value, ...], str, str]:
+    """A program's answer: status, values, output, error. Raises `ValueError` when the line is not an answer.
+
+    Where it may be `asking` for a thing of the tests, the status may be "ask".
+    """
     try:
         status, values, stdout, error = parse(line.decode("ascii"))
     except TypeError:
         raise ValueError("not an answer") from None
-    if status not in STATUSES or not (type(values) is list and type(stdout) is str and type(error) is str):
+    if not (status in STATUSES or (asking and status == "ask")) or not (
+        type(values) is list and type(stdout) is str and type(error) is str
+    ):
         raise ValueError("not an answer")
     return status, tuple(map(unpack, values)), stdout, error[:1000]
 
@@ -196,16 +251,16 @@ def _list(body: Any, depth: int) -> list[Any]:
     return unpack(body, depth)
 
 
-def _hashed(keys: Collection[Any]) -> Collection[Any]:
-    """`keys`, unless so many share their hash that a table of them would take quadratic time."""
-    if len(keys) > 64 and len(set(map(hash, keys))) < len(keys) // 2:
+def few_alike(keys: Collection[Any]) -> Collection[Any]:
+    """`keys`, unless so many share their hash that a table of them would take quadratic time (`ValueError`)."""
+    if len(keys) > MOST_ALIKE and max(Counter(map(hash, keys)).values()) > MOST_ALIKE:
         raise ValueError("keys that collide")
     return keys
 
 
 def _dict(body: Any, depth: int) -> dict[Any, Any]:
     pairs = [(unpack(key, depth), unpack(item, depth)) for key, item in body]
-    _hashed([key for key, _ in pairs])
+    few_alike([key for key, _ in pairs])
     return dict(pairs)
 
 
@@ -214,14 +269,76 @@ def _complex(body: Any, depth: int) -> complex:
     return complex(float(real), float(imaginary))
 
 
+def _not_finite(body: Any) -> float:
+    if body not in NOT_FINITE:
+        raise ValueError("not a float")
+    return float(body)  # a new one each time: Python takes a NaN for equal to itself in a list
+
+
+def _short(body: str) -> str:
+    """`body`, unless calculating with the number that it is would take long."""
+    if len(body) > MOST_DIGITS:
+        raise ValueError("a number of too many digits")
+    return body
+
+
+def _fraction(body: Any) -> Any:
+    from fractions import Fraction
+
+    numerator, denominator = (int(_short(part), 16) for part in body)
+    if denominator <= 0:
+        raise ValueError("not a fraction")
+    return Fraction(numerator, denominator)
+
+
+def _decimal(body: Any) -> Any:
+    from decimal import Decimal, DecimalException
+
+    try:
+        value = Decimal(_short(body))
+    except DecimalException:
+        raise ValueError("not a decimal") from None
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and abs(exponent) > MOST_DIGITS:
+        raise ValueError("a number of too many digits")
+    return value
+
+
+def _moment(body: Any) -> Any:
+    import datetime
+
+    name, text = body
+    if name == "timedelta":
+        try:
+            return datetime.timedelta(*map(int, text.split(",")))
+        except OverflowError:
+            raise ValueError("not a timedelta") from None
+    if name not in TIMES:
+        raise ValueError("not a time")
+    return getattr(datetime, name).fromisoformat(text)
+
+
+def _referred(body: Any) -> Any:
+    if resolve is None or type(body) not in (int, str):
+        raise ValueError("no references here")
+    return resolve(body)
+
+
 READERS: dict[str, Callable[[Any, int], Any]] = {
     "t": lambda body, depth: tuple(_list(body, depth)),
-    "s": lambda body, depth: set(_hashed(_list(body, depth))),
-    "z": lambda body, depth: frozenset(_hashed(_list(body, depth))),
+    "s": lambda body, depth: set(few_alike(_list(body, depth))),
+    "z": lambda body, depth: frozenset(few_alike(_list(body, depth))),
     "d": _dict,
     "i": lambda body, depth: int(body, 16),
-    "f": lambda body, depth: NOT_FINITE[body],
+    "f": lambda body, depth: _not_finite(body),
     "c": _complex,
     "b": lambda body, depth: bytes.fromhex(body),
+    "a": lambda body, depth: bytearray.fromhex(body),
+    "r": lambda body, depth: range(*(int(part, 16) for part in body)),
+    "q": lambda body, depth: deque(_list(body, depth)),
+    "v": lambda body, depth: _fraction(body),
+    "m": lambda body, depth: _decimal(body),
+    "w": lambda body, depth: _moment(body),
+    "n": lambda body, depth: _referred(body),
     "o": lambda body, depth: Opaque(str(body)[:200]),
 }

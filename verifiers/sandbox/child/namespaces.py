@@ -87,6 +87,7 @@ def build_root(library: str, packages: Sequence[str]) -> None:
     for device in DEVICES:
         _graft(f"dev/{device}", f"dev/{device}", devices=True)
     os.symlink("/tmp/stdin", "/dev/stdin")
+    os.symlink("/tmp", "/dev/shm")  # for the semaphores of locks between processes
     os.mkdir("/tmp")
     syscall(UMOUNT2, b"/old", DETACH)
     os.rmdir("/old")

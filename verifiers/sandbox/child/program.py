@@ -25,13 +25,17 @@ STDOUT = 4000  # characters of output that are kept with a call, for people to r
 
 def serve(descriptor: int) -> None:
     """Carry out orders until there are no more, then exit."""
+    global orders
     say(b"[]\n")
-    for line in lines(descriptor):
+    orders = lines(descriptor)
+    for line in orders:
         order = json.loads(line)
         if isinstance(order, list):
             say(call_all(order))
+        elif "ask" in order:
+            say(tell(*order["ask"]))
         elif "load" in order:
-            say(load(order["load"], order["output"]))
+            say(load(order["load"], order["output"], order["large"]))
         elif "script" in order:
             run_script(order["script"], order["stdin"])
         else:
@@ -61,6 +65,8 @@ def say(data: bytes) -> None:
 module = ModuleType("program")
 space = module.__dict__
 stored: dict[str, Any] = {}
+orders: Iterator[bytes] = iter(())
+large = 0
 
 
 class Capture(io.RawIOBase):
@@ -105,9 +111,10 @@ def prepare() -> None:
     builtins.exit, builtins.quit = Quitter("exit", "Ctrl-D"), Quitter("quit", "Ctrl-D")
 
 
-def load(source: str, output: int) -> bytes:
-    """Execute the program's text as the module `program`."""
-    capture.left = output
+def load(source: str, output: int, most: int) -> bytes:
+    """Execute the program's text as the module `program`; the judge reads so many characters of values."""
+    global large
+    capture.left, large = output, most
     sys.modules["program"] = module
     try:
         exec(compile(source, "program.py", "exec", dont_inherit=True), space)
@@ -121,15 +128,7 @@ def call_all(calls: list[list[Any]]) -> bytes:
     values: list[str] = []
     try:
         for path, arguments, named, store in calls:
-            first, *rest = path.split(".")
-            if first in stored:
-                target = stored[first]
-            elif first in space:
-                target = space[first]
-            else:
-                raise NameError(f"name '{first}' is not defined")
-            for name in rest:
-                target = getattr(target, name)
+            target = found(path)
             if arguments:
                 target = target(*codec.decode(arguments), **(codec.decode(named) if named else {}))
             if store is not None:
@@ -137,7 +136,21 @@ def call_all(calls: list[list[Any]]) -> bytes:
             values.append(codec.encode(target))
     except BaseException as error:
         return failure(error, values)
-    return answer("ok", values)
+    return answer("ok", values) if sum(map(len, values)) <= large else answer("large")
+
+
+def found(path: str) -> Any:
+    """What is at a dotted path."""
+    first, *rest = path.split(".")
+    if first in stored:
+        target = stored[first]
+    elif first in space:
+        target = space[first]
+    else:
+        raise NameError(f"name '{first}' is not defined")
+    for name in rest:
+        target = getattr(target, name)
+    return target
 
 
 def answer(status: str, values: list[str] | None = None, error: str = "") -> bytes:
@@ -159,6 +172,134 @@ def describe(error: BaseException) -> str:
     except BaseException:
         text = ""
     return f"{name}: {text}" if text else name
+
+
+# -- an interpreter of tests, which asks for more than values -------------------------------------------------------
+
+
+def tell(what: str, path: str, arguments: str, named: str, store: str) -> bytes:
+    """Do what tests ask of the object at `path`: call it, read it, or do what a builtin does with it.
+
+    The values of a call are the result, the arguments where they have changed, and the number of the one that was
+    returned. An exception's are the names of its classes, its arguments and its attributes.
+    """
+    codec.resolve = borrowed
+    try:
+        target = found(path)
+        if what == "call":
+            args, keywords = codec.decode(arguments), codec.decode(named)
+            before = codec.encode([args, keywords])
+            value = target(*args, **keywords)
+            after = codec.encode([args, keywords])
+            same = next((i for i, one in enumerate(args) if one is value and isinstance(one, MUTABLE)), None)
+            extra = [after if after != before else "null", codec.encode(same)]
+        else:
+            value, extra = ASKED[what](target, codec.decode(arguments)), []
+        if store:
+            stored[store] = value
+        return answer("ok", [codec.encode(value), *extra])
+    except BaseException as error:
+        names = [kind.__name__ for kind in type(error).__mro__]
+        try:
+            known = [names, error.args, str(error), vars(error)]
+            return failure(error, list(map(codec.encode, known)))
+        except BaseException:
+            return failure(error, [codec.encode(names), codec.encode(()), codec.encode(""), codec.encode({})])
+
+
+def mirrored(target: Any) -> list[str] | None:
+    """The names of an exception's classes; None for anything else."""
+    if isinstance(target, type) and issubclass(target, BaseException):
+        return [kind.__name__ for kind in target.__mro__]
+    return None
+
+
+def some(target: Any, most: int) -> list[Any]:
+    """The next items of an iterator."""
+    return [item for _, item in zip(range(most), target, strict=False)]
+
+
+MUTABLE = (list, dict, set, bytearray, codec.deque)
+ASKED: dict[str, Any] = {
+    "read": lambda target, given: target,
+    "iter": lambda target, given: iter(target),
+    "some": some,
+    "next": lambda target, given: next(target),
+    "len": lambda target, given: len(target),
+    "bool": lambda target, given: bool(target),
+    "str": lambda target, given: str(target),
+    "repr": lambda target, given: repr(target),
+    "int": lambda target, given: int(target),
+    "float": lambda target, given: float(target),
+    "abs": lambda target, given: abs(target),
+    "item": lambda target, given: target[given],
+    "mirror": lambda target, given: mirrored(target),
+}
+
+
+def borrowed(key: int | str) -> Any:
+    """What a reference means: an object kept here, by name, or one of the tests' own, by number."""
+    return stored[key] if isinstance(key, str) else Borrowed(key)
+
+
+class Borrowed:
+    """An object of the tests, such as a function that they hand over; what is done to it is done there."""
+
+    def __init__(self, number: int) -> None:
+        self.__dict__["_number"] = number
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return lent(self._number, "", args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lent(self._number, "getattr", (name,), {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        lent(self._number, "setattr", (name, value), {})
+
+    def __iter__(self) -> Any:
+        return iter(lent(self._number, "list", (), {}))
+
+    def __next__(self) -> Any:
+        items = lent(self._number, "next", (), {})
+        if not items:
+            raise StopIteration
+        return items[0]
+
+    def __len__(self) -> int:
+        return lent(self._number, "len", (), {})
+
+    def __getitem__(self, key: Any) -> Any:
+        return lent(self._number, "getitem", (key,), {})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Borrowed) and other._number == self._number
+
+    def __hash__(self) -> int:
+        return hash(self._number)
+
+
+def lent(number: int, what: str, args: Any, kwargs: Any) -> Any:
+    """Ask the tests to use their object; meanwhile they may ask for something in turn."""
+    request = [number, what, codec.encode([referred(one) for one in args])]
+    say(answer("ask", [codec.encode([*request, codec.encode({k: referred(v) for k, v in kwargs.items()})])]))
+    for line in orders:
+        order = json.loads(line)
+        if "reply" in order:
+            return codec.decode(order["reply"])
+        if "raise" in order:
+            name, text = order["raise"]
+            kind = getattr(builtins, name, RuntimeError)
+            raise kind(text) if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError(text)
+        say(tell(*order["ask"]))
+    os._exit(0)
+
+
+def referred(value: Any) -> Any:
+    """A borrowed object as the reference that it is."""
+    return codec.Reference(value._number) if isinstance(value, Borrowed) else value
 
 
 # -- scripts -------------------------------------------------------------------------------------------------------

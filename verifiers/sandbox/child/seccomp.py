@@ -43,7 +43,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "pidfd_open": (434, 434),
     "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "mount_setattr": (442, 442),
     "quotactl_fd": (443, 443), "memfd_secret": (447, 447), "process_mrelease": (448, 448),
-    "statmount": (457, 457), "listmount": (458, 458),
+    "sync": (162, 81), "syncfs": (306, 267), "statmount": (457, 457), "listmount": (458, 458),
     # held only where other processes and files of the user are in sight:
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),

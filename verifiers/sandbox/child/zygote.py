@@ -10,6 +10,7 @@ reach the next. Standard library alone; this process holds no secrets and runs n
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -23,6 +24,7 @@ from typing import Any
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import codec  # noqa: F401
 import confinement
+import folders
 import program
 
 # What programs import most: it is already loaded for them. Each makes every fork a little larger; `threading` and
@@ -33,7 +35,7 @@ USUAL = (
     "time", "types", "typing",
 )  # fmt: skip
 LINUX = sys.platform == "linux"
-OWN_MODULES = ("codec", "confinement", "kernel", "namespaces", "program", "seccomp")
+OWN_MODULES = ("codec", "confinement", "folders", "kernel", "namespaces", "program", "seccomp")
 SIZE = "/proc/self/statm"
 
 
@@ -63,6 +65,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     serve(control, confined, program_id, spaces, tmp, config["folder"])
+    if config["folder"]:
+        clean_up(config["folder"])
 
 
 def isolate(config: dict[str, Any]) -> tuple[dict[str, bool], int, int | None, Any, Any]:
@@ -82,7 +86,8 @@ def isolate(config: dict[str, Any]) -> tuple[dict[str, bool], int, int | None, A
     sys.path.remove(here)
     probe(layers)
     if not layers["namespaces"]:
-        die_with_parent(os.getppid())
+        signal.signal(signal.SIGTERM, lambda *_: clean_up(config["folder"]))
+        die_with_parent(os.getppid(), signal.SIGTERM)
         return layers, os.open(SIZE, os.O_RDONLY | os.O_CLOEXEC), None, None, None
     import namespaces
 
@@ -118,12 +123,30 @@ def probe(layers: dict[str, bool]) -> None:
             raise OSError(f"landlock: {error}") from error
 
 
-def die_with_parent(owner: int) -> None:
+def die_with_parent(owner: int, by: signal.Signals = signal.SIGKILL) -> None:
     """End when `owner` ends, the process that started this one (its number as seen from here)."""
     import kernel
 
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, by)
     if os.getppid() != owner:
+        os.kill(os.getpid(), by)
+
+
+at_work = 0
+"""The process of the program that runs, if one does."""
+
+
+def clean_up(folder: str) -> None:
+    """The judge has ended or been killed: end the program, remove what it left, and end. Does not return."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        if at_work:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(at_work, signal.SIGKILL)
+                os.waitpid(at_work, 0)
+        folders.empty(folder)
+        os.rmdir(folder)
+    finally:
         os._exit(0)
 
 
@@ -144,6 +167,7 @@ def address_space(size: int) -> int:
 
 def serve(control: socket.socket, confined: Any, program_id: int | None, spaces: Any, tmp: Any, folder: str) -> None:
     """Fork a program for each order until there are no more orders."""
+    global at_work
     owner = os.getpid()
     while True:
         order, descriptors = receive(control)
@@ -153,11 +177,12 @@ def serve(control: socket.socket, confined: Any, program_id: int | None, spaces:
             if tmp is not None and tmp.renew():
                 confined.renew(sys.path)
             elif tmp is None:
-                empty(folder)
+                folders.empty(folder)
         if spaces is not None:
             spaces.prepare()
-        process = os.fork()
+        at_work = process = os.fork()
         if process == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             if LINUX and spaces is None:  # no namespace ends it when this process ends
                 order["owner"] = owner
             become_program(control, order, descriptors, confined, program_id, folder if tmp is None else "/tmp")
@@ -165,6 +190,7 @@ def serve(control: socket.socket, confined: Any, program_id: int | None, spaces:
         for descriptor in descriptors:
             os.close(descriptor)
         _, status, usage = os.wait4(process, 0)
+        at_work = 0
         send(control, {"status": status, "cpu": usage.ru_utime + usage.ru_stime, "rss": usage.ru_maxrss})
 
 
@@ -218,23 +244,6 @@ def announce(control: socket.socket, process: int, message: dict[str, Any]) -> N
     descriptor = os.pidfd_open(process)
     socket.send_fds(control, [json.dumps(message).encode() + b"\n"], [descriptor])
     return os.close(descriptor)
-
-
-def empty(folder: str) -> None:
-    """Remove everything that a program left in its folder."""
-    import shutil
-
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            for parent, folders, _ in os.walk(entry.path):
-                os.chmod(parent, 0o700)
-                for name in folders:
-                    path = os.path.join(parent, name)
-                    if not os.path.islink(path):
-                        os.chmod(path, 0o700)
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            os.unlink(entry.path)
 
 
 def send(control: socket.socket, message: dict[str, Any]) -> None:
