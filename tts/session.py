@@ -315,6 +315,16 @@ class Session:
         verdict = await self.verify(candidate, verifier)
         return replace(candidate, verdict=verdict, charges=candidate.charges | verdict.charges)
 
+    def rated(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """`candidates` as the session's verifier rates them in each other's company; what is no number is noted."""
+        if self.verifier is None:
+            return candidates
+        rated = self.verifier.among(candidates)
+        for verdict in (candidate.verdict for candidate in rated):
+            if verdict is not None and verdict.invalid:
+                self.ledger.failures.append(f"{self.verifier.name}: {verdict.details['error']}")
+        return rated
+
     async def verified(
         self, candidates: AsyncIterable[Candidate], verifier: Rater | None = None
     ) -> AsyncGenerator[Candidate, None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import replace
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tts import registry
-from tts.base import Strategy, Verifier
+from tts.base import Strategy, Verifier, selectable
 from tts.concurrency import scope
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, cause_of
 from tts.resources import Resources, SampleStore
@@ -160,7 +160,7 @@ async def drive(
                 candidates[place : place + 1] = [candidate]
                 if on_candidate is not None and place == len(candidates) - 1:
                     outside.run(on_candidate, candidate)
-                if stop_early and strategy.settled(candidates):
+                if stop_early and strategy.settled(selectable(candidates)):
                     ended = "settled"
                     break
     except Exception as error:
@@ -187,14 +187,16 @@ async def drive(
         ended = "failed"
     ordered = sorted(candidates, key=lambda candidate: candidate.spawned)
     try:
-        if session.verifier is not None:
-            ordered = session.verifier.among(ordered)
-        selected = strategy.select(ordered)
+        choice = session.rated(selectable(ordered))
+        rated = {candidate.id: candidate for candidate in choice}
+        ordered = [rated.get(candidate.id, candidate) for candidate in ordered]
+        selected = strategy.select(choice)
     except Exception as error:
         if not keep_crashes:
             raise
         ended = "failed"
         ledger.failures.append(f"{strategy.name} cannot select: {type(error).__name__}: {error}")
+    warnings = [strategy.warning(ordered), _cut_off(ordered, selected)]
     loose = frozenset(ledger.needed).difference(*(candidate.charges for candidate in candidates))
     return Result(
         problem=session.problem.id,
@@ -207,7 +209,21 @@ async def drive(
         needed=by_role(ledger.needed),
         wasted=dict(ledger.wasted),
         failures=tuple(ledger.failures),
+        warnings=tuple(filter(None, warnings)),
         oracle=ledger.oracle_used,
         seconds=session.elapsed,
         loose=loose,
     )
+
+
+def _cut_off(candidates: Sequence[Candidate], selected: Candidate | None) -> str:
+    """How many of `candidates` the budget cut off, and whether the selected one is among them; empty: none."""
+    count = sum(candidate.cut_off for candidate in candidates)
+    if not count:
+        return ""
+    chosen = (
+        "and so was the selected one"
+        if selected is not None and selected.cut_off
+        else "and took no part in the selection"
+    )
+    return f"{count} of {len(candidates)} candidates were cut off by the budget, {chosen}"

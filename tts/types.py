@@ -227,6 +227,11 @@ class Candidate:
         return self.verdict is not None and self.verdict.passed is True
 
     @property
+    def cut_off(self) -> bool:
+        """Whether the budget ended it before it was whole."""
+        return bool(self.samples) and self.samples[-1].finish_reason == "budget"
+
+    @property
     def tool_calls(self) -> tuple[Mapping[str, Any], ...]:
         """The tool calls of the sample that is the answer."""
         return self.samples[-1].tool_calls if self.samples else ()
@@ -303,6 +308,8 @@ class Result:
     """By role: requests that failed or were cancelled, with the tokens they are known to have cost."""
     failures: tuple[str, ...] = ()
     """Samples and verdicts that failed, each with its reason."""
+    warnings: tuple[str, ...] = ()
+    """What else its user should know: what the strategy warns of (`Strategy.warning`), and what the budget cut off."""
     oracle: bool = False
     """Whether the hidden truth was used to find or select the answer."""
     seconds: float = 0.0

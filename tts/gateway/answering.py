@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from tts.base import Strategy
+from tts.base import Strategy, selectable
 from tts.errors import EndpointError
 from tts.gateway.exchange import APIError, ResponseWriter, as_api_error, bad_request
 from tts.gateway.formats import ChatFormat, ResponsesFormat
@@ -100,7 +100,7 @@ def best(strategy: Strategy, result: Result, n: int) -> list[Candidate]:
     left = sorted(result.candidates, key=lambda candidate: candidate.spawned)
     while len(chosen) < n:
         left = [candidate for candidate in left if candidate.id != chosen[-1].id]
-        following = strategy.select(left)
+        following = strategy.select(selectable(left))
         if following is None:
             break
         chosen.append(following)

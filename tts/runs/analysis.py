@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tts.base import selectable
 from tts.curves import (
     Curve,
     CurveError,
@@ -234,7 +235,7 @@ def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
     candidates = [every[i] for i in kept]
     right = np.zeros(len(candidates))
     for k in {min(int(k), len(candidates)) for k in grid}:
-        prefix = candidates[:k]
+        prefix = selectable(candidates[:k])
         chosen = track.method.select(track.verifier.among(prefix) if track.verifier else prefix)
         right[k - 1] = correct[chosen.spawned[0]] if chosen is not None else 0.0
     return right
@@ -323,7 +324,7 @@ def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> d
         "oracle": track.oracle,
         "settled_early": sum(row.ended == "settled" for row in track.rows),
         "budget_ended": sum(row.ended == "budget" for row in track.rows),
-        "cut_off": int(sum((~whole).sum() for whole in track.whole)),
+        "cut_off": int(sum(cut.sum() for cut in track.cut_off)),
         "warning": track.warning,
     }
 
