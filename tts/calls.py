@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tts.accounts import Allowance, Grant, Ledger
@@ -14,7 +14,7 @@ from tts.concurrency import Flow, flow
 from tts.errors import ConfigError, SamplingFailed
 from tts.files import ImageFolder
 from tts.resources import SampleStore
-from tts.sampler.protocol import estimate_prompt, token_limit
+from tts.sampler.protocol import estimate_prompt, prompt_usage, token_limit
 from tts.sampler.sampler import Sampler
 from tts.sampler.scoring import TokenScores, call, score
 from tts.types import Budget, Charge, Drawing, Prompt, Sample, Usage
@@ -53,6 +53,27 @@ class Tariff:
                 prompt = replace(prompt, id=f"{prompt.id} {self._key.hex()} {place[1:]}")
             self._prompts[place] = prompt
         return replace(sample, charges=(self._prompts[place], completion))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Samples of one prompt that a search asks for at once."""
+
+    sampler: Sampler
+    prompt: Prompt
+    role: str
+    params: dict[str, Any]
+    key: bytes
+    """The address of the prompt with these parameters."""
+    spawn_of: dict[int, int]
+    """By occurrence of the prompt in the search: the number under which its sample is spawned."""
+    place: tuple[int, ...] | None
+    """Where on the axis of compute charges stand; by default each at its sample's number."""
+
+    @property
+    def size(self) -> int:
+        """How many samples a request asks for at most, as far as the server answers several."""
+        return 1 if "stop_when" in self.params else self.sampler.endpoint.max_n
 
 
 class Calls:
@@ -105,32 +126,31 @@ class Calls:
         base = params.get("seed", sampler.endpoint.params.get("seed"))
         if base is not None and self._seed:  # another seed of the run is another stream of samples
             params = {**params, "seed": int(base) + SEED_STRIDE * self._seed}
-        draw = self._draw_within_budget if self._capped else self._draw
         key = self._address(sampler, prompt, params)
         first = self._occurrences.get(key, 0)
         self._occurrences[key] = first + len(spawns)
-        spawn_of = {first + i: spawn for i, spawn in enumerate(spawns)}
-        async with aclosing(draw(sampler, prompt, key, spawn_of, role, params, place)) as samples:
+        order = Order(
+            sampler=sampler,
+            prompt=prompt,
+            role=role,
+            params=params,
+            key=key,
+            spawn_of={first + i: spawn for i, spawn in enumerate(spawns)},
+            place=place,
+        )
+        async with aclosing(self._draw_within_budget(order) if self._capped else self._draw(order)) as samples:
             async for sample in samples:
                 yield sample
 
-    async def _draw(
-        self,
-        sampler: Sampler,
-        prompt: Prompt,
-        key: bytes,
-        spawn_of: dict[int, int],
-        role: str,
-        params: dict[str, Any],
-        place: tuple[int, ...] | None,
-    ) -> AsyncGenerator[Sample, None]:
-        """One sample for each occurrence in `spawn_of`, under its spawn number, from the store or the server.
+    async def _draw(self, order: Order, left: list[int] | None = None) -> AsyncGenerator[Sample, None]:
+        """One sample for each occurrence of `order`, under its spawn number, from the store or the server.
 
         Samples that one request would have brought come together, whoever paid for them: what a search sees of the
-        store is what it would have seen of the server.
+        store is what it would have seen of the server. For `left` see `Sampler.sample`.
         """
-        tariff = Tariff(key, list(spawn_of), 1 if "stop_when" in params else sampler.endpoint.max_n, self._taken)
-        stored = {} if self.store is None else await self.store.get(key, list(spawn_of))
+        sampler, spawn_of = order.sampler, order.spawn_of
+        tariff = Tariff(order.key, list(spawn_of), order.size, self._taken)
+        stored = {} if self.store is None else await self.store.get(order.key, list(spawn_of))
         saved: dict[int, Awaitable[None]] = {}
         held: dict[int, list[Sample]] = {}
         arrived: dict[int, Sample] = {}
@@ -139,12 +159,12 @@ class Calls:
             """`sample` as it is given to the search, which is charged; a `whole` group needs no request."""
             spawn = spawn_of[sample.index]
             for charge, reused in zip(sample.charges, (whole, sample.index in stored), strict=True):
-                self._ledger.need(charge, place or (spawn,), reused=reused)
+                self._ledger.need(charge, order.place or (spawn,), reused=reused)
             return replace(sample, index=spawn)
 
         def arrive(sample: Sample) -> None:
             if self.store is not None:
-                saved[sample.index] = self.store.put(key, sample)
+                saved[sample.index] = self.store.put(order.key, sample)
             arrived[sample.index] = tariff.charged(sample)
             for one in (*held.get(tariff.group(sample), ()), arrived[sample.index]):
                 needed(one)
@@ -162,9 +182,10 @@ class Calls:
         missing = [[occurrence for occurrence in group if occurrence not in stored] for group in tariff.groups]
         if not any(missing):
             return
-        if isinstance(prompt, Drawing):
-            params = {**params, "images": self._images}
-        drawn = sampler.sample(prompt, missing, role=role, ledger=self._ledger, on_sample=arrive, **params)
+        params = {**order.params, "images": self._images} if isinstance(order.prompt, Drawing) else order.params
+        drawn = sampler.sample(
+            order.prompt, missing, role=order.role, ledger=self._ledger, on_sample=arrive, left=left, **params
+        )
         error: SamplingFailed | None = None
         try:
             async with aclosing(drawn) as samples:
@@ -182,41 +203,36 @@ class Calls:
         if error is not None and not stored and (error.status is None or error.status == 429 or error.status >= 500):
             raise error
 
-    async def _draw_within_budget(
-        self,
-        sampler: Sampler,
-        prompt: Prompt,
-        key: bytes,
-        spawn_of: dict[int, int],
-        role: str,
-        params: dict[str, Any],
-        place: tuple[int, ...] | None,
-    ) -> AsyncGenerator[Sample, None]:
+    async def _draw_within_budget(self, order: Order) -> AsyncGenerator[Sample, None]:
         """`_draw` in as many batches as the budget grants room for, side by side."""
         failures: list[SamplingFailed] = []
         trimmed: set[int] = set()
 
-        async def draw(out: Flow[Sample], batch: AsyncGenerator[Sample, None]) -> None:
+        async def draw(out: Flow[Sample], batch: Order, requests: int) -> None:
+            left: list[int] | None = [] if requests < len(batch.spawn_of) else None
             try:
-                async with aclosing(batch) as samples:
+                async with aclosing(self._draw(batch, left)) as samples:
                     async for sample in samples:
                         out.emit(sample)
             except SamplingFailed as error:  # loses its own samples, not those of the other batches
                 failures.append(error)
+            if left:  # the server answers one at a time: they take more requests than were granted
+                out.start(draw_all(out, sorted(left)))
 
-        async def draw_all(out: Flow[Sample]) -> None:
-            missing = list(spawn_of.items())
+        async def draw_all(out: Flow[Sample], missing: Sequence[int]) -> None:
             while missing:
-                grant, options = await self._reserve(sampler, prompt, role, len(missing), params)
-                batch, missing = dict(missing[: grant.samples]), missing[grant.samples :]
-                address = key if options is params else self._address(sampler, prompt, options)
-                task = out.start(draw(out, self._draw(sampler, prompt, address, batch, role, options, place)))
-                task.add_done_callback(lambda _, grant=grant: self.allowance.release(grant))
-                if options is not params:
+                grant, params = await self._reserve(order, len(missing))
+                batch = {occurrence: order.spawn_of[occurrence] for occurrence in missing[: grant.samples]}
+                missing = missing[grant.samples :]
+                part = replace(order, spawn_of=batch)
+                if params is not order.params:
+                    part = replace(part, params=params, key=self._address(order.sampler, order.prompt, params))
                     trimmed.update(batch.values())
+                task = out.start(draw(out, part, grant.requests))
+                task.add_done_callback(lambda _, grant=grant: self.allowance.release(grant))
 
         any_came = False
-        async with aclosing(flow(draw_all)) as samples:
+        async with aclosing(flow(lambda out: draw_all(out, list(order.spawn_of)))) as samples:
             async for sample in samples:
                 any_came = True
                 cut = sample.finish_reason == "length" and sample.index in trimmed
@@ -224,18 +240,22 @@ class Calls:
         if failures and not any_came:
             raise failures[-1]
 
-    async def _reserve(
-        self, sampler: Sampler, prompt: Prompt, role: str, wanted: int, params: dict[str, Any]
-    ) -> tuple[Grant, dict[str, Any]]:
-        """Room for some of the `wanted` samples, and the parameters that keep them within it."""
+    async def _reserve(self, order: Order, wanted: int) -> tuple[Grant, dict[str, Any]]:
+        """Room for some of the `wanted` samples, and the parameters that keep them within it.
+
+        A server is taken to answer several choices to a request until it is known not to: what was granted and it
+        left is granted again, one by one. So the first search that meets it gets what the next one gets.
+        """
+        sampler, params = order.sampler, order.params
         await sampler.identify()
         merged = {**sampler.endpoint.params, **params}
         limit = token_limit(merged)
         most = merged.get(limit) or sampler.context_length  # a server without a limit stops at the end of its context
-        if isinstance(prompt, Drawing):
+        if isinstance(order.prompt, Drawing):
             most = 0
-        per_request = sampler.endpoint.max_n if sampler.takes_n else 1
-        grant = await self.allowance.reserve(role, wanted, per_request, estimate_prompt(prompt), most)
+        per_request = 1 if sampler.takes_n is False else order.size
+        prompt = estimate_prompt(order.prompt)
+        grant = await self.allowance.reserve(order.role, wanted, per_request, prompt, most)
         if grant.tokens != most:
             params = {**params, limit: grant.tokens}
         return grant, params
@@ -269,9 +289,9 @@ class Calls:
         key = self._address(sampler, path, body)
         if stored := await self._stored(key):
             return json.loads(stored.text), stored.charges
-        size = estimate_prompt(json.dumps(body))
-        async with self._one_call(role, size, body.get("max_tokens", 1)):
-            data, charge = await call(sampler, path, body, role=role, ledger=self._ledger, prompt_tokens=size)
+        prompt = prompt_usage(json.dumps(body))
+        async with self._one_call(role, int(prompt.prompt_tokens), body.get("max_tokens", 1)):
+            data, charge = await call(sampler, path, body, role=role, ledger=self._ledger, prompt=prompt)
         if self.store is not None:
             await self.store.put(key, Sample(json.dumps(data), charges=(charge,), role=role))
         return data, (charge,)
