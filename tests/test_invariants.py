@@ -44,8 +44,6 @@ SPECS = {
     "tool_vote": "tool_vote:n=5",
 }
 """One of each, small. Where a draft is rejected by those that came before, all are."""
-RACING = {"plan_search"}
-"""What fits into their budget depends on which of their own calls are answered first."""
 
 
 def spoken(request: dict[str, Any], rng: np.random.Generator) -> str:
@@ -127,18 +125,22 @@ async def test_the_axis_ends_at_what_the_strategy_needed_and_the_server_billed(
             assert spent.completion_tokens == stats.completion_tokens
 
 
-@pytest.mark.parametrize("budget", [{}, {"completion_tokens": 1500}])
+BUDGETS: list[dict[str, Any]] = [{}, {"completion_tokens": 1500}, {"requests": 7}, {"total_tokens": 6000}]
+LOSSES = {Fault(FaultKind.SERVER_ERROR): 0.1, Fault(FaultKind.RESET): 0.1}
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("faults", [None, LOSSES], ids=["sound", "failing"])
 async def test_the_axis_does_not_depend_on_what_ran_beside_in_which_order_or_before_a_kill(
-    budget: dict[str, int], task: str, tmp_path: Path
+    budget: dict[str, int], faults: Any, task: str, tmp_path: Path
 ) -> None:
     """Of searches that run to their end: what has been sent when one is settled depends on which answer came first."""
-    settings: dict[str, Any] = {"stop_early": False, "budget": budget}
-    kept = {name: spec for name, spec in SPECS.items() if not budget or name not in RACING}
+    settings: dict[str, Any] = {"stop_early": False, "budget": budget, "faults": faults}
     alone = {}
-    for name, spec in kept.items():
+    for name, spec in SPECS.items():
         found, _ = await run(task, [spec], tmp_path / name, **settings)
         alone[spec] = ends(found, spec)
-    specs = list(kept.values())
+    specs = list(SPECS.values())
     for name, order in (("forth", specs), ("back", specs[::-1])):
         found, _ = await run(task, order, tmp_path / name, **settings)
         differ(found, alone)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from tts.errors import BudgetSpent, EndpointError
 from tts.types import Budget, Charge, Usage
@@ -72,6 +73,7 @@ class Allowance:
         self._price = price
         self._used = Usage()
         self._money = 0.0
+        self._longest = 0.0
         self._reserved = Grant()
         self._changed = asyncio.Event()
         self.capped = any(cap is not None for name, cap in budget if name != "seconds")
@@ -90,7 +92,23 @@ class Allowance:
                 left = min(left, (cap - spent) * used.requests / spent)
         return left
 
+    def calls_with_room(self, role: str, tokens: float) -> float:
+        """Requests that the caps surely allow if each takes `tokens` and no prompt is longer than those so far.
+
+        Infinite where nothing that a request takes is limited.
+        """
+        used, caps, prompt = self._used, self.budget, self._longest
+        whole = Usage(1, prompt, 0, tokens)
+        costs = (
+            (caps.requests, used.requests, 1),
+            (caps.completion_tokens, used.completion_tokens, tokens),
+            (caps.total_tokens, used.total_tokens, prompt + tokens),
+            (caps.money, self._money, self._price(role, whole)),
+        )
+        return min(((cap - spent) // cost for cap, spent, cost in costs if cap is not None and cost), default=inf)
+
     def book(self, charge: Charge) -> None:
+        self._longest = max(self._longest, charge.usage.prompt_tokens)
         self._used += charge.usage
         self._money += self._price(charge.role, charge.usage)
 

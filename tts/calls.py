@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -105,6 +105,13 @@ class Calls:
     def calls_left(self) -> float:
         """About how many further calls the budget has room for, by what those so far cost; infinite at first."""
         return self.allowance.calls_left() if self._capped else float("inf")
+
+    def calls_with_room(self, roles: Iterable[str]) -> float:
+        """How many further samples by `roles` the budget has room for whatever they say; infinite without caps."""
+        if not self._capped:
+            return float("inf")
+        most = {role: _limit(self.sampler(role), {})[1] for role in roles}
+        return min(self.allowance.calls_with_room(role, tokens or float("inf")) for role, tokens in most.items())
 
     def sampler(self, role: str) -> Sampler:
         """The sampler of `role`. Raises `ConfigError` naming the roles that exist."""
@@ -248,9 +255,7 @@ class Calls:
         """
         sampler, params = order.sampler, order.params
         await sampler.identify()
-        merged = {**sampler.endpoint.params, **params}
-        limit = token_limit(merged)
-        most = merged.get(limit) or sampler.context_length  # a server without a limit stops at the end of its context
+        limit, most = _limit(sampler, params)
         if isinstance(order.prompt, Drawing):
             most = 0
         per_request = 1 if sampler.takes_n is False else order.size
@@ -314,6 +319,15 @@ class Calls:
 
     def _price(self, role: str, usage: Usage) -> float:
         return self._models[role].endpoint.money(usage) if role in self._models else 0.0
+
+
+def _limit(sampler: Sampler, params: Mapping[str, Any]) -> tuple[str, int | None]:
+    """The parameter that limits the tokens of a sample, and how many it has at most; None: nobody knows."""
+    merged = {**sampler.endpoint.params, **params}
+    limit = token_limit(merged)
+    return limit, merged.get(
+        limit
+    ) or sampler.context_length  # a server without a limit stops at the end of its context
 
 
 def digest(content: Any) -> bytes:

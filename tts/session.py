@@ -139,6 +139,13 @@ class Session:
         """About how many further calls the budget allows, at the average cost so far; infinite at first."""
         return self._calls.calls_left
 
+    def calls_with_room(self, roles: Iterable[str]) -> float:
+        """How many further samples by `roles` the budget has room for whatever they say; infinite without caps.
+
+        Prompts are taken to be no longer than those so far. Unlike `calls_left` it promises what it says.
+        """
+        return self._calls.calls_with_room(roles)
+
     def sampler(self, role: str) -> Sampler:
         """The sampler of `role`. Raises `ConfigError` naming the roles that exist."""
         return self._calls.sampler(role)
