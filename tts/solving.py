@@ -185,18 +185,19 @@ async def drive(
     ledger = session.ledger
     if not candidates and ledger.failures:
         ended = "failed"
+    warnings: list[str] = []
     ordered = sorted(candidates, key=lambda candidate: candidate.spawned)
     try:
         choice = session.rated(selectable(ordered))
         rated = {candidate.id: candidate for candidate in choice}
         ordered = [rated.get(candidate.id, candidate) for candidate in ordered]
         selected = strategy.select(choice)
+        warnings = [strategy.warning(ordered), _cut_off(ordered, selected)]
     except Exception as error:
         if not keep_crashes:
             raise
         ended = "failed"
         ledger.failures.append(f"{strategy.name} cannot select: {type(error).__name__}: {error}")
-    warnings = [strategy.warning(ordered), _cut_off(ordered, selected)]
     loose = frozenset(ledger.needed).difference(*(candidate.charges for candidate in candidates))
     return Result(
         problem=session.problem.id,

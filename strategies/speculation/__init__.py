@@ -104,7 +104,8 @@ class Speculative(Strategy):
             return words
         if not (self.draft_tokens and self.target_tokens):
             return ""
-        scored = [turn["rejected"] for one in candidates for turn in one.notes.get("turns", ())]
+        turns = [turn for one in candidates for turn in one.notes.get("turns", ())]
+        scored = [turn["rejected"] for turn in turns if "rejected" in turn]  # the budget may come in between
         if any(scored):
             return ""
         found = f"none of {len(scored):,} drafts was rejected" if scored else "no draft was scored"
