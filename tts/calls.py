@@ -238,8 +238,11 @@ class Calls:
                 task = out.start(draw(out, part, grant.requests))
                 task.add_done_callback(lambda _, grant=grant: self.allowance.release(grant))
 
+        async def begin(out: Flow[Sample]) -> None:
+            await draw_all(out, list(order.spawn_of))
+
         any_came = False
-        async with aclosing(flow(lambda out: draw_all(out, list(order.spawn_of)))) as samples:
+        async with aclosing(flow(begin)) as samples:
             async for sample in samples:
                 any_came = True
                 cut = sample.finish_reason == "length" and sample.index in trimmed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import sys
@@ -298,9 +299,11 @@ class Session:
         verifier = verifier or self.verifier
         if verifier is None:
             raise ConfigError("this run has no verifier; name one (--verifier, or `verifier` of the strategy)")
-        self._calls.allowance.check_verifier()
+        if self.budget.verifier_seconds is not None:
+            self._calls.allowance.check_verifier()
         inner = self._inner(f"{verifier.name}\0{candidate.spawned}", candidate.spawned)
-        began = now()
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             verdict = await verifier.verify(self.problem, candidate, inner)
         except Exception as raised:
@@ -308,10 +311,10 @@ class Session:
         if verdict.invalid:
             self.ledger.failures.append(f"{verifier.name}: {verdict.details['error']}")
         if verdict.cpu_seconds and not verdict.charges:
-            inner.pay_verifier(verdict.cpu_seconds, now() - began)
+            inner.pay_verifier(verdict.cpu_seconds, clock() - began)
+        if verdict.cpu_seconds:
+            self.ledger.paid |= verdict.charges
         for charge in verdict.charges:  # of work that may be remembered: who is told only its outcome is charged too
-            if verdict.cpu_seconds:
-                self.ledger.pay(charge)
             self.ledger.need(charge, candidate.spawned, reused=True)
         charges = verdict.charges | inner._recorded
         self._recorded |= charges

@@ -241,12 +241,13 @@ class RunComparison:
         common = self.common
         if common is None:
             return None
-        return [
-            curves_over(one.track, one.costs, only=lambda row, one=one: (self.key(one, row), row.seed) in common)
-            if common and not one.track.oracle and not one.why_no_curves
-            else {}
-            for one in self.tracks
-        ]
+
+        def paired(shown: Shown) -> dict[str, list[Curve]]:
+            if shown.track.oracle or shown.why_no_curves:
+                return {}
+            return curves_over(shown.track, shown.costs, only=lambda row: (self.key(shown, row), row.seed) in common)
+
+        return [paired(shown) for shown in self.tracks]
 
     @cached_property
     def filtered(self) -> list[Curve]:
