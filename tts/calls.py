@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tts.accounts import Allowance, Grant, Ledger
+from tts.accounts import Allowance, Grant, Ledger, Tariff
 from tts.concurrency import Flow, flow
 from tts.errors import ConfigError, SamplingFailed
 from tts.files import ImageFolder
@@ -21,38 +21,6 @@ from tts.types import Budget, Charge, Drawing, Prompt, Sample, Usage
 
 SEED_STRIDE = 1_000_003
 """Between the sampling seeds of successive seeds of a run; larger than any number of samples of a prompt."""
-
-
-class Tariff:
-    """What a search is charged for samples of one prompt: what they would have cost it alone.
-
-    Alone it asks for `size` of them at a time, in the order of their numbers. Each such group is charged its prompt
-    once, and once more for each time that choices were missing and asked for again; each sample is charged its own
-    completion. Which requests really brought them, and for whom, does not matter: samples from the store and samples
-    whose neighbours were stored are charged alike. How many of the prompt's tokens the server read from its cache is
-    as it said when the first of the group came.
-    """
-
-    def __init__(self, key: bytes, occurrences: Sequence[int], size: int, taken: dict[str, tuple[Any, ...]]) -> None:
-        """`taken` are the requests of the search by what each was charged for."""
-        self.groups = [occurrences[i : i + size] for i in range(0, len(occurrences), size)]
-        self._first = {occurrence: group[0] for group in self.groups for occurrence in group}
-        self._key = key
-        self._taken = taken
-        self._prompts: dict[tuple[Any, ...], Charge] = {}
-
-    def group(self, sample: Sample) -> int:
-        """The number of the first sample of the group: its own where the server answers one choice to a request."""
-        return sample.index if sample.batched is False else self._first[sample.index]
-
-    def charged(self, sample: Sample) -> Sample:
-        """`sample` with the charges that it would have had."""
-        place, (prompt, completion) = (self._key, self.group(sample), sample.again), sample.charges
-        if place not in self._prompts:
-            if self._taken.setdefault(prompt.id, place) != place:  # here it would have been another request
-                prompt = replace(prompt, id=f"{prompt.id} {self._key.hex()} {place[1:]}")
-            self._prompts[place] = prompt
-        return replace(sample, charges=(self._prompts[place], completion))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,10 +295,8 @@ class Calls:
 def _limit(sampler: Sampler, params: Mapping[str, Any]) -> tuple[str, int | None]:
     """The parameter that limits the tokens of a sample, and how many it has at most; None: nobody knows."""
     merged = {**sampler.endpoint.params, **params}
-    limit = token_limit(merged)
-    return limit, merged.get(
-        limit
-    ) or sampler.context_length  # a server without a limit stops at the end of its context
+    limit = token_limit(merged)  # a server without one stops at the end of its context
+    return limit, merged.get(limit) or sampler.context_length
 
 
 def digest(content: Any) -> bytes:

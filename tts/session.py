@@ -132,7 +132,7 @@ class Session:
 
     @property
     def spent(self) -> Usage:
-        """What the search needed so far: what it would have cost alone (see `tts.calls.Tariff`)."""
+        """What the search needed so far: what it would have cost alone (see `tts.accounts.Tariff`)."""
         return total(self.ledger.needed)
 
     @property
@@ -330,9 +330,9 @@ class Session:
         if self.verifier is None:
             return candidates
         rated = self.verifier.among(candidates)
-        for verdict in (candidate.verdict for candidate in rated):
-            if verdict is not None and verdict.invalid:
-                self.ledger.failures.append(f"{self.verifier.name}: {verdict.details['error']}")
+        for before, after in zip(candidates, rated, strict=True):
+            new = sorted(_errors(after.verdict) - _errors(before.verdict))
+            self.ledger.failures += [f"{self.verifier.name}: {words}" for words in new]
         return rated
 
     async def verified(
@@ -424,6 +424,14 @@ class Session:
         inner._stream = f"{self._stream}\0{stream}"
         inner.__dict__.pop("rng", None)
         return inner
+
+
+def _errors(verdict: Verdict | None) -> set[str]:
+    """What went wrong in a verdict and in those that it is made of."""
+    details = [verdict.details] if verdict is not None else []
+    for one in details:
+        details += [part["details"] for part in one.get("parts", ()) if "details" in part]
+    return {str(one["error"]) for one in details if "error" in one}
 
 
 def _own_failure(raised: Exception) -> BaseException:

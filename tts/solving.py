@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import replace
@@ -192,7 +192,10 @@ async def drive(
         rated = {candidate.id: candidate for candidate in choice}
         ordered = [rated.get(candidate.id, candidate) for candidate in ordered]
         selected = strategy.select(choice)
-        warnings = [strategy.warning(ordered), _cut_off(ordered, selected)]
+        cut = sum(candidate.cut_off for candidate in ordered)
+        if cut:
+            warnings.append(f"{cut} of {len(ordered)} candidates were cut off by the budget")
+        warnings.append(strategy.warning(ordered))
     except Exception as error:
         if not keep_crashes:
             raise
@@ -215,16 +218,3 @@ async def drive(
         seconds=session.elapsed,
         loose=loose,
     )
-
-
-def _cut_off(candidates: Sequence[Candidate], selected: Candidate | None) -> str:
-    """How many of `candidates` the budget cut off, and whether the selected one is among them; empty: none."""
-    count = sum(candidate.cut_off for candidate in candidates)
-    if not count:
-        return ""
-    chosen = (
-        "and so was the selected one"
-        if selected is not None and selected.cut_off
-        else "and took no part in the selection"
-    )
-    return f"{count} of {len(candidates)} candidates were cut off by the budget, {chosen}"

@@ -303,7 +303,7 @@ class Result:
     """By role: of what it needed, what a store had: paid for by an earlier run or another strategy."""
     needed: Mapping[str, Usage] = field(default_factory=dict)
     """By role: what the search would have cost alone, with nothing to re-use and nothing that failed. See
-    `tts.calls.Tariff` for the rule. It is the sum of all charges, of candidates and `loose` ones."""
+    `tts.accounts.Tariff` for the rule. It is the sum of all charges, of candidates and `loose` ones."""
     wasted: Mapping[str, Usage] = field(default_factory=dict)
     """By role: requests that failed or were cancelled, with the tokens they are known to have cost."""
     failures: tuple[str, ...] = ()

@@ -26,6 +26,7 @@ from tts.session import Session
 from tts.solving import solve
 from tts.strategies.best_of_n import BestOfN
 from tts.types import Candidate, Problem, Scale, Verdict
+from tts.verifiers.weighted import RankFusion, Weighted
 
 SCORES = (math.nan, math.inf, -math.inf, None, 0.5, 0.5, 1.0, -2.0, 3.0)
 PASSED = (None, None, None, False, True)
@@ -241,11 +242,12 @@ async def test_what_a_group_verdict_makes_of_no_number_is_noted_once_for_each_ca
             scores = (math.nan if i % 2 else float(i) for i, _ in enumerate(candidates))
             return [replace(one, verdict=Verdict(score)) for one, score in zip(candidates, scores, strict=True)]
 
-    async with ModelDouble(answer=several) as double:
-        result = await solve(PROBLEM, "best_of_n:n=5", endpoint(double), verifier=Lopsided())
-    assert result.failures == ("lopsided: the score nan is not a finite number",) * 2
-    assert result.selected is not None
-    assert result.selected.spawned == (4,)
+    for verifier in (Lopsided(), Weighted(verifiers=(Lopsided(),)), RankFusion(verifiers=(Lopsided(), Lopsided()))):
+        async with ModelDouble(answer=several) as double:
+            result = await solve(PROBLEM, "best_of_n:n=5", endpoint(double), verifier=verifier)
+        assert result.failures == (f"{verifier.name}: the score nan is not a finite number",) * 2
+        assert result.selected is not None
+        assert result.selected.spawned == (4,)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
