@@ -55,6 +55,7 @@ class AttsSync(Atts):
         except BudgetSpent:
             for chain in chains:
                 if chain.answer.samples:
+                    chain.ended = chain.ended or "budget"
                     yield speculation.candidate(chain)
             raise
         for chain in chains:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
-from tests.support.solving import PROBLEM, STRATEGIES, account, check_account, check_exact, endpoint
+from tests.support.solving import PROBLEM, RIGHT, STRATEGIES, account, check_account, check_exact, endpoint
 from tts.accounts import Ledger
+from tts.sampler import Sampler
+from tts.sampler.scoring import score
 from tts.solving import solve
 from tts.types import Charge, Usage, by_role, total
 
@@ -66,3 +69,64 @@ def test_a_payment_is_booked_once_and_what_is_paid_for_here_is_not_booked_as_reu
         ledger.need(found, reused=True)
     assert (ledger.paid, ledger.reused, ledger.needed) == ({paid}, {found}, {paid, found})
     assert told == [paid, found]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_is_cancelled_has_cost_its_prompt(stream: bool):
+    slow = lambda body, index: 0.0 if body["seed"] < 1 else 60.0  # noqa: E731
+    async with asyncio.timeout(8), ModelDouble(latency=slow, answer=lambda *_: "Answer: 42") as double:
+        known = endpoint(double, params={"seed": 0}, max_n=1, stream=stream)
+        result = await solve(PROBLEM, f"best_of_n:n=6,verifier={RIGHT}", known)
+        await double.idle()
+    spent, wasted = account(result)
+    assert result.ended == "settled"
+    assert wasted.requests == double.stats.cancelled > 0
+    assert wasted.prompt_tokens == double.stats.wasted_prompt_tokens > 0
+    assert (spent + wasted).prompt_tokens == double.stats.prompt_tokens + double.stats.wasted_prompt_tokens
+    assert wasted.estimated_tokens == 0  # the answered requests have told how long the prompt is
+
+
+@pytest.mark.parametrize(("prompt", "estimated"), [([65, 66, 67, 68], False), ("words", True)])
+async def test_the_prompt_of_a_cancelled_request_is_exact_in_token_ids_and_else_marked_as_estimated(prompt, estimated):
+    async with asyncio.timeout(8), ModelDouble(latency=60.0) as double, Sampler(endpoint(double)) as sampler:
+        ledger = Ledger()
+        for work in (
+            draw_of(sampler, prompt, ledger),
+            score(sampler, prompt, prompt, ledger=ledger, role="policy"),
+        ):
+            task, before = asyncio.create_task(work), double.stats.received
+            while not double.stats.received > before or not double.stats.running:
+                await asyncio.sleep(0.005)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await double.idle()
+    wasted = ledger.wasted["policy"]
+    assert wasted.requests == double.stats.cancelled == 2
+    assert (wasted.estimated_tokens > 0) == estimated
+    assert estimated or wasted.prompt_tokens == double.stats.wasted_prompt_tokens == 4 + 8
+
+
+async def draw_of(sampler: Sampler, prompt: Any, ledger: Ledger) -> None:
+    async for _ in sampler.sample(prompt, ledger=ledger):
+        pass
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["at once", "never"])
+async def test_searches_of_two_models_that_are_settled_early_are_billed_as_the_server_counts(seconds: float):
+    """Drafts and scores that were still on their way are waste, with their prompts."""
+    calls = itertools.count()
+
+    def latency(body: dict[str, Any], index: int) -> float:
+        return seconds if body["max_tokens"] == 1 and next(calls) > 1 else 0.0
+
+    spec = f"atts_best:n=3,draft_tokens=30,target_tokens=30,rounds=3,rejection_rate=0,verifier={RIGHT}"
+    async with asyncio.timeout(8), ModelDouble(latency=latency, answer=lambda *_: "Answer: 42") as double:
+        models = {role: endpoint(double) for role in ("draft", "target")}
+        result = await solve(PROBLEM, spec, models)
+        await double.idle()
+    total = sum(account(result), Usage())
+    assert result.ended == "settled"
+    assert total.requests == double.stats.received
+    assert total.prompt_tokens == double.stats.prompt_tokens + double.stats.wasted_prompt_tokens
+    assert total.estimated_tokens == 0
+    assert not seconds or double.stats.cancelled

@@ -18,7 +18,7 @@ from tts.errors import BudgetSpent, SamplingFailed
 from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import solve
-from tts.types import Budget, Candidate, Charge, Problem, Sample, Usage, Verdict
+from tts.types import Budget, Candidate, Charge, Problem, Sample, Usage, Verdict, sum_usage
 
 CARD = ModelCard(prompt_price_per_million=1e3, completion_price_per_million=2e3)  # 0.001 and 0.002 a token
 
@@ -283,3 +283,27 @@ async def test_the_calls_that_a_budget_has_room_for_are_told_by_what_they_cost_s
         for session in (by_tokens, by_requests, open_ended := Session(PROBLEM, {"policy": model})):
             assert len([sample async for sample in session.sample(max_tokens=10)]) == 1
     assert (by_tokens.calls_left, by_requests.calls_left, open_ended.calls_left) == (9, 4, float("inf"))
+
+
+@pytest.mark.parametrize("fault", [None, FaultKind.N_IGNORED, FaultKind.N_REJECTED])
+@pytest.mark.parametrize("owner", ["vllm", "somebody"])
+@pytest.mark.parametrize("cap", [1, 3, 5, 40])
+async def test_a_cap_on_requests_grants_the_first_search_what_it_grants_the_next(fault, owner, cap):
+    """Whether a server answers several choices is known to all but the first search that meets it."""
+    faults = fault and (lambda number, body: Fault(fault) if body.get("n", 1) > 1 else None)
+    async with (
+        asyncio.timeout(8),
+        ModelDouble(owned_by=owner, faults=faults, answer=lambda *_: "42") as double,
+        Sampler(endpoint(double, max_n=4)) as sampler,
+    ):
+        told = []
+        for _ in range(3):
+            before = double.stats.received
+            result = await solve(PROBLEM, "best_of_n:n=13", sampler, verifier=Length(), budget=Budget(requests=cap))
+            needed = sum_usage(result.needed.values())
+            told.append((len(result.candidates), needed.requests, needed.prompt_tokens, result.ended))
+            refused = sum_usage(result.wasted.values()).requests
+            assert double.stats.received - before - refused <= cap
+    several = fault is None
+    assert told == [told[0]] * 3
+    assert told[0][:2] == (min(13, cap * 4 if several else cap), min(cap, 4 if several else 13))

@@ -44,8 +44,14 @@ SPECS = {
     "tool_vote": "tool_vote:n=5",
 }
 """One of each, small. Where a draft is rejected by those that came before, all are."""
-RACING = {"plan_search"}
-"""What fits into their budget depends on which of their own calls are answered first."""
+
+
+RACING = {
+    "best_of_n", "tournament", "prompt_redesign", "atts", "atts_best", "atts_sync", "spec_reason",
+    "sequential_feedback", "self_refine",
+}  # fmt: skip
+"""Their branches, or their judges beside their samples, ask for the same few requests side by side: who asks first
+gets them."""
 
 
 def spoken(request: dict[str, Any], rng: np.random.Generator) -> str:
@@ -77,12 +83,16 @@ async def run(
     resume: bool = False,
     max_n: int = 4,
     answer: Any = spoken,
+    latency: Any = 0.0,
     **settings: Any,
 ) -> tuple[Run, Stats]:
     """A run of the strategies over a double of its own, whose answers depend on the requests alone."""
     options = {"retry_wait": 0.005, "max_n": max_n, "params": {"max_tokens": 300, "seed": 5}}
     roles = ("policy", "draft", "target", "judge")
-    async with asyncio.timeout(60), ModelDouble(models=roles, answer=answer, faults=faults, log=0) as double:
+    async with (
+        asyncio.timeout(60),
+        ModelDouble(models=roles, answer=answer, faults=faults, latency=latency, log=0) as double,
+    ):
         models = {"m": {role: Endpoint(model=role, base_url=double.base_url, **options) for role in roles}}
         models = {"m": {role: one.model_copy(update={"identity": role}) for role, one in models["m"].items()}}
         grid = Experiment.parse({"task": task, "models": models, "strategies": list(specs), **settings})
@@ -127,13 +137,41 @@ async def test_the_axis_ends_at_what_the_strategy_needed_and_the_server_billed(
             assert spent.completion_tokens == stats.completion_tokens
 
 
-@pytest.mark.parametrize("budget", [{}, {"completion_tokens": 1500}])
+@pytest.mark.parametrize("settings", [{}, {"budget": {"completion_tokens": 900}}, {"budget": {"requests": 6}}], ids=str)
+@pytest.mark.parametrize("name", SPECS)
+async def test_the_axis_ends_at_what_was_needed_and_the_bill_is_the_servers_where_a_search_is_cut_short(
+    name: str, settings: dict[str, Any], task: str, tmp_path: Path
+) -> None:
+    """By an early end, a budget, or both: what was cancelled is waste, with its prompts."""
+    found, stats = await run(task, [SPECS[name]], tmp_path / "run", latency=(0.0, 0.02), stop_early=True, **settings)
+    for track in found.tracks:
+        needed, wasted = sum_usage(track.by_role().values()), track.wasted()
+        for measure in ("requests", "prompt_tokens", "completion_tokens", "verifier_seconds", "cached_tokens"):
+            assert sum(part[-1] for part in track.cost(measure)) == pytest.approx(getattr(needed, measure))
+        spent = sum_usage(track.paid().values())
+        probes = len(PROBED) if name.startswith("atts") else 0
+        assert needed.requests + bool(probes) == spent.requests <= stats.served
+        assert needed.completion_tokens + bool(probes) == spent.completion_tokens
+        assert needed.prompt_tokens + probes == spent.prompt_tokens <= stats.prompt_tokens
+        assert spent.requests + wasted.requests >= stats.received
+        if not wasted.estimated_tokens:
+            assert spent.prompt_tokens + wasted.prompt_tokens >= stats.prompt_tokens + stats.wasted_prompt_tokens
+        for costs, means in zip(track.cost("completion_tokens"), track.mean_cost("completion_tokens"), strict=True):
+            assert not len(means) or means[-1] == pytest.approx(costs[-1])
+
+
+BUDGETS: list[dict[str, Any]] = [{}, {"completion_tokens": 1500}, {"requests": 7}, {"total_tokens": 6000}]
+LOSSES = {Fault(FaultKind.SERVER_ERROR): 0.1, Fault(FaultKind.RESET): 0.1}
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("faults", [None, LOSSES], ids=["sound", "failing"])
 async def test_the_axis_does_not_depend_on_what_ran_beside_in_which_order_or_before_a_kill(
-    budget: dict[str, int], task: str, tmp_path: Path
+    budget: dict[str, int], faults: Any, task: str, tmp_path: Path
 ) -> None:
     """Of searches that run to their end: what has been sent when one is settled depends on which answer came first."""
-    settings: dict[str, Any] = {"stop_early": False, "budget": budget}
-    kept = {name: spec for name, spec in SPECS.items() if not budget or name not in RACING}
+    settings: dict[str, Any] = {"stop_early": False, "budget": budget, "faults": faults}
+    kept = {name: spec for name, spec in SPECS.items() if name not in RACING or budget in BUDGETS[:2]}
     alone = {}
     for name, spec in kept.items():
         found, _ = await run(task, [spec], tmp_path / name, **settings)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Any
 
 from tts.errors import BudgetSpent, EndpointError
-from tts.types import Budget, Charge, Usage
+from tts.types import Budget, Charge, Sample, Usage
 
 
 @dataclass(slots=True)
@@ -56,6 +58,38 @@ class Ledger:
     def waste(self, role: str, usage: Usage) -> None:
         """Book a request that failed or was cancelled."""
         self.wasted[role] = self.wasted.get(role, Usage()) + usage
+
+
+class Tariff:
+    """What a search is charged for samples of one prompt: what they would have cost it alone.
+
+    Alone it asks for `size` of them at a time, in the order of their numbers. Each such group is charged its prompt
+    once, and once more for each time that choices were missing and asked for again; each sample is charged its own
+    completion. Which requests really brought them, and for whom, does not matter: samples from the store and samples
+    whose neighbours were stored are charged alike. How many of the prompt's tokens the server read from its cache is
+    as it said when the first of the group came.
+    """
+
+    def __init__(self, key: bytes, occurrences: Sequence[int], size: int, taken: dict[str, tuple[Any, ...]]) -> None:
+        """`taken` are the requests of the search by what each was charged for."""
+        self.groups = [occurrences[i : i + size] for i in range(0, len(occurrences), size)]
+        self._first = {occurrence: group[0] for group in self.groups for occurrence in group}
+        self._key = key
+        self._taken = taken
+        self._prompts: dict[tuple[Any, ...], Charge] = {}
+
+    def group(self, sample: Sample) -> int:
+        """The number of the first sample of the group: its own where the server answers one choice to a request."""
+        return sample.index if sample.batched is False else self._first[sample.index]
+
+    def charged(self, sample: Sample) -> Sample:
+        """`sample` with the charges that it would have had."""
+        place, (prompt, completion) = (self._key, self.group(sample), sample.again), sample.charges
+        if place not in self._prompts:
+            if self._taken.setdefault(prompt.id, place) != place:  # here it would have been another request
+                prompt = replace(prompt, id=f"{prompt.id} {self._key.hex()} {place[1:]}")
+            self._prompts[place] = prompt
+        return replace(sample, charges=(self._prompts[place], completion))
 
 
 Price = Callable[[str, Usage], float]
@@ -112,6 +146,7 @@ class Allowance:
         self._quota = quota
         self._used = Usage()
         self._money = 0.0
+        self._longest = 0.0
         self._reserved = Grant()
         self._changed = asyncio.Event() if quota is None else quota.changed
         self.capped = quota is not None or any(cap is not None for name, cap in budget if name != "seconds")
@@ -133,8 +168,24 @@ class Allowance:
                 left = min(left, room * used.requests / spent if spent else left)
         return left
 
+    def calls_with_room(self, role: str, tokens: float) -> float:
+        """Requests that the caps surely allow if each takes `tokens` and no prompt is longer than those so far.
+
+        Infinite where nothing that a request takes is limited.
+        """
+        used, caps, prompt = self._used, self.budget, self._longest
+        whole = Usage(1, prompt, 0, tokens)
+        costs = (
+            (caps.requests, used.requests, 1),
+            (caps.completion_tokens, used.completion_tokens, tokens),
+            (caps.total_tokens, used.total_tokens, prompt + tokens),
+            (caps.money, self._money, self._price(role, whole)),
+        )
+        return min(((cap - spent) // cost for cap, spent, cost in costs if cap is not None and cost), default=inf)
+
     def book(self, charge: Charge) -> None:
         money = self._price(charge.role, charge.usage)
+        self._longest = max(self._longest, charge.usage.prompt_tokens)
         self._used += charge.usage
         self._money += money
         if self._quota is not None:

@@ -204,6 +204,7 @@ class Strategy(Plugin):
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """The answer among `candidates` (in spawned order); None abstains. Pure.
 
+        It is not given what the budget cut off where there is anything else (`selectable`).
         By default the best verdict: accepted before unknown before refused, then by score; the earliest wins ties.
         """
         return best(candidates)
@@ -222,6 +223,11 @@ class Strategy(Plugin):
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         """Whether to end the search early. Pure. By default a candidate that the verifier accepted is good enough."""
         return any(candidate.passed for candidate in candidates)
+
+
+def selectable(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those of `candidates` among which a strategy selects: none that the budget cut off, unless it cut off all."""
+    return [candidate for candidate in candidates if not candidate.cut_off] or list(candidates)
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate | None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tts.accounts import Allowance, Grant, Ledger, Quota
+from tts.accounts import Allowance, Grant, Ledger, Quota, Tariff
 from tts.concurrency import Flow, flow
 from tts.errors import ConfigError, SamplingFailed
 from tts.files import ImageFolder
 from tts.resources import SampleStore
 from tts.sampler.parameters import merged, token_limit
-from tts.sampler.protocol import estimate_prompt
+from tts.sampler.protocol import estimate_prompt, prompt_usage
 from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores, call, score
 from tts.types import Budget, Charge, Drawing, Prompt, Sample, Usage
@@ -24,36 +24,26 @@ SEED_STRIDE = 1_000_003
 """Between the sampling seeds of successive seeds of a run; larger than any number of samples of a prompt."""
 
 
-class Tariff:
-    """What a search is charged for samples of one prompt: what they would have cost it alone.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Samples of one prompt that a search asks for at once."""
 
-    Alone it asks for `size` of them at a time, in the order of their numbers. Each such group is charged its prompt
-    once, and once more for each time that choices were missing and asked for again; each sample is charged its own
-    completion. Which requests really brought them, and for whom, does not matter: samples from the store and samples
-    whose neighbours were stored are charged alike. How many of the prompt's tokens the server read from its cache is
-    as it said when the first of the group came.
-    """
+    sampler: Sampler
+    prompt: Prompt
+    role: str
+    params: dict[str, Any]
+    stop_when: StopRule | None
+    key: bytes
+    """The address of the prompt with these parameters."""
+    spawn_of: dict[int, int]
+    """By occurrence of the prompt in the search: the number under which its sample is spawned."""
+    place: tuple[int, ...] | None
+    """Where on the axis of compute charges stand; by default each at its sample's number."""
 
-    def __init__(self, key: bytes, occurrences: Sequence[int], size: int, taken: dict[str, tuple[Any, ...]]) -> None:
-        """`taken` are the requests of the search by what each was charged for."""
-        self.groups = [occurrences[i : i + size] for i in range(0, len(occurrences), size)]
-        self._first = {occurrence: group[0] for group in self.groups for occurrence in group}
-        self._key = key
-        self._taken = taken
-        self._prompts: dict[tuple[Any, ...], Charge] = {}
-
-    def group(self, sample: Sample) -> int:
-        """The number of the first sample of the group: its own where the server answers one choice to a request."""
-        return sample.index if sample.batched is False else self._first[sample.index]
-
-    def charged(self, sample: Sample) -> Sample:
-        """`sample` with the charges that it would have had."""
-        place, (prompt, completion) = (self._key, self.group(sample), sample.again), sample.charges
-        if place not in self._prompts:
-            if self._taken.setdefault(prompt.id, place) != place:  # here it would have been another request
-                prompt = replace(prompt, id=f"{prompt.id} {self._key.hex()} {place[1:]}")
-            self._prompts[place] = prompt
-        return replace(sample, charges=(self._prompts[place], completion))
+    @property
+    def size(self) -> int:
+        """How many samples a request asks for at most, as far as the server answers several."""
+        return 1 if self.stop_when is not None else self.sampler.endpoint.max_n
 
 
 class Calls:
@@ -87,6 +77,13 @@ class Calls:
         """About how many further calls the budget has room for, by what those so far cost; infinite at first."""
         return self.allowance.calls_left() if self._capped else float("inf")
 
+    def calls_with_room(self, roles: Iterable[str]) -> float:
+        """How many further samples by `roles` the budget has room for whatever they say; infinite without caps."""
+        if not self._capped:
+            return float("inf")
+        most = {role: _limit(self.sampler(role), {})[1] for role in roles}
+        return min(self.allowance.calls_with_room(role, tokens or float("inf")) for role, tokens in most.items())
+
     def sampler(self, role: str) -> Sampler:
         """The sampler of `role`. Raises `ConfigError` naming the roles that exist."""
         try:
@@ -114,33 +111,32 @@ class Calls:
         base = params.get("seed", sampler.endpoint.params.get("seed"))
         if isinstance(base, int | float) and self._seed:  # another seed of the run is another stream of samples
             params = {**params, "seed": int(base) + SEED_STRIDE * self._seed}
-        draw = self._draw_within_budget if self._capped else self._draw
         key = self._address(sampler, prompt, params, stop_when)
         first = self._occurrences.get(key, 0)
         self._occurrences[key] = first + len(spawns)
-        spawn_of = {first + i: spawn for i, spawn in enumerate(spawns)}
-        async with aclosing(draw(sampler, prompt, key, spawn_of, role, params, place, stop_when)) as samples:
+        order = Order(
+            sampler=sampler,
+            prompt=prompt,
+            role=role,
+            params=params,
+            stop_when=stop_when,
+            key=key,
+            spawn_of={first + i: spawn for i, spawn in enumerate(spawns)},
+            place=place,
+        )
+        async with aclosing(self._draw_within_budget(order) if self._capped else self._draw(order)) as samples:
             async for sample in samples:
                 yield sample
 
-    async def _draw(
-        self,
-        sampler: Sampler,
-        prompt: Prompt,
-        key: bytes,
-        spawn_of: dict[int, int],
-        role: str,
-        params: dict[str, Any],
-        place: tuple[int, ...] | None,
-        stop_when: StopRule | None,
-    ) -> AsyncGenerator[Sample, None]:
-        """One sample for each occurrence in `spawn_of`, under its spawn number, from the store or the server.
+    async def _draw(self, order: Order, left: list[int] | None = None) -> AsyncGenerator[Sample, None]:
+        """One sample for each occurrence of `order`, under its spawn number, from the store or the server.
 
         Samples that one request would have brought come together, whoever paid for them: what a search sees of the
-        store is what it would have seen of the server.
+        store is what it would have seen of the server. For `left` see `Sampler.sample`.
         """
-        tariff = Tariff(key, list(spawn_of), 1 if stop_when is not None else sampler.endpoint.max_n, self._taken)
-        stored = {} if self.store is None else await self.store.get(key, list(spawn_of))
+        sampler, spawn_of = order.sampler, order.spawn_of
+        tariff = Tariff(order.key, list(spawn_of), order.size, self._taken)
+        stored = {} if self.store is None else await self.store.get(order.key, list(spawn_of))
         saved: dict[int, Awaitable[None]] = {}
         held: dict[int, list[Sample]] = {}
         arrived: dict[int, Sample] = {}
@@ -149,12 +145,12 @@ class Calls:
             """`sample` as it is given to the search, which is charged; a `whole` group needs no request."""
             spawn = spawn_of[sample.index]
             for charge, reused in zip(sample.charges, (whole, sample.index in stored), strict=True):
-                self._ledger.need(charge, place or (spawn,), reused=reused)
+                self._ledger.need(charge, order.place or (spawn,), reused=reused)
             return replace(sample, index=spawn)
 
         def arrive(sample: Sample) -> None:
             if self.store is not None:
-                saved[sample.index] = self.store.put(key, sample)
+                saved[sample.index] = self.store.put(order.key, sample)
             arrived[sample.index] = tariff.charged(sample)
             for one in (*held.get(tariff.group(sample), ()), arrived[sample.index]):
                 needed(one)
@@ -173,14 +169,15 @@ class Calls:
         if not any(missing):
             return
         drawn = sampler.sample(
-            prompt,
+            order.prompt,
             missing,
-            params,
-            role=role,
+            order.params,
+            role=order.role,
             ledger=self._ledger,
             on_sample=arrive,
-            stop_when=stop_when,
+            stop_when=order.stop_when,
             images=self._images,
+            left=left,
         )
         error: SamplingFailed | None = None
         try:
@@ -199,43 +196,40 @@ class Calls:
         if error is not None and not stored and (error.status is None or error.status == 429 or error.status >= 500):
             raise error
 
-    async def _draw_within_budget(
-        self,
-        sampler: Sampler,
-        prompt: Prompt,
-        key: bytes,
-        spawn_of: dict[int, int],
-        role: str,
-        params: dict[str, Any],
-        place: tuple[int, ...] | None,
-        stop_when: StopRule | None,
-    ) -> AsyncGenerator[Sample, None]:
+    async def _draw_within_budget(self, order: Order) -> AsyncGenerator[Sample, None]:
         """`_draw` in as many batches as the budget grants room for, side by side."""
         failures: list[SamplingFailed] = []
         trimmed: set[int] = set()
 
-        async def draw(out: Flow[Sample], batch: AsyncGenerator[Sample, None]) -> None:
+        async def draw(out: Flow[Sample], batch: Order, requests: int) -> None:
+            left: list[int] | None = [] if requests < len(batch.spawn_of) else None
             try:
-                async with aclosing(batch) as samples:
+                async with aclosing(self._draw(batch, left)) as samples:
                     async for sample in samples:
                         out.emit(sample)
             except SamplingFailed as error:  # loses its own samples, not those of the other batches
                 failures.append(error)
+            if left:  # the server answers one at a time: they take more requests than were granted
+                out.start(draw_all(out, sorted(left)))
 
-        async def draw_all(out: Flow[Sample]) -> None:
-            missing = list(spawn_of.items())
+        async def draw_all(out: Flow[Sample], missing: Sequence[int]) -> None:
             while missing:
-                grant, options = await self._reserve(sampler, prompt, role, len(missing), params)
-                batch, missing = dict(missing[: grant.samples]), missing[grant.samples :]
-                address = key if options is params else self._address(sampler, prompt, options, stop_when)
-                drawn = self._draw(sampler, prompt, address, batch, role, options, place, stop_when)
-                task = out.start(draw(out, drawn))
-                task.add_done_callback(lambda _, grant=grant: self.allowance.release(grant))
-                if options is not params:
+                grant, params = await self._reserve(order, len(missing))
+                batch = {occurrence: order.spawn_of[occurrence] for occurrence in missing[: grant.samples]}
+                missing = missing[grant.samples :]
+                part = replace(order, spawn_of=batch)
+                if params is not order.params:
+                    address = self._address(order.sampler, order.prompt, params, order.stop_when)
+                    part = replace(part, params=params, key=address)
                     trimmed.update(batch.values())
+                task = out.start(draw(out, part, grant.requests))
+                task.add_done_callback(lambda _, grant=grant: self.allowance.release(grant))
+
+        async def begin(out: Flow[Sample]) -> None:
+            await draw_all(out, list(order.spawn_of))
 
         any_came = False
-        async with aclosing(flow(draw_all)) as samples:
+        async with aclosing(flow(begin)) as samples:
             async for sample in samples:
                 any_came = True
                 cut = sample.finish_reason == "length" and sample.index in trimmed
@@ -243,18 +237,20 @@ class Calls:
         if failures and not any_came:
             raise failures[-1]
 
-    async def _reserve(
-        self, sampler: Sampler, prompt: Prompt, role: str, wanted: int, params: dict[str, Any]
-    ) -> tuple[Grant, dict[str, Any]]:
-        """Room for some of the `wanted` samples, and the parameters that keep them within it."""
+    async def _reserve(self, order: Order, wanted: int) -> tuple[Grant, dict[str, Any]]:
+        """Room for some of the `wanted` samples, and the parameters that keep them within it.
+
+        A server is taken to answer several choices to a request until it is known not to: what was granted and it
+        left is granted again, one by one. So the first search that meets it gets what the next one gets.
+        """
+        sampler, params = order.sampler, order.params
         await sampler.identify()
-        options = merged(sampler.endpoint.params, params)
-        limit = token_limit(options)
-        most = options.get(limit) or sampler.context_length  # a server without a limit stops at the end of its context
-        if isinstance(prompt, Drawing):
+        limit, most = _limit(sampler, params)
+        if isinstance(order.prompt, Drawing):
             most = 0
-        per_request = sampler.endpoint.max_n if sampler.takes_n else 1
-        grant = await self.allowance.reserve(role, wanted, per_request, estimate_prompt(prompt), most)
+        per_request = 1 if sampler.takes_n is False else order.size
+        prompt = estimate_prompt(order.prompt)
+        grant = await self.allowance.reserve(order.role, wanted, per_request, prompt, most)
         if grant.tokens != most:
             params = {**params, limit: grant.tokens}
         return grant, params
@@ -292,9 +288,9 @@ class Calls:
         key = self._address(sampler, path, body)
         if stored := await self._stored(key):
             return json.loads(stored.text), stored.charges
-        size = estimate_prompt(json.dumps(body))
-        async with self._one_call(role, size, body.get("max_tokens", 1)):
-            data, charge = await call(sampler, path, body, role=role, ledger=self._ledger, prompt_tokens=size)
+        prompt = prompt_usage(json.dumps(body))
+        async with self._one_call(role, int(prompt.prompt_tokens), body.get("max_tokens", 1)):
+            data, charge = await call(sampler, path, body, role=role, ledger=self._ledger, prompt=prompt)
         if self.store is not None:
             await self.store.put(key, Sample(json.dumps(data), charges=(charge,), role=role))
         return data, (charge,)
@@ -317,6 +313,13 @@ class Calls:
 
     def _price(self, role: str, usage: Usage) -> float:
         return self._models[role].endpoint.money(usage) if role in self._models else 0.0
+
+
+def _limit(sampler: Sampler, params: Mapping[str, Any]) -> tuple[str, int | None]:
+    """The parameter that limits the tokens of a sample, and how many it has at most; None: nobody knows."""
+    options = merged(sampler.endpoint.params, params)
+    limit = token_limit(options)  # a server without one stops at the end of its context
+    return limit, options.get(limit) or sampler.context_length
 
 
 def digest(content: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import sys
@@ -144,7 +145,7 @@ class Session:
 
     @property
     def spent(self) -> Usage:
-        """What the search needed so far: what it would have cost alone (see `tts.calls.Tariff`)."""
+        """What the search needed so far: what it would have cost alone (see `tts.accounts.Tariff`)."""
         return total(self.ledger.needed)
 
     @property
@@ -155,6 +156,13 @@ class Session:
     def settle(self, tokens: float, money: float) -> None:
         """Count in the quota what the session spent in all, failed work included, now that it has ended."""
         self._calls.allowance.settle(tokens, money)
+
+    def calls_with_room(self, roles: Iterable[str]) -> float:
+        """How many further samples by `roles` the budget has room for whatever they say; infinite without caps.
+
+        Prompts are taken to be no longer than those so far. Unlike `calls_left` it promises what it says.
+        """
+        return self._calls.calls_with_room(roles)
 
     def sampler(self, role: str) -> Sampler:
         """The sampler of `role`. Raises `ConfigError` naming the roles that exist."""
@@ -323,10 +331,12 @@ class Session:
         verifier = verifier or self.verifier
         if verifier is None:
             raise ConfigError("this run has no verifier; name one (--verifier, or `verifier` of the strategy)")
-        self._calls.allowance.check_verifier()
+        if self.budget.verifier_seconds is not None:
+            self._calls.allowance.check_verifier()
         inner = self._inner(f"{verifier.name}\0{candidate.spawned}", candidate.spawned)
-        began = now()
         self.ledger.verdicts += 1
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             verdict = await verifier.verify(self.problem, candidate, inner)
         except Exception as raised:
@@ -337,10 +347,10 @@ class Session:
         if verdict.score is None and verdict.passed is None:
             self.ledger.lost_verdicts.append(f"{verifier.name}: {verdict.details.get('error') or 'it gave no rating'}")
         if verdict.cpu_seconds and not verdict.charges:
-            inner.pay_verifier(verdict.cpu_seconds, now() - began)
+            inner.pay_verifier(verdict.cpu_seconds, clock() - began)
+        if verdict.cpu_seconds:
+            self.ledger.paid |= verdict.charges
         for charge in verdict.charges:  # of work that may be remembered: who is told only its outcome is charged too
-            if verdict.cpu_seconds:
-                self.ledger.pay(charge)
             self.ledger.need(charge, candidate.spawned, reused=True)
         charges = verdict.charges | inner._recorded
         self._recorded |= charges
@@ -350,6 +360,16 @@ class Session:
         """`candidate` with its verdict and what that cost."""
         verdict = await self.verify(candidate, verifier)
         return replace(candidate, verdict=verdict, charges=candidate.charges | verdict.charges)
+
+    def rated(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """`candidates` as the session's verifier rates them in each other's company; what is no number is noted."""
+        if self.verifier is None:
+            return candidates
+        rated = self.verifier.among(candidates)
+        for before, after in zip(candidates, rated, strict=True):
+            new = sorted(_errors(after.verdict) - _errors(before.verdict))
+            self.ledger.failures += [f"{self.verifier.name}: {words}" for words in new]
+        return rated
 
     async def verified(
         self, candidates: AsyncIterable[Candidate], verifier: Rater | None = None
@@ -469,6 +489,14 @@ class Session:
         inner._stream = f"{self._stream}\0{stream}"
         inner.__dict__.pop("rng", None)
         return inner
+
+
+def _errors(verdict: Verdict | None) -> set[str]:
+    """What went wrong in a verdict and in those that it is made of."""
+    details = [verdict.details] if verdict is not None else []
+    for one in details:
+        details += [part["details"] for part in one.get("parts", ()) if "details" in part]
+    return {str(one["error"]) for one in details if "error" in one}
 
 
 def _own_failure(raised: Exception) -> BaseException:

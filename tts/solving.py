@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tts import registry
-from tts.base import Strategy, Verifier
+from tts.base import Strategy, Verifier, selectable
 from tts.concurrency import scope
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, StoreError, cause_of
 from tts.resources import Resources, SampleStore
@@ -177,7 +177,7 @@ async def drive(
                 candidates[place : place + 1] = [candidate]
                 if on_candidate is not None and place == len(candidates) - 1:
                     outside.run(on_candidate, candidate)
-                if stop_early and strategy.settled(candidates):
+                if stop_early and strategy.settled(selectable(candidates)):
                     ended = "settled"
                     break
     except Exception as error:
@@ -202,11 +202,17 @@ async def drive(
     ledger = session.ledger
     if not candidates and ledger.failures:
         ended = "failed"
+    warnings: list[str] = []
     ordered = sorted(candidates, key=lambda candidate: candidate.spawned)
     try:
-        if session.verifier is not None:
-            ordered = session.verifier.among(ordered)
-        selected = strategy.select(ordered)
+        choice = session.rated(selectable(ordered))
+        rated = {candidate.id: candidate for candidate in choice}
+        ordered = [rated.get(candidate.id, candidate) for candidate in ordered]
+        selected = strategy.select(choice)
+        cut = sum(candidate.cut_off for candidate in ordered)
+        if cut:
+            warnings.append(f"{cut} of {len(ordered)} candidates were cut off by the budget")
+        warnings.append(strategy.warning(ordered))
     except Exception as error:
         if not keep_crashes:
             raise
@@ -224,6 +230,7 @@ async def drive(
         needed=by_role(ledger.needed),
         wasted=dict(ledger.wasted),
         failures=tuple(ledger.failures),
+        warnings=tuple(filter(None, warnings)),
         oracle=ledger.oracle_used,
         seconds=session.elapsed,
         loose=loose,

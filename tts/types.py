@@ -234,6 +234,11 @@ class Candidate:
         return self.verdict is not None and self.verdict.passed is True
 
     @property
+    def cut_off(self) -> bool:
+        """Whether the budget ended it before it was whole."""
+        return bool(self.samples) and self.samples[-1].finish_reason == "budget"
+
+    @property
     def tool_calls(self) -> tuple[Mapping[str, Any], ...]:
         """The tool calls of the sample that is the answer."""
         return self.samples[-1].tool_calls if self.samples else ()
@@ -310,11 +315,13 @@ class Result:
     """By role: of what it needed, what a store had: paid for by an earlier run or another strategy."""
     needed: Mapping[str, Usage] = field(default_factory=dict)
     """By role: what the search would have cost alone, with nothing to re-use and nothing that failed. See
-    `tts.calls.Tariff` for the rule. It is the sum of all charges, of candidates and `loose` ones."""
+    `tts.accounts.Tariff` for the rule. It is the sum of all charges, of candidates and `loose` ones."""
     wasted: Mapping[str, Usage] = field(default_factory=dict)
     """By role: requests that failed or were cancelled, with the tokens they are known to have cost."""
     failures: tuple[str, ...] = ()
     """Samples and verdicts that failed, each with its reason."""
+    warnings: tuple[str, ...] = ()
+    """What else its user should know: what the strategy warns of (`Strategy.warning`), and what the budget cut off."""
     oracle: bool = False
     """Whether the hidden truth was used to find or select the answer."""
     seconds: float = 0.0

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from tts.base import (
-    AnswerField,
-    Estimator,
-    Strategy,
-    answer_reader,
-    by_verdict,
-    decided,
-    each_alike,
-    majority,
-)
+from tts.base import answer_reader
 from tts.concurrency import Flow, flow
 from tts.session import Session
+from tts.strategies.self_consistency import SelfConsistency
 from tts.strategies.speculation.steps import Chain, Speculation
 from tts.types import Candidate, Problem
 
@@ -25,23 +17,15 @@ Turn = Callable[[Chain], Awaitable[None]]
 """One round of one sample."""
 
 
-class Speculative(Strategy):
-    """N samples of several rounds each; the most frequent answer wins.
+class Speculative(SelfConsistency):
+    """Self-consistency among samples that two models write in several rounds each.
 
     With `target_tokens=0` the draft model works alone, with `draft_tokens=0` the target model: the two controls.
     """
 
     roles = frozenset({"draft", "target"})
     in_pieces = True
-    independent = True
 
-    n: PositiveInt = 16
-    """Samples."""
-    answer: AnswerField | None = None
-    """How answers are parsed and compared; by default the problem's own way."""
-    weighted: bool = False
-    """Whether a vote counts what the verifier's score is worth (see docs/verifiers.md) instead of one; samples without
-    a score do not vote."""
     rounds: PositiveInt = 15
     """Turns of a sample, at most."""
     draft_tokens: NonNegativeInt = 500
@@ -53,17 +37,6 @@ class Speculative(Strategy):
     def scores(self) -> bool:
         """Whether drafts are scored by their log-probabilities."""
         return bool(self.draft_tokens and self.target_tokens)
-
-    @property
-    def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.weighted
-
-    @property
-    def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return "replay" if self.weighted else "majority"
-
-    def ready(self, problem: Problem) -> None:
-        answer_reader(problem, self.answer)
 
     async def begin(self, speculation: Speculation) -> Turn:
         """What a sample does in each round."""
@@ -105,14 +78,9 @@ class Speculative(Strategy):
             return words
         if not (self.draft_tokens and self.target_tokens):
             return ""
-        scored = [turn["rejected"] for one in candidates for turn in one.notes.get("turns", ())]
+        turns = [turn for one in candidates for turn in one.notes.get("turns", ())]
+        scored = [turn["rejected"] for turn in turns if "rejected" in turn]  # the budget may come in between
         if any(scored):
             return ""
         found = f"none of {len(scored):,} drafts was rejected" if scored else "no draft was scored"
         return f"{found}: the target wrote nothing, and this is the draft model alone"
-
-    def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        return majority(candidates, by_verdict if self.weighted else each_alike)
-
-    def settled(self, candidates: Sequence[Candidate]) -> bool:
-        return not self.weighted and decided(candidates, self.n)

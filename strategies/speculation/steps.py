@@ -175,7 +175,12 @@ class Speculation:
         notes: dict[str, Any] = {"answer": None, "ended": chain.ended or "rounds", "turns": chain.turns}
         if self.provenance and chain.number == 0:
             notes["made_with"] = self.provenance
-        return chain.answer.charged(self.shared).candidate(spawned=(chain.number,), **notes)
+        answer = chain.answer.charged(self.shared)
+        if chain.ended == "budget":
+            answer = replace(
+                answer, samples=(*answer.samples[:-1], replace(answer.samples[-1], finish_reason="budget"))
+            )
+        return answer.candidate(spawned=(chain.number,), **notes)
 
     def _answered(self, text: str) -> bool:
         """Whether a final answer is announced that a further character cannot change."""

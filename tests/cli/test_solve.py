@@ -221,3 +221,20 @@ def test_json_values_keep_their_text(tts: Command, double: ModelDouble):
     ended = tts("solve", "What?", "--json", "--base-url", double.base_url)
     assert json.loads(ended.out)["answer"] == "Größe: 4²"
     assert "Größe" in ended.out
+
+
+def test_warns_as_a_run_does(tts: Command, double: ModelDouble):
+    double.answer = lambda request, rng: "well " * 20
+    budget = ["--budget.completion_tokens", 130, "--max-tokens", 100]
+    words = ["solve", "What?", "--strategy", "best_of_n:n=3,verifier=numeric_answer(reference=1)", *budget]
+    ended = tts(*words, "--base-url", double.base_url)
+    assert ended.err.splitlines()[1] == ("1 of 2 candidates were cut off by the budget")
+    assert tts(*words, "--json", "--base-url", double.base_url).json["warnings"] == [ended.err.splitlines()[1]]
+
+
+def test_says_what_a_strategy_warns_of(tts: Command, double: ModelDouble):
+    double.answer = lambda request, rng: "Answer: 7"
+    pair = [f"--models.{role}.base_url={double.base_url}" for role in ("draft", "target")]
+    strategy = "atts:n=2,rejection_rate=0,answer=numeric_answer"
+    ended = tts("solve", "What?", "--strategy", strategy, *pair, "--base-url", double.base_url)
+    assert "drafts was rejected: the target wrote nothing" in ended.err

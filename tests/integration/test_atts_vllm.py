@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tests.integration.test_main_job import counted, endpoint
-from tts import Problem, solve
+from tts import Experiment, Problem, solve
 from tts.local_vllm import LocalVLLM
 from tts.sampler import Sampler
 from tts.sampler.scoring import score, tokenize
@@ -79,3 +82,32 @@ async def test_steps_are_graded_by_a_real_model(vllm_server: LocalVLLM):
     result = await solved(vllm_server, "spec_reason:n=2,rounds=3,draft_tokens=20,target_tokens=20")
     assert not result.failures
     assert all(turn.keys() == {"grade", "rejected"} for c in result.candidates for turn in c.notes["turns"])
+
+
+@pytest.mark.parametrize("stop_early", [False, True])
+async def test_what_a_run_stores_of_both_models_is_what_their_server_counted(
+    vllm_server: LocalVLLM, tmp_path: Path, stop_early: bool
+):
+    """To the token: the search's own charges, and the text by which the run finds out whether the target can score."""
+    lines = [
+        {"id": f"p{i}", "prompt": f"Ana has {i} coins and finds 5. How many?", "answer": str(i + 5)} for i in range(3)
+    ]
+    (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    models = {role: endpoint(vllm_server, params={"temperature": 1.0}) for role in ("draft", "target")}
+    strategies = [ATTS, f"{ATTS.replace('atts', 'atts_best', 1)},verifier=oracle"]
+    settings = {"task": f'jsonl:path="{tmp_path}/problems.jsonl"', "models": {"pair": models}, "strategies": strategies}
+    before = await counted(vllm_server)
+    run = await Experiment.parse({**settings, "stop_early": stop_early}).run(tmp_path / "run")
+    after = await counted(vllm_server)
+    prompt, completion, requests = (now - then for now, then in zip(after, before, strict=True))
+    paid = sum_usage(usage for track in run.tracks for usage in track.paid().values())
+    wasted = sum_usage(track.wasted() for track in run.tracks)
+    assert paid.prompt_tokens <= prompt <= paid.prompt_tokens + wasted.prompt_tokens
+    assert paid.completion_tokens <= completion
+    if not wasted.requests:
+        assert (prompt, completion, requests) == (paid.prompt_tokens, paid.completion_tokens, paid.requests)
+    probe = len(steps.WORDS.encode())  # a byte is a token
+    needed = run.tracks[0].usage()
+    first = sum_usage(run.tracks[0].paid().values())
+    assert first.prompt_tokens - needed.prompt_tokens == probe
+    assert first.completion_tokens - needed.completion_tokens == 1

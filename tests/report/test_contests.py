@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.report.test_page import page_of
 from tts import Endpoint, MockModel
 from tts.report import RunComparison, markdown
+from tts.report.overview import overview
 from tts.runs import Experiment, Run
 from tts.runs.analysis import track_summary
 
@@ -103,3 +105,23 @@ async def test_a_winner_is_named_by_chance_about_as_seldom_as_the_level_says(tmp
         assert contest
         named += not contest.equals
     assert named <= 5
+
+
+async def test_the_frontier_is_over_the_problems_that_all_have(tmp_path: Path) -> None:
+    """Alone a is better, because it has not met the hard problems yet; on those that both have, b is."""
+    run = await run_of(tmp_path, a=range(18), b=range(20))
+    whole = overview(RunComparison([run]))
+    assert whole["frontier"] is None
+    with sqlite3.connect(run.path / "run.sqlite") as database:
+        database.execute("DELETE FROM cells WHERE model = 'a' AND CAST(SUBSTR(problem, 2) AS INTEGER) >= 20")
+    found = overview(RunComparison([Run(run.path)]))
+    tracks = [track["model"] for track in found["tracks"]]
+    own = {tracks[one["track"]]: one for one in found["curves"]["samples"] if one["kind"] == "selected"}
+    paired = {tracks[one["track"]]: one for one in found["frontier"]["curves"]["samples"] if one["kind"] == "selected"}
+    assert own["a"]["y"][-1] == pytest.approx(0.9)
+    assert own["b"]["y"][-1] == pytest.approx(0.5)
+    assert (paired["a"]["problems"], paired["b"]["problems"], found["frontier"]["problems"]) == (20, 20, 20)
+    assert paired["a"]["y"][-1] == pytest.approx(0.9)
+    assert paired["b"]["y"][-1] == pytest.approx(1.0)
+    tokens = {tracks[one["track"]]: one["x"][-1] for one in found["frontier"]["curves"]["completion_tokens"]}
+    assert tokens["a"] == pytest.approx(tokens["b"], rel=0.05)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from math import comb
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -16,13 +17,13 @@ from hypothesis import strategies as some
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.planning import Planner, layer_of, part_of
 from tests.support.solving import check_exact, endpoint, settle
-from tts import registry
+from tts import Endpoint, registry
 from tts.errors import ConfigError
 from tts.sampler.mock import MockModel
 from tts.solving import solve
 from tts.strategies.planning.prompts import CODE, GENERAL, SETS, Prompts
 from tts.strategies.planning.tree import shares, subsets
-from tts.types import Budget, Candidate, Problem, Result, total
+from tts.types import Budget, Candidate, Problem, Result, sum_usage, total
 
 TASK = Problem.from_prompt("Write f(x), the number after x.", id="next", tests={"entry_point": "f"})
 
@@ -588,3 +589,38 @@ async def test_public_tests_come_first_and_the_vote_second(vote: str, wins: str)
     assert [candidate.passed for candidate in sorted(result.candidates, key=lambda c: c.spawned)].count(True) == 3
     assert result.answer is not None
     assert wins in result.answer
+
+
+BUDGETS = [Budget(requests=45), Budget(completion_tokens=900), Budget(total_tokens=15_000)]
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=repr)
+@pytest.mark.parametrize("codes", ["", ":codes=9"])
+async def test_what_fits_into_a_budget_does_not_depend_on_which_call_is_answered_first(budget: Budget, codes: str):
+    found = []
+    for seed in range(3):
+        noise = np.random.default_rng(seed)
+
+        def latency(body: dict[str, Any], index: int, noise: np.random.Generator = noise) -> float:
+            return float(noise.uniform(0, 0.01))
+
+        def answer(request: dict[str, Any], rng: np.random.Generator) -> str:
+            asked = json.dumps(request["messages"])
+            if "JSON" in asked or "list" in asked:
+                return json.dumps({"observations": [f"it is {rng.integers(10**6)}" for _ in range(3)]})
+            return f"{rng.integers(10**6)} " + "and so on " * int(rng.integers(1, 6))
+
+        async with asyncio.timeout(60), ModelDouble(answer=answer, latency=latency) as double:
+            model = Endpoint(model="test-model", base_url=double.base_url, params={"max_tokens": 80, "seed": 1})
+            spec = f"plan_search{codes}" + (",prompts=general" if codes else ":prompts=general")
+            result = await solve(TASK, spec, model, budget=budget, stop_early=False)
+        found.append(
+            (
+                sorted((one.spawned, one.content) for one in result.candidates),
+                sum_usage(result.needed.values()).completion_tokens,
+                sum_usage(result.needed.values()).requests,
+                result.ended,
+            )
+        )
+    assert found[0][0]
+    assert found == [found[0]] * 3

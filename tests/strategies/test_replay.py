@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,13 +17,16 @@ from hypothesis import strategies as st
 from tests.support.double import ModelDouble, reply
 from tests.support.solving import PROBLEM, endpoint
 from tts import Experiment, registry
-from tts.base import Verifier, by_verdict, majority, rank, tally
+from tts.base import Verifier, by_verdict, majority, rank, selectable, tally
 from tts.errors import ConfigError
+from tts.runs.analysis import curves
+from tts.runs.run import Row, Track
 from tts.sampler.mock import MockModel
 from tts.session import Session
 from tts.solving import solve
 from tts.strategies.best_of_n import BestOfN
 from tts.types import Candidate, Problem, Scale, Verdict
+from tts.verifiers.weighted import RankFusion, Weighted
 
 SCORES = (math.nan, math.inf, -math.inf, None, 0.5, 0.5, 1.0, -2.0, 3.0)
 PASSED = (None, None, None, False, True)
@@ -226,3 +229,77 @@ async def test_negative_scores_of_an_unknown_kind_do_not_vote_and_that_is_said()
 )
 def test_a_verifier_says_what_its_scores_are(spec: str, scale: Scale | None):
     assert registry.make("verifiers", spec).scale == scale
+
+
+async def test_what_a_group_verdict_makes_of_no_number_is_noted_once_for_each_candidate():
+    """Verdicts that only arise among candidates, in `among`, are listed as those of `verify` are."""
+
+    class Lopsided(Companion):
+        async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+            return Verdict(0.5)
+
+        def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+            scores = (math.nan if i % 2 else float(i) for i, _ in enumerate(candidates))
+            return [replace(one, verdict=Verdict(score)) for one, score in zip(candidates, scores, strict=True)]
+
+    for verifier in (Lopsided(), Weighted(verifiers=(Lopsided(),)), RankFusion(verifiers=(Lopsided(), Lopsided()))):
+        async with ModelDouble(answer=several) as double:
+            result = await solve(PROBLEM, "best_of_n:n=5", endpoint(double), verifier=verifier)
+        assert result.failures == (f"{verifier.name}: the score nan is not a finite number",) * 2
+        assert result.selected is not None
+        assert result.selected.spawned == (4,)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+async def test_what_the_budget_cut_off_is_selected_neither_live_nor_replayed_while_there_is_anything_else(
+    name: str, tmp_path: Path
+):
+    """A cut-off answer is rated best of all, and is wrong."""
+    task = tmp_path / "p.jsonl"
+    task.write_text("\n".join(f'{{"prompt": "[[p{i}]] What is {i} times 7?", "answer": "42"}}' for i in range(8)))
+    registry.register("verifiers", Shortest)
+    cut = 0
+    for tokens in (20, 130, 170, 390):
+        async with asyncio.timeout(60), ModelDouble(answer=several, max_model_len=100_000) as double:
+            roles = {
+                role: endpoint(double, max_n=2, params={"max_tokens": 40}).model_dump(mode="json")
+                for role in ("policy", "draft", "target", "judge")
+            }
+            grid = {
+                "task": f'jsonl:path="{task}",answer_verifier=numeric_answer',
+                "models": {"m": roles},
+                "strategies": [STRATEGIES[name]],
+                "verifier": "shortest",
+                "budget": {"completion_tokens": tokens},
+                "stop_early": False,
+            }
+            run = await Experiment.parse(grid).run(tmp_path / f"run{tokens}")
+        (track,) = run.tracks
+        assert track.verifier is not None
+        for row in track.rows:
+            stored = track.candidates(row)
+            cut += sum(one.cut_off for one in stored)
+            among = selectable(stored)
+            chosen = track.method.select(track.verifier.among(among))
+            assert (None if chosen is None else chosen.spawned[0]) == row.selected
+            assert chosen is None or not chosen.cut_off or all(one.cut_off for one in stored)
+        if any(len(part) for part in track.correct):
+            selected = curves(run)[0]
+            accuracies = [0.0 if row.selected is None else flags[row.selected] for row, flags in ended(track)]
+            if track.estimator == "replay" or not track.independent:
+                assert selected.y[-1] == pytest.approx(sum(accuracies) / len(accuracies))
+    if name in ("single", "best_of_n", "self_consistency", "atts_best", "atts_sync", "tournament"):
+        assert cut
+
+
+def ended(track: Track) -> Iterator[tuple[Row, Any]]:
+    return zip(track.rows, track.correct, strict=True)
+
+
+class Shortest(Verifier):
+    """Prefers what was cut off."""
+
+    scale: ClassVar[Scale | None] = "reward"
+
+    def check(self, problem: Problem, candidate: Candidate) -> float:
+        return -float(len(candidate.content))

@@ -118,7 +118,8 @@ def solve(
         show_json(as_table(result))
     elif result.answer is not None:
         typer.echo(result.answer)
-    say(summary_line(result))
+    for line in (summary_line(result), *result.warnings):
+        say(line)
     if result.selected is None:
         raise typer.Exit(1 if result.ended == "failed" else ABSTAINED)
 
@@ -170,6 +171,7 @@ def as_table(result: Result) -> dict[str, Any]:
         "unused": {role: usage.as_dict() for role, usage in result.unused.items()},
         "wasted": {role: usage.as_dict() for role, usage in result.wasted.items()},
         "failures": list(result.failures),
+        "warnings": list(result.warnings),
         "candidates": [_candidate(candidate, result) for candidate in result.candidates],
     }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from tts.base import Strategy, rank
+from tts.base import Strategy, rank, selectable
 from tts.errors import EndpointError
 from tts.gateway.exchange import EVENTS, APIError, ResponseWriter, as_api_error, bad_request
 from tts.gateway.formats import ChatFormat, ResponsesFormat
@@ -165,7 +165,7 @@ def best(strategy: Strategy, result: Result, n: int) -> list[Candidate]:
             return [*chosen, *sorted(left, key=_worth, reverse=True)[: n - len(chosen)]]
         chosen.append(following)
         left = [candidate for candidate in left if candidate.id != chosen[-1].id]
-        following = strategy.select(left)
+        following = strategy.select(selectable(left))
     return chosen
 
 

@@ -27,6 +27,7 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
     tracks, runs = comparison.tracks, comparison.runs
     measures = [name for name in MEASURES if any(shown.curves.get(name) for shown in tracks)]
     drawn = {x: [_curve(i, one, c) for i, one in enumerate(tracks) for c in one.curves.get(x, ())] for x in measures}
+    paired = comparison.frontier
     shared = shared_cells([shown.track for shown in tracks])
     return {
         "title": " and ".join(run.path.resolve().name for run in runs.values()),
@@ -36,6 +37,13 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
         "contests": [contest.as_dict() for contest in comparison.contests],
         "measures": [_measure(name, tracks) for name in measures],
         "curves": drawn,
+        "frontier": paired
+        and {
+            "problems": len({problem for problem, _ in comparison.common or ()}),
+            "curves": {
+                x: [_curve(i, tracks[i], c) for i, one in enumerate(paired) for c in one.get(x, ())] for x in measures
+            },
+        },
         "filtered": [
             {"track": curve.label, **{name: getattr(curve, name).tolist() for name in ("k", "x", "y", "low", "high")}}
             for curve in comparison.filtered

@@ -16,7 +16,7 @@ import numpy as np
 from tts.curves import Curve, Interval, paired_difference
 from tts.errors import TTSError
 from tts.runs import Run
-from tts.runs.analysis import curves_over, filtered_curve, labelled, prefixed, track_curves
+from tts.runs.analysis import Pool, curves_over, filtered_curve, labelled, prefixed, track_curves
 from tts.runs.run import Floats, Row, Track
 from tts.tables import Table, points
 
@@ -224,6 +224,30 @@ class RunComparison:
                         found[self.key(other, row)].append(float(right.mean()))
                 return {key: float(np.mean(seeds)) for key, seeds in found.items()}
         return {}
+
+    @cached_property
+    def common(self) -> set[tuple[ProblemKey, int]] | None:
+        """The problems and seeds that every track of the frontier has curves over; None where none has any other.
+
+        Tracks that used the hidden truth take no part.
+        """
+        entered = [shown for shown in self.tracks if not shown.track.oracle and not shown.why_no_curves]
+        cells = [{(self.key(one, row), row.seed) for row in Pool.of(one.track).rows} for one in entered]
+        return set.intersection(*cells) if any(part != cells[0] for part in cells) else None
+
+    @cached_property
+    def frontier(self) -> list[dict[str, list[Curve]]] | None:
+        """For each track its curves over what is `common`; None where all curves are over the same problems anyway."""
+        common = self.common
+        if common is None:
+            return None
+
+        def paired(shown: Shown) -> dict[str, list[Curve]]:
+            if shown.track.oracle or shown.why_no_curves:
+                return {}
+            return curves_over(shown.track, shown.costs, only=lambda row: (self.key(shown, row), row.seed) in common)
+
+        return [paired(shown) for shown in self.tracks]
 
     @cached_property
     def filtered(self) -> list[Curve]:

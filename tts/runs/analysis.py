@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tts.base import selectable
 from tts.curves import (
     Curve,
     CurveError,
@@ -23,7 +24,7 @@ from tts.curves import (
     replay,
 )
 from tts.errors import ConfigError
-from tts.runs.run import Run, Track
+from tts.runs.run import Row, Run, Track
 from tts.types import USAGE_FIELDS, Charge, Usage, sum_usage
 
 Floats = NDArray[np.float64]
@@ -78,10 +79,16 @@ def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] |
 
 
 def curves_over(
-    track: Track, costs: Mapping[str, list[Floats]], ks: Sequence[int] | None = None
+    track: Track,
+    costs: Mapping[str, list[Floats]],
+    ks: Sequence[int] | None = None,
+    only: Callable[[Row], bool] = lambda row: True,
 ) -> dict[str, list[Curve]]:
-    """The same curves over several measures at once, given `Track.cost` of each; accuracies are computed once."""
-    pool = Pool.of(track)
+    """The same curves over several measures at once, given `Track.cost` of each; accuracies are computed once.
+
+    Over the rows for which `only` holds.
+    """
+    pool = Pool.of(track, only)
     if not len(pool.kept) or not costs:
         return {x: [] for x in costs}
     independent, sizes, flags = track.independent, pool.sizes, pool.flags
@@ -142,10 +149,16 @@ class Pool:
     """Truth of the candidates, for each of `kept`."""
 
     @classmethod
-    def of(cls, track: Track) -> Pool:
+    def of(cls, track: Track, only: Callable[[Row], bool] = lambda row: True) -> Pool:
         parts = [flags[whole] for flags, whole in zip(track.correct, track.whole, strict=True)]
-        kept = [i for i, flags in enumerate(parts) if len(flags) and not np.isnan(flags).any()]
-        return cls(track, kept, [i for i, flags in enumerate(parts) if not len(flags)], [parts[i] for i in kept])
+        wanted = [i for i, row in enumerate(track.rows) if only(row)]
+        kept = [i for i in wanted if len(parts[i]) and not np.isnan(parts[i]).any()]
+        return cls(track, kept, [i for i in wanted if not len(parts[i])], [parts[i] for i in kept])
+
+    @property
+    def rows(self) -> list[Row]:
+        """What its curves are over."""
+        return [self.track.rows[i] for i in (*self.kept, *self.empty)]
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
@@ -234,7 +247,7 @@ def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
     candidates = [every[i] for i in kept]
     right = np.zeros(len(candidates))
     for k in {min(int(k), len(candidates)) for k in grid}:
-        prefix = candidates[:k]
+        prefix = selectable(candidates[:k])
         chosen = track.method.select(track.verifier.among(prefix) if track.verifier else prefix)
         right[k - 1] = correct[chosen.spawned[0]] if chosen is not None else 0.0
     return right
@@ -324,7 +337,7 @@ def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> d
         "settled_early": sum(row.ended == "settled" for row in track.rows),
         "budget_ended": sum(row.ended == "budget" for row in track.rows),
         **track.lacks,
-        "cut_off": int(sum((~whole).sum() for whole in track.whole)),
+        "cut_off": int(sum(cut.sum() for cut in track.cut_off)),
         "warning": track.warning,
     }
 

@@ -23,7 +23,7 @@ from tts.lacks import Lack
 from tts.runs.damage import check
 from tts.runs.database import connect
 from tts.runs.record import read_record
-from tts.types import USAGE_FIELDS, Candidate, Scale, Usage, Verdict, sum_usage
+from tts.types import USAGE_FIELDS, Candidate, Sample, Scale, Usage, Verdict, sum_usage
 
 Floats = NDArray[np.float64]
 
@@ -324,14 +324,20 @@ class Track:
 
     @cached_property
     def whole(self) -> list[NDArray[np.bool_]]:
-        """For each of `rows`, which candidates are in the pool of closed forms: not those that the budget cut off.
+        """For each of `rows`, which candidates are in the pool of closed forms: not those that the budget cut off,
+        unless it cut off all (`tts.base.selectable`).
 
         Where candidates depend on each other all of them are: a prefix holds what the strategy had.
         """
-        flags = [True] * len(self._table)
-        if self.independent:
-            flags = [reason != "budget" for (reason,) in self._read("json_extract(details, '$.finish_reason')")]
-        return self.split(np.array(flags, dtype=np.bool_))
+        if not self.independent:
+            return [np.ones(len(part), dtype=np.bool_) for part in self.correct]
+        return [~cut if not cut.all() else cut for cut in self.cut_off]
+
+    @cached_property
+    def cut_off(self) -> list[NDArray[np.bool_]]:
+        """For each of `rows`, which candidates the budget cut off."""
+        reasons = self._read("json_extract(details, '$.finish_reason')")
+        return self.split(np.array([reason == "budget" for (reason,) in reasons], dtype=np.bool_))
 
     def mean_cost(self, measure: str) -> list[Floats]:
         """Mean compute of k of a cell's candidates drawn at random, for k = 1, 2, ... `whole` ones; see `cost`.
@@ -428,4 +434,5 @@ def _candidate(
         arrived=arrived,
         elapsed=elapsed,
         notes=more.get("notes", {}),
+        samples=(Sample(content, more.get("finish_reason"), tool_calls=tuple(more.get("tool_calls", ()))),),
     )

@@ -405,6 +405,12 @@ def estimate_prompt(prompt: Prompt) -> int:
     return total
 
 
+def prompt_usage(prompt: Prompt) -> Usage:
+    """The tokens of `prompt` where nobody counts them: exact for token ids, else an estimate that says so."""
+    tokens, counted = estimate_prompt(prompt), not isinstance(prompt, str) and prompt and isinstance(prompt[0], int)
+    return Usage(prompt_tokens=tokens, estimated_tokens=0 if counted else tokens)
+
+
 def share_tokens(choices: Sequence[Generation], usage: Usage | None) -> list[tuple[float, bool]]:
     """Completion tokens of each choice, and whether that is an estimate.
 

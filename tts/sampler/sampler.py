@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from tts.accounts import Ledger
 from tts.concurrency import Flow, Once, Work, flow, now
-from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TransientError
+from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TimedOut, TransientError
 from tts.files import ImageFolder
 from tts.sampler import protocol, refusals
 from tts.sampler.connection import ONE_REQUEST, Connection, Exchange, Retry
@@ -23,7 +23,7 @@ from tts.sampler.endpoint import Endpoint, joined
 from tts.sampler.hedging import hedged
 from tts.sampler.parameters import FALLBACKS, NOT_SAMPLING, Dispensable, ignored_by, merged, without
 from tts.sampler.protocol import Generation, ModelResponse
-from tts.types import Charge, Drawing, Prompt, Sample, Usage
+from tts.types import Charge, Drawing, Prompt, Sample, Usage, sum_usage
 
 log = logging.getLogger("tts")
 
@@ -215,6 +215,7 @@ class Sampler:
         on_sample: Callable[[Sample], None] | None = None,
         stop_when: StopRule | None = None,
         images: ImageFolder | None = None,
+        left: list[int] | None = None,
         **more: Any,
     ) -> AsyncGenerator[Sample, None]:
         """`n` samples of `prompt` as they complete; `params` are added to the endpoint's own, whatever their names.
@@ -227,6 +228,8 @@ class Sampler:
         `on_sample` is called with each sample as soon as it arrives, even if nobody waits for it any more.
         With `stop_when`, each sample is a request of its own; one that the rule ends is delivered as far as it got,
         with the finish reason "abandoned".
+        Where the server turns out to answer one choice to a request, those that it did not answer are asked for one by
+        one; with a list `left` they are put there instead, for a caller who has to make room for more requests.
         A `Drawing` goes to the images API; the sample's text is the name of its file in `images`, by default below
         the working directory.
 
@@ -256,6 +259,7 @@ class Sampler:
             affinity=self.connection.affinity(prompt),
             on_sample=on_sample,
             stop_when=stop_when,
+            left=left,
             images=(images or ImageFolder(Path())) if isinstance(prompt, Drawing) else None,
             emit=ready.append,
         )
@@ -302,6 +306,8 @@ class _Draw:
     affinity: int
     on_sample: Callable[[Sample], None] | None
     stop_when: StopRule | None
+    left: list[int] | None
+    """Where occurrences go that take more requests than there are groups; None: those requests are made."""
     images: ImageFolder | None
     """Where images are kept, if the prompt is a `Drawing`."""
     emit: Callable[[Sample], None]
@@ -313,14 +319,20 @@ class _Draw:
     """Whether any sample was delivered."""
     left_out: set[str] = field(default_factory=set)
     """Parameters that the server refused with this prompt and these parameters, and this call goes without."""
+    prompt_tokens: float | None = None
+    """As the server has counted them; None until it has."""
     asked: dict[str, frozenset[int]] = field(default_factory=dict)
     """What each request that brought anything had asked for, by the id of its exchange."""
 
     async def fill(self, missing: list[int]) -> bool:
         """Have `missing` answered; returns whether all were."""
-        whole, sampler = True, self.sampler
+        whole, sampler, several = True, self.sampler, len(missing) > 1
         while missing:
-            if (sampler.takes_n is False or "n" in self.left_out) and len(missing) > 1 and self.start is not None:
+            one_by_one = sampler.takes_n is False or "n" in self.left_out
+            if one_by_one and several and self.left is not None:
+                self.left += missing
+                return whole
+            if one_by_one and len(missing) > 1 and self.start is not None:
                 for index in missing:
                     self.start(self.fill([index]))
                 return whole
@@ -378,12 +390,23 @@ class _Draw:
         """One request for the first of `missing`, retried where that may help."""
         streamed = self.images is None and (self.sampler.endpoint.stream or self.stop_when is not None)
         attempt = self._stream if streamed else self._ask
-        retry = Retry(self.sampler.connection)
-        while True:
-            try:
-                return await attempt(missing, retry.avoid)
-            except TransientError as error:
-                await retry.wait(error)
+        retry, late = Retry(self.sampler.connection), 0
+        try:
+            while True:
+                try:
+                    return await attempt(missing, retry.avoid)
+                except TransientError as error:
+                    late += isinstance(error, TimedOut) and not streamed  # a stream tells as it goes
+                    await retry.wait(error)
+        finally:
+            if late:  # they were read; by now the server may have told how much that is
+                self.ledger.waste(self.role, sum_usage([self._prompt_usage()] * late))
+
+    def _prompt_usage(self) -> Usage:
+        """The tokens of the prompt: known from an answer or as token ids, else an estimate."""
+        if self.prompt_tokens is not None:
+            return Usage(prompt_tokens=self.prompt_tokens)
+        return protocol.prompt_usage(self.prompt)
 
     def _consecutive(self, missing: Sequence[int]) -> list[int]:
         """Those of `missing` that one request can ask for: with a seed, consecutive numbers."""
@@ -409,12 +432,17 @@ class _Draw:
         body, connection = self._request(run), self.sampler.connection
 
         async def fetch(avoid: str | None, sent: asyncio.Future[str] | None = None) -> tuple[ModelResponse, Exchange]:
-            async with connection.exchange(self.role, self.ledger, self.affinity, avoid) as exchange:
+            async with connection.exchange(
+                self.role, self.ledger, self.affinity, avoid, prompt=self._prompt_usage
+            ) as exchange:
                 if sent is not None:
                     sent.set_result(exchange.url)
                 data = await connection.http.json(joined(exchange.url, self.path), body)
                 if self.images is None:
-                    return protocol.parse(data), exchange
+                    response = protocol.parse(data)
+                    if response.usage is not None:
+                        self.prompt_tokens = response.usage.prompt_tokens
+                    return response, exchange
                 response = protocol.parse_images(data)
                 for choice in response.choices:
                     choice.text = await self._keep_image(choice.text, self.images)
@@ -454,7 +482,9 @@ class _Draw:
             delivered |= self._deliver(missing, run, response, exchange)
 
         async with (
-            connection.exchange(self.role, self.ledger, self.affinity, avoid, assembly.lost) as exchange,
+            connection.exchange(
+                self.role, self.ledger, self.affinity, avoid, assembly.lost, prompt=self._prompt_usage
+            ) as exchange,
             connection.http.stream(joined(exchange.url, self.path), body) as events,
         ):
             if isinstance(events, Mapping):  # the server does not stream
@@ -464,6 +494,8 @@ class _Draw:
                 async for event in _until_complete(events, assembly):
                     exchange.flows()
                     finished = assembly.add(event)
+                    if assembly.usage is not None:
+                        self.prompt_tokens = assembly.usage.prompt_tokens
                     abandoned = [] if finished else list(filter(to_abandon, assembly.choices.values()))
                     for choice in abandoned:
                         choice.finish_reason = "abandoned"
@@ -494,11 +526,10 @@ class _Draw:
         Choices that nobody asked for are waste. Returns whether there was any other.
         """
         hide = self.sampler.connection.http.hide
-        estimated = 0 if response.usage else protocol.estimate_prompt(self.prompt)
-        shared = response.usage or Usage(prompt_tokens=estimated)
+        shared = response.usage or protocol.prompt_usage(self.prompt)
         keep_ids = bool(self.body.get("return_token_ids"))  # `_request` may add it, only to count
-        prompt_usage = Usage(1, shared.prompt_tokens, shared.cached_tokens, estimated_tokens=estimated)
-        prompt = Charge(exchange.id, self.role, prompt_usage, exchange.started)
+        asked = Usage(1, shared.prompt_tokens, shared.cached_tokens, estimated_tokens=shared.estimated_tokens)
+        prompt = Charge(exchange.id, self.role, asked, exchange.started)
         self.ledger.pay(prompt)
         delivered = False
         for choice, (size, guessed) in zip(response.choices, response.shares, strict=True):

@@ -76,18 +76,21 @@ async def call(
     *,
     role: str,
     ledger: Ledger | None = None,
-    prompt_tokens: float = 0,
+    prompt: Usage,
     completion_tokens: float = 0,
     affinity: int = 0,
 ) -> tuple[Any, Charge]:
     """The JSON answer to one request that does not sample, and its charge, which is paid and needed.
 
-    If the server does not count tokens, `prompt_tokens` and `completion_tokens` are charged as estimates.
+    If the server does not count tokens, `prompt` and `completion_tokens` are charged; `prompt` is also what an attempt
+    costs that is cancelled.
     """
-    data, exchange = await sampler.connection.post(path, body, role=role, ledger=ledger, affinity=affinity)
+    data, exchange = await sampler.connection.post(
+        path, body, role=role, ledger=ledger, affinity=affinity, prompt=prompt
+    )
     usage = protocol.usage_of(data.get("usage")) if isinstance(data, Mapping) else None
     if usage is None:
-        usage = Usage(0, prompt_tokens, 0, completion_tokens, estimated_tokens=prompt_tokens + completion_tokens)
+        usage = prompt + Usage(completion_tokens=completion_tokens, estimated_tokens=completion_tokens)
     charge = Charge(exchange.id, role, usage + Usage(requests=1, seconds=exchange.seconds), exchange.started)
     if ledger is not None:
         ledger.pay(charge)
@@ -135,7 +138,7 @@ async def score(
             body,
             role=role,
             ledger=ledger,
-            prompt_tokens=protocol.estimate_prompt(whole),
+            prompt=protocol.prompt_usage(whole),
             completion_tokens=1,
             affinity=sampler.connection.affinity(whole),
         )

@@ -32,7 +32,8 @@ function curvesSection() {
     legend(draw), host,
     h("h3", {}, "Compute frontier"),
     h("p", { class: "soft" }, "The least compute, mean per problem, that bought each accuracy among the strategies shown; " +
-      "those that use the hidden truth do not take part. Steps whose intervals overlap may not differ."),
+      "those that use the hidden truth do not take part. Steps whose intervals overlap may not differ." + (data.frontier ?
+        ` Over the ${plural(data.frontier.problems, "problem")} that all strategies have finished; the curves are over their own.` : "")),
     table_, filteredTable());
 }
 
@@ -105,9 +106,9 @@ function ratio(series) {
   return Math.max(...xs) / Math.min(...xs);
 }
 
-// Points of selected accuracy, in order of compute, each better than all that are cheaper.
+// Points of selected accuracy over the problems that all have, in order of compute, each better than all cheaper ones.
 function frontier() {
-  const all = data.curves[drawn.x]
+  const all = (data.frontier?.curves ?? data.curves)[drawn.x]
     .filter((curve) => curve.kind === "selected" || curve.k.length === 1)
     .filter((curve) => !drawn.hidden.has(curve.track) && !data.tracks[curve.track].oracle)
     .flatMap((curve) => points(curve).map((point) => ({ ...point, track: curve.track })))
@@ -119,8 +120,8 @@ function frontier() {
 function frontierTable() {
   const { label, unit } = measure();
   const steps = frontier();
+  if (!comparable() || data.frontier?.problems === 0) return h("p", { class: "soft" }, "The strategies were not tried on the same problems; there is no common frontier.");
   if (!steps.length) return h("p", { class: "soft" }, "None of the strategies shown can be used without the hidden truth.");
-  if (!comparable()) return h("p", { class: "soft" }, "The strategies were not tried on the same problems; there is no common frontier.");
   return table([
     { name: unit ? `${label} (${unit})` : label, left: true, cell: (point) => precise(point.x) },
     { name: "accuracy", cell: (point) => h("b", {}, percent(point.y)) },
