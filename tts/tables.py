@@ -128,21 +128,35 @@ ESTIMATED = {
 
 def curve_table(curves: Sequence[Curve], title: str = "Accuracy against compute") -> Table:
     """The points of curves over the same x axis."""
-    made = Table(title, ("curve", "estimator"), ("k", curves[0].x_label, "accuracy", "95 %"))
+    capped = any(curve.cap is not None for curve in curves)
+    columns = ("k", *(["at most"] if capped else []), curves[0].x_label, "accuracy", "95 %")
+    made = Table(title, ("curve", "estimator"), columns)
     for curve in curves:
         names = (curve.label, curve.estimator)
-        for k, x, y, low, high in zip(curve.k, curve.x, curve.y, curve.low, curve.high, strict=True):
-            made.add_row(*names, str(k), number(x), percent(y), interval(low, high))
+        caps = [None] * len(curve.k) if curve.cap is None else curve.cap
+        for k, cap, x, y, low, high in zip(curve.k, caps, curve.x, curve.y, curve.low, curve.high, strict=True):
+            limit = [number(cap)] if capped else []
+            made.add_row(*names, str(k), *limit, number(x), percent(y), interval(low, high))
             names = ("", "")
-    short = {curve.label.removesuffix(" coverage"): curve.short for curve in curves if curve.short}
     made.notes = [
         *(words for name, words in ESTIMATED.items() if any(curve.estimator == name for curve in curves)),
-        *(
-            f"{name}: {count:,} problems have fewer candidates than the largest k; they stand at what they had reached"
-            for name, count in short.items()
+        *dict.fromkeys(
+            f"{curve.label.removesuffix(' coverage')}: {words}" for curve in curves if (words := uneven(curve))
         ),
     ]
     return made
+
+
+def uneven(curve: Curve) -> str:
+    """How a curve is over problems with unequal numbers of candidates; empty where they have equally many."""
+    fewer = f"{curve.short:,} problems have fewer candidates than the largest k"
+    if curve.cap is not None:
+        return (
+            (f"{fewer}; " if curve.short else "")
+            + f"at each point all problems stand at the candidates that a cap on their {curve.x_name} affords, and the "
+            "axis is what these cost on average"
+        )
+    return f"{fewer}; they stand at what they had reached" if curve.short else ""
 
 
 def law_table(laws: Rows) -> Table:

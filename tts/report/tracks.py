@@ -16,7 +16,7 @@ import numpy as np
 from tts.curves import Curve, Interval, paired_difference
 from tts.errors import TTSError
 from tts.runs import Run
-from tts.runs.analysis import curves_over, filtered_curve, labelled, prefixed, track_curves
+from tts.runs.analysis import By, curves_over, filtered_curve, labelled, prefixed, track_curves
 from tts.runs.run import Floats, Row, Track
 from tts.tables import Table, points
 
@@ -158,13 +158,16 @@ class RunComparison:
         """The position of each of the `problems`."""
         return {key: place for place, key in enumerate(self.problems)}
 
-    def curves(self, x: str) -> tuple[list[Curve], list[str]]:
-        """The curves of every track against a measure of `Track.cost`, and the tracks without any, with the reason."""
+    def curves(self, x: str, by: By | None = None) -> tuple[list[Curve], list[str]]:
+        """The curves of every track against a measure of `Track.cost`, and the tracks without any, with the reason.
+
+        `by` is as in `tts.runs.analysis.curves`.
+        """
         found, missing = [], []
         for shown in self.tracks:
             label = list(self.runs)[shown.run]
             try:
-                made = track_curves(shown.track, x)
+                made = track_curves(shown.track, x, by=by)
             except TTSError as error:
                 missing.append(f"{shown.label}: {error}")
                 continue

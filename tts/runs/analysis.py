@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +13,25 @@ from numpy.typing import NDArray
 from tts.curves import (
     Curve,
     CurveError,
+    affordable,
     best_of_k,
+    caps_over,
     filtered_pass_at_k,
     fit_coverage_law,
     majority_at_k,
     mean_interval,
     pass_at_k,
     powers_of_two,
-    replay,
+    taken,
 )
 from tts.errors import ConfigError
 from tts.runs.run import Run, Track
 from tts.types import USAGE_FIELDS, Charge, Usage, sum_usage
 
 Floats = NDArray[np.float64]
+
+By = Literal["k", "budget"]
+"""What grows along a curve: the number of candidates, or a cap on what each problem may cost."""
 
 UNITS = {"seconds": "s", "flops": "FLOPs", "verifier_seconds": "s"}
 """Of the measures whose names do not tell them."""
@@ -52,81 +57,115 @@ def prefixed(label: str, name: str) -> str:
 # -- curves -----------------------------------------------------------------------------------------------------------
 
 
-def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
+def curves(
+    run: Run,
+    x: str = "completion_tokens",
+    ks: Sequence[int] | None = None,
+    *,
+    by: By | None = None,
+    caps: Sequence[float] | None = None,
+) -> list[Curve]:
     """Selected accuracy of every strategy and model against `x`, and coverage (pass@k) where samples are independent.
 
-    `x` is a measure of `Track.cost`; `ks` are the numbers of candidates, by default powers of two up to the most that
-    any problem has. Intervals are 95 % intervals over problems; the seeds of a problem count as one. Raises
-    `ConfigError` when there is nothing to draw or a model card lacks what `x` needs, `CurveError` when a k exceeds
-    what was sampled.
+    `x` is a measure of `Track.cost`. `by` says what grows along a curve: `k`, the number of candidates (`ks`, by
+    default powers of two up to the most that any problem has), or `budget`, a cap on what each problem may cost
+    (`caps`, in units of `x`, by default up to the most that any problem has cost). Left out, it is what `ks` or `caps`
+    say, else `budget` where one has left some problems with fewer candidates than others, and `k` elsewhere.
+
+    Intervals are 95 % intervals over problems; the seeds of a problem count as one. Raises `ConfigError` when there is
+    nothing to draw or a model card lacks what `x` needs, `CurveError` when a k exceeds what was sampled.
     """
-    found = [curve for track in run.tracks for curve in track_curves(track, x, ks)]
+    found = [curve for track in run.tracks for curve in track_curves(track, x, ks, by=by, caps=caps)]
     if not found:
         raise ConfigError(f"{run.path} has no graded candidates yet")
     return found
 
 
-def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
-    """The curves of one strategy with one model.
+def track_curves(
+    track: Track,
+    x: str = "completion_tokens",
+    ks: Sequence[int] | None = None,
+    *,
+    by: By | None = None,
+    caps: Sequence[float] | None = None,
+) -> list[Curve]:
+    """The curves of one strategy with one model; parameters as in `curves`.
 
     Closed forms average accuracy and compute (`Track.mean_cost`) over the same subsets of a problem's candidates,
-    replays take both at the same prefix. A problem that a budget, a failure or a lost sample left with fewer than k
-    candidates stands at what it had reached, in accuracy and in compute (`Curve.short` counts such problems); one
-    without any candidate counts as unsolved at every k, at all that it cost; one that could not be graded is left out.
+    replays take both at the same prefix. By k, a problem that a budget, a failure or a lost sample left with fewer than
+    k candidates stands at what it had reached, in accuracy and in compute (`Curve.short` counts such problems), and one
+    without any candidate counts as unsolved at every k, at all that it cost. By budget, a problem stands at the most of
+    its candidates that cost no more than the cap (in a closed form: on average), and is unsolved while that is none.
+    Either way the mean is over all problems but those that could not be graded.
     """
-    return curves_over(track, {x: track.cost(x)}, ks)[x]
+    return curves_over(track, {x: track.cost(x)}, ks, by=by, caps=caps)[x]
 
 
 def curves_over(
-    track: Track, costs: Mapping[str, list[Floats]], ks: Sequence[int] | None = None
+    track: Track,
+    costs: Mapping[str, list[Floats]],
+    ks: Sequence[int] | None = None,
+    *,
+    by: By | None = None,
+    caps: Sequence[float] | None = None,
 ) -> dict[str, list[Curve]]:
     """The same curves over several measures at once, given `Track.cost` of each; accuracies are computed once."""
     pool = Pool.of(track)
     if not len(pool.kept) or not costs:
         return {x: [] for x in costs}
-    independent, sizes, flags = track.independent, pool.sizes, pool.flags
-    most = int(sizes.max())
+    if by is None:
+        by = "k" if ks is not None else "budget" if caps is not None or pool.bound else "k"
+    if (by == "k" and caps is not None) or (by == "budget" and ks is not None):
+        raise CurveError("a curve is over `ks` (by='k') or over `caps` (by='budget'), not over both")
+    rows = [track.rows[i] for i in [*pool.kept, *pool.empty]]
+    problems, kept = [row.problem for row in rows], len(pool.kept)
+    open_ended = np.array([track.independent or row.ended not in ("complete", "settled") for row in rows[:kept]])
+    most = int(pool.sizes.max())
     grid = np.array(ks) if ks is not None else powers_of_two(most)
-    open_ended = np.array([independent or track.rows[i].ended not in ("complete", "settled") for i in pool.kept])
     if grid.max() > most and open_ended.any():
         raise CurveError(f"{track.label}: no problem has {grid.max()} candidates: ask for k <= {most}")
-    problems = [track.rows[i].problem for i in [*pool.kept, *pool.empty]]
-    short = len({problems[i] for i in np.flatnonzero(open_ended & (sizes < grid.max()))})
-    at = np.minimum(grid, sizes[:, np.newaxis]) - 1
+    most = min(most, int(grid.max()))
+    short = {row.problem for row, size in zip(rows, pool.sizes * open_ended, strict=False) if 0 < size < most}
+    short |= {row.problem for row in rows[kept:] if row.ended == "budget"}
+    known: dict[tuple[str, bytes], tuple[Floats, str]] = {}
 
-    def curve(estimator: str, values: Floats, label: str = track.label) -> Curve:
-        rows = by_problem(np.concatenate([values, np.zeros((len(pool.empty), len(grid)))]), problems)
-        return replace(Curve.from_values(label, estimator, grid, rows), short=short)
+    def curve(x: str, estimate: Estimate) -> Curve:
+        whole = track.mean_cost(x) if estimate.closed else pool.prefixes(costs[x])
+        compute = [*(whole[i] for i in pool.kept), *(costs[x][i][-1:] for i in pool.empty)]
+        limits = None
+        if by == "budget":
+            limits = caps_over(compute) if caps is None else np.array(caps, dtype=np.float64)
+            at = affordable(compute, limits)
+        else:
+            at = np.minimum(grid, np.array([[len(part)] for part in compute]))
+        asked = estimate.label, at.tobytes()
+        if asked not in known:
+            known[asked] = estimate.values(at[:kept])
+        values, name = known[asked]
+        return Curve.from_values(
+            estimate.label,
+            name,
+            grid if limits is None else at[:kept].max(axis=0),
+            by_problem(np.concatenate([values, np.zeros((len(rows) - kept, at.shape[1]))]), problems),
+            x=by_problem(taken(compute, at), problems),
+            x_name=x.replace("_", " "),
+            x_unit=UNITS.get(x, run_currency(track) if x == "money" else ""),
+            short=len(short),
+            cap=limits,
+        )
 
-    replayed, closed = [], []
-    if not independent or track.estimator == "replay":
-        chosen = [selections(track, i, grid) for i in pool.kept]
-        ended = np.ones(len(sizes), bool)
-        drawn = [np.arange(size) for size in sizes]
-        replayed = [curve("replay", replay(drawn, chosen, grid, finished=ended)[0])]
-        if track.method.exhaustive:
-            covered = [np.maximum.accumulate(part) for part in flags]
-            values, _ = replay(drawn, covered, grid, finished=ended)
-            replayed.append(curve("replay", values, f"{track.label} coverage"))
-    if independent:
-        if track.estimator != "replay":
-            values, name = pool.selected(grid)
-            closed.append(curve(name, values))
-        closed.append(curve("pass@k", pool.coverage(grid), f"{track.label} coverage"))
+    return {x: [curve(x, estimate) for estimate in pool.estimates] for x in costs}
 
-    def axis(x: str, compute: list[Floats]) -> dict[str, Any]:
-        rows = [*(compute[i][places] for i, places in zip(pool.kept, at, strict=True))]
-        rows += [np.full(len(grid), costs[x][i][-1] if len(costs[x][i]) else 0.0) for i in pool.empty]
-        unit = UNITS.get(x, run_currency(track) if x == "money" else "")
-        return {"x": by_problem(np.array(rows), problems).mean(axis=0), "x_name": x.replace("_", " "), "x_unit": unit}
 
-    drawn_over: dict[str, list[Curve]] = {}
-    for x in costs:
-        drawn_over[x] = [replace(one, **axis(x, pool.prefixes(costs[x]))) for one in replayed]
-        if closed:
-            means = axis(x, track.mean_cost(x))
-            drawn_over[x] += [replace(one, **means) for one in closed]
-    return drawn_over
+@dataclass(frozen=True)
+class Estimate:
+    """One accuracy of a pool at any number of its candidates."""
+
+    label: str
+    closed: bool
+    """Over all subsets of the candidates, instead of the prefixes of one order."""
+    values: Callable[[NDArray[np.int64]], tuple[Floats, str]]
+    """Given how many candidates each row has at each point (rows x points): its accuracies, the estimator's name."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +191,49 @@ class Pool:
         """Candidates of each of `kept`."""
         return np.array([len(part) for part in self.flags], dtype=np.int64)
 
-    def coverage(self, grid: NDArray[Any]) -> Floats:
+    @property
+    def bound(self) -> bool:
+        """Whether a budget has left some problems with fewer candidates than others."""
+        return any(row.ended == "budget" for row in self.track.rows) and (
+            bool(self.empty) or len(np.unique(self.sizes)) > 1
+        )
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """What is drawn of the track: the accuracy of what it selects, and coverage where that is known."""
+        track, found = self.track, []
+        label = f"{track.label} coverage"
+        if not track.independent or track.estimator == "replay":
+            found.append(Estimate(track.label, False, self.replayed))
+            if track.method.exhaustive:
+                covered = [np.maximum.accumulate(part) for part in self.flags]
+                found.append(Estimate(label, False, lambda at: (taken(covered, at), "replay")))
+        if track.independent:
+            if track.estimator != "replay":
+                found.append(Estimate(track.label, True, self.selected))
+            found.append(Estimate(label, True, lambda at: (self.coverage(at), "pass@k")))
+        return found
+
+    def replayed(self, at: NDArray[np.int64]) -> tuple[Floats, str]:
+        """Whether what is selected among the first candidates is right."""
+        for i, known, ks in zip(self.kept, self._known, at, strict=True):
+            missing = np.unique(ks[ks > 0])
+            missing = missing[np.isnan(known[missing - 1])]
+            if len(missing):
+                known[missing - 1] = selections(self.track, i, missing)[missing - 1]
+        return taken(self._known, at), "replay"
+
+    @cached_property
+    def _known(self) -> list[Floats]:
+        """What `replayed` has found at each prefix, NaN where it has not looked."""
+        return [np.full(size, np.nan) for size in self.sizes]
+
+    def coverage(self, at: NDArray[np.int64]) -> Floats:
         """pass@k of each of `kept`."""
         right = np.array([part.sum() for part in self.flags])
-        return self._reached(grid, lambda rows, ks: pass_at_k(self.sizes[rows], right[rows], ks))
+        return _by_pattern(at, lambda rows, ks: pass_at_k(self.sizes[rows], right[rows], ks))
 
-    def selected(self, grid: NDArray[Any]) -> tuple[Floats, str]:
+    def selected(self, at: NDArray[np.int64]) -> tuple[Floats, str]:
         """best-of-k or majority@k of each of `kept`, all subsets and ties averaged, and the estimator's name."""
         track = self.track
         if track.estimator == "best_of_k":
@@ -166,7 +242,7 @@ class Pool:
             def best(rows: NDArray[np.int64], ks: NDArray[np.int64]) -> Floats:
                 return best_of_k([ranks[row] for row in rows], [self.flags[row] for row in rows], ks)
 
-            return self._reached(grid, best), "best-of-k"
+            return _by_pattern(at, best), "best-of-k"
         answers = [[a for a, whole in zip(track.answers[i], track.whole[i], strict=True) if whole] for i in self.kept]
         names: set[str] = set()
 
@@ -175,7 +251,7 @@ class Pool:
             names.add(found.method)
             return found.values
 
-        return self._reached(grid, vote), "; ".join(sorted(names))
+        return _by_pattern(at, vote), "; ".join(sorted(names))
 
     def prefixes(self, costs: list[Floats]) -> list[Floats]:
         """Of cumulative costs, those up to each candidate of the pool; all there is up to the last one."""
@@ -186,17 +262,17 @@ class Pool:
             found.append(own)
         return found
 
-    def _reached(
-        self, grid: NDArray[Any], estimate: Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]
-    ) -> Floats:
-        """`estimate` at each k of `grid`, or for a problem with fewer candidates at all of them."""
-        values = np.zeros((len(self.kept), len(grid)))
-        reached = np.minimum(self.sizes, grid.max())
-        for size in np.unique(reached):
-            rows = np.flatnonzero(reached == size)
-            ks, places = np.unique(np.minimum(grid, size), return_inverse=True)
-            values[rows] = estimate(rows, ks)[:, places]
-        return values
+
+def _by_pattern(at: NDArray[np.int64], estimate: Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]) -> Floats:
+    """`estimate` of rows at ks, for all rows with the same ks in `at` at once; 0 at no candidates."""
+    values = np.zeros(at.shape)
+    patterns, which = np.unique(at, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        rows, asked = np.flatnonzero(which.ravel() == number), pattern > 0
+        if asked.any():
+            ks, places = np.unique(pattern[asked], return_inverse=True)
+            values[np.ix_(rows, asked)] = estimate(rows, ks)[:, places]
+    return values
 
 
 def filtered_curve(track: Track) -> Curve | None:
@@ -228,7 +304,7 @@ def filtered_curve(track: Track) -> Curve | None:
 
 
 def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
-    """Whether the selection among a cell's candidates is correct at every prefix that `grid` asks for (0 elsewhere)."""
+    """Whether the selection among a cell's candidates is right at every prefix that `grid` asks for (0 elsewhere)."""
     kept = np.flatnonzero(track.whole[index])
     every, correct = track.candidates(track.rows[index]), track.correct[index]
     candidates = [every[i] for i in kept]
@@ -342,7 +418,7 @@ def final_accuracies(track: Track) -> list[float]:
     found = np.full(len(track.rows), np.nan)
     found[pool.empty] = 0.0
     if pool.kept:
-        found[pool.kept] = pool.selected(pool.sizes.max(keepdims=True))[0][:, 0]
+        found[pool.kept] = pool.selected(pool.sizes[:, np.newaxis])[0][:, 0]
     return found.tolist()
 
 
@@ -382,7 +458,7 @@ def coverage_laws(tracks: Mapping[str, Track]) -> list[dict[str, Any]]:
         if not track.independent or not pool.kept or pool.sizes.min() < 3:
             continue
         ks = np.arange(1, int(pool.sizes.min()) + 1)
-        rows = [*pool.coverage(ks), *np.zeros((len(pool.empty), len(ks)))]
+        rows = [*pool.coverage(np.tile(ks, (len(pool.kept), 1))), *np.zeros((len(pool.empty), len(ks)))]
         problems = [track.rows[i].problem for i in [*pool.kept, *pool.empty]]
         try:
             law = fit_coverage_law(ks, by_problem(np.array(rows), problems).mean(axis=0))

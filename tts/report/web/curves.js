@@ -80,7 +80,7 @@ function visibleCurves() {
 }
 
 const points = (curve) => curve.x.map((x, i) => ({
-  x, y: curve.y[i], low: curve.low[i], high: curve.high[i], k: curve.k[i], note: curve.estimator }));
+  x, y: curve.y[i], low: curve.low[i], high: curve.high[i], k: curve.k[i], cap: curve.cap?.[i], note: curve.estimator }));
 
 function drawCurves(host) {
   const { label, unit, name: x } = measure();

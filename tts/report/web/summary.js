@@ -124,7 +124,7 @@ function notes() {
     data.tracks.some((track) => track.estimator !== "replay") && "Accuracies by best-of-k and majority are means over " +
       "all orders of the samples, ties averaged, as in the curves.",
     ...data.lacks.map((text) => `${text}.`),
-    ...data.short.map((text) => `${text}.`),
+    ...data.uneven.map((text) => `${text}.`),
     sum("estimated_tokens") && `${plural(sum("estimated_tokens"), "token")} are estimates: the server did not count them.`,
     comparable() && known(data.tracks[0]?.shared_problems) && "The strategies have finished different problems or seeds, " +
       `and rows are over their own. Over the ${plural(data.tracks[0].shared_problems, "problem")} that all have: ` +
