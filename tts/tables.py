@@ -76,8 +76,8 @@ COUNTED = {
 
 def summary_table(runs: Mapping[str, Rows]) -> Table:
     """The summaries (`tts.runs.analysis.summary`) of runs by their labels, which stand before the strategies."""
-    columns = ("problems", "accuracy", "95 %", "coverage", "candidates", "generated", "requests", "money", "lost")
-    made = Table("", ("strategy", "model"), columns)
+    columns = ("problems", "accuracy", "95 %", "coverage", "its 95 %", "candidates", "generated", "requests", "money")
+    made = Table("", ("strategy", "model"), (*columns, "lost"))
     notes = set()
     for label, rows in runs.items():
         for row in rows:
@@ -88,6 +88,7 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
                 percent(row["accuracy"]),
                 interval(row["low"], row["high"]),
                 percent(row["coverage"]),
+                interval(row.get("coverage_low"), row.get("coverage_high")),
                 f"{row['candidates']:,}",
                 f"{row['completion_tokens']:,.0f}",
                 f"{row['requests']:,.0f}",
@@ -164,6 +165,8 @@ def law_table(laws: Rows) -> Table:
     made = Table("Coverage law c = exp(a k^b)", ("curve",), ("a", "b", "r²", "fitted to k"))
     for law in laws:
         made.add_row(law["curve"], f"{law['a']:.4g}", f"{law['b']:.4g}", f"{law['r_squared']:.3f}", f"1 to {law['k']}")
+        if law["most"] > law["k"]:
+            made.notes.append(f"{law['curve']}: not all problems have the {law['most']} samples that some have")
     return made
 
 
@@ -171,7 +174,8 @@ def readout_table(title: str, rows: Rows, column: str, show: Callable[[float], s
     """What was read off each curve, or why there is nothing to read."""
     made = Table(title, ("curve", "estimator"), (column,))
     for row in rows:
-        made.add_row(row["curve"], row["estimator"], row["why_not"] if row["value"] is None else show(row["value"]))
+        bounds = f" ({interval(row['low'], row['high'])})" if row.get("low") is not None else ""
+        made.add_row(row["curve"], row["estimator"], row["why_not"] or show(row["value"]) + bounds)
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -153,8 +153,8 @@ def _show_overview(
     asked = {"--x": x != "completion_tokens", "--by": by, "--at": at, "--reach": reach}
     if not curves and (named := [name for name, value in asked.items() if value]):
         raise ConfigError(f"no curve for {named[0]}: {'; '.join(missing) or 'nothing is graded yet'}")
-    accuracies = {c: [_readout(curve, c, curve.accuracy_at) for curve in curves] for c in at}
-    computes = {a: [_readout(curve, a, curve.compute_to_reach) for curve in curves] for a in reach}
+    accuracies = {c: [_accuracy_at(curve, c) for curve in curves] for c in at}
+    computes = {a: [_compute_to_reach(curve, a) for curve in curves] for a in reach}
     laws = coverage_laws({shown.label: shown.track for shown in comparison.tracks})
     if as_json:
         named = [{"run": str(comparison.runs[label].path), **row} for label, rows in summaries.items() for row in rows]
@@ -192,19 +192,29 @@ def _show_overview(
         say(f"no curve of {words}")
 
 
-def _readout(curve: Curve, asked: float, read: Callable[[float], float | None]) -> dict[str, Any]:
+def _accuracy_at(curve: Curve, compute: float) -> dict[str, Any]:
     from tts.curves import CurveError
 
     try:
-        value, why_not = read(asked), "not reached"
+        value, (low, high), why_not = curve.accuracy_at(compute), curve.interval_at(compute), None
     except CurveError:
-        value, why_not = None, f"measured from {curve.x[0]:.4g} to {curve.x[-1]:.4g} only"
+        value = low = high = None
+        why_not = f"measured from {curve.x[0]:.4g} to {curve.x[-1]:.4g} only"
+    return _readout(curve, compute, value, why_not) | {"low": low, "high": high}
+
+
+def _compute_to_reach(curve: Curve, accuracy: float) -> dict[str, Any]:
+    value = curve.compute_to_reach(accuracy)
+    return _readout(curve, accuracy, value, "not reached" if value is None else None)
+
+
+def _readout(curve: Curve, asked: float, value: float | None, why_not: str | None) -> dict[str, Any]:
     return {
         "curve": curve.label,
         "estimator": curve.estimator,
         "asked": asked,
         "value": value,
-        "why_not": None if value is not None else why_not,
+        "why_not": why_not,
     }
 
 

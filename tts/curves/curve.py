@@ -112,6 +112,10 @@ class Curve:
             )
         return float(np.interp(compute, self.x, self.y))
 
+    def interval_at(self, compute: float) -> tuple[float, float]:
+        """The bounds of that accuracy, interpolated as it is."""
+        return float(np.interp(compute, self.x, self.low)), float(np.interp(compute, self.x, self.high))
+
     def compute_to_reach(self, accuracy: float) -> float | None:
         """Least compute at which the curve first reaches `accuracy`; None if it never does.
 

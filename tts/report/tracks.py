@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tts.curves import Curve, Interval, paired_difference
+from tts.curves import Curve, Interval, mean_interval, paired_difference
 from tts.errors import TTSError
 from tts.runs import Run
-from tts.runs.analysis import By, curves_over, filtered_curve, labelled, prefixed, track_curves
+from tts.runs.analysis import By, Pool, curves_over, filtered_curve, final_accuracies, labelled, prefixed, track_curves
 from tts.runs.run import Floats, Row, Track
 from tts.tables import Table, points
 
@@ -78,8 +78,10 @@ class Contest:
     problems: int
     differences: list[tuple[Shown, Interval]]
     """By how much `best` is more accurate than each of the others."""
+    one: Interval | None
+    """The accuracy of a single sample of the same model on these problems; None where none can be told."""
     sample: Interval | None
-    """By how much it is more accurate than a single sample of the same model; None where none can be told."""
+    """By how much `best` is more accurate than that."""
 
     @property
     def equals(self) -> list[Shown]:
@@ -107,6 +109,7 @@ class Contest:
             "words": self.words,
             "equals": [shown.label for shown in self.equals],
             "others": [{"track": shown.label, **_bounds(found)} for shown, found in self.differences],
+            "one": self.one and {name: float(getattr(self.one, name)[0]) for name in ("mean", "low", "high")},
             "sample": self.sample and _bounds(self.sample),
         }
 
@@ -177,12 +180,11 @@ class RunComparison:
         return found, missing
 
     def solved(self, shown: Shown) -> dict[ProblemKey, float]:
-        """For each problem of a track that could be graded, the share of the seeds that solved it."""
+        """For each problem of a track that could be graded, its accuracy (`final_accuracies`), the mean over seeds."""
         found: defaultdict[ProblemKey, list[float]] = defaultdict(list)
-        for row, right in zip(shown.track.rows, shown.track.correct, strict=True):
-            chosen = float(right[row.selected]) if row.selected is not None else 0.0
-            if not np.isnan(chosen):
-                found[self.key(shown, row)].append(chosen)
+        for row, right in zip(shown.track.rows, final_accuracies(shown.track), strict=True):
+            if not np.isnan(right):
+                found[self.key(shown, row)].append(right)
         return {key: float(np.mean(seeds)) for key, seeds in found.items()}
 
     @cached_property
@@ -211,10 +213,14 @@ class RunComparison:
             for i, ((shown, _), column) in enumerate(zip(entered, values, strict=True))
             if i != first
         ]
-        one = self._one_sample(best)
-        sample = [[one[key]] for key in keys if key in one]
+        drawn = self._one_sample(best)
+        one = [[drawn[key]] for key in keys] if common <= drawn.keys() else None
         return Contest(
-            best, len(keys), others, paired_difference(values[first], sample) if len(sample) == len(keys) else None
+            best,
+            len(keys),
+            others,
+            one and mean_interval(one),
+            one and paired_difference(values[first], one),
         )
 
     def _one_sample(self, shown: Shown) -> dict[ProblemKey, float]:
@@ -222,9 +228,9 @@ class RunComparison:
         for other in self.tracks:
             if (other.run, other.track.model) == (shown.run, shown.track.model) and other.track.independent:
                 found: defaultdict[ProblemKey, list[float]] = defaultdict(list)
-                for row, right in zip(other.track.rows, other.track.correct, strict=True):
-                    if len(right) and not np.isnan(right).any():
-                        found[self.key(other, row)].append(float(right.mean()))
+                pool = Pool.of(other.track)
+                for i, right in zip(pool.kept, pool.flags, strict=True):
+                    found[self.key(other, other.track.rows[i])].append(float(right.mean()))
                 return {key: float(np.mean(seeds)) for key, seeds in found.items()}
         return {}
 

@@ -231,7 +231,7 @@ class Pool:
     def coverage(self, at: NDArray[np.int64]) -> Floats:
         """pass@k of each of `kept`."""
         right = np.array([part.sum() for part in self.flags])
-        return _by_pattern(at, lambda rows, ks: pass_at_k(self.sizes[rows], right[rows], ks))
+        return by_pattern(at, lambda rows, ks: pass_at_k(self.sizes[rows], right[rows], ks))
 
     def selected(self, at: NDArray[np.int64]) -> tuple[Floats, str]:
         """best-of-k or majority@k of each of `kept`, all subsets and ties averaged, and the estimator's name."""
@@ -242,7 +242,7 @@ class Pool:
             def best(rows: NDArray[np.int64], ks: NDArray[np.int64]) -> Floats:
                 return best_of_k([ranks[row] for row in rows], [self.flags[row] for row in rows], ks)
 
-            return _by_pattern(at, best), "best-of-k"
+            return by_pattern(at, best), "best-of-k"
         answers = [[a for a, whole in zip(track.answers[i], track.whole[i], strict=True) if whole] for i in self.kept]
         names: set[str] = set()
 
@@ -251,7 +251,7 @@ class Pool:
             names.add(found.method)
             return found.values
 
-        return _by_pattern(at, vote), "; ".join(sorted(names))
+        return by_pattern(at, vote), "; ".join(sorted(names))
 
     def prefixes(self, costs: list[Floats]) -> list[Floats]:
         """Of cumulative costs, those up to each candidate of the pool; all there is up to the last one."""
@@ -263,7 +263,7 @@ class Pool:
         return found
 
 
-def _by_pattern(at: NDArray[np.int64], estimate: Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]) -> Floats:
+def by_pattern(at: NDArray[np.int64], estimate: Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]) -> Floats:
     """`estimate` of rows at ks, for all rows with the same ks in `at` at once; 0 at no candidates."""
     values = np.zeros(at.shape)
     patterns, which = np.unique(at, axis=0, return_inverse=True)
@@ -333,7 +333,7 @@ def run_currency(track: Track) -> str:
 
 
 def summary(run: Run) -> list[dict[str, Any]]:
-    """One row for each strategy and model: selected accuracy with its interval, coverage, and what it cost.
+    """One row for each strategy and model: selected accuracy and coverage with their intervals, and what it cost.
 
     Problems without a usable candidate count as unsolved, and as `failed`; those that could not be graded are left out
     of the accuracy, and counted as `ungraded`. Where strategies have finished different problems or seeds, each row has
@@ -355,27 +355,33 @@ def shared_cells(tracks: Sequence[Track]) -> set[tuple[str, int]] | None:
 def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> dict[str, Any]:
     """The row of `summary` for one strategy and model; `shared` as `shared_cells` gives it."""
     solved, covered, problems, common, ungraded = [], [], [], [], 0
-    for row, flags, right in zip(track.rows, track.correct, final_accuracies(track), strict=True):
+    cells = zip(track.rows, track.correct, track.whole, final_accuracies(track), strict=True)
+    for row, flags, whole, right in cells:
         if np.isnan(right):
             ungraded += 1
             continue
         solved.append([right])
-        covered.append([float(np.nansum(flags) > 0)])
+        covered.append([float(np.nansum(flags[whole]) > 0)])
         problems.append(row.problem)
         common.append(shared is None or (row.problem, row.seed) in shared)
     usage, wasted = track.usage(), track.wasted()
     paid = track.paid()
-    means = by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
+    means = by_problem(np.hstack([solved, covered]), problems) if solved else np.empty((0, 2))
     interval = mean_interval(means) if len(means) > 1 else None
+    unknown = (None, None)
+    accuracy, coverage = means.mean(axis=0).tolist() if len(means) else unknown
+    low, high = (interval.low.tolist(), interval.high.tolist()) if interval else (unknown, unknown)
     return {
         "strategy": track.strategy,
         "model": track.model,
         "problems": len({row.problem for row in track.rows}),
-        "accuracy": float(means.mean()) if len(means) else None,
-        "low": float(interval.low[0]) if interval else None,
-        "high": float(interval.high[0]) if interval else None,
+        "accuracy": accuracy,
+        "low": low[0],
+        "high": high[0],
         "estimator": track.estimator if track.independent else "replay",
-        "coverage": float(by_problem(np.array(covered), problems).mean()) if covered else None,
+        "coverage": coverage,
+        "coverage_low": low[1],
+        "coverage_high": high[1],
         **_over_shared(np.array(solved), problems, np.array(common), shared),
         "abstained": sum(
             row.selected is None and len(flags) > 0 for row, flags in zip(track.rows, track.correct, strict=True)
@@ -449,8 +455,8 @@ def _money(track: Track, roles: Mapping[str, Usage]) -> float | None:
 def coverage_laws(tracks: Mapping[str, Track]) -> list[dict[str, Any]]:
     """For each track with independent candidates, the fit c = exp(a k^b) of its coverage (Brown et al. 2024, 3.2).
 
-    Fitted to every k up to what all problems have. Tracks that do not determine it, such as one whose coverage is 0
-    throughout, are left out. `tracks` are named as in the report.
+    Fitted to every k up to what all problems have; `most` is what any has. Tracks that do not determine it, such as
+    one whose coverage is 0 throughout, are left out. `tracks` are named as in the report.
     """
     laws = []
     for label, track in tracks.items():
@@ -464,7 +470,8 @@ def coverage_laws(tracks: Mapping[str, Track]) -> list[dict[str, Any]]:
             law = fit_coverage_law(ks, by_problem(np.array(rows), problems).mean(axis=0))
         except CurveError:
             continue
-        laws.append({"curve": f"{label} coverage", "a": law.a, "b": law.b, "r_squared": law.r_squared, "k": len(ks)})
+        found = {"a": law.a, "b": law.b, "r_squared": law.r_squared, "k": len(ks), "most": int(pool.sizes.max())}
+        laws.append({"curve": f"{label} coverage", **found})
     return laws
 
 

@@ -173,7 +173,8 @@ def _by_problem(track: Track) -> tuple[Counts, list[str]]:
         raise ConfigError(f"{track.label}: resampling needs independent samples; run best_of_n without an early stop")
     sums: dict[str, np.ndarray] = {}
     ungraded = set()
-    for row, said, right in zip(track.rows, track.passed, track.correct, strict=True):
+    for row, passed, correct, whole in zip(track.rows, track.passed, track.correct, track.whole, strict=True):
+        said, right = passed[whole], correct[whole]
         if np.isnan(right).any():
             ungraded.add(row.problem)
         accepted, truth = said == 1, right == 1
