@@ -152,3 +152,18 @@ async def test_a_winner_is_named_by_chance_about_as_seldom_as_the_level_says(tmp
         assert contest
         named += not contest.equals
     assert named <= 5
+
+
+async def test_equals_are_called_so_in_the_text_on_the_page_and_in_the_data(tmp_path: Path) -> None:
+    comparison = RunComparison([await run_of(tmp_path, a=range(20), b=range(20))])
+    (contest,) = comparison.contests
+    assert contest.words.startswith("no strategy is shown to be better than another")
+    assert (contest.differences[0][1].low[0], contest.differences[0][1].high[0]) == pytest.approx(
+        (-0.08, 0.08), abs=0.03
+    )
+    page, packed = page_of(comparison, tmp_path / "page.html")
+    assert packed["overview"]["contests"][0]["equals"] == ["single · b"]
+    assert packed["overview"]["contests"][0]["words"] == contest.words
+    assert "Most accurate" in page  # what the card is called where there are equals
+    assert contest.words in contest.table().notes
+    assert "may be equal" in markdown(comparison, "completion_tokens")
