@@ -110,7 +110,11 @@ def _unlike(runs: Mapping[str, Rows]) -> Iterator[tuple[str, str]]:
     for label, rows in runs.items():
         count = next((row["shared_problems"] for row in rows if row.get("shared_problems") is not None), None)
         if count is not None:
-            each = ", ".join(f"{row['strategy']} {percent(row['shared_accuracy'])}" for row in rows)
+            each = ", ".join(
+                f"{row['strategy']} {percent(row['shared_accuracy'])}"
+                + (f" ({interval(row['shared_low'], row['shared_high'])})" if row.get("shared_low") is not None else "")
+                for row in rows
+            )
             yield (
                 label,
                 "strategies have finished different problems or seeds, and rows are over their own; "

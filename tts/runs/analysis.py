@@ -432,10 +432,16 @@ def _over_shared(
     solved: Floats, problems: Sequence[str], common: NDArray[np.bool_], shared: set[tuple[str, int]] | None
 ) -> dict[str, Any]:
     if shared is None:
-        return {"shared_problems": None, "shared_accuracy": None}
+        return {"shared_problems": None, "shared_accuracy": None, "shared_low": None, "shared_high": None}
     names = [name for name, kept in zip(problems, common, strict=True) if kept]
-    accuracy = float(by_problem(solved[common], names).mean()) if names else None
-    return {"shared_problems": len({problem for problem, _ in shared}), "shared_accuracy": accuracy}
+    means = by_problem(solved[common], names) if names else np.empty((0, 1))
+    found = mean_interval(means) if len(means) > 1 else None
+    return {
+        "shared_problems": len({problem for problem, _ in shared}),
+        "shared_accuracy": float(means.mean()) if len(means) else None,
+        "shared_low": float(found.low[0]) if found else None,
+        "shared_high": float(found.high[0]) if found else None,
+    }
 
 
 def _money(track: Track, roles: Mapping[str, Usage]) -> float | None:

@@ -122,7 +122,8 @@ function notes() {
     sum("estimated_tokens") && `${plural(sum("estimated_tokens"), "token")} are estimates: the server did not count them.`,
     comparable() && known(data.tracks[0]?.shared_problems) && "The strategies have finished different problems or seeds, " +
       `and rows are over their own. Over the ${plural(data.tracks[0].shared_problems, "problem")} that all have: ` +
-      data.tracks.map((track) => `${titled(track)} ${percent(track.shared_accuracy)}`).join(", ") + ".",
+      data.tracks.map((track) => `${titled(track)} ${percent(track.shared_accuracy)}` +
+        (known(track.shared_low) ? ` (${interval(track.shared_low, track.shared_high)})` : "")).join(", ") + ".",
     !comparable() && "The strategies were not tried on the same problems: their accuracies do not compare.",
     ...data.contests.filter((contest) => contest.others.length)
       .map((contest) => `${contest.words[0].toUpperCase()}${contest.words.slice(1)}.`),
