@@ -327,7 +327,8 @@ async def test_a_curve_over_a_budget_is_what_each_problem_would_have_had_within_
                     covered.append(0.0)
                 elif closed:
                     answers = [one.notes.get("answer") for one in candidates]
-                    rule = best(ranks[kept], flags[kept]) if "best" in strategy else vote(answers, flags[kept])
+                    right_ones = (flags[kept] == 1).tolist()
+                    rule = best(ranks[kept].tolist(), right_ones) if "best" in strategy else vote(answers, right_ones)
                     right.append(over_all_orders(len(kept), k, rule))
                     covered.append(over_all_orders(len(kept), k, lambda order, f=flags[kept]: max(f[list(order)])))
                 else:

@@ -47,7 +47,7 @@ async def test_the_seeds_of_a_problem_count_as_one_in_the_interval_of_diversity(
     (track,) = run.tracks
     problems: dict[str, list[float]] = {}
     for row, answers in zip(track.rows, track.answers, strict=True):
-        problems.setdefault(row.problem, []).append(np.mean([a != b for a, b in combinations(answers, 2)]))
+        problems.setdefault(row.problem, []).append(float(np.mean([a != b for a, b in combinations(answers, 2)])))
     expected = mean_interval(np.array([[np.mean(seeds)] for seeds in problems.values()]))
     found = diversity(track)
     assert found["behaviours"] == pytest.approx(expected.mean[0])

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -93,7 +93,7 @@ def report(
 
     studies: list[Study] = [registry.make("studies", spec) for spec in study or ()]
     comparison = RunComparison([Run(path) for path in runs])
-    along: By | None = None if by is None else by.value
+    along = cast("By | None", by and str(by))
     files = [*(out or ()), *(comparison.place / f"report.{kind}" for kind in format_ or ())]
     if studies:
         _show_studies(studies, comparison, as_json)

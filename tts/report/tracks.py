@@ -219,8 +219,8 @@ class RunComparison:
             best,
             len(keys),
             others,
-            one and mean_interval(one),
-            one and paired_difference(values[first], one),
+            mean_interval(one) if one else None,
+            paired_difference(values[first], one) if one else None,
         )
 
     def _one_sample(self, shown: Shown) -> dict[ProblemKey, float]:
