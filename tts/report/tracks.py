@@ -16,7 +16,8 @@ import numpy as np
 from tts.curves import Curve, Interval, mean_interval, paired_difference
 from tts.errors import TTSError
 from tts.runs import Run
-from tts.runs.analysis import By, Pool, curves_over, filtered_curve, final_accuracies, labelled, prefixed, track_curves
+from tts.runs.analysis import By, curves_over, filtered_curve, final_accuracies, labelled, prefixed, track_curves
+from tts.runs.pool import Pool
 from tts.runs.run import Floats, Row, Track
 from tts.tables import Table, points
 

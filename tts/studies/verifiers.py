@@ -10,7 +10,8 @@ import numpy as np
 from tts.curves import Interval, best_of_k, majority_at_k, mean_interval, paired_difference, powers_of_two
 from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
-from tts.runs.analysis import Pool, by_pattern, by_problem
+from tts.runs.analysis import by_problem
+from tts.runs.pool import Pool, by_pattern
 from tts.runs.run import Run, Track, ranked
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.studies.judging import Decisions, Reliability, auroc, calibration, decisions, rank_correlation, within_problems
