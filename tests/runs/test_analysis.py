@@ -318,7 +318,7 @@ async def test_a_curve_over_a_budget_is_what_each_problem_would_have_had_within_
                 track.rows, track.whole, track.correct, track.ranks, costs, strict=True
             ):
                 kept = np.flatnonzero(whole)
-                k = sum(bool(amount <= cap + 1e-6) for amount in cost[: len(kept)])
+                k = sum(bool(amount <= cap * (1 + 1e-12)) for amount in cost[: len(kept)])
                 most = max(most, k)
                 spent.append(cost[k - 1] if k else 0.0)
                 candidates = [track.candidates(row)[place] for place in kept]
