@@ -76,8 +76,8 @@ COUNTED = {
 
 def summary_table(runs: Mapping[str, Rows]) -> Table:
     """The summaries (`tts.runs.analysis.summary`) of runs by their labels, which stand before the strategies."""
-    columns = ("problems", "accuracy", "95 %", "coverage", "candidates", "generated", "requests", "money", "lost")
-    made = Table("", ("strategy", "model"), columns)
+    columns = ("problems", "accuracy", "95 %", "coverage", "its 95 %", "candidates", "generated", "requests", "money")
+    made = Table("", ("strategy", "model"), (*columns, "lost"))
     notes = set()
     for label, rows in runs.items():
         for row in rows:
@@ -88,6 +88,7 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
                 percent(row["accuracy"]),
                 interval(row["low"], row["high"]),
                 percent(row["coverage"]),
+                interval(row.get("coverage_low"), row.get("coverage_high")),
                 f"{row['candidates']:,}",
                 f"{row['completion_tokens']:,.0f}",
                 f"{row['requests']:,.0f}",
@@ -109,7 +110,11 @@ def _unlike(runs: Mapping[str, Rows]) -> Iterator[tuple[str, str]]:
     for label, rows in runs.items():
         count = next((row["shared_problems"] for row in rows if row.get("shared_problems") is not None), None)
         if count is not None:
-            each = ", ".join(f"{row['strategy']} {percent(row['shared_accuracy'])}" for row in rows)
+            each = ", ".join(
+                f"{row['strategy']} {percent(row['shared_accuracy'])}"
+                + (f" ({interval(row['shared_low'], row['shared_high'])})" if row.get("shared_low") is not None else "")
+                for row in rows
+            )
             yield (
                 label,
                 "strategies have finished different problems or seeds, and rows are over their own; "
@@ -128,21 +133,35 @@ ESTIMATED = {
 
 def curve_table(curves: Sequence[Curve], title: str = "Accuracy against compute") -> Table:
     """The points of curves over the same x axis."""
-    made = Table(title, ("curve", "estimator"), ("k", curves[0].x_label, "accuracy", "95 %"))
+    capped = any(curve.cap is not None for curve in curves)
+    columns = ("k", *(["at most"] if capped else []), curves[0].x_label, "accuracy", "95 %")
+    made = Table(title, ("curve", "estimator"), columns)
     for curve in curves:
         names = (curve.label, curve.estimator)
-        for k, x, y, low, high in zip(curve.k, curve.x, curve.y, curve.low, curve.high, strict=True):
-            made.add_row(*names, str(k), number(x), percent(y), interval(low, high))
+        caps = [None] * len(curve.k) if curve.cap is None else curve.cap
+        for k, cap, x, y, low, high in zip(curve.k, caps, curve.x, curve.y, curve.low, curve.high, strict=True):
+            limit = [number(cap)] if capped else []
+            made.add_row(*names, str(k), *limit, number(x), percent(y), interval(low, high))
             names = ("", "")
-    short = {curve.label.removesuffix(" coverage"): curve.short for curve in curves if curve.short}
     made.notes = [
         *(words for name, words in ESTIMATED.items() if any(curve.estimator == name for curve in curves)),
-        *(
-            f"{name}: {count:,} problems have fewer candidates than the largest k; they stand at what they had reached"
-            for name, count in short.items()
+        *dict.fromkeys(
+            f"{curve.label.removesuffix(' coverage')}: {words}" for curve in curves if (words := uneven(curve))
         ),
     ]
     return made
+
+
+def uneven(curve: Curve) -> str:
+    """How a curve is over problems with unequal numbers of candidates; empty where they have equally many."""
+    fewer = f"{curve.short:,} problems have fewer candidates than the largest k"
+    if curve.cap is not None:
+        return (
+            (f"{fewer}; " if curve.short else "")
+            + f"at each point all problems stand at the candidates that a cap on their {curve.x_name} affords, and the "
+            "axis is what these cost on average"
+        )
+    return f"{fewer}; they stand at what they had reached" if curve.short else ""
 
 
 def law_table(laws: Rows) -> Table:
@@ -150,6 +169,8 @@ def law_table(laws: Rows) -> Table:
     made = Table("Coverage law c = exp(a k^b)", ("curve",), ("a", "b", "r²", "fitted to k"))
     for law in laws:
         made.add_row(law["curve"], f"{law['a']:.4g}", f"{law['b']:.4g}", f"{law['r_squared']:.3f}", f"1 to {law['k']}")
+        if law["most"] > law["k"]:
+            made.notes.append(f"{law['curve']}: not all problems have the {law['most']} samples that some have")
     return made
 
 
@@ -157,7 +178,8 @@ def readout_table(title: str, rows: Rows, column: str, show: Callable[[float], s
     """What was read off each curve, or why there is nothing to read."""
     made = Table(title, ("curve", "estimator"), (column,))
     for row in rows:
-        made.add_row(row["curve"], row["estimator"], row["why_not"] if row["value"] is None else show(row["value"]))
+        bounds = f" ({interval(row['low'], row['high'])})" if row.get("low") is not None else ""
+        made.add_row(row["curve"], row["estimator"], row["why_not"] or show(row["value"]) + bounds)
     return made
 
 

@@ -199,3 +199,23 @@ def test_the_timeline_has_every_call_and_draws_one_problem(tts: Command, run: st
     ended = tts("report", run, "--study", "timeline:plot=t.svg,problem=absent")
     assert ended.code == 2
     assert "no calls for the problem 'absent'" in ended.err
+
+
+def test_a_budget_that_binds_gives_a_curve_over_a_cap(tts: Command, double: ModelDouble, task: str, clean: Path):
+    words = ["--task", task, "--strategy", "self_consistency:n=12", "--max-tokens", 60]
+    words += ["--budget.completion_tokens", 200]
+    assert tts("run", *words, "--out", "one", "--quiet", "--base-url", double.base_url).code == 0
+    shown = tts("report", "one", "--format", "md")
+    written = (clean / "one" / "report.md").read_text()
+    for text in (" ".join(shown.out.split()), written):
+        assert "at most" in text
+        assert "have fewer candidates than the largest k" in text
+        assert "a cap on their completion tokens affords" in text
+    report = tts("report", "one", "--json").json
+    assert all(row["cap"] >= row["x"] for row in report["curves"])
+    assert report["curves"][-1]["x"] == pytest.approx(report["summary"][0]["completion_tokens"] / 10)
+    by_k = tts("report", "one", "--by", "k", "--json").json["curves"]
+    assert {row["cap"] for row in by_k} == {None}
+    assert tts("report", "one", "--by", "budget", "--out", "one.csv").code == 0
+    with (clean / "one.csv").open() as file:
+        assert [row["cap"] for row in csv.DictReader(file)] == [str(row["cap"]) for row in report["curves"]]

@@ -53,6 +53,26 @@ def test_json_has_the_same(folder: Path):
     assert (found["results"], found["missing"], found["problems"]) == ("out.jsonl", [], 1)
 
 
+def test_pass_at_k_has_an_interval_and_says_where_a_problem_has_too_few_samples(folder: Path):
+    problems = [{**PROBLEM, "task_id": f"HumanEval/{i}"} for i in range(3)]
+    (folder / "problems.jsonl").write_text("\n".join(map(json.dumps, problems)))
+    lines = [
+        {"task_id": f"HumanEval/{i}", "completion": f"    return x + {1 + (i + j) % 2}\n"}
+        for i, count in enumerate((10, 10, 2))
+        for j in range(count)
+    ]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ("samples.jsonl", "--task", "humaneval:path=problems.jsonl")
+    said = tts(*words)
+    assert "no pass@10: 1 problems have fewer samples" in said.output
+    found = json.loads(tts(*words, "--json").stdout)
+    assert found["pass@k"] == {"1": pytest.approx(0.5)}
+    assert found["too few samples"] == {"10": 1}
+    low, high = found["intervals"]["1"]
+    assert 0 < low < 0.5 < high < 1
+    assert f"{low:.1%} to {high:.1%}" in said.output
+
+
 def test_a_file_that_is_not_there_is_named(folder: Path):
     said = tts("absent.jsonl", "--task", "humaneval:path=problems.jsonl")
     assert isinstance(said.exception, ConfigError)

@@ -1,6 +1,7 @@
 """Which strategy is best, and whether that can be said at all: compared problem by problem, on those that all have."""
 
 import json
+import random
 import re
 import sqlite3
 from collections.abc import Iterable
@@ -15,7 +16,10 @@ from tts import Endpoint, MockModel
 from tts.report import RunComparison, markdown
 from tts.report.overview import overview
 from tts.runs import Experiment, Run
-from tts.runs.analysis import track_summary
+from tts.runs.analysis import curves, summary, track_summary
+from tts.studies.repeats import parallel_report
+from tts.studies.verifiers import Verifiers, verifier_report
+from tts.tables import Table
 
 MANY = 40
 
@@ -92,6 +96,51 @@ async def test_runs_without_problems_in_common_are_not_compared(tmp_path: Path) 
     assert contests[1].words == ""
 
 
+async def test_table_curve_comparison_and_study_have_one_rule_for_ties(tmp_path: Path) -> None:
+    """The verifier accepts two answers alike, and votes tie: each figure is the mean over all orders, and says so."""
+    questions, chance = tmp_path / "ties.jsonl", random.Random(0)
+    lines = [{"id": f"p{i}", "prompt": f"[{i}] six times seven?", "answer": 42} for i in range(12)]
+    questions.write_text("\n".join(map(json.dumps, lines)))
+    table = {
+        "task": {"name": "jsonl", "path": str(questions), "answer_verifier": "numeric_answer"},
+        "strategies": ["best_of_n:n=6,verifier=regex(pattern=4)", "self_consistency:n=6,answer=numeric_answer"],
+        "models": {"mock": MockModel(lambda _: f"Answer: {chance.choice((42, 40, 7))}")},
+    }
+    run = await Experiment.parse(table).run(tmp_path / "run")
+    comparison = RunComparison([run])
+    rows = {f"{row['strategy']} · mock": row for row in summary(run)}
+    live = {
+        track.label: np.mean([right[row.selected] for row, right in zip(track.rows, track.correct, strict=True)])
+        for track in run.tracks
+    }
+    assert any(rows[label]["accuracy"] != pytest.approx(live[label]) for label in rows)
+    drawn = {curve.label: curve for curve in curves(run)}
+    for label, row in rows.items():
+        assert drawn[label].y[-1] == pytest.approx(row["accuracy"])
+        assert drawn[f"{label} coverage"].y[-1] == pytest.approx(row["coverage"])
+        ends = drawn[f"{label} coverage"]
+        assert (row["coverage_low"], row["coverage_high"]) == pytest.approx((ends.low[-1], ends.high[-1]))
+    (contest,) = comparison.contests
+    ((other, difference),) = contest.differences
+    apart = rows[contest.best.label]["accuracy"] - rows[other.label]["accuracy"]
+    assert difference.mean[0] == pytest.approx(apart)
+    (report,) = verifier_report(run)
+    assert report.selection
+    assert report.selection.majority
+    best, vote = drawn[run.tracks[0].label], drawn[run.tracks[1].label]
+    np.testing.assert_allclose(report.selection.verifier.mean, best.y)
+    np.testing.assert_allclose(report.selection.majority.mean, vote.y)
+    repeated = {one.track: one.repeats for one in parallel_report(run)}[run.tracks[1].label]
+    assert repeated.majority == pytest.approx(vote.y[-1])
+    assert repeated.intervals["majority"] == pytest.approx((vote.low[-1], vote.high[-1]))
+    assert repeated.intervals["best"] == pytest.approx(
+        (rows[vote.label]["coverage_low"], rows[vote.label]["coverage_high"])
+    )
+    assert "ties averaged" in markdown(comparison, "completion_tokens")
+    tables = [shown for shown in Verifiers().findings({"": run}).shown if isinstance(shown, Table)]
+    assert any("ties averaged" in str(table.notes) for table in tables)
+
+
 async def test_a_winner_is_named_by_chance_about_as_seldom_as_the_level_says(tmp_path: Path) -> None:
     """Three models of one accuracy: among a hundred draws of problems, hardly any names a best one."""
     run = await run_of(tmp_path, a=range(20), b=range(20), c=range(20))
@@ -125,3 +174,18 @@ async def test_the_frontier_is_over_the_problems_that_all_have(tmp_path: Path) -
     assert paired["b"]["y"][-1] == pytest.approx(1.0)
     tokens = {tracks[one["track"]]: one["x"][-1] for one in found["frontier"]["curves"]["completion_tokens"]}
     assert tokens["a"] == pytest.approx(tokens["b"], rel=0.05)
+
+
+async def test_equals_are_called_so_in_the_text_on_the_page_and_in_the_data(tmp_path: Path) -> None:
+    comparison = RunComparison([await run_of(tmp_path, a=range(20), b=range(20))])
+    (contest,) = comparison.contests
+    assert contest.words.startswith("no strategy is shown to be better than another")
+    assert (contest.differences[0][1].low[0], contest.differences[0][1].high[0]) == pytest.approx(
+        (-0.08, 0.08), abs=0.03
+    )
+    page, packed = page_of(comparison, tmp_path / "page.html")
+    assert packed["overview"]["contests"][0]["equals"] == ["single · b"]
+    assert packed["overview"]["contests"][0]["words"] == contest.words
+    assert "Most accurate" in page  # what the card is called where there are equals
+    assert contest.words in contest.table().notes
+    assert "may be equal" in markdown(comparison, "completion_tokens")

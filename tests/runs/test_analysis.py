@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.curves.brute_force import over_all_orders
+from tests.curves.brute_force import best, over_all_orders, vote
 from tests.runs.conftest import PROBABILITIES
 from tests.support.double import ModelDouble
 from tts import (
@@ -292,6 +292,85 @@ async def test_a_binding_budget_leaves_a_curve_over_all_problems(
         rates = [flags[whole].mean() for flags, whole in zip(track.correct, track.whole, strict=True)]
         assert coverage.y[0] == pytest.approx(np.mean(rates))
     assert "fewer candidates than the largest k" in str(curve_table(track_curves(track)).notes)
+
+
+@pytest.mark.parametrize("measure", ["completion_tokens", "total_tokens", "samples", "seconds"])
+@pytest.mark.parametrize("strategy", ["self_consistency:n=6", "best_of_n:n=6,verifier=fallible", "two_by_two"])
+async def test_a_curve_over_a_budget_is_what_each_problem_would_have_had_within_it(
+    task: str, endpoint: Endpoint, tmp_path: Path, strategy: str, measure: str
+) -> None:
+    """Every cap against brute force: the longest affordable prefix, or all orders of as many candidates."""
+    registry.register("strategies", TwoByTwo)
+    registry.register("verifiers", Fallible)
+    models = endpoint.model_copy(update={"params": {"max_tokens": 60}})
+    table = {"task": task, "models": models, "strategies": [strategy], "budget": {"completion_tokens": 160}}
+    (track,) = (await Experiment.parse(table).run(tmp_path / "run")).tracks
+    closed = strategy != "two_by_two"
+    costs = track.mean_cost(measure) if closed else track.cost(measure)
+    ends = [float(part[-1]) for part in costs]
+    for caps in (None, [0.0, min(ends) / 2, float(np.median(ends)), 2 * max(ends)]):
+        selected, coverage = track_curves(track, measure, caps=caps)
+        assert selected.cap is not None
+        assert (selected.problems, coverage.problems) == (20, 20)
+        for i, cap in enumerate(selected.cap):
+            right, covered, spent, most = [], [], [], 0
+            for row, whole, flags, ranks, cost in zip(
+                track.rows, track.whole, track.correct, track.ranks, costs, strict=True
+            ):
+                kept = np.flatnonzero(whole)
+                k = sum(bool(amount <= cap * (1 + 1e-12)) for amount in cost[: len(kept)])
+                most = max(most, k)
+                spent.append(cost[k - 1] if k else 0.0)
+                candidates = [track.candidates(row)[place] for place in kept]
+                if not k:
+                    right.append(0.0)
+                    covered.append(0.0)
+                elif closed:
+                    answers = [one.notes.get("answer") for one in candidates]
+                    right_ones = (flags[kept] == 1).tolist()
+                    rule = best(ranks[kept].tolist(), right_ones) if "best" in strategy else vote(answers, right_ones)
+                    right.append(over_all_orders(len(kept), k, rule))
+                    covered.append(over_all_orders(len(kept), k, lambda order, f=flags[kept]: max(f[list(order)])))
+                else:
+                    chosen = track.method.select(candidates[:k])
+                    right.append(0.0 if chosen is None else flags[chosen.spawned[0]])
+                    covered.append(max(flags[:k]))
+            assert selected.y[i] == pytest.approx(np.mean(right))
+            assert coverage.y[i] == pytest.approx(np.mean(covered))
+            assert selected.x[i] == pytest.approx(np.mean(spent))
+            assert selected.k[i] == most
+            assert selected.low[i] <= selected.y[i] <= selected.high[i]
+    if measure == "completion_tokens":
+        assert track_curves(track)[0].cap is not None  # chosen by itself: the budget left the problems unequal
+        assert track_curves(track, by="k")[0].cap is None
+        assert "a cap on their completion tokens affords" in str(curve_table(track_curves(track)).notes)
+        with pytest.raises(CurveError, match="not over both"):
+            track_curves(track, ks=[1], caps=[100.0])
+
+
+async def test_one_problem_without_a_candidate_stands_at_nothing_and_costs_what_it_cost(
+    task: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    registry.register("strategies", Hesitant)
+    table = {"task": task, "models": endpoint, "strategies": ["hesitant"], "budget": {"requests": 4}}
+    run = await Experiment.parse(table).run(tmp_path / "run")
+    (track,), (row,) = run.tracks, summary(run)
+    assert [len(flags) for flags in track.correct].count(0) == 1
+    (curve,) = track_curves(track)
+    assert curve.cap is not None
+    assert (curve.problems, curve.short) == (20, 1)
+    assert curve.x[-1] == pytest.approx(row["completion_tokens"] / 20)
+    assert curve.y[-1] == pytest.approx(row["accuracy"])
+
+
+class Hesitant(Strategy):
+    """Four answers to each problem, but to the first none that it would give."""
+
+    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        while True:
+            async for candidate in session.propose(n=1):
+                if problem.id != next(iter(PROBABILITIES)):
+                    yield candidate
 
 
 class TwoByTwo(Strategy):

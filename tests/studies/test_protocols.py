@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tts import Endpoint, Experiment
+from tts.curves import mean_interval
 from tts.errors import ConfigError
+from tts.studies.diversity import diversity
 from tts.studies.repeats import gap, heterogeneity_report, parallel_report
 
 
@@ -34,6 +37,21 @@ async def test_the_statistics_are_those_of_the_stored_candidates(task: str, endp
     assert report.problems["p0"].mean == flags[problems.index("p0")].mean()
     assert report.summary.prompts == 20
     assert report.problems["p19"].advice in ("majority", "verifier")
+
+
+async def test_the_seeds_of_a_problem_count_as_one_in_the_interval_of_diversity(
+    task: str, endpoint: Endpoint, tmp_path: Path
+):
+    table = {"task": task, "models": endpoint, "strategies": ["self_consistency:n=3,answer=exact_answer"]}
+    run = await Experiment.parse({**table, "seeds": [0, 1, 2]}).run(tmp_path / "run")
+    (track,) = run.tracks
+    problems: dict[str, list[float]] = {}
+    for row, answers in zip(track.rows, track.answers, strict=True):
+        problems.setdefault(row.problem, []).append(float(np.mean([a != b for a, b in combinations(answers, 2)])))
+    expected = mean_interval(np.array([[np.mean(seeds)] for seeds in problems.values()]))
+    found = diversity(track)
+    assert found["behaviours"] == pytest.approx(expected.mean[0])
+    assert found["behaviours_interval"] == pytest.approx([expected.low[0], expected.high[0]])
 
 
 async def test_a_run_without_independent_attempts_says_what_it_takes(task: str, endpoint: Endpoint, tmp_path: Path):

@@ -12,6 +12,8 @@ import pytest
 
 from tts import Candidate, Endpoint, Experiment, Problem, Run, Usage, Verdict, Verifier, registry
 from tts.errors import ConfigError
+from tts.runs.analysis import track_curves
+from tts.studies.repeats import parallel_report
 from tts.studies.verifiers import VerifierReport, verifier_report
 
 FPR, FNR = 0.2, 0.1
@@ -187,3 +189,22 @@ async def test_a_run_without_verdicts_says_what_it_takes(task: str, endpoint: En
     run = await made(task, endpoint, tmp_path, "single")
     with pytest.raises(ConfigError, match="with a verifier"):
         verifier_report(run)
+
+
+async def test_a_short_pool_does_not_cut_the_others(task: str, endpoint: Endpoint, tmp_path: Path):
+    """Under a budget problems have unequal numbers of samples: the studies count them as the curves do, and say so."""
+    models = endpoint.model_copy(update={"params": {"max_tokens": 60}})
+    table = {"task": task, "models": models, "strategies": ["best_of_n:n=12,verifier=oracle"]}
+    run = await Experiment.parse({**table, "budget": {"completion_tokens": 200}}).run(tmp_path / "run")
+    (track,), (report,), (attempts,) = run.tracks, verifier_report(run), parallel_report(run)
+    sizes = [int(whole.sum()) for whole in track.whole]
+    assert report.selection is not None
+    assert report.selection.n[-1] == max(sizes) > min(sizes)
+    curve = track_curves(track, by="k")[0]
+    np.testing.assert_allclose(report.selection.verifier.mean, curve.y)
+    np.testing.assert_allclose(report.selection.verifier.low, curve.low)
+    short = sum(size < max(sizes) for size in sizes)
+    assert f"{short} problems have fewer than {max(sizes)} samples, and stand at all of them" in said(report)
+    assert attempts.repeats.n == min(sizes)
+    assert attempts.findings[0].startswith(f"{sum(size > min(sizes) for size in sizes)} problems have more than")
+    assert set(attempts.repeats.intervals) == {"average", "best", "worst"}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,6 +16,7 @@ from tts.errors import ConfigError
 if TYPE_CHECKING:
     from tts.curves import Curve
     from tts.report import RunComparison
+    from tts.runs.analysis import By
     from tts.studies import Study, StudyFindings
 
 EPILOG = """\
@@ -24,6 +25,7 @@ Examples:
   tts report runs/gsm8k-small
   tts report runs/a runs/b --x flops --out curves.svg
   tts report runs/a --format md --format parquet
+  tts report runs/a --by budget --x money
   tts report runs/a --at 2000 --reach 0.8 --json
   tts report runs/a --study verifiers --study repeats
   tts report runs/a --study 'imperfect_verifier:cost_ratio=[2],plot=rewards.svg'
@@ -38,6 +40,7 @@ Studies: tts list studies
 
 
 Format = StrEnum("Format", ["html", "md", "csv", "parquet", "png", "svg", "pdf"])
+Along = StrEnum("Along", ["k", "budget"])
 
 
 def report(
@@ -56,6 +59,13 @@ def report(
             metavar="MEASURE", help="Compute: samples, completion_tokens, requests, flops, money, seconds, ..."
         ),
     ] = "completion_tokens",
+    by: Annotated[
+        Along | None,
+        typer.Option(
+            help="What grows along a curve: k candidates, or a cap on what each problem may cost. Default: budget "
+            "where one left some problems with fewer candidates than others, else k."
+        ),
+    ] = None,
     at: Annotated[
         list[float] | None, typer.Option(metavar="COMPUTE", help="Read the accuracy at this compute; may be repeated.")
     ] = None,
@@ -83,24 +93,25 @@ def report(
 
     studies: list[Study] = [registry.make("studies", spec) for spec in study or ()]
     comparison = RunComparison([Run(path) for path in runs])
+    along = cast("By | None", by and str(by))
     files = [*(out or ()), *(comparison.place / f"report.{kind}" for kind in format_ or ())]
     if studies:
         _show_studies(studies, comparison, as_json)
     else:
-        _show_overview(comparison, x, at or (), reach or (), as_json)
+        _show_overview(comparison, x, along, at or (), reach or (), as_json)
         if not files and not as_json:
             _write_beside(comparison)
     for path in files:
-        _write(comparison, path, x)
+        _write(comparison, path, x, along)
     if candidates:
         write_candidates(comparison, candidates)
         say(f"wrote {candidates}")
 
 
-def _write(comparison: RunComparison, path: Path, x: str) -> None:
+def _write(comparison: RunComparison, path: Path, x: str, by: By | None = None) -> None:
     from tts.report import write_report
 
-    write_report(comparison, path, x)
+    write_report(comparison, path, x, by)
     say(f"wrote {path}")
 
 
@@ -130,7 +141,7 @@ def _show_studies(studies: Sequence[Study], comparison: RunComparison, as_json: 
 
 
 def _show_overview(
-    comparison: RunComparison, x: str, at: Sequence[float], reach: Sequence[float], as_json: bool
+    comparison: RunComparison, x: str, by: By | None, at: Sequence[float], reach: Sequence[float], as_json: bool
 ) -> None:
     """Print the summary, the curves and what is read off them."""
     from tts.curves import curve_rows
@@ -138,12 +149,12 @@ def _show_overview(
     from tts.tables import FILTERED, curve_table, law_table, number, percent, readout_table, summary_table
 
     summaries = {label: summary(run) for label, run in comparison.runs.items()}
-    curves, missing = comparison.curves(x)
-    asked = {"--x": x != "completion_tokens", "--at": at, "--reach": reach}
+    curves, missing = comparison.curves(x, by)
+    asked = {"--x": x != "completion_tokens", "--by": by, "--at": at, "--reach": reach}
     if not curves and (named := [name for name, value in asked.items() if value]):
         raise ConfigError(f"no curve for {named[0]}: {'; '.join(missing) or 'nothing is graded yet'}")
-    accuracies = {c: [_readout(curve, c, curve.accuracy_at) for curve in curves] for c in at}
-    computes = {a: [_readout(curve, a, curve.compute_to_reach) for curve in curves] for a in reach}
+    accuracies = {c: [_accuracy_at(curve, c) for curve in curves] for c in at}
+    computes = {a: [_compute_to_reach(curve, a) for curve in curves] for a in reach}
     laws = coverage_laws({shown.label: shown.track for shown in comparison.tracks})
     if as_json:
         named = [{"run": str(comparison.runs[label].path), **row} for label, rows in summaries.items() for row in rows]
@@ -181,19 +192,29 @@ def _show_overview(
         say(f"no curve of {words}")
 
 
-def _readout(curve: Curve, asked: float, read: Callable[[float], float | None]) -> dict[str, Any]:
+def _accuracy_at(curve: Curve, compute: float) -> dict[str, Any]:
     from tts.curves import CurveError
 
     try:
-        value, why_not = read(asked), "not reached"
+        value, (low, high), why_not = curve.accuracy_at(compute), curve.interval_at(compute), None
     except CurveError:
-        value, why_not = None, f"measured from {curve.x[0]:.4g} to {curve.x[-1]:.4g} only"
+        value = low = high = None
+        why_not = f"measured from {curve.x[0]:.4g} to {curve.x[-1]:.4g} only"
+    return _readout(curve, compute, value, why_not) | {"low": low, "high": high}
+
+
+def _compute_to_reach(curve: Curve, accuracy: float) -> dict[str, Any]:
+    value = curve.compute_to_reach(accuracy)
+    return _readout(curve, accuracy, value, "not reached" if value is None else None)
+
+
+def _readout(curve: Curve, asked: float, value: float | None, why_not: str | None) -> dict[str, Any]:
     return {
         "curve": curve.label,
         "estimator": curve.estimator,
         "asked": asked,
         "value": value,
-        "why_not": None if value is not None else why_not,
+        "why_not": why_not,
     }
 
 

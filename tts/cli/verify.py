@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tts.cli.common import AsJson, console, finish, show_json
-from tts.tables import Table
+from tts.tables import Table, interval, percent
 
 if TYPE_CHECKING:
     from tts.tasks.samples import SampleScores
@@ -59,6 +59,8 @@ def as_table(scores: SampleScores) -> dict[str, Any]:
         "missing": list(scores.missing),
         "kinds": dict(scores.kinds),
         "pass@k": {str(k): value for k, value in scores.pass_at.items()},
+        "intervals": {str(k): bounds for k, bounds in scores.intervals.items()},
+        "too few samples": {str(k): count for k, count in scores.short.items()},
         "seconds": round(scores.seconds, 3),
     }
 
@@ -66,11 +68,14 @@ def as_table(scores: SampleScores) -> dict[str, Any]:
 def _show(scores: SampleScores) -> None:
     made = Table("", ("",), ("",))
     for k, value in scores.pass_at.items():
-        made.add_row(f"pass@{k}", f"{value:.1%}")
+        bounds = scores.intervals.get(k)
+        made.add_row(f"pass@{k}", percent(value) + (f" ({interval(*bounds)})" if bounds else ""))
     for kind, count in scores.kinds.items():
         made.add_row(kind, f"{count:,}")
     console().print(made)
     total = sum(scores.kinds.values())
     typer.echo(f"{total:,} samples of {len(scores.samples)} problems in {scores.seconds:.1f} s; see {scores.results}")
+    for k, count in scores.short.items():
+        typer.echo(f"no pass@{k}: {count:,} problems have fewer samples")
     if scores.missing:
         typer.echo(f"{len(scores.missing)} problems have no sample and do not count, {scores.missing[0]} first")

@@ -8,7 +8,7 @@ Works on plain arrays and knows nothing of stores or strategies:
     plot_curves([curve], "coverage.png")
 """
 
-from tts.curves.curve import Curve, powers_of_two, replay
+from tts.curves.curve import Curve, affordable, caps_over, powers_of_two, replay, taken
 from tts.curves.estimators import (
     CurveError,
     FirstPassEstimate,
@@ -32,7 +32,9 @@ __all__ = [
     "Interval",
     "MajorityEstimate",
     "TooFewSamples",
+    "affordable",
     "best_of_k",
+    "caps_over",
     "curve_rows",
     "draw_curves",
     "filtered_pass_at_k",
@@ -46,6 +48,7 @@ __all__ = [
     "plot_curves",
     "powers_of_two",
     "replay",
+    "taken",
     "write_csv",
     "write_parquet",
     "writing",

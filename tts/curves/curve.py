@@ -21,7 +21,7 @@ class Curve:
     estimator: str
     """How it was computed: `pass@k`, `best-of-k`, `majority@k (exact)`, `replay`, ..."""
     k: Integers
-    """Samples (or candidates) that the selection sees; strictly increasing."""
+    """Samples (or candidates) that the selection sees; strictly increasing. Under a cap, the most of any problem."""
     x: Floats
     """Mean compute per problem at each k, in `x_unit`; never decreasing."""
     y: Floats
@@ -37,13 +37,17 @@ class Curve:
     """E.g. `tokens`, `FLOPs`, `USD`, `s`; empty for a plain count."""
     short: int = 0
     """Problems that ended with fewer candidates than the largest k: from there on they stand at what they reached."""
+    cap: Floats | None = None
+    """The compute that each problem may take at most, in `x_unit`, strictly increasing; None for a curve over k."""
 
     def __post_init__(self) -> None:
         shapes = {np.shape(values) for values in (self.k, self.x, self.y, self.low, self.high)}
         if len(shapes) != 1 or len(shape := shapes.pop()) != 1 or shape == (0,):
             raise CurveError(f"curve '{self.label}': k, x, y, low and high must be equally long and not empty")
-        if np.any(np.diff(self.k) <= 0):
-            raise CurveError(f"curve '{self.label}': k must increase strictly; sort it and drop repeats")
+        steps = self.k if self.cap is None else self.cap
+        if np.shape(steps) != shape or np.any(np.diff(steps) <= 0):
+            grows = "k" if self.cap is None else "the cap"
+            raise CurveError(f"curve '{self.label}': {grows} must increase strictly; sort it and drop repeats")
         if not np.isfinite(self.x).all() or np.any(np.diff(self.x) < 0):
             raise CurveError(f"curve '{self.label}': {self.x_name} must be finite and not fall as k grows")
 
@@ -59,13 +63,16 @@ class Curve:
         x_name: str = "samples",
         x_unit: str = "",
         level: float = 0.95,
+        short: int = 0,
+        cap: ArrayLike | None = None,
     ) -> Curve:
         """Average a (problems x ks) matrix of accuracies, with its interval over problems.
 
-        `x` is the compute at each k, or a (problems x ks) matrix of it, which is averaged; left out, it is k.
+        `x` is the compute at each k, or a (problems x ks) matrix of it, which is averaged; left out, it is k. With
+        `cap`, points are caps instead of ks.
         """
         matrix = np.asarray(values, dtype=np.float64)
-        ks = valid_ks(k)
+        ks = valid_ks(k) if cap is None else np.asarray(k, dtype=np.int64)
         compute = np.asarray(ks if x is None else x, dtype=np.float64)
         if compute.ndim == 2:
             if compute.shape != matrix.shape:
@@ -84,6 +91,8 @@ class Curve:
             level=level,
             x_name=x_name,
             x_unit=x_unit,
+            short=short,
+            cap=None if cap is None else np.asarray(cap, dtype=np.float64),
         )
 
     @property
@@ -102,6 +111,10 @@ class Curve:
                 f"not at {compute:g}: run with other budgets, or fit a law to it"
             )
         return float(np.interp(compute, self.x, self.y))
+
+    def interval_at(self, compute: float) -> tuple[float, float]:
+        """The bounds of that accuracy, interpolated as it is."""
+        return float(np.interp(compute, self.x, self.low)), float(np.interp(compute, self.x, self.high))
 
     def compute_to_reach(self, accuracy: float) -> float | None:
         """Least compute at which the curve first reaches `accuracy`; None if it never does.
@@ -158,3 +171,23 @@ def replay(
     values = np.array([np.asarray(c, np.float64)[i] for c, i in zip(correct, at, strict=True)])
     compute = np.array([np.asarray(c, np.float64)[i] for c, i in zip(costs, at, strict=True)])
     return values, compute
+
+
+def affordable(costs: Sequence[Floats], caps: Floats) -> NDArray[np.int64]:
+    """How many candidates each cap affords (rows x caps), given the cumulative costs of each row's."""
+    return np.array([np.searchsorted(part, caps * (1 + 1e-12), side="right") for part in costs])
+
+
+def caps_over(costs: Sequence[Floats], most: int = 24) -> Floats:
+    """Caps at which a candidate more is affordable somewhere: all of them, or so many at even ratios."""
+    every = np.unique(np.concatenate(costs))
+    every = every[every > 0] if every.any() else every[-1:]
+    if len(every) <= most:
+        return every
+    wanted = np.geomspace(every[0], every[-1], most)
+    return np.unique(every[np.minimum(np.searchsorted(every, wanted * (1 - 1e-12)), len(every) - 1)])
+
+
+def taken(parts: Sequence[Floats], at: NDArray[np.int64]) -> Floats:
+    """What each row has after so many candidates (rows x points), 0 after none."""
+    return np.array([np.append(0.0, part)[places] for part, places in zip(parts, at, strict=True)])

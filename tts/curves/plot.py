@@ -37,7 +37,7 @@ STYLE: Any = {
     "svg.hashsalt": "tts",
 }
 COLUMNS: tuple[str, ...] = (
-    "label", "estimator", "problems", "level", "x_name", "x_unit", "k", "x", "accuracy", "low", "high",
+    "label", "estimator", "problems", "level", "x_name", "x_unit", "k", "cap", "x", "accuracy", "low", "high",
 )  # fmt: skip
 """Of the files of points."""
 
@@ -56,12 +56,14 @@ def writing(path: Path) -> Iterator[None]:
 # -- points ---------------------------------------------------------------------------------------------------------
 
 
-def curve_rows(curves: Iterable[Curve]) -> list[dict[str, str | int | float]]:
+def curve_rows(curves: Iterable[Curve]) -> list[dict[str, str | int | float | None]]:
     """One mapping per point, in the order of `COLUMNS`, of plain Python values."""
     rows = []
     for curve in curves:
         shared = (curve.label, curve.estimator, curve.problems, curve.level, curve.x_name, curve.x_unit)
-        points = zip(curve.k.tolist(), *(v.tolist() for v in (curve.x, curve.y, curve.low, curve.high)), strict=True)
+        caps = [None] * len(curve.k) if curve.cap is None else curve.cap.tolist()
+        values = (array.tolist() for array in (curve.x, curve.y, curve.low, curve.high))
+        points = zip(curve.k.tolist(), caps, *values, strict=True)
         rows.extend(dict(zip(COLUMNS, (*shared, *point), strict=True)) for point in points)
     return rows
 

@@ -13,7 +13,7 @@ from tts.curves import plot_curves, write_csv, write_parquet, writing
 from tts.errors import ConfigError
 from tts.report.page import write_page
 from tts.report.tracks import RunComparison
-from tts.runs.analysis import summary
+from tts.runs.analysis import By, summary
 from tts.studies.imperfect_verifier import ImperfectVerifier
 from tts.studies.verifiers import Verifiers
 from tts.tables import FILTERED, Table, curve_table, summary_table
@@ -25,11 +25,11 @@ __all__ = ["RunComparison", "write_candidates", "write_page", "write_report"]
 FORMATS = ("html", "md", "csv", "parquet", "png", "svg", "pdf")
 
 
-def write_report(comparison: RunComparison, path: Path, x: str) -> None:
+def write_report(comparison: RunComparison, path: Path, x: str, by: By | None = None) -> None:
     """Write the page, the tables as Markdown, the curves' points or their figure, as the suffix of `path` says.
 
-    Curves are over the measure `x`. Raises `ConfigError` for an unknown suffix, a path that cannot be written, or where
-    there is nothing to write.
+    Curves are over the measure `x`, `by` as in `tts.runs.analysis.curves`; the page has all measures. Raises
+    `ConfigError` for an unknown suffix, a path that cannot be written, or where there is nothing to write.
     """
     kind = path.suffix.removeprefix(".")
     if kind not in FORMATS:
@@ -38,9 +38,9 @@ def write_report(comparison: RunComparison, path: Path, x: str) -> None:
         if kind == "html":
             write_page(comparison, path)
         elif kind == "md":
-            path.write_text(markdown(comparison, x), encoding="utf-8")
+            path.write_text(markdown(comparison, x, by), encoding="utf-8")
         else:
-            curves, missing = comparison.curves(x)
+            curves, missing = comparison.curves(x, by)
             if not curves:
                 raise ConfigError(f"no curve for {path}: {'; '.join(missing) or 'nothing is graded yet'}")
             write: Callable[..., None] = {"csv": write_csv, "parquet": write_parquet}.get(kind, plot_curves)
@@ -64,17 +64,17 @@ def write_candidates(comparison: RunComparison, path: Path) -> None:
             writer.writerows(rows)
 
 
-def markdown(comparison: RunComparison, x: str) -> str:
+def markdown(comparison: RunComparison, x: str, by: By | None = None) -> str:
     """Summary, curves over the measure `x`, what verifiers are worth, and how the runs were made."""
-    return "\n".join(_sections(comparison, x)) + "\n"
+    return "\n".join(_sections(comparison, x, by)) + "\n"
 
 
-def _sections(comparison: RunComparison, x: str) -> Iterator[str]:
+def _sections(comparison: RunComparison, x: str, by: By | None) -> Iterator[str]:
     yield f"# {' and '.join(run.path.resolve().name for run in comparison.runs.values())}"
     yield "\n## Summary\n"
     yield summary_table({label: summary(run) for label, run in comparison.runs.items()}).markdown()
     yield from ("\n" + one.table().markdown() for one in comparison.contests if one.differences)
-    curves, missing = comparison.curves(x)
+    curves, missing = comparison.curves(x, by)
     if curves:
         yield "\n## Curves\n"
         yield curve_table(curves).markdown()

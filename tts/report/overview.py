@@ -19,7 +19,7 @@ from tts.studies import TrackReport
 from tts.studies.imperfect_verifier import resampling_report, rivalries
 from tts.studies.repeats import heterogeneity_report
 from tts.studies.verifiers import verifier_report
-from tts.tables import plain
+from tts.tables import plain, uneven
 
 
 def overview(comparison: RunComparison) -> dict[str, Any]:
@@ -49,11 +49,10 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
             for curve in comparison.filtered
         ],
         "without_curves": [f"{shown.label}: {shown.why_no_curves}" for shown in tracks if shown.why_no_curves],
-        "short": [
-            f"{shown.label}: {short:,} problems with fewer candidates than its curve's largest k stand at what "
-            "they had reached"
+        "uneven": [
+            f"{shown.label}: {words}"
             for shown in tracks
-            if (short := max((curve.short for curve in shown.curves.get("samples", ())), default=0))
+            for words in dict.fromkeys(filter(None, map(uneven, shown.curves.get("completion_tokens", ()))))
         ],
         "lacks": [f"{shown.label}: of its answers {words}" for shown in tracks for words in lacking(shown.track.lacks)],
         "laws": coverage_laws({shown.label: shown.track for shown in tracks}),
@@ -114,6 +113,7 @@ def _curve(place: int, shown: Shown, curve: Curve) -> dict[str, Any]:
         "estimator": curve.estimator,
         "problems": curve.problems,
         "k": curve.k.tolist(),
+        "cap": None if curve.cap is None else curve.cap.tolist(),
         **{name: [float(f"{value:.6g}") for value in getattr(curve, name)] for name in ("x", "y", "low", "high")},
     }
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tts.curves import Curve, Interval, paired_difference
+from tts.curves import Curve, Interval, mean_interval, paired_difference
 from tts.errors import TTSError
 from tts.runs import Run
-from tts.runs.analysis import Pool, curves_over, filtered_curve, labelled, prefixed, track_curves
+from tts.runs.analysis import By, curves_over, filtered_curve, final_accuracies, labelled, prefixed, track_curves
+from tts.runs.pool import Pool
 from tts.runs.run import Floats, Row, Track
 from tts.tables import Table, points
 
@@ -78,8 +79,10 @@ class Contest:
     problems: int
     differences: list[tuple[Shown, Interval]]
     """By how much `best` is more accurate than each of the others."""
+    one: Interval | None
+    """The accuracy of a single sample of the same model on these problems; None where none can be told."""
     sample: Interval | None
-    """By how much it is more accurate than a single sample of the same model; None where none can be told."""
+    """By how much `best` is more accurate than that."""
 
     @property
     def equals(self) -> list[Shown]:
@@ -107,6 +110,7 @@ class Contest:
             "words": self.words,
             "equals": [shown.label for shown in self.equals],
             "others": [{"track": shown.label, **_bounds(found)} for shown, found in self.differences],
+            "one": self.one and {name: float(getattr(self.one, name)[0]) for name in ("mean", "low", "high")},
             "sample": self.sample and _bounds(self.sample),
         }
 
@@ -158,13 +162,16 @@ class RunComparison:
         """The position of each of the `problems`."""
         return {key: place for place, key in enumerate(self.problems)}
 
-    def curves(self, x: str) -> tuple[list[Curve], list[str]]:
-        """The curves of every track against a measure of `Track.cost`, and the tracks without any, with the reason."""
+    def curves(self, x: str, by: By | None = None) -> tuple[list[Curve], list[str]]:
+        """The curves of every track against a measure of `Track.cost`, and the tracks without any, with the reason.
+
+        `by` is as in `tts.runs.analysis.curves`.
+        """
         found, missing = [], []
         for shown in self.tracks:
             label = list(self.runs)[shown.run]
             try:
-                made = track_curves(shown.track, x)
+                made = track_curves(shown.track, x, by=by)
             except TTSError as error:
                 missing.append(f"{shown.label}: {error}")
                 continue
@@ -174,12 +181,11 @@ class RunComparison:
         return found, missing
 
     def solved(self, shown: Shown) -> dict[ProblemKey, float]:
-        """For each problem of a track that could be graded, the share of the seeds that solved it."""
+        """For each problem of a track that could be graded, its accuracy (`final_accuracies`), the mean over seeds."""
         found: defaultdict[ProblemKey, list[float]] = defaultdict(list)
-        for row, right in zip(shown.track.rows, shown.track.correct, strict=True):
-            chosen = float(right[row.selected]) if row.selected is not None else 0.0
-            if not np.isnan(chosen):
-                found[self.key(shown, row)].append(chosen)
+        for row, right in zip(shown.track.rows, final_accuracies(shown.track), strict=True):
+            if not np.isnan(right):
+                found[self.key(shown, row)].append(right)
         return {key: float(np.mean(seeds)) for key, seeds in found.items()}
 
     @cached_property
@@ -208,10 +214,14 @@ class RunComparison:
             for i, ((shown, _), column) in enumerate(zip(entered, values, strict=True))
             if i != first
         ]
-        one = self._one_sample(best)
-        sample = [[one[key]] for key in keys if key in one]
+        drawn = self._one_sample(best)
+        one = [[drawn[key]] for key in keys] if common <= drawn.keys() else None
         return Contest(
-            best, len(keys), others, paired_difference(values[first], sample) if len(sample) == len(keys) else None
+            best,
+            len(keys),
+            others,
+            mean_interval(one) if one else None,
+            paired_difference(values[first], one) if one else None,
         )
 
     def _one_sample(self, shown: Shown) -> dict[ProblemKey, float]:
@@ -219,9 +229,9 @@ class RunComparison:
         for other in self.tracks:
             if (other.run, other.track.model) == (shown.run, shown.track.model) and other.track.independent:
                 found: defaultdict[ProblemKey, list[float]] = defaultdict(list)
-                for row, right in zip(other.track.rows, other.track.correct, strict=True):
-                    if len(right) and not np.isnan(right).any():
-                        found[self.key(other, row)].append(float(right.mean()))
+                pool = Pool.of(other.track)
+                for i, right in zip(pool.kept, pool.flags, strict=True):
+                    found[self.key(other, other.track.rows[i])].append(float(right.mean()))
                 return {key: float(np.mean(seeds)) for key, seeds in found.items()}
         return {}
 

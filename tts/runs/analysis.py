@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tts.base import selectable
 from tts.curves import (
     Curve,
     CurveError,
-    best_of_k,
+    affordable,
+    caps_over,
     filtered_pass_at_k,
     fit_coverage_law,
-    majority_at_k,
     mean_interval,
-    pass_at_k,
     powers_of_two,
-    replay,
+    taken,
 )
 from tts.errors import ConfigError
+from tts.runs.pool import Estimate, Pool
 from tts.runs.run import Row, Run, Track
 from tts.types import USAGE_FIELDS, Charge, Usage, sum_usage
 
 Floats = NDArray[np.float64]
+
+By = Literal["k", "budget"]
+"""What grows along a curve: the number of candidates, or a cap on what each problem may cost."""
 
 UNITS = {"seconds": "s", "flops": "FLOPs", "verifier_seconds": "s"}
 """Of the measures whose names do not tell them."""
@@ -53,35 +54,57 @@ def prefixed(label: str, name: str) -> str:
 # -- curves -----------------------------------------------------------------------------------------------------------
 
 
-def curves(run: Run, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
+def curves(
+    run: Run,
+    x: str = "completion_tokens",
+    ks: Sequence[int] | None = None,
+    *,
+    by: By | None = None,
+    caps: Sequence[float] | None = None,
+) -> list[Curve]:
     """Selected accuracy of every strategy and model against `x`, and coverage (pass@k) where samples are independent.
 
-    `x` is a measure of `Track.cost`; `ks` are the numbers of candidates, by default powers of two up to the most that
-    any problem has. Intervals are 95 % intervals over problems; the seeds of a problem count as one. Raises
-    `ConfigError` when there is nothing to draw or a model card lacks what `x` needs, `CurveError` when a k exceeds
-    what was sampled.
+    `x` is a measure of `Track.cost`. `by` says what grows along a curve: `k`, the number of candidates (`ks`, by
+    default powers of two up to the most that any problem has), or `budget`, a cap on what each problem may cost
+    (`caps`, in units of `x`, by default up to the most that any problem has cost). Left out, it is what `ks` or `caps`
+    say, else `budget` where one has left some problems with fewer candidates than others, and `k` elsewhere.
+
+    Intervals are 95 % intervals over problems; the seeds of a problem count as one. Raises `ConfigError` when there is
+    nothing to draw or a model card lacks what `x` needs, `CurveError` when a k exceeds what was sampled.
     """
-    found = [curve for track in run.tracks for curve in track_curves(track, x, ks)]
+    found = [curve for track in run.tracks for curve in track_curves(track, x, ks, by=by, caps=caps)]
     if not found:
         raise ConfigError(f"{run.path} has no graded candidates yet")
     return found
 
 
-def track_curves(track: Track, x: str = "completion_tokens", ks: Sequence[int] | None = None) -> list[Curve]:
-    """The curves of one strategy with one model.
+def track_curves(
+    track: Track,
+    x: str = "completion_tokens",
+    ks: Sequence[int] | None = None,
+    *,
+    by: By | None = None,
+    caps: Sequence[float] | None = None,
+) -> list[Curve]:
+    """The curves of one strategy with one model; parameters as in `curves`.
 
     Closed forms average accuracy and compute (`Track.mean_cost`) over the same subsets of a problem's candidates,
-    replays take both at the same prefix. A problem that a budget, a failure or a lost sample left with fewer than k
-    candidates stands at what it had reached, in accuracy and in compute (`Curve.short` counts such problems); one
-    without any candidate counts as unsolved at every k, at all that it cost; one that could not be graded is left out.
+    replays take both at the same prefix. By k, a problem that a budget, a failure or a lost sample left with fewer than
+    k candidates stands at what it had reached, in accuracy and in compute (`Curve.short` counts such problems), and one
+    without any candidate counts as unsolved at every k, at all that it cost. By budget, a problem stands at the most of
+    its candidates that cost no more than the cap (in a closed form: on average), and is unsolved while that is none.
+    Either way the mean is over all problems but those that could not be graded.
     """
-    return curves_over(track, {x: track.cost(x)}, ks)[x]
+    return curves_over(track, {x: track.cost(x)}, ks, by=by, caps=caps)[x]
 
 
 def curves_over(
     track: Track,
     costs: Mapping[str, list[Floats]],
     ks: Sequence[int] | None = None,
+    *,
+    by: By | None = None,
+    caps: Sequence[float] | None = None,
     only: Callable[[Row], bool] = lambda row: True,
 ) -> dict[str, list[Curve]]:
     """The same curves over several measures at once, given `Track.cost` of each; accuracies are computed once.
@@ -91,125 +114,48 @@ def curves_over(
     pool = Pool.of(track, only)
     if not len(pool.kept) or not costs:
         return {x: [] for x in costs}
-    independent, sizes, flags = track.independent, pool.sizes, pool.flags
-    most = int(sizes.max())
+    if by is None:
+        by = "k" if ks is not None else "budget" if caps is not None or pool.bound else "k"
+    if (by == "k" and caps is not None) or (by == "budget" and ks is not None):
+        raise CurveError("a curve is over `ks` (by='k') or over `caps` (by='budget'), not over both")
+    rows = pool.rows
+    problems, kept = [row.problem for row in rows], len(pool.kept)
+    open_ended = np.array([track.independent or row.ended not in ("complete", "settled") for row in rows[:kept]])
+    most = int(pool.sizes.max())
     grid = np.array(ks) if ks is not None else powers_of_two(most)
-    open_ended = np.array([independent or track.rows[i].ended not in ("complete", "settled") for i in pool.kept])
     if grid.max() > most and open_ended.any():
         raise CurveError(f"{track.label}: no problem has {grid.max()} candidates: ask for k <= {most}")
-    problems = [track.rows[i].problem for i in [*pool.kept, *pool.empty]]
-    short = len({problems[i] for i in np.flatnonzero(open_ended & (sizes < grid.max()))})
-    at = np.minimum(grid, sizes[:, np.newaxis]) - 1
+    most = min(most, int(grid.max()))
+    short = {row.problem for row, size in zip(rows, pool.sizes * open_ended, strict=False) if 0 < size < most}
+    short |= {row.problem for row in rows[kept:] if row.ended == "budget"}
+    known: dict[tuple[str, bytes], tuple[Floats, str]] = {}
 
-    def curve(estimator: str, values: Floats, label: str = track.label) -> Curve:
-        rows = by_problem(np.concatenate([values, np.zeros((len(pool.empty), len(grid)))]), problems)
-        return replace(Curve.from_values(label, estimator, grid, rows), short=short)
+    def curve(x: str, estimate: Estimate) -> Curve:
+        whole = track.mean_cost(x) if estimate.closed else pool.prefixes(costs[x])
+        compute = [*(whole[i] for i in pool.kept), *(costs[x][i][-1:] for i in pool.empty)]
+        limits = None
+        if by == "budget":
+            limits = caps_over(compute) if caps is None else np.array(caps, dtype=np.float64)
+            at = affordable(compute, limits)
+        else:
+            at = np.minimum(grid, np.array([[len(part)] for part in compute]))
+        asked = estimate.label, at.tobytes()
+        if asked not in known:
+            known[asked] = estimate.values(at[:kept])
+        values, name = known[asked]
+        return Curve.from_values(
+            estimate.label,
+            name,
+            grid if limits is None else at[:kept].max(axis=0),
+            by_problem(np.concatenate([values, np.zeros((len(rows) - kept, at.shape[1]))]), problems),
+            x=by_problem(taken(compute, at), problems),
+            x_name=x.replace("_", " "),
+            x_unit=UNITS.get(x, run_currency(track) if x == "money" else ""),
+            short=len(short),
+            cap=limits,
+        )
 
-    replayed, closed = [], []
-    if not independent or track.estimator == "replay":
-        chosen = [selections(track, i, grid) for i in pool.kept]
-        ended = np.ones(len(sizes), bool)
-        drawn = [np.arange(size) for size in sizes]
-        replayed = [curve("replay", replay(drawn, chosen, grid, finished=ended)[0])]
-        if track.method.exhaustive:
-            covered = [np.maximum.accumulate(part) for part in flags]
-            values, _ = replay(drawn, covered, grid, finished=ended)
-            replayed.append(curve("replay", values, f"{track.label} coverage"))
-    if independent:
-        if track.estimator != "replay":
-            values, name = pool.selected(grid)
-            closed.append(curve(name, values))
-        closed.append(curve("pass@k", pool.coverage(grid), f"{track.label} coverage"))
-
-    def axis(x: str, compute: list[Floats]) -> dict[str, Any]:
-        rows = [*(compute[i][places] for i, places in zip(pool.kept, at, strict=True))]
-        rows += [np.full(len(grid), costs[x][i][-1] if len(costs[x][i]) else 0.0) for i in pool.empty]
-        unit = UNITS.get(x, run_currency(track) if x == "money" else "")
-        return {"x": by_problem(np.array(rows), problems).mean(axis=0), "x_name": x.replace("_", " "), "x_unit": unit}
-
-    drawn_over: dict[str, list[Curve]] = {}
-    for x in costs:
-        drawn_over[x] = [replace(one, **axis(x, pool.prefixes(costs[x]))) for one in replayed]
-        if closed:
-            means = axis(x, track.mean_cost(x))
-            drawn_over[x] += [replace(one, **means) for one in closed]
-    return drawn_over
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The candidates that a track's curves are over: of independent ones, those that the budget did not cut off."""
-
-    track: Track
-    kept: list[int]
-    """The rows that have such candidates, all of them graded."""
-    empty: list[int]
-    """The rows without any."""
-    flags: list[Floats]
-    """Truth of the candidates, for each of `kept`."""
-
-    @classmethod
-    def of(cls, track: Track, only: Callable[[Row], bool] = lambda row: True) -> Pool:
-        parts = [flags[whole] for flags, whole in zip(track.correct, track.whole, strict=True)]
-        wanted = [i for i, row in enumerate(track.rows) if only(row)]
-        kept = [i for i in wanted if len(parts[i]) and not np.isnan(parts[i]).any()]
-        return cls(track, kept, [i for i in wanted if not len(parts[i])], [parts[i] for i in kept])
-
-    @property
-    def rows(self) -> list[Row]:
-        """What its curves are over."""
-        return [self.track.rows[i] for i in (*self.kept, *self.empty)]
-
-    @cached_property
-    def sizes(self) -> NDArray[np.int64]:
-        """Candidates of each of `kept`."""
-        return np.array([len(part) for part in self.flags], dtype=np.int64)
-
-    def coverage(self, grid: NDArray[Any]) -> Floats:
-        """pass@k of each of `kept`."""
-        right = np.array([part.sum() for part in self.flags])
-        return self._reached(grid, lambda rows, ks: pass_at_k(self.sizes[rows], right[rows], ks))
-
-    def selected(self, grid: NDArray[Any]) -> tuple[Floats, str]:
-        """best-of-k or majority@k of each of `kept`, all subsets and ties averaged, and the estimator's name."""
-        track = self.track
-        if track.estimator == "best_of_k":
-            ranks = [track.ranks[i][track.whole[i]] for i in self.kept]
-
-            def best(rows: NDArray[np.int64], ks: NDArray[np.int64]) -> Floats:
-                return best_of_k([ranks[row] for row in rows], [self.flags[row] for row in rows], ks)
-
-            return self._reached(grid, best), "best-of-k"
-        answers = [[a for a, whole in zip(track.answers[i], track.whole[i], strict=True) if whole] for i in self.kept]
-        names: set[str] = set()
-
-        def vote(rows: NDArray[np.int64], ks: NDArray[np.int64]) -> Floats:
-            found = majority_at_k([answers[row] for row in rows], [self.flags[row] for row in rows], ks)
-            names.add(found.method)
-            return found.values
-
-        return self._reached(grid, vote), "; ".join(sorted(names))
-
-    def prefixes(self, costs: list[Floats]) -> list[Floats]:
-        """Of cumulative costs, those up to each candidate of the pool; all there is up to the last one."""
-        found = []
-        for cost, whole in zip(costs, self.track.whole, strict=True):
-            own = cost[: len(whole)][whole]
-            own[-1:] = cost[-1:]
-            found.append(own)
-        return found
-
-    def _reached(
-        self, grid: NDArray[Any], estimate: Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]
-    ) -> Floats:
-        """`estimate` at each k of `grid`, or for a problem with fewer candidates at all of them."""
-        values = np.zeros((len(self.kept), len(grid)))
-        reached = np.minimum(self.sizes, grid.max())
-        for size in np.unique(reached):
-            rows = np.flatnonzero(reached == size)
-            ks, places = np.unique(np.minimum(grid, size), return_inverse=True)
-            values[rows] = estimate(rows, ks)[:, places]
-        return values
+    return {x: [curve(x, estimate) for estimate in pool.estimates] for x in costs}
 
 
 def filtered_curve(track: Track) -> Curve | None:
@@ -240,19 +186,6 @@ def filtered_curve(track: Track) -> Curve | None:
     )
 
 
-def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
-    """Whether the selection among a cell's candidates is correct at every prefix that `grid` asks for (0 elsewhere)."""
-    kept = np.flatnonzero(track.whole[index])
-    every, correct = track.candidates(track.rows[index]), track.correct[index]
-    candidates = [every[i] for i in kept]
-    right = np.zeros(len(candidates))
-    for k in {min(int(k), len(candidates)) for k in grid}:
-        prefix = selectable(candidates[:k])
-        chosen = track.method.select(track.verifier.among(prefix) if track.verifier else prefix)
-        right[k - 1] = correct[chosen.spawned[0]] if chosen is not None else 0.0
-    return right
-
-
 def by_problem(values: Floats, problems: Sequence[str]) -> Floats:
     """The mean of the rows (seeds) of each problem."""
     names, index = np.unique(np.array(problems), return_inverse=True)
@@ -270,7 +203,7 @@ def run_currency(track: Track) -> str:
 
 
 def summary(run: Run) -> list[dict[str, Any]]:
-    """One row for each strategy and model: selected accuracy with its interval, coverage, and what it cost.
+    """One row for each strategy and model: selected accuracy and coverage with their intervals, and what it cost.
 
     Problems without a usable candidate count as unsolved, and as `failed`; those that could not be graded are left out
     of the accuracy, and counted as `ungraded`. Where strategies have finished different problems or seeds, each row has
@@ -292,27 +225,33 @@ def shared_cells(tracks: Sequence[Track]) -> set[tuple[str, int]] | None:
 def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> dict[str, Any]:
     """The row of `summary` for one strategy and model; `shared` as `shared_cells` gives it."""
     solved, covered, problems, common, ungraded = [], [], [], [], 0
-    for row, flags, right in zip(track.rows, track.correct, final_accuracies(track), strict=True):
+    cells = zip(track.rows, track.correct, track.whole, final_accuracies(track), strict=True)
+    for row, flags, whole, right in cells:
         if np.isnan(right):
             ungraded += 1
             continue
         solved.append([right])
-        covered.append([float(np.nansum(flags) > 0)])
+        covered.append([float(np.nansum(flags[whole]) > 0)])
         problems.append(row.problem)
         common.append(shared is None or (row.problem, row.seed) in shared)
     usage, wasted = track.usage(), track.wasted()
     paid = track.paid()
-    means = by_problem(np.array(solved), problems) if solved else np.empty((0, 1))
+    means = by_problem(np.hstack([solved, covered]), problems) if solved else np.empty((0, 2))
     interval = mean_interval(means) if len(means) > 1 else None
+    unknown = (None, None)
+    accuracy, coverage = means.mean(axis=0).tolist() if len(means) else unknown
+    low, high = (interval.low.tolist(), interval.high.tolist()) if interval else (unknown, unknown)
     return {
         "strategy": track.strategy,
         "model": track.model,
         "problems": len({row.problem for row in track.rows}),
-        "accuracy": float(means.mean()) if len(means) else None,
-        "low": float(interval.low[0]) if interval else None,
-        "high": float(interval.high[0]) if interval else None,
+        "accuracy": accuracy,
+        "low": low[0],
+        "high": high[0],
         "estimator": track.estimator if track.independent else "replay",
-        "coverage": float(by_problem(np.array(covered), problems).mean()) if covered else None,
+        "coverage": coverage,
+        "coverage_low": low[1],
+        "coverage_high": high[1],
         **_over_shared(np.array(solved), problems, np.array(common), shared),
         "abstained": sum(
             row.selected is None and len(flags) > 0 for row, flags in zip(track.rows, track.correct, strict=True)
@@ -355,7 +294,7 @@ def final_accuracies(track: Track) -> list[float]:
     found = np.full(len(track.rows), np.nan)
     found[pool.empty] = 0.0
     if pool.kept:
-        found[pool.kept] = pool.selected(pool.sizes.max(keepdims=True))[0][:, 0]
+        found[pool.kept] = pool.selected(pool.sizes[:, np.newaxis])[0][:, 0]
     return found.tolist()
 
 
@@ -363,10 +302,16 @@ def _over_shared(
     solved: Floats, problems: Sequence[str], common: NDArray[np.bool_], shared: set[tuple[str, int]] | None
 ) -> dict[str, Any]:
     if shared is None:
-        return {"shared_problems": None, "shared_accuracy": None}
+        return {"shared_problems": None, "shared_accuracy": None, "shared_low": None, "shared_high": None}
     names = [name for name, kept in zip(problems, common, strict=True) if kept]
-    accuracy = float(by_problem(solved[common], names).mean()) if names else None
-    return {"shared_problems": len({problem for problem, _ in shared}), "shared_accuracy": accuracy}
+    means = by_problem(solved[common], names) if names else np.empty((0, 1))
+    found = mean_interval(means) if len(means) > 1 else None
+    return {
+        "shared_problems": len({problem for problem, _ in shared}),
+        "shared_accuracy": float(means.mean()) if len(means) else None,
+        "shared_low": float(found.low[0]) if found else None,
+        "shared_high": float(found.high[0]) if found else None,
+    }
 
 
 def _money(track: Track, roles: Mapping[str, Usage]) -> float | None:
@@ -386,8 +331,8 @@ def _money(track: Track, roles: Mapping[str, Usage]) -> float | None:
 def coverage_laws(tracks: Mapping[str, Track]) -> list[dict[str, Any]]:
     """For each track with independent candidates, the fit c = exp(a k^b) of its coverage (Brown et al. 2024, 3.2).
 
-    Fitted to every k up to what all problems have. Tracks that do not determine it, such as one whose coverage is 0
-    throughout, are left out. `tracks` are named as in the report.
+    Fitted to every k up to what all problems have; `most` is what any has. Tracks that do not determine it, such as
+    one whose coverage is 0 throughout, are left out. `tracks` are named as in the report.
     """
     laws = []
     for label, track in tracks.items():
@@ -395,13 +340,14 @@ def coverage_laws(tracks: Mapping[str, Track]) -> list[dict[str, Any]]:
         if not track.independent or not pool.kept or pool.sizes.min() < 3:
             continue
         ks = np.arange(1, int(pool.sizes.min()) + 1)
-        rows = [*pool.coverage(ks), *np.zeros((len(pool.empty), len(ks)))]
+        rows = [*pool.coverage(np.tile(ks, (len(pool.kept), 1))), *np.zeros((len(pool.empty), len(ks)))]
         problems = [track.rows[i].problem for i in [*pool.kept, *pool.empty]]
         try:
             law = fit_coverage_law(ks, by_problem(np.array(rows), problems).mean(axis=0))
         except CurveError:
             continue
-        laws.append({"curve": f"{label} coverage", "a": law.a, "b": law.b, "r_squared": law.r_squared, "k": len(ks)})
+        found = {"a": law.a, "b": law.b, "r_squared": law.r_squared, "k": len(ks), "most": int(pool.sizes.max())}
+        laws.append({"curve": f"{label} coverage", **found})
     return laws
 
 

@@ -131,14 +131,18 @@ def diversity(track: Track, ideas: Mapping[int, float] | None = None, k: int | N
     their counts of syntax; `ideas` are a judge's, by cell. Candidates without a program are left out, and problems
     with fewer than two. `gain` is that of pass@k over pass@1; gains compare at the same `k` (default: `largest_k`).
     """
-    values: dict[str, list[float]] = {name: [] for name in MEASURES}
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in MEASURES}
     for row, correct in zip(track.rows, track.correct, strict=True):
         for name, value in _of_cell(track, row, correct).items():
-            values[name].append(value)
+            values[name].setdefault(row.problem, []).append(value)
     if ideas:
-        values["ideas"] = [ideas[row.cell] for row in track.rows if row.cell in ideas]
+        values["ideas"] = {}
+        for row in track.rows:
+            if row.cell in ideas:
+                values["ideas"].setdefault(row.problem, []).append(ideas[row.cell])
     found = {"strategy": track.strategy, "model": track.model, "problems": len(track.rows), **_gain(track, k)}
-    for name, measured in values.items():
+    for name, of_problem in values.items():
+        measured = [float(np.mean(seeds)) for seeds in of_problem.values()]  # the seeds of a problem count as one
         interval = mean_interval(np.array(measured)[:, None]) if len(measured) > 1 else None
         found[name] = float(np.mean(measured)) if measured else None
         found[f"{name}_interval"] = [float(interval.low[0]), float(interval.high[0])] if interval else None

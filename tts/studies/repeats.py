@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
 
-from tts.curves import CurveError, Interval, paired_difference
+from tts.curves import CurveError, Interval, majority_at_k, mean_interval, paired_difference
 from tts.errors import ConfigError
 from tts.runs import Run
 from tts.runs.run import Track
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
-from tts.tables import number, percent, points
+from tts.tables import interval, number, percent, points
 
 Advice = Literal["verifier", "majority", "neither"]
 
@@ -35,13 +35,14 @@ class Repeats(Study):
         reports, rows = reports_on(runs, parallel_report)
         between, over = gap([one for _, one in reports]) or (None, None)
         columns = ("N", "average", "± over attempts", "worst of N", "majority", "best of N (perfect verifier)")
-        accuracy = Table("N attempts at each problem", ("strategy",), columns)
+        accuracy = Table("N attempts at each problem, 95 % intervals over problems", ("strategy",), columns)
         spent = ("tokens", "± at a problem", "all right", "mixed", "all wrong")
         cost = Table("Tokens of an attempt, and how they vary at the same problem", ("strategy",), spent)
         for label, one in reports:
             said, tokens = one.repeats, one.tokens
-            shares = (said.average, said.deviation, said.worst, said.majority, said.best)
-            accuracy.add_row(label, str(said.n), *map(percent, shares))
+            average, worst, majority, best = (said.in_words(name) for name in ("average", "worst", "majority", "best"))
+            accuracy.add_row(label, str(said.n), average, percent(said.deviation), worst, majority, best)
+            accuracy.notes += [f"{label}: {words}" for words in one.sentences()]
             spread = (tokens.mean, tokens.deviation, tokens.all_right, tokens.mixed, tokens.all_wrong)
             cost.add_row(label, *map(number, spread))
         if between is not None:
@@ -94,6 +95,17 @@ class ParallelReport(TrackReport):
     """Of the generated tokens of an attempt."""
     problem_shares: dict[str, tuple[float, float]]
     """For each problem, the share of its attempts that solve it, and 1 if any does."""
+    cut: int = 0
+    """Problems with more attempts than the N that all have, which are all that count here."""
+    without: int = 0
+    """Problems without an attempt that could be graded: they are left out."""
+
+    def sentences(self) -> Iterator[str]:
+        if self.cut:
+            n = self.repeats.n
+            yield f"{self.cut:,} problems have more than {n} attempts, of which the first {n} count, as all have them"
+        if self.without:
+            yield f"{self.without:,} problems without a graded attempt are left out"
 
 
 @dataclass(frozen=True)
@@ -113,16 +125,19 @@ def parallel_report(run: Run) -> list[ParallelReport]:
     found = []
     for track, flags in _graded(run):
         tokens, said = defaultdict(list), defaultdict(list)
-        for row, cost, answers in zip(track.rows, track.cost("completion_tokens"), track.answers, strict=True):
-            tokens[row.problem] += np.diff(cost, prepend=0.0)[: len(answers)].tolist()
-            said[row.problem] += answers
+        cells = zip(track.rows, track.cost("completion_tokens"), track.answers, track.whole, strict=True)
+        for row, cost, answers, whole in cells:
+            tokens[row.problem] += np.diff(cost, prepend=0.0)[: len(answers)][whole].tolist()
+            said[row.problem] += [answer for answer, kept in zip(answers, whole, strict=True) if kept]
         n = min(map(len, flags.values()))
         matrix = [part[:n] for part in flags.values()]
         known = any(answer is not None for part in track.answers for answer in part)
         accuracy = repeats(matrix, [said[problem][:n] for problem in flags] if known else None)
         spread = cost_spread([tokens[problem][:n] for problem in flags], matrix)
         shares = {name: (float(np.mean(part[:n])), float(max(part[:n]))) for name, part in flags.items()}
-        found.append(ParallelReport(track.label, track.model, len(flags), accuracy, spread, shares))
+        cut = sum(len(part) > n for part in flags.values())
+        without = len({row.problem for row in track.rows}) - len(flags)
+        found.append(ParallelReport(track.label, track.model, len(flags), accuracy, spread, shares, cut, without))
     return found
 
 
@@ -143,8 +158,8 @@ def _graded(run: Run) -> Iterator[tuple[Track, dict[str, list[float]]]]:
     none = True
     for track in run.tracks:
         flags: dict[str, list[float]] = defaultdict(list)
-        for row, correct in zip(track.rows, track.correct, strict=True):
-            flags[row.problem] += correct.tolist()
+        for row, correct, whole in zip(track.rows, track.correct, track.whole, strict=True):
+            flags[row.problem] += correct[whole].tolist()
         kept = {problem: part for problem, part in flags.items() if part and not np.isnan(part).any()}
         if track.independent and kept:
             none = False
@@ -186,6 +201,13 @@ class RepeatAccuracy:
     """The share that all attempts solve: how reliable one attempt is."""
     majority: float | None = None
     """The share whose most frequent answer is right; of several most frequent ones, each counts in part."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """95 % intervals over problems of `average`, `best`, `worst` and `majority`; empty for a single problem."""
+
+    def in_words(self, name: str) -> str:
+        """One of these shares with its interval."""
+        value, bounds = getattr(self, name), self.intervals.get(name)
+        return percent(value) + (f" ({interval(*bounds)})" if bounds else "")
 
 
 def repeats(correct: ArrayLike, answers: Sequence[Sequence[Hashable | None]] | None = None) -> RepeatAccuracy:
@@ -198,26 +220,19 @@ def repeats(correct: ArrayLike, answers: Sequence[Sequence[Hashable | None]] | N
     if matrix.ndim != 2 or not matrix.size:
         raise CurveError(f"repeats are a matrix of problems x attempts, not of shape {matrix.shape}")
     solved, silent = np.nan_to_num(matrix), np.isnan(matrix)
-    by_attempt = solved.mean(axis=0)
-    votes = None if answers is None else [_majority(flags, said) for flags, said in zip(solved, answers, strict=True)]
-    return RepeatAccuracy(
-        n=matrix.shape[1],
-        average=float(by_attempt.mean()),
-        deviation=float(by_attempt.std(ddof=1)) if matrix.shape[1] > 1 else None,
-        best=float(solved.max(axis=1).mean()),
-        worst=float(np.where(silent.all(axis=1), 0.0, np.where(silent, 1.0, matrix).min(axis=1)).mean()),
-        majority=None if votes is None else float(np.mean(votes)),
-    )
-
-
-def _majority(flags: ArrayLike, said: Sequence[Hashable | None]) -> float:
-    """How often the most frequent answer is right, if ties are broken at random."""
-    right = {answer: flag for answer, flag in zip(said, np.asarray(flags), strict=True) if answer is not None}
-    votes = Counter(answer for answer in said if answer is not None)
-    if not votes:
-        return 0.0
-    most = max(votes.values())
-    return float(np.mean([right[answer] for answer, count in votes.items() if count == most]))
+    n = matrix.shape[1]
+    shares = {
+        "average": solved.mean(axis=1),
+        "best": solved.max(axis=1),
+        "worst": np.where(silent.all(axis=1), 0.0, np.where(silent, 1.0, matrix).min(axis=1)),
+    }
+    if answers is not None:
+        shares["majority"] = majority_at_k(answers, solved, [n]).values[:, 0]
+    means = {name: float(values.mean()) for name, values in shares.items()}
+    found = mean_interval(np.column_stack(list(shares.values()))) if len(matrix) > 1 else None
+    bounds = zip(found.low.tolist(), found.high.tolist(), strict=True) if found else ()
+    deviation = float(solved.mean(axis=0).std(ddof=1)) if n > 1 else None
+    return RepeatAccuracy(n=n, deviation=deviation, **means, intervals=dict(zip(shares, bounds, strict=False)))
 
 
 @dataclass(frozen=True)

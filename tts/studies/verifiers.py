@@ -11,7 +11,8 @@ from tts.base import answer_classes
 from tts.curves import Interval, best_of_k, majority_at_k, mean_interval, paired_difference, powers_of_two
 from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
-from tts.runs.analysis import by_problem, selections
+from tts.runs.analysis import by_problem
+from tts.runs.pool import Pool, by_pattern
 from tts.runs.run import Run, Track, ranked
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.studies.judging import Decisions, Reliability, auroc, calibration, decisions, rank_correlation, within_problems
@@ -61,6 +62,7 @@ def _selecting(reports: list[VerifierReport]) -> Table:
             cells = (f"{percent(of.mean[i])} ({interval(of.low[i], of.high[i])})" if of else "?" for of in accuracies)
             made.add_row(name, str(n), *cells)
             name = ""
+    made.notes = ["means over all orders of the samples (ties averaged); over prefixes where ratings are of a group"]
     return made
 
 
@@ -85,6 +87,8 @@ class Selection:
     majority: Interval | None = None
     """The most frequent answer, where a strategy of the run has parsed the answers of the same samples."""
     over_majority: Interval | None = None
+    short: int = 0
+    """Problems with fewer samples than the largest N: from there on they stand at all that they have."""
 
     @property
     def against_random(self) -> str:
@@ -142,6 +146,8 @@ class VerifierReport(TrackReport):
         if selection is None:
             yield "selection is not measured: it needs independent samples of at least two problems"
             return
+        if selection.short:
+            yield f"{selection.short:,} problems have fewer than {selection.n[-1]} samples, and stand at all of them"
         n, accuracy = selection.n[-1], selection.verifier.mean[-1]
         yield f"selecting 1 of {n} by it is right {accuracy:.1%} of the time"
         rivals = [("a random sample", selection.random, selection.over_random, selection.against_random)]
@@ -218,22 +224,30 @@ def _selection(
     track: Track, orders: list[Floats], answers: list[list[str | None]] | None, *, in_company: bool
 ) -> Selection | None:
     """`in_company`: ratings depend on the other candidates, so prefixes are replayed instead of all subsets."""
-    kept = [i for i, flags in enumerate(track.correct) if len(flags) and not np.isnan(flags).any()]
-    problems = [track.rows[i].problem for i in kept]
+    pool = Pool.of(track)
+    problems = [track.rows[i].problem for i in pool.kept]
     if not track.independent or len(set(problems)) < 2:
         return None
-    flags = [track.correct[i] for i in kept]
-    n = powers_of_two(min(map(len, flags)))
+    n = powers_of_two(int(pool.sizes.max()))
+    at = np.minimum(n, pool.sizes[:, np.newaxis])
     if in_company:
-        right = np.array([selections(track, i, n)[n - 1] for i in kept])
+        right = pool.replayed(at)[0]
     else:
-        right = best_of_k([orders[i] for i in kept], flags, n)
+        ranks = [orders[i][track.whole[i]] for i in pool.kept]
+        right = by_pattern(at, lambda rows, ks: best_of_k([ranks[i] for i in rows], [pool.flags[i] for i in rows], ks))
     chosen = by_problem(right, problems)
-    chance = by_problem(np.repeat([[part.mean()] for part in flags], len(n), axis=1), problems)
-    selection = Selection(n, mean_interval(chosen), mean_interval(chance), paired_difference(chosen, chance))
+    chance = by_problem(np.repeat([[part.mean()] for part in pool.flags], len(n), axis=1), problems)
+    short = len({problem for problem, size in zip(problems, pool.sizes, strict=True) if size < n[-1]})
+    selection = Selection(
+        n, mean_interval(chosen), mean_interval(chance), paired_difference(chosen, chance), short=short
+    )
     if answers is None:
         return selection
-    vote = by_problem(majority_at_k([answers[i] for i in kept], flags, n).values, problems)
+    said = [[a for a, whole in zip(answers[i], track.whole[i], strict=True) if whole] for i in pool.kept]
+    votes = by_pattern(
+        at, lambda rows, ks: majority_at_k([said[i] for i in rows], [pool.flags[i] for i in rows], ks).values
+    )
+    vote = by_problem(votes, problems)
     return replace(selection, majority=mean_interval(vote), over_majority=paired_difference(chosen, vote))
 
 

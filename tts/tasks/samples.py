@@ -18,7 +18,7 @@ import numpy as np
 
 from tts import registry
 from tts.concurrency import together
-from tts.curves import pass_at_k
+from tts.curves import mean_interval, pass_at_k
 from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.session import Session
@@ -48,6 +48,10 @@ class SampleScores:
     """Problems of the task without a sample; the scores leave them out."""
     pass_at: Mapping[int, float] = field(default_factory=dict)
     """pass@k for each k of 1, 10 and 100 for which every problem has enough samples."""
+    intervals: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    """Their 95 % intervals over problems; none for a single problem."""
+    short: Mapping[int, int] = field(default_factory=dict)
+    """For each other k that some problem has enough samples for, how many have too few."""
     seconds: float = 0.0
 
 
@@ -124,8 +128,15 @@ def _scores(out: Path, results: list[dict[str, Any]], examples: Mapping[str, Exa
     samples, passes = Counter(id for id, _ in judged), Counter(id for id, passed in judged if passed)
     passed = {id: passes[id] for id in samples}
     pass_at: dict[int, float] = {}
+    intervals: dict[int, tuple[float, float]] = {}
     if ks := [k for k in KS if samples and min(samples.values()) >= k]:
         values = pass_at_k(np.array([*samples.values()]), np.array([*passed.values()]), np.array(ks))
         pass_at = {k: float(value) for k, value in zip(ks, np.mean(values, axis=0), strict=True)}
+        if len(values) > 1:
+            found = mean_interval(values)
+            intervals = dict(zip(ks, zip(found.low.tolist(), found.high.tolist(), strict=True), strict=True))
+    fewer = {k: sum(count < k for count in samples.values()) for k in KS}
+    short = {k: count for k, count in fewer.items() if 0 < count < len(samples)}
     missing = tuple(id for id in examples if id not in samples)
-    return SampleScores(out, samples, passed, dict(sorted(kinds.items())), missing, pass_at, seconds)
+    kinds = dict(sorted(kinds.items()))
+    return SampleScores(out, samples, passed, kinds, missing, pass_at, intervals, short, seconds)

@@ -149,7 +149,8 @@ function inspect(plot, chart, series, spec) {
       known(point.low) && h("span", {}, spec.y.share ? `95 %: ${interval(point.low, point.high)}`
         : `95 %: ${precise(point.low)} to ${precise(point.high)}`),
       h("span", {}, `${precise(point.x)} ${spec.x.label}`),
-      known(point.k) && spec.x.name !== "samples" && h("span", {}, plural(point.k, "sample")),
+      known(point.cap) && h("span", {}, `at most ${precise(point.cap)} for each problem`),
+      known(point.k) && spec.x.name !== "samples" && h("span", {}, (known(point.cap) ? "up to " : "") + plural(point.k, "sample")),
       point.note && h("span", { class: "soft" }, point.note),
     ], box.left + left, box.top + top, spoken);
   };
@@ -205,6 +206,7 @@ function asTable(series, spec) {
   const columns = [
     { name: "line", left: true, cell: (row) => row.label },
     ...(rows.some((row) => known(row.k)) ? [{ name: "k", cell: (row) => count(row.k) }] : []),
+    ...(rows.some((row) => known(row.cap)) ? [{ name: "at most", cell: (row) => (known(row.cap) ? precise(row.cap) : "") }] : []),
     { name: spec.x.label, cell: (row) => precise(row.x) },
     { name: spec.y.label, cell: (row) => value(row.y) },
     { name: "95 %", cell: (row) => (known(row.low) ? `${value(row.low)} to ${value(row.high)}` : "") },

@@ -70,10 +70,13 @@ function legend(draw) {
 
 const measure = () => data.measures.find((one) => one.name === drawn.x);
 
+// Of one sample coverage is accuracy.
+const oneSample = (curve) => curve.k.at(-1) === 1;
+
 function visibleCurves() {
   const seen = new Set();
   const shown = data.curves[drawn.x].filter((curve) => !drawn.hidden.has(curve.track));
-  const coverage = shown.filter((curve) => curve.kind === "coverage" && (drawn.coverage || curve.k.length === 1));
+  const coverage = shown.filter((curve) => curve.kind === "coverage" && (drawn.coverage || oneSample(curve)));
   return [...shown.filter((curve) => curve.kind === "selected"), ...coverage].filter((curve) => {
     const same = JSON.stringify([curve.x, curve.y]); // strategies that share their samples share coverage
     return !seen.has(same) && seen.add(same);
@@ -81,13 +84,13 @@ function visibleCurves() {
 }
 
 const points = (curve) => curve.x.map((x, i) => ({
-  x, y: curve.y[i], low: curve.low[i], high: curve.high[i], k: curve.k[i], note: curve.estimator }));
+  x, y: curve.y[i], low: curve.low[i], high: curve.high[i], k: curve.k[i], cap: curve.cap?.[i], note: curve.estimator }));
 
 function drawCurves(host) {
   const { label, unit, name: x } = measure();
   const series = visibleCurves().map((curve) => ({
-    label: name(curve.track) + (curve.kind === "coverage" && curve.k.length > 1 ? ", coverage" : ""),
-    colour: colourOf(curve.track), dash: curve.kind === "coverage" && curve.k.length > 1 ? [5, 5] : undefined, points: points(curve) }));
+    label: name(curve.track) + (curve.kind === "coverage" && !oneSample(curve) ? ", coverage" : ""),
+    colour: colourOf(curve.track), dash: curve.kind === "coverage" && !oneSample(curve) ? [5, 5] : undefined, points: points(curve) }));
   const steps = frontier();
   if (drawn.frontier && steps.length > 1 && comparable()) {
     series.unshift({ label: "frontier", colour: isDark() ? "#56606c" : "#c9c5ba", width: 7, step: true,
@@ -109,7 +112,7 @@ function ratio(series) {
 // Points of selected accuracy over the problems that all have, in order of compute, each better than all cheaper ones.
 function frontier() {
   const all = (data.frontier?.curves ?? data.curves)[drawn.x]
-    .filter((curve) => curve.kind === "selected" || curve.k.length === 1)
+    .filter((curve) => curve.kind === "selected" || oneSample(curve))
     .filter((curve) => !drawn.hidden.has(curve.track) && !data.tracks[curve.track].oracle)
     .flatMap((curve) => points(curve).map((point) => ({ ...point, track: curve.track })))
     .sort((a, b) => a.x - b.x || b.y - a.y);

@@ -36,14 +36,14 @@ function contestCard(contest) {
     known(best.low) && `95 %: ${interval(best.low, best.high)}`, h("code", {}, titled(best)), contest.words);
 }
 
-function sampleCard({ best, sample }) {
-  const first = firstSample(labelled(best));
-  return first && card("One sample", percent(first.y), `95 %: ${interval(first.low, first.high)}`,
+function sampleCard({ one, sample }) {
+  return one && card("One sample", percent(one.mean), `95 %: ${interval(one.low, one.high)}`,
     sample && `the most accurate: ${signed(sample.difference)} points (${signed(sample.low)} to ${signed(sample.high)})`);
 }
 
-const coverageCard = (track) => card("Coverage", percent(track.coverage), "problems with any right candidate",
-  h("code", {}, titled(track)));
+const coverageCard = (track) => card("Coverage", percent(track.coverage),
+  known(track.coverage_low) && `95 %: ${interval(track.coverage_low, track.coverage_high)}`,
+  "problems with any right candidate", h("code", {}, titled(track)));
 
 const signed = (difference) => `${difference < 0 ? "−" : "+"}${Math.abs(100 * difference).toFixed(1)}`;
 
@@ -51,13 +51,6 @@ const signed = (difference) => `${difference < 0 ? "−" : "+"}${Math.abs(100 * 
 function comparable() {
   const tried = data.grid.map((grid) => new Set(grid.outcomes.flatMap((letters, place) => (letters === null ? [] : [place]))));
   return tried.every((places) => [...places].some((place) => tried[0].has(place)));
-}
-
-// Accuracy of a single sample of the same model: the first point of a coverage curve.
-function firstSample(top) {
-  const curves = (data.curves.samples ?? []).filter(({ track }) => data.tracks[track].model === top.model && data.tracks[track].run === top.run);
-  const curve = curves.find((one) => one.kind === "coverage" && one.k[0] === 1) ?? curves.find((one) => one.k[0] === 1);
-  return curve && { y: curve.y[0], low: curve.low[0], high: curve.high[0] };
 }
 
 function summaryTable() {
@@ -77,7 +70,8 @@ function summaryTable() {
     { name: "accuracy", sort: (track) => track.accuracy, cell: (track) => h("b", {}, percent(track.accuracy)) },
     { name: `95 %, ${100 * from} to 100 %`, left: true, cell: (track) => forest(track, from) },
     ...(data.contests.some((contest) => contest.others.length) ? [{ name: "behind the most accurate", left: true, cell: behind }] : []),
-    { name: "coverage", sort: (track) => track.coverage, cell: (track) => percent(track.coverage) },
+    { name: "coverage", sort: (track) => track.coverage, cell: (track) => [percent(track.coverage),
+      known(track.coverage_low) && h("small", {}, ` ${interval(track.coverage_low, track.coverage_high)}`)] },
     { name: "candidates", sort: (track) => track.candidates, cell: (track) => count(track.candidates) },
     { name: "generated tokens", sort: (track) => track.completion_tokens, cell: (track) => count(track.completion_tokens) },
     { name: "requests", sort: (track) => track.requests, cell: (track) => count(track.requests) },
@@ -124,11 +118,12 @@ function notes() {
     data.tracks.some((track) => track.estimator !== "replay") && "Accuracies by best-of-k and majority are means over " +
       "all orders of the samples, ties averaged, as in the curves.",
     ...data.lacks.map((text) => `${text}.`),
-    ...data.short.map((text) => `${text}.`),
+    ...data.uneven.map((text) => `${text}.`),
     sum("estimated_tokens") && `${plural(sum("estimated_tokens"), "token")} are estimates: the server did not count them.`,
     comparable() && known(data.tracks[0]?.shared_problems) && "The strategies have finished different problems or seeds, " +
       `and rows are over their own. Over the ${plural(data.tracks[0].shared_problems, "problem")} that all have: ` +
-      data.tracks.map((track) => `${titled(track)} ${percent(track.shared_accuracy)}`).join(", ") + ".",
+      data.tracks.map((track) => `${titled(track)} ${percent(track.shared_accuracy)}` +
+        (known(track.shared_low) ? ` (${interval(track.shared_low, track.shared_high)})` : "")).join(", ") + ".",
     !comparable() && "The strategies were not tried on the same problems: their accuracies do not compare.",
     ...data.contests.filter((contest) => contest.others.length)
       .map((contest) => `${contest.words[0].toUpperCase()}${contest.words.slice(1)}.`),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from tts.curves import CurveError, Interval, powers_of_two
+from tts.curves import CurveError, Interval, mean_interval, powers_of_two
 from tts.curves.estimators import Integers
 from tts.curves.fits import LinearFit
 from tts.curves.plot import COLOURS, GREY, drawing
@@ -38,7 +38,7 @@ from tts.studies.imperfect_verifier.counts import (
 )
 from tts.studies.imperfect_verifier.style import StyleReport, style_report
 from tts.studies.imperfect_verifier.two_types import TwoTypes
-from tts.tables import percent, plain
+from tts.tables import interval, percent, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -173,7 +173,8 @@ def _by_problem(track: Track) -> tuple[Counts, list[str]]:
         raise ConfigError(f"{track.label}: resampling needs independent samples; run best_of_n without an early stop")
     sums: dict[str, np.ndarray] = {}
     ungraded = set()
-    for row, said, right in zip(track.rows, track.passed, track.correct, strict=True):
+    for row, passed, correct, whole in zip(track.rows, track.passed, track.correct, track.whole, strict=True):
+        said, right = passed[whole], correct[whole]
         if np.isnan(right).any():
             ungraded.add(row.problem)
         accepted, truth = said == 1, right == 1
@@ -275,10 +276,21 @@ def _rates(reports: Reports) -> Table:
     made = Table("Verifiers and what they let through", ("strategy",), columns)
     for label, one in reports:
         counts, rates = one.counts, one.counts.decisions
-        shares = (counts.accuracy, counts.apparent_accuracy, rates.completeness, rates.soundness)
-        more = (counts.conditional_accuracy, counts.generalisation_gap)
-        made.add_row(label, f"{len(counts):,}", *map(percent, (*shares, *more)))
+        shares = (counts.apparent_accuracy, rates.completeness, rates.soundness)
+        conditional = _with_bounds(counts.conditional_accuracy, counts.precision)
+        one_sample = _with_bounds(counts.accuracy, counts.correct / counts.n)
+        gap = percent(counts.generalisation_gap)
+        made.add_row(label, f"{len(counts):,}", one_sample, *map(percent, shares), conditional, gap)
+    made.notes = ["95 % intervals over problems, for the conditional accuracy over those with an accepted sample"]
     return made
+
+
+def _with_bounds(mean: float, values: np.ndarray) -> str:
+    """A mean over problems as text, with its interval where there is one."""
+    if len(values) < 2:
+        return percent(mean)
+    found = mean_interval(values[:, np.newaxis])
+    return f"{percent(mean)} ({interval(float(found.low[0]), float(found.high[0]))})"
 
 
 def _rewards(reports: Reports) -> Table:

@@ -1,0 +1,150 @@
+"""The candidates that a track's curves are over, and their accuracy at any number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts.base import selectable
+from tts.curves import best_of_k, majority_at_k, pass_at_k, taken
+from tts.runs.run import Floats, Row, Track
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One accuracy of a pool at any number of its candidates."""
+
+    label: str
+    closed: bool
+    """Over all subsets of the candidates, instead of the prefixes of one order."""
+    values: Callable[[NDArray[np.int64]], tuple[Floats, str]]
+    """Given how many candidates each row has at each point (rows x points): its accuracies, the estimator's name."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The candidates that a track's curves are over: of independent ones, those that the budget did not cut off."""
+
+    track: Track
+    kept: list[int]
+    """The rows that have such candidates, all of them graded."""
+    empty: list[int]
+    """The rows without any."""
+    flags: list[Floats]
+    """Truth of the candidates, for each of `kept`."""
+
+    @classmethod
+    def of(cls, track: Track, only: Callable[[Row], bool] = lambda row: True) -> Pool:
+        parts = [flags[whole] for flags, whole in zip(track.correct, track.whole, strict=True)]
+        wanted = [i for i, row in enumerate(track.rows) if only(row)]
+        kept = [i for i in wanted if len(parts[i]) and not np.isnan(parts[i]).any()]
+        return cls(track, kept, [i for i in wanted if not len(parts[i])], [parts[i] for i in kept])
+
+    @property
+    def rows(self) -> list[Row]:
+        """What its curves are over."""
+        return [self.track.rows[i] for i in (*self.kept, *self.empty)]
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Candidates of each of `kept`."""
+        return np.array([len(part) for part in self.flags], dtype=np.int64)
+
+    @property
+    def bound(self) -> bool:
+        """Whether a budget has left some problems with fewer candidates than others."""
+        return any(row.ended == "budget" for row in self.rows) and (bool(self.empty) or len(np.unique(self.sizes)) > 1)
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """What is drawn of the track: the accuracy of what it selects, and coverage where that is known."""
+        track, found = self.track, []
+        label = f"{track.label} coverage"
+        if not track.independent or track.estimator == "replay":
+            found.append(Estimate(track.label, False, self.replayed))
+            if track.method.exhaustive:
+                covered = [np.maximum.accumulate(part) for part in self.flags]
+                found.append(Estimate(label, False, lambda at: (taken(covered, at), "replay")))
+        if track.independent:
+            if track.estimator != "replay":
+                found.append(Estimate(track.label, True, self.selected))
+            found.append(Estimate(label, True, lambda at: (self.coverage(at), "pass@k")))
+        return found
+
+    def replayed(self, at: NDArray[np.int64]) -> tuple[Floats, str]:
+        """Whether what is selected among the first candidates is right."""
+        for i, known, ks in zip(self.kept, self._known, at, strict=True):
+            missing = np.unique(ks[ks > 0])
+            missing = missing[np.isnan(known[missing - 1])]
+            if len(missing):
+                known[missing - 1] = selections(self.track, i, missing)[missing - 1]
+        return taken(self._known, at), "replay"
+
+    @cached_property
+    def _known(self) -> list[Floats]:
+        """What `replayed` has found at each prefix, NaN where it has not looked."""
+        return [np.full(size, np.nan) for size in self.sizes]
+
+    def coverage(self, at: NDArray[np.int64]) -> Floats:
+        """pass@k of each of `kept`."""
+        right = np.array([part.sum() for part in self.flags])
+        return by_pattern(at, lambda rows, ks: pass_at_k(self.sizes[rows], right[rows], ks))
+
+    def selected(self, at: NDArray[np.int64]) -> tuple[Floats, str]:
+        """best-of-k or majority@k of each of `kept`, all subsets and ties averaged, and the estimator's name."""
+        track = self.track
+        if track.estimator == "best_of_k":
+            ranks = [track.ranks[i][track.whole[i]] for i in self.kept]
+
+            def best(rows: NDArray[np.int64], ks: NDArray[np.int64]) -> Floats:
+                return best_of_k([ranks[row] for row in rows], [self.flags[row] for row in rows], ks)
+
+            return by_pattern(at, best), "best-of-k"
+        answers = [[a for a, whole in zip(track.answers[i], track.whole[i], strict=True) if whole] for i in self.kept]
+        names: set[str] = set()
+
+        def vote(rows: NDArray[np.int64], ks: NDArray[np.int64]) -> Floats:
+            found = majority_at_k([answers[row] for row in rows], [self.flags[row] for row in rows], ks)
+            names.add(found.method)
+            return found.values
+
+        return by_pattern(at, vote), "; ".join(sorted(names))
+
+    def prefixes(self, costs: list[Floats]) -> list[Floats]:
+        """Of cumulative costs, those up to each candidate of the pool; all there is up to the last one."""
+        found = []
+        for cost, whole in zip(costs, self.track.whole, strict=True):
+            own = cost[: len(whole)][whole]
+            own[-1:] = cost[-1:]
+            found.append(own)
+        return found
+
+
+def by_pattern(at: NDArray[np.int64], estimate: Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]) -> Floats:
+    """`estimate` of rows at ks, for all rows with the same ks in `at` at once; 0 at no candidates."""
+    values = np.zeros(at.shape)
+    patterns, which = np.unique(at, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        rows, asked = np.flatnonzero(which.ravel() == number), pattern > 0
+        if asked.any():
+            ks, places = np.unique(pattern[asked], return_inverse=True)
+            values[np.ix_(rows, asked)] = estimate(rows, ks)[:, places]
+    return values
+
+
+def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
+    """Whether the selection among a cell's candidates is right at every prefix that `grid` asks for (0 elsewhere)."""
+    kept = np.flatnonzero(track.whole[index])
+    every, correct = track.candidates(track.rows[index]), track.correct[index]
+    candidates = [every[i] for i in kept]
+    right = np.zeros(len(candidates))
+    for k in {min(int(k), len(candidates)) for k in grid}:
+        prefix = selectable(candidates[:k])
+        chosen = track.method.select(track.verifier.among(prefix) if track.verifier else prefix)
+        right[k - 1] = correct[chosen.spawned[0]] if chosen is not None else 0.0
+    return right
