@@ -75,8 +75,13 @@ UNITS = {
     "plus or minus": r"1\pm",
     "sums": r"\sum_{k=1}^{10^9} k!+",
     "relations": "x<2 or ",
+    "both": "x>2 and ",
+    "signs": "2³𝑥⅔", "accents": "3\u0305", "dots": r"\dot{3}", "square roots": "√((", "tags": "<final_answer ",
+    "keys": '"answer": "', "remarks": "(a) [b", "headings": "## Question 1", "ends": "</s>", "brackets": "【答案】",
+    "arrows": "answer -> ", "builders": r"\{x \mid ", "layout": r"\hspace{", "units": r"3\text{ th a} ",
+    "grades": "Grade ab ", "minus": "minus ", "sides": "1 = ", "colours": r"\color{", "backticks": "```a",
     "aab": "a" * 30 + "b",
-}
+}  # fmt: skip
 AROUND = {
     "alone": "{}",
     "announced": "Answer: {}",
