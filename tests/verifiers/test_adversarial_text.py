@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -117,9 +118,14 @@ def text_of(unit: str, around: str, size: int) -> str:
 
 
 TEXTS = [text_of(*shape) for shape in SHAPES] + NEARLY
-SOME = TEXTS[::9] + NEARLY
-FEW = TEXTS[::23] + NEARLY
-"""For verifiers that start a program for every text."""
+FAMILIES = list(zip(UNITS, cycle(AROUND), cycle((400, 400, 9_000)), strict=False))
+SOME = (
+    [text_of(unit, "announced", MEGABYTE) for unit in list(UNITS)[::4]]
+    + [text_of(*shape) for shape in FAMILIES]
+    + NEARLY
+)
+FEW = [text_of(*shape) for shape in FAMILIES] + TEXTS[:: len(TEXTS) // 9] + NEARLY
+"""For verifiers that start a program for every text: one of each family, and a few long ones."""
 
 MEETING: dict[str, Any] = {
     "free": {"Ann": {"Monday": [(540, 720)]}}, "duration": 60, "buffer": 0, "not_before": None, "not_after": None,

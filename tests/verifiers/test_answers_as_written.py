@@ -117,6 +117,10 @@ NUMBERS = [
     ("Answer: 2 million 300 thousand", None),
     ("Answer: 18 - that is 9 x 2", "18"),
     ("Answer: 18 = 9 x 2", "18"),
+    ("The answer is not 19 but 18", "18"),
+    ("The answer is 18. The answer is not 19.", "18"),
+    ("Answer: ...18", "18"),
+    ("**Final Answer**\n\n18 eggs from 9", "18"),
     ("Answer: 18 / day, 9 eggs", "18"),
     ("Answer: 𝟏𝟖", "18"),
     ("Answer:\u200b 18\u200b", "18"),
@@ -209,6 +213,11 @@ CHOICES = [
     ("Answer: a", "A"),
     ("Answer: A - the nucleus", "A"),
     ("Answer -> B", "B"),
+    ("Answer-B", "B"),
+    ("Working: A.\n\nAns: B", "B"),
+    ("答案应该是B", "B"),
+    ("正确选项是B", "B"),
+    ("La risposta corretta è B", "B"),
     ("Answer → B", "B"),
     ("Answer: 【B】", "B"),
     ("Answer: 「B」", "B"),
@@ -354,8 +363,10 @@ PAIRS = [
     ("\\langle 1,2\\rangle", "(1,2)", True),
     ("3 \\pmod 5", "3 (mod 5)", True),
     ("€18", "18", True),
+    ("at most 12", "12", False),
     ("€18", "\\$18", False),
     ("—3", "-3", True),
+    ("\\{10, 10\\text{ m}\\}", "\\{10\\text{ m}, 10\\text{ cm}\\}", True),
 ]
 
 

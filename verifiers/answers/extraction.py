@@ -41,20 +41,22 @@ MARKS_READ = 16  # the last ones of a text; earlier ones are ignored
 DEEPEST_MARKS = 4  # marks within marks that are read
 
 _WORD = (
-    "answers?|antwort(?:en)?|r[ée]ponse|respuesta|risposta|resposta|ответ|відповідь|odpowiedź|odpověď|antwoord|svar|"
+    "answers?|ans\\.?(?=\\s?[:=])|正确选项|正確選項|antwort(?:en)?|r[ée]ponse|respuesta|risposta|resposta|ответ|відповідь|odpowiedź|odpověď|antwoord|svar|"
     "正解|vastaus|cevap|yanıt|válasz|răspuns|jawaban|đáp án|απάντηση|उत्तर|الإجابة|الجواب|答案|答え|解答|回答|答|"
     "정답|답변|답|คำตอบ"
 )
 _IS = (
     "(?:is|are|was|equals|(?:would|should|must|will|has to) be|ist|sind|lautet|est|es|è|é|är|jest|olur)(?![^\\W\\d_])|"
-    "是|为|為|は|는|은"
+    "(?:应该?|應該?)?(?:是|为|為|选|選)|は|는|은|هي|هو"
 )
 _MARK = re.compile(
     rf"(?P<box>\\(?:boxed|fbox|framebox)\s*\{{)|(?P<tag><(?:final[ _-]?)?answer(?:\s[^<>]{{0,99}})?>)"
     rf"|(?P<key>\"(?:final[ _]?)?answer\"[ \t]{{0,9}}:)|(?P<hashes>^[ \t]*\#{{4}}(?!\#))"
+    rf"|^[ \t]{{0,3}}(?:\#{{1,6}}[ \t]|\*\*)(?:the[ \t])?final[ \t]answer[*_ \t]{{0,9}}\n\s*"
     rf"|(?:故选|故選|应选|應選)[:：]?|(?<![A-Za-zÀ-ɏ])(?:{_WORD})[ \t*_`]{{0,4}}(?:\([^()\n]{{0,40}}\)[ \t*_`]{{0,4}})?"
     rf"(?:】[:：]?|=>|[-—=]?[-=]>|[:：=→⇒]|[ \t*_]{{0,3}}(?<=[\s*_])[-–—]{{1,2}}(?=\s)"
-    rf"|(?:[ \t](?:to|of|for)[ \t][^.:=\n]{{0,40}}?[ \t])?"
+    rf"|[ \t]?[-–—](?=[A-Z]\b)|(?:[ \t]?(?:corr|final|الصحيح)\w{{0,9}}[ \t])?"
+    rf"(?:[ \t](?:to|of|for)[ \t][^.:=\n]{{0,40}}?[ \t])?"
     rf"(?P<sentence>{_IS})[ \t]*(?P<colon>[:：])?)[\s*_:]*",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -82,6 +84,7 @@ _EMPTY = re.compile(
     r"boxed|(?:given|shown|stated|boxed) (?:above|below))\b",
     re.IGNORECASE,
 )
+_DENIED = re.compile(r"not\s+\W{0,4}(?:\d|[A-Z]\b)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|sc|normal)?|math(?:rm|bf|it|sf|tt|cal|ord)?|bm|boldsymbol|pmb|emph|underline|mbox|hbox|"
@@ -165,6 +168,8 @@ def _announced(text: str, depth: int) -> list[str] | None:
             if mark["hashes"] and mark.start() < last_line and _HEADING.match(content.strip(" \t*_")):
                 continue
             content = _in_its_group(content)
+            if mark["sentence"] and _DENIED.match(content):
+                content = content.partition(" but ")[2]
             if mark["sentence"]:
                 content = first_sentence(content)
             elif i + 1 < len(marks) and (gap := marks[i + 1].start() - mark.end()) < len(content):
@@ -264,7 +269,7 @@ def _plain_number(space: str) -> str:
     groups = rf"\d{{1,3}}(?:[{space}\u00a0\u202f\u2009'’]\d{{3}}(?!\d))+"
     return (
         rf"(?:\d{{1,3}}(?:\.\d{{3}}(?!\d)){{2,}}(?:,\d+)?|\d{{1,3}}(?:\.\d{{3}}(?!\d))+,\d+|{groups}(?:[.,]\d+)?"
-        r"|(?:\d{1,3}(?:,\d{2}(?!\d))+,\d{3}(?!\d)|\d{1,3}(?:,\d{3}(?!\d))+|\d+(?:_\d+)*)(?:\.\d+)?|\.\d+)"
+        r"|(?:\d{1,3}(?:,\d{2}(?!\d))+,\d{3}(?!\d)|\d{1,3}(?:,\d{3}(?!\d))+|\d+(?:_\d+)*)(?:\.\d+)?|(?<!\.)\.\d+)"
     )
 
 

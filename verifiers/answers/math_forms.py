@@ -316,7 +316,10 @@ _SPELLINGS = {
 _WORDS = re.compile(r"[A-Za-z]+(?:(?:[ ']|\. |-(?=[A-Za-z]))[A-Za-z]+)*|\([A-Za-z]\)")
 _FUNCTIONS = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm)\b")
 
-_LED = re.compile(r"(?:\\text\{([A-Za-z ]{3,})\}\s*|([A-Za-z]{3,20}(?: [A-Za-z]{2,20}){0,5}) )(?!\s)")
+_LED = re.compile(
+    r"(?:\\text\{([A-Za-z ]{3,})\}\s*|(?!.*\b(?:not|no|than|least|most|under|over|up|minus|negative|plus)\b)"
+    r"([A-Za-z]{3,20}(?: [A-Za-z]{2,20}){0,5}) )(?!\s)"
+)
 _DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\^\s*\{?-?\d+\}?\s*)?[({]?\s*)(-?\d+(?:\.\d+)?)\s*degrees")
 
 
@@ -430,7 +433,14 @@ async def _equal_groups(one: Group, other: Group, algebra: Algebra) -> bool:
 
 
 async def _same_members(some: Sequence[Form], others: list[Form], algebra: Algebra) -> bool:
+    """Whether each of `some` means the same as one of `others`; those that read the same belong together first."""
+    rest: list[Form] = []
     for member in some:
+        if member in others:
+            others.remove(member)
+        else:
+            rest.append(member)
+    for member in rest:
         for i, other in enumerate(others):
             if await equal_forms(member, other, algebra):
                 del others[i]
