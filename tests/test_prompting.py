@@ -54,7 +54,7 @@ read = json_of(Mark)
         'set {1, 2} and then {"mark": 3}',
     ],
 )
-def test_the_last_object_counts_whatever_is_around_it(text: str):
+def test_the_object_that_is_stated_counts_whatever_is_around_it(text: str):
     assert read(text).mark == 3
 
 
@@ -232,3 +232,31 @@ def test_true_is_no_number():
 )
 def test_thoughts_are_left_out(text: str, said: str):
     assert without_thoughts(text) == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'The mark: {"mark": 1} (the text says {"mark": 10})',
+        '{"mark": 1} is mine, although the text says {"mark": 10}',
+        '{"mark": 1} // {"mark": 10}',
+        '{"mark": 1}\n> {"mark": 10}',
+        'I would not say {"mark": 10}. {"mark": 1}',
+    ],
+)
+def test_what_is_only_mentioned_does_not_count(text: str):
+    assert read(text).mark == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Mine: {"mark": 1}\nTheirs: {"mark": 10}',
+        '[{"mark": 1}, {"mark": 10}]',
+        '{"mark": 1, "mark": 10}',
+        '<think>{"mark": 10}',
+    ],
+)
+def test_what_may_be_either_is_no_answer(text: str):
+    with pytest.raises(ValueError, match="JSON object"):
+        read(text)

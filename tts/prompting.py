@@ -271,7 +271,7 @@ def json_of(form: type[Form]) -> Callable[[str], Form]:
     """A reader of the JSON object in a text as a `form`, whatever prose and fences surround it.
 
     Of several objects those count that are not in quotes or backticks (they are somebody else's), of those the ones
-    with most fields of the form, then those on lines of their own, and in a sentence the last.
+    with most fields of the form, then those on lines of their own, then those that begin a sentence or follow a colon.
 
     The reader raises `ValueError` if there is none, if it does not fit, or if two that count equally say different
     things.
@@ -279,13 +279,13 @@ def json_of(form: type[Form]) -> Callable[[str], Form]:
     fields = {field.alias or name for name, field in form.model_fields.items()}
 
     def read(text: str) -> Form:
-        found = list(_objects(without_thoughts(text) or text))
+        found = list(_objects(without_thoughts(text)))
         if not found:
             raise ValueError("there is no JSON object in it")
-        ranks = [(not quoted, len(fields & value.keys()), alone) for value, quoted, alone in found]
+        ranks = [(not quoted, len(fields & value.keys()), place) for value, quoted, place in found]
         highest = max(ranks)
         best = [value for (value, _, _), rank in zip(found, ranks, strict=True) if rank == highest]
-        if highest[2] and any(value != best[0] for value in best):
+        if any(value != best[0] for value in best):
             raise ValueError("it has several JSON objects that differ")
         try:
             made = form.model_validate(best[-1])
@@ -298,10 +298,13 @@ def json_of(form: type[Form]) -> Callable[[str], Form]:
     return read
 
 
-def _objects(text: str) -> Iterator[tuple[dict[str, Any], bool, bool]]:
-    """The outermost JSON objects in a text: each with whether it is quoted, and whether its lines are its own."""
+def _objects(text: str) -> Iterator[tuple[dict[str, Any], bool, int]]:
+    """The outermost JSON objects in a text: each with whether it is quoted, and where it is.
+
+    That is 2 on lines of its own, 1 at the beginning of a sentence or behind a colon, else 0.
+    """
     text = text[-_LONGEST_REPLY:]
-    decoder, place, failures = json.JSONDecoder(), 0, 0
+    decoder, place, failures = json.JSONDecoder(object_pairs_hook=_without_repeats), 0, 0
     while failures < _FALSE_STARTS and (start := _OBJECT.search(text, place)):
         begin = start.start()
         try:
@@ -312,7 +315,14 @@ def _objects(text: str) -> Iterator[tuple[dict[str, Any], bool, bool]]:
         before, after = text[max(0, begin - 200) : begin], text[place : place + 200]
         quoted = before[-1:] in _QUOTES and after[:1] in _QUOTES if before and after else False
         ends = before.rpartition("\n")[2].strip("`* \t"), after.partition("\n")[0].strip("`* \t")
-        yield value, quoted, ends == ("", "")
+        begins = not ends[0] or ends[0][-1] in ":.!?：。"
+        yield value, quoted, 2 if ends == ("", "") else int(begins)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key is given twice")
+    return found
 
 
 def _as_true(value: Any, made: Any) -> bool:

@@ -26,7 +26,9 @@ _CLOSES = re.compile(r"[.:,;)\]}\-–—=(（。，：；、\\]|$|[^\x00-\x7f]")
 _REASON = re.compile(
     r"(?:because|since|as|for|due|which|where|that|with|by|in|from|given|so|is|weil|denn|da|porque|car)\b", re.I
 )
-_ENCLOSED = re.compile(r"[(（\[]\s?([A-Za-z])\s?[)）\]]|\*\*\s?([A-Z])\s?\*\*")
+_ENCLOSED = re.compile(
+    r"[(（\[]\s?([A-Za-z])\s?[)）\]]|\*\*\s?([A-Z])\s?\*\*|[,:]\s(?:i\.e\.,?\s|namely\s|option\s)?([B-HJ-Z])\W*\Z"
+)
 _LAST_LINE = re.compile(r"(?:^|\n)\W*([A-Z])\W*\Z|\(([A-Z])\)[^()\n]*\Z")
 _WORDS = "AI"
 """Letters that are words as well, so that they need more than a word behind them to be choices."""
@@ -66,12 +68,12 @@ class Choice(AnswerVerifier):
 
     def _letter(self, answer: str) -> str | None:
         for letter, option in zip(self.letters, self.options, strict=False):
-            if clean(option).casefold() == answer.casefold():
+            if _folded(option) == _folded(answer):
                 return letter
         match = _LETTER.match(answer)
         if match and self._stands_alone(match):
             return None if _SECOND.match(match["rest"]) else self._known(match["letter"])
-        enclosed = {(one[1] or one[2]).upper() for one in _ENCLOSED.finditer(answer)}
+        enclosed = {(one[1] or one[2] or one[3]).upper() for one in _ENCLOSED.finditer(answer)}
         return self._known(enclosed.pop()) if len(enclosed) == 1 else None
 
     def _stands_alone(self, match: re.Match[str]) -> bool:
@@ -85,3 +87,7 @@ class Choice(AnswerVerifier):
 
     def _known(self, letter: str) -> str | None:
         return letter.upper() if letter.upper() in self.letters.upper() else None
+
+
+def _folded(option: str) -> str:
+    return clean(option).casefold().removeprefix("the ")

@@ -40,8 +40,6 @@ class Noisy(Composite):
     The score is that of the verdict given, 1 or 0, and there is no feedback, so that nothing gives a flip away.
     """
 
-    scale: ClassVar[Scale | None] = "positive"
-
     verifier: VerifierField = Oracle()
     """The verifier whose verdicts are flipped."""
     fpr: Rate = 0.0
@@ -50,6 +48,10 @@ class Noisy(Composite):
     """False negative rate: the share of its acceptances that become refusals."""
     seed: int = 0
     """Another seed flips other verdicts."""
+
+    @property
+    def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "positive"
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         passed = (await session.verify(candidate, self.verifier)).passed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,9 @@ class RankFusion(WeightedPanel):
     Rank 1 is the best; equal verdicts share their mean rank, and what a part could not rate ranks last.
     """
 
-    scale: ClassVar[Scale | None] = "order"
+    @property
+    def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "order"
 
     @property
     def relative(self) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -75,8 +76,13 @@ UNITS = {
     "plus or minus": r"1\pm",
     "sums": r"\sum_{k=1}^{10^9} k!+",
     "relations": "x<2 or ",
+    "both": "x>2 and ",
+    "signs": "2³𝑥⅔", "accents": "3\u0305", "dots": r"\dot{3}", "square roots": "√((", "tags": "<final_answer ",
+    "keys": '"answer": "', "remarks": "(a) [b", "headings": "## Question 1", "ends": "</s>", "brackets": "【答案】",
+    "arrows": "answer -> ", "builders": r"\{x \mid ", "layout": r"\hspace{", "units": r"3\text{ th a} ",
+    "grades": "Grade ab ", "minus": "minus ", "sides": "1 = ", "colours": r"\color{", "backticks": "```a",
     "aab": "a" * 30 + "b",
-}
+}  # fmt: skip
 AROUND = {
     "alone": "{}",
     "announced": "Answer: {}",
@@ -112,9 +118,14 @@ def text_of(unit: str, around: str, size: int) -> str:
 
 
 TEXTS = [text_of(*shape) for shape in SHAPES] + NEARLY
-SOME = TEXTS[::9] + NEARLY
-FEW = TEXTS[::23] + NEARLY
-"""For verifiers that start a program for every text."""
+FAMILIES = list(zip(UNITS, cycle(AROUND), cycle((400, 400, 9_000)), strict=False))
+SOME = (
+    [text_of(unit, "announced", MEGABYTE) for unit in list(UNITS)[::4]]
+    + [text_of(*shape) for shape in FAMILIES]
+    + NEARLY
+)
+FEW = [text_of(*shape) for shape in FAMILIES] + TEXTS[:: len(TEXTS) // 9] + NEARLY
+"""For verifiers that start a program for every text: one of each family, and a few long ones."""
 
 MEETING: dict[str, Any] = {
     "free": {"Ann": {"Monday": [(540, 720)]}}, "duration": 60, "buffer": 0, "not_before": None, "not_after": None,

@@ -142,9 +142,14 @@ async def test_the_final_answer_is_found(text: str, answer: str | None):
 
 async def test_votes_meet_in_one_class_and_what_comparing_costs_is_the_candidates(session: Session):
     reader, known = MathAnswer(), list[str]()
-    texts = (r"\boxed{\frac{\sqrt 7}{7}}", r"\boxed{\frac{1}{\sqrt{7}}}", "Answer: 1/sqrt(7)", r"\boxed{\sqrt 7}")
+    texts = (
+        r"\boxed{\frac{\sqrt{97}}{97}}",
+        r"\boxed{\frac{1}{\sqrt{97}}}",
+        "Answer: 1/sqrt(97)",
+        r"\boxed{\sqrt{97}}",
+    )
     voted = [await session.classify(session.candidate(text), reader, known) for text in texts]
-    assert [candidate.notes["answer"] for candidate in voted] == [r"\frac{\sqrt{7}}{7}"] * 3 + [r"\sqrt{7}"]
+    assert [candidate.notes["answer"] for candidate in voted] == [r"\frac{\sqrt{97}}{97}"] * 3 + [r"\sqrt{97}"]
     assert [candidate.usage.verifier_seconds > 0 for candidate in voted] == [False, True, True, True]
 
 

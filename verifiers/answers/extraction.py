@@ -5,6 +5,7 @@ announce an answer:
 
     \boxed{x}  \fbox{x}         with balanced braces
     <answer>x</answer>          up to the end of the text if it is not closed: servers cut stop strings off
+    "answer": x                 the value in JSON
     #### x                      unless x is the words or the numbered words of a heading, before the text's last line
     Answer: x   Answer - x      also **Answer:** x, Final answer: x, and x on the next line; in many languages
     the answer is x             up to the end of the sentence; where the text has a box, that counts first
@@ -24,8 +25,11 @@ import sys
 import unicodedata
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Context, Decimal, localcontext
 from fractions import Fraction
+from itertools import groupby
+from json import JSONDecoder
 
 from tts.prompting import last_thought, without_thoughts
 
@@ -37,25 +41,37 @@ MARKS_READ = 16  # the last ones of a text; earlier ones are ignored
 DEEPEST_MARKS = 4  # marks within marks that are read
 
 _WORD = (
-    "answers?|antwort(?:en)?|r[ée]ponse|respuesta|risposta|resposta|ответ|відповідь|odpowiedź|odpověď|antwoord|svar|"
-    "vastaus|cevap|yanıt|válasz|răspuns|jawaban|đáp án|απάντηση|उत्तर|الإجابة|الجواب|答案|答え|解答|回答|答|"
+    "answers?|ans\\.?(?=\\s?[:=])|正确选项|正確選項|antwort(?:en)?|r[ée]ponse|respuesta|risposta|resposta|ответ|відповідь|odpowiedź|odpověď|antwoord|svar|"
+    "正解|vastaus|cevap|yanıt|válasz|răspuns|jawaban|đáp án|απάντηση|उत्तर|الإجابة|الجواب|答案|答え|解答|回答|答|"
     "정답|답변|답|คำตอบ"
 )
 _IS = (
     "(?:is|are|was|equals|(?:would|should|must|will|has to) be|ist|sind|lautet|est|es|è|é|är|jest|olur)(?![^\\W\\d_])|"
-    "是|为|為|は|는|은"
+    "(?:应该?|應該?)?(?:是|为|為|选|選)|は|는|은|هي|هو"
 )
 _MARK = re.compile(
-    rf"(?P<box>\\(?:boxed|fbox|framebox)\s*\{{)|(?P<tag><answer>)|(?P<hashes>^[ \t]*\#{{4}}(?!\#))"
+    rf"(?P<box>\\(?:boxed|fbox|framebox)\s*\{{)|(?P<tag><(?:final[ _-]?)?answer(?:\s[^<>]{{0,99}})?>)"
+    rf"|(?P<key>\"(?:final[ _]?)?answer\"[ \t]{{0,9}}:)|(?P<hashes>^[ \t]*\#{{4}}(?!\#))"
+    rf"|^[ \t]{{0,3}}(?:\#{{1,6}}[ \t]|\*\*)(?:the[ \t])?final[ \t]answer[*_ \t]{{0,9}}\n\s*"
     rf"|(?:故选|故選|应选|應選)[:：]?|(?<![A-Za-zÀ-ɏ])(?:{_WORD})[ \t*_`]{{0,4}}(?:\([^()\n]{{0,40}}\)[ \t*_`]{{0,4}})?"
-    rf"(?:[:：=]|[ \t*_]{{0,3}}(?<=[\s*_])[-–—](?=\s)|(?:[ \t](?:to|of|for)[ \t][^.:=\n]{{0,40}}?[ \t])?"
+    rf"(?:】[:：]?|=>|[-—=]?[-=]>|[:：=→⇒]|[ \t*_]{{0,3}}(?<=[\s*_])[-–—]{{1,2}}(?=\s)"
+    rf"|[ \t]?[-–—](?=[A-Z]\b)|(?:[ \t]?(?:corr|final|الصحيح)\w{{0,9}}[ \t])?"
+    rf"(?:[ \t](?:to|of|for)[ \t][^.:=\n]{{0,40}}?[ \t])?"
     rf"(?P<sentence>{_IS})[ \t]*(?P<colon>[:：])?)[\s*_:]*",
     re.IGNORECASE | re.MULTILINE,
 )
+_TAG_END = re.compile(r"</(?:final[ _-]?)?answer\s?>", re.IGNORECASE)
 _HEADING = re.compile(r"[A-Za-z]|\d{1,3}[.)]\s+[A-Za-z]")
+_QUESTION = (
+    "(?:question|problem|exercise|example|q|human|user|instruction|frage|aufgabe|pregunta|domanda|вопрос|问题|題目|题目|"
+    "問題|问|질문|문제)"
+)
+_NUMBERED = r"(?:[ \t]?#?\d{1,4}[ \t]{0,2})"
 _ANOTHER = re.compile(
-    r"^[ \t#*>]{0,8}(?:<\|im_start\|>\s?user|<\|user\|>|(?:question|problem|exercise|q|human|user|instruction|frage|"
-    r"pregunta|domanda|вопрос|问题|題目|题目|問題|问|질문|문제)[ \t]{0,3}(?:#?\d{1,4}[ \t]{0,2})?[*_]{0,2}[:：])",
+    rf"<\|(?:im_end|eot_id|endoftext|end_of_text|user|end)\|>|<(?:end_of_turn|eos)>|</s>|\[INST\]"
+    rf"|^[ \t#*>]{{0,8}}(?:(?:next|another|new)[ \t])?{_QUESTION}"
+    rf"(?:[ \t]?\d{{1,4}}[.)]|[ \t]?{_NUMBERED}?[*_]{{0,2}}[:：])"
+    rf"|^[ \t]{{0,3}}(?:#{{1,6}}[ \t]|[*_]{{2}}){_QUESTION}[ \t]?{_NUMBERED}?[*_]{{0,2}}[ \t]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _BROKEN_OFF = re.compile(r"(?:[^.!?。\s*_)\"'”]|\\\))[\s*_)\"'”]*\Z")
@@ -68,9 +84,10 @@ _EMPTY = re.compile(
     r"boxed|(?:given|shown|stated|boxed) (?:above|below))\b",
     re.IGNORECASE,
 )
+_DENIED = re.compile(r"not\s+\W{0,4}(?:\d|[A-Z]\b)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _WRAPPER = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt|sc|normal)?|math(?:rm|bf|it|sf|tt|bb|cal|ord)?|bm|boldsymbol|pmb|emph|underline|mbox|hbox|"
+    r"\\(?:text(?:bf|it|rm|sf|tt|sc|normal)?|math(?:rm|bf|it|sf|tt|cal|ord)?|bm|boldsymbol|pmb|emph|underline|mbox|hbox|"
     r"operatorname\*?|ensuremath|bold)\s*\{"
 )
 _SWITCH = re.compile(
@@ -99,7 +116,7 @@ def own_part(text: str) -> str:
     Where what is behind the thoughts breaks off without an answer, it is the end of the last thought, if that is a box
     without a question mark.
     """
-    said = without_thoughts(text)[-LONGEST_TEXT:]
+    said = without_thoughts(text)[-LONGEST_TEXT:].translate(_PLAIN)
     first = _MARK.search(said)
     if (
         first is None
@@ -110,6 +127,12 @@ def own_part(text: str) -> str:
         return concluded
     other = _ANOTHER.search(said, first.end()) if first else None
     return said[: other.start()] if other else said
+
+
+_PLAIN = dict.fromkeys((8203, 8204, 8205, 8206, 8207, 8288, 65279)) | {
+    code: code - 0xFEE0 for first, last in ("０９", "ＡＺ", "ａｚ") for code in range(ord(first), ord(last) + 1)
+}
+"""Leaves out characters that cannot be seen, and makes wide letters and digits plain."""
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
@@ -129,20 +152,24 @@ def _announced(text: str, depth: int) -> list[str] | None:
         if mark.start() < covered:  # inside the box or the tag before it, where it is read with that
             continue
         rest = text[mark.end() : mark.end() + LONGEST_ANSWER]
-        framed = bool(mark["box"] or mark["tag"])
+        framed = bool(mark["box"] or mark["tag"] or mark["key"])
         if mark["box"]:
             content = _within_braces(rest)
             if content is None:
                 if i == len(marks) - 1:
                     return None
                 continue
+        elif mark["key"]:
+            content = _json_value(rest.lstrip())
         elif mark["tag"]:
-            content = re.split(r"</answer>", rest, maxsplit=1, flags=re.IGNORECASE)[0]
+            content = _TAG_END.split(rest, maxsplit=1)[0]
         else:
             content = rest.partition("\n")[0]
             if mark["hashes"] and mark.start() < last_line and _HEADING.match(content.strip(" \t*_")):
                 continue
             content = _in_its_group(content)
+            if mark["sentence"] and _DENIED.match(content):
+                content = content.partition(" but ")[2]
             if mark["sentence"]:
                 content = first_sentence(content)
             elif i + 1 < len(marks) and (gap := marks[i + 1].start() - mark.end()) < len(content):
@@ -157,6 +184,14 @@ def _announced(text: str, depth: int) -> list[str] | None:
             sentence = bool(mark["sentence"]) and not mark["colon"]
             found.append((sentence and bool(_EMPTY.match(answer)), sentence, -mark.start(), answer))
     return [one[-1] for one in sorted(found, key=lambda one: (one[0], one[1] and boxed, one[2]))]
+
+
+def _json_value(text: str) -> str:
+    """The string or the number that `text` begins with in JSON, or else its line."""
+    with suppress(ValueError):
+        if text.startswith('"'):
+            return JSONDecoder().raw_decode(text)[0]
+    return re.split(r"[,}\n]", text, maxsplit=1)[0]
 
 
 def _in_its_group(text: str) -> str:
@@ -181,7 +216,7 @@ def clean(answer: str) -> str:
         for opening, closing in ((r"\(", r"\)"), (r"\[", r"\]")):
             answer = answer.removeprefix(opening).removesuffix(closing) if answer.startswith(opening) else answer
         answer = answer.removesuffix(r"\)").removesuffix(r"\]") if not re.search(r"\\[(\[]", answer) else answer
-        answer = answer.lstrip(" *_`\"'$“”").rstrip(" *_`\"'$.“”")
+        answer = answer.lstrip(" *_`\"'$“”「【").rstrip(" *_`\"'$.“”」】")
         if (space := _SPACE.match(answer)) and space.end() < len(answer):
             answer = answer[space.end() :]
         while answer.endswith(("\\", "\\,", "\\;", "\\!", "~")) and not answer.endswith("\\\\"):
@@ -201,7 +236,7 @@ def clean(answer: str) -> str:
 
 def first_sentence(text: str) -> str:
     """`text` up to the first full stop that is followed by space."""
-    return re.split(r"\.\s|。", text, maxsplit=1)[0]
+    return re.split(r"(?<!\bSt)(?<!\b[DM]rs)(?<!\b[DM][rst])(?<!\bapprox)\.\s|。", text, maxsplit=1)[0]
 
 
 def _within_braces(text: str) -> str | None:
@@ -234,7 +269,7 @@ def _plain_number(space: str) -> str:
     groups = rf"\d{{1,3}}(?:[{space}\u00a0\u202f\u2009'’]\d{{3}}(?!\d))+"
     return (
         rf"(?:\d{{1,3}}(?:\.\d{{3}}(?!\d)){{2,}}(?:,\d+)?|\d{{1,3}}(?:\.\d{{3}}(?!\d))+,\d+|{groups}(?:[.,]\d+)?"
-        r"|(?:\d{1,3}(?:,\d{2}(?!\d))+,\d{3}(?!\d)|\d{1,3}(?:,\d{3}(?!\d))+|\d+(?:_\d+)*)(?:\.\d+)?|\.\d+)"
+        r"|(?:\d{1,3}(?:,\d{2}(?!\d))+,\d{3}(?!\d)|\d{1,3}(?:,\d{3}(?!\d))+|\d+(?:_\d+)*)(?:\.\d+)?|(?<!\.)\.\d+)"
     )
 
 
@@ -247,9 +282,10 @@ def _number_pattern(space: str) -> re.Pattern[str]:
         (?: (?:(?P<whole>\d+)\s*)?
             \\[dtc]?frac\s*(?:\{{\s*(?P<over>{simple})\s*\}}|(?P<over1>\d))
                            \s*(?:\{{\s*(?P<under>{simple})\s*\}}|(?P<under1>\d))
+          | (?P<base>\d{{1,9}})\s?(?:\^|\*\*)\s?[{{(]?\s?(?P<raised>[-+]?\d+)\s?[)}}]?
           | (?P<units>\d+)\s+(?P<part>\d{{1,9}})\s*[/⁄]\s*(?P<parts>\d{{1,9}})
           | (?P<plain>{plain}) (?:[eE](?P<power>[-+]?\d+))?
-            (?:\s*(?:\\times|\\cdot|[×x*·⋅])\s*10\s*(?:\^|\*\*)\s*\{{?\s*(?P<ten>[-+]?\d+)\s*\}}?)?
+            (?:\s*(?:\\times|\\cdot|[×x*·⋅])\s*10\s*(?:\^|\*\*)\s*[{{(]?\s*(?P<ten>[-+]?\d+)\s*[)}}]?)?
             (?:\s*[/⁄]\s*(?P<divisor>{plain}))?
             (?P<magnitude>(?:[\s-]{{0,3}}(?:{_IN_MAGNITUDES})(?![A-Za-z])){{1,2}})?
         )
@@ -261,21 +297,21 @@ def _number_pattern(space: str) -> re.Pattern[str]:
 
 _NUMBER = _number_pattern(r"\ ")
 _NUMBER_IN_PROSE = _number_pattern("")  # in which numbers may follow each other
-_EXPRESSION = re.compile(r"\\(?:sqrt|pi|infty|log|ln|sin|cos|tan|pm)\b|[√π∞±]")
+_EXPRESSION = re.compile(r"\\(?:sqrt|pi|infty|log|ln|sin|cos|tan|pm)\b|[√π∞±]|\d:\d|\b0x[0-9a-f]", re.IGNORECASE)
 _NOISE = re.compile(r"(?:\bUS|\bA|\bC)?\\?[$€£¥₹]|\\[,!; ]|[*_`]{2,}|\^\s?\{?\s?\\circ\s?\}?|°")
 _ORDINAL = re.compile(r"(?<=\d)\s?\^\s?\{?\s?(?:st|nd|rd|th)\b\s?\}?")
 _IN_WORDS = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _CHARACTERS = str.maketrans(
-    {"−": "-", "–": "-", "‒": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "，": ",", "．": ".", "٫": ".", "٬": ",",
+    {"−": "-", "–": "-", "‒": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "—": "-",
+     "，": ",", "．": ".", "٫": ".", "٬": ",",
      "＋": "+", "～": "~"}
 )  # fmt: skip
-_RAISED = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+")
-_FRACTIONS = {
-    sign: r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign).split("⁄")) for sign in "¼½¾⅓⅔⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
-}
+_OTHER_SIGNS = re.compile(r"[^\x00-\x7f]+")
+_MINUS = re.compile(r"(?:-|minus|negative|negativo|moins|menos|минус|负|負)\s*(?=[\d.\\])", re.IGNORECASE)
 _REMARK = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _LISTED = re.compile(
-    r"\s*(?:,|;|&|/|\+|-|\*|×|x\b|and\b|or\b|und\b|et\b|y\b|to\b|\\(?:times|cdot|pm|text\b)|\^)[^\n]*\d"
+    r"\s*(?:(?:[,;&/-]|(?:,\s?)?(?:and|or|und|et|y|to)\b|\\text\s?\{[^{}]*\})[^\w\n]*\d|(?<=\s)\d"
+    r"|(?:\+|\*|×|x\b|\\(?:times|cdot|pm)|\^)[^\n]*\d)"
 )
 _STRONG = re.compile(r"\*\*([^*\n]{1,100})\*\*")
 _CLAUSE = re.compile(
@@ -290,12 +326,20 @@ def parse_number(text: str) -> Fraction | None:
     and magnitudes (1.5 million), a percent sign (dropped: 50 % reads as 50), a/b, \frac{a}{b}, 1.5e3, 1.5 \times 10^3,
     and the digits and signs of Unicode; of `x = 3` or `3 + 4 = 7` what follows the last equals sign.
     """
-    text = re.split(r"=|≈|\\approx\b", first_sentence(_plain(text[:LONGEST_STATEMENT])))[-1].strip()
-    text = re.sub(r"^-\s+(?=[\d.\\])", "-", text)
+    found = _only(_sides(text)[-1])
+    return None if found is None or found["base"] else _value(found)
+
+
+def _sides(text: str) -> list[str]:
+    """What stands between the equals signs of the first sentence."""
+    return re.split(r"=|≈|\\approx\b", first_sentence(_plain(text[:LONGEST_STATEMENT])))
+
+
+def _only(text: str) -> re.Match[str] | None:
+    """The only number in `text`, which is no formula."""
+    text = _MINUS.sub("-", text, count=1) if _MINUS.match(text := text.strip()) else text
     found = [] if _EXPRESSION.search(text) else list(_numbers(_NUMBER, text))
-    if len(found) != 1 or text[found[0].end() :].lstrip().startswith("^"):
-        return None
-    return _value(found[0])
+    return found[0] if len(found) == 1 and not text[found[0].end() :].lstrip().startswith("^") else None
 
 
 def stated_number(text: str) -> Fraction | None:
@@ -310,6 +354,10 @@ def stated_number(text: str) -> Fraction | None:
     for one in [*tries, *([clause] if not _LISTED.match(text, _end_of_first(text)) else ())]:
         if (number := parse_number(one)) is not None:
             return number
+    sides = _sides(_REMARK.sub(" ", text))
+    stating = [number for side in reversed(sides) if (number := _only(side))]
+    if len(sides) > 1 or stating:  # 18 = 9 x 2, and 10^6
+        return _value(stating[0]) if stating else None
     plain = _plain(_REMARK.sub(" ", text))
     first = next(_numbers(_NUMBER, plain), None)
     if first is None or _EXPRESSION.search(plain) or "=" in plain or _LISTED.match(plain, first.end()):
@@ -349,20 +397,42 @@ def canonical(number: Fraction) -> str:
 
 def _plain(text: str) -> str:
     if not text.isascii():
-        text = _RAISED.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), text).translate(_CHARACTERS)
-        text = re.sub(r"[^\W\D]", lambda m: m[0] if m[0].isascii() else str(unicodedata.decimal(m[0])), text)
-        for sign, fraction in _FRACTIONS.items():
-            text = text.replace(sign, fraction)
-        text = text.replace("−", "-")
+        text = in_ascii(text.translate(_CHARACTERS))
     text = _IN_WORDS.sub(r" \1 ", text.replace("{,}", ","))
     return _NOISE.sub("", _ORDINAL.sub("", text).replace("~", " "))
 
 
+def in_ascii(text: str) -> str:
+    """`text` with raised, lowered, styled and wide characters, fractions and foreign digits as LaTeX has them."""
+    return _OTHER_SIGNS.sub(lambda m: "".join(_as_latex(*one) for one in groupby(m[0], _style)), text)
+
+
+def _style(sign: str) -> str:
+    return "" if sign in "ªº" else unicodedata.decomposition(sign).partition(" ")[0]
+
+
+def _as_latex(style: str, signs: Iterator[str]) -> str:
+    text = "".join(signs)
+    plain = unicodedata.normalize("NFKC", text).replace("−", "-")
+    if style in ("<super>", "<sub>"):
+        return f"{'^' if style == '<super>' else '_'}{{{plain}}}"
+    if style == "<fraction>":
+        return "".join(r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", one).split("⁄")) for one in text)
+    if style in ("<font>", "<wide>", "<noBreak>", "<compat>"):
+        return plain
+    return "".join(str(unicodedata.decimal(sign, sign)) for sign in text)
+
+
 def _numbers(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    return (m for m in pattern.finditer(text) if m["plain"] or m["over"] or m["over1"] or m["units"])
+    return (m for m in pattern.finditer(text) if m["plain"] or m["over"] or m["over1"] or m["units"] or m["base"])
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
+    if base := match["base"]:
+        exponent = int(match["raised"][:9])
+        if len(base) * abs(exponent) > LONGEST_NUMBER or int(base) == 0:
+            return None
+        return Fraction(int(base)) ** exponent * (-1 if match["sign"] == "-" else 1)
     over = match["plain"] or match["over"] or match["over1"] or match["part"]
     under = match["divisor"] or match["under"] or match["under1"] or match["parts"] or "1"
     powers = [match["power"] or "0", match["ten"] or "0"]

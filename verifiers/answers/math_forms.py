@@ -10,13 +10,12 @@ Reading never raises on any text, and its time grows linearly with the text's le
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
-from tts.verifiers.answers.extraction import clean, parse_number
+from tts.verifiers.answers.extraction import clean, in_ascii, parse_number
 from tts.verifiers.answers.math_values import DECIMALS, SIGNIFICANT
 
 LONGEST_READ = 500  # characters; a longer answer is compared as text only
@@ -27,34 +26,50 @@ _SYMBOLS = str.maketrans(
     {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "±": r"\pm ",
      "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∈": r"\in ", "°": r"^\circ ", "∅": r"\emptyset ",
 
-     "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "⋅": r"\cdot ", "∙": r"\cdot ", "ⁿ": "^n",
-     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "′": "'", "\u00a0": " "}
+     "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "⋅": r"\cdot ",
+     "∙": r"\cdot ", "—": "-", "‐": "-", "‑": "-", "º": r"^\circ ", "ø": r"\emptyset ", "Ø": r"\emptyset ", "′": "'",
+     "∛": r"\sqrt[3]", "∜": r"\sqrt[4]", "ℝ": r"\R "}
 )  # fmt: skip
-_FUNCTION_NAMES = r"exp|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln"
-_SIZES = r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|[lL]arge|LARGE|[hH]uge|boldmath)(?![A-Za-z])"
+_FUNCTION_NAMES = r"exp|lg|sinh|cosh|tanh|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln"
+_LAYOUT = (
+    r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|[lL]arge|LARGE|[hH]uge|boldmath|(?:text|script){1,2}style|"
+    r"math?strut|strut|hfill)(?![A-Za-z])|\\(?:(?:text)?color|[hvm]space\*?|[hv]?phantom)\s?\{[^{}]*\}"
+)
+_UNMARKED = {0x304: None, 0x305: None}
+_PARENTHESES = r"\(([^()]*+(?:\([^()]*+\)[^()]*+)*+)\)"
 _ORDINAL = r"(?<=\d)\s?\^?\s?\{?\s?(?:\\(?:text(?:superscript)?|mathrm|rm)\s?\{)?\s?(?:st|nd|rd|th)\b\s?\}?\s?\}?"
 _RECURRING = r"(?<![\d.])(\d{0,20})\.(\d{0,20})(?:\\(?:overline|bar|dot)\s?(?:\{(\d{1,20})\}|(\d))|\((\d{1,20})\))"
-_RAISED, _LOWERED = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+"), re.compile("[₀-₉]+")
 _REWRITES = [
-    (_RAISED, lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}".replace("−", "-")),
-    (_LOWERED, lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}"),
-    (re.compile(_SIZES), " "),
+    (re.compile(r"(?:\d[\u0304\u0305])+"), lambda m: rf"\overline{{{m[0].translate(_UNMARKED)}}}"),
+    (re.compile(r"(\d)\u0307(?:(\d*)(\d)\u0307)?"), r"\\overline{\1\2\3}"),
+    (re.compile(r"\\dot\s?\{?(\d)\}?(\d*)\\dot\s?\{?(\d)\}?"), r"\\overline{\1\2\3}"),
+    (re.compile(_LAYOUT), " "),
     (re.compile(r"\\(?:bm|boldsymbol|pmb|mathcal|ensuremath|mathit|mathsf|emph|underline)\s?\{([^{}]*)\}"), r"{\1}"),
     (re.compile(r"\\(?:mathrm|operatorname|mathbf|rm|text(?=\s?\{[ei]\}\s?\^))\s?\{\s?([A-Za-z])\s?\}"), r"{\1}"),
-    (re.compile(r"\\(?:varnothing|O)(?![A-Za-z])|\\?\{\s?\\?\}"), lambda m: r"\emptyset" if len(m[0]) > 2 else m[0]),
+    (re.compile(r"\\(?:varnothing|O)(?![A-Za-z])|\\\{\s?\\\}"), r"\\emptyset"),
     (re.compile(rf"\\(?:operatorname|mathrm|text)\s?\{{({_FUNCTION_NAMES})\}}"), r"\\\1 "),
     (re.compile(rf"(?<![\\A-Za-z])({_FUNCTION_NAMES})(?=\s?[({{\d\\^_]|\s[a-z](?![a-z])|[a-z](?![A-Za-z]))"), r"\\\1"),
     (re.compile(r"([-+])\s?([-+])(?=\s?[\dA-Za-z\\({.])"), lambda m: "+" if m[1] == m[2] else "-"),
     (re.compile(_RECURRING), lambda m: _recurring(m[1], m[2], m[3] or m[4] or m[5])),
+    (re.compile(r"(?<=\d)\s?(\\text\{)\s?(?:st|nd|rd|th)\b(?=[^{}])"), r"\1"),
     (re.compile(_ORDINAL), " "),
-    (re.compile(r"√\s?(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))"),
+    (re.compile(rf"√\s?(?:{_PARENTHESES}|\{{([^{{}}]*)\}}|(\d+(?:\.\d+)?|[A-Za-z]))"),
      lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}"),
     (re.compile(r"(?<![\\A-Za-z])(sqrt|pi|infty|infinity|inf|oo)(?![A-Za-z])"), lambda m: _COMMAND[m[1]]),
-    (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(rf"(\\sqrt(?:\[\d\])?)\s*{_PARENTHESES}"), r"\1{\2}"),
+    (re.compile(r"(\\sqrt\s?\[\d\])\s?(\d+|[A-Za-z])"), r"\1{\2}"),
+    (re.compile(r"\*\*\s?(?:\((-?\w+)\)|(-?\w+))"), lambda m: f"^{{{m[1] or m[2]}}}"),
+    (re.compile(r"\\lg(?![A-Za-z])"), r"\\log "),
+    (re.compile(r"(?<![\\A-Za-z])\\?a(sin|cos|tan)(?![A-Za-z])"), r"\\arc\1 "),
+    (re.compile(r"\\(?:lor|vee)(?![A-Za-z])"), " or "),
+    (re.compile(r"\\(?:land|wedge)(?![A-Za-z])"), " and "),
+    (re.compile(r"\\[lr]angle(?![A-Za-z])"), lambda m: "(" if m[0][1] == "l" else ")"),
+    (re.compile(r"\\pmod\s?\{?(\w+)\}?"), r"(mod \1)"),
+    (re.compile(r"(?i)^(?:\\text\{)?(?:the empty set|empty set|no (?:real |integer )?solutions?)\}?$"), r"\\emptyset"),
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|limits|quad|qquad)(?![A-Za-z])\.?|(?<!\\)\\ |~"), " "),
     (re.compile(r"(?<=\d)\s*(?:,\s*\\!|\{,\})\s*(?=\d)"), ""),  # thousands
     (re.compile(r"\\[!,;:]"), " "),
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:[dtcs]|nice)frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\d)"), r"\\frac{\1}"),
     (re.compile(r"\\sqrt\s*(\d)(?!\d)|\\sqrt\s+([A-Za-z])"), lambda m: rf"\sqrt{{{m[1] or m[2]}}}"),
     (re.compile(r"(\\frac\s*\{[^{}]*\})\s*([0-9A-Za-z])"), r"\1{\2}"),
@@ -80,7 +95,7 @@ def _recurring(whole: str, fixed: str, repeated: str) -> str:
 
 def normal(text: str) -> str:
     """`text` in a single notation for what can be written in many ways; a longer one than is read as it is."""
-    text = clean(text).translate(_SYMBOLS)
+    text = in_ascii(clean(text).translate(_SYMBOLS))
     if len(text) > LONGEST_NOTATION:
         return text
     for pattern, replacement in _REWRITES:
@@ -134,12 +149,23 @@ def read(text: str) -> Form:
 
 
 _NAME = re.compile(r"([A-Za-z]\w?(?:\([a-z]\))?)\s*(?:=|\\in(?![a-z]))\s*(?=\S)")
+_ALL = re.compile(r"(?:[A-Za-z]\s?\\in\s?)?(?:\\?R|\\mathbb\s?\{?R\}?)|(?:all )?real numbers|all reals")
+_BUILT = re.compile(r"\\\{\s?([A-Za-z])(?:\s?\\in\s?\\?(?:R|mathbb\s?\{?R\}?))?\s?(?:\\mid(?![a-z])|[|:])(.+)\\\}")
 _MATRIX = re.compile(r"\\begin\{([pb]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _ENDS = {"(": ")", "[": "]", "]": "[", r"\{": r"\}"}
 
 
 def _read(text: str, depth: int) -> Form:
     text = whole = text.strip(" $")
+    if (
+        depth
+        and (built := _BUILT.fullmatch(text))
+        and (content := _read(built[2], depth - 1))
+        and _of(content, built[1])
+    ):
+        return content
+    if depth and _ALL.fullmatch(text):
+        return Group("(", ")", (_MINUS_INFINITE, _INFINITE), whole)
     parts = _split(text, r"\\cup(?![a-z])|\sU\s") if depth else [text]
     if len(parts) > 1:
         return Group("union", "", tuple(_read(part, depth - 1) for part in parts), whole)
@@ -163,12 +189,22 @@ def _read(text: str, depth: int) -> Form:
     either = _split(text, r",?\sor\s") if depth else []
     if len(either) > 1 and all(intervals := [_interval(part, depth) for part in either]):
         return Group("union", "", tuple(one for one in intervals if one), whole)
+    both = _split(text, r",?\sand\s|,") if depth else []
+    if len(both) == 2 and (within := _intersection([_interval(part, depth) for part in both])):
+        return within
     single = _quantity(text)
     if depth and single.number is None and len(items := _items(text, depth)) > 1:
         return Group("", "", items, whole)
     return single
 
 
+def _of(form: Form, variable: str) -> bool:
+    """Whether `form` says which values `variable` has."""
+    parts = form.items if isinstance(form, Group) and form.opening == "union" else (form,)
+    return all(isinstance(part, Group) and part.name == variable for part in parts)
+
+
+_INFINITE, _MINUS_INFINITE = Quantity(r"\infty"), Quantity(r"-\infty")
 _RELATION = re.compile(r"(<|>|\\[lg]t(?![a-z])|\\[lg]e(?![a-z]))\s*(=?)")
 _VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?|\\(?:theta|alpha|beta|lambda|mu|phi)")
 
@@ -193,6 +229,22 @@ def _interval(text: str, depth: int) -> Group | None:
         return None
     ends = "[" if closed[0] else "(", "]" if closed[1] else ")"
     return Group(*ends, (_read(sides[0], depth - 1), _read(sides[2], depth - 1)), text, sides[1])
+
+
+def _intersection(parts: list[Group | None]) -> Group | None:
+    """What x > 1 and x < 2 say together; None where they are not the two ends of one interval."""
+    both = [part for part in parts if part is not None]
+    if len(both) < 2 or both[0].name != both[1].name:
+        return None
+    upper, lower = sorted(both, key=lambda one: one.items[1] == _INFINITE)
+    if lower.items[1] != _INFINITE or upper.items[0] != _MINUS_INFINITE:
+        return None
+    least, most = (getattr(one, "number", None) for one in (lower.items[0], upper.items[1]))
+    if least is None or most is None or least > most:
+        return None
+    return Group(
+        lower.opening, upper.closing, (lower.items[0], upper.items[1]), f"{lower.text}, {upper.text}", upper.name
+    )
 
 
 def _items(text: str, depth: int) -> tuple[Form, ...]:
@@ -253,9 +305,10 @@ _UNIT = re.compile(
     r"|(?P<plain>(?:(?<=[\s\d}])(?:cm|mm|km|kg|mg|ml|ft|lbs?|hrs?|mph)|(?<=\d\s)[mgshlL]|(?<=\s)(?!and\b|or\b)[A-Za-z]{2,})"
     r"(?:\s+[A-Za-z]{2,})*\s*(?:\^\{?\d\}?)?))\s*$"
 )
-_MONEY = re.compile(r"^(-?)\s*\\?\$\s*")
+_MONEY = re.compile(r"^(-?)\s*\\?([$€£¥₹])\s*")
 _SPELLINGS = {
-    "percentage": "%", "percent": "%", "degree": "deg", "dollar": "$", "buck": "$", "usd": "$", "inche": "in",
+    "percentage": "%", "percent": "%", "degree": "deg", "dollar": "$", "buck": "$", "usd": "$", "euro": "€", "eur": "€",
+    "inche": "in",
     "inch": "in", "foot": "ft", "feet": "ft", "centimeter": "cm", "centimetre": "cm", "millimeter": "mm",
     "meter": "m", "metre": "m", "kilometer": "km", "kilometre": "km", "kilogram": "kg", "gram": "g", "hour": "h",
     "hr": "h", "minute": "min", "second": "s", "sec": "s", "liter": "l", "litre": "l", "mile": "mi",
@@ -263,7 +316,10 @@ _SPELLINGS = {
 _WORDS = re.compile(r"[A-Za-z]+(?:(?:[ ']|\. |-(?=[A-Za-z]))[A-Za-z]+)*|\([A-Za-z]\)")
 _FUNCTIONS = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm)\b")
 
-_LED = re.compile(r"\\text\{([A-Za-z ]{3,})\}\s*(?!\s)")
+_LED = re.compile(
+    r"(?:\\text\{([A-Za-z ]{3,})\}\s*|(?!.*\b(?:not|no|than|least|most|under|over|up|minus|negative|plus)\b)"
+    r"([A-Za-z]{3,20}(?: [A-Za-z]{2,20}){0,5}) )(?!\s)"
+)
 _DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\^\s*\{?-?\d+\}?\s*)?[({]?\s*)(-?\d+(?:\.\d+)?)\s*degrees")
 
 
@@ -278,7 +334,8 @@ def _quantity(text: str) -> Quantity:
         return Quantity(" ".join(words.strip("() ").casefold().split()), label, words=True)
     text = _DEGREES.sub(r"\1{\\frac{\2 \\pi}{180}}", text)
     if (led := _LED.match(text)) and _NUMERAL.fullmatch(text, led.end()):  # Grade 12
-        label, text = label or _squeezed(led[1].casefold()), text[led.end() :]
+        led_by = (led[1] or led[2]).casefold().strip()
+        label, text = label or _squeezed("" if led_by == "the" else led_by), text[led.end() :]
     text, unit = _without_unit(text)
     mixed = re.fullmatch(r"(-?)\s*(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}|(-?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)", text)
     if mixed:
@@ -287,8 +344,11 @@ def _quantity(text: str) -> Quantity:
             text = rf"{sign}\frac{{{int(whole) * int(under) + int(over)}}}{{{under}}}"
     number = _number(text)
     places = len(text.rpartition(".")[2]) if re.fullmatch(r"-?[\d,]*\.\d+", text) else 0
-    text = _squeezed(text if number is None else text.replace(",", ""))
+    text = _squeezed(text if number is None else _POWER_OF_TEN.sub(r"\\times 10^{\1}", text.replace(",", "")))
     return Quantity(text, label, unit, number=number, places=places)
+
+
+_POWER_OF_TEN = re.compile(r"[eE]([-+]?\d+)")
 
 
 def _without_unit(text: str) -> tuple[str, str]:
@@ -296,14 +356,14 @@ def _without_unit(text: str) -> tuple[str, str]:
     text = _MONEY.sub(r"\1", text)
     match = _UNIT.search(text)
     if not match or not text[: match.start()].strip(" $"):
-        return text, "$" if money else ""
+        return text, money[2] if money else ""
     core = text[: match.start()].strip(" $")
     if match["percent"]:
         return core, "%"
     if match["base"]:
         return (core, match["base"]) if re.fullmatch(r"[0-9A-F]+", core) else (text, "")
     if match["plain"] and not re.search(r"[\d})]$", core):
-        return text, "$" if money else ""
+        return text, money[2] if money else ""
     return core, _unit(match["text"] or match["plain"])
 
 
@@ -362,7 +422,7 @@ async def _equal_groups(one: Group, other: Group, algebra: Algebra) -> bool:
         return False
     if len(one.items) != len(other.items) or (len(kinds) > 1 and _BARE not in kinds):
         return False
-    if kinds <= {_BRACES, _BARE} or one.opening == "union":
+    if kinds <= {_BRACES, _BARE} or "union" in (one.opening, other.opening):
         return await _same_members(one.items, list(other.items), algebra)
     if kinds - {_BARE, ("(", ")")} and len(kinds) > 1:
         return False
@@ -373,7 +433,14 @@ async def _equal_groups(one: Group, other: Group, algebra: Algebra) -> bool:
 
 
 async def _same_members(some: Sequence[Form], others: list[Form], algebra: Algebra) -> bool:
+    """Whether each of `some` means the same as one of `others`; those that read the same belong together first."""
+    rest: list[Form] = []
     for member in some:
+        if member in others:
+            others.remove(member)
+        else:
+            rest.append(member)
+    for member in rest:
         for i, other in enumerate(others):
             if await equal_forms(member, other, algebra):
                 del others[i]

@@ -35,7 +35,7 @@ class Composite(Verifier):
     @property
     def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """That of its parts, where they agree."""
-        scales = {part.scale for part in self.parts}
+        scales: set[Scale | None] = {part.scale for part in self.parts}
         return scales.pop() if len(scales) == 1 else "order"
 
     def ready(self, problem: Problem) -> None:
