@@ -116,8 +116,9 @@ def as_api_error(error: Exception) -> APIError | None:
         return _from_upstream(error)
     if isinstance(error, UnreadableKey):  # says where the key is
         return None
+    if isinstance(error, MissingExtra):  # how to install it is the operator's business
+        return APIError(501, f"{error.what} is not available on this gateway", "not_installed")
     for kind, status, code in (
-        (MissingExtra, 501, "not_installed"),
         (ConfigError, 400, "invalid_value"),
         (BudgetSpent, 429, "budget_spent"),
         (StoreError, 503, "not_stored"),

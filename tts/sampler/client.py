@@ -22,7 +22,7 @@ from tts.sampler.limits import most_in_flight
 from tts.sampler.redaction import Redactor, secret_headers
 from tts.sampler.sse import BYTE_ORDER_MARK, EventReader
 
-LONGEST_ERROR = 1 << 17
+LONGEST_ERROR = 1 << 16
 """Bytes that are read of the body of an error."""
 
 
