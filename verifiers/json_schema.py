@@ -50,9 +50,10 @@ class Misfit:
 
 async def first_misfit(pairs: Sequence[tuple[Mapping[str, Any], str]], resources: Resources) -> Misfit:
     """Apply each schema to its text, which is JSON. Raises `SandboxError` when the sandbox fails."""
-    known = {id(schema): schema for schema, _ in pairs}  # many texts share one
-    places, schemas = {key: place for place, key in enumerate(known)}, [json.dumps(one) for one in known.values()]
-    texts = [(places[id(schema)], text) for schema, text in pairs]
+    written = [json.dumps(schema) for schema, _ in pairs]
+    schemas = list(dict.fromkeys(written))  # many texts share one
+    places = {schema: place for place, schema in enumerate(schemas)}
+    texts = [(places[schema], text) for schema, (_, text) in zip(written, pairs, strict=True)]
     size = sum(len(schemas[place]) * len(text) for place, text in texts)
     if size <= APPLIED_HERE and not any(map(_HARD.search, schemas)):
         start = thread_time()

@@ -227,13 +227,14 @@ async def test_no_answer_of_a_model_server_holds_up_the_loop(name: str):
     kind = "application/json" if said.startswith(b"{") or status >= 400 else "text/event-stream"
     say = lambda body: httpx.Response(status, headers={"content-type": kind}, stream=Pieces(said))  # noqa: E731
     async with ModelDouble() as double, serving(double, endpoint={**upstream(say), "max_attempts": 1}) as served:
-        steps = [time.thread_time()]
+        steps = list[float]()
 
         async def probe() -> None:
             while True:
                 await asyncio.sleep(0)
                 steps.append(time.thread_time())
 
+        await served.chat(model="nobody")  # what starts once has started
         gc.collect()
         gc.freeze()  # what other tests left is no part of the steps
         probing = asyncio.create_task(probe())

@@ -151,7 +151,8 @@ async def test_rates_and_concurrency_of_a_key():
 async def test_a_client_over_its_rate_is_refused_before_its_body_is_read():
     keys = {"alice": {"sha256": hashed(KEY), "running": 1}}
     async with ModelDouble(answer=RIGHT) as double, serving(double, keys=keys) as served:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: 500\r\n\r\n"
+        lines = ("POST /v1/chat/completions HTTP/1.1", "host: x", f"authorization: Bearer {KEY}", "content-length: 500")
+        head = "\r\n".join([*lines, "", ""])
         _, first = await served.connect()
         first.write(head.encode())  # and not yet its body
         await asyncio.sleep(0.2)
