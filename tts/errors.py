@@ -27,6 +27,8 @@ class MissingExtra(TTSError, ImportError):
 
     def __init__(self, extra: str, what: str) -> None:
         super().__init__(f"{what} needs the extra '{extra}': pip install 'ttscale[{extra}]'")
+        self.what = what
+        """What cannot be done without it."""
 
 
 class BudgetSpent(TTSError):

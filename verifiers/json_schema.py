@@ -50,16 +50,19 @@ class Misfit:
 
 async def first_misfit(pairs: Sequence[tuple[Mapping[str, Any], str]], resources: Resources) -> Misfit:
     """Apply each schema to its text, which is JSON. Raises `SandboxError` when the sandbox fails."""
-    schemas = [json.dumps(schema) for schema, _ in pairs]
-    size = sum(len(schema) * len(text) for schema, (_, text) in zip(schemas, pairs, strict=True))
+    written = [json.dumps(schema) for schema, _ in pairs]
+    schemas = list(dict.fromkeys(written))  # many texts share one
+    places = {schema: place for place, schema in enumerate(schemas)}
+    texts = [(places[schema], text) for schema, (_, text) in zip(written, pairs, strict=True)]
+    size = sum(len(schemas[place]) * len(text) for place, text in texts)
     if size <= APPLIED_HERE and not any(map(_HARD.search, schemas)):
         start = thread_time()
         with suppress(Exception):  # a schema that is none, or too deep: the sandbox says what is wrong
             from tts.verifiers.answers.schema_child import first_errors  # here: its library is an extra
 
-            number, errors = first_errors(*pairs)
+            number, errors = first_errors(schemas, texts)
             return Misfit(number, errors, thread_time() - start)
-    case, seconds = await _run(resources, "first_errors", *((schema, text) for schema, text in pairs))
+    case, seconds = await _run(resources, "first_errors", schemas, texts)
     if case.status != "ok":
         return Misfit(0, [f"it cannot be checked ({case.status}) {case.error}"], seconds)
     number, errors = case.values[0]

@@ -1,6 +1,8 @@
 """What one client sends holds up nobody: each request is answered soon, and the event loop never stands still."""
 
 import asyncio
+import gc
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -198,3 +200,48 @@ async def test_programs_are_off_for_the_operators_own_presets_too(tables: dict[s
         with pytest.raises(ConfigError, match="run_code = true"):
             settings_for(double, **tables)
         settings_for(double, run_code=True, **tables)
+
+
+NESTED_ERROR = b'{"error":' * 50_000
+MANY_VALUES = b'{"choices":[' + b"[]," * 340_000 + b'[]],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
+SAID: dict[str, tuple[int, bytes, int]] = {
+    "many values": (200, MANY_VALUES, 200),
+    "many values in an error": (400, b'{"error": [' + b"[]," * 2**20 + b"[]]}", 400),
+    "a nested error": (400, NESTED_ERROR, 400),
+    "a nested error of the server's": (500, NESTED_ERROR, 500),
+    "an error without end": (422, b"\\" * 2**22, 422),
+    "blank lines": (200, b"\n" * 2**21 + b"data: [DONE]\n\n", 200),
+    "comments": (200, b":\n" * 2**20 + b"\ndata: [DONE]\n\n", 200),
+    "a first event that is a nested error": (200, b"data: " + NESTED_ERROR + b"\n\ndata: [DONE]\n\n", 200),
+    "a first event that is a long error": (
+        200,
+        b'data: {"error":[' + b"[]," * 2**20 + b"[]]}\n\ndata: [DONE]\n\n",
+        200,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+async def test_no_answer_of_a_model_server_holds_up_the_loop(name: str):
+    status, said, told = SAID[name]
+    kind = "application/json" if said.startswith(b"{") or status >= 400 else "text/event-stream"
+    say = lambda body: httpx.Response(status, headers={"content-type": kind}, stream=Pieces(said))  # noqa: E731
+    async with ModelDouble() as double, serving(double, endpoint={**upstream(say), "max_attempts": 1}) as served:
+        steps = list[float]()
+
+        async def probe() -> None:
+            while True:
+                await asyncio.sleep(0)
+                steps.append(time.thread_time())
+
+        await served.chat(model="nobody")  # what starts once has started
+        gc.collect()
+        gc.freeze()  # what other tests left is no part of the steps
+        probing = asyncio.create_task(probe())
+        answer = await served.chat(stream=kind == "text/event-stream")
+        probing.cancel()
+        gc.unfreeze()
+        assert answer.status_code == told, answer.text[:300]
+        if status < 400:
+            assert answer.content == said
+        assert max(later - earlier for earlier, later in itertools.pairwise(steps)) < 0.1

@@ -113,6 +113,16 @@ async def test_a_client_wins_over_the_endpoint_for_fields_of_any_kind():
             assert "max_completion_tokens" not in sent
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_a_length_that_a_strategy_cannot_keep_is_not_dropped_in_silence(name: str):
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        answer = await served.chat("budget_forcing:thinking_tokens=32@qwen", **{name: 333})
+        assert answer.headers["x-tts-ignored"] == name
+        assert answer.json()["tts"]["ignored"] == [name]
+        answer = await served.chat("single@qwen", **{name: 333})
+        assert "x-tts-ignored" not in answer.headers
+
+
 async def test_a_clients_temperature_holds_for_plans_too():
     async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
         await served.chat(f"{STRATEGIES['idea_search']}@qwen", temperature=0.25)

@@ -139,6 +139,8 @@ TYPOS: list[tuple[dict[str, Any], str]] = [
     ({"keys": {"a": {"sha256": hashed("k"), "model": ["qwen"]}}}, "keys.a.model"),
     ({"strategies": ["best_of_m"]}, "did you mean 'best_of_n'"),
     ({"strategies": "singel"}, "did you mean 'single'"),
+    ({"models": {"b": {"base_url": "http://x/v1", "juge": {"base_url": "http://x/v1"}}}}, "did you mean 'judge'"),
+    ({"models": {"b": {"base_url": "http://x/v1", "Reward": {"base_url": "http://x/v1"}}}}, "did you mean 'reward'"),
     ({"verifiers": ["jugde"]}, "did you mean 'judge'"),
     ({"presets": {"p": {"strategy": "best_of_m"}}}, "best_of_n"),
     ({"presets": {"p": {"strategy": "single", "answer": "numeric_anser"}}}, "numeric_answer"),

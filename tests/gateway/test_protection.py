@@ -148,6 +148,28 @@ async def test_rates_and_concurrency_of_a_key():
                 assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 429)
 
 
+async def test_a_client_over_its_rate_is_refused_before_its_body_is_read():
+    keys = {"alice": {"sha256": hashed(KEY), "running": 1}}
+    async with ModelDouble(answer=RIGHT) as double, serving(double, keys=keys) as served:
+        lines = ("POST /v1/chat/completions HTTP/1.1", "host: x", f"authorization: Bearer {KEY}", "content-length: 500")
+        head = "\r\n".join([*lines, "", ""])
+        _, first = await served.connect()
+        first.write(head.encode())  # and not yet its body
+        await asyncio.sleep(0.2)
+        reader, second = await served.connect()
+        second.write(head.encode())
+        assert b" 429 " in await asyncio.wait_for(reader.readline(), 10)
+        for writer in (first, second):
+            writer.close()
+        async with asyncio.timeout(10):
+            while (
+                await served.http.post(
+                    "/chat/completions", json={"model": "qwen", "messages": ASK}, headers=bearer(KEY)
+                )
+            ).status_code == 429:
+                await asyncio.sleep(0.05)
+
+
 async def test_a_key_may_be_for_some_models_only():
     keys = {"alice": {"sha256": hashed(KEY), "models": ["coder"]}}
     presets = {"coder": {"strategy": f"self_consistency:n=2,{NUMBERS}"}}

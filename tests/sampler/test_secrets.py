@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
+import itertools
 import json
 import logging
+import time
 import traceback
 import urllib.parse
 from collections.abc import Callable
@@ -21,7 +24,7 @@ from tests.support.solving import PROBLEM
 from tts.errors import TTSError
 from tts.runs.config import Grid
 from tts.sampler import Endpoint
-from tts.sampler.redaction import HIDDEN, Redactor
+from tts.sampler.redaction import HIDDEN, SLICE, Redactor
 from tts.session import Session
 from tts.solving import open_models, solve
 from tts.strategies.single import Single
@@ -78,6 +81,45 @@ def test_a_secret_is_found_however_it_is_written(secret, way):
 @given(st.text(max_size=300))
 def test_other_text_stays_as_it_is(text):
     assert Redactor(SECRETS)(text) == text or any(secret in text for secret in SECRETS)
+
+
+HARD = {
+    "backslashes": "\\",
+    "escapes": "\\u0073",
+    "the beginning of a secret": KEY[:3],
+    "all but the end of a secret": KEY[:-1],
+    "percent signs": "%25",
+    "ampersands": "&amp;",
+    "zeros": "&#" + "0" * 1000,
+    "secrets": KEY + " ",
+    "base64": base64.b64encode(KEY.encode())[:4].decode(),
+    "hexadecimal": KEY.encode().hex()[:2],
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+async def test_long_texts_are_read_in_linear_time_and_in_short_steps(name: str):
+    text = (HARD[name] * 2**20)[: 2**20].encode()
+    hide, steps = Redactor(SECRETS), [time.thread_time()]
+    reading = asyncio.create_task(hide.patiently(text))
+    while not reading.done():
+        await asyncio.sleep(0)
+        steps.append(time.thread_time())
+    assert max(later - earlier for earlier, later in itertools.pairwise(steps)) < 0.1
+    assert steps[-1] - steps[0] < 5
+    assert await reading == hide(text)
+
+
+@pytest.mark.parametrize("shift", range(-60, 4, 3))
+@pytest.mark.parametrize("way", ["as it is", "JSON in JSON", "HTML, numbers", "base64"])
+async def test_a_secret_across_two_slices_is_found(way: str, shift: int):
+    hide, written = Redactor(SECRETS), WRITTEN[way](KEY).encode()
+    text = b" " * (SLICE + shift) + written + b" " * SLICE
+    clean = await hide.patiently(text)
+    assert clean == hide(text)
+    assert HIDDEN.encode() in clean
+    assert hide.finds(text)
+    assert written not in clean
 
 
 SAID = json.dumps(KEY)[1:-1]

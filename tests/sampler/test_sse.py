@@ -65,6 +65,14 @@ def test_how_the_stream_is_cut_changes_nothing_and_no_byte_is_lost(lines, data):
     assert raw + reader.rest().raw == text
 
 
+def test_blank_lines_end_no_event_that_has_not_begun():
+    text = b"\n\r\n" * 1000 + b"data: a\n\n" + b"\n" * 1000 + b": c\n\n\n"
+    reader = EventReader(10**9, Redactor([]))
+    events = list(reader.feed(text))
+    assert [event.data for event in events] == [b"a", None]
+    assert b"".join(event.raw for event in events) + reader.rest().raw == text
+
+
 def test_a_large_event_takes_time_in_proportion_to_its_size():
     def seconds(size: int) -> float:
         event = b"data: " + b"x" * size + b"\n\n"

@@ -61,6 +61,8 @@ class Search:
             notices["missing"] = self.n - len(candidates)
         if verified is not None:
             notices["verified"] = verified
+        if unheard := self._unheard():
+            notices["ignored"] = unheard
         if plain := sum("plain" in candidate.notes for candidate in result.candidates):
             notices["plain"] = plain
         told = {"tts": {**notices, **self._account(result)}}
@@ -77,7 +79,12 @@ class Search:
                 raise APIError(status, "the answer could not be verified", "unverified", details=told)
         elif lost:
             log.warning("request %s lost %d verdicts: %s", self.request.run, len(lost), lost[0])
-        named = {"verified": verified, "abstained": result.selected is None or None, "missing": notices.get("missing")}
+        named = {
+            "ignored": ", ".join(unheard) or None,
+            "verified": verified,
+            "abstained": result.selected is None or None,
+            "missing": notices.get("missing"),
+        }
         headers = [
             (f"x-tts-{name}".encode(), str(value).lower().encode())
             for name, value in named.items()
@@ -87,6 +94,11 @@ class Search:
         extra = told if plan.options.details else {"tts": notices} if unsaid else {}
         ended = (b"x-tts-ended", result.ended.encode())
         return StrategyAnswer(candidates, result.usage, extra, [ended, *headers], verified=verified)
+
+    def _unheard(self) -> list[str]:
+        """Parameters of the request that the strategy cannot honour, which sets the length of each piece itself."""
+        names = (*LENGTHS, "max_output_tokens")
+        return [name for name in names if self.strategy.in_pieces and self.request.body.get(name) is not None]
 
     def _verified(self, candidates: Sequence[Candidate]) -> bool | None:
         """Whether all the answers have a verdict; None where none was promised."""

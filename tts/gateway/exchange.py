@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, StoreError, TimedOut, UnreadableKey
+from tts.sampler.protocol import json_of
 from tts.sampler.refusals import server_message
 
 if TYPE_CHECKING:
@@ -115,8 +116,9 @@ def as_api_error(error: Exception) -> APIError | None:
         return _from_upstream(error)
     if isinstance(error, UnreadableKey):  # says where the key is
         return None
+    if isinstance(error, MissingExtra):  # how to install it is the operator's business
+        return APIError(501, f"{error.what} is not available on this gateway", "not_installed")
     for kind, status, code in (
-        (MissingExtra, 501, "not_installed"),
         (ConfigError, 400, "invalid_value"),
         (BudgetSpent, 429, "budget_spent"),
         (StoreError, 503, "not_stored"),
@@ -137,7 +139,7 @@ def _from_upstream(error: EndpointError) -> APIError:
             return APIError(504, "The model server did not answer in time.", "upstream_timeout", None, wait)
         return APIError(502, "The model server gave no usable answer.", "upstream_failed", None, wait)
     try:
-        if isinstance(json.loads(error.body), dict):
+        if isinstance(json_of(error.body.encode()), dict):
             return APIError(status, "", retry_after=wait, original=error.body.encode())
     except ValueError:
         pass

@@ -34,7 +34,7 @@ ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 FINISHED = re.compile(rb'"finish_reason":\s*"')
 """In an event after which a choice has nothing more to say; inside a text the quotes would be escaped."""
 
-SMALL = 2**20
+SMALL = 2**17
 """Bytes that are parsed and written at once; more would hold up the event loop."""
 
 BYTES_PER_TOKEN = 4
@@ -254,10 +254,10 @@ async def _relay_events(
 
 def _check_first(data: bytes) -> None:
     """Raise `APIError` if the `data` of a stream's first event are an error, in the words of the server."""
-    if b'"error"' not in data:
+    if b'"error"' not in data or len(data) > SMALL:
         return
     with suppress(ValueError):
-        told = json.loads(data)
+        told = json_of(data)
         error = told.get("error") if isinstance(told, dict) else None
         if error and "choices" not in told and not str(told.get("type", "")).startswith("response."):
             code = error.get("code") if isinstance(error, dict) else None

@@ -95,18 +95,18 @@ class Gateway:
         request: GatewayRequest | None = None
         try:
             caller = self.caller(http)
-            content = await read_body(http, self.settings.limits)
-            async with while_connected(receive, out):
-                try:
-                    with caller.request():
+            with caller.request():
+                content = await read_body(http, self.settings.limits)
+                async with while_connected(receive, out):
+                    try:
                         request = await read(self.settings, kind, run, caller, content, out)
                         await self._answer(request)
-                except asyncio.CancelledError:
-                    if out.client_left:
-                        raise
-                    await self._fail(STOPPING, out, run)  # the server has waited as long as it may
-                except Exception as error:
-                    await self._fail(error, out, run)
+                    except asyncio.CancelledError:
+                        if out.client_left:
+                            raise
+                        await self._fail(STOPPING, out, run)  # the server has waited as long as it may
+                    except Exception as error:
+                        await self._fail(error, out, run)
         except ClientDisconnect:
             out.status = CLIENT_LEFT
         except APIError as error:  # before the body was read

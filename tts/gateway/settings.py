@@ -35,6 +35,9 @@ from tts.types import Budget
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 FROM_ONE = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+ROLES = ("policy", "draft", "target", "judge", "reward", "embed", "image")
+"""What models are asked for by the strategies and verifiers that come with the library."""
+
 Names = Annotated[tuple[str, ...] | None, FROM_ONE]
 
 
@@ -161,6 +164,9 @@ class GatewaySettings(SettingsTable):
         for name in self.models:
             if "policy" not in self.models[name]:
                 raise ValueError(f"models.{name} has no endpoint of its own")
+            for role in self.models[name].keys() - ROLES:  # a plug-in may have a role of its own
+                if near := difflib.get_close_matches(role, ROLES, n=1):
+                    raise ValueError(f"models.{name}.{role}: no such role; did you mean '{near[0]}'?")
         for name, preset in self.presets.items():
             if not NAME.fullmatch(name):
                 raise ValueError(f"presets.{name}: use letters, digits, dots, dashes and underscores only")

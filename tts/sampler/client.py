@@ -22,7 +22,7 @@ from tts.sampler.limits import most_in_flight
 from tts.sampler.redaction import Redactor, secret_headers
 from tts.sampler.sse import BYTE_ORDER_MARK, EventReader
 
-LONGEST_ERROR = 1 << 20
+LONGEST_ERROR = 1 << 16
 """Bytes that are read of the body of an error."""
 
 
@@ -92,7 +92,8 @@ class HttpClient:
                 if head or blank > self._limit:
                     break
             if head.startswith((b"{", b"[")):
-                answer = self._read(self.hide(await _collected(_after(head, arriving), self._limit)), url)
+                content = await self.hide.patiently(await _collected(_after(head, arriving), self._limit))
+                answer = self._read(content, url)
                 yield answer if isinstance(answer, Mapping) else {"choices": answer}
             else:
                 async with aclosing(self._events(_after(head, arriving))) as events:
@@ -115,7 +116,7 @@ class HttpClient:
 
     async def body(self, response: httpx.Response) -> bytes:
         """The whole body. Raises `RequestRejected` if it is larger than `max_answer_bytes`."""
-        return self.hide(await _collected(self.parts(response), self._limit))
+        return await self.hide.patiently(await _collected(self.parts(response), self._limit))
 
     async def parts(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """The body as it arrives, uncompressed. However it ends, the connection is then free for the next request.

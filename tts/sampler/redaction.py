@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +16,14 @@ SHORTEST = 6
 """Characters of a secret that is looked for in answers. A shorter one may be any word of them; see `Redactor.error`."""
 
 LONGEST_ESCAPE = 24
-"""Bytes that one byte of a secret may be written with; more would need several layers of escapes."""
+"""Bytes that one byte of a secret may be written with; more would need many layers of escapes. Every repetition in the
+patterns is bounded, or a long run of backslashes would take time that grows with its square."""
+
+SLICE = 1 << 15
+"""Characters that are searched at once."""
+
+HINT = 20
+"""Characters that tell where an encoded secret may begin, at most."""
 
 PLACEHOLDERS = frozenset(
     {"dummy", "empty", "llama.cpp", "lm-studio", "no-key", "no_key", "none", "not-needed", "ollama"}
@@ -49,11 +57,21 @@ class Redactor:
         """`text` without the secrets."""
         if isinstance(text, str):
             for hint, form in self._words:
-                text = _hidden(text, hint, form, HIDDEN)
+                text = _without(text, _all_places(text, hint, form), HIDDEN)
         else:
             for hint, form in self._bytes:
-                text = _hidden(text, hint, form, HIDDEN.encode())
+                text = _without(text, _all_places(text, hint, form), HIDDEN.encode())
         return text
+
+    async def patiently(self, data: bytes) -> bytes:
+        """The same for a long body, without holding up the event loop."""
+        for hint, form in self._bytes:
+            places = []
+            for start in range(0, len(data), SLICE):
+                places += _places(data, hint, form, start, places[-1][1] if places else 0)
+                await asyncio.sleep(0)
+            data = _without(data, places, HIDDEN.encode())
+        return data
 
     def call(self, call: dict[str, Any]) -> dict[str, Any]:
         """A tool call without the secrets."""
@@ -62,7 +80,7 @@ class Redactor:
 
     def finds(self, data: bytes) -> bool:
         """Whether `data` has any of the secrets."""
-        return any(True for hint, form in self._bytes for _ in _places(data, hint, form))
+        return any(True for hint, form in self._bytes for _ in _all_places(data, hint, form))
 
     def error(self, text: str) -> str:
         """The same for the words of an error, where even the shortest secret is hidden."""
@@ -93,22 +111,35 @@ class SecretScan:
         return clean
 
 
-def _places(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr]) -> Iterator[tuple[int, int]]:
-    """Where `form` matches in `text`. Only where its first two characters do is it tried: a search at every place would
-    hold up the event loop over a long answer."""
-    end = 0
-    for place in hint.finditer(text):
-        if place.start() >= end and (match := form.match(text, place.start())):
+def _places(
+    text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr], start: int = 0, end: int = 0
+) -> Iterator[tuple[int, int]]:
+    """Where `form` matches in `text`, from `end` on, and beginning in the slice that `start` begins.
+
+    Only where its first two characters do is it tried: a search at every place would hold up the event loop over a long
+    answer.
+    """
+    stop = start + SLICE
+    for place in hint.finditer(text, start, stop + HINT):
+        if end <= place.start() < stop and (match := form.match(text, place.start())):
             end = match.end()
             yield match.span()
 
 
-def _hidden(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr], instead: AnyStr) -> AnyStr:
-    whole, kept = text[:0], 0
-    for start, end in _places(text, hint, form):
-        whole += text[kept:start] + instead
+def _all_places(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr]) -> Iterator[tuple[int, int]]:
+    end = 0
+    for start in range(0, len(text), SLICE):
+        for place in _places(text, hint, form, start, end):
+            end = place[1]
+            yield place
+
+
+def _without(text: AnyStr, places: Iterable[tuple[int, int]], instead: AnyStr) -> AnyStr:
+    parts, kept = list[AnyStr](), 0
+    for start, end in places:
+        parts += (text[kept:start], instead)
         kept = end
-    return whole + text[kept:] if kept else text
+    return text[:0].join([*parts, text[kept:]]) if kept else text
 
 
 def secret_headers(headers: Mapping[str, str]) -> list[str]:
@@ -122,7 +153,7 @@ def _forms(secret: str) -> Iterator[tuple[str, str]]:
     first, second = ("".join({one, one.lower(), one.upper()}) for one in secret[:2])
     plain = rf"(?<=[{re.escape(first)}])(?=[{re.escape(second)}\\%&])"
     codes = "|".join(f"{ord(one):02x}|{ord(one):02X}" for one in first)
-    escaped = rf"(?<=\\)(?=[\\{re.escape(first)}uxU0-7])|(?<=%)(?=25|{codes})|(?<=&)(?=[#a-z])"
+    escaped = rf"(?<=\\)(?=\\{{0,15}}[{re.escape(first)}uxU0-7])|(?<=%)(?=25|{codes})|(?<=&)(?=[#a-z])"
     yield rf"[{re.escape(first)}\\%&](?:{plain}|{escaped})" if first.isascii() else "", _spelt(secret)
     data = secret.encode()
     forms = {data.hex(), data.hex().upper()}
@@ -144,12 +175,12 @@ def _spelt(secret: str) -> str:
 def _escapes(character: str) -> Iterable[str]:
     for one in sorted({character, character.lower(), character.upper()} if character.isascii() else {character}):
         code, plain = ord(one), re.escape(one)
-        octets = "".join(f"%(?:25)*{_either(f'{byte:02x}')}" for byte in one.encode())
+        octets = "".join(f"%(?:25){{0,4}}{_either(f'{byte:02x}')}" for byte in one.encode())
         yield plain
         yield octets
-        yield rf"\\+(?:u{{?0*{_either(f'{code:x}')}}}?|x{_either(f'{code:02x}')}|0?{code:o}|{plain})"
+        yield rf"\\{{1,16}}(?:u{{?0{{0,6}}{_either(f'{code:x}')}}}?|x{_either(f'{code:02x}')}|0?{code:o}|{plain})"
         names = "".join(f"|{name}" for name in [codepoint2name.get(code)] if name)
-        yield rf"&(?:amp;)*(?:#0*{code}|#[xX]0*{_either(f'{code:x}')}{names});"
+        yield rf"&(?:amp;){{0,4}}(?:#0{{0,6}}{code}|#[xX]0{{0,6}}{_either(f'{code:x}')}{names});"
 
 
 def _either(digits: str) -> str:

@@ -33,6 +33,7 @@ class EventReader:
         self._hide = hide
         self._scan = SecretScan(hide)
         self._begun = False
+        self._said = False
         self._after_return = False
         self._line: list[bytes] = []
         self._raw: list[bytes] = []
@@ -64,6 +65,8 @@ class EventReader:
             if line:
                 self._take(line)
                 continue
+            if not self._said:  # a further blank line ends nothing: it goes with the next event
+                continue
             self._add(chunk[kept:start])
             yield self._end()
             kept = start
@@ -78,6 +81,7 @@ class EventReader:
             raise RequestRejected(f"an event of the stream has more than {self._limit:,} bytes (max_answer_bytes)")
 
     def _take(self, line: bytes) -> None:
+        self._said = True
         name, _, value = line.partition(b":")  # a comment has no name
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
@@ -91,5 +95,5 @@ class EventReader:
         event = ServerEvent(kind, data, self._scan.clean(b"".join(self._raw)))
         self._raw.clear()
         self._data.clear()
-        self._kind, self._size = "", 0
+        self._kind, self._size, self._said = "", 0, False
         return event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from jsonschema import SchemaError
@@ -18,16 +19,20 @@ def fault(schema: Any) -> str:
     return ""
 
 
-def first_errors(*pairs: tuple[Any, str]) -> tuple[int, list[str]]:
-    """The number of the first text that does not fit its schema, and why; how many there are, if all fit."""
-    checked = set[str]()
-    for number, (schema, text) in enumerate(pairs):
-        if (written := json.dumps(schema)) not in checked:
+def first_errors(schemas: Sequence[str], texts: Sequence[tuple[int, str]]) -> tuple[int, list[str]]:
+    """The number of the first text that does not fit its schema, and why; how many there are, if all fit.
+
+    `schemas` and `texts` are JSON; with each text comes the place of its schema.
+    """
+    validators: dict[int, Any] = {}
+    for number, (place, text) in enumerate(texts):
+        if place not in validators:
+            schema = json.loads(schemas[place])
             if wrong := fault(schema):
                 return number, [f"the schema itself is invalid, at {wrong}"]
-            checked.add(written)
-        kind = validator_for(schema)
-        found = kind(schema, format_checker=kind.FORMAT_CHECKER).iter_errors(json.loads(text))
+            kind = validator_for(schema)
+            validators[place] = kind(schema, format_checker=kind.FORMAT_CHECKER)
+        found = validators[place].iter_errors(json.loads(text))
         if errors := [f"{error.json_path}: {error.message[:200]}" for error, _ in zip(found, range(5), strict=False)]:
             return number, errors
-    return len(pairs), []
+    return len(texts), []
