@@ -93,3 +93,8 @@ def main() -> None:
             raise
         say(f"error: {error}")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:  # such as a full disk
+        if debug:
+            raise
+        say(f"error: {error}")
+        sys.exit(1)
