@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tts.types import Candidate
+if TYPE_CHECKING:
+    from tts.types import Candidate
 
 Lack = Literal["truncated", "truncated_empty", "filtered", "refused", "only_reasoning", "empty"]
 """The answer was cut off, with or without any content; a filter held it back; the model refused; it ended by itself

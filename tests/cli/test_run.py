@@ -13,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from aiohttp import web
 
 from tests.cli.conftest import Command, finished, start
 from tests.support.double import ModelDouble
 from tests.support.scripted import choice, scripted
 from tests.support.threaded import serving
+from tts.cli.common import Commands
 
 VOTE = "self_consistency:n=4"
 
@@ -287,3 +289,30 @@ def test_a_run_needs_no_more_than_256_open_files(clean: Path):
     assert ended.code == 0, ended.err
     assert "failed" not in ended.err
     assert double.stats.choices == 1200
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_an_interruption_at_any_moment_is_told(number: int, code: int, word: str, capsys: pytest.CaptureFixture[str]):
+    app = typer.Typer(cls=Commands)
+    app.command("wait")(lambda: signal.raise_signal(number))
+    app.command("other")(lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        app(["wait"])
+    assert ended.value.code == code
+    assert capsys.readouterr().err == f"{word}\n"
+
+
+def test_a_full_disk_behind_stdout_is_told_without_a_traceback(clean: Path):
+    with open("/dev/full", "w") as full:
+        ended = finished(start("list", "tasks", cwd=clean, stdout=full))
+    assert (ended.code, ended.err) == (1, "error: [Errno 28] No space left on device\n")
+
+
+def test_what_never_began_is_not_said_to_be_stored(tts: Command, task: str):
+    words = ["--task", task, "--strategy", "single", "--out", "found", "--model", "m", "--models.m.max_attempts", 1]
+    ended = tts("run", *words, "--base-url", "http://127.0.0.1:9/v1")
+    assert ended.code == 1
+    assert "Is the server running" in ended.err
+    assert "stored" not in ended.err

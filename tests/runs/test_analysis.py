@@ -269,6 +269,18 @@ async def test_the_table_shows_where_the_curve_ends(
 # -- binding budgets --------------------------------------------------------------------------------------------------
 
 
+async def test_a_budget_of_seconds_is_told_and_bounds_curves_as_others_do(
+    task: str, endpoint: Endpoint, double: ModelDouble, tmp_path: Path
+) -> None:
+    double.latency = lambda body, _: 600.0 if "[[p1]]" in body["messages"][-1]["content"] else 0.0
+    table = {"task": task, "models": endpoint, "strategies": ["single"], "limit": 4, "budget": {"seconds": 1.5}}
+    run = await Experiment.parse(table).run(tmp_path / "run")
+    assert [row.problem for row in run.tracks[0].rows if row.by_budget] == ["p1"]
+    assert summary(run)[0]["budget_ended"] == 1
+    assert {curve.short for curve in curves(run)} == {1}
+    assert all(curve.cap is not None for curve in curves(run))
+
+
 @pytest.mark.parametrize("strategy", ["self_consistency:n=12", "best_of_n:n=12,verifier=oracle", "two_by_two"])
 async def test_a_binding_budget_leaves_a_curve_over_all_problems(
     task: str, endpoint: Endpoint, double: ModelDouble, tmp_path: Path, strategy: str

@@ -41,6 +41,24 @@ def test_two_halves_that_meet_are_a_character_and_lists_and_tables_are_mended_to
     assert well_formed({"a\ud83d": ["\ud83d\ude00", ("\ude00", 1, None)]}) == {"a\ufffd": ["😀", ("\ufffd", 1, None)]}
 
 
+@pytest.mark.parametrize("said", [b"caf\xe9", b"half \xf0\x9f\x98", b"\xff\xfe"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_bytes_that_are_no_text_cost_no_answer(tts: Command, clean: Path, said: bytes, stream: bool):
+    from aiohttp import web
+
+    def respond(_: dict) -> object:
+        body = b'{"choices": [{"index": 0, "finish_reason": "stop", "%s": {"content": "Answer: 42 %s"}}]}'
+        body %= (b"delta" if stream else b"message", said)
+        kind = "text/event-stream" if stream else "application/json"
+        return web.Response(body=b"data: " + body + b"\n\ndata: [DONE]\n\n" if stream else body, content_type=kind)
+
+    with scripted(respond) as server:
+        ended = tts("solve", "What?", "--base-url", server.base_url, "--models.policy.stream", str(stream).lower())
+    assert (ended.code, len(server.seen)) == (0, 1), ended.err
+    assert ended.out.startswith("Answer: 42 ")
+    assert "\ufffd" in ended.out
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
 def test_a_run_its_resume_and_its_reports_take_any_text(tts: Command, clean: Path, encoding: str):
     problems = [{"id": f"p{i} {ODD}", "prompt": f"What? {ODD}", "answer": f"42 {ODD}"} for i in range(2)]

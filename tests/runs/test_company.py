@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,7 @@ async def test_best_of_n_by_agreement_is_the_majority_at_every_prefix(where: str
     assert [curve.estimator for curve in curves(run)] == ["replay", "pass@k"]
     for row in track.rows:
         stored = track.candidates(row)
-        votes = [c.verdict.details.get("vote") if c.verdict else None for c in stored]
-        noted = [
-            c.__class__(id=c.id, content="", spawned=c.spawned, notes={"answer": v})
-            for c, v in zip(stored, votes, strict=True)
-        ]
+        noted = [replace(c, notes=dict(c.verdict.details if c.verdict else {})) for c in stored]
         for k in range(1, 10):
             chosen = track.method.select(track.verifier.among(stored[:k]))
             majority = SelfConsistency().select(noted[:k])

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.double import ModelDouble
 from tts import Endpoint, Experiment
-from tts.errors import StoreError, TTSError
+from tts.errors import ConfigError, StoreError, TTSError
 from tts.runs import Run
 from tts.runs.analysis import summary
 
@@ -53,6 +53,22 @@ async def test_a_damaged_answer_is_not_resumed_from(task: str, endpoint: Endpoin
         db.execute("UPDATE samples SET data = replace(data, 'Answer: ', 'Answer: 1')")
     with pytest.raises(StoreError, match="a row of samples has changed"):
         await experiment.run(tmp_path / "run", resume=True)
+
+
+async def test_a_file_cut_in_two_and_a_record_that_is_none_are_told_as_damaged(
+    task: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    experiment = Experiment.parse({"task": task, "models": endpoint, "limit": 2, **GRID})
+    (await experiment.run(tmp_path / "run")).db.close()
+    path = tmp_path / "run" / "run.sqlite"
+    path.write_bytes(path.read_bytes()[:5000])
+    for left in path.parent.glob("run.sqlite-*"):
+        left.unlink()
+    with pytest.raises(StoreError, match=r"is damaged: .* Restore a copy"):
+        await experiment.run(tmp_path / "run", resume=True)
+    (tmp_path / "run" / "run.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"run\.json is damaged"):
+        Run(tmp_path / "run")
 
 
 async def test_a_deleted_directory_ends_the_run_at_the_next_answer(

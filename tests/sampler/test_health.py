@@ -91,7 +91,11 @@ async def test_a_slow_server_that_lives_is_waited_for():
         return choice("42")
 
     async with ScriptedServer(slow) as server, Sampler(at(server, outage_timeout=0.9)) as sampler:
-        assert len(await draw(sampler, 8)) == 8
+        drawn = asyncio.create_task(draw(sampler, 8))
+        await asyncio.sleep(1.5)
+        assert "signs of life: waiting" in sampler.connection.health.trouble()
+        assert len(await drawn) == 8
+        assert sampler.connection.health.trouble() == ""
 
 
 async def test_a_slow_server_is_waited_for_beside_a_request_that_always_fails():

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tts.cli import calibrate, demo, doctor, listing, local, report, run, serve, solve, verify
-from tts.cli.common import DottedCommand, say, show_any_text
+from tts.cli.common import Commands, DottedCommand, say, show_any_text
 from tts.errors import ConfigError, TTSError
 
 EPILOG = """\
@@ -27,6 +27,7 @@ working directory may set.
 """
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -92,3 +93,8 @@ def main() -> None:
             raise
         say(f"error: {error}")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:  # such as a full disk
+        if debug:
+            raise
+        say(f"error: {error}")
+        sys.exit(1)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import signal
 import sys
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from tts.errors import ConfigError, complaints
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from tts.base import Strategy
 
-T = TypeVar("T")
 M = TypeVar("M", bound="BaseModel")
 
 INTERRUPTED = 130
@@ -53,6 +51,43 @@ Temperature = Annotated[
 MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Most tokens of one sample.")]
 N = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="Set n of every strategy that has it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+# -- interruption -----------------------------------------------------------------------------------------------
+
+
+class Commands(TyperGroup):
+    """Commands that Ctrl-C and SIGTERM end in order, at whatever moment, with exit code 130 or 143 and a word.
+
+    A command that has more to say raises `KeyboardInterrupt` with it.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        with _sigterm_interrupts() as terminated:
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt as error:
+                say("; ".join(["terminated" if terminated else "interrupted", *map(str, error.args)]))
+                raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from None
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[list[int]]:
+    """Within, SIGTERM ends the work in order, as Ctrl-C does; it is then in the list."""
+    received: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    if current_thread() is not main_thread():  # where Python delivers no signals
+        yield received
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # -- dotted options ---------------------------------------------------------------------------------------------
@@ -180,32 +215,3 @@ def console(*, stderr: bool = False) -> Console:
 
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else 240
     return Console(stderr=stderr, width=width, highlight=False, markup=False, soft_wrap=False)
-
-
-@contextmanager
-def sigterm_interrupts() -> Iterator[list[int]]:
-    """Within, SIGTERM ends the work in order, as Ctrl-C does; it is then in the list."""
-    received: list[int] = []
-
-    def interrupt(number: int, _: object) -> None:
-        received.append(number)
-        signal.raise_signal(signal.SIGINT)
-
-    if current_thread() is not main_thread():  # where Python delivers no signals
-        yield received
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to completion; Ctrl-C cancels it and exits with 130, SIGTERM with 143."""
-    with sigterm_interrupts() as terminated:
-        try:
-            return asyncio.run(work)
-        except KeyboardInterrupt:
-            say("terminated" if terminated else "interrupted")
-            raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from None

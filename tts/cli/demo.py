@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tts.cli.common import AsJson, finish, say, show_json
+from tts.cli.common import AsJson, say, show_json
 
 if TYPE_CHECKING:
     from tts.runs import Run
@@ -62,7 +63,7 @@ def demo(
     from tts.tables import curve_table, summary_table
 
     grids = {task: [spec.format(n=n) for spec in specs] for task, specs in STRATEGIES.items()}
-    runs = finish(compare(grids, model, out, limit, progress_on_stderr(quiet=quiet)))
+    runs = asyncio.run(compare(grids, model, out, limit, progress_on_stderr(quiet=quiet)))
     if as_json:
         show_json({task: {"run": str(run.path), "summary": summary(run)} for task, run in runs.items()})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import re
 from collections import defaultdict
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tts.cli.common import AsJson, BaseUrl, Model, checked, console, finish, model_or_default, place, show_json
+from tts.cli.common import AsJson, BaseUrl, Model, checked, console, model_or_default, place, show_json
 from tts.errors import ConfigError, EndpointError
 from tts.tables import Table
 
@@ -39,7 +40,7 @@ def doctor(base_url: BaseUrl = None, model: Model = None, as_json: AsJson = Fals
     here = local_facts()
     if not as_json:
         _show_local(here)
-    name, url, found = finish(_probe(base_url, model))
+    name, url, found = asyncio.run(_probe(base_url, model))
     if as_json:
         show_json({"base_url": url, "model": name, **as_table(found), "local": here})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from enum import StrEnum
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from tts.cli.common import AsJson, console, finish, say, show_json
+from tts.cli.common import AsJson, console, say, show_json
 from tts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _show_studies(studies: Sequence[Study], comparison: RunComparison, as_json: 
     found: dict[str, StudyFindings] = {}
     for study in studies:
         answer = study.findings(comparison.runs)
-        found[study.name] = finish(answer) if isinstance(answer, Coroutine) else answer
+        found[study.name] = asyncio.run(answer) if isinstance(answer, Coroutine) else answer
     if as_json:
         show_json({name: one.data for name, one in found.items()})
     for one in found.values():

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shlex
+import sqlite3
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,8 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tts.cli.common import (
-    INTERRUPTED,
-    TERMINATED,
     AsJson,
     BaseUrl,
     MaxTokens,
@@ -26,12 +25,10 @@ from tts.cli.common import (
     Temperature,
     Verifier,
     dotted,
-    finish,
     model_or_default,
     place,
     say,
     show_json,
-    sigterm_interrupts,
     with_n,
 )
 from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTSError
@@ -147,7 +144,7 @@ def _experiment(
         if not models and not known:
             if not ask and not os.environ.get("OPENAI_MODEL"):
                 raise ConfigError("--dry-run asks no server for its model: name one with --model or OPENAI_MODEL")
-            models = [finish(model_or_default(None, base_url))]
+            models = [asyncio.run(model_or_default(None, base_url))]
         if known and (unknown := [name for name in models if name not in known]):
             raise ConfigError(f"the file has no model '{unknown[0]}'; it has: {', '.join(known)}")
         chosen = {name: known.get(name, {}) for name in models} or known
@@ -173,19 +170,24 @@ def _name(experiment: Experiment) -> str:
 
 def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress) -> Run:
     """Run it; if it breaks off, tell how to continue."""
-    with sigterm_interrupts() as terminated:
-        try:
-            return asyncio.run(experiment.run(out, resume=resume, progress=progress))
-        except KeyboardInterrupt:
-            word, code = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
-            say(f"{word}; all answers so far are stored. {_how_to_resume(out)}")
-            raise typer.Exit(code) from None
-        except (EndpointError, StoreError) as error:
-            if isinstance(error, EndpointLost):
-                _show_what_there_is(out)
-            if (out / "run.sqlite").exists():
-                say(f"broken off; all answers so far are stored. {_how_to_resume(out)}")
-            raise
+    try:
+        return asyncio.run(experiment.run(out, resume=resume, progress=progress))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"all answers so far are stored. {_how_to_resume(out)}") from None
+    except (EndpointError, StoreError) as error:
+        if isinstance(error, EndpointLost):
+            _show_what_there_is(out)
+        if _holds_answers(out):
+            say(f"broken off; all answers so far are stored. {_how_to_resume(out)}")
+        raise
+
+
+def _holds_answers(out: Path) -> bool:
+    from tts.runs import Run
+
+    with suppress(TTSError, sqlite3.Error):
+        return bool(Run(out, checked=False).db.execute("SELECT EXISTS (SELECT 1 FROM samples)").fetchone()[0])
+    return False
 
 
 def _show_what_there_is(out: Path) -> None:

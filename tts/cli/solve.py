@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,6 @@ from tts.cli.common import (
     Verifier,
     checked,
     dotted,
-    finish,
     model_or_default,
     place,
     say,
@@ -113,7 +113,7 @@ def solve(
                     on_candidate=lambda _: status.update(f"{next(count)} candidates"),
                 )
 
-    result = finish(work())
+    result = asyncio.run(work())
     if as_json:
         show_json(as_table(result))
     elif result.answer is not None:

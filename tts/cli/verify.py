@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tts.cli.common import AsJson, console, finish, show_json
+from tts.cli.common import AsJson, console, show_json
 from tts.tables import Table, interval, percent
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def verify(
     """
     from tts.tasks.samples import verify_samples
 
-    scores = finish(verify_samples(path, task, out=out, timeout=timeout))
+    scores = asyncio.run(verify_samples(path, task, out=out, timeout=timeout))
     if as_json:
         show_json(as_table(scores))
     else:

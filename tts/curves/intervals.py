@@ -102,10 +102,10 @@ def paired_difference(first: ArrayLike, second: ArrayLike, *, level: float = 0.9
 
 def _scaled(matrix: Floats, level: float, ends: tuple[float, float]) -> Floats:
     """Values as shares of the way between the ends of the range. Raises `CurveError` for what has no interval."""
-    if matrix.ndim != 2 or len(matrix) < 2:
-        raise CurveError(
-            f"an interval needs a (problems x ks) matrix of at least two problems, not shape {matrix.shape}"
-        )
+    if matrix.ndim != 2:
+        raise CurveError(f"an interval needs a (problems x ks) matrix, not shape {matrix.shape}")
+    if len(matrix) < 2:
+        raise CurveError(f"an interval needs at least two problems, not {len(matrix)}")
     if not np.isfinite(matrix).all():
         raise CurveError("a value is not finite: leave out the problems without a result, for every k alike")
     if not 0 < level < 1:

@@ -127,7 +127,7 @@ def curves_over(
         raise CurveError(f"{track.label}: no problem has {grid.max()} candidates: ask for k <= {most}")
     most = min(most, int(grid.max()))
     short = {row.problem for row, size in zip(rows, pool.sizes * open_ended, strict=False) if 0 < size < most}
-    short |= {row.problem for row in rows[kept:] if row.ended == "budget"}
+    short |= {row.problem for row in rows[kept:] if row.by_budget}
     known: dict[tuple[str, bytes], tuple[Floats, str]] = {}
 
     def curve(x: str, estimate: Estimate) -> Curve:
@@ -274,7 +274,7 @@ def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> d
         "paid_money": _money(track, paid),
         "oracle": track.oracle,
         "settled_early": sum(row.ended == "settled" for row in track.rows),
-        "budget_ended": sum(row.ended == "budget" for row in track.rows),
+        "budget_ended": sum(row.by_budget for row in track.rows),
         **track.lacks,
         "cut_off": int(sum(cut.sum() for cut in track.cut_off)),
         "warning": track.warning,

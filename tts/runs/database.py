@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from zlib import crc32
 
 from tts.errors import ConfigError, RunLocked, StoreError
+from tts.runs.damage import damaged
 
 T = TypeVar("T")
 _Job = tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]
@@ -93,6 +94,8 @@ class Database:
     def _failure(self, error: Exception) -> StoreError:
         if isinstance(error, StoreError):
             return StoreError(str(error))
+        if type(error) is sqlite3.DatabaseError:
+            return damaged(self._path, error)
         words = str(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
         if "locked" in words:
             words = f"another program has had it locked for {LOCK_SECONDS:g} s; close that program"

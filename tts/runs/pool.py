@@ -58,7 +58,7 @@ class Pool:
     @property
     def bound(self) -> bool:
         """Whether a budget has left some problems with fewer candidates than others."""
-        return any(row.ended == "budget" for row in self.rows) and (bool(self.empty) or len(np.unique(self.sizes)) > 1)
+        return any(row.by_budget for row in self.rows) and (bool(self.empty) or len(np.unique(self.sizes)) > 1)
 
     @property
     def estimates(self) -> list[Estimate]:

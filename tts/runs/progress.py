@@ -78,12 +78,12 @@ class _Counting(Progress):
         """What goes wrong: attempts that failed, and endpoints that answer nothing now; empty where all is well."""
         samplers = {sampler for roles in self.models.values() for sampler in roles.values()}
         failed = sum(sampler.connection.pool.failed for sampler in samplers)
-        if not failed and not any(sampler.connection.health.trouble() for sampler in samplers):
-            return ""
         latest = max((sampler.connection.pool for sampler in samplers), key=lambda pool: pool.failed_at)
-        said = [sampler.connection.health.trouble() for sampler in samplers]
-        now = [words[:300] for words in said if words] or [f"last: {latest.failure[:200]}"]
-        return f"{failed:,} attempt{'s' * (failed != 1)} failed; {'; '.join(now)}"
+        now = [words[:300] for sampler in samplers if (words := sampler.connection.health.trouble())]
+        if not failed:
+            return "; ".join(now)
+        said = now or [f"last: {latest.failure[:200]}"]
+        return "; ".join([f"{failed:,} attempt{'s' * (failed != 1)} failed", *said])
 
     def pace(self) -> str:
         """Tokens generated a second, and the time left."""

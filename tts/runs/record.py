@@ -46,7 +46,11 @@ def read_record(directory: Path) -> dict[str, Any]:
     """The contents of `run.json`. Raises `ConfigError` when there are none."""
     try:
         return json.loads((directory / "run.json").read_text())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        raise ConfigError(
+            f"{directory / 'run.json'} is damaged ({error}); restore a copy, or choose another directory"
+        ) from None
+    except OSError as error:
         raise ConfigError(
             f"{directory} is not a run directory ({error}); `tts run --out {directory}` makes one"
         ) from None

@@ -98,6 +98,11 @@ class Row:
     reused: dict[str, Usage]
     wasted: dict[str, Usage]
 
+    @property
+    def by_budget(self) -> bool:
+        """Whether a budget ended the search, be it one of seconds."""
+        return self.ended in ("budget", "deadline")
+
 
 @dataclass(frozen=True)
 class Track:

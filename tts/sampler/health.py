@@ -79,10 +79,11 @@ class Health:
 
     def trouble(self) -> str:
         """What is going wrong now, in words; empty where requests are answered."""
-        pool = self._pool
+        pool, now = self._pool, asyncio.get_running_loop().time()
         if pool.silent_since is None:
-            return ""
-        silent = asyncio.get_running_loop().time() - pool.silent_since
+            waited = now - max(pool.served_at, min(self.working.values(), default=now))
+            return f"no answer for {waited:.0f} s, but signs of life: waiting" if waited >= self._quiet else ""
+        silent = now - pool.silent_since
         state = "paused" if pool.down else "trying again"
         return f"no answer for {silent:.0f} s, {state}, giving up at {self._patience:.0f} s: {pool.ailments}"
 

@@ -207,7 +207,10 @@ def request(prompt: Prompt, model: str, params: Mapping[str, Any]) -> tuple[str,
 
 
 def json_of(data: bytes) -> Any:
-    """What JSON says. Raises `ValueError` for anything else, and for what is nested too deeply to be an answer."""
+    """What JSON says; bytes that are no text, such as half a character, are replaced.
+
+    Raises `ValueError` for anything else, and for what is nested too deeply to be an answer.
+    """
     if data.count(b"[") + data.count(b"{") > DEEPEST:
         brackets = re.sub(rb'"[^"\\]*(?:\\.[^"\\]*)*"', b"", data, flags=re.DOTALL).translate(None, NO_BRACKETS)
         for _ in range(DEEPEST):  # each round takes the innermost level away
@@ -217,7 +220,10 @@ def json_of(data: bytes) -> Any:
         if brackets:
             raise ValueError(f"it is nested more than {DEEPEST} levels deep, or not closed")
     try:
-        return json.loads(data)
+        try:
+            return json.loads(data)
+        except UnicodeDecodeError:
+            return json.loads(data.decode(errors="replace"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
