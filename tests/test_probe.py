@@ -39,7 +39,7 @@ async def test_another_server_lacks_what_only_vllm_has_each_with_a_reason():
     async with ModelDouble(owned_by="someone") as double:
         found = await find(double)
     assert found.server == "not vLLM (models owned by: someone)"
-    assert noes(found) == {"prompt_logprobs", "token_ids", "tokenize", "structured_output"}
+    assert noes(found) == {"prompt_logprobs", "token_ids", "tokenize", "continuation", "structured_output"}
     assert all(finding.why for finding in found.as_dict().values() if finding.ok is not True)
     assert found.tokenize.why == "There is no /tokenize here."
     assert "This step" in found.structured_output.why
@@ -71,7 +71,7 @@ async def test_a_stream_without_usage_is_told():
         found = await find(double)
     assert found.stream_usage.ok is False
     assert "does not count" in found.stream_usage.why
-    assert found.continuation.ok is None
+    assert found.prefill.ok is None
 
 
 async def test_a_model_that_always_says_the_same_tells_nothing_of_seeds():
@@ -90,8 +90,8 @@ async def test_samples_that_ignore_the_seed_are_told():
 async def test_a_server_that_ignores_the_partial_message_is_told():
     async with Sampler(MockModel(lambda request: "words")) as sampler:
         found = await probe(sampler)
-    assert found.continuation.ok is False
-    assert "ignored" in found.continuation.why
+    assert found.prefill.ok is False
+    assert "ignored" in found.prefill.why
 
 
 async def test_tool_calls_are_recognised():

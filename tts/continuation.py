@@ -5,9 +5,10 @@
     four = await answer.branch(4, stop="\\n")              # four next lines, from one shared prefix
     candidate = four[0].candidate()
 
-Where the server gives token ids (vLLM), a partial answer is a list of ids that only ever grows: nothing is tokenized
-twice or glued in between, and every step finds its prefix in the server's cache. Where it does not, or where a
-strategy edits the text (`exact=False`), it is a text behind the rendered prompt, which the server tokenizes as a whole.
+Where the server gives token ids (vLLM, llama.cpp), a partial answer is a list of ids that only ever grows: nothing is
+tokenized twice or glued in between, and every step finds its prefix in the server's cache. Where it does not, or where
+a strategy edits the text (`exact=False`), it is a text behind the rendered prompt, which the server tokenizes as a
+whole.
 Hosted chat APIs, which can do neither, are refused with `ConfigError`.
 """
 
@@ -65,7 +66,7 @@ class Continuation:
         samplers = {role: session.sampler(role) for role in roles}
         for sampler in samplers.values():
             await sampler.identify()
-        exact = exact and all(sampler.vllm for sampler in samplers.values())
+        exact = exact and all(sampler.vllm or sampler.llama_cpp for sampler in samplers.values())
         if isinstance(prompt, str) and not exact:
             return cls(session=session, heads=dict.fromkeys(roles, prompt), ids=None)
         try:
@@ -75,7 +76,7 @@ class Continuation:
         except ConfigError as error:
             raise ConfigError(
                 f"{', '.join(roles)}: a partial answer to chat messages cannot be continued, for the server does not "
-                f"render them ({error}). Serve the model with vLLM, or give the problem as raw text"
+                f"render them ({error}). Serve the model with vLLM or llama.cpp, or give the problem as raw text"
             ) from error
         return cls(session=session, heads=heads, rendered=not exact, ids=() if exact else None)
 
@@ -196,7 +197,7 @@ class Continuation:
         ids = None
         if self.ids is not None:
             if sample.token_ids is None and sample.text:
-                raise ConfigError(f"{sample.model} returns no token ids (return_token_ids); serve it with vLLM")
+                raise ConfigError(f"{sample.model} returns no token ids; serve it with vLLM or llama.cpp")
             ids = (*self.ids, *(sample.token_ids or ()))
         stepped = bool(stops) and sample.text.endswith(tuple(stops))
         if stepped and sample.token_ids:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tts.errors import ConfigError, EndpointError, EndpointRefused, RequestRejected, TransientError
-from tts.sampler import protocol
+from tts.sampler import llama_cpp, protocol
 from tts.sampler.endpoint import joined
 from tts.sampler.refusals import server_message
 from tts.sampler.sampler import VLLM_SPEAKERS, Sampler
@@ -59,6 +59,8 @@ class Capabilities:
     stream_usage: Capability = NOT_TRIED
     """Streamed answers, with the token count at the end."""
     continuation: Capability = NOT_TRIED
+    """An answer goes on as token ids, exactly: what `tts.Continuation` and step-wise strategies stand on."""
+    prefill: Capability = NOT_TRIED
     """A partial assistant message is continued (`continue_final_message`)."""
     tools: Capability = NOT_TRIED
     structured_output: Capability = NOT_TRIED
@@ -115,7 +117,7 @@ SKY = {"name": "sky", "schema": OBJECT | {"properties": {"blue": {"type": "boole
 CLOCK = {"name": "get_time", "description": "The time now.", "parameters": OBJECT | {"properties": {}}}
 
 FEATURES = ("n", "logprobs", "prompt_logprobs", "seed", "token_ids", "stream_usage", "tokenize")
-CHAT_FEATURES = ("continuation", "tools", "structured_output")
+CHAT_FEATURES = ("continuation", "prefill", "tools", "structured_output")
 """Fields of `Capabilities`, each found by the method of `_Probe` of that name."""
 
 
@@ -129,6 +131,7 @@ class _Probe:
 
     async def run(self) -> Capabilities:
         cards: list[dict[str, Any]] = []
+        await self._sampler.identify()
         try:
             cards = await _model_cards(self._sampler)
         except EndpointError as error:
@@ -154,6 +157,8 @@ class _Probe:
 
     async def _server(self, cards: list[dict[str, Any]]) -> str:
         owner = next((str(card["owned_by"]) for card in cards if card.get("owned_by")), "")
+        if owner == llama_cpp.OWNER:
+            return "llama.cpp"
         if owner not in VLLM_SPEAKERS:
             return f"not vLLM (models owned by: {owner})" if owner else "unknown"
         with suppress(EndpointError, KeyError, TypeError, TimeoutError):
@@ -177,6 +182,8 @@ class _Probe:
         return YES
 
     async def n(self) -> Capability:
+        if self._sampler.llama_cpp:
+            return Capability(False, "its usage counts one of several choices; samples are requested one by one")
         count = len((await self._ask(1, n=2)).choices)
         return YES if count == 2 else Capability(False, f"{count} choice for n=2; samples are requested one by one")
 
@@ -197,8 +204,18 @@ class _Probe:
         return YES if one != other else Capability(None, "samples with different seeds were the same too")
 
     async def token_ids(self) -> Capability:
-        choice, *_ = (await self._ask(1, return_token_ids=True)).choices
-        return YES if choice.token_ids else Capability(False, "the answer has none; vLLM gives them")
+        return await self._gives_ids(self._prompt)
+
+    async def _gives_ids(self, prompt: Prompt) -> Capability:
+        if self._sampler.llama_cpp:
+            body = {"prompt": TEXT if prompt is self._prompt else prompt, "max_tokens": 1}
+            answer = await self._post(llama_cpp.PATH, llama_cpp.own_request(body))
+            response = protocol.parse(llama_cpp.as_completion(answer, body))
+            self._cost += response.usage or Usage()
+        else:
+            response = await self._ask(1, prompt, return_token_ids=True)
+        choice, *_ = response.choices
+        return YES if choice.token_ids else Capability(False, "the answer has none; vLLM and llama.cpp give them")
 
     async def stream_usage(self) -> Capability:
         path, body = self._request(self._prompt, 1, {"stream": True, "stream_options": {"include_usage": True}})
@@ -215,6 +232,12 @@ class _Probe:
         return YES if assembly.usage else Capability(False, "it streams, but does not count the tokens")
 
     async def continuation(self) -> Capability:
+        try:
+            return await self._gives_ids(await tokenize(self._sampler, QUESTION))
+        except ConfigError as error:
+            raise error.__cause__ or error from None
+
+    async def prefill(self) -> Capability:
         """A message that is continued is neither closed nor followed by a new turn: its prompt is shorter."""
         begun = [*QUESTION, {"role": "assistant", "content": "Sure: apple,"}]
         plain = await self._ask(1, begun)
@@ -263,7 +286,8 @@ class _Probe:
             return Capability(False, f"the answer is not of the expected form ({type(error).__name__}: {error})")
 
     def _request(self, prompt: Prompt, tokens: int, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        limit = "max_tokens" if isinstance(prompt, str) else self._chat_limit
+        chat = not isinstance(prompt, str) and not (prompt and isinstance(prompt[0], int))
+        limit = self._chat_limit if chat else "max_tokens"
         return protocol.request(prompt, self._model, {limit: tokens, **params})
 
     async def _ask(self, tokens: int, prompt: Prompt | None = None, **params: Any) -> protocol.ModelResponse:

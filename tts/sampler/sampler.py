@@ -17,7 +17,7 @@ from tts.accounts import Ledger
 from tts.concurrency import Flow, Once, Work, flow, now
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TimedOut, TransientError
 from tts.files import ImageFolder
-from tts.sampler import protocol, refusals
+from tts.sampler import llama_cpp, protocol, refusals
 from tts.sampler.connection import ONE_REQUEST, Connection, Exchange, Retry
 from tts.sampler.endpoint import Endpoint, joined
 from tts.sampler.hedging import hedged
@@ -56,6 +56,8 @@ class Sampler:
         self.connection = Connection(endpoint)
         self.vllm = False
         """Whether it is vLLM or speaks its extensions: it counts each choice's tokens and knows token ids."""
+        self.llama_cpp = False
+        """Whether it is llama.cpp's server, which gives token ids by a route of its own."""
         self.context_length: int | None = None
         """Most tokens of a prompt and its completion together, if the server tells."""
         self.takes_n: bool | None = None
@@ -125,7 +127,14 @@ class Sampler:
             models = (await self.models())["data"]
             self._owners = {owner for model in models if isinstance(owner := model.get("owned_by"), str)}
             self.vllm = not self._owners.isdisjoint(VLLM_SPEAKERS)
-            lengths = [model.get("max_model_len") for model in models if model.get("id") == self.endpoint.model]
+            self.llama_cpp = llama_cpp.OWNER in self._owners
+            if self.llama_cpp:
+                self.takes_n = False  # of several choices its usage counts one
+            lengths = [
+                model.get("max_model_len") or (model.get("meta") or {}).get("n_ctx")
+                for model in models
+                if model.get("id") == self.endpoint.model
+            ]
             if isinstance(length := next(iter(lengths), None), int) and 0 < length < protocol.LARGEST_COUNT:
                 self.context_length = length
         except (EndpointError, KeyError, TypeError, AttributeError) as error:
@@ -389,6 +398,7 @@ class _Draw:
     async def _answer(self, missing: list[int]) -> None:
         """One request for the first of `missing`, retried where that may help."""
         streamed = self.images is None and (self.sampler.endpoint.stream or self.stop_when is not None)
+        streamed = streamed and not self._own_route
         attempt = self._stream if streamed else self._ask
         retry, late = Retry(self.sampler.connection), 0
         try:
@@ -401,6 +411,11 @@ class _Draw:
         finally:
             if late:  # they were read; by now the server may have told how much that is
                 self.ledger.waste(self.role, sum_usage([self._prompt_usage()] * late))
+
+    @property
+    def _own_route(self) -> bool:
+        """Whether llama.cpp's own route is used, which gives token ids."""
+        return self.sampler.llama_cpp and self.path == "/completions" and bool(self.body.get("return_token_ids"))
 
     def _prompt_usage(self) -> Usage:
         """The tokens of the prompt: known from an answer or as token ids, else an estimate."""
@@ -437,7 +452,11 @@ class _Draw:
             ) as exchange:
                 if sent is not None:
                     sent.set_result(exchange.url)
-                data = await connection.http.json(joined(exchange.url, self.path), body)
+                if self._own_route:
+                    place = joined(exchange.url, llama_cpp.PATH)
+                    data = llama_cpp.as_completion(await connection.http.json(place, llama_cpp.own_request(body)), body)
+                else:
+                    data = await connection.http.json(joined(exchange.url, self.path), body)
                 if self.images is None:
                     response = protocol.parse(data)
                     if response.usage is not None:

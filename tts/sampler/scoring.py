@@ -39,30 +39,36 @@ class TokenScores:
 
 
 async def tokenize(sampler: Sampler, prompt: Prompt, *, special: bool = True) -> list[int]:
-    """Token ids of `prompt` under the endpoint's own template and tokenizer (vLLM's `/tokenize`).
+    """Token ids of `prompt` under the endpoint's own template and tokenizer, as vLLM and llama.cpp give them.
 
     Chat messages are rendered with the generation prompt; `special` adds the begin-of-text token to raw text.
     Raises `ConfigError` if the server has no such route.
     """
     if not isinstance(prompt, str) and (not prompt or isinstance(prompt[0], int)):
         return [int(token) for token in prompt]  # type: ignore[arg-type]
-    body: dict[str, Any] = {"messages": prompt, "add_generation_prompt": True}
-    if isinstance(prompt, str):
+    why = "cannot tokenize ({}); that needs vLLM or llama.cpp's server"
+    await sampler.identify()
+    if sampler.llama_cpp:
+        if not isinstance(prompt, str):
+            prompt = str(await _beside(sampler, "apply-template", {"messages": prompt}, "prompt", why))
+        body: dict[str, Any] = {"content": prompt, "add_special": special, "parse_special": True}
+    elif isinstance(prompt, str):
         body = {"prompt": prompt, "add_special_tokens": special}
-    why = "cannot tokenize ({}); scoring needs a vLLM server or token ids"
-    return list(await _vllm_only(sampler, "tokenize", body, "tokens", why))
+    else:
+        body = {"messages": prompt, "add_generation_prompt": True}
+    return list(await _beside(sampler, "tokenize", body, "tokens", why))
 
 
 async def detokenize(sampler: Sampler, tokens: Sequence[int]) -> str:
-    """The text of `tokens`, special ones included (vLLM's `/detokenize`).
+    """The text of `tokens`, special ones included.
 
     Raises `ConfigError` if the server has no such route.
     """
-    why = "cannot turn token ids into text ({})"
-    return str(await _vllm_only(sampler, "detokenize", {"tokens": list(tokens)}, "prompt", why))
+    why, key = "cannot turn token ids into text ({})", "content" if sampler.llama_cpp else "prompt"
+    return str(await _beside(sampler, "detokenize", {"tokens": list(tokens)}, key, why))
 
 
-async def _vllm_only(sampler: Sampler, route: str, body: dict[str, Any], key: str, why: str) -> Any:
+async def _beside(sampler: Sampler, route: str, body: dict[str, Any], key: str, why: str) -> Any:
     try:
         return (await sampler.post(f"/../{route}", {"model": sampler.endpoint.model, **body}, role="tokenizer"))[key]
     except (EndpointRefused, RequestRejected, KeyError, TypeError) as error:

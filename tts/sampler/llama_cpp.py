@@ -1,0 +1,56 @@
+"""llama.cpp's own completion route, which tells what its OpenAI routes do not: token ids, and what ended a text.
+
+Text completions for which token ids are asked go there, translated both ways, so that an answer can be continued
+exactly. (llama.cpp, tools/server/README, "POST /completion".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tts.errors import TransientError
+
+OWNER = "llamacpp"
+"""Who owns the models in the server's list of models."""
+
+PATH = "/../completion"
+NAMES = {"max_tokens": "n_predict", "max_completion_tokens": "n_predict", "logprobs": "n_probs"}
+"""What it calls a parameter of a text completion; other parameters have the same name."""
+
+OURS = ("model", "return_token_ids", "include_stop_str_in_output", "add_special_tokens")
+"""Parameters that it does not know."""
+
+
+def own_request(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The request of its own for the body of a text completion."""
+    return {NAMES.get(key, key): value for key, value in body.items() if key not in OURS} | {"return_tokens": True}
+
+
+def as_completion(answer: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    """The text completion that its own answer to `body` is; the string that ended the text is part of it if asked for.
+
+    Raises `TransientError` for what is no such answer.
+    """
+    try:
+        return _completion(answer, body)
+    except (KeyError, TypeError) as error:
+        raise TransientError(f"unreadable answer of llama.cpp: {type(error).__name__}: {error}") from error
+
+
+def _completion(answer: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    ended, text = answer["stop_type"], answer["content"]
+    if ended == "word" and body.get("include_stop_str_in_output"):
+        text += answer["stopping_word"]
+    choice = {
+        "index": 0,
+        "text": text,
+        "finish_reason": "length" if ended in ("limit", "none") else "stop",
+        "token_ids": answer["tokens"],
+    }
+    if probabilities := answer.get("completion_probabilities"):
+        choice["logprobs"] = {"content": probabilities}
+    prompt, completion = answer["tokens_evaluated"], answer["tokens_predicted"]
+    cached = {"cached_tokens": answer["timings"]["cache_n"]}
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "prompt_tokens_details": cached}
+    return {"model": answer.get("model"), "choices": [choice], "usage": usage}
