@@ -251,6 +251,16 @@ CONTAINMENT = {
         "def f(x): return 'x' * 10**6",
         {**NEXT, "checker": "def accepts(given, got, expected):\n    return got == expected"},
     ),
+    "says that loading was too large": ('import os\nos.write(3, b\'["large",[],"",""]\\n\')\ndef f(x): return 0', NEXT),
+    "says that loading was too large, to the tests": (
+        'import os\nos.write(3, b\'["large",[],"",""]\\n\')\ndef f(x): return 0',
+        {"entry_point": "f", "asserts": ["import random\nassert f(1) == random.choice([2])"]},
+    ),
+    "says more than is read": ("import os\nos.write(3, b'[' * 10**6 + b'\\n')\ndef f(x): return 0", NEXT),
+    "guesses what stands for a large answer": (
+        'import os\nos.write(3, b\'["ok",[],"",""]\\n["large",[""],"",""]\\n\')\ndef f(x): return 0',
+        {"entry_point": "f", "calls": [{"args": [1], "expected": 2}]},
+    ),
     "says nothing the tests know": (
         'import os\nos.write(3, b\'["ask",[[0,"","",""]],"",""]\\n\' * 9)\ndef f(x): return 0',
         {"entry_point": "f", "asserts": ["assert f(f(1)) == 3"]},
@@ -268,6 +278,68 @@ async def test_what_a_program_causes_is_never_the_machinerys_fault(name: str, ju
     verdict = await judged(program, suite, timeout=1.0, wall=4.0)
     assert verdict.passed is False, verdict
     assert "infra" not in verdict.details["outcomes"]
+
+
+LARGE = {
+    "a list": ("def f(n): return list(range(n))", list(range(20_000)), True),
+    "a tuple for a list": ("def f(n): return tuple(range(n))", list(range(20_000)), True),
+    "an object in another order": (
+        "def f(n): return {str(i): i for i in reversed(range(n))}",
+        {str(i): i for i in range(20_000)},
+        True,
+    ),
+    "floats that are rounded": (
+        "def f(n): return [i / 7 + 1e-13 for i in range(n)]",
+        [i / 7 for i in range(20_000)],
+        True,
+    ),
+    "a text": ("def f(n): return 'ab' * n", "ab" * 20_000, True),
+    "a text with one wrong letter": ("def f(n): return 'ab' * (n - 1) + 'aa'", "ab" * 20_000, False),
+    "a list with one wrong item": ("def f(n): return list(range(n - 1)) + [n]", list(range(20_000)), False),
+    "a float for an integer, near": (
+        "def f(n): return [*range(n - 1), n - 1 + 1e-9]",
+        list(range(20_000)),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("container", [False, True])
+async def test_a_large_answer_is_judged_like_a_small_one(name: str, container: bool, judged: Judged):
+    program, expected, right = LARGE[name]
+    suite: dict[str, Any] = {"entry_point": "f", "calls": [{"args": [20_000], "expected": expected}]}
+    if container:
+        suite["container"] = "Solution"
+        program = "class Solution:\n    " + program.replace("f(n)", "f(self, n)")
+    verdict = await judged(program, suite)
+    assert verdict.passed is right, verdict
+
+
+async def test_what_a_failed_case_returned_before_is_not_too_much(judged: Judged):
+    program = "class F:\n    def a(self): return [0] * 50_000\n    def b(self): raise KeyError(3)"
+    calls = [{"method": "a", "expected": [0] * 50_000}, {"method": "b", "expected": 1}]
+    verdict = await judged(program, {"entry_point": "F", "interactions": [{"calls": calls}]})
+    assert verdict.details["outcomes"] == ["error"]
+
+
+LINES = "\n".join(map(str, range(200_000)))
+
+
+@pytest.mark.parametrize(
+    ("program", "right"),
+    [
+        ("for i in range(200_000): print(i)", True),
+        ("print(*range(200_000), sep='\\n')", True),
+        ("for i in range(200_000): print(i if i != 199_999 else 0)", False),
+        ("for i in range(199_999): print(i)", False),
+    ],
+)
+@pytest.mark.parametrize("output", ["lines", "tokens", "numbers"])
+async def test_two_hundred_thousand_lines_of_output_are_read(program: str, right: bool, output: str, judged: Judged):
+    verdict = await judged(program, {"stdin": [{"input": "", "output": LINES}], "output": output})
+    assert verdict.passed is right, verdict
+    assert verdict.details["kind"] == ("passed" if right else "wrong")
 
 
 async def test_a_checker_that_cannot_take_the_right_answer_is_no_verdict(judged: Judged):

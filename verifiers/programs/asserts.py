@@ -47,6 +47,8 @@ class Case:
     """Says what is wrong with the values; nothing when they are right."""
     question: tuple[Any, Any] | None = None
     """What is given and what is expected, where a checker decides instead of `complaint`."""
+    right: str = ""
+    """The digest of the right value of the last call, where that is large: what has the same is right."""
 
 
 def foreign_names(source: str, tested: frozenset[str], known: frozenset[str]) -> tuple[list[str], frozenset[str]]:

@@ -294,7 +294,7 @@ def _on(test: InputOutput, words: str) -> str:
 def _of_case(case: Case, result: CaseResult) -> TestOutcome | None:
     """How a case ended; None where that cannot be decided here."""
     if result.status == "large":
-        return None
+        return TestOutcome(Kind.passed) if case.right and result.values[-1:] == (case.right,) else None
     if result.status != "ok":
         return TestOutcome.of(result, case.shown)
     if len(result.values) != len(case.calls):

@@ -231,7 +231,9 @@ class RunningProgram:
                 return
         for line in lines:
             try:
-                result = CaseResult(*codec.read_answer(line)) if len(line) <= self._longest else CaseResult("large")
+                if len(line) > self._longest:
+                    raise ValueError("it is too long")
+                result = CaseResult(*codec.read_answer(line))
             except ValueError as problem:  # something else has written there
                 result = CaseResult("crashed", error=f"its answer cannot be read: {problem}"[:200])
             self._answers.append(result)

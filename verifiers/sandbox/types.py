@@ -12,7 +12,7 @@ from tts.verifiers.sandbox.child.codec import Value
 
 Status = Literal["ok", "error", "cpu", "wall", "memory", "output", "large", "crashed", "infra"]
 """How one case ended. All but ok, error, large and a caught MemoryError end the program. `large`: the values are too
-large to be read here. `infra`: not the program's fault, whatever it does."""
+large to be read here, and are digests of themselves. `infra`: not the program's fault, whatever it does."""
 
 
 class SandboxError(TTSError):
@@ -34,7 +34,7 @@ class ProgramLimits:
     output_kb: int = 16 << 10
     """Standard output and results together."""
     answer_kb: int = 32
-    """Values of one case; what is larger is not read, and its status is `large`."""
+    """Values of one case; of what is larger only digests are read, and its status is `large`."""
     processes: int = 256
     """Threads; processes too where the language needs them."""
 

@@ -135,8 +135,10 @@ def call_all(calls: list[list[Any]]) -> bytes:
                 stored[store] = target
             values.append(codec.encode(target))
     except BaseException as error:
-        return failure(error, values)
-    return answer("ok", values) if sum(map(len, values)) <= large else answer("large")
+        return failure(error, values if sum(map(len, values)) <= large else [])
+    if sum(map(len, values)) > large:
+        return answer("large", [f'"{codec.digest(text)}"' for text in values])
+    return answer("ok", values)
 
 
 def found(path: str) -> Any:
