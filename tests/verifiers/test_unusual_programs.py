@@ -125,6 +125,26 @@ RIGHT: dict[str, tuple[str, str]] = {
         "class P:\n    def __init__(self, x): self.x = x\ndef f(p): return p.x",
         "assert f(P(4)) == 4",
     ),
+    "a view that becomes a dict": ("def f(x): return {1: x}.items()", "assert dict(f(2)) == {1: 2}"),
+    "in place, asked in the same breath": (
+        "def f(m): m[0][0] = 5",
+        "m = [[1]]\nassert f(m) is None and m[0] == [5]",
+    ),
+    "in place, inside a tuple": ("def f(t): t[0].append(1)", "t = ([],)\nf(t)\nassert t == ([1],)"),
+    "objects of the test are linked anew": (
+        "def f(head):\n    last = None\n    while head:\n        head.next, last, head = last, head, head.next\n    return last",
+        "class N:\n    def __init__(self, v, n=None): self.v, self.next = v, n\n"
+        "first = N(1, N(2, N(3)))\nh, out = f(first), []\nwhile h:\n    out.append(h.v)\n    h = h.next\n"
+        "assert out == [3, 2, 1] and first.next is None",
+    ),
+    "an object of the test comes back": (
+        "def f(a, b): return a if a is b else b",
+        "class N: pass\na, b = N(), N()\nassert f(a, a) is a and f(a, b) is b",
+    ),
+    "an exception of a module": (
+        "import json\ndef f(x): return json.loads(x)",
+        "import json\ntry:\n    f('{')\n    assert False\nexcept json.JSONDecodeError as e:\n    assert type(e).__name__ == 'JSONDecodeError'",
+    ),
     "many items": ("def f(n): return list(range(n))", "assert f(10**6) == list(range(10**6))"),
     "a long text": ("def f(n): return 'ab' * n", "assert f(10**6) == 'ab' * 10**6"),
     "many items, counted": ("def f(n): return [0] * n", "assert len(f(10**6)) == 10**6"),
@@ -190,6 +210,10 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "NaN in a list": ("def f(x): return [float('nan')]", "assert f(1) == [float('nan')]"),
     "NaN in a list, math's own": ("import math\ndef f(x): return [math.nan]", "assert f(1) == [math.nan]"),
+    "changes what it is given, asked in the same breath": (
+        "def f(m): m[0] = 5",
+        "m = [1]\nassert f(m) is None and m == [1]",
+    ),
     "changes what it is given": (
         "def f(x):\n    x.append(2)\n    return x",
         "x = [1]\nassert f(x) == [1, 2]\nassert x == [1]",

@@ -224,6 +224,8 @@ class _Translation:
         if not computable(template, [*known, *map(_place, range(len(found)))]):
             raise Untranslatable("a condition on more than plain data")
         calls = tuple(self.call(node, known) for node in found)
+        if self.handed & _loaded(template):
+            raise Untranslatable("an object that the program may have changed")
         text = ", ".join(source for _, source in calls)
         yield Case(tuple(call for call, _ in calls), text, _complaint(template, condition, known, text))
 
