@@ -195,5 +195,5 @@ async def expected_values(
     if not is_plain(values):
         raise ConfigError(f"the reference solution of {name} returns values that are not plain data; use other tests")
     with suppress(OSError):  # a folder that cannot be written costs time, nothing else
-        write_atomically(file, encode(values))
+        await asyncio.to_thread(lambda: write_atomically(file, encode(values)))
     return values

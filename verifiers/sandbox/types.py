@@ -80,7 +80,7 @@ class Job:
     """Modules imported in advance, such as `numpy`."""
     stop_at_failure: Callable[[int, CaseResult], bool] | None = field(default=None, compare=False)
     """Called once after each case, in this process but not on its event loop where there is much to compare; True ends
-    the program there."""
+    the program there. The values of a case that ended well are not kept then."""
     language: str = "python"
     """A name in `LANGUAGES`; languages other than Python run scripts alone."""
     isolation: Literal["required", "best_effort"] = "required"
