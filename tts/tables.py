@@ -67,6 +67,8 @@ COUNTED = {
     "failed": "problems without a usable candidate count as not solved",
     "abstained": "problems without a selected answer count as not solved",
     "ungraded": "problems could not be graded and are left out of the accuracy",
+    "ungraded_candidates": "candidates could not be graded: what grades them failed, see their details",
+    "unrated_candidates": "candidates could not be rated: their verifier failed, see their details",
     "settled_early": "searches ended early, when their selection was settled",
     "budget_ended": "searches ended because their budget was spent",
     "cut_off": "candidates were cut off by the budget, and are left out of pass@k, best-of-k and majority@k",

@@ -10,14 +10,29 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
-from tts import Budget, Candidate, Endpoint, Experiment, Problem, Run, Sampler, Session, Strategy, registry
+from tts import (
+    Budget,
+    Candidate,
+    Endpoint,
+    Experiment,
+    Problem,
+    Run,
+    Sampler,
+    Session,
+    Strategy,
+    Verdict,
+    Verifier,
+    registry,
+)
 from tts.errors import ConfigError, EndpointRefused, RunLocked, RunMismatch
 from tts.runs.analysis import summary
 from tts.runs.database import Lock
 from tts.runs.store import Store
+from tts.tables import summary_table
 
 
 def experiment(task: str, endpoint: Endpoint, *strategies: str, **settings: object) -> Experiment:
@@ -67,6 +82,33 @@ async def test_a_finished_run_resumes_without_a_request(
     assert summary(await grid.run(tmp_path / "run", resume=True)) == first
     assert double.stats.received == received
     assert double.stats.choices == 20 * 4 * 2, "seeds are independent repetitions"
+
+
+class Unable(Verifier):
+    """Rates what is right, and fails at everything else."""
+
+    def check(self, problem: Problem, candidate: Candidate) -> Verdict:
+        right = "42" in candidate.content
+        return Verdict(1.0, True) if right else Verdict(None, details={"kind": "infra"})
+
+
+async def test_candidates_that_could_not_be_graded_or_rated_are_counted_and_shown(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    registry.register("verifiers", Unable)
+    file = tmp_path / "open.jsonl"
+    file.write_text(
+        "".join(json.dumps({"id": f"p{i}", "prompt": f"[[p{i}]] six times seven?"}) + "\n" for i in range(20))
+    )
+    task = f'jsonl:path="{file}",grader=unable'
+    run = await experiment(task, endpoint, "best_of_n:n=4,verifier=unable").run(tmp_path / "run")
+    [row], [track] = summary(run), run.tracks
+    wrong = sum(int(np.isnan(flags).sum()) for flags in track.correct)
+    assert 0 < wrong < 80
+    assert (row["ungraded_candidates"], row["unrated_candidates"]) == (wrong, wrong)
+    notes = " ".join(summary_table({"": [row]}).notes)
+    assert f"{wrong} candidates could not be graded" in notes
+    assert f"{wrong} candidates could not be rated" in notes
 
 
 async def test_existing_results_are_neither_overwritten_nor_mixed(

@@ -226,6 +226,9 @@ def test_the_program_is_found_in_what_became_of_it_on_the_way(answer: str):
 @pytest.mark.parametrize(
     "answer",
     [
+        f"<reasoning>\nMaybe\n```python\n{WHOLE}```",
+        f"[THINK]Maybe\n```python\n{WHOLE}```\n",
+        f"<thought>\n```python\n{WHOLE}```\nor",
         f"<think>\nMaybe this:\n```python\n{WHOLE}```\nor",
         f"<think>{WHOLE}",
         f"\n  <think>\n{WHOLE}",
@@ -251,6 +254,10 @@ def test_a_thought_is_no_program(answer: str):
         "def one(x): return x // 2\nglobals().update(half=one)\n",
         "def one(x): return x // 2\nvars()['ha' + 'lf'] = one\ndef one(x): return 0",
         "exec('def half(x): return x // 2')\ndef wrong(x): return 0",
+        "exec('def half(x):\\n    return x // 2')",
+        "exec('\\n'.join(['import math', 'def half(x): return math.floor(x / 2)']))",
+        "globals().update({'half': lambda x: x // 2})",
+        "globals().setdefault('ha' + 'lf', None)\nglobals().__setitem__('half', lambda x: x // 2)",
         "def make():\n    global half\n    def half(x): return x // 2\nmake()",
         "for half in [lambda x: x // 2]:\n    pass\ndef wrong(x): return 0",
         "with __import__('contextlib').nullcontext(lambda x: x // 2) as half:\n    pass\ndef wrong(x): return 0",

@@ -125,6 +125,26 @@ RIGHT: dict[str, tuple[str, str]] = {
         "class P:\n    def __init__(self, x): self.x = x\ndef f(p): return p.x",
         "assert f(P(4)) == 4",
     ),
+    "a view that becomes a dict": ("def f(x): return {1: x}.items()", "assert dict(f(2)) == {1: 2}"),
+    "in place, asked in the same breath": (
+        "def f(m): m[0][0] = 5",
+        "m = [[1]]\nassert f(m) is None and m[0] == [5]",
+    ),
+    "in place, inside a tuple": ("def f(t): t[0].append(1)", "t = ([],)\nf(t)\nassert t == ([1],)"),
+    "objects of the test are linked anew": (
+        "def f(head):\n    last = None\n    while head:\n        head.next, last, head = last, head, head.next\n    return last",
+        "class N:\n    def __init__(self, v, n=None): self.v, self.next = v, n\n"
+        "first = N(1, N(2, N(3)))\nh, out = f(first), []\nwhile h:\n    out.append(h.v)\n    h = h.next\n"
+        "assert out == [3, 2, 1] and first.next is None",
+    ),
+    "an object of the test comes back": (
+        "def f(a, b): return a if a is b else b",
+        "class N: pass\na, b = N(), N()\nassert f(a, a) is a and f(a, b) is b",
+    ),
+    "an exception of a module": (
+        "import json\ndef f(x): return json.loads(x)",
+        "import json\ntry:\n    f('{')\n    assert False\nexcept json.JSONDecodeError as e:\n    assert type(e).__name__ == 'JSONDecodeError'",
+    ),
     "many items": ("def f(n): return list(range(n))", "assert f(10**6) == list(range(10**6))"),
     "a long text": ("def f(n): return 'ab' * n", "assert f(10**6) == 'ab' * 10**6"),
     "many items, counted": ("def f(n): return [0] * n", "assert len(f(10**6)) == 10**6"),
@@ -190,6 +210,10 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "NaN in a list": ("def f(x): return [float('nan')]", "assert f(1) == [float('nan')]"),
     "NaN in a list, math's own": ("import math\ndef f(x): return [math.nan]", "assert f(1) == [math.nan]"),
+    "changes what it is given, asked in the same breath": (
+        "def f(m): m[0] = 5",
+        "m = [1]\nassert f(m) is None and m == [1]",
+    ),
     "changes what it is given": (
         "def f(x):\n    x.append(2)\n    return x",
         "x = [1]\nassert f(x) == [1, 2]\nassert x == [1]",
@@ -251,6 +275,16 @@ CONTAINMENT = {
         "def f(x): return 'x' * 10**6",
         {**NEXT, "checker": "def accepts(given, got, expected):\n    return got == expected"},
     ),
+    "says that loading was too large": ('import os\nos.write(3, b\'["large",[],"",""]\\n\')\ndef f(x): return 0', NEXT),
+    "says that loading was too large, to the tests": (
+        'import os\nos.write(3, b\'["large",[],"",""]\\n\')\ndef f(x): return 0',
+        {"entry_point": "f", "asserts": ["import random\nassert f(1) == random.choice([2])"]},
+    ),
+    "says more than is read": ("import os\nos.write(3, b'[' * 10**6 + b'\\n')\ndef f(x): return 0", NEXT),
+    "guesses what stands for a large answer": (
+        'import os\nos.write(3, b\'["ok",[],"",""]\\n["large",[""],"",""]\\n\')\ndef f(x): return 0',
+        {"entry_point": "f", "calls": [{"args": [1], "expected": 2}]},
+    ),
     "says nothing the tests know": (
         'import os\nos.write(3, b\'["ask",[[0,"","",""]],"",""]\\n\' * 9)\ndef f(x): return 0',
         {"entry_point": "f", "asserts": ["assert f(f(1)) == 3"]},
@@ -268,6 +302,68 @@ async def test_what_a_program_causes_is_never_the_machinerys_fault(name: str, ju
     verdict = await judged(program, suite, timeout=1.0, wall=4.0)
     assert verdict.passed is False, verdict
     assert "infra" not in verdict.details["outcomes"]
+
+
+LARGE = {
+    "a list": ("def f(n): return list(range(n))", list(range(20_000)), True),
+    "a tuple for a list": ("def f(n): return tuple(range(n))", list(range(20_000)), True),
+    "an object in another order": (
+        "def f(n): return {str(i): i for i in reversed(range(n))}",
+        {str(i): i for i in range(20_000)},
+        True,
+    ),
+    "floats that are rounded": (
+        "def f(n): return [i / 7 + 1e-13 for i in range(n)]",
+        [i / 7 for i in range(20_000)],
+        True,
+    ),
+    "a text": ("def f(n): return 'ab' * n", "ab" * 20_000, True),
+    "a text with one wrong letter": ("def f(n): return 'ab' * (n - 1) + 'aa'", "ab" * 20_000, False),
+    "a list with one wrong item": ("def f(n): return list(range(n - 1)) + [n]", list(range(20_000)), False),
+    "a float for an integer, near": (
+        "def f(n): return [*range(n - 1), n - 1 + 1e-9]",
+        list(range(20_000)),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("container", [False, True])
+async def test_a_large_answer_is_judged_like_a_small_one(name: str, container: bool, judged: Judged):
+    program, expected, right = LARGE[name]
+    suite: dict[str, Any] = {"entry_point": "f", "calls": [{"args": [20_000], "expected": expected}]}
+    if container:
+        suite["container"] = "Solution"
+        program = "class Solution:\n    " + program.replace("f(n)", "f(self, n)")
+    verdict = await judged(program, suite)
+    assert verdict.passed is right, verdict
+
+
+async def test_what_a_failed_case_returned_before_is_not_too_much(judged: Judged):
+    program = "class F:\n    def a(self): return [0] * 50_000\n    def b(self): raise KeyError(3)"
+    calls = [{"method": "a", "expected": [0] * 50_000}, {"method": "b", "expected": 1}]
+    verdict = await judged(program, {"entry_point": "F", "interactions": [{"calls": calls}]})
+    assert verdict.details["outcomes"] == ["error"]
+
+
+LINES = "\n".join(map(str, range(200_000)))
+
+
+@pytest.mark.parametrize(
+    ("program", "right"),
+    [
+        ("for i in range(200_000): print(i)", True),
+        ("print(*range(200_000), sep='\\n')", True),
+        ("for i in range(200_000): print(i if i != 199_999 else 0)", False),
+        ("for i in range(199_999): print(i)", False),
+    ],
+)
+@pytest.mark.parametrize("output", ["lines", "tokens", "numbers"])
+async def test_two_hundred_thousand_lines_of_output_are_read(program: str, right: bool, output: str, judged: Judged):
+    verdict = await judged(program, {"stdin": [{"input": "", "output": LINES}], "output": output})
+    assert verdict.passed is right, verdict
+    assert verdict.details["kind"] == ("passed" if right else "wrong")
 
 
 async def test_a_checker_that_cannot_take_the_right_answer_is_no_verdict(judged: Judged):

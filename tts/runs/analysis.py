@@ -206,8 +206,9 @@ def summary(run: Run) -> list[dict[str, Any]]:
     """One row for each strategy and model: selected accuracy and coverage with their intervals, and what it cost.
 
     Problems without a usable candidate count as unsolved, and as `failed`; those that could not be graded are left out
-    of the accuracy, and counted as `ungraded`. Where strategies have finished different problems or seeds, each row has
-    its accuracy over those that all have as `shared_accuracy`.
+    of the accuracy, and counted as `ungraded`. `ungraded_candidates` have no grade; `unrated_candidates` have neither
+    score nor decision of the verifier that they were given to: something failed that is not theirs. Where strategies
+    have finished different problems or seeds, each row has its accuracy over those that all have as `shared_accuracy`.
 
     What a strategy cost is what it would have cost alone (`Track.cost`); `paid_` figures are what was paid for in its
     cells, which use what an earlier strategy has paid for. Those of all strategies together are the run's.
@@ -258,6 +259,8 @@ def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> d
         ),
         "failed": sum(not len(flags) for flags in track.correct),
         "ungraded": ungraded,
+        "ungraded_candidates": int(sum(np.isnan(flags).sum() for flags in track.correct)),
+        "unrated_candidates": track.unrated,
         "lost_samples": sum(len(row.failures) for row in track.rows),
         "candidates": sum(map(len, track.correct)),
         **{

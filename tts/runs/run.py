@@ -230,6 +230,12 @@ class Track:
         return {name: lacking.count(name) for name in get_args(Lack)}
 
     @property
+    def unrated(self) -> int:
+        """How many candidates a verifier should have rated and could not."""
+        rows = self._read("score IS NULL AND passed IS NULL AND json_extract(details, '$.verdict') != '{}'")
+        return sum(bool(unrated) for (unrated,) in rows)
+
+    @property
     def verification(self) -> Usage:
         """The cost of all verdicts, each charge counted once."""
         return self._summed("$.verifying")

@@ -47,6 +47,8 @@ class Case:
     """Says what is wrong with the values; nothing when they are right."""
     question: tuple[Any, Any] | None = None
     """What is given and what is expected, where a checker decides instead of `complaint`."""
+    right: str = ""
+    """The digest of the right value of the last call, where that is large: what has the same is right."""
 
 
 def foreign_names(source: str, tested: frozenset[str], known: frozenset[str]) -> tuple[list[str], frozenset[str]]:
@@ -222,6 +224,8 @@ class _Translation:
         if not computable(template, [*known, *map(_place, range(len(found)))]):
             raise Untranslatable("a condition on more than plain data")
         calls = tuple(self.call(node, known) for node in found)
+        if self.handed & _loaded(template):
+            raise Untranslatable("an object that the program may have changed")
         text = ", ".join(source for _, source in calls)
         yield Case(tuple(call for call, _ in calls), text, _complaint(template, condition, known, text))
 

@@ -17,7 +17,6 @@ LONGEST_PARSED = 50_000  # characters; a longer program is taken as it is
 STARTS = 8  # lines at which unfenced code may begin that are tried
 LOOKS = 32  # closing fences of an answer that are tried for lying inside a string
 _CODE_LINE = re.compile(r"^(?:from\s+\S+\s+import|import\s|def\s|class\s|async\s+def\s|@\w)", re.MULTILINE)
-_THOUGHT = re.compile(r"^[ \t]*<think(?:ing)?>", re.MULTILINE)
 _FENCE_LINE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})(.*)")
 _ONE_LINE = re.compile(r"(?<!`)(`{3,}+)(.+?)\1")
@@ -80,16 +79,15 @@ def extract_program(
 
 
 def _said(text: str) -> str:
-    """`text` without its thoughts, unless it is a program that only speaks of such marks."""
-    if "<think" not in text and "</think" not in text:
-        return text
-    if parses(text):
-        return text
+    """`text` without its thoughts, unless it is a program, or a block of code, that only speaks of such marks."""
     said = without_thoughts(text)
-    for begun in islice(_THOUGHT.finditer(said), STARTS):
-        before = said[: begun.start()]
-        if len(_FENCE_LINE.findall(before)) % 2 == 0:  # not in a block of code
-            return before
+    if said == text or parses(text):
+        return text
+    fences = list(_FENCE_LINE.finditer(said))
+    if len(fences) % 2:  # the last mark lies in a block
+        begin = fences[-1].start()
+        place = text.rfind(said[begin:])
+        return said[:begin] + text[place:] if place >= 0 else said
     return said
 
 
@@ -193,9 +191,23 @@ def _bindings(node: ast.AST) -> Iterator[str]:
             yield (part.asname or part.name).partition(".")[0]
         elif isinstance(part, ast.Subscript) and isinstance(part.ctx, ast.Store):  # globals()["f"] = ...
             yield from (key.value for key in [part.slice] if isinstance(key, ast.Constant) and type(key.value) is str)
+        elif isinstance(part, ast.Call):
+            yield from _bound_by_call(part)
         elif isinstance(part, ast.MatchAs | ast.MatchStar | ast.ExceptHandler):
             yield part.name or ""
         yield from _bindings(part)
+
+
+def _bound_by_call(call: ast.Call) -> Iterator[str]:
+    """The names that `exec`, `setattr` and `globals().update` bind, as far as they stand there."""
+    texts = [part.value for part in ast.walk(call) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+    match call.func:
+        case ast.Name(id="exec"):
+            for text in texts:
+                yield from _bound(text) or ()
+        case ast.Name(id="setattr") | ast.Attribute(attr="update" | "setdefault" | "__setitem__"):
+            yield from texts
+            yield from (word.arg for word in call.keywords if word.arg)
 
 
 def unfenced(text: str, wanted: Iterable[str] = ()) -> str:

@@ -129,25 +129,30 @@ class SuiteRun:
         if not cases:
             return found
         seen: dict[int, TestOutcome | None] = {}  # None: undecided here
+        got: dict[int, Any] = {}  # what the checker is asked about
 
         def judge(place: int, result: CaseResult) -> bool:
             outcome = seen[place] = _of_case(cases[place][1], result)
+            if cases[place][1].question and outcome is not None and outcome.kind is Kind.passed:
+                got[place] = result.values[-1]
             return not self.run_all and outcome is not None and outcome.kind is not Kind.passed
 
         calls = tuple(case.calls for _, case in cases)
         result = await self._run(self.conditions.job(self.program, cases=calls, stop_at_failure=judge))
         judged = [
-            seen[place] if place in seen else _of_case(cases[place][1], one) for place, one in enumerate(result.cases)
+            seen[place] if one.status == "ok" else _of_case(cases[place][1], one)
+            for place, one in enumerate(result.cases)
         ]
         if result.loaded.status != "ok":
             judged = [TestOutcome.of(result.loaded)]
         elif self.plan.suite.checker:
             asked = {}
-            for place, ((_, case), one) in enumerate(zip(cases, result.cases, strict=False)):
-                outcome = judged[place] if place < len(judged) else None
+            for place, value in got.items():
+                (_, case), outcome = cases[place], judged[place]
                 if case.question and outcome is not None and outcome.kind is Kind.passed:
-                    (given, expected), got = case.question, one.values[-1]
-                    asked[place] = (given, got, expected), f"{case.shown} gave {shown(got)}, which the checker refuses"
+                    given, expected = case.question
+                    words = f"{case.shown} gave {shown(value)}, which the checker refuses"
+                    asked[place] = (given, value, expected), words
             judged = await self._checked(judged, asked)
         rest = judged[-1] if judged else TestOutcome(Kind.infra, "the program gave no results")
         if (rest is None or rest.kind is Kind.passed) and len(judged) < len(cases):
@@ -176,9 +181,9 @@ class SuiteRun:
 
     async def _ask(self, questions: Sequence[tuple[object, object, object]]) -> list[TestOutcome]:
         """What the suite's checker, in an interpreter of its own, says of each (given, got, expected)."""
-        calls = tuple((Invocation("accepts", encode(question)),) for question in questions)
-        if not calls:
+        if not questions:
             return []
+        calls = await asyncio.to_thread(_to_checker, questions)
         result = await self._run(self.conditions.job(self.plan.suite.checker or "", cases=calls))
         if result.loaded.status != "ok":
             return [TestOutcome(Kind.infra, f"the checker cannot be used: {result.loaded.error}")] * len(calls)
@@ -294,7 +299,7 @@ def _on(test: InputOutput, words: str) -> str:
 def _of_case(case: Case, result: CaseResult) -> TestOutcome | None:
     """How a case ended; None where that cannot be decided here."""
     if result.status == "large":
-        return None
+        return TestOutcome(Kind.passed) if case.right and result.values[-1:] == (case.right,) else None
     if result.status != "ok":
         return TestOutcome.of(result, case.shown)
     if len(result.values) != len(case.calls):
@@ -303,6 +308,10 @@ def _of_case(case: Case, result: CaseResult) -> TestOutcome | None:
     if isinstance(complaint, Undecided):
         return None
     return TestOutcome(Kind.wrong, complaint) if complaint else TestOutcome(Kind.passed)
+
+
+def _to_checker(questions: Sequence[tuple[object, object, object]]) -> tuple[tuple[Invocation], ...]:
+    return tuple((Invocation("accepts", encode(question)),) for question in questions)
 
 
 def _of_checker(result: CaseResult) -> TestOutcome:

@@ -6,6 +6,7 @@ them. Neither sees the other's memory, and the tests' interpreter says how each 
 
 from __future__ import annotations
 
+import asyncio
 import marshal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,8 +93,9 @@ async def run_remote_tests(
 
 
 async def _run_one(candidate: RunningProgram, host: RunningProgram, test: RemoteTest | RemoteCalls) -> TestOutcome:
+    order = await asyncio.to_thread(test.order)  # it holds what is expected, which may be large
     with candidate.timed():
-        said = await host.call(test.order())
+        said = await host.call(order)
     if said.status != "ok":
         return TestOutcome.of(said, "the tests")
     match said.values[-1]:

@@ -244,8 +244,8 @@ class TestOutcome:
 
     @classmethod
     def of(cls, result: CaseResult, doing: str = "") -> TestOutcome:
-        """The outcome of a run that did not end by itself."""
-        kind = Kind(result.status)
+        """The outcome of a run that did not end by itself, or that said more than is read here."""
+        kind = Kind.output if result.status == "large" else Kind(result.status)
         words = [EXPLAINED.get(kind, ""), result.error]
         if kind is Kind.error or (kind is Kind.memory and result.error):
             words = [result.error]

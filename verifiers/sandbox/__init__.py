@@ -6,6 +6,7 @@ calls, in the strict format of `codec`. Start with `Sandbox`.
 
 from tts.verifiers.sandbox.child.codec import Opaque as Opaque
 from tts.verifiers.sandbox.child.codec import decode as decode
+from tts.verifiers.sandbox.child.codec import digest as digest
 from tts.verifiers.sandbox.child.codec import encode as encode
 from tts.verifiers.sandbox.child.codec import few_alike as few_alike
 from tts.verifiers.sandbox.child.codec import is_plain as is_plain

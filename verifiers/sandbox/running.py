@@ -231,7 +231,9 @@ class RunningProgram:
                 return
         for line in lines:
             try:
-                result = CaseResult(*codec.read_answer(line)) if len(line) <= self._longest else CaseResult("large")
+                if len(line) > self._longest:
+                    raise ValueError("it is too long")
+                result = CaseResult(*codec.read_answer(line))
             except ValueError as problem:  # something else has written there
                 result = CaseResult("crashed", error=f"its answer cannot be read: {problem}"[:200])
             self._answers.append(result)
@@ -330,7 +332,10 @@ async def run_cases(worker: Worker, job: Job) -> tuple[CaseResult, list[CaseResu
             turn = time.monotonic()
             for index, case in enumerate(job.cases):
                 cases.append(await (program.answer() if streamed else program.call(*case)))
-                if (stop and stop(index, cases[-1])) or cases[-1].status not in ("ok", "error", "memory", "large"):
+                stopped = stop and stop(index, cases[-1])
+                if stop and cases[-1].status == "ok":  # it has been seen, and may be large
+                    cases[-1] = replace(cases[-1], values=())
+                if stopped or cases[-1].status not in ("ok", "error", "memory", "large"):
                     break
                 if time.monotonic() - turn > TURN:
                     await asyncio.sleep(0)

@@ -12,7 +12,7 @@ from tts.verifiers.sandbox.child.codec import Value
 
 Status = Literal["ok", "error", "cpu", "wall", "memory", "output", "large", "crashed", "infra"]
 """How one case ended. All but ok, error, large and a caught MemoryError end the program. `large`: the values are too
-large to be read here. `infra`: not the program's fault, whatever it does."""
+large to be read here, and are digests of themselves. `infra`: not the program's fault, whatever it does."""
 
 
 class SandboxError(TTSError):
@@ -34,7 +34,7 @@ class ProgramLimits:
     output_kb: int = 16 << 10
     """Standard output and results together."""
     answer_kb: int = 32
-    """Values of one case; what is larger is not read, and its status is `large`."""
+    """Values of one case; of what is larger only digests are read, and its status is `large`."""
     processes: int = 256
     """Threads; processes too where the language needs them."""
 
@@ -80,7 +80,7 @@ class Job:
     """Modules imported in advance, such as `numpy`."""
     stop_at_failure: Callable[[int, CaseResult], bool] | None = field(default=None, compare=False)
     """Called once after each case, in this process but not on its event loop where there is much to compare; True ends
-    the program there."""
+    the program there. The values of a case that ended well are not kept then."""
     language: str = "python"
     """A name in `LANGUAGES`; languages other than Python run scripts alone."""
     isolation: Literal["required", "best_effort"] = "required"

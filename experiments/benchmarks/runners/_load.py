@@ -1,7 +1,8 @@
 """What every runner of programs shares: the load and the clock. Only the standard library: peers lack the rest.
 
 Argument of each runner: a JSON file with `data` (HumanEval+ in its original form), `programs` (pairs of task_id and
-source), `limit` (seconds for a program) and `plus` (whether the many inputs are used, or the base tests alone).
+source), `limit` (seconds for a program), `plus` (whether the many inputs are used, or the base tests alone) and `fast`
+(whether to stop at the first failure where the runner has the choice).
 """
 
 import gzip

@@ -20,7 +20,8 @@ async def main() -> None:
         async def judged(id: str, program: str) -> Verdict:
             example = examples[id]
             session = Session(example.problem, {}, resources=resources)
-            truth = example.truth.model_copy(update={"timeout": job["limit"]})
+            stop = job.get("fast", False)
+            truth = example.truth.model_copy(update={"timeout": job["limit"], "stop_at_failure": stop})
             return await session.verify(session.candidate(program), truth)
 
         if job["plus"]:  # the reference's values are kept on disk: computed before, as the peers do

@@ -33,6 +33,21 @@ LOOPS = {
         "cpu",
     ),
 }
+_LOWERED = "import resource\nresource.setrlimit(resource.RLIMIT_{}, (0, 0))\n"
+LOWERED = {
+    "cpu": hostile(_LOWERED.format("CPU") + "while True: pass", "crashed", "cpu"),
+    "cpu_in_the_call": hostile(
+        "def solve(n):\n    import resource\n    resource.setrlimit(resource.RLIMIT_CPU, (0, 0))\n    while True: pass",
+        "crashed",
+        "cpu",
+    ),
+    "memory": hostile(_LOWERED.format("AS") + "def solve(n): return bytearray(10**7)", "crashed", "memory"),
+    "files": hostile(_LOWERED.format("NOFILE") + "def solve(n): return open('x')", "error"),
+    "sizes_of_files": hostile(
+        _LOWERED.format("FSIZE") + "def solve(n):\n    with open('x', 'w') as f: f.write('x')", "crashed", "error"
+    ),
+    "stack": hostile(_LOWERED.format("STACK") + "def solve(n): return solve(n)", "crashed", "error", "memory", "cpu"),
+}
 SLEEPS = {
     "sleep": hostile("import time\ndef solve(n): time.sleep(10**6)", "wall", sleeps=True),
     "sleep_at_import": hostile("import time\ntime.sleep(10**6)", "wall", sleeps=True),
@@ -82,4 +97,4 @@ FLOODS = {
     "cyclic_value": hostile("def solve(n):\n    a = []\n    a.append(a)\n    return a"),
     "wide_cyclic_value": hostile("def solve(n):\n    a = []\n    a += [a, a, a]\n    return a", "cpu", "memory"),
 }
-FAMILIES = {"loops": LOOPS, "sleeps": SLEEPS, "memory": MEMORY, "floods": FLOODS}
+FAMILIES = {"loops": LOOPS, "lowered limits": LOWERED, "sleeps": SLEEPS, "memory": MEMORY, "floods": FLOODS}

@@ -40,6 +40,14 @@ SPOOFED = {
     "fake_numpy": hostile(
         "import sys, types\nclass G:\n    def item(self): return True\nsys.modules['numpy'] = types.SimpleNamespace(generic=G)\ndef solve(n): return G()"
     ),
+    "float_near_the_integer": hostile("def solve(n): return n * n + 1 + 1e-9"),
+    "float_of_the_integer": hostile("def solve(n): return n * n + 1.0"),
+    "text_of_the_integer": hostile("def solve(n): return str(n * n + 1)"),
+    "fraction_near_the_integer": hostile(
+        "from fractions import Fraction\ndef solve(n): return n * n + 1 + Fraction(1, 10**30)"
+    ),
+    "stop_iteration": hostile("def solve(n): raise StopIteration(n * n + 1)", "error"),
+    "stop_iteration_of_its_own": hostile("class Stop(StopIteration): pass\ndef solve(n): raise Stop", "error"),
     "tagged_dict": hostile("def solve(n): return {'i': '0xa'}"),
     "opaque_itself": hostile("import gc\ndef solve(n): return {'o': 'int'}"),
 }
@@ -81,6 +89,24 @@ FORGED = {
         "import os\nm = 2**61 - 1\nkeys = ','.join('{\"i\":\"%x\"}' % (m * i) for i in range(1, 25000))\n"
         'os.write(3, (\'["ok",[{"s":[%s]}],"",""]\\n\' % keys).encode())\ndef solve(n): return 0',
         "crashed",
+    ),
+    "says_its_answer_is_large_at_import": hostile(
+        'import os\nos.write(3, b\'["large",[],"",""]\\n\')\ndef solve(n): return 0', "large"
+    ),
+    "says_its_answer_is_large": hostile(
+        'import os\nfor _ in range(3): os.write(3, b\'["large",["00"],"",""]\\n\')\ndef solve(n): return 0',
+        "large",
+    ),
+    "says_every_status": hostile(
+        "import os\nfor s in ('ok', 'error', 'memory', 'large'):\n"
+        '    os.write(3, b\'["%s",[],"",""]\\n\' % s.encode())\ndef solve(n): return 0',
+        "ok",
+        "error",
+        "memory",
+        "large",
+    ),
+    "asks_for_what_tests_lend": hostile(
+        'import os\nos.write(3, b\'["ask",[[0,"","",""]],"",""]\\n\')\ndef solve(n): return 0', "crashed"
     ),
     "not_text": hostile("import os\nos.write(3, bytes(range(256)) + b'\\n')\ndef solve(n): return 0", "crashed"),
 }

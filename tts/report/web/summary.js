@@ -111,6 +111,10 @@ function notes() {
     sum("failed") && `${plural(sum("failed"), "problem")} without a usable candidate count as not solved.`,
     sum("abstained") && `${plural(sum("abstained"), "problem")} without a selected answer count as not solved.`,
     sum("ungraded") && `${plural(sum("ungraded"), "problem")} could not be graded and are left out of the accuracy.`,
+    sum("ungraded_candidates") && `${plural(sum("ungraded_candidates"), "candidate")} could not be graded: what grades ` +
+      "them failed, see their details.",
+    sum("unrated_candidates") && `${plural(sum("unrated_candidates"), "candidate")} could not be rated: their verifier ` +
+      "failed, see their details.",
     sum("settled_early") && `${plural(sum("settled_early"), "search", "searches")} ended early, their selection settled.`,
     sum("budget_ended") && `${plural(sum("budget_ended"), "search", "searches")} ended because their budget was spent.`,
     sum("cut_off") && `${plural(sum("cut_off"), "candidate")} were cut off by the budget, and are left out of pass@k, ` +

@@ -13,6 +13,7 @@ Both sides use this file, so it needs nothing but the standard library.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
@@ -72,6 +73,11 @@ def encode(value: Any) -> str:
 def decode(text: str) -> Value:
     """The value that `encode` was given. Raises `ValueError` on anything that `encode` cannot have made."""
     return unpack(parse(text))
+
+
+def digest(text: str) -> str:
+    """What stands for a text that `encode` has made where that is large."""
+    return hashlib.blake2b(text.encode("ascii"), digest_size=16).hexdigest()
 
 
 def is_plain(value: Any) -> bool:

@@ -135,8 +135,10 @@ def call_all(calls: list[list[Any]]) -> bytes:
                 stored[store] = target
             values.append(codec.encode(target))
     except BaseException as error:
-        return failure(error, values)
-    return answer("ok", values) if sum(map(len, values)) <= large else answer("large")
+        return failure(error, values if sum(map(len, values)) <= large else [])
+    if sum(map(len, values)) > large:
+        return answer("large", [f'"{codec.digest(text)}"' for text in values])
+    return answer("ok", values)
 
 
 def found(path: str) -> Any:
@@ -197,9 +199,9 @@ def tell(what: str, path: str, arguments: str, named: str, store: str) -> bytes:
             value, extra = ASKED[what](target, codec.decode(arguments)), []
         if store:
             stored[store] = value
-        return answer("ok", [codec.encode(value), *extra])
+        return answer("ok", [codec.encode(referred(value)), *extra])
     except BaseException as error:
-        names = [kind.__name__ for kind in type(error).__mro__]
+        names = class_names(type(error))
         try:
             known = [names, error.args, str(error), vars(error)]
             return failure(error, list(map(codec.encode, known)))
@@ -210,8 +212,16 @@ def tell(what: str, path: str, arguments: str, named: str, store: str) -> bytes:
 def mirrored(target: Any) -> list[str] | None:
     """The names of an exception's classes; None for anything else."""
     if isinstance(target, type) and issubclass(target, BaseException):
-        return [kind.__name__ for kind in target.__mro__]
+        return class_names(target)
     return None
+
+
+def class_names(kind: type) -> list[str]:
+    """The names of a class and of its bases, with the module where that is another of the standard library's."""
+    return [
+        f"{one.__module__}.{one.__name__}" if one.__module__.partition(".")[0] in LIBRARY else one.__name__
+        for one in kind.__mro__
+    ]
 
 
 def some(target: Any, most: int) -> list[Any]:
@@ -219,6 +229,7 @@ def some(target: Any, most: int) -> list[Any]:
     return [item for _, item in zip(range(most), target, strict=False)]
 
 
+LIBRARY = sys.stdlib_module_names - {"builtins", "__main__"}
 MUTABLE = (list, dict, set, bytearray, codec.deque)
 ASKED: dict[str, Any] = {
     "read": lambda target, given: target,
@@ -239,7 +250,12 @@ ASKED: dict[str, Any] = {
 
 def borrowed(key: int | str) -> Any:
     """What a reference means: an object kept here, by name, or one of the tests' own, by number."""
-    return stored[key] if isinstance(key, str) else Borrowed(key)
+    if isinstance(key, str):
+        return stored[key]
+    return lendings.setdefault(key, Borrowed(key))
+
+
+lendings: dict[int, Any] = {}
 
 
 class Borrowed:
@@ -258,6 +274,9 @@ class Borrowed:
 
     def __setattr__(self, name: str, value: Any) -> None:
         lent(self._number, "setattr", (name, value), {})
+
+    def __bool__(self) -> bool:
+        return lent(self._number, "bool", (), {})
 
     def __iter__(self) -> Any:
         return iter(lent(self._number, "list", (), {}))
