@@ -7,7 +7,7 @@ import json
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -93,7 +93,9 @@ class HttpClient:
                     break
             if head.startswith((b"{", b"[")):
                 answer = self._read(self.hide(await _collected(_after(head, arriving), self._limit)), url)
-                yield answer if isinstance(answer, Mapping) else {"choices": answer}
+                if not isinstance(answer, Mapping):
+                    raise TransientError(f"unreadable answer from {url}: it is a list")
+                yield answer
             else:
                 async with aclosing(self._events(_after(head, arriving))) as events:
                     yield events
@@ -107,6 +109,12 @@ class HttpClient:
                     return
                 if (said := protocol.event_of(event)) is not None:
                     yield said
+        last = reader.rest()
+        if last.data is not None and last.data.strip() == b"[DONE]":
+            return
+        with suppress(TransientError):  # it was cut off
+            if (said := protocol.event_of(last)) is not None:
+                yield said
         raise TransientError("the stream ended before it was complete")
 
     def reader(self) -> EventReader:

@@ -491,9 +491,8 @@ class _Draw:
                 response = protocol.parse(events)
             else:
                 response = None
-                async for event in _until_complete(events, assembly):
+                async for finished in _until_complete(events, assembly):
                     exchange.flows()
-                    finished = assembly.add(event)
                     if assembly.usage is not None:
                         self.prompt_tokens = assembly.usage.prompt_tokens
                     abandoned = [] if finished else list(filter(to_abandon, assembly.choices.values()))
@@ -535,7 +534,8 @@ class _Draw:
         for choice, (size, guessed) in zip(response.choices, response.shares, strict=True):
             reasoning = shared.reasoning_tokens / len(response.choices)
             own = Usage(0, 0, 0, size, reasoning, 0, exchange.seconds, estimated_tokens=size if guessed else 0)
-            index = run[choice.index] if choice.index < len(run) else None
+            # some servers count from one: a number beyond those asked for stands for one that is still missing
+            index = run[choice.index] if choice.index < len(run) else next((i for i in run if i in missing), None)
             if index is None or index not in missing or choice.failure:
                 self.ledger.waste(self.role, own)
                 continue
@@ -591,11 +591,14 @@ class _Draw:
 
 async def _until_complete(
     events: AsyncIterator[Mapping[str, Any]], assembly: protocol.Assembly
-) -> AsyncIterator[Mapping[str, Any]]:
-    """`events`, whose end is as good as `[DONE]`, however it comes, if all choices that were begun are finished."""
+) -> AsyncIterator[list[Generation]]:
+    """The choices that each of `events` completes.
+
+    The end is as good as `[DONE]`, however it comes, if all choices that were begun are finished.
+    """
     try:
         async for event in events:
-            yield event
-    except TransientError:
+            yield assembly.add(event)
+    except EndpointError:
         if not assembly.complete:
             raise
