@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import logging
+import time
 import traceback
 import urllib.parse
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from tests.support.solving import PROBLEM
 from tts.errors import TTSError
 from tts.runs.config import Grid
 from tts.sampler import Endpoint
-from tts.sampler.redaction import HIDDEN, Redactor
+from tts.sampler.redaction import HIDDEN, Redactor, secret_headers
 from tts.session import Session
 from tts.solving import open_models, solve
 from tts.strategies.single import Single
@@ -57,6 +58,10 @@ WRITTEN: dict[str, Callable[[str], str]] = {
     "base64 for URLs": lambda s: base64.urlsafe_b64encode(s.encode()).decode(),
     "hexadecimal": lambda s: s.encode().hex(),
     "hexadecimal in capitals": lambda s: s.encode().hex().upper(),
+    "hexadecimal, apart": lambda s: s.encode().hex(":"),
+    "base64 in lines": lambda s: base64.encodebytes(b"x" * 50 + s.encode()).decode(),
+    "JSON in a URL": lambda s: urllib.parse.quote(json.dumps(s)[1:-1], safe=""),
+    "HTML without ends": lambda s: "".join(f"&#{ord(c)}" for c in s),
     "upper case": str.upper,
     "lower case": str.lower,
 }
@@ -73,6 +78,19 @@ def test_a_secret_is_found_however_it_is_written(secret, way):
     assert written not in text
     assert hide(f"say: {written} and so on".encode()) == text.encode()
     assert hide.finds(written.encode())
+
+
+def test_passwords_and_cookies_are_secrets_of_their_own():
+    basic = "Basic " + base64.b64encode(b"user:a-long-password").decode()
+    secrets = secret_headers({"authorization": basic, "cookie": "a=b; session=abc123def456"})
+    assert {"a-long-password", "abc123def456"} <= set(secrets)
+
+
+@pytest.mark.parametrize("piece", ["\\", "s\\", "%25", "&amp;", "c2 ", "&#0", KEY[:-1]])
+def test_text_like_a_secret_is_read_in_linear_time(piece):
+    start = time.process_time()
+    Redactor(SECRETS)(piece * (200_000 // len(piece)))
+    assert time.process_time() - start < 5
 
 
 @given(st.text(max_size=300))

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise, repeat
 from typing import Any, NamedTuple, TypeVar
 
+from tts.concurrency import LARGE
 from tts.errors import RequestRejected, TransientError
 from tts.sampler.parameters import merged
+from tts.sampler.redaction import Redactor
 from tts.sampler.refusals import error_inside
 from tts.sampler.sse import ServerEvent
 from tts.types import Drawing, Prompt, Usage
@@ -125,6 +127,11 @@ class Generation:
     def reasoning(self) -> str:
         """The thoughts before it, where the server gives them apart."""
         return _joined(self._reasoning)
+
+    def hide(self, secrets: Redactor) -> None:
+        """Hide `secrets` in what it says."""
+        self._text, self._reasoning = [secrets(self.text)], [secrets(self.reasoning)]
+        self.tool_calls = [secrets.call(call) for call in self.tool_calls]
 
     def _forget(self, text: str, thought: str, message: Mapping[str, Any]) -> None:
         """Drop what the whole `message` repeats of the pieces before it."""
@@ -234,21 +241,22 @@ def json_of(data: bytes) -> Any:
 
     Raises `ValueError` for anything else, and for what is nested too deeply to be an answer.
     """
-    if data.count(b"[") + data.count(b"{") > DEEPEST:
-        brackets = re.sub(rb'"[^"\\]*(?:\\.[^"\\]*)*"', b"", data, flags=re.DOTALL).translate(None, NO_BRACKETS)
-        for _ in range(DEEPEST):  # each round takes the innermost level away
-            inner, brackets = brackets, brackets.replace(b"[]", b"").replace(b"{}", b"")
-            if not brackets or len(inner) == len(brackets):
-                break
-        if brackets:
-            raise ValueError(f"it is nested more than {DEEPEST} levels deep, or not closed")
+    text = data.decode(json.detect_encoding(data), "replace")
     try:
-        return json.loads(data.decode(json.detect_encoding(data), "replace"), strict=False)
+        value = json.loads(text, strict=False, **(YIELDING if len(data) > LARGE else {}))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST):
+        inner = chain.from_iterable(one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for one in inner if isinstance(one, dict | list)]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {DEEPEST} levels deep")
 
 
-NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
+YIELDING: dict[str, Any] = {"object_hook": lambda table: table, "parse_int": lambda digits: int(digits)}
+"""Options for JSON that is read in a thread: other threads get their turn only when Python code runs."""
 
 
 def _shown(value: Any) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
-from html.entities import codepoint2name
+from contextlib import suppress
+from html.entities import html5
 from typing import Any, AnyStr
 
 HIDDEN = "[API key]"
@@ -16,6 +17,9 @@ SHORTEST = 6
 
 LONGEST_ESCAPE = 24
 """Bytes that one byte of a secret may be written with; more would need several layers of escapes."""
+
+WINDOW = 1 << 18
+"""Characters that are searched at once."""
 
 PLACEHOLDERS = frozenset(
     {"dummy", "empty", "llama.cpp", "lm-studio", "no-key", "no_key", "none", "not-needed", "ollama"}
@@ -97,10 +101,11 @@ def _places(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr]) ->
     """Where `form` matches in `text`. Only where its first two characters do is it tried: a search at every place would
     hold up the event loop over a long answer."""
     end = 0
-    for place in hint.finditer(text):
-        if place.start() >= end and (match := form.match(text, place.start())):
-            end = match.end()
-            yield match.span()
+    for begin in range(0, len(text), WINDOW):  # between two of them, other threads get their turn
+        for place in hint.finditer(text, begin, begin + WINDOW + 2):
+            if end <= place.start() < begin + WINDOW and (match := form.match(text, place.start())):
+                end = match.end()
+                yield match.span()
 
 
 def _hidden(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr], instead: AnyStr) -> AnyStr:
@@ -112,9 +117,21 @@ def _hidden(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr], in
 
 
 def secret_headers(headers: Mapping[str, str]) -> list[str]:
-    """The values of `headers` that are secrets, and of those with a scheme (`Bearer KEY`) the part behind it too."""
-    values = [value.strip() for name, value in headers.items() if name.lower() not in PLAIN_HEADERS]
-    return [part for value in values for part in (value, value.rpartition(" ")[2]) if len(part) >= SHORTEST + 2]
+    """The values of `headers` that are secrets, with their parts: what stands behind a scheme (`Bearer KEY`), a
+    password in base64, the values of cookies."""
+    secrets: list[str] = []
+    for name, value in headers.items():
+        if name.lower() in PLAIN_HEADERS:
+            continue
+        scheme, _, credential = value.strip().rpartition(" ")
+        secrets += [value.strip(), credential]
+        if name.lower() == "cookie":
+            secrets += [pair.partition("=")[2].strip() for pair in value.split(";")]
+        if scheme.lower() == "basic":
+            with suppress(ValueError):
+                pair = b64decode(credential).decode()
+                secrets += [pair, pair.partition(":")[2]]
+    return [secret for secret in secrets if len(secret) >= SHORTEST + 2]
 
 
 def _forms(secret: str) -> Iterator[tuple[str, str]]:
@@ -122,18 +139,26 @@ def _forms(secret: str) -> Iterator[tuple[str, str]]:
     first, second = ("".join({one, one.lower(), one.upper()}) for one in secret[:2])
     plain = rf"(?<=[{re.escape(first)}])(?=[{re.escape(second)}\\%&])"
     codes = "|".join(f"{ord(one):02x}|{ord(one):02X}" for one in first)
-    escaped = rf"(?<=\\)(?=[\\{re.escape(first)}uxU0-7])|(?<=%)(?=25|{codes})|(?<=&)(?=[#a-z])"
+    escaped = rf"(?<=\\)(?=[\\%&{re.escape(first)}uxU0-7])|(?<=%)(?=25|{codes})|(?<=&)(?=[#a-z])"
     yield rf"[{re.escape(first)}\\%&](?:{plain}|{escaped})" if first.isascii() else "", _spelt(secret)
     data = secret.encode()
-    forms = {data.hex(), data.hex().upper()}
+    digits = [_either(f"{byte:02x}") for byte in data]
+    yield _either(f"{data[0] >> 4:x}") + _either(f"{data[0] & 15:x}"), "(?:[ :,-]|0x|, 0x| 0x)?".join(digits)
+    forms: set[str] = set()
     for before in range(3):  # where it stands within a group of three bytes
         digits = b64encode(b"\0" * before + data).decode()
         own = digits[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]  # those that depend on it alone
         forms |= {own, own.translate(str.maketrans("+/", "-_"))}
     yield (
         "|".join(sorted({re.escape(form[:2]) for form in forms})),
-        "|".join("".join(_spelt(digit) if digit in "+/" else digit for digit in form) for form in sorted(forms)),
+        "|".join(WRAPPED.join(_spelt(digit) if digit in "+/" else digit for digit in form) for form in sorted(forms)),
     )
+
+
+WRAPPED = r"(?:\s|\\[rn]){0,4}"
+"""Where a line of base64 may end."""
+
+BACKSLASH = r"(?:\\|%(?:25){0,4}5[cC])"
 
 
 def _spelt(secret: str) -> str:
@@ -144,12 +169,16 @@ def _spelt(secret: str) -> str:
 def _escapes(character: str) -> Iterable[str]:
     for one in sorted({character, character.lower(), character.upper()} if character.isascii() else {character}):
         code, plain = ord(one), re.escape(one)
-        octets = "".join(f"%(?:25)*{_either(f'{byte:02x}')}" for byte in one.encode())
+        octets = "".join(f"%(?:25){{0,4}}{_either(f'{byte:02x}')}" for byte in one.encode())
         yield plain
         yield octets
-        yield rf"\\+(?:u{{?0*{_either(f'{code:x}')}}}?|x{_either(f'{code:02x}')}|0?{code:o}|{plain})"
-        names = "".join(f"|{name}" for name in [codepoint2name.get(code)] if name)
-        yield rf"&(?:amp;)*(?:#0*{code}|#[xX]0*{_either(f'{code:x}')}{names});"
+        names = "".join(f"|{name[:-1]}" for name in sorted(html5) if html5[name] == one and name.endswith(";"))
+        entity = rf"&(?:amp;){{0,4}}(?:#0{{0,8}}{code}|#[xX]0{{0,8}}{_either(f'{code:x}')}{names})(?:;|(?![0-9a-fA-F]))"
+        yield entity
+        yield (
+            rf"{BACKSLASH}{{1,8}}(?:[uU]{{?0{{0,8}}{_either(f'{code:x}')}}}?|x{_either(f'{code:02x}')}|0?{code:o}"
+            rf"|{plain}|{octets}|{entity})"
+        )
 
 
 def _either(digits: str) -> str:

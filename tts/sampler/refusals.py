@@ -219,6 +219,6 @@ def blamed(error: EndpointError, names: Iterable[str]) -> str | None:
     found = {
         name: match.start()
         for name in names
-        if (match := re.search(rf"(?<![\w.\\-])[`'\"]?{re.escape(name)}[`'\"]?(?![\w-]|\.\w)", words))
+        if (match := re.search(rf"(?<![\w.\\-])(?:body\.)?[`'\"]?{re.escape(name)}[`'\"]?(?![\w-]|\.\w)", words))
     }
     return min(found, key=lambda name: found[name], default=None)

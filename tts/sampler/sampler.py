@@ -10,11 +10,11 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from tts.accounts import Ledger
-from tts.concurrency import Flow, Once, Work, flow, now
+from tts.concurrency import Flow, Once, Work, aside, flow, now
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TimedOut, TransientError
 from tts.files import ImageFolder
 from tts.sampler import protocol, refusals
@@ -26,6 +26,8 @@ from tts.sampler.protocol import Generation, ModelResponse
 from tts.types import Charge, Drawing, Prompt, Sample, Usage, sum_usage
 
 log = logging.getLogger("tts")
+
+T = TypeVar("T")
 
 VLLM_SPEAKERS = {"vllm": "vLLM", "ttscale": "tts"}
 """Servers with vLLM's extensions: how they sign the list of models, and their names."""
@@ -437,13 +439,12 @@ class _Draw:
             ) as exchange:
                 if sent is not None:
                     sent.set_result(exchange.url)
-                data = await connection.http.json(joined(exchange.url, self.path), body)
+                read = protocol.parse if self.images is None else protocol.parse_images
+                response = await connection.http.json(joined(exchange.url, self.path), body, read)
                 if self.images is None:
-                    response = protocol.parse(data)
                     if response.usage is not None:
                         self.prompt_tokens = response.usage.prompt_tokens
                     return response, exchange
-                response = protocol.parse_images(data)
                 for choice in response.choices:
                     choice.text = await self._keep_image(choice.text, self.images)
                 return response, exchange
@@ -457,6 +458,7 @@ class _Draw:
         if not response.choices:
             lose(answer)
             raise TransientError("the answer has no choices")
+        await self._hide(response.choices)
         delivered = self._deliver(missing, run, response, exchange)
         self._check(response.choices, delivered)
         await self._observe_n(len(run), len(response.choices))
@@ -485,10 +487,10 @@ class _Draw:
             connection.exchange(
                 self.role, self.ledger, self.affinity, avoid, assembly.lost, prompt=self._prompt_usage
             ) as exchange,
-            connection.http.stream(joined(exchange.url, self.path), body) as events,
+            connection.http.stream(joined(exchange.url, self.path), body, assembly.add) as events,
         ):
             if isinstance(events, Mapping):  # the server does not stream
-                response = protocol.parse(events)
+                response = await asyncio.to_thread(protocol.parse, events)  # it may be large
             else:
                 response = None
                 async for finished in _until_complete(events, assembly):
@@ -501,17 +503,25 @@ class _Draw:
                     finished += abandoned
                     if finished and (part := assembly.take(finished)):
                         exchange.seconds = now() - exchange.started
+                        await self._hide(finished)
                         deliver(part)
                     if abandoned:
                         break
         rest = assembly.take_rest() if response is None else response
         if rest.choices:
+            await self._hide(rest.choices)
             deliver(rest)
         if not seen:
             self.ledger.waste(self.role, ONE_REQUEST + (rest.usage or Usage()))
             raise TransientError("the stream has no choices")
         self._check(seen, delivered)
         await self._observe_n(len(run), len(seen))
+
+    async def _hide(self, choices: Sequence[Generation]) -> None:
+        """Hide secrets that came in pieces."""
+        if (hide := self.sampler.connection.http.hide) and self.images is None:
+            size = sum(len(choice.text) + len(choice.reasoning) for choice in choices)
+            await aside(size, lambda: [choice.hide(hide) for choice in choices])
 
     def _check(self, choices: Sequence[Generation], delivered: bool) -> None:
         """Raise `TransientError` if an answer with `choices` brought nothing that was asked for."""
@@ -524,7 +534,6 @@ class _Draw:
 
         Choices that nobody asked for are waste. Returns whether there was any other.
         """
-        hide = self.sampler.connection.http.hide
         shared = response.usage or protocol.prompt_usage(self.prompt)
         keep_ids = bool(self.body.get("return_token_ids"))  # `_request` may add it, only to count
         asked = Usage(1, shared.prompt_tokens, shared.cached_tokens, estimated_tokens=shared.estimated_tokens)
@@ -544,7 +553,7 @@ class _Draw:
             missing.remove(index)
             self.asked[exchange.id] = frozenset(run)
             sample = Sample(
-                text=hide(choice.text),  # a secret may have come in pieces
+                text=choice.text,
                 finish_reason=choice.finish_reason,
                 charges=(prompt, completion),
                 index=index,
@@ -552,8 +561,8 @@ class _Draw:
                 model=response.model or self.body["model"],
                 again=sum(index in asked for asked in self.asked.values()) - 1,
                 batched=self._batched(len(run), len(response.choices)),
-                reasoning=hide(choice.reasoning),
-                tool_calls=tuple(map(hide.call, choice.tool_calls)) if hide else tuple(choice.tool_calls),
+                reasoning=choice.reasoning,
+                tool_calls=tuple(choice.tool_calls),
                 token_ids=tuple(choice.token_ids) if keep_ids and choice.token_ids is not None else None,
                 logprobs=tuple(choice.logprobs) if choice.logprobs is not None else None,
                 confidences=tuple(choice.confidences) if choice.confidences is not None else None,
@@ -589,16 +598,11 @@ class _Draw:
         raise AssertionError("unreachable: the last error is raised")
 
 
-async def _until_complete(
-    events: AsyncIterator[Mapping[str, Any]], assembly: protocol.Assembly
-) -> AsyncIterator[list[Generation]]:
-    """The choices that each of `events` completes.
-
-    The end is as good as `[DONE]`, however it comes, if all choices that were begun are finished.
-    """
+async def _until_complete(events: AsyncIterator[T], assembly: protocol.Assembly) -> AsyncIterator[T]:
+    """`events`, whose end is as good as `[DONE]`, however it comes, if all choices that were begun are finished."""
     try:
         async for event in events:
-            yield assembly.add(event)
+            yield event
     except EndpointError:
         if not assembly.complete:
             raise
