@@ -143,7 +143,7 @@ class HttpClient:
     async def body(self, response: httpx.Response) -> bytes:
         """The whole body. Raises `RequestRejected` if it is larger than `max_answer_bytes`."""
         data = await _collected(self.parts(response), self._limit)
-        return await aside(len(data), self.hide, data)
+        return await aside(len(data), lambda: self.hide(data))
 
     async def parts(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """The body as it arrives, uncompressed. However it ends, the connection is then free for the next request.
