@@ -121,7 +121,7 @@ def test_usage_with_details_is_read_and_missing_usage_is_none():
 CHOICES = st.lists(st.builds(protocol.Generation, index=st.just(0), text=st.text(max_size=50)), min_size=1, max_size=9)
 
 
-@given(CHOICES, st.integers(0, 10_000))
+@given(CHOICES, st.integers(1, 10_000))
 def test_shares_of_the_completion_tokens_add_up(choices, tokens):
     shares = protocol.share_tokens(choices, Usage(completion_tokens=tokens))
     assert sum(count for count, _ in shares) == tokens
