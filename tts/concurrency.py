@@ -31,6 +31,15 @@ _stopped: WeakSet[asyncio.Task[Any]] = WeakSet()
 _EPOCH = time.time() - time.monotonic()
 
 
+LARGE = 1 << 18
+"""Bytes that take too long to work through on the event loop."""
+
+
+async def aside(size: int, work: Callable[..., T], *args: Any) -> T:
+    """What `work` makes of `args`: in a thread if their `size` in bytes is `LARGE`."""
+    return await asyncio.to_thread(work, *args) if size > LARGE else work(*args)
+
+
 def now() -> float:
     """Unix time in seconds by the clock of the running loop, which a simulation may replace; it never goes back."""
     try:

@@ -12,7 +12,7 @@ from tests.support.double import ModelDouble
 from tests.support.raw_answers import Json, Scripted, answer, response, stream
 from tests.support.solving import PROMPT, draw, endpoint
 from tts.accounts import Ledger
-from tts.errors import QuotaSpent, RequestRejected, SamplingFailed
+from tts.errors import QuotaSpent, RequestRejected, SamplingFailed, Throttled, TransientError
 from tts.sampler import Endpoint, Sampler, refusals
 from tts.sampler.parameters import Dispensable
 from tts.types import Usage
@@ -201,6 +201,22 @@ async def test_an_account_without_credit_ends_everything_at_once_also_later(stat
         with pytest.raises(QuotaSpent, match="no credit left"):
             await draw(sampler, 20)
     assert len(server.requests) <= 3
+
+
+KINDS = [
+    (429, "You exceeded your current quota, please check your plan and billing.", {"retry-after": "36"}, Throttled),
+    (400, "[{'loc': ('body', 'x'), 'input': 'insufficient funds'}]", {}, RequestRejected),
+    (403, "Key limit exceeded (total limit)", {}, QuotaSpent),
+    (424, "Request failed during generation", {}, TransientError),
+    (498, "Flex tier capacity exceeded", {}, Throttled),
+    (529, "Overloaded", {}, Throttled),
+]
+
+
+@pytest.mark.parametrize(("status", "words", "headers", "kind"), KINDS)
+def test_refusals_mean_what_their_servers_mean(status, words, headers, kind):
+    body = '{"error": {"message": "' + words + '"}}'
+    assert type(refusals.error_of(status, headers, body, "http://x")) is kind
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "500 Internal Server Error", "503 Service Unavailable"])

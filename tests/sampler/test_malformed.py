@@ -11,6 +11,7 @@ from typing import Any
 import brotli
 import pytest
 
+from tests.support.lag import loop_lag
 from tests.support.raw_answers import Scripted, answer, response
 from tests.support.solving import draw
 from tts.accounts import Ledger
@@ -188,6 +189,16 @@ HARMLESS: dict[str, Any] = {
     "a null index": choice(index=None),
     "no message": {"choices": [{"index": 0, "finish_reason": "stop"}]},
     "a null finish reason": choice(finish_reason=None),
+    "nothing for an error": {**choice(error={}), "error": ""},
+    "false for an error": {**choice(error=False), "error": False},
+    "a null tool call": message(content="a", tool_calls=[None]),
+    "no table of tool calls": message(content="a", tool_calls={}),
+    "null log-probabilities": logprobs(None, {"token": "a", "logprob": -1, "top_logprobs": [None]}),
+    "usage in words": {**GOOD, "usage": {"prompt_tokens": "5", "completion_tokens": "7"}},
+    "usage that is true": {**GOOD, "usage": {"prompt_tokens": True, "completion_tokens": True}},
+    "numbers from one": choice(index=1),
+    "bytes that are no text": json.dumps(GOOD).encode().replace(b"Hello", b"Hell\xe4o\xe2\x82"),
+    "line breaks inside": json.dumps(GOOD).encode().replace(b"Hello", b"Hel\nlo\x00"),
     "arguments as a table": call(function={"name": "f", "arguments": {"x": 1}}),
     "null arguments": call(function={"name": "f", "arguments": None}),
     "half of a surrogate pair": b'{"choices": [{"index": 0, "message": {"content": "\\ud83d"}}]}',
@@ -202,6 +213,48 @@ async def test_what_is_missing_or_null_costs_no_sample(given, stream):
         Sampler(endpoint_of(server, max_attempts=1, stream=stream)) as sampler,
     ):
         assert len(await draw(sampler)) == 1
+
+
+@pytest.mark.parametrize("completion", [{}, {"completion_tokens": None}, {"completion_tokens": "7"}])
+async def test_tokens_that_nobody_counted_are_estimated(completion):
+    given = {**GOOD, "usage": {"prompt_tokens": 5, **completion}}
+    async with Scripted(lambda body: response(given)) as server, Sampler(endpoint_of(server)) as sampler:
+        (sample,) = await draw(sampler)
+    spent = total(sample.charges)
+    assert spent.prompt_tokens == 5
+    assert spent.completion_tokens == spent.estimated_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("STOP", "stop"),
+        ("eos_token", "stop"),
+        ("model_length", "length"),
+        ("MAX_TOKENS", "length"),
+        ("null", None),
+        ("odd", "odd"),
+    ],
+)
+async def test_finish_reasons_of_other_servers_are_understood(said, meant):
+    given = choice(finish_reason=said)
+    async with Scripted(lambda body: response(given)) as server, Sampler(endpoint_of(server)) as sampler:
+        (sample,) = await draw(sampler)
+    assert sample.finish_reason == meant
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_large_answer_does_not_hold_up_the_loop(stream):
+    token = {"token": "a", "logprob": -1.5, "top_logprobs": [{"token": "a", "logprob": -1.5}] * 5}
+    given = response(choice(logprobs={"content": [token] * 20_000}))
+    async with (
+        Scripted(lambda body: given) as server,
+        Sampler(endpoint_of(server, stream=stream, api_key="sk-a-key-of-ours")) as sampler,
+        loop_lag() as lag,
+    ):
+        (sample,) = await draw(sampler)
+    assert len(sample.logprobs or ()) == 20_000
+    assert lag.worst < 0.7  # read on the loop, it takes well over a second
 
 
 @pytest.mark.parametrize("stream", [False, True])

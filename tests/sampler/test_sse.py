@@ -122,6 +122,14 @@ VALID = {
     "nulls": stream(
         {**delta("Hello", "stop", logprobs=None, token_ids=None), "usage": None, "model": None, "id": None}, DONE
     ),
+    "all said again at the end": stream(
+        *HELLO[:2], {"choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": "stop"}]}, DONE
+    ),
+    "the last event does not end": stream(*HELLO)[:-2],
+    "an error behind the finish reason": stream(*HELLO, {"error": {"message": "late", "code": 500}}),
+    "error: false": stream(*({**event, "error": False} for event in HELLO), DONE),
+    "nothing as data": stream(b'data: ""', b"data: []", b"data: {}", *HELLO, DONE),
+    "numbers from one": stream(*({"choices": [{**event["choices"][0], "index": 1}]} for event in HELLO), DONE),
     "no index": stream(*({"choices": [{**event["choices"][0], "index": None}]} for event in HELLO), DONE),
 }
 

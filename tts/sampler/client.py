@@ -6,24 +6,31 @@ import functools
 import json
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from tts.concurrency import aside
 from tts.errors import RequestRejected, TransientError
 from tts.sampler import protocol, refusals
 from tts.sampler.compression import inflater
 from tts.sampler.endpoint import Endpoint, in_process
 from tts.sampler.limits import most_in_flight
 from tts.sampler.redaction import Redactor, secret_headers
-from tts.sampler.sse import BYTE_ORDER_MARK, EventReader
+from tts.sampler.sse import BYTE_ORDER_MARK, EventReader, ServerEvent
+
+T = TypeVar("T")
 
 LONGEST_ERROR = 1 << 16
 """Bytes that are read of the body of an error."""
+
+
+def _same(data: Any) -> Any:
+    return data
 
 
 class HttpClient:
@@ -53,13 +60,15 @@ class HttpClient:
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def json(self, url: str, body: Any = None) -> Any:
-        """The JSON answer to a POST of `body`, or to a GET.
+    async def json(self, url: str, body: Any = None, read: Callable[[Any], T] = _same) -> T:
+        """What `read` makes of the JSON answer to a POST of `body`, or to a GET; for a large answer, in a thread.
 
         Raises an `EndpointError` of the right kind for error statuses, lost connections and unreadable answers.
         """
         method, content = ("GET", b"") if body is None else ("POST", json.dumps(body).encode())
-        return self._read(await self.body(await self.send(method, url, content)), url)
+        response = await self.send(method, url, content)
+        data = await _collected(self.parts(response), self._limit)
+        return await aside(len(data), lambda: read(self._read(self.hide(data), url)))
 
     def _read(self, data: bytes, url: str) -> Any:
         try:
@@ -78,10 +87,12 @@ class HttpClient:
         return await _collected(self.parts(await self._send(request, url)), self._limit)
 
     @asynccontextmanager
-    async def stream(self, url: str, body: Any) -> AsyncIterator[AsyncIterator[Mapping[str, Any]] | Mapping[str, Any]]:
-        """The events of a streamed answer to a POST; leaving early closes the connection.
+    async def stream(
+        self, url: str, body: Any, read: Callable[[Mapping[str, Any]], T] = _same
+    ) -> AsyncIterator[AsyncIterator[T] | Mapping[str, Any]]:
+        """What `read` makes of the events of a streamed answer to a POST; leaving early closes the connection.
 
-        A server that does not stream answers in one piece, which is then given instead.
+        A server that does not stream answers in one piece, which is then given instead, as it is.
         """
         response = await self.send("POST", url, json.dumps(body).encode())
         async with aclosing(self.parts(response)) as arriving:
@@ -92,22 +103,37 @@ class HttpClient:
                 if head or blank > self._limit:
                     break
             if head.startswith((b"{", b"[")):
-                content = await self.hide.patiently(await _collected(_after(head, arriving), self._limit))
-                answer = self._read(content, url)
-                yield answer if isinstance(answer, Mapping) else {"choices": answer}
+                data = await _collected(_after(head, arriving), self._limit)
+                answer = await aside(len(data), lambda: self._read(self.hide(data), url))
+                if not isinstance(answer, Mapping):
+                    raise TransientError(f"unreadable answer from {url}: it is a list")
+                yield answer
             else:
-                async with aclosing(self._events(_after(head, arriving))) as events:
+                async with aclosing(self._events(_after(head, arriving), read)) as events:
                     yield events
 
-    async def _events(self, arriving: AsyncIterator[bytes]) -> AsyncGenerator[Mapping[str, Any], None]:
+    async def _events(
+        self, arriving: AsyncIterator[bytes], read: Callable[[Mapping[str, Any]], T]
+    ) -> AsyncGenerator[T, None]:
         """What the events say until `[DONE]`; raises `TransientError` if the stream ends without it."""
         reader = self.reader()
+
+        def said(event: ServerEvent) -> list[T]:
+            table = protocol.event_of(event)
+            return [] if table is None else [read(table)]
+
         async for part in arriving:
             for event in reader.feed(part):
                 if event.data is not None and event.data.strip() == b"[DONE]":
                     return
-                if (said := protocol.event_of(event)) is not None:
-                    yield said
+                for one in await aside(len(event.raw), said, event):
+                    yield one
+        last = reader.rest()
+        if last.data is not None and last.data.strip() == b"[DONE]":
+            return
+        with suppress(TransientError):  # it was cut off
+            for one in await aside(len(last.raw), said, last):
+                yield one
         raise TransientError("the stream ended before it was complete")
 
     def reader(self) -> EventReader:
@@ -116,7 +142,8 @@ class HttpClient:
 
     async def body(self, response: httpx.Response) -> bytes:
         """The whole body. Raises `RequestRejected` if it is larger than `max_answer_bytes`."""
-        return await self.hide.patiently(await _collected(self.parts(response), self._limit))
+        data = await _collected(self.parts(response), self._limit)
+        return await aside(len(data), lambda: self.hide(data))
 
     async def parts(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """The body as it arrives, uncompressed. However it ends, the connection is then free for the next request.

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise, repeat
 from typing import Any, NamedTuple, TypeVar
 
+from tts.concurrency import LARGE
 from tts.errors import RequestRejected, TransientError
 from tts.sampler.parameters import merged
+from tts.sampler.redaction import Redactor
 from tts.sampler.refusals import error_inside
 from tts.sampler.sse import ServerEvent
 from tts.types import Drawing, Prompt, Usage
@@ -50,6 +52,18 @@ FAILED = frozenset(
     }
 )
 """Finish reasons that mean that the answer was not finished, by no fault of the model."""
+
+REASONS = {
+    "": None,
+    "null": None,
+    "none": None,
+    **dict.fromkeys(("complete", "completed", "end_turn", "eos", "eos_token", "stop_sequence"), "stop"),
+    **dict.fromkeys(("max_length", "max_output_tokens", "max_tokens", "model_length"), "length"),
+    **dict.fromkeys(("blocklist", "prohibited_content", "recitation", "safety", "sensitive"), "content_filter"),
+    "tool_use": "tool_calls",
+    **{reason: reason for reason in ("stop", "length", "content_filter", "tool_calls", "refusal", *FAILED)},
+}
+"""OpenAI's words for the finish reasons of other servers."""
 
 
 class Generation:
@@ -114,22 +128,36 @@ class Generation:
         """The thoughts before it, where the server gives them apart."""
         return _joined(self._reasoning)
 
+    def hide(self, secrets: Redactor) -> None:
+        """Hide `secrets` in what it says."""
+        self._text, self._reasoning = [secrets(self.text)], [secrets(self.reasoning)]
+        self.tool_calls = [secrets.call(call) for call in self.tool_calls]
+
+    def _forget(self, text: str, thought: str, message: Mapping[str, Any]) -> None:
+        """Drop what the whole `message` repeats of the pieces before it."""
+        for pieces, repeated in ((self._text, text), (self._reasoning, thought)):
+            if repeated.startswith("".join(pieces)):
+                pieces.clear()
+        if message.get("tool_calls"):
+            self.tool_calls.clear()
+
     def extend(self, item: Mapping[str, Any]) -> int:
         """Append a choice as it stands in a response, or a piece of it as it stands in an event; returns its size."""
-        whole = item.get("message") is not None
-        message = item.get("message" if whole else "delta")
+        whole = bool(item.get("message"))
         size = 0
-        if message is None:
+        if not (message := item.get("message") or item.get("delta")):
             text = text_of(item.get("text"))
         else:
             message = _table(message, "message")
             text = text_of(message.get("content"))
             self.refused = self.refused or bool(message.get("refusal"))
             thought = text_of(message.get("reasoning_content")) or text_of(message.get("reasoning"))
+            if whole and item.get("finish_reason"):  # some streams end with all that was said
+                self._forget(text, thought, message)
             if thought:
                 self._reasoning.append(thought)
                 size += len(thought)
-            for call in _list(message.get("tool_calls"), "tool_calls"):
+            for call in filter(None, _list(message.get("tool_calls"), "tool_calls")):
                 size += _extend_call(self.tool_calls, _table(call, "a tool call"), whole=whole)
         if text:
             self._text.append(text)
@@ -146,12 +174,14 @@ class Generation:
             self.top_logprobs = self.top_logprobs or _first_top_logprobs(item["logprobs"])
             size += 8 * len(tokens)
         reason, error = item.get("finish_reason"), item.get("error")
-        if reason is not None and not isinstance(reason, str):
-            raise TransientError(f"unreadable answer: its finish reason is {_shown(reason)}")
+        if reason is not None:
+            if not isinstance(reason, str):
+                raise TransientError(f"unreadable answer: its finish reason is {_shown(reason)}")
+            reason = REASONS.get(reason.lower(), reason)
         if reason == "stop" and self.refused and not self.text:  # the words of a refusal are no answer
             reason = "refusal"
         self.finish_reason = reason or self.finish_reason
-        if error is not None or self.finish_reason in FAILED:
+        if error or self.finish_reason in FAILED:
             self.failure = f"the server did not finish the answer ({self.finish_reason}): {_shown(error)}"
             self.finish_reason = self.finish_reason or "error"
         return size
@@ -207,28 +237,26 @@ def request(prompt: Prompt, model: str, params: Mapping[str, Any]) -> tuple[str,
 
 
 def json_of(data: bytes) -> Any:
-    """What JSON says; bytes that are no text, such as half a character, are replaced.
+    """What JSON says, read as leniently as browsers do: bytes that are no text become U+FFFD.
 
     Raises `ValueError` for anything else, and for what is nested too deeply to be an answer.
     """
-    if data.count(b"[") + data.count(b"{") > DEEPEST:
-        brackets = re.sub(rb'"[^"\\]*(?:\\.[^"\\]*)*"', b"", data, flags=re.DOTALL).translate(None, NO_BRACKETS)
-        for _ in range(DEEPEST):  # each round takes the innermost level away
-            inner, brackets = brackets, brackets.replace(b"[]", b"").replace(b"{}", b"")
-            if not brackets or len(inner) == len(brackets):
-                break
-        if brackets:
-            raise ValueError(f"it is nested more than {DEEPEST} levels deep, or not closed")
+    text = data.decode(json.detect_encoding(data), "replace")
     try:
-        try:
-            return json.loads(data)
-        except UnicodeDecodeError:
-            return json.loads(data.decode(errors="replace"))
+        value = json.loads(text, strict=False, **(YIELDING if len(data) > LARGE else {}))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST):
+        inner = chain.from_iterable(one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for one in inner if isinstance(one, dict | list)]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {DEEPEST} levels deep")
 
 
-NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
+YIELDING: dict[str, Any] = {"object_hook": lambda table: table, "parse_int": lambda digits: int(digits)}
+"""Options for JSON that is read in a thread: other threads get their turn only when Python code runs."""
 
 
 def _shown(value: Any) -> str:
@@ -237,13 +265,15 @@ def _shown(value: Any) -> str:
 
 
 def _table(value: Any, what: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
     if not isinstance(value, Mapping):
         raise TransientError(f"unreadable answer: {what} is {_shown(value)}")
     return value
 
 
 def _list(value: Any, what: str) -> Sequence[Any]:
-    if value is None:
+    if not value:
         return ()
     if not isinstance(value, list):
         raise TransientError(f"unreadable answer: {what} is {_shown(value)}")
@@ -251,24 +281,27 @@ def _list(value: Any, what: str) -> Sequence[Any]:
 
 
 def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise TransientError(f"unreadable answer: {what} is {_shown(value)}")
     if isinstance(value, int) and abs(value) >= LARGEST_COUNT:
         return math.inf if value > 0 else -math.inf
     return float(value)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def count_of(value: Any, what: str, most: float = LARGEST_COUNT) -> Any:
     """`value` if it can be a count: finite, not negative, at most `most`. Raises `TransientError` for others."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < most:
+    if not _is_number(value) or not 0 <= value < most:
         raise TransientError(f"unreadable answer: {what} is {_shown(value)}")
     return value
 
 
 def parse(data: Any) -> ModelResponse:
     """A complete response. Raises `TransientError` if it is not one, and the error that it tells of."""
-    if isinstance(data, Mapping) and data.get("error") is not None:
-        raise error_inside(data["error"])
+    _raise_told(data)
     items = data.get("choices") if isinstance(data, Mapping) else None
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise TransientError(f"the answer has no readable choices: {_shown(data)}")
@@ -281,6 +314,15 @@ def parse(data: Any) -> ModelResponse:
         if choice.token_ids is not None:
             choice.tokens = len(choice.token_ids)
     return ModelResponse(choices, usage_of(data.get("usage")), _name(data.get("model")))
+
+
+def _raise_told(data: Any) -> None:
+    """Raise the error that an answer or an event tells of, if it does."""
+    if isinstance(data, Mapping):
+        if error := data.get("error"):
+            raise error_inside(error)
+        if data.get("object") == "error":  # as vLLM once put it
+            raise error_inside(data)
 
 
 def _index(item: Mapping[str, Any], place: int) -> int:
@@ -346,7 +388,8 @@ def _confidence(top: Collection[float]) -> float | None:
 
 def _first_top_logprobs(data: Mapping[str, Any]) -> dict[str, float]:
     if content := data.get("content"):
-        found = {text_of(top.get("token")): top.get("logprob") for top in _tops(content[0])}
+        tops = [_table(top, "top_logprobs") for top in _tops(_table(content[0], "logprobs"))]
+        found = {text_of(top.get("token")): top.get("logprob") for top in tops}
     else:
         found = next(iter(_text_tops(data)), {})
     return {token: _logprob(value) for token, value in found.items() if value is not None}
@@ -357,8 +400,7 @@ def parse_images(data: Any) -> ModelResponse:
 
     Raises `RequestRejected` if a filter held back every image, `TransientError` if the response is unreadable.
     """
-    if isinstance(data, Mapping) and data.get("error") is not None:
-        raise error_inside(data["error"])
+    _raise_told(data)
     items = data.get("data") if isinstance(data, Mapping) else None
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise TransientError(f"the answer has no readable images: {_shown(data)}")
@@ -378,12 +420,13 @@ def usage_of(data: Any) -> Usage | None:
     if not isinstance(data, Mapping):
         return None
     prompt, completion = ("prompt", "completion") if "prompt_tokens" in data else ("input", "output")
-    if not isinstance(data.get(f"{prompt}_tokens"), int | float):
-        return None
 
     def number(table: Any, key: str) -> float:
         value = table.get(key) if isinstance(table, Mapping) else None
-        return count_of(value, key) if isinstance(value, int | float) else 0
+        return count_of(value, key) if _is_number(value) else 0
+
+    if not _is_number(data.get(f"{prompt}_tokens")):
+        return None
 
     return Usage(
         prompt_tokens=number(data, f"{prompt}_tokens"),
@@ -421,9 +464,9 @@ def share_tokens(choices: Sequence[Generation], usage: Usage | None) -> list[tup
     """Completion tokens of each choice, and whether that is an estimate.
 
     The server's own count per choice if it gives one; else its sum, shared in proportion to the length of the text
-    (the sum stays exact); else an estimate from the text.
+    (the sum stays exact); else an estimate from the text, also where it counts nothing for some text.
     """
-    if usage is None:
+    if usage is None or not usage.completion_tokens:
         return [(_estimate(c), True) if c.tokens is None else (c.tokens, False) for c in choices]
     if len(choices) == 1:
         return [(usage.completion_tokens, False)]
@@ -452,19 +495,21 @@ KEEP_ALIVE = re.compile(
 def event_of(event: ServerEvent) -> Mapping[str, Any] | None:
     """What an event of a stream says; None if it only keeps the stream open.
 
-    Raises the `EndpointError` that it tells of, `TransientError` if it is unreadable.
+    Raises the error that an event of that kind tells of, `TransientError` if it is unreadable.
     """
     if event.data is None or event.kind in ("ping", "heartbeat") or KEEP_ALIVE.fullmatch(event.data):
         return None
     try:
         data = json_of(event.data)
     except ValueError as error:
+        if event.kind == "error":
+            raise error_inside(event.data.decode(errors="replace")) from None
         raise TransientError(f"unreadable event in the stream: {event.data[:100]!r} ({error})") from error
-    if data is None:
+    if not data:
         return None
     if not isinstance(data, Mapping):
         raise TransientError(f"unreadable event in the stream: {event.data[:100]!r}")
-    if event.kind == "error" and data.get("error") is None:
+    if event.kind == "error" and not data.get("error"):
         raise error_inside(data)
     return data
 
@@ -491,12 +536,13 @@ class Assembly:
 
     def add(self, event: Mapping[str, Any]) -> list[Generation]:
         """Take in one event; returns the choices that it completes. Raises the error that it tells of."""
-        if event.get("error") is not None:
-            raise error_inside(event["error"])
+        _raise_told(event)
         self.model = _name(event.get("model")) or self.model
         usage = usage_of(event.get("usage"))
         finished = []
         for place, item in enumerate(_list(event.get("choices"), "choices")):
+            if item is None:
+                continue
             item = _table(item, "a choice")
             index = _index(item, place)
             if index in self._taken:  # what follows a finish reason adds nothing
@@ -506,7 +552,7 @@ class Assembly:
                 self.seen += 1
             choice = self.choices[index]
             self._size += choice.extend(item)
-            if usage is not None:
+            if usage is not None and usage.completion_tokens:
                 choice.tokens = usage.completion_tokens  # running usage counts one choice (vLLM)
             if choice.finish_reason:
                 finished.append(choice)
@@ -562,7 +608,7 @@ def _extend_call(calls: list[dict[str, Any]], piece: Mapping[str, Any], *, whole
     """Tool calls come whole, or in pieces: first the name, then the arguments' text bit by bit. Returns the size."""
     place = len(calls) if whole or piece.get("index") is None else piece["index"]
     place = int(count_of(place, "a tool call's index", MOST_CALLS))
-    if not whole and piece.get("index") is None and not piece.get("id") and calls:
+    if not whole and piece.get("index") is None and calls and piece.get("id") in (None, "", calls[-1]["id"]):
         place = len(calls) - 1  # it goes on with the last one
     while len(calls) <= place:
         calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
@@ -573,6 +619,7 @@ def _extend_call(calls: list[dict[str, Any]], piece: Mapping[str, Any], *, whole
     words = json.dumps(arguments) if isinstance(arguments, Mapping) else text_of(arguments)
     call["id"] = text_of(piece.get("id")) or call["id"]
     call["type"] = text_of(piece.get("type")) or call["type"]
-    call["function"]["name"] += text_of(said.get("name"))
+    if (name := text_of(said.get("name"))) != call["function"]["name"]:  # some repeat it with every piece
+        call["function"]["name"] += name
     call["function"]["arguments"] += words
     return len(words)

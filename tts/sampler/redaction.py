@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
-from html.entities import codepoint2name
+from contextlib import suppress
+from html.entities import html5
 from typing import Any, AnyStr
 
 HIDDEN = "[API key]"
@@ -16,14 +16,10 @@ SHORTEST = 6
 """Characters of a secret that is looked for in answers. A shorter one may be any word of them; see `Redactor.error`."""
 
 LONGEST_ESCAPE = 24
-"""Bytes that one byte of a secret may be written with; more would need many layers of escapes. Every repetition in the
-patterns is bounded, or a long run of backslashes would take time that grows with its square."""
+"""Bytes that one byte of a secret may be written with; more would need several layers of escapes."""
 
-SLICE = 1 << 15
+WINDOW = 1 << 15
 """Characters that are searched at once."""
-
-HINT = 20
-"""Characters that tell where an encoded secret may begin, at most."""
 
 PLACEHOLDERS = frozenset(
     {"dummy", "empty", "llama.cpp", "lm-studio", "no-key", "no_key", "none", "not-needed", "ollama"}
@@ -57,21 +53,11 @@ class Redactor:
         """`text` without the secrets."""
         if isinstance(text, str):
             for hint, form in self._words:
-                text = _without(text, _all_places(text, hint, form), HIDDEN)
+                text = _hidden(text, hint, form, HIDDEN)
         else:
             for hint, form in self._bytes:
-                text = _without(text, _all_places(text, hint, form), HIDDEN.encode())
+                text = _hidden(text, hint, form, HIDDEN.encode())
         return text
-
-    async def patiently(self, data: bytes) -> bytes:
-        """The same for a long body, without holding up the event loop."""
-        for hint, form in self._bytes:
-            places = []
-            for start in range(0, len(data), SLICE):
-                places += _places(data, hint, form, start, places[-1][1] if places else 0)
-                await asyncio.sleep(0)
-            data = _without(data, places, HIDDEN.encode())
-        return data
 
     def call(self, call: dict[str, Any]) -> dict[str, Any]:
         """A tool call without the secrets."""
@@ -80,7 +66,7 @@ class Redactor:
 
     def finds(self, data: bytes) -> bool:
         """Whether `data` has any of the secrets."""
-        return any(True for hint, form in self._bytes for _ in _all_places(data, hint, form))
+        return any(True for hint, form in self._bytes for _ in _places(data, hint, form))
 
     def error(self, text: str) -> str:
         """The same for the words of an error, where even the shortest secret is hidden."""
@@ -111,41 +97,43 @@ class SecretScan:
         return clean
 
 
-def _places(
-    text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr], start: int = 0, end: int = 0
-) -> Iterator[tuple[int, int]]:
-    """Where `form` matches in `text`, from `end` on, and beginning in the slice that `start` begins.
-
-    Only where its first two characters do is it tried: a search at every place would hold up the event loop over a long
-    answer.
-    """
-    stop = start + SLICE
-    for place in hint.finditer(text, start, stop + HINT):
-        if end <= place.start() < stop and (match := form.match(text, place.start())):
-            end = match.end()
-            yield match.span()
-
-
-def _all_places(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr]) -> Iterator[tuple[int, int]]:
+def _places(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr]) -> Iterator[tuple[int, int]]:
+    """Where `form` matches in `text`. Only where its first two characters do is it tried: a search at every place would
+    hold up the event loop over a long answer."""
     end = 0
-    for start in range(0, len(text), SLICE):
-        for place in _places(text, hint, form, start, end):
-            end = place[1]
-            yield place
+    for begin in range(0, len(text), WINDOW):  # between two of them, other threads get their turn
+        for place in hint.finditer(text, begin, begin + WINDOW + 2):
+            if end <= place.start() < begin + WINDOW and (match := form.match(text, place.start())):
+                end = match.end()
+                yield match.span()
 
 
-def _without(text: AnyStr, places: Iterable[tuple[int, int]], instead: AnyStr) -> AnyStr:
-    parts, kept = list[AnyStr](), 0
-    for start, end in places:
-        parts += (text[kept:start], instead)
+def _hidden(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr], instead: AnyStr) -> AnyStr:
+    parts: list[AnyStr] = []
+    kept = 0
+    for start, end in _places(text, hint, form):
+        parts += [text[kept:start], instead]
         kept = end
-    return text[:0].join([*parts, text[kept:]]) if kept else text
+    parts.append(text[kept:])
+    return text[:0].join(parts) if kept else text
 
 
 def secret_headers(headers: Mapping[str, str]) -> list[str]:
-    """The values of `headers` that are secrets, and of those with a scheme (`Bearer KEY`) the part behind it too."""
-    values = [value.strip() for name, value in headers.items() if name.lower() not in PLAIN_HEADERS]
-    return [part for value in values for part in (value, value.rpartition(" ")[2]) if len(part) >= SHORTEST + 2]
+    """The values of `headers` that are secrets, with their parts: what stands behind a scheme (`Bearer KEY`), a
+    password in base64, the values of cookies."""
+    secrets: list[str] = []
+    for name, value in headers.items():
+        if name.lower() in PLAIN_HEADERS:
+            continue
+        scheme, _, credential = value.strip().rpartition(" ")
+        secrets += [value.strip(), credential]
+        if name.lower() == "cookie":
+            secrets += [pair.partition("=")[2].strip() for pair in value.split(";")]
+        if scheme.lower() == "basic":
+            with suppress(ValueError):
+                pair = b64decode(credential).decode()
+                secrets += [pair, pair.partition(":")[2]]
+    return [secret for secret in secrets if len(secret) >= SHORTEST + 2]
 
 
 def _forms(secret: str) -> Iterator[tuple[str, str]]:
@@ -153,18 +141,26 @@ def _forms(secret: str) -> Iterator[tuple[str, str]]:
     first, second = ("".join({one, one.lower(), one.upper()}) for one in secret[:2])
     plain = rf"(?<=[{re.escape(first)}])(?=[{re.escape(second)}\\%&])"
     codes = "|".join(f"{ord(one):02x}|{ord(one):02X}" for one in first)
-    escaped = rf"(?<=\\)(?=\\{{0,15}}[{re.escape(first)}uxU0-7])|(?<=%)(?=25|{codes})|(?<=&)(?=[#a-z])"
+    escaped = rf"(?<=\\)(?=[\\%&{re.escape(first)}uxU0-7])|(?<=%)(?=25|{codes})|(?<=&)(?=[#a-z])"
     yield rf"[{re.escape(first)}\\%&](?:{plain}|{escaped})" if first.isascii() else "", _spelt(secret)
     data = secret.encode()
-    forms = {data.hex(), data.hex().upper()}
+    digits = [_either(f"{byte:02x}") for byte in data]
+    yield _either(f"{data[0] >> 4:x}") + _either(f"{data[0] & 15:x}"), "(?:[ :,-]|0x|, 0x| 0x)?".join(digits)
+    forms: set[str] = set()
     for before in range(3):  # where it stands within a group of three bytes
         digits = b64encode(b"\0" * before + data).decode()
         own = digits[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]  # those that depend on it alone
         forms |= {own, own.translate(str.maketrans("+/", "-_"))}
     yield (
         "|".join(sorted({re.escape(form[:2]) for form in forms})),
-        "|".join("".join(_spelt(digit) if digit in "+/" else digit for digit in form) for form in sorted(forms)),
+        "|".join(WRAPPED.join(_spelt(digit) if digit in "+/" else digit for digit in form) for form in sorted(forms)),
     )
+
+
+WRAPPED = r"(?:\s|\\[rn]){0,4}"
+"""Where a line of base64 may end."""
+
+BACKSLASH = r"(?:\\|%(?:25){0,4}5[cC])"
 
 
 def _spelt(secret: str) -> str:
@@ -178,9 +174,13 @@ def _escapes(character: str) -> Iterable[str]:
         octets = "".join(f"%(?:25){{0,4}}{_either(f'{byte:02x}')}" for byte in one.encode())
         yield plain
         yield octets
-        yield rf"\\{{1,16}}(?:u{{?0{{0,6}}{_either(f'{code:x}')}}}?|x{_either(f'{code:02x}')}|0?{code:o}|{plain})"
-        names = "".join(f"|{name}" for name in [codepoint2name.get(code)] if name)
-        yield rf"&(?:amp;){{0,4}}(?:#0{{0,6}}{code}|#[xX]0{{0,6}}{_either(f'{code:x}')}{names});"
+        names = "".join(f"|{name[:-1]}" for name in sorted(html5) if html5[name] == one and name.endswith(";"))
+        entity = rf"&(?:amp;){{0,4}}(?:#0{{0,8}}{code}|#[xX]0{{0,8}}{_either(f'{code:x}')}{names})(?:;|(?![0-9a-fA-F]))"
+        yield entity
+        yield (
+            rf"{BACKSLASH}{{1,8}}(?:[uU]{{?0{{0,8}}{_either(f'{code:x}')}}}?|x{_either(f'{code:02x}')}|0?{code:o}"
+            rf"|{plain}|{octets}|{entity})"
+        )
 
 
 def _either(digits: str) -> str:

@@ -17,6 +17,8 @@ from tts.errors import EndpointError, EndpointRefused, QuotaSpent, RequestReject
 NO_CREDIT = frozenset(
     {
         "account_deactivated",
+        "accountoverdueerror",
+        "arrearage",
         "billing_error",
         "billing_hard_limit_reached",
         "billing_not_active",
@@ -35,19 +37,33 @@ NO_CREDIT = frozenset(
 """Codes and types of errors that mean that the account must be paid for: no wait helps."""
 
 NO_CREDIT_WORDS = re.compile(
-    r"credit balance is too low|insufficient (?:account )?(?:balance|credits?|funds|quota)|"
-    r"exceeded your current quota, please check your plan and billing|billing (?:hard )?limit"
+    r"[^'\"`:\[{]*(?:credit balance is too low|insufficient (?:account )?(?:balance|credits?|funds|quota)|"
+    r"exceeded your current quota, please check your plan and billing|billing (?:hard )?limit|"
+    r"used all available credits|(?:credit|key|spending) limit exceeded)"
 )
+"""The same in words: at the beginning, since behind a quotation mark they may be those of the request."""
+
+KINDS = {
+    **dict.fromkeys(("authentication_error", "invalid_api_key", "permission_error"), 401),
+    **dict.fromkeys(("badrequesterror", "context_length_exceeded", "invalid_request", "invalid_request_error"), 400),
+    **dict.fromkeys(("rate_limit_error", "rate_limit_exceeded", "resource_exhausted", "too_many_requests"), 429),
+    **dict.fromkeys(("engine_overloaded", "overloaded", "overloaded_error"), 503),
+}
+"""The status that codes and types of errors stand for."""
+
+
+LIMITED = frozenset({429, 498, 503, 529})
+"""Statuses of a server that is asked too much: 498 and 529 are Groq's and Anthropic's."""
 
 
 def error_of(status: int, headers: Mapping[str, str], text: str, url: str) -> EndpointError:
     """The library's error for a response from `url` with the body `text` whose status is not good."""
     message = f"HTTP {status} from {url}: {server_message(text)}"
-    details = {"status": status, "body": text, "retry_after": wait_of(headers, limited=status in (429, 503))}
+    details = {"status": status, "body": text, "retry_after": wait_of(headers, limited=status in LIMITED)}
     again = headers.get("x-should-retry", "").strip().lower()
-    if status == 402 or (status in (400, 403, 429) and _out_of_credit(text)):
+    if status == 402 or (status in (400, 403, 429) and _out_of_credit(text, later=details["retry_after"] is not None)):
         return QuotaSpent(f"{message}. The account has no credit left, or a limit on spending is reached", **details)
-    if status in (429, 503):
+    if status in LIMITED:
         error: EndpointError = Throttled(message, **details)
     elif status in (401, 403):
         return EndpointRefused(f"{message}. Check the API key (OPENAI_API_KEY, or api_key_file)", **details)
@@ -56,7 +72,7 @@ def error_of(status: int, headers: Mapping[str, str], text: str, url: str) -> En
     elif status in (301, 302, 303, 307, 308):
         target = headers.get("location", "elsewhere")
         return EndpointRefused(f"{message}. It redirects to {target}; set base_url to where that leads", **details)
-    elif status in (408, 409, 425) or (status >= 500 and status != 501) or again == "true":
+    elif status in (408, 409, 424, 425, 499) or (status >= 500 and status != 501) or again == "true":
         error = TransientError(message, **details)
     else:
         error = RequestRejected(message, **details)
@@ -72,13 +88,17 @@ def error_inside(error: Any) -> EndpointError:
     message = f"error in the answer: {_words_of(details)}"
     if any(isinstance(code, str) and code.lower() in NO_CREDIT for code in codes) or status == 402:
         return QuotaSpent(f"{message}. The account has no credit left, or a limit on spending is reached", status=402)
-    if status == 429:
+    if status in LIMITED:
         return Throttled(message, status=status)
+    if status in (401, 403):
+        return EndpointRefused(f"{message}. Check the API key (OPENAI_API_KEY, or api_key_file)", status=status)
     kind = RequestRejected if status is not None and 400 <= status < 500 and status != 408 else TransientError
     return kind(message, status=status)
 
 
 def _status_of(code: Any) -> int | None:
+    if isinstance(code, str) and code.lower() in KINDS:
+        return KINDS[code.lower()]
     with suppress(ValueError):
         if isinstance(code, int | str) and not isinstance(code, bool) and 400 <= (status := int(code)) < 600:
             return status
@@ -111,13 +131,15 @@ def _error_in(text: str) -> Any:
     return None
 
 
-def _out_of_credit(text: str) -> bool:
+def _out_of_credit(text: str, *, later: bool) -> bool:
+    """Whether an error says so, by its code; by its words only if it is not said to pass `later`."""
     error = _error_in(text)
     if isinstance(error, Mapping):
         codes = [code.lower() for key in ("code", "type", "status") if isinstance(code := error.get(key), str)]
         if NO_CREDIT.intersection(codes):
             return True
-    return bool(NO_CREDIT_WORDS.search(server_message(text).lower()))
+    later = later or "retrydelay" in text.lower()
+    return not later and bool(NO_CREDIT_WORDS.match(server_message(text).lower()))
 
 
 # -- waits -----------------------------------------------------------------------------------------------------------
@@ -197,6 +219,6 @@ def blamed(error: EndpointError, names: Iterable[str]) -> str | None:
     found = {
         name: match.start()
         for name in names
-        if (match := re.search(rf"(?<![\w.])[`'\"]?{re.escape(name)}[`'\"]?(?!\w|\.\w)", words))
+        if (match := re.search(rf"(?<![\w.\\-])(?:body\.)?[`'\"]?{re.escape(name)}[`'\"]?(?![\w-]|\.\w)", words))
     }
     return min(found, key=lambda name: found[name], default=None)

@@ -10,11 +10,11 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from tts.accounts import Ledger
-from tts.concurrency import Flow, Once, Work, flow, now
+from tts.concurrency import Flow, Once, Work, aside, flow, now
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TimedOut, TransientError
 from tts.files import ImageFolder
 from tts.sampler import llama_cpp, protocol, refusals
@@ -26,6 +26,8 @@ from tts.sampler.protocol import Generation, ModelResponse
 from tts.types import Charge, Drawing, Prompt, Sample, Usage, sum_usage
 
 log = logging.getLogger("tts")
+
+T = TypeVar("T")
 
 VLLM_SPEAKERS = {"vllm": "vLLM", "ttscale": "tts"}
 """Servers with vLLM's extensions: how they sign the list of models, and their names."""
@@ -446,23 +448,23 @@ class _Draw:
         run = self._consecutive(missing)
         body, connection = self._request(run), self.sampler.connection
 
+        def read(data: Any) -> ModelResponse:
+            if self.images is not None:
+                return protocol.parse_images(data)
+            return protocol.parse(llama_cpp.as_completion(data, body) if self._own_route else data)
+
         async def fetch(avoid: str | None, sent: asyncio.Future[str] | None = None) -> tuple[ModelResponse, Exchange]:
             async with connection.exchange(
                 self.role, self.ledger, self.affinity, avoid, prompt=self._prompt_usage
             ) as exchange:
                 if sent is not None:
                     sent.set_result(exchange.url)
-                if self._own_route:
-                    place = joined(exchange.url, llama_cpp.PATH)
-                    data = llama_cpp.as_completion(await connection.http.json(place, llama_cpp.own_request(body)), body)
-                else:
-                    data = await connection.http.json(joined(exchange.url, self.path), body)
+                path, asked = (llama_cpp.PATH, llama_cpp.own_request(body)) if self._own_route else (self.path, body)
+                response = await connection.http.json(joined(exchange.url, path), asked, read)
                 if self.images is None:
-                    response = protocol.parse(data)
                     if response.usage is not None:
                         self.prompt_tokens = response.usage.prompt_tokens
                     return response, exchange
-                response = protocol.parse_images(data)
                 for choice in response.choices:
                     choice.text = await self._keep_image(choice.text, self.images)
                 return response, exchange
@@ -476,6 +478,7 @@ class _Draw:
         if not response.choices:
             lose(answer)
             raise TransientError("the answer has no choices")
+        await self._hide(response.choices)
         delivered = self._deliver(missing, run, response, exchange)
         self._check(response.choices, delivered)
         await self._observe_n(len(run), len(response.choices))
@@ -504,15 +507,14 @@ class _Draw:
             connection.exchange(
                 self.role, self.ledger, self.affinity, avoid, assembly.lost, prompt=self._prompt_usage
             ) as exchange,
-            connection.http.stream(joined(exchange.url, self.path), body) as events,
+            connection.http.stream(joined(exchange.url, self.path), body, assembly.add) as events,
         ):
             if isinstance(events, Mapping):  # the server does not stream
-                response = protocol.parse(events)
+                response = await asyncio.to_thread(protocol.parse, events)  # it may be large
             else:
                 response = None
-                async for event in _until_complete(events, assembly):
+                async for finished in _until_complete(events, assembly):
                     exchange.flows()
-                    finished = assembly.add(event)
                     if assembly.usage is not None:
                         self.prompt_tokens = assembly.usage.prompt_tokens
                     abandoned = [] if finished else list(filter(to_abandon, assembly.choices.values()))
@@ -521,17 +523,25 @@ class _Draw:
                     finished += abandoned
                     if finished and (part := assembly.take(finished)):
                         exchange.seconds = now() - exchange.started
+                        await self._hide(finished)
                         deliver(part)
                     if abandoned:
                         break
         rest = assembly.take_rest() if response is None else response
         if rest.choices:
+            await self._hide(rest.choices)
             deliver(rest)
         if not seen:
             self.ledger.waste(self.role, ONE_REQUEST + (rest.usage or Usage()))
             raise TransientError("the stream has no choices")
         self._check(seen, delivered)
         await self._observe_n(len(run), len(seen))
+
+    async def _hide(self, choices: Sequence[Generation]) -> None:
+        """Hide secrets that came in pieces."""
+        if (hide := self.sampler.connection.http.hide) and self.images is None:
+            size = sum(len(choice.text) + len(choice.reasoning) for choice in choices)
+            await aside(size, lambda: [choice.hide(hide) for choice in choices])
 
     def _check(self, choices: Sequence[Generation], delivered: bool) -> None:
         """Raise `TransientError` if an answer with `choices` brought nothing that was asked for."""
@@ -544,7 +554,6 @@ class _Draw:
 
         Choices that nobody asked for are waste. Returns whether there was any other.
         """
-        hide = self.sampler.connection.http.hide
         shared = response.usage or protocol.prompt_usage(self.prompt)
         keep_ids = bool(self.body.get("return_token_ids"))  # `_request` may add it, only to count
         asked = Usage(1, shared.prompt_tokens, shared.cached_tokens, estimated_tokens=shared.estimated_tokens)
@@ -554,7 +563,8 @@ class _Draw:
         for choice, (size, guessed) in zip(response.choices, response.shares, strict=True):
             reasoning = shared.reasoning_tokens / len(response.choices)
             own = Usage(0, 0, 0, size, reasoning, 0, exchange.seconds, estimated_tokens=size if guessed else 0)
-            index = run[choice.index] if choice.index < len(run) else None
+            # some servers count from one: a number beyond those asked for stands for one that is still missing
+            index = run[choice.index] if choice.index < len(run) else next((i for i in run if i in missing), None)
             if index is None or index not in missing or choice.failure:
                 self.ledger.waste(self.role, own)
                 continue
@@ -563,7 +573,7 @@ class _Draw:
             missing.remove(index)
             self.asked[exchange.id] = frozenset(run)
             sample = Sample(
-                text=hide(choice.text),  # a secret may have come in pieces
+                text=choice.text,
                 finish_reason=choice.finish_reason,
                 charges=(prompt, completion),
                 index=index,
@@ -571,8 +581,8 @@ class _Draw:
                 model=response.model or self.body["model"],
                 again=sum(index in asked for asked in self.asked.values()) - 1,
                 batched=self._batched(len(run), len(response.choices)),
-                reasoning=hide(choice.reasoning),
-                tool_calls=tuple(map(hide.call, choice.tool_calls)) if hide else tuple(choice.tool_calls),
+                reasoning=choice.reasoning,
+                tool_calls=tuple(choice.tool_calls),
                 token_ids=tuple(choice.token_ids) if keep_ids and choice.token_ids is not None else None,
                 logprobs=tuple(choice.logprobs) if choice.logprobs is not None else None,
                 confidences=tuple(choice.confidences) if choice.confidences is not None else None,
@@ -608,13 +618,11 @@ class _Draw:
         raise AssertionError("unreachable: the last error is raised")
 
 
-async def _until_complete(
-    events: AsyncIterator[Mapping[str, Any]], assembly: protocol.Assembly
-) -> AsyncIterator[Mapping[str, Any]]:
+async def _until_complete(events: AsyncIterator[T], assembly: protocol.Assembly) -> AsyncIterator[T]:
     """`events`, whose end is as good as `[DONE]`, however it comes, if all choices that were begun are finished."""
     try:
         async for event in events:
             yield event
-    except TransientError:
+    except EndpointError:
         if not assembly.complete:
             raise
