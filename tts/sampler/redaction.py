@@ -115,7 +115,7 @@ def _hidden(text: AnyStr, hint: re.Pattern[AnyStr], form: re.Pattern[AnyStr], in
         parts += [text[kept:start], instead]
         kept = end
     parts.append(text[kept:])
-    return text[:0].join(parts) if kept else text
+    return text[:0].join(parts) if kept else text  # pyright: ignore[reportArgumentType] - all of one kind
 
 
 def secret_headers(headers: Mapping[str, str]) -> list[str]:
