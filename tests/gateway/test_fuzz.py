@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 
 from tts import registry
 from tts.gateway.app import gateway_app
-from tts.gateway.schemas import BODIES, KINDS, Kind
+from tts.gateway.exchange import KINDS, Kind
+from tts.gateway.schemas import BODIES
 from tts.gateway.settings import GatewaySettings
 
 QUICK = settings(

@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tts.errors import EndpointError
-from tts.gateway.exchange import APIError
+from tts.gateway.exchange import KINDS, APIError
 from tts.gateway.routing import allowed
-from tts.gateway.schemas import BODIES, KINDS
+from tts.gateway.schemas import BODIES
 from tts.gateway.service import Gateway
 from tts.gateway.settings import GatewaySettings
 

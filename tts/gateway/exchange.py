@@ -8,15 +8,14 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, get_args
 
 from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, StoreError, TimedOut, UnreadableKey
 from tts.sampler.protocol import json_of
 from tts.sampler.refusals import server_message
 
-if TYPE_CHECKING:
-    from tts.gateway.schemas import Kind
-
+Kind = Literal["chat/completions", "completions", "responses"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 

@@ -19,12 +19,11 @@ from tts import registry
 from tts.base import AnswerVerifier, Strategy, Verifier
 from tts.errors import ConfigError
 from tts.gateway.admission import Caller
-from tts.gateway.exchange import APIError, ResponseWriter, bad_request
+from tts.gateway.exchange import APIError, Kind, ResponseWriter, bad_request
 from tts.gateway.formats import as_chat
 from tts.gateway.schemas import (
     OPTION_SIZES,
     SIZES,
-    Kind,
     RequestOptions,
     Spec,
     check,

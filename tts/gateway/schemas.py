@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 
-from tts.gateway.exchange import APIError, bad_request
+from tts.gateway.exchange import APIError, Kind, bad_request
 from tts.gateway.settings import GatewayLimits
 from tts.sampler.parameters import LENGTHS
 from tts.types import Budget
-
-Kind = Literal["chat/completions", "completions", "responses"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Spec = str | dict[str, Any]
 Table = dict[str, Any]

@@ -17,12 +17,11 @@ from tts.concurrency import now
 from tts.errors import ConfigError, EndpointError, MissingExtra
 from tts.gateway.admission import Caller, Gate, check_page, identify
 from tts.gateway.answering import Search, StrategyAnswer, kept_alive, open_search
-from tts.gateway.exchange import EVENTS, JSON, APIError, ResponseWriter, as_api_error
+from tts.gateway.exchange import EVENTS, JSON, APIError, Kind, ResponseWriter, as_api_error
 from tts.gateway.formats import ResponsesFormat
 from tts.gateway.proxy import pass_through
 from tts.gateway.quotas import QuotaFile, daily_quota
 from tts.gateway.routing import GatewayRequest, read, vet
-from tts.gateway.schemas import Kind
 from tts.gateway.settings import GatewayLimits, GatewaySettings
 from tts.gateway.telemetry import Metrics, Spans, Trace
 from tts.resources import Resources

@@ -17,7 +17,7 @@ from tts.curves import Curve, Interval, mean_interval, paired_difference
 from tts.errors import TTSError
 from tts.runs import Run
 from tts.runs.analysis import By, curves_over, filtered_curve, final_accuracies, labelled, prefixed, track_curves
-from tts.runs.pool import Pool
+from tts.runs.estimates import GradedPool
 from tts.runs.run import Floats, Row, Track
 from tts.tables import Table, points
 
@@ -229,7 +229,7 @@ class RunComparison:
         for other in self.tracks:
             if (other.run, other.track.model) == (shown.run, shown.track.model) and other.track.independent:
                 found: defaultdict[ProblemKey, list[float]] = defaultdict(list)
-                pool = Pool.of(other.track)
+                pool = GradedPool.of(other.track)
                 for i, right in zip(pool.kept, pool.flags, strict=True):
                     found[self.key(other, other.track.rows[i])].append(float(right.mean()))
                 return {key: float(np.mean(seeds)) for key, seeds in found.items()}
@@ -242,7 +242,7 @@ class RunComparison:
         Tracks that used the hidden truth take no part.
         """
         entered = [shown for shown in self.tracks if not shown.track.oracle and not shown.why_no_curves]
-        cells = [{(self.key(one, row), row.seed) for row in Pool.of(one.track).rows} for one in entered]
+        cells = [{(self.key(one, row), row.seed) for row in GradedPool.of(one.track).rows} for one in entered]
         return set.intersection(*cells) if any(part != cells[0] for part in cells) else None
 
     @cached_property

@@ -21,7 +21,7 @@ from tts.curves import (
     taken,
 )
 from tts.errors import ConfigError
-from tts.runs.pool import Estimate, Pool
+from tts.runs.estimates import Estimate, GradedPool
 from tts.runs.run import Row, Run, Track
 from tts.types import USAGE_FIELDS, Charge, Usage, sum_usage
 
@@ -111,7 +111,7 @@ def curves_over(
 
     Over the rows for which `only` holds.
     """
-    pool = Pool.of(track, only)
+    pool = GradedPool.of(track, only)
     if not len(pool.kept) or not costs:
         return {x: [] for x in costs}
     if by is None:
@@ -293,7 +293,7 @@ def final_accuracies(track: Track) -> list[float]:
     if not track.independent or track.estimator == "replay":
         pairs = zip(track.rows, track.correct, strict=True)
         return [float(flags[row.selected]) if row.selected is not None else 0.0 for row, flags in pairs]
-    pool = Pool.of(track)
+    pool = GradedPool.of(track)
     found = np.full(len(track.rows), np.nan)
     found[pool.empty] = 0.0
     if pool.kept:
@@ -339,7 +339,7 @@ def coverage_laws(tracks: Mapping[str, Track]) -> list[dict[str, Any]]:
     """
     laws = []
     for label, track in tracks.items():
-        pool = Pool.of(track)
+        pool = GradedPool.of(track)
         if not track.independent or not pool.kept or pool.sizes.min() < 3:
             continue
         ks = np.arange(1, int(pool.sizes.min()) + 1)

@@ -15,15 +15,7 @@ from zlib import crc32
 
 from tts.accounts import Ledger
 from tts.concurrency import now
-from tts.errors import (
-    EndpointError,
-    EndpointRefused,
-    QuotaSpent,
-    RequestRejected,
-    Throttled,
-    TimedOut,
-    TransientError,
-)
+from tts.errors import EndpointError, EndpointRefused, QuotaSpent, RequestRejected, Throttled, TimedOut, TransientError
 from tts.sampler.client import HttpClient
 from tts.sampler.endpoint import Endpoint, joined
 from tts.sampler.health import Health

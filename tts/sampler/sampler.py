@@ -6,7 +6,7 @@ import asyncio
 import logging
 from base64 import b64decode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from pathlib import Path
@@ -23,6 +23,7 @@ from tts.sampler.endpoint import Endpoint, joined
 from tts.sampler.hedging import hedged
 from tts.sampler.parameters import FALLBACKS, NOT_SAMPLING, Dispensable, ignored_by, merged, without
 from tts.sampler.protocol import Generation, ModelResponse
+from tts.sampler.trials import lack_of
 from tts.types import Charge, Drawing, Prompt, Sample, Usage, sum_usage
 
 log = logging.getLogger("tts")
@@ -153,46 +154,12 @@ class Sampler:
         """
 
         async def tried() -> str | None:
-            return await self._try(parameter, path, prompt, role, ledger)
+            return await lack_of(parameter, path, prompt, self.connection, self.refused, role=role, ledger=ledger)
 
         why, known = await self._tried.get(parameter, tried, keep=lambda why: why is not None)
         if why and not known:
             self.do_without(parameter, why)
         return bool(why)
-
-    async def _try(self, parameter: str, path: str, prompt: Prompt, role: str, ledger: Ledger) -> str | None:
-        """How a small request shows that the server lacks `parameter`; empty if it does not, None without an answer."""
-        drawing, trial = isinstance(prompt, Drawing), FALLBACKS[parameter].trial
-        if drawing and parameter == "response_format":
-            trial = "b64_json"
-        question = prompt if drawing else "Hi" if path == "/completions" else [{"role": "user", "content": "Hi"}]
-        limit = {} if drawing or parameter == "max_completion_tokens" else {"max_tokens": 16}
-        _, body = protocol.request(question, self.endpoint.model, limit)
-        body = {**without(body, self.refused), parameter: trial}
-        if parameter == "stream_options":
-            body["stream"] = True
-        data: Any = None
-        try:
-            async with self.connection.exchange(role, ledger, 0) as exchange:
-                url, http = joined(exchange.url, path), self.connection.http
-                if parameter == "stream_options":
-                    async with http.stream(url, body):
-                        pass
-                else:
-                    data = await http.json(url, body)
-        except RequestRejected as error:
-            blamed = refusals.blamed(error, [parameter]) is not None
-            return f"it refuses {parameter} ({refusals.server_message(error.body)})" if blamed else ""
-        except EndpointError:
-            return None
-        data = data if isinstance(data, Mapping) else {}
-        usage = Usage(requests=1, seconds=exchange.seconds)
-        with suppress(TransientError):
-            usage += protocol.usage_of(data.get("usage")) or Usage()
-        ledger.pay(Charge(exchange.id, role, usage, exchange.started))
-        choices = data.get("data" if drawing else "choices")
-        ignored = parameter == "n" and isinstance(choices, list) and len(choices) == 1
-        return "it returns a single choice whatever n is" if ignored else ""
 
     def do_without(self, parameter: str, why: str) -> None:
         """Leave out `parameter` from now on, and say so once."""

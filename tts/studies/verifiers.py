@@ -12,7 +12,7 @@ from tts.curves import Interval, best_of_k, majority_at_k, mean_interval, paired
 from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
 from tts.runs.analysis import by_problem
-from tts.runs.pool import Pool, by_pattern
+from tts.runs.estimates import GradedPool, by_pattern
 from tts.runs.run import Run, Track, ranked
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.studies.judging import Decisions, Reliability, auroc, calibration, decisions, rank_correlation, within_problems
@@ -224,7 +224,7 @@ def _selection(
     track: Track, orders: list[Floats], answers: list[list[str | None]] | None, *, in_company: bool
 ) -> Selection | None:
     """`in_company`: ratings depend on the other candidates, so prefixes are replayed instead of all subsets."""
-    pool = Pool.of(track)
+    pool = GradedPool.of(track)
     problems = [track.rows[i].problem for i in pool.kept]
     if not track.independent or len(set(problems)) < 2:
         return None

@@ -180,7 +180,7 @@ class Link:
     def outgoing(self, thing):
         """What goes to the program: plain data, references to its own objects, and things lent to it."""
         if isinstance(thing, Remote):
-            return codec.Reference(thing.path) if thing.path.startswith("object_") else value(thing)
+            return codec.ObjectReference(thing.path) if thing.path.startswith("object_") else value(thing)
         if codec.is_plain(thing):
             return thing
         if isinstance(thing, (list, tuple, set, frozenset)) and type(thing).__module__ in ("builtins", "collections"):
@@ -191,7 +191,7 @@ class Link:
             return thing
         number = next((i for i, one in enumerate(self.lent) if one is thing), len(self.lent))
         self.lent[number:] = self.lent[number:] or [thing]
-        return codec.Reference(number)
+        return codec.ObjectReference(number)
 
 
 def used(thing, what, args, kwargs):

@@ -211,7 +211,7 @@ def _fitted(counts: Counts) -> TwoTypes:
 
 
 @dataclass(frozen=True)
-class Contest:
+class WeakAgainstStrong:
     """A weak model that resamples against one sample of a strong one, on the problems of both."""
 
     weak: str
@@ -235,7 +235,7 @@ class Contest:
         }
 
 
-def rivalries(run: Run) -> list[Contest]:
+def rivalries(run: Run) -> list[WeakAgainstStrong]:
     """Every pair of models under the same strategy, the weaker one resampling."""
     found = []
     for (weak, few, first), (strong, many, second) in permutations(_usable(run), 2):
@@ -245,7 +245,7 @@ def rivalries(run: Run) -> list[Contest]:
         weaker = few[np.array([first.index(problem) for problem in both])]
         stronger = many[np.array([second.index(problem) for problem in both])]
         if weaker.accuracy < stronger.accuracy and weaker.accepted.any():
-            found.append(Contest(weak.label, strong.label, len(both), weak_against_strong(weaker, stronger)))
+            found.append(WeakAgainstStrong(weak.label, strong.label, len(both), weak_against_strong(weaker, stronger)))
     return found
 
 
@@ -335,7 +335,7 @@ def _styles(reports: Reports) -> Table:
     return made
 
 
-def _outcome(contest: Contest) -> str:
+def _outcome(contest: WeakAgainstStrong) -> str:
     found, gap = contest.result, contest.result.shortfall
     if found.hopeless:
         words = f"95 % from {gap.low[0]:+.1%} to {gap.high[0]:+.1%}"

@@ -56,7 +56,7 @@ class Opaque:
         return f"<{self.type} object>"
 
 
-class Reference:
+class ObjectReference:
     """Stands for a thing that stays where it is, by its number or name."""
 
     __slots__ = ("key",)
@@ -128,7 +128,7 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
     for name, known in _known():
         if kind is known:
             return KNOWN_WRITERS[name](value)
-    if kind is Reference:
+    if kind is ObjectReference:
         return {"n": value.key}
     numpy, sympy = sys.modules.get("numpy"), sys.modules.get("sympy")
     if numpy is not None and isinstance(value, numpy.generic):

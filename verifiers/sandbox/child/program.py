@@ -318,7 +318,7 @@ def lent(number: int, what: str, args: Any, kwargs: Any) -> Any:
 
 def referred(value: Any) -> Any:
     """A borrowed object as the reference that it is."""
-    return codec.Reference(value._number) if isinstance(value, Borrowed) else value
+    return codec.ObjectReference(value._number) if isinstance(value, Borrowed) else value
 
 
 # -- scripts -------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Pool:
+class GradedPool:
     """The candidates that a track's curves are over: of independent ones, those that the budget did not cut off."""
 
     track: Track
@@ -39,7 +39,7 @@ class Pool:
     """Truth of the candidates, for each of `kept`."""
 
     @classmethod
-    def of(cls, track: Track, only: Callable[[Row], bool] = lambda row: True) -> Pool:
+    def of(cls, track: Track, only: Callable[[Row], bool] = lambda row: True) -> GradedPool:
         parts = [flags[whole] for flags, whole in zip(track.correct, track.whole, strict=True)]
         wanted = [i for i, row in enumerate(track.rows) if only(row)]
         kept = [i for i in wanted if len(parts[i]) and not np.isnan(parts[i]).any()]
