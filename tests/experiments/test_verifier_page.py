@@ -60,7 +60,7 @@ async def test_what_is_saved_is_measured_against_the_whole_samples(tmp_path: Pat
     async with ModelDouble(**speaking(policy=lambda asked, rng: "Answer: 42")) as double:
         _, (_, found) = await made(tmp_path, *strategies, double=double)
     whole, half = (line.split("|")[1:-1] for line in found.splitlines()[2:])
-    assert [cell.strip() for cell in half][2:] == ["50.0", "0.0", "100.0 (63.9 to 100.0)", "+0.0 (-33.6 to +33.6)"]
+    assert [cell.strip() for cell in half][2:] == ["50.0", "0.0", "100.0 (59.4 to 100.0)", "+0.0 (-40.6 to +40.6)"]
     assert int(whole[1].replace(",", "")) == 2 * int(half[1].replace(",", ""))
 
 
