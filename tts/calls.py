@@ -39,11 +39,13 @@ class Order:
     """By occurrence of the prompt in the search: the number under which its sample is spawned."""
     place: tuple[int, ...] | None
     """Where on the axis of compute charges stand; by default each at its sample's number."""
+    alone: bool = False
+    """Whether each sample needs a request of its own: the server does not answer this prompt several times in one."""
 
     @property
     def size(self) -> int:
         """How many samples a request asks for at most, as far as the server answers several."""
-        return 1 if self.stop_when is not None else self.sampler.endpoint.max_n
+        return 1 if self.alone or self.stop_when is not None else self.sampler.endpoint.max_n
 
 
 class Calls:
@@ -210,9 +212,9 @@ class Calls:
             except SamplingFailed as error:  # loses its own samples, not those of the other batches
                 failures.append(error)
             if left:  # the server answers one at a time: they take more requests than were granted
-                out.start(draw_all(out, sorted(left)))
+                out.start(draw_all(out, replace(order, alone=True), sorted(left)))
 
-        async def draw_all(out: Flow[Sample], missing: Sequence[int]) -> None:
+        async def draw_all(out: Flow[Sample], order: Order, missing: Sequence[int]) -> None:
             while missing:
                 grant, params = await self._reserve(order, len(missing))
                 batch = {occurrence: order.spawn_of[occurrence] for occurrence in missing[: grant.samples]}
@@ -226,7 +228,7 @@ class Calls:
                 task.add_done_callback(lambda _, grant=grant: self.allowance.release(grant))
 
         async def begin(out: Flow[Sample]) -> None:
-            await draw_all(out, list(order.spawn_of))
+            await draw_all(out, order, list(order.spawn_of))
 
         any_came = False
         async with aclosing(flow(begin)) as samples:

@@ -121,8 +121,9 @@ async def test_a_strategy_uses_the_survivors_and_counts_what_the_server_counted(
         assert not estimated
         if kind is FaultKind.STREAM_CUT:  # what came of a stream before it was cut counts too
             assert all(a <= b <= a + c for a, b, c in zip(counted, told, lost, strict=True))
-        else:
-            assert told == counted
+        else:  # one that was cancelled when the vote was decided has cost its prompt
+            assert counted[0] <= told[0] <= 8 * counted[0] / double.stats.served
+            assert told[1] == counted[1]
         await served.at_rest()
 
 
