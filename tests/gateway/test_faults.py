@@ -122,7 +122,7 @@ async def test_a_strategy_uses_the_survivors_and_counts_what_the_server_counted(
         if kind is FaultKind.STREAM_CUT:  # what came of a stream before it was cut counts too
             assert all(a <= b <= a + c for a, b, c in zip(counted, told, lost, strict=True))
         else:  # one that was cancelled when the vote was decided has cost its prompt
-            assert counted[0] <= told[0] <= 8 * counted[0] / double.stats.served
+            assert counted[0] <= told[0] <= counted[0] * (1 + 8 / double.stats.served)
             assert told[1] == counted[1]
         await served.at_rest()
 

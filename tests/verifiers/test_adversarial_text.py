@@ -181,7 +181,8 @@ async def resources() -> AsyncIterator[Resources]:
 
 
 async def test_every_verifier_is_tried_or_said_to_read_no_text():
-    assert set(PARAMETERS) | set(ELSEWHERE) == set(registry.names("verifiers"))
+    ours = {name for name in registry.names("verifiers") if registry.load("verifiers", name).__module__[:4] == "tts."}
+    assert set(PARAMETERS) | set(ELSEWHERE) == ours
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
