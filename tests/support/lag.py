@@ -26,7 +26,6 @@ async def loop_lag() -> AsyncIterator[Lag]:
 
     What the tests before it have left in memory is kept out of the garbage collector's way.
     """
-    gc.collect()
     gc.freeze()
     lag = Lag()
     due = time.monotonic() + PERIOD
