@@ -237,7 +237,7 @@ async def test_a_server_that_dies_later_ends_serve_with_its_log(vllm_python: str
             if command.startswith("VLLM::EngineCore"):
                 os.kill(pid, signal.SIGKILL)
 
-    with pytest.raises(LocalVLLMError, match="The (engine of the )?vLLM server (ended|died)") as failure:
+    with pytest.raises(LocalVLLMError, match=r"The (engine of the )?vLLM server (ended|died)") as failure:
         await asyncio.wait_for(serve(server, kill_engine), 120)
     assert announced == [f"mortal is ready at {server.base_url}"]
     assert failure.value.log_tail

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from typing import Any
@@ -302,3 +303,17 @@ def test_a_refusal_is_about_the_parameter_that_it_names_first():
     )
     assert refusals.blamed(error, ["max_completion_tokens", "max_tokens"]) == "max_tokens"
     assert refusals.blamed(error, ["max", "tokens", "n"]) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "names", "found"),
+    [
+        ("Only one completion choice is allowed", ["n", "seed"], "n"),
+        ("Multiple candidates is not enabled for this model", ["n"], "n"),
+        ("Only one completion choice is allowed", ["seed"], None),
+        ("seed: only one choice of several choices", ["n", "seed"], "seed"),
+    ],
+)
+def test_a_refusal_of_n_need_not_name_it(words: str, names: list[str], found: str | None):
+    error = RequestRejected(words, status=400, body=json.dumps({"error": {"message": words}}))
+    assert refusals.blamed(error, names) == found

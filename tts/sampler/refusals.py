@@ -207,6 +207,12 @@ def seconds_of(value: str) -> float | None:
 # -- parameters ------------------------------------------------------------------------------------------------------
 
 
+SEVERAL = re.compile(
+    r"(?:only|just) (?:one|a single) (?:\w+ )?(?:choice|candidate)|(?:multiple|several) (?:choice|candidate)"
+)
+"""How servers refuse `n` without naming it."""
+
+
 def blamed(error: EndpointError, names: Iterable[str]) -> str | None:
     """Which of `names` the refusal `error` is about: the parameter that it gives as such, else the first it names."""
     if error.status not in (400, 422, 501):
@@ -221,4 +227,6 @@ def blamed(error: EndpointError, names: Iterable[str]) -> str | None:
         for name in names
         if (match := re.search(rf"(?<![\w.\\-])(?:body\.)?[`'\"]?{re.escape(name)}[`'\"]?(?![\w-]|\.\w)", words))
     }
+    if not found and "n" in names and SEVERAL.search(words):
+        return "n"
     return min(found, key=lambda name: found[name], default=None)
