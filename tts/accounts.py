@@ -44,7 +44,7 @@ class Ledger:
     def need(self, charge: Charge, place: tuple[int, ...] | None = None, *, reused: bool = False) -> None:
         """Book what the search is charged, at `place`; `reused` says that another search paid for it."""
         if charge not in self.needed:
-            self.needed.add(replace(charge, place=place))
+            self.needed.add(Charge(charge.id, charge.role, charge.usage, charge.started, place))
             if reused and charge not in self.paid:
                 self.reused.add(charge)
             for watcher in self.watchers:
@@ -82,14 +82,14 @@ class Tariff:
         """The number of the first sample of the group: its own where the server answers one choice to a request."""
         return sample.index if sample.batched is False else self._first[sample.index]
 
-    def charged(self, sample: Sample) -> Sample:
-        """`sample` with the charges that it would have had."""
+    def charges(self, sample: Sample) -> tuple[Charge, Charge]:
+        """The charges that `sample` would have had."""
         place, (prompt, completion) = (self._key, self.group(sample), sample.again), sample.charges
         if place not in self._prompts:
             if self._taken.setdefault(prompt.id, place) != place:  # here it would have been another request
                 prompt = replace(prompt, id=f"{prompt.id} {self._key.hex()} {place[1:]}")
             self._prompts[place] = prompt
-        return replace(sample, charges=(self._prompts[place], completion))
+        return self._prompts[place], completion
 
 
 Price = Callable[[str, Usage], float]

@@ -139,33 +139,35 @@ class Calls:
         sampler, spawn_of = order.sampler, order.spawn_of
         tariff = Tariff(order.key, list(spawn_of), order.size, self._taken)
         stored = {} if self.store is None else await self.store.get(order.key, list(spawn_of))
+        charges: dict[int, tuple[Charge, Charge]] = {}
         saved: dict[int, Awaitable[None]] = {}
         held: dict[int, list[Sample]] = {}
-        arrived: dict[int, Sample] = {}
+        arrived: dict[int, list[Sample]] = {}
 
-        def needed(sample: Sample, *, whole: bool = False) -> Sample:
-            """`sample` as it is given to the search, which is charged; a `whole` group needs no request."""
-            spawn = spawn_of[sample.index]
-            for charge, reused in zip(sample.charges, (whole, sample.index in stored), strict=True):
+        def given(sample: Sample, *, whole: bool = False) -> Sample:
+            """`sample` as the search gets it, which is charged for it; a `whole` group needs no request."""
+            spawn, occurrence = spawn_of[sample.index], sample.index
+            for charge, reused in zip(charges[occurrence], (whole, occurrence in stored), strict=True):
                 self._ledger.need(charge, order.place or (spawn,), reused=reused)
-            return replace(sample, index=spawn)
+            return replace(sample, index=spawn, charges=charges[occurrence])
 
         def arrive(sample: Sample) -> None:
             if self.store is not None:
                 saved[sample.index] = self.store.put(order.key, sample)
-            arrived[sample.index] = tariff.charged(sample)
-            for one in (*held.get(tariff.group(sample), ()), arrived[sample.index]):
-                needed(one)
+            charges[sample.index] = tariff.charges(sample)
+            beside = held.pop(tariff.group(sample), ())
+            arrived[sample.index] = [given(one) for one in (*beside, sample)]
 
         for group in tariff.groups:
-            known = [tariff.charged(stored[occurrence]) for occurrence in group if occurrence in stored]
+            known = [stored[occurrence] for occurrence in group if occurrence in stored]
+            charges |= {sample.index: tariff.charges(sample) for sample in known}
             if sampler.takes_n is None and any(sample.batched for sample in known):
                 sampler.takes_n = True
             alone = [sample for sample in known if sample.batched is False]
             if len(known) < len(group):
                 held[group[0]] = [sample for sample in known if sample not in alone]
                 known = alone
-            for sample in [needed(one, whole=True) for one in known]:
+            for sample in [given(one, whole=True) for one in known]:
                 yield sample
         missing = [[occurrence for occurrence in group if occurrence not in stored] for group in tariff.groups]
         if not any(missing):
@@ -187,13 +189,12 @@ class Calls:
                 async for came in samples:
                     if came.index in saved:
                         await saved.pop(came.index)
-                    sample = arrived.pop(came.index)
-                    for one in (*held.pop(tariff.group(sample), ()), sample):
-                        yield needed(one)
+                    for sample in arrived.pop(came.index):
+                        yield sample
         except SamplingFailed as raised:
             error = raised
         for sample in (one for group in held.values() for one in group):  # those beside them could not be had
-            yield needed(sample, whole=True)
+            yield given(sample, whole=True)
         # a rejected request loses its samples, not the search
         if error is not None and not stored and (error.status is None or error.status == 429 or error.status >= 500):
             raise error

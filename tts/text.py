@@ -27,8 +27,6 @@ _LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 
 def _mended(data: Any) -> Any:
     if isinstance(data, str):
-        if data.isascii():  # most texts, and the question costs nothing
-            return data
         try:
             data.encode()
         except UnicodeEncodeError:

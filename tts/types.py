@@ -135,7 +135,8 @@ class Sample:
 
     def __post_init__(self) -> None:
         for name in ("text", "finish_reason", "model", "reasoning", "tool_calls", "top_logprobs"):
-            if value := getattr(self, name):
+            value = getattr(self, name)
+            if value and not (isinstance(value, str) and value.isascii()):  # most are, and the question costs nothing
                 object.__setattr__(self, name, well_formed(value))
 
 

@@ -47,10 +47,13 @@ class NumericAnswer(AnswerVerifier):
         return None if number is None else canonical(number)
 
     def same(self, one: str, other: str) -> bool:
-        first, second = Fraction(one), Fraction(other)
-        size = max(abs(first), abs(second))
-        allowed = Fraction(1, 10**9) * size if self.tolerance is None else Fraction(self.tolerance) * max(1, size)
-        return abs(first - second) <= allowed
+        first, second = map(_exact, (one, other))
+        gap, size = abs(first - second), max(abs(first), abs(second))
+        return gap * 10**9 <= size if self.tolerance is None else gap <= Fraction(self.tolerance) * max(1, size)
+
+
+def _exact(number: str) -> int | Fraction:
+    return int(number) if number.removeprefix("-").isdigit() else Fraction(number)
 
 
 def _announced(text: str, answers: list[str] | None) -> Fraction | None:

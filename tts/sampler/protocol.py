@@ -163,9 +163,7 @@ class Generation:
             self._text.append(text)
             size += len(text)
         if (ids := item.get("token_ids")) is not None:
-            self.token_ids = _extended(
-                self.token_ids, [count_of(token, "a token id") for token in _list(ids, "token_ids")]
-            )
+            self.token_ids = _extended(self.token_ids, _token_ids(ids))
         if (tokens := read_logprobs(item.get("logprobs"))) is not None:
             self.logprobs = _extended(self.logprobs, [token.logprob for token in tokens])
             confidences = [token.confidence for token in tokens if token.confidence is not None]
@@ -246,7 +244,7 @@ def json_of(data: bytes) -> Any:
         value = json.loads(text, strict=False, **(YIELDING if len(data) > LARGE else {}))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    level = [value] if isinstance(value, dict | list) else []
+    level = [value] if text.count("[") + text.count("{") > DEEPEST else []
     for _ in range(DEEPEST):
         inner = chain.from_iterable(one.values() if isinstance(one, dict) else one for one in level)
         level = [one for one in inner if isinstance(one, dict | list)]
@@ -297,6 +295,13 @@ def count_of(value: Any, what: str, most: float = LARGEST_COUNT) -> Any:
     if not _is_number(value) or not 0 <= value < most:
         raise TransientError(f"unreadable answer: {what} is {_shown(value)}")
     return value
+
+
+def _token_ids(value: Any) -> list[int]:
+    ids = list(_list(value, "token_ids"))
+    if ids and (set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) >= LARGEST_COUNT):  # quick: they are many
+        raise TransientError(f"unreadable answer: its token ids are {_shown(ids)}")
+    return ids
 
 
 def parse(data: Any) -> ModelResponse:

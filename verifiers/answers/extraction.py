@@ -45,6 +45,7 @@ _WORD = (
     "正解|vastaus|cevap|yanıt|válasz|răspuns|jawaban|đáp án|απάντηση|उत्तर|الإجابة|الجواب|答案|答え|解答|回答|答|"
     "정답|답변|답|คำตอบ"
 )
+_INITIALS = re.sub(r"\W", "", "".join({one[:1] for one in _WORD.split("|")}))  # where a word may begin, quickly seen
 _IS = (
     "(?:is|are|was|equals|(?:would|should|must|will|has to) be|ist|sind|lautet|est|es|è|é|är|jest|olur)(?![^\\W\\d_])|"
     "(?:应该?|應該?)?(?:是|为|為|选|選)|は|는|은|هي|هو"
@@ -53,7 +54,7 @@ _MARK = re.compile(
     rf"(?P<box>\\(?:boxed|fbox|framebox)\s*\{{)|(?P<tag><(?:final[ _-]?)?answer(?:\s[^<>]{{0,99}})?>)"
     rf"|(?P<key>\"(?:final[ _]?)?answer\"[ \t]{{0,9}}:)|(?P<hashes>^[ \t]*\#{{4}}(?!\#))"
     rf"|^[ \t]{{0,3}}(?:\#{{1,6}}[ \t]|\*\*)(?:the[ \t])?final[ \t]answer[*_ \t]{{0,9}}\n\s*"
-    rf"|(?:故选|故選|应选|應選)[:：]?|(?<![A-Za-zÀ-ɏ])(?:{_WORD})[ \t*_`]{{0,4}}(?:\([^()\n]{{0,40}}\)[ \t*_`]{{0,4}})?"
+    rf"|(?:故选|故選|应选|應選)[:：]?|(?<![A-Za-zÀ-ɏ])(?=[{_INITIALS}])(?:{_WORD})[ \t*_`]{{0,4}}(?:\([^()\n]{{0,40}}\)[ \t*_`]{{0,4}})?"
     rf"(?:】[:：]?|=>|[-—=]?[-=]>|[:：=→⇒]|[ \t*_]{{0,3}}(?<=[\s*_])[-–—]{{1,2}}(?=\s)"
     rf"|[ \t]?[-–—](?=[A-Z]\b)|(?:[ \t]?(?:corr|final|الصحيح)\w{{0,9}}[ \t])?"
     rf"(?:[ \t](?:to|of|for)[ \t][^.:=\n]{{0,40}}?[ \t])?"
@@ -326,6 +327,8 @@ def parse_number(text: str) -> Fraction | None:
     and magnitudes (1.5 million), a percent sign (dropped: 50 % reads as 50), a/b, \frac{a}{b}, 1.5e3, 1.5 \times 10^3,
     and the digits and signs of Unicode; of `x = 3` or `3 + 4 = 7` what follows the last equals sign.
     """
+    if text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER:  # most are, and are quickly read
+        return Fraction(int(text))
     found = _only(_sides(text)[-1])
     return None if found is None or found["base"] else _value(found)
 
@@ -348,8 +351,10 @@ def stated_number(text: str) -> Fraction | None:
     `18 (eggs sold: 9 x 2)`, `18, since 9 x 2 = 18` and `in 3 hours **18** eggs` state 18; `3 and 4` and `9 x 2` none.
     """
     text = text[:LONGEST_STATEMENT]
+    if (number := parse_number(text)) is not None:
+        return number
     bold = _STRONG.findall(text)
-    tries = [text, _REMARK.sub(" ", text), *(bold if len(bold) == 1 else ())]
+    tries = [_REMARK.sub(" ", text), *(bold if len(bold) == 1 else ())]
     clause = _CLAUSE.split(_REMARK.sub(" ", text), maxsplit=1)[0]
     for one in [*tries, *([clause] if not _LISTED.match(text, _end_of_first(text)) else ())]:
         if (number := parse_number(one)) is not None:
