@@ -64,7 +64,7 @@ def test_a_payment_is_booked_once_and_what_is_paid_for_here_is_not_booked_as_reu
     ledger, told = Ledger(), list[Charge]()
     ledger.watchers.append(told.append)
     for _ in range(2):
-        ledger.pay(paid)
+        ledger.paid.add(paid)
         ledger.need(paid, reused=True)
         ledger.need(found, reused=True)
     assert (ledger.paid, ledger.reused, ledger.needed) == ({paid}, {found}, {paid, found})

@@ -20,6 +20,7 @@ class Ledger:
     """
 
     paid: set[Charge] = field(default_factory=set)
+    """What servers and machines bill."""
     needed: set[Charge] = field(default_factory=set)
     """What candidates and curves are charged."""
     reused: set[Charge] = field(default_factory=set)
@@ -36,10 +37,6 @@ class Ledger:
     """Whether the hidden truth was looked at."""
     watchers: list[Callable[[Charge], None]] = field(default_factory=list)
     """Told of each charge that is needed, once."""
-
-    def pay(self, charge: Charge) -> None:
-        """Book what a server or a machine bills."""
-        self.paid.add(charge)
 
     def need(self, charge: Charge, place: tuple[int, ...] | None = None, *, reused: bool = False) -> None:
         """Book what the search is charged, at `place`; `reused` says that another search paid for it."""

@@ -304,6 +304,8 @@ def decided(candidates: Sequence[Candidate], n: int, weight: Weight = each_alike
 
     They can join the other classes into one (see `answer_classes`), so the first must have more votes than all others.
     """
+    if 2 * len(candidates) <= n:  # even if all agree
+        return False
     votes = tally(candidates, weight).values()
     return 2 * max(votes, default=0) - sum(votes) > n - len(candidates)
 

@@ -12,11 +12,11 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -58,11 +58,17 @@ class Plugin(BaseModel):
         """Name and all parameters as plain data, from which `make` builds an equal object."""
         return {"name": self.name, **self.model_dump(mode="json")}
 
-    @property
+    @functools.cached_property
     def spec(self) -> str:
         """The short text form, with the parameters that differ from their defaults: `best_of_n:n=32`."""
         arguments = _arguments(self)
         return f"{self.name}:{arguments}" if arguments else self.name
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """See pydantic. The copy's `spec` is its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        vars(copied).pop("spec", None)
+        return copied
 
 
 # -- finding and making ------------------------------------------------------------------------------------------------

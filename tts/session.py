@@ -457,7 +457,7 @@ class Session:
     def pay_verifier(self, cpu_seconds: float, seconds: float) -> None:
         """Book CPU time spent on checking the candidate at hand; the work began `seconds` ago."""
         charge = Charge(uuid4().hex, "verifier", Usage(verifier_seconds=cpu_seconds, seconds=seconds), now() - seconds)
-        self.ledger.pay(charge)
+        self.ledger.paid.add(charge)
         self.ledger.need(charge, self._place)
         self._recorded.add(charge)
 

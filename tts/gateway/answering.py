@@ -65,18 +65,21 @@ class Search:
             notices["ignored"] = unheard
         if plain := sum("plain" in candidate.notes for candidate in result.candidates):
             notices["plain"] = plain
-        told = {"tts": {**notices, **self._account(result)}}
+
+        def told() -> dict[str, Any]:
+            return {"tts": {**notices, **self._account(result)}}
+
         if not candidates:
-            raise self._nothing(result, told)
+            raise self._nothing(result, told())
         if result.selected is None and plan.options.on_abstain == "error":
-            raise APIError(422, "no candidate is good enough to be the answer", "no_answer", details=told)
+            raise APIError(422, "no candidate is good enough to be the answer", "no_answer", details=told())
         if verified is False:
             reason = lost[0] if lost else f"no verdict was ready when the search ended ({result.ended})"
             words = f"{len(lost)} of {self.session.ledger.verdicts} verdicts could not be had"
             log.warning("request %s is answered without verification; %s: %s", self.request.run, words, reason)
             if plan.must_verify:
                 status = 504 if result.ended == "deadline" else 502
-                raise APIError(status, "the answer could not be verified", "unverified", details=told)
+                raise APIError(status, "the answer could not be verified", "unverified", details=told())
         elif lost:
             log.warning("request %s lost %d verdicts: %s", self.request.run, len(lost), lost[0])
         named = {
@@ -91,7 +94,7 @@ class Search:
             if value is not None
         ]
         unsaid = notices.keys() - ({"verified"} if verified else set())
-        extra = told if plan.options.details else {"tts": notices} if unsaid else {}
+        extra = told() if plan.options.details else {"tts": notices} if unsaid else {}
         ended = (b"x-tts-ended", result.ended.encode())
         return StrategyAnswer(candidates, result.usage, extra, [ended, *headers], verified=verified)
 

@@ -26,13 +26,8 @@ ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_f
 
 NOT_WORTH_A_RETRY = frozenset(
     {
-        "budget_spent",
-        "deadline",
-        "insufficient_quota",
-        "no_answer",
-        "no_candidate",
-        "unverified",
-        "upstream_timeout",
+        *("budget_spent", "deadline", "insufficient_quota", "no_answer", "no_candidate"),
+        *("unverified", "upstream_timeout"),
     }
 )
 """Codes of errors after which the same request would cost as much again and end in the same way. Clients of OpenAI's
@@ -138,7 +133,7 @@ def _from_upstream(error: EndpointError) -> APIError:
             return APIError(504, "The model server did not answer in time.", "upstream_timeout", None, wait)
         return APIError(502, "The model server gave no usable answer.", "upstream_failed", None, wait)
     try:
-        if isinstance(json_of(error.body.encode()), dict):
+        if isinstance(json_of(error.body), dict):
             return APIError(status, "", retry_after=wait, original=error.body.encode())
     except ValueError:
         pass

@@ -272,14 +272,9 @@ ANSWERED = frozenset({"input", "instructions", "include", "metadata", "store", "
 TRANSLATED = frozenset({"max_output_tokens", "parallel_tool_calls", "reasoning", "text", "tool_choice", "tools"})
 INCLUDED = frozenset(
     {
-        "code_interpreter_call.outputs",
-        "computer_call_output.output.image_url",
-        "file_search_call.results",
-        "message.input_image.image_url",
-        "message.output_text.logprobs",
-        "reasoning.encrypted_content",
-        "web_search_call.action.sources",
-        "web_search_call.results",
+        *("code_interpreter_call.outputs", "computer_call_output.output.image_url", "file_search_call.results"),
+        *("message.input_image.image_url", "message.output_text.logprobs", "reasoning.encrypted_content"),
+        *("web_search_call.action.sources", "web_search_call.results"),
     }
 )
 """What `include` may name; all but the log-probabilities are parts of what no answer has here."""

@@ -22,9 +22,8 @@ from tts.gateway.routing import GatewayRequest
 from tts.gateway.schemas import Table
 from tts.sampler import Sampler
 from tts.sampler.client import HttpClient
-from tts.sampler.endpoint import joined
 from tts.sampler.parameters import LENGTHS, merged, token_limit
-from tts.sampler.protocol import estimate_prompt, estimate_tokens, json_of, usage_of
+from tts.sampler.protocol import decoded, estimate_prompt, estimate_tokens, json_of, usage_of
 from tts.sampler.sse import ServerEvent
 from tts.types import Charge, Usage, sum_usage
 
@@ -80,7 +79,7 @@ class Meter:
         """Look at an answer in one piece. Raises `ValueError` if it is not JSON, as far as it is read."""
         self._tokens = len(answer) // BYTES_PER_TOKEN
         if len(answer) <= SMALL:
-            self._counted = reported_usage(json_of(answer))
+            self._counted = reported_usage(json_of(decoded(answer)))
         elif answer.strip()[:1] + answer.strip()[-1:] != b"{}":
             raise ValueError("it is no JSON object")
         else:
@@ -92,7 +91,7 @@ class Meter:
         if counted is None:
             event = self._usage
             with suppress(ValueError):
-                counted = reported_usage(json_of(event) if len(event) <= SMALL else _last_usage(event))
+                counted = reported_usage(json_of(decoded(event)) if len(event) <= SMALL else _last_usage(event))
         if counted is not None:
             return counted
         prompt = estimate_prompt(body.get("messages") or str(body.get("prompt") or body.get("input") or ""))
@@ -130,7 +129,7 @@ async def pass_through(request: GatewayRequest, sampler: Sampler) -> None:
 
         async def relay(avoid: str | None = None) -> None:
             async with connection.exchange("policy", Ledger(), affinity, avoid, queued=False) as exchange:
-                response = await connection.http.send("POST", joined(exchange.url, f"/{request.kind}"), sent)
+                response = await connection.http.send("POST", exchange.url, f"/{request.kind}", sent)
                 meter = Meter(_choices(body))
                 try:
                     kind = response.headers.get("content-type", "application/json").encode("latin-1")
@@ -257,7 +256,7 @@ def _check_first(data: bytes) -> None:
     if b'"error"' not in data or len(data) > SMALL:
         return
     with suppress(ValueError):
-        told = json_of(data)
+        told = json_of(decoded(data))
         error = told.get("error") if isinstance(told, dict) else None
         if error and "choices" not in told and not str(told.get("type", "")).startswith("response."):
             code = error.get("code") if isinstance(error, dict) else None

@@ -36,7 +36,7 @@ from tts.gateway.schemas import (
 from tts.gateway.settings import GatewaySettings
 from tts.registry import Plugin, nested
 from tts.resources import Resources
-from tts.sampler.protocol import merged
+from tts.sampler.parameters import merged
 from tts.text import well_formed
 from tts.types import Budget, Charge, Usage
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
@@ -14,11 +15,11 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from tts.concurrency import aside
+from tts.concurrency import LARGE, aside
 from tts.errors import RequestRejected, TransientError
 from tts.sampler import protocol, refusals
 from tts.sampler.compression import inflater
-from tts.sampler.endpoint import Endpoint, in_process
+from tts.sampler.endpoint import Endpoint, in_process, joined
 from tts.sampler.limits import most_in_flight
 from tts.sampler.redaction import Redactor, secret_headers
 from tts.sampler.sse import BYTE_ORDER_MARK, EventReader, ServerEvent
@@ -27,10 +28,6 @@ T = TypeVar("T")
 
 LONGEST_ERROR = 1 << 16
 """Bytes that are read of the body of an error."""
-
-
-def _same(data: Any) -> Any:
-    return data
 
 
 class HttpClient:
@@ -52,29 +49,40 @@ class HttpClient:
             self._headers["authorization"] = f"Bearer {key}"
         self._query = {name: value.get_secret_value() for name, value in endpoint.query.items()}
         self._extensions = {"timeout": httpx.Timeout(None, connect=endpoint.connect_timeout).as_dict()}
-        self._urls: dict[str, httpx.URL] = {}
+        self._urls: dict[tuple[str, str], httpx.URL] = {}
         self._limit = endpoint.max_answer_bytes
         self.hide = Redactor([key or "", *self._query.values(), *secret_headers(endpoint.headers)])
         """Replaces the endpoint's secrets."""
+        self.has_secrets = bool(self.hide)
 
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def json(self, url: str, body: Any = None, read: Callable[[Any], T] = _same) -> T:
+    async def json(self, base: str, path: str, body: Any = None, read: Callable[[Any], Any] | None = None) -> Any:
         """What `read` makes of the JSON answer to a POST of `body`, or to a GET; for a large answer, in a thread.
 
-        Raises an `EndpointError` of the right kind for error statuses, lost connections and unreadable answers.
+        `path` is below the URL `base`: `/models`, or `/../tokenize` for what is beside its `/v1`. Raises an
+        `EndpointError` of the right kind for error statuses, lost connections and unreadable answers.
         """
         method, content = ("GET", b"") if body is None else ("POST", json.dumps(body).encode())
-        response = await self.send(method, url, content)
-        data = await _collected(self.parts(response), self._limit)
-        return await aside(len(data), lambda: read(self._read(self.hide(data), url)))
+        return await self._read(self.parts(await self.send(method, base, path, content)), base, path, read)
 
-    def _read(self, data: bytes, url: str) -> Any:
-        try:
-            return protocol.json_of(data)
-        except ValueError as error:
-            raise TransientError(f"unreadable answer from {url}: {data[:100]!r} ({error})") from error
+    async def _read(
+        self, arriving: AsyncGenerator[bytes, None], base: str, path: str, read: Callable[[Any], Any] | None = None
+    ) -> Any:
+        data = await _collected(arriving, self._limit)
+
+        def work() -> Any:
+            text = protocol.decoded(data)  # first: no secret is then written in the bytes of another encoding
+            text = self.hide(text) if self.has_secrets else text
+            try:
+                answer = protocol.json_of(text)
+            except ValueError as error:
+                url = joined(base, path)
+                raise TransientError(f"unreadable answer from {url}: {text[:100]!r} ({error})") from error
+            return answer if read is None else read(answer)
+
+        return await asyncio.to_thread(work) if len(data) > LARGE else work()
 
     async def fetch(self, url: str) -> bytes:
         """The file at a URL that the server gave. The URL may be anyone's, so the key is not sent."""
@@ -88,13 +96,13 @@ class HttpClient:
 
     @asynccontextmanager
     async def stream(
-        self, url: str, body: Any, read: Callable[[Mapping[str, Any]], T] = _same
+        self, base: str, path: str, body: Any, read: Callable[[Mapping[str, Any]], T] = dict
     ) -> AsyncIterator[AsyncIterator[T] | Mapping[str, Any]]:
         """What `read` makes of the events of a streamed answer to a POST; leaving early closes the connection.
 
         A server that does not stream answers in one piece, which is then given instead, as it is.
         """
-        response = await self.send("POST", url, json.dumps(body).encode())
+        response = await self.send("POST", base, path, json.dumps(body).encode())
         async with aclosing(self.parts(response)) as arriving:
             head, blank = b"", 0
             async for part in arriving:  # a stream begins with a field or a comment, JSON with a bracket
@@ -103,10 +111,9 @@ class HttpClient:
                 if head or blank > self._limit:
                     break
             if head.startswith((b"{", b"[")):
-                data = await _collected(_after(head, arriving), self._limit)
-                answer = await aside(len(data), lambda: self._read(self.hide(data), url))
+                answer = await self._read(_after(head, arriving), base, path)
                 if not isinstance(answer, Mapping):
-                    raise TransientError(f"unreadable answer from {url}: it is a list")
+                    raise TransientError(f"unreadable answer from {joined(base, path)}: it is a list")
                 yield answer
             else:
                 async with aclosing(self._events(_after(head, arriving), read)) as events:
@@ -152,7 +159,8 @@ class HttpClient:
         """
         assert isinstance(response.stream, httpx.AsyncByteStream)
         try:
-            inflate = inflater(response.headers.get("content-encoding", ""))  # some servers compress unasked
+            encoding = response.headers.get("content-encoding")  # some servers compress unasked
+            inflate = inflater(encoding) if encoding else None
             async for chunk in response.stream:
                 if inflate is None:
                     yield chunk
@@ -172,32 +180,35 @@ class HttpClient:
         """`error`, unless it tells a secret."""
         return error if self.hide.error(str(error)) == str(error) else None
 
-    async def send(self, method: str, url: str, content: bytes) -> httpx.Response:
+    async def send(self, method: str, base: str, path: str, content: bytes) -> httpx.Response:
         """A response with a good status whose body is still to be read; close it in any case.
 
         Raises an `EndpointError` of the right kind, with status and body, for any other response.
         """
-        place = self._urls.get(url)
+        place = self._urls.get((base, path))
         if place is None:
-            place = self._urls[url] = httpx.URL(url).copy_merge_params(self._query) if self._query else httpx.URL(url)
+            place = self._urls[base, path] = self._place(joined(base, path))
         options: dict[str, Any] = {"headers": self._headers, "extensions": self._extensions}
-        return await self._send(httpx.Request(method, place, content=content, **options), url)
+        return await self._send(httpx.Request(method, place, content=content, **options), base, path)
 
-    async def _send(self, request: httpx.Request, url: str) -> httpx.Response:
-        """`url` is what errors say of where the request went: it has no secrets."""
+    def _place(self, url: str) -> httpx.URL:
+        return httpx.URL(url).copy_merge_params(self._query) if self._query else httpx.URL(url)
+
+    async def _send(self, request: httpx.Request, base: str, path: str = "") -> httpx.Response:
+        """`base` and `path` are what errors say of where the request went: they have no secrets."""
         try:
             response = await self._transport.handle_async_request(request)
         except (*_LOST, ValueError) as error:  # ValueError: a header or URL that cannot be sent
-            raise self._lost(url, error) from self._cause(error)
+            raise self._lost(joined(base, path), error) from self._cause(error)
         response.request = request
-        if self.hide:
+        if self.has_secrets:
             response.headers = httpx.Headers(
                 [(name, self.hide(value)) for name, value in response.headers.multi_items()]
             )
         if response.status_code >= 300:
             body = await _collected(self.parts(response), LONGEST_ERROR, cut=True)
             words = self.hide.error(body.decode(errors="replace"))
-            raise refusals.error_of(response.status_code, response.headers, words, url)
+            raise refusals.error_of(response.status_code, response.headers, words, joined(base, path))
         return response
 
 

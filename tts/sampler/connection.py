@@ -68,12 +68,12 @@ class Connection:
 
     async def _examine(self, url: str) -> str:
         """Why the replica cannot work, by its health and its list of models; empty if it can or does not tell."""
-        for place in (joined(url, "/../health"), joined(url, "/models")):
+        for path in ("/../health", "/models"):
             try:
                 async with asyncio.timeout(self.endpoint.connect_timeout):
-                    await self.http.body(await self.http.send("GET", place, b""))
+                    await self.http.body(await self.http.send("GET", url, path, b""))
             except TimeoutError:
-                return f"{place} does not answer within {self.endpoint.connect_timeout:g} s"
+                return f"{joined(url, path)} does not answer within {self.endpoint.connect_timeout:g} s"
             except EndpointError as error:
                 if (error.status is None or error.status >= 500) and not out_of_files(error):
                     return str(error)
@@ -106,7 +106,7 @@ class Connection:
                 async with self.exchange(
                     role, ledger or Ledger(), affinity, retry.avoid, prompt=lambda: prompt
                 ) as exchange:
-                    return await self.http.json(joined(exchange.url, path), body), exchange
+                    return await self.http.json(exchange.url, path, body), exchange
             except TransientError as error:
                 if ledger is not None and isinstance(error, TimedOut):
                     ledger.waste(role, prompt)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tts.errors import TransientError
+from tts.sampler import protocol
+from tts.sampler.protocol import ModelResponse
 
 OWNER = "llamacpp"
 """Who owns the models in the server's list of models."""
@@ -27,13 +29,13 @@ def own_request(body: Mapping[str, Any]) -> dict[str, Any]:
     return {NAMES.get(key, key): value for key, value in body.items() if key not in OURS} | {"return_tokens": True}
 
 
-def as_completion(answer: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
-    """The text completion that its own answer to `body` is; the string that ended the text is part of it if asked for.
+def parse(body: Mapping[str, Any], answer: Mapping[str, Any]) -> ModelResponse:
+    """The response that its own answer to `body` is; the string that ended the text is part of it if asked for.
 
     Raises `TransientError` for what is no such answer.
     """
     try:
-        return _completion(answer, body)
+        return protocol.parse(_completion(answer, body))
     except (KeyError, TypeError) as error:
         raise TransientError(f"unreadable answer of llama.cpp: {type(error).__name__}: {error}") from error
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from tts.errors import ConfigError, EndpointError, EndpointRefused, RequestRejected, TransientError
 from tts.sampler import llama_cpp, protocol
-from tts.sampler.endpoint import joined
 from tts.sampler.refusals import server_message
 from tts.sampler.sampler import VLLM_SPEAKERS, Sampler
 from tts.sampler.scoring import tokenize
@@ -163,7 +162,7 @@ class _Probe:
             return f"not vLLM (models owned by: {owner})" if owner else "unknown"
         with suppress(EndpointError, KeyError, TypeError, TimeoutError):
             async with asyncio.timeout(self._sampler.endpoint.connect_timeout):
-                answer = await self._http.json(joined(self._url, "/../version"))
+                answer = await self._http.json(self._url, "/../version")
                 return f"{VLLM_SPEAKERS[owner]} {answer['version']}"
         return VLLM_SPEAKERS[owner]
 
@@ -210,7 +209,7 @@ class _Probe:
         if self._sampler.llama_cpp:
             body = {"prompt": TEXT if prompt is self._prompt else prompt, "max_tokens": 1}
             answer = await self._post(llama_cpp.PATH, llama_cpp.own_request(body))
-            response = protocol.parse(llama_cpp.as_completion(answer, body))
+            response = llama_cpp.parse(body, answer)
             self._cost += response.usage or Usage()
         else:
             response = await self._ask(1, prompt, return_token_ids=True)
@@ -221,7 +220,7 @@ class _Probe:
         path, body = self._request(self._prompt, 1, {"stream": True, "stream_options": {"include_usage": True}})
         assembly = protocol.Assembly()
         self._cost += Usage(requests=1)
-        async with asyncio.timeout(PATIENCE), self._http.stream(joined(self._url, path), body) as events:
+        async with asyncio.timeout(PATIENCE), self._http.stream(self._url, path, body) as events:
             if isinstance(events, Mapping):
                 return Capability(False, "it answers in one piece")
             async for event in events:
@@ -302,7 +301,7 @@ class _Probe:
         self._cost += Usage(requests=1)
         try:
             async with asyncio.timeout(PATIENCE):
-                data = await self._http.json(joined(self._url, path), body)
+                data = await self._http.json(self._url, path, body)
         except TransientError:
             if last:
                 raise

@@ -18,11 +18,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from tts.concurrency import LARGE
 from tts.errors import RequestRejected, TransientError
-from tts.sampler.parameters import merged
 from tts.sampler.redaction import Redactor
 from tts.sampler.refusals import error_inside
 from tts.sampler.sse import ServerEvent
-from tts.types import Drawing, Prompt, Usage
+from tts.types import Drawing, Prompt, Sample, Usage
 
 T = TypeVar("T")
 
@@ -40,15 +39,8 @@ DEEPEST = 100
 
 FAILED = frozenset(
     {
-        "error",
-        "abort",
-        "aborted",
-        "cancelled",
-        "engine_error",
-        "failed",
-        "internal_error",
-        "network_error",
-        "server_error",
+        *("error", "abort", "aborted", "cancelled", "engine_error", "failed", "internal_error"),
+        *("network_error", "server_error"),
     }
 )
 """Finish reasons that mean that the answer was not finished, by no fault of the model."""
@@ -75,6 +67,7 @@ class Generation:
         "confidences",
         "failure",
         "finish_reason",
+        "in_parts",
         "index",
         "logprobs",
         "raw",
@@ -109,10 +102,27 @@ class Generation:
         """Why the server did not finish it, if it says so."""
         self.raw = raw
         """The choice as received, if it came in one piece."""
+        self.in_parts = raw is None
+        """Whether its texts came in parts, across which a secret may reach."""
         self.refused = False
         """Whether the model refused, in words that are kept apart from the content."""
-        self._text = [text]
+        self._text = [text] if text else []
         self._reasoning: list[str] = []
+
+    def sample(self, *, keep_ids: bool, keep_raw: bool, **known: Any) -> Sample:
+        """The sample that it is, with what is `known` of it besides what it says."""
+        return Sample(
+            text=self.text,
+            finish_reason=self.finish_reason,
+            reasoning=self.reasoning,
+            tool_calls=tuple(self.tool_calls),
+            token_ids=tuple(self.token_ids) if keep_ids and self.token_ids is not None else None,
+            logprobs=tuple(self.logprobs) if self.logprobs is not None else None,
+            confidences=tuple(self.confidences) if self.confidences is not None else None,
+            top_logprobs=self.top_logprobs or None,
+            raw=self.raw if keep_raw else None,
+            **known,
+        )
 
     @property
     def text(self) -> str:
@@ -147,11 +157,13 @@ class Generation:
         size = 0
         if not (message := item.get("message") or item.get("delta")):
             text = text_of(item.get("text"))
+            self.in_parts = self.in_parts or isinstance(item.get("text"), list)
         else:
             message = _table(message, "message")
             text = text_of(message.get("content"))
             self.refused = self.refused or bool(message.get("refusal"))
             thought = text_of(message.get("reasoning_content")) or text_of(message.get("reasoning"))
+            self.in_parts = self.in_parts or any(isinstance(part, list) for part in message.values())
             if whole and item.get("finish_reason"):  # some streams end with all that was said
                 self._forget(text, thought, message)
             if thought:
@@ -211,16 +223,13 @@ class TokenLogprob(NamedTuple):
     """In the model's vocabulary, where it is known."""
 
 
-EXTRA = "extra_body"
-"""The parameter that holds fields of the request's body which the library knows nothing of."""
-
 # -- requests ------------------------------------------------------------------------------------------------------
 
 
 def request(prompt: Prompt, model: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Path and body of a request for `prompt`; `params` go in unchanged, except that None values are left out and the
-    fields of `extra_body` come among them."""
-    options = {key: value for key, value in merged(params).items() if value is not None}
+    """Path and body of a request for `prompt` with the `merged` parameters `params`; those that are None are left
+    out."""
+    options = {key: value for key, value in params.items() if value is not None}
     if isinstance(prompt, Drawing):
         own = {"model": model, "prompt": prompt}
         return "/images/generations", {"response_format": "b64_json", **options, **own}
@@ -234,14 +243,18 @@ def request(prompt: Prompt, model: str, params: Mapping[str, Any]) -> tuple[str,
 # -- responses -----------------------------------------------------------------------------------------------------
 
 
-def json_of(data: bytes) -> Any:
-    """What JSON says, read as leniently as browsers do: bytes that are no text become U+FFFD.
+def decoded(data: bytes) -> str:
+    """The text of JSON, as leniently as browsers read it: bytes that are no text become U+FFFD."""
+    return data.decode(json.detect_encoding(data), "replace")
+
+
+def json_of(text: str) -> Any:
+    """What JSON says, control characters inside strings included.
 
     Raises `ValueError` for anything else, and for what is nested too deeply to be an answer.
     """
-    text = data.decode(json.detect_encoding(data), "replace")
     try:
-        value = json.loads(text, strict=False, **(YIELDING if len(data) > LARGE else {}))
+        value = json.loads(text, strict=False, **(YIELDING if len(text) > LARGE else {}))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level = [value] if text.count("[") + text.count("{") > DEEPEST else []
@@ -297,8 +310,8 @@ def count_of(value: Any, what: str, most: float = LARGEST_COUNT) -> Any:
     return value
 
 
-def _token_ids(value: Any) -> list[int]:
-    ids = list(_list(value, "token_ids"))
+def _token_ids(value: Any) -> Sequence[int]:
+    ids = _list(value, "token_ids")
     if ids and (set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) >= LARGEST_COUNT):  # quick: they are many
         raise TransientError(f"unreadable answer: its token ids are {_shown(ids)}")
     return ids
@@ -505,7 +518,7 @@ def event_of(event: ServerEvent) -> Mapping[str, Any] | None:
     if event.data is None or event.kind in ("ping", "heartbeat") or KEEP_ALIVE.fullmatch(event.data):
         return None
     try:
-        data = json_of(event.data)
+        data = json_of(decoded(event.data))
     except ValueError as error:
         if event.kind == "error":
             raise error_inside(event.data.decode(errors="replace")) from None
@@ -602,7 +615,7 @@ def _joined(pieces: list[str]) -> str:
     return pieces[0] if pieces else ""
 
 
-def _extended(known: list[T] | None, more: list[T]) -> list[T]:
+def _extended(known: list[T] | None, more: Sequence[T]) -> list[T]:
     if known is None:
         return list(more)
     known += more  # in place: a long answer comes in many pieces

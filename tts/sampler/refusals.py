@@ -16,22 +16,10 @@ from tts.errors import EndpointError, EndpointRefused, QuotaSpent, RequestReject
 
 NO_CREDIT = frozenset(
     {
-        "account_deactivated",
-        "accountoverdueerror",
-        "arrearage",
-        "billing_error",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "budget_exceeded",
-        "credit_balance_too_low",
-        "exceeded_current_quota_error",
-        "insufficient_balance",
-        "insufficient_credits",
-        "insufficient_funds",
-        "insufficient_quota",
-        "payment_required",
-        "spend_limit_reached",
-        "spending_limit_reached",
+        *("account_deactivated", "accountoverdueerror", "arrearage", "billing_error", "billing_hard_limit_reached"),
+        *("billing_not_active", "budget_exceeded", "credit_balance_too_low", "exceeded_current_quota_error"),
+        *("insufficient_balance", "insufficient_credits", "insufficient_funds", "insufficient_quota"),
+        *("payment_required", "spend_limit_reached", "spending_limit_reached"),
     }
 )
 """Codes and types of errors that mean that the account must be paid for: no wait helps."""

@@ -8,18 +8,19 @@ from base64 import b64decode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from tts.accounts import Ledger
-from tts.concurrency import Flow, Once, Work, aside, flow, now
+from tts.concurrency import Flow, Once, aside, flow, now, together
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TimedOut, TransientError
 from tts.files import ImageFolder
 from tts.sampler import llama_cpp, protocol, refusals
 from tts.sampler.connection import ONE_REQUEST, Connection, Exchange, Retry
-from tts.sampler.endpoint import Endpoint, joined
+from tts.sampler.endpoint import Endpoint
 from tts.sampler.hedging import hedged
 from tts.sampler.parameters import FALLBACKS, NOT_SAMPLING, Dispensable, ignored_by, merged, without
 from tts.sampler.protocol import Generation, ModelResponse
@@ -72,7 +73,7 @@ class Sampler:
         self.notices: list[str] = []
         """What the server cannot do, and what is done instead."""
         self._tried: Once[str | None] = Once(len(FALLBACKS))
-        self._owners: set[str] = set()
+        self._ignored = frozenset[str]()
         self.keep_raw = False
         """Whether each sample keeps its choice as the server sent it, for callers that pass it on unchanged."""
         self.scoring = asyncio.Semaphore(endpoint.max_scoring)
@@ -98,7 +99,7 @@ class Sampler:
         url = self.endpoint.urls[0]
         try:
             async with asyncio.timeout(self.endpoint.connect_timeout):
-                return await self.connection.http.json(joined(url, "/models"))
+                return await self.connection.http.json(url, "/models")
         except TimeoutError:
             raise TransientError(f"no answer from {url}; is the server running there?") from None
 
@@ -126,11 +127,14 @@ class Sampler:
             await asyncio.shield(self._identified)
 
     async def _identify(self) -> None:
+        place = "embedded" if self.endpoint.embedded else urlsplit(self.endpoint.urls[0]).hostname or ""
+        self._ignored = ignored_by(place)
         try:
             models = (await self.models())["data"]
-            self._owners = {owner for model in models if isinstance(owner := model.get("owned_by"), str)}
-            self.vllm = not self._owners.isdisjoint(VLLM_SPEAKERS)
-            self.llama_cpp = llama_cpp.OWNER in self._owners
+            owners = {owner for model in models if isinstance(owner := model.get("owned_by"), str)}
+            self._ignored = ignored_by(place, *owners)
+            self.vllm = not owners.isdisjoint(VLLM_SPEAKERS)
+            self.llama_cpp = llama_cpp.OWNER in owners
             if self.llama_cpp:
                 self.takes_n = False  # of several choices its usage counts one
             lengths = [
@@ -221,10 +225,9 @@ class Sampler:
             asked = [asked[i : i + size] for i in range(0, len(asked), size)]
         groups = [list(cast(Sequence[int], group)) for group in asked if group]
         options = merged(self.endpoint.params, params or {}, more)
-        for key in NOT_SAMPLING:
-            options.pop(key, None)
+        options = {key: value for key, value in options.items() if key not in NOT_SAMPLING}
         path, body = protocol.request(prompt, self.endpoint.model, options)
-        for key in self._ignored(body):
+        for key in sorted(self._ignored & body.keys()):
             self.say(f"it is known to ignore {key}")
         ready: list[Sample] = []
         draw = _Draw(
@@ -243,12 +246,12 @@ class Sampler:
         )
 
         async def work(out: Flow[Sample]) -> None:
-            draw.emit, draw.start = out.emit, out.start
+            draw.emit = out.emit
             for group in groups:
                 out.start(draw.fill(group))
 
         try:
-            if [len(group) for group in groups] == [1]:  # nothing runs beside it
+            if len(groups) == 1 and (len(groups[0]) == 1 or (self.takes_n and not draw.streamed)):  # all come at once
                 await draw.fill(groups[0])
                 for sample in ready:
                     yield sample
@@ -262,10 +265,6 @@ class Sampler:
         if draw.errors and not draw.answered:
             last = draw.errors[-1]
             raise SamplingFailed(f"no sample was obtained: {last}", status=last.status) from last
-
-    def _ignored(self, body: Mapping[str, Any]) -> list[str]:
-        place = urlsplit(self.endpoint.urls[0])
-        return ignored_by("embedded" if self.endpoint.embedded else place.hostname or "", self._owners, body)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -289,8 +288,6 @@ class _Draw:
     images: ImageFolder | None
     """Where images are kept, if the prompt is a `Drawing`."""
     emit: Callable[[Sample], None]
-    start: Callable[[Work], object] | None = None
-    """Starts work beside this one; None where there is only one sample."""
     errors: list[EndpointError] = field(default_factory=list)
     """One for each sample that failed."""
     answered: bool = False
@@ -310,10 +307,8 @@ class _Draw:
             if one_by_one and several and self.left is not None:
                 self.left += missing
                 return whole
-            if one_by_one and len(missing) > 1 and self.start is not None:
-                for index in missing:
-                    self.start(self.fill([index]))
-                return whole
+            if one_by_one and len(missing) > 1:
+                return all([whole, *await together(self.fill([index]) for index in missing)])
             try:
                 await self._answer(missing)
             except EndpointRefused:
@@ -366,20 +361,24 @@ class _Draw:
 
     async def _answer(self, missing: list[int]) -> None:
         """One request for the first of `missing`, retried where that may help."""
-        streamed = self.images is None and (self.sampler.endpoint.stream or self.stop_when is not None)
-        streamed = streamed and not self._own_route
-        attempt = self._stream if streamed else self._ask
+        attempt = self._stream if self.streamed else self._ask
         retry, late = Retry(self.sampler.connection), 0
         try:
             while True:
                 try:
                     return await attempt(missing, retry.avoid)
                 except TransientError as error:
-                    late += isinstance(error, TimedOut) and not streamed  # a stream tells as it goes
+                    late += isinstance(error, TimedOut) and not self.streamed  # a stream tells as it goes
                     await retry.wait(error)
         finally:
             if late:  # they were read; by now the server may have told how much that is
                 self.ledger.waste(self.role, sum_usage([self._prompt_usage()] * late))
+
+    @property
+    def streamed(self) -> bool:
+        """Whether answers are read token by token."""
+        wanted = self.sampler.endpoint.stream or self.stop_when is not None
+        return wanted and self.images is None and not self._own_route
 
     @property
     def _own_route(self) -> bool:
@@ -401,7 +400,8 @@ class _Draw:
 
     def _request(self, run: Sequence[int]) -> dict[str, Any]:
         """The body that asks for the occurrences `run`."""
-        body = without(self.body, self.sampler.refused | self.left_out)
+        refused = self.sampler.refused | self.left_out
+        body = without(self.body, refused) if refused else dict(self.body)
         if isinstance(seed := body.get("seed"), int | float):
             body["seed"] = int(seed) + run[0]
         if len(run) > 1:
@@ -415,10 +415,9 @@ class _Draw:
         run = self._consecutive(missing)
         body, connection = self._request(run), self.sampler.connection
 
-        def read(data: Any) -> ModelResponse:
-            if self.images is not None:
-                return protocol.parse_images(data)
-            return protocol.parse(llama_cpp.as_completion(data, body) if self._own_route else data)
+        path, asked, read = self.path, body, protocol.parse if self.images is None else protocol.parse_images
+        if self._own_route:
+            path, asked, read = llama_cpp.PATH, llama_cpp.own_request(body), partial(llama_cpp.parse, body)
 
         async def fetch(avoid: str | None, sent: asyncio.Future[str] | None = None) -> tuple[ModelResponse, Exchange]:
             async with connection.exchange(
@@ -426,8 +425,7 @@ class _Draw:
             ) as exchange:
                 if sent is not None:
                     sent.set_result(exchange.url)
-                path, asked = (llama_cpp.PATH, llama_cpp.own_request(body)) if self._own_route else (self.path, body)
-                response = await connection.http.json(joined(exchange.url, path), asked, read)
+                response: ModelResponse = await connection.http.json(exchange.url, path, asked, read)
                 if self.images is None:
                     if response.usage is not None:
                         self.prompt_tokens = response.usage.prompt_tokens
@@ -474,7 +472,7 @@ class _Draw:
             connection.exchange(
                 self.role, self.ledger, self.affinity, avoid, assembly.lost, prompt=self._prompt_usage
             ) as exchange,
-            connection.http.stream(joined(exchange.url, self.path), body, assembly.add) as events,
+            connection.http.stream(exchange.url, self.path, body, assembly.add) as events,
         ):
             if isinstance(events, Mapping):  # the server does not stream
                 response = await asyncio.to_thread(protocol.parse, events)  # it may be large
@@ -506,9 +504,11 @@ class _Draw:
 
     async def _hide(self, choices: Sequence[Generation]) -> None:
         """Hide secrets that came in pieces."""
-        if (hide := self.sampler.connection.http.hide) and self.images is None:
-            size = sum(len(choice.text) + len(choice.reasoning) for choice in choices)
-            await aside(size, lambda: [choice.hide(hide) for choice in choices])
+        http = self.sampler.connection.http
+        parts = [choice for choice in choices if choice.in_parts] if http.has_secrets and self.images is None else []
+        if parts:
+            size = sum(len(choice.text) + len(choice.reasoning) for choice in parts)
+            await aside(size, lambda: [choice.hide(http.hide) for choice in parts])
 
     def _check(self, choices: Sequence[Generation], delivered: bool) -> None:
         """Raise `TransientError` if an answer with `choices` brought nothing that was asked for."""
@@ -525,7 +525,7 @@ class _Draw:
         keep_ids = bool(self.body.get("return_token_ids"))  # `_request` may add it, only to count
         asked = Usage(1, shared.prompt_tokens, shared.cached_tokens, estimated_tokens=shared.estimated_tokens)
         prompt = Charge(exchange.id, self.role, asked, exchange.started)
-        self.ledger.pay(prompt)
+        self.ledger.paid.add(prompt)
         delivered = False
         for choice, (size, guessed) in zip(response.choices, response.shares, strict=True):
             reasoning = shared.reasoning_tokens / len(response.choices)
@@ -536,25 +536,18 @@ class _Draw:
                 self.ledger.waste(self.role, own)
                 continue
             completion = Charge(f"{exchange.id}.{choice.index}", self.role, own, exchange.started)
-            self.ledger.pay(completion)
+            self.ledger.paid.add(completion)
             missing.remove(index)
             self.asked[exchange.id] = frozenset(run)
-            sample = Sample(
-                text=choice.text,
-                finish_reason=choice.finish_reason,
+            sample = choice.sample(
+                keep_ids=keep_ids,
+                keep_raw=self.sampler.keep_raw,
                 charges=(prompt, completion),
                 index=index,
                 role=self.role,
                 model=response.model or self.body["model"],
                 again=sum(index in asked for asked in self.asked.values()) - 1,
                 batched=self._batched(len(run), len(response.choices)),
-                reasoning=choice.reasoning,
-                tool_calls=tuple(choice.tool_calls),
-                token_ids=tuple(choice.token_ids) if keep_ids and choice.token_ids is not None else None,
-                logprobs=tuple(choice.logprobs) if choice.logprobs is not None else None,
-                confidences=tuple(choice.confidences) if choice.confidences is not None else None,
-                top_logprobs=choice.top_logprobs or None,
-                raw=choice.raw if self.sampler.keep_raw else None,
             )
             if self.on_sample is not None:
                 self.on_sample(sample)

@@ -99,7 +99,7 @@ async def call(
         usage = prompt + Usage(completion_tokens=completion_tokens, estimated_tokens=completion_tokens)
     charge = Charge(exchange.id, role, usage + Usage(requests=1, seconds=exchange.seconds), exchange.started)
     if ledger is not None:
-        ledger.pay(charge)
+        ledger.paid.add(charge)
         ledger.need(charge)
     return data, charge
 

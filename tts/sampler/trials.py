@@ -10,7 +10,6 @@ from tts.accounts import Ledger
 from tts.errors import EndpointError, RequestRejected, TransientError
 from tts.sampler import protocol, refusals
 from tts.sampler.connection import Connection
-from tts.sampler.endpoint import joined
 from tts.sampler.parameters import FALLBACKS, without
 from tts.types import Charge, Drawing, Prompt, Usage
 
@@ -34,12 +33,11 @@ async def lack_of(
     data: Any = None
     try:
         async with connection.exchange(role, ledger, 0) as exchange:
-            url, http = joined(exchange.url, path), connection.http
             if parameter == "stream_options":
-                async with http.stream(url, body):
+                async with connection.http.stream(exchange.url, path, body):
                     pass
             else:
-                data = await http.json(url, body)
+                data = await connection.http.json(exchange.url, path, body)
     except RequestRejected as error:
         blamed = refusals.blamed(error, [parameter]) is not None
         return f"it refuses {parameter} ({refusals.server_message(error.body)})" if blamed else ""
@@ -49,7 +47,7 @@ async def lack_of(
     usage = Usage(requests=1, seconds=exchange.seconds)
     with suppress(TransientError):
         usage += protocol.usage_of(data.get("usage")) or Usage()
-    ledger.pay(Charge(exchange.id, role, usage, exchange.started))
+    ledger.paid.add(Charge(exchange.id, role, usage, exchange.started))
     choices = data.get("data" if drawing else "choices")
     ignored = parameter == "n" and isinstance(choices, list) and len(choices) == 1
     return "it returns a single choice whatever n is" if ignored else ""
