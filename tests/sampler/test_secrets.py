@@ -143,6 +143,8 @@ def refusal(words: str, **headers: str) -> bytes:
     return response({"error": {"message": words}}, "400 Bad Request", **headers)
 
 
+PARTS = [{"type": "text", "text": part} for part in ("key " + KEY[:9], KEY[9:])]
+
 ECHOES: dict[str, bytes] = {
     **{f"in an error: {name}": refusal(f"wrong key {way(KEY)}!") for name, way in WRITTEN.items()},
     **{f"in an error, as bytes: {name}": response(way(KEY).encode(), "403 Forbidden") for name, way in WRITTEN.items()},
@@ -169,6 +171,9 @@ ECHOES: dict[str, bytes] = {
     "in the model's name": response({**answer("Hi"), "model": KEY}),
     "in the finish reason": response(answer("Hi", finish_reason=KEY)),
     "in pieces": stream(delta("key " + KEY[:9]), delta(KEY[9:]), delta("", "stop"), b"data: [DONE]"),
+    "in parts": response({"choices": [{"message": {"content": PARTS}, "finish_reason": "stop"}]}),
+    "in another encoding": response(json.dumps(answer(f"key {KEY}")).encode("utf-16")),
+    "in what is unreadable in another encoding": response(f"<h1>{KEY}</h1>".encode("utf-16-le")),
     "in pieces of a tool call": stream(
         {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f"}}]}}]},
         {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": HEADER[:7]}}]}}]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import hmac
 import secrets
@@ -137,6 +138,7 @@ def check_page(scope: Scope, hosts: Collection[str]) -> None:
         raise APIError(415, "send JSON, with content-type: application/json", "unsupported_media_type")
 
 
+@functools.lru_cache
 def _is_address(host: str) -> bool:
     try:
         ip_address(host)
@@ -145,6 +147,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
+@functools.lru_cache
 def _is_loopback(host: str) -> bool:
     return ip_address(host).is_loopback if _is_address(host) else host == "localhost" or host.endswith(".localhost")
 

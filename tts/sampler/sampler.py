@@ -182,10 +182,6 @@ class Sampler:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    async def post(self, path: str, body: dict[str, Any], *, role: str, ledger: Ledger | None = None) -> Any:
-        """The JSON answer to a POST to `path`; see `Connection.post`. The caller books its usage."""
-        return (await self.connection.post(path, body, role=role, ledger=ledger))[0]
-
     async def sample(
         self,
         prompt: Prompt,

@@ -69,8 +69,9 @@ async def detokenize(sampler: Sampler, tokens: Sequence[int]) -> str:
 
 
 async def _beside(sampler: Sampler, route: str, body: dict[str, Any], key: str, why: str) -> Any:
+    body = {"model": sampler.endpoint.model, **body}
     try:
-        return (await sampler.post(f"/../{route}", {"model": sampler.endpoint.model, **body}, role="tokenizer"))[key]
+        return (await sampler.connection.post(f"/../{route}", body, role="tokenizer"))[0][key]
     except (EndpointRefused, RequestRejected, KeyError, TypeError) as error:
         raise ConfigError(f"{sampler.endpoint.urls[0]} {why.format(error)}") from error
 
