@@ -18,7 +18,7 @@ from tts.sampler import Sampler
 STAND_IN = """#!{python}
 import json, sys, time
 if sys.argv[1] == "-c":
-    print(json.dumps({{"found": {found}, "versions": {{}}, "details": True}}))
+    print(json.dumps({{"found": {found}, "versions": {versions}, "details": True}}))
     sys.exit()
 from http.server import BaseHTTPRequestHandler, HTTPServer
 begun = time.monotonic()
@@ -37,10 +37,10 @@ HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Health).s
 """
 
 
-def stand_in(folder: Path, found: bool) -> Path:
-    """An interpreter that has vLLM, or has not."""
+def stand_in(folder: Path, found: bool, **versions: str) -> Path:
+    """An interpreter that has vLLM, or has not; by default the build for GPUs."""
     path = folder / "python"
-    path.write_text(STAND_IN.format(python=sys.executable, found=found))
+    path.write_text(STAND_IN.format(python=sys.executable, found=found, versions=versions))
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import socket
@@ -24,6 +25,8 @@ import httpx
 
 from tts.errors import ConfigError, EndpointError, MissingExtra, TTSError
 from tts.local_vllm import supervise
+
+log = logging.getLogger("tts")
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.25
@@ -107,6 +110,9 @@ class LocalVLLM:
 
     async def __aenter__(self) -> Self:
         options, env = await asyncio.to_thread(build_settings, self.python)
+        own = any(option.partition("=")[0] == "--dtype" for option in self._options)
+        if "float32" in options and not own:
+            log.warning(EMULATED)
         self.port = bindable_port(self.port)
         self._process = self._launch(options, env)
         try:
@@ -276,6 +282,11 @@ print(json.dumps({"found": bool(spec and spec.origin), "versions": versions, "de
 """Tells which build is installed, and whether it can count cached prompt tokens, without importing vLLM: that takes
 many seconds."""
 
+CPU_FACTS = Path("/proc/cpuinfo")
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""What Linux calls the feature on x86-64 and on Arm."""
+EMULATED = "vLLM computes in float32, for this processor has no bfloat16 of its own; its option --dtype says otherwise"
+
 PORT_TAKEN = "The port is taken: choose another, or give none and a free one is found."
 HINTS = {
     r"address already in use": PORT_TAKEN,
@@ -303,7 +314,8 @@ def build_settings(python: str) -> tuple[list[str], dict[str, str]]:
     """Options and environment for the vLLM that the interpreter `python` has. Blocks for about 0.1 s.
 
     Every answer tells how many prompt tokens came from the prefix cache, where this vLLM can: without that they would
-    be charged as computed. The CPU build starts quickly and leaves room for other work.
+    be charged as computed. The CPU build starts quickly, leaves room for other work, and computes in float32 where the
+    processor only emulates bfloat16; a GPU build chooses by itself.
 
     Raises `ConfigError` if the interpreter does not run, `MissingExtra` if it has no vLLM.
     """
@@ -327,7 +339,20 @@ def build_settings(python: str) -> tuple[list[str], dict[str, str]]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding fails where cores are shared or restricted
         "OMP_NUM_THREADS": str(cores or 1),
     }
-    return [*options, "--dtype", "bfloat16", "--enforce-eager"], environment
+    dtype = "bfloat16" if computes_bfloat16() else "float32"
+    return [*options, "--dtype", dtype, "--enforce-eager"], environment
+
+
+def computes_bfloat16() -> bool:
+    """Whether every processor here computes in bfloat16 itself; where nothing tells, none does.
+
+    Emulated, bfloat16 takes minutes for a few tokens, and the engine gives up.
+    """
+    try:
+        features = re.findall(r"^(?:flags|Features)\s*:(.*)", CPU_FACTS.read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return bool(features) and all(BFLOAT16.intersection(one.split()) for one in features)
 
 
 def hint_for(log: str, status: int | None) -> str:
