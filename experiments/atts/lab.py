@@ -24,7 +24,7 @@ from typing import Any
 from experiments.atts.drift import drift
 from experiments.atts.figures import draw, draw_drift, markdown, speedups
 from experiments.atts.measure import Plan, measure
-from tts.lab.engine.models import model_folder
+from tts.lab.engine.models import model_place
 from tts.local_vllm import LocalVLLM
 from tts.runs.config import load
 
@@ -83,7 +83,7 @@ async def served(kind: str, table: dict[str, Any]) -> AsyncIterator[dict[str, An
                 if kind == "processes":
                     pair[role] = {**pair[role], "base_url": await stack.enter_async_context(_process(model))}
                 elif kind == "vllm":
-                    server = await stack.enter_async_context(LocalVLLM(model_folder(model), name=model, options=VLLM))
+                    server = await stack.enter_async_context(LocalVLLM(model_place(model), name=model, options=VLLM))
                     pair[role] = {**pair[role], "base_url": server.base_url}
         for role in ROLES if kind != "embedded" else ():  # where it is served this time is not what a run is about
             pair[role] = {"identity": f"{kind}://{pair[role]['model']}", **pair[role]}

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from tts import Endpoint, LocalVLLM, Sampler
-from tts.lab.engine.models import model_folder, read_shape
+from tts.lab.engine.models import model_place, read_shape
 
 PROMPT, ANSWER, ROUNDS = 150, 100, 3
 CASES = {"1": (1, 1), "8": (8, 1), "64": (64, 1), "shared": (8, 8)}
@@ -81,7 +81,7 @@ async def rate(sampler: Sampler, case: tuple[int, int], vocabulary: int, seed: i
 
 async def main(model: str = "lab-target") -> None:
     """Measure, print, write."""
-    folder = model_folder(model)
+    folder = model_place(model)
     vocabulary, name = read_shape(folder).vocabulary, folder.name
     best: dict[str, dict[str, Rates]] = {case: {"embedded": (0, 0), "vllm": (0, 0)} for case in CASES}
     async with LocalVLLM(folder, name=name) as server:

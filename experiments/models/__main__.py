@@ -11,9 +11,9 @@ import argparse
 import asyncio
 import sys
 
-from experiments.models.fetch import MODELS, located, sha256_of
 from experiments.models.serve import check, served
 from tts.errors import TTSError
+from tts.lab.public_models import MODELS, located, sha256_of
 
 
 async def main() -> None:

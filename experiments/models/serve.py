@@ -19,9 +19,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
-from experiments.models.fetch import hugging_face_form, located, models_folder
+from experiments.models.convert import hugging_face_form
 from tts import Endpoint, Problem, Sampler, Session
 from tts.errors import ConfigError, TTSError
+from tts.lab.public_models import located, models_folder
 from tts.local_vllm import LocalVLLM, answers, loopback_client
 
 Engine = Literal["llama.cpp", "vllm"]

@@ -73,7 +73,7 @@ def test_the_comparison_of_the_demo_makes_runs_that_resume(clean: Path):
     task = "jsonl:path=sums.jsonl,answer_verifier=numeric_answer"
     grids = {task: ["single", "self_consistency:n=4", "first_pass:k=4,verifier=oracle"]}
     for _ in range(2):
-        (run,) = asyncio.run(compare(grids, model, clean / "demo", limit=2)).values()
+        (run,) = asyncio.run(compare(grids, model, clean / "demo", limit=2, sampling={"max_tokens": 9})).values()
         assert len(run.tracks) == 3
         assert sum(row.ended != "failed" for track in run.tracks for row in track.rows) == 6
         assert run.tracks[0].cost("flops")[0].min() > 0

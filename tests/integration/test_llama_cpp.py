@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from experiments.models.fetch import MODELS, models_folder
+from tts.lab.public_models import MODELS, models_folder
 from experiments.models.serve import llama_server, served
 from tests.third_party.beam_search import BeamSearch
 from tts import Continuation, Endpoint, Problem, Sampler, Session, solve

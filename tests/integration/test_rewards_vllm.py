@@ -15,7 +15,7 @@ from tests.integration.conftest import BUILDER
 from tts import Endpoint
 from tts.confidence import LIKELIEST, LowConfidence
 from tts.errors import EndpointRefused
-from tts.lab.engine.models import model_folder
+from tts.lab.engine.models import model_place
 from tts.local_vllm import LocalVLLM
 from tts.registry import make
 from tts.session import Session
@@ -136,7 +136,7 @@ async def test_the_reward_model_of_the_library_says_the_same_there_and_here(vllm
     verifier = make("verifiers", 'process_reward:step="\n",params={"continue_final_message": true},aggregate=min')
     options = ("--runner", "pooling", "--dtype", "float32")
     found: list[list[Verdict]] = []
-    async with LocalVLLM(model_folder("lab-reward"), name="lab-reward", python=vllm_python, options=options) as server:
+    async with LocalVLLM(model_place("lab-reward"), name="lab-reward", python=vllm_python, options=options) as server:
         for base_url in (server.base_url, "embedded://lab-reward"):
             async with open_models({"reward": Endpoint(model="lab-reward", base_url=base_url)}) as samplers:
                 session = Session(problem, samplers)

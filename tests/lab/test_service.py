@@ -15,7 +15,7 @@ from tests.lab.conftest import held, until
 from tts import Endpoint, Sampler
 from tts.errors import ConfigError
 from tts.lab.engine.engine import Engine
-from tts.lab.engine.models import model_folder
+from tts.lab.engine.models import model_place
 from tts.lab.engine.routes import Service
 from tts.lab.engine.transport import respond
 from tts.sampler.probe import probe
@@ -174,7 +174,7 @@ async def test_bodies_have_the_fields_of_both_kinds_of_answers(client: httpx.Asy
 
 
 async def test_an_answer_continued_at_any_line_goes_on_as_before():
-    service, body = Service(Engine(model_folder("lab-target"))), {"temperature": 0, "max_tokens": 200}
+    service, body = Service(Engine(model_place("lab-target"))), {"temperature": 0, "max_tokens": 200}
     question = {"role": "user", "content": "Start with 37, add 58, multiply by 4, subtract 129."}
     async with client_of(service) as client:
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.double import ModelDouble
 from tests.support.small_llama import write_model
-from tts.lab.engine.models import model_folder
+from tts.lab.engine.models import model_place
 from tts.lab.engine.tokenizer import Tokenizer
 from tts.sampler import Endpoint
 from tts.sampler.scoring import score
@@ -36,7 +36,7 @@ def models(tmp_path: Path) -> dict[str, Endpoint]:
 async def test_models_with_other_tokenizers_are_told_apart_and_work_on_texts(models: dict[str, Endpoint]):
     result = await solve(PROBLEM, "atts:n=3,rounds=2,draft_tokens=9,target_tokens=9", models, stop_early=False)
     assert not result.failures
-    words = Tokenizer(model_folder(TARGET))
+    words = Tokenizer(model_place(TARGET))
     head = words.render(PROBLEM.messages, open_turn=True)  # type: ignore[arg-type]
     checked = 0
     async with open_models(models) as samplers:

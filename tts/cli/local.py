@@ -19,8 +19,11 @@ Examples:
   tts embedded list
   tts embedded serve lab-target --port 8000
   tts solve "..." --base-url embedded://lab-target
+  tts embedded fetch smollm2
+  tts solve "..." --base-url embedded://smollm2
 
-A MODEL is a name from the list, or a folder as transformers saves it (a small Llama with byte-level BPE).
+A MODEL is a name from the list, a folder as transformers saves it (a small Llama with byte-level BPE), or a GGUF file
+of any model that llama.cpp runs. GGUF files need an extra: pip install 'ttscale[gguf]'
 """
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
@@ -33,22 +36,50 @@ def embedded() -> None:
 
 @app.command("list", epilog=EPILOG)
 def list_(as_json: AsJson = False) -> None:
-    """List the models that ship with the library."""
-    from tts.lab.engine.models import SCHEME, bundled_models, read_shape
+    """List the models that ship with the library, and the public ones that it can fetch."""
+    from tts.lab.engine.models import SCHEME, bundled_models, parameters_of, read_shape
+    from tts.lab.public_models import MODELS, public_file
 
     rows = [
-        {"model": folder.name, "base_url": SCHEME + folder.name, "for": shape.kind, "context": shape.positions}
-        | {"layers": shape.layers, "width": shape.width, "megabytes": _megabytes(folder / "model.safetensors")}
+        {"model": folder.name, "base_url": SCHEME + folder.name, "for": shape.kind, "here": True}
+        | {"parameters": parameters_of(str(folder)), "megabytes": _megabytes(folder / "model.safetensors")}
         for folder in bundled_models()
         for shape in [read_shape(folder)]
+    ]
+    rows += [
+        {"model": name, "base_url": SCHEME + name, "for": "generate", "here": public_file(name).exists()}
+        | {"parameters": model.parameters, "megabytes": model.megabytes}
+        for name, model in MODELS.items()
     ]
     if as_json:
         show_json(rows)
         return
-    made = Table("", ("model", "base_url", "for"), ("context", "layers", "width", "megabytes"))
+    made = Table("", ("model", "base_url", "for", "here"), ("parameters", "megabytes"))
     for row in rows:
-        made.add_row(*map(str, row.values()))
+        made.add_row(
+            row["model"],
+            row["base_url"],
+            row["for"],
+            "yes" if row["here"] else "no",
+            f"{row['parameters'] / 1e6:,.1f} M",
+            str(row["megabytes"]),
+        )
     console().print(made)
+
+
+@app.command("fetch", epilog=EPILOG)
+def fetch(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A public model from the list, or how its name begins.")
+    ],
+) -> None:
+    """Fetch a public model once, from the model hub or where else it can be had.
+
+    Prints its file to stdout.
+    """
+    from tts.lab.public_models import located
+
+    typer.echo(located(model, say))
 
 
 @app.command("serve", epilog=EPILOG)
@@ -61,20 +92,19 @@ def serve(
 
     Prints the settings that point a client at it to stdout.
     """
-    from tts.lab.engine.models import model_folder
-    from tts.lab.engine.routes import load_service
-    from tts.lab.engine.transport import ServiceApp
+    from tts.lab.engine.transport import EmbeddedApp, EmbeddedTransport
     from tts.serving import serve as put_on_port
 
-    service = load_service(model_folder(model))
+    transport = EmbeddedTransport(model)
+    transport.load()
 
     def announce(base_url: str) -> None:
-        say(f"{service.engine.name} is ready at {base_url}; stop it with Ctrl-C")
+        say(f"{transport.name} is ready at {base_url}; stop it with Ctrl-C")
         typer.echo(f"export OPENAI_BASE_URL={shlex.quote(base_url)}")
-        typer.echo(f"export OPENAI_MODEL={shlex.quote(service.engine.name)}")
+        typer.echo(f"export OPENAI_MODEL={shlex.quote(transport.name)}")
         sys.stdout.flush()
 
-    put_on_port(ServiceApp(service), host, port, announce)
+    put_on_port(EmbeddedApp(transport), host, port, announce)
     say("stopped")
 
 

@@ -174,12 +174,11 @@ IGNORED = {
             *("response_format", "seed", "top_logprobs"),
         }
     ),
-    "embedded": frozenset({"bad_words", "frequency_penalty", "logit_bias", "presence_penalty", "repetition_penalty"}),
+    "ttscale": frozenset({"bad_words", "frequency_penalty", "logit_bias", "presence_penalty", "repetition_penalty"}),
     "library": frozenset({"logit_bias", "min_p", "repetition_penalty", "top_k"}),
 }
-"""Parameters that a server's documentation says it ignores, by its host, or by who owns its models ("library": Ollama).
-
-"embedded" are the models that run in this process."""
+"""Parameters that a server's documentation says it ignores, by its host, or by who owns its models ("library": Ollama;
+"ttscale": the engine in numpy)."""
 
 
 def ignored_by(*names: str) -> frozenset[str]:

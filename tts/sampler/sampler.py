@@ -97,8 +97,8 @@ class Sampler:
     async def models(self) -> Any:
         """The first replica's answer when asked for its models. Costs no tokens; raises `EndpointError`."""
         url = self.endpoint.urls[0]
-        try:
-            async with asyncio.timeout(self.endpoint.connect_timeout):
+        try:  # a model in this process is loaded first
+            async with asyncio.timeout(None if self.endpoint.embedded else self.endpoint.connect_timeout):
                 return await self.connection.http.json(url, "/models")
         except TimeoutError:
             raise TransientError(f"no answer from {url}; is the server running there?") from None
@@ -127,7 +127,7 @@ class Sampler:
             await asyncio.shield(self._identified)
 
     async def _identify(self) -> None:
-        place = "embedded" if self.endpoint.embedded else urlsplit(self.endpoint.urls[0]).hostname or ""
+        place = urlsplit(self.endpoint.urls[0]).hostname or ""
         self._ignored = ignored_by(place)
         try:
             models = (await self.models())["data"]

@@ -1,4 +1,4 @@
-"""Model folders as `transformers` saves them: where they are, the shape in `config.json`, the weights beside it."""
+"""Where embedded models are; the shape and the weights of model folders as `transformers` saves them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts.errors import ConfigError
+from tts.lab.public_models import MODELS, public_file, public_name
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 SCHEME = "embedded://"
+GGUF = ".gguf"
+ENDS = 1 << 20
+"""Bytes of each end of a GGUF file that tell it from others."""
 BUNDLED = Path(__file__).parent / "models"
 ARCHITECTURES: dict[str, Literal["generate", "reward"]] = {
     "LlamaForCausalLM": "generate",
@@ -30,23 +34,62 @@ def bundled_models() -> list[Path]:
     return sorted(path.parent for path in BUNDLED.glob("*/config.json"))
 
 
-def model_folder(place: str) -> Path:
-    """The folder of a model: `lab-target`, `embedded://lab-target`, `./folder` or `embedded:///folder`.
+def model_place(place: str) -> Path:
+    """The folder or the GGUF file of a model that is here.
 
-    Raises `ConfigError` if there is none.
+    `place` is the name of a bundled or a fetched public model or a path, as in `lab-target`, `smollm2-135m`, `./folder`
+    and `~/model.gguf`, each with or without `embedded://` before it. Raises `ConfigError` if there is none.
     """
     name = place.removeprefix(SCHEME).removesuffix("/v1").rstrip("/")
-    folder = Path(name).expanduser() if "/" in name or name.startswith(("~", ".")) else BUNDLED / name
-    if not name or not (folder / "config.json").is_file():
-        known = ", ".join(path.name for path in bundled_models()) or "none"
-        raise ConfigError(f"no embedded model '{name}'; there are: {known}. Or give a folder: {SCHEME}/path/to/model")
-    return folder
+    if "/" in name or name.startswith(("~", ".")) or name.endswith(GGUF):
+        path = Path(name).expanduser()
+    elif (public := public_name(name)) and not (BUNDLED / name).exists():
+        path = public_file(public)
+        if not path.exists():
+            raise ConfigError(f"the model {public} is not here yet: tts embedded fetch {public}")
+    else:
+        path = BUNDLED / name
+    if not name or not (path.is_file() if path.suffix == GGUF else (path / "config.json").is_file()):
+        known = ", ".join([*(path.name for path in bundled_models()), *MODELS])
+        raise ConfigError(
+            f"no embedded model '{name}'; there are: {known}. Or give a folder or a GGUF file: {SCHEME}/path/to/model"
+        )
+    return path
+
+
+def model_name(place: str) -> str:
+    """What requests call the model at `place`."""
+    path = model_place(place).resolve()
+    known = {public_file(name): name for name in MODELS}
+    return known.get(path) or (path.stem if path.suffix == GGUF else path.name)
+
+
+def parameters_of(place: str) -> float | None:
+    """The number of weights of the model at `place`; None of an unknown GGUF file. Folders hold two bytes for each."""
+    path = model_place(place)
+    if path.suffix == GGUF:
+        known = MODELS.get(model_name(place))
+        return known.parameters if known else None
+    return (path / "model.safetensors").stat().st_size / 2
 
 
 def fingerprint(place: str) -> str:
-    """A digest of a model's weights, which tells it from other weights saved in the same place."""
-    weights = b"".join(path.read_bytes() for path in sorted(model_folder(place).glob("*.safetensors")))
-    return hashlib.blake2b(weights, digest_size=6).hexdigest()
+    """A digest of a model's weights, which tells it from other weights saved in the same place.
+
+    Of a GGUF file, which may be large, the size and both ends are read.
+    """
+    path = model_place(place)
+    if path.suffix != GGUF:
+        return _digest(*(one.read_bytes() for one in sorted(path.glob("*.safetensors"))))
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(ENDS)
+        file.seek(max(0, size - ENDS))
+        return _digest(str(size).encode(), head, file.read())
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.blake2b(b"".join(parts), digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

