@@ -31,7 +31,7 @@ async def test_a_vllm_server_can_do_all_that_its_model_follows():
     assert found.server == "vLLM"
     assert found.models == ("test-model",)
     assert noes(found) == set()
-    assert {name for name, finding in found.as_dict().items() if finding.ok is None} == {"tools"}
+    assert {name for name, finding in found.as_dict().items() if finding.ok is None} == {"tools", "own_distribution"}
     assert "called none" in found.tools.why
 
 
@@ -148,3 +148,52 @@ async def test_a_failure_that_passes_is_given_a_second_chance():
         found = await find(double)
         assert found.chat
         assert found.cost.requests == double.stats.received
+
+
+def server(answer: dict[str, Any], owner: str, **gets: Any) -> Endpoint:
+    """A server of one answer to all prompts, whose models `owner` owns; `gets` are its answers by route."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        route = request.url.path.rpartition("/")[2]
+        if request.method == "GET":
+            known = {"models": {"data": [{"id": "m", "owned_by": owner}]}, **gets}
+            return httpx.Response(200 if route in known else 404, json=known.get(route, {}))
+        said = {"text": "words", "message": {"role": "assistant", "content": "words"}}
+        return httpx.Response(200, json={"choices": [{"index": 0, "finish_reason": "stop", **said}], **answer})
+
+    return Endpoint(model="m", base_url="mock://m/v1", transport=httpx.MockTransport(handle))
+
+
+@pytest.mark.parametrize(("tokens", "raw"), [(1, True), (3, True), (9, False), (31, False)])
+async def test_text_that_is_put_into_a_chat_template_is_told(tokens: int, raw: bool):
+    usage = {"usage": {"prompt_tokens": tokens, "completion_tokens": 1}}
+    async with Sampler(server(usage, "library")) as sampler:
+        found = await probe(sampler)
+    assert found.server == "Ollama"
+    assert found.chat
+    assert found.completions.ok is raw
+    assert raw or f"{tokens} prompt tokens" in found.completions.why
+
+
+UNCUT = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("applied", "ok", "why"),
+    [
+        (UNCUT, True, ""),
+        (
+            UNCUT | {"min_p": 0.05000000074505806, "top_k": 40},
+            False,
+            "applies top_k=40, min_p=0.05; send top_k=0, min_p=0",
+        ),
+        (UNCUT | {"temperature": 0.8}, False, "applies temperature=0.8; send temperature=1"),
+        ({}, None, "does not tell"),
+    ],
+)
+async def test_what_llama_cpp_applies_by_itself_is_told(applied: dict[str, float], ok: bool | None, why: str):
+    props = {"default_generation_settings": {"params": applied}}
+    async with Sampler(server({}, "llamacpp", props=props)) as sampler:
+        found = await probe(sampler)
+    assert found.own_distribution.ok is ok
+    assert why in found.own_distribution.why

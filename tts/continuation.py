@@ -117,7 +117,7 @@ class Continuation:
             if tokens <= 0:
                 return [replace(self, ended="length")]
         options = {**self._options(role, tokens, stops), **params}
-        drawn = self.session.sample(self.prompt(role), n=n, role=role, **options)
+        drawn = self.session.sample(await self._sent(role), n=n, role=role, **options)
         samples = sorted([sample async for sample in drawn], key=lambda sample: sample.index)
         if not samples:
             raise SamplingFailed(f"{role}: no continuation could be sampled")
@@ -172,6 +172,14 @@ class Continuation:
         return self.session.candidate(
             self.text, *self.samples, parents=parents, spawned=spawned, charges=self.charges, **notes
         )
+
+    async def _sent(self, role: str) -> Any:
+        """The prompt as the server of `role` must get it.
+
+        llama.cpp puts a begin-of-text token before any text, so a rendered prompt, which has its own, goes as tokens.
+        """
+        sampler, prompt = self.session.sampler(role), self.prompt(role)
+        return await tokenize(sampler, prompt, special=False) if self.rendered and sampler.llama_cpp else prompt
 
     def _options(self, role: str, tokens: int | None, stops: Sequence[str]) -> dict[str, Any]:
         known = self.session.sampler(role).endpoint.params

@@ -13,6 +13,7 @@ from tests.cli.conftest import Command, finished, start
 from tests.support.small_llama import write_model
 from tts.cli.demo import compare
 from tts.lab.engine.models import bundled_models
+from tts.lab.public_models import MODELS
 
 
 def test_serve_prints_the_settings_and_ends_with_ctrl_c(clean: Path):
@@ -54,9 +55,11 @@ def test_serve_of_an_unknown_model_says_which_there_are(tts: Command):
     assert "no embedded model 'nothing'" in ended.err
 
 
-def test_the_list_has_every_bundled_model(tts: Command):
+def test_the_list_has_every_bundled_and_public_model(tts: Command):
     rows = tts("embedded", "list", "--json").json
-    assert [row["base_url"] for row in rows] == [f"embedded://{folder.name}" for folder in bundled_models()]
+    names = [*(folder.name for folder in bundled_models()), *MODELS]
+    assert [row["base_url"] for row in rows] == [f"embedded://{name}" for name in names]
+    assert all(row["here"] for row in rows[: len(bundled_models())])
 
 
 def test_solve_needs_no_server_and_no_model_name(tts: Command, clean: Path):

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support.small_gguf import write_gguf
-from tts import Endpoint, Problem, Sampler, Session, solve
+from tts import Continuation, Endpoint, Problem, Sampler, Session, solve
 from tts.errors import ConfigError, MissingExtra
 from tts.lab import public_models
 from tts.lab.engine.transport import EmbeddedTransport
@@ -42,7 +42,16 @@ async def test_it_is_known_for_what_it_is(file: Path):
     async with Sampler(endpoint(file)) as sampler:
         found = await probe(sampler)
     able = {name for name, one in found.as_dict().items() if one.ok}
-    assert {"chat", "completions", "seed", "token_ids", "stream_usage", "continuation", "tokenize"} <= able
+    assert {
+        "chat",
+        "completions",
+        "own_distribution",
+        "seed",
+        "token_ids",
+        "stream_usage",
+        "continuation",
+        "tokenize",
+    } <= able
     assert not found.n
     assert found.models == ("small",)
 
@@ -89,6 +98,18 @@ async def test_leaving_ends_the_computation(file: Path):
     while (await metrics(file))["llamacpp:requests_processing"] and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     assert (await metrics(file))["llamacpp:requests_processing"] == 0
+
+
+async def test_a_rendered_prompt_gets_no_second_begin_of_text_token(tmp_path: Path):
+    other = write_gguf(tmp_path / "begins.gguf", begins=True)
+    async with Sampler(endpoint(other)) as sampler:
+        session = Session(Problem.from_prompt("the bell"), {"policy": sampler})
+        exact = await (await Continuation.start(session)).extend(tokens=4, temperature=0)
+        before = session.spent.prompt_tokens
+        grown = await (await Continuation.start(session, exact=False)).extend(tokens=4, temperature=0)
+        assert not grown.exact
+        assert grown.text == exact.text
+        assert session.spent.prompt_tokens == 2 * before
 
 
 async def test_strategies_run_on_it_and_its_answers_are_filed_by_its_weights(file: Path, tmp_path: Path):

@@ -10,8 +10,11 @@ from tests.support.small_llama import MERGES, SPECIAL, TEMPLATE, alphabet
 WIDTH, HEADS, LAYERS, HIDDEN = 64, 2, 2, 96
 
 
-def write_gguf(path: Path, seed: int = 0, scale: float = 0.5) -> Path:
-    """Write the file, or skip the test where the engine that reads it is not installed."""
+def write_gguf(path: Path, *, seed: int = 0, begins: bool = False) -> Path:
+    """Write the file, or skip the test where the engine that reads it is not installed.
+
+    With `begins` every text begins with a token of its own, in the chat template too.
+    """
     for package in ("xllamacpp", "gguf"):
         pytest.importorskip(package, reason=f"{package} is not installed here: pip install 'ttscale[gguf,dev]'")
     from gguf import GGUFWriter, TokenType
@@ -36,12 +39,12 @@ def write_gguf(path: Path, seed: int = 0, scale: float = 0.5) -> Path:
     writer.add_token_merges(MERGES)
     writer.add_eos_token_id(SPECIAL.index("<|end|>"))
     writer.add_bos_token_id(SPECIAL.index("<|pad|>"))
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(TEMPLATE)
+    writer.add_add_bos_token(begins)
+    writer.add_chat_template("<|pad|>" * begins + TEMPLATE)
 
     def add(name: str, *shape: int) -> None:
         plain = len(shape) == 1
-        values = np.ones(shape) if plain else rng.normal(0, scale, shape)
+        values = np.ones(shape) if plain else rng.normal(0, 0.5, shape)
         writer.add_tensor(f"{name}.weight", values.astype(np.float32))
 
     add("token_embd", len(symbols), WIDTH)

@@ -20,8 +20,21 @@ PATH = "/../completion"
 NAMES = {"max_tokens": "n_predict", "max_completion_tokens": "n_predict", "logprobs": "n_probs"}
 """What it calls a parameter of a text completion; other parameters have the same name."""
 
+UNCUT = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0}
+"""The values by which nothing cuts or bends the model's own distribution."""
+
 OURS = ("model", "return_token_ids", "include_stop_str_in_output", "add_special_tokens")
 """Parameters that it does not know."""
+
+
+def cuts(settings: Any) -> dict[str, float]:
+    """What `settings`, the answer to `GET /props`, apply to requests that do not set it themselves.
+
+    Raises `KeyError` or `TypeError` where they do not tell.
+    """
+    applied = settings["default_generation_settings"]["params"]
+    values = {name: round(applied[name], 4) for name in UNCUT}
+    return {name: value for name, value in values.items() if value != UNCUT[name]}
 
 
 def own_request(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class Capabilities:
     """Log-probabilities of generated tokens."""
     prompt_logprobs: Capability = NOT_TRIED
     """Log-probabilities of given text, to score with."""
+    own_distribution: Capability = NOT_TRIED
+    """What a request does not ask for is not applied: no top_k, top_p or min_p cuts the samples unseen."""
     seed: Capability = NOT_TRIED
     """The same seed gives the same sample, another seed a different one."""
     token_ids: Capability = NOT_TRIED
@@ -111,11 +113,16 @@ async def _model_cards(sampler: Sampler) -> list[dict[str, Any]]:
 
 QUESTION = [{"role": "user", "content": "Write a few random words."}]
 TEXT = "Some random words:"
+LETTER = "a"
+MOST_OF_A_LETTER = 4
+"""Tokens, a begin-of-text token included."""
 OBJECT = {"type": "object", "additionalProperties": False}
 SKY = {"name": "sky", "schema": OBJECT | {"properties": {"blue": {"type": "boolean"}}, "required": ["blue"]}}
 CLOCK = {"name": "get_time", "description": "The time now.", "parameters": OBJECT | {"properties": {}}}
 
-FEATURES = ("n", "logprobs", "prompt_logprobs", "seed", "token_ids", "stream_usage", "tokenize")
+OTHERS = {llama_cpp.OWNER: "llama.cpp", "library": "Ollama", "sglang": "SGLang"}
+"""Servers, by who owns their models."""
+FEATURES = ("n", "logprobs", "prompt_logprobs", "own_distribution", "seed", "token_ids", "stream_usage", "tokenize")
 CHAT_FEATURES = ("continuation", "prefill", "tools", "structured_output")
 """Fields of `Capabilities`, each found by the method of `_Probe` of that name."""
 
@@ -156,8 +163,8 @@ class _Probe:
 
     async def _server(self, cards: list[dict[str, Any]]) -> str:
         owner = next((str(card["owned_by"]) for card in cards if card.get("owned_by")), "")
-        if owner == llama_cpp.OWNER:
-            return "llama.cpp"
+        if owner in OTHERS:
+            return OTHERS[owner]
         if owner not in VLLM_SPEAKERS:
             return f"not vLLM (models owned by: {owner})" if owner else "unknown"
         with suppress(EndpointError, KeyError, TypeError, TimeoutError):
@@ -177,7 +184,10 @@ class _Probe:
         return YES
 
     async def completions(self) -> Capability:
-        await self._ask(1, TEXT)
+        """One letter is few tokens, unless the server puts it into its chat template."""
+        usage = (await self._ask(1, LETTER)).usage
+        if usage is not None and usage.prompt_tokens > MOST_OF_A_LETTER:
+            return Capability(False, f"it wraps the text: {LETTER!r} became {usage.prompt_tokens:g} prompt tokens")
         return YES
 
     async def n(self) -> Capability:
@@ -194,6 +204,18 @@ class _Probe:
         body = {"prompt": "The sky is blue", "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
         choice = (await self._post("/completions", {"model": self._model, **body}))["choices"][0]
         return YES if choice.get("prompt_logprobs") else Capability(False, "the answer has none; vLLM gives them")
+
+    async def own_distribution(self) -> Capability:
+        untold = Capability(None, "the server does not tell; vLLM, for one, applies the model's generation_config.json")
+        if not self._sampler.llama_cpp:
+            return untold
+        try:
+            cut = llama_cpp.cuts(await self._http.json(joined(self._url, "/../props")))
+        except (EndpointError, KeyError, TypeError):
+            return untold
+        words = ", ".join(f"{name}={value:g}" for name, value in cut.items())
+        plain = ", ".join(f"{name}={llama_cpp.UNCUT[name]}" for name in cut)
+        return Capability(False, f"by itself it applies {words}; send {plain} for the model's own") if cut else YES
 
     async def seed(self) -> Capability:
         answers = await asyncio.gather(*(self._ask(24, seed=seed, temperature=1) for seed in (1, 1, 2)))
