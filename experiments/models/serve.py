@@ -28,6 +28,8 @@ from tts.local_vllm import LocalVLLM, answers, loopback_client
 Engine = Literal["llama.cpp", "vllm"]
 HOST = "127.0.0.1"
 READY_SECONDS = 120.0
+WAITING = {"OMP_WAIT_POLICY": "passive"}
+"""Threads that spin while they wait for each other starve the one that all wait for, where the machine is busy."""
 
 
 def llama_server() -> str | None:
@@ -91,7 +93,9 @@ async def _llama_cpp(
     where = ("-m", str(model), "--alias", name, "--host", HOST, "--port", str(port), "--metrics")
     log = models_folder() / "llama-server.log"
     with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(program, *where, *room, *options, stdout=output, stderr=output)
+        process = await asyncio.create_subprocess_exec(
+            program, *where, *room, *options, stdout=output, stderr=output, env={**WAITING, **os.environ}
+        )
     try:
         async with asyncio.timeout(READY_SECONDS), loopback_client() as client:
             while not await answers(client, f"http://{HOST}:{port}/health"):

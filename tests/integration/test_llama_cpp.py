@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from math import exp
 
+import httpx
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tts.lab.public_models import MODELS, models_folder
 from experiments.models.serve import llama_server, served
 from tests.third_party.beam_search import BeamSearch
 from tts import Continuation, Endpoint, Problem, Sampler, Session, solve
-from tts.local_vllm import loopback_client, summed_metrics
+from tts.lab.engine.transport import EmbeddedTransport
+from tts.lab.public_models import MODELS, public_file
+from tts.local_vllm import summed_metrics
+from tts.sampler.endpoint import joined
 from tts.sampler.probe import probe
 from tts.sampler.scoring import detokenize, tokenize
 from tts.types import sum_usage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+MODEL = "smollm2-135m"
 QUESTION = Problem.from_prompt("Name three colours of the rainbow.")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def endpoint() -> AsyncIterator[Endpoint]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["llama-server", "embedded"])
+async def endpoint(request: pytest.FixtureRequest) -> AsyncIterator[Endpoint]:
+    """The model in llama.cpp's own program, and in this process."""
+    if not public_file(MODEL).exists():
+        pytest.skip(f"{MODELS[MODEL].title} is not here: `tts embedded fetch {MODEL}` fetches it")
+    if request.param == "embedded":
+        pytest.importorskip("xllamacpp", reason="not installed here: pip install 'ttscale[gguf]'")
+        yield Endpoint(model=MODEL, base_url=f"embedded://{MODEL}", max_concurrency=4)
+        return
     if llama_server() is None:
         pytest.skip("llama.cpp's server is not built here: TTS_LLAMA_SERVER names the program")
-    if not (models_folder() / MODELS["smollm2-135m"].file).exists():
-        pytest.skip("SmolLM2-135M-Instruct is not here: `python -m experiments.models smollm2-135m` fetches it")
-    async with served("smollm2-135m", in_flight=4, context=1024) as endpoint:
+    async with served(MODEL, in_flight=4, context=1024) as endpoint:
         yield endpoint
 
 
 async def billed(endpoint: Endpoint) -> tuple[float, float]:
     """Prompt tokens (cached ones included) and generated tokens that the server counts."""
-    async with loopback_client() as client:
-        found = summed_metrics((await client.get(endpoint.base_url.removesuffix("/v1") + "/metrics")).text)
+    url = joined(endpoint.base_url, "/../metrics")
+    async with EmbeddedTransport(endpoint.base_url) if endpoint.embedded else httpx.AsyncHTTPTransport() as transport:
+        response = await transport.handle_async_request(httpx.Request("GET", url))
+        found = summed_metrics((await response.aread()).decode())
     prompts = found["llamacpp:prompt_tokens_total"] + found["llamacpp:prompt_tokens_cached_total"]
     return prompts, found["llamacpp:tokens_predicted_total"]
 
@@ -48,17 +62,18 @@ async def test_a_prompt_is_read_as_the_chat_route_reads_it(endpoint: Endpoint):
         assert session.spent.prompt_tokens == len(head)
 
 
-async def test_an_answer_in_pieces_is_the_answer_in_one(endpoint: Endpoint):
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(1, 12), min_size=2, max_size=4))
+async def test_an_answer_in_pieces_is_the_answer_in_one(endpoint: Endpoint, sizes: list[int]):
     async with Sampler(endpoint) as sampler:
         session = Session(QUESTION, {"policy": sampler})
-        whole = await (await Continuation.start(session)).extend(tokens=48, temperature=0)
+        whole = await (await Continuation.start(session)).extend(tokens=sum(sizes), temperature=0)
         grown = await Continuation.start(session)
-        assert grown.exact
-        for _ in range(6):
+        for size in sizes:
             if not grown.ended:
-                grown = await grown.extend(tokens=8, temperature=0)
-        assert grown.ids == whole.ids
-        assert grown.text == whole.text
+                grown = await grown.extend(tokens=size, temperature=0)
+        assert grown.exact
+        assert (grown.ids, grown.text) == (whole.ids, whole.text)
 
 
 @pytest.mark.parametrize("stop", ["\n", ".", "e ", "colo"])
@@ -75,9 +90,9 @@ async def test_a_step_ends_with_its_stop_string_and_text_and_ids_never_part(endp
 
 
 async def test_what_a_search_costs_is_what_the_server_counts(endpoint: Endpoint):
-    before = await billed(endpoint)
+    before, short = await billed(endpoint), endpoint.model_copy(update={"params": {"max_tokens": 32}})
     results = [
-        await solve(QUESTION, one, endpoint) for one in (BeamSearch(), "best_of_n:n=4,verifier=regex(pattern=red)")
+        await solve(QUESTION, one, short) for one in (BeamSearch(), "best_of_n:n=4,verifier=regex(pattern=red)")
     ]
     after = await billed(endpoint)
     spent = sum_usage(result.usage for result in results)
@@ -87,7 +102,8 @@ async def test_what_a_search_costs_is_what_the_server_counts(endpoint: Endpoint)
 async def test_the_probe_finds_what_it_can_do(endpoint: Endpoint):
     async with Sampler(endpoint) as sampler:
         found = await probe(sampler)
-    assert found.server.startswith("llama.cpp")
+    assert found.server == "llama.cpp"
+    assert found.models == (MODEL,)
     assert found.chat
     assert found.completions
     assert found.logprobs
@@ -96,3 +112,20 @@ async def test_the_probe_finds_what_it_can_do(endpoint: Endpoint):
     assert found.continuation
     assert not found.n
     assert not found.prompt_logprobs
+    assert found.stream_usage
+    assert found.structured_output
+    assert found.seed.ok is not None
+    assert found.own_distribution.ok is endpoint.embedded  # as a program it has settings of its own
+    assert found.own_distribution or "top_k=40" in found.own_distribution.why
+
+
+async def test_the_tops_and_the_chosen_token_are_of_one_distribution(endpoint: Endpoint):
+    async with Sampler(endpoint) as sampler:
+        params = {"max_tokens": 12, "temperature": 0, "logprobs": True, "top_logprobs": 5}
+        (sample,) = [one async for one in sampler.sample(QUESTION.messages, 1, params)]
+    assert sample.logprobs
+    assert sample.top_logprobs
+    assert len(sample.top_logprobs) == 5
+    assert sample.logprobs[0] == pytest.approx(max(sample.top_logprobs.values()))
+    assert sum(map(exp, sample.top_logprobs.values())) <= 1 + 1e-6
+    assert max(sample.logprobs) <= 0
