@@ -65,7 +65,8 @@ async def served(
     model = located(name)
     engine = engine or engine_for(model)
     if engine == "vllm":
-        python = os.environ["TTS_VLLM_PYTHON"]
+        if (python := os.environ.get("TTS_VLLM_PYTHON")) is None:
+            raise ConfigError("vLLM is not here: set TTS_VLLM_PYTHON to an interpreter that has it")
         folder = await asyncio.to_thread(hugging_face_form, model, python)
         limits = ("--max-num-seqs", str(in_flight), "--max-model-len", str(context), *options)
         async with LocalVLLM(folder, name=name, python=python, options=limits) as server:

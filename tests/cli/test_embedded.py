@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import Command, finished, start
+from tests.support.small_gguf import write_gguf
 from tests.support.small_llama import write_model
 from tts.cli.demo import compare
 from tts.lab.engine.models import bundled_models
@@ -38,6 +39,21 @@ def test_serve_prints_the_settings_and_ends_with_ctrl_c(clean: Path):
     ended = finished(process)
     assert ended.code == 0
     assert f"small is ready at {url}" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_gguf_file_is_served_too(clean: Path):
+    process = start("embedded", "serve", write_gguf(clean / "tiny.gguf"), "--port", 0, cwd=clean)
+    assert process.stdout is not None
+    url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
+    assert process.stdout.readline() == "export OPENAI_MODEL=tiny\n"
+    body = {"model": "tiny", "prompt": "the bell", "max_tokens": 5, "ignore_eos": True}
+    assert httpx.post(f"{url}/completions", json=body).json()["usage"]["completion_tokens"] == 5
+    with httpx.stream("POST", f"{url}/completions", json={**body, "stream": True}) as response:
+        assert [line for line in response.iter_lines() if line][-1] == "data: [DONE]"
+    process.send_signal(signal.SIGINT)
+    ended = finished(process)
+    assert ended.code == 0
     assert "Traceback" not in ended.err
 
 
