@@ -17,7 +17,6 @@ from tts import Continuation, Endpoint, Problem, Sampler, Session, solve
 from tts.lab.engine.transport import EmbeddedTransport
 from tts.lab.public_models import MODELS, public_file
 from tts.local_vllm import summed_metrics
-from tts.sampler.endpoint import joined
 from tts.sampler.probe import probe
 from tts.sampler.scoring import detokenize, tokenize
 from tts.types import sum_usage
@@ -45,7 +44,7 @@ async def endpoint(request: pytest.FixtureRequest) -> AsyncIterator[Endpoint]:
 
 async def billed(endpoint: Endpoint) -> tuple[float, float]:
     """Prompt tokens (cached ones included) and generated tokens that the server counts."""
-    url = joined(endpoint.base_url, "/../metrics")
+    url = endpoint.base_url.removesuffix("/v1") + "/metrics"
     async with EmbeddedTransport(endpoint.base_url) if endpoint.embedded else httpx.AsyncHTTPTransport() as transport:
         response = await transport.handle_async_request(httpx.Request("GET", url))
         found = summed_metrics((await response.aread()).decode())

@@ -131,7 +131,11 @@ async def test_the_probe_finds_what_the_engine_can_do(service: Service):
         found = await probe(sampler)
     assert found.server.startswith("tts ")
     assert found.models == ("small",)
-    assert {name for name, finding in found.as_dict().items() if not finding} == {"tools", "structured_output"}
+    assert {name for name, finding in found.as_dict().items() if not finding} == {
+        "tools",
+        "structured_output",
+        "own_distribution",
+    }
 
 
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "text"])

@@ -210,7 +210,7 @@ class _Probe:
         if not self._sampler.llama_cpp:
             return untold
         try:
-            cut = llama_cpp.cuts(await self._http.json(joined(self._url, "/../props")))
+            cut = llama_cpp.cuts(await self._http.json(self._url, "/../props"))
         except (EndpointError, KeyError, TypeError):
             return untold
         words = ", ".join(f"{name}={value:g}" for name, value in cut.items())
