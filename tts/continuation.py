@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tts.calls import digest
-from tts.errors import ConfigError, SamplingFailed
+from tts.errors import BudgetSpent, ConfigError, SamplingFailed
 from tts.sampler.scoring import TokenScores, detokenize, tokenize
 from tts.session import Session
 from tts.types import Candidate, Charge, Prompt, Sample
@@ -107,8 +107,8 @@ class Continuation:
         """Up to `n` different next steps by the model of `role` (by default the first), drawn from one shared prefix.
 
         A step ends with one of the strings `stop`, which it includes; after `tokens` tokens; or where the model ends
-        the answer. `params` are sampling parameters. A server that fails may give fewer than `n`; raises
-        `SamplingFailed` where it gives none.
+        the answer. `params` are sampling parameters. A server that fails, or a budget that ends, may give
+        fewer than `n`; raises `SamplingFailed` or `BudgetSpent` where there are none.
         """
         role = role or next(iter(self.heads))
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -117,8 +117,14 @@ class Continuation:
             if tokens <= 0:
                 return [replace(self, ended="length")]
         options = {**self._options(role, tokens, stops), **params}
-        drawn = self.session.sample(self.prompt(role), n=n, role=role, **options)
-        samples = sorted([sample async for sample in drawn], key=lambda sample: sample.index)
+        samples: list[Sample] = []
+        try:
+            async for sample in self.session.sample(self.prompt(role), n=n, role=role, **options):
+                samples.append(sample)  # noqa: PERF401 (they are kept when the budget ends the stream)
+        except BudgetSpent:  # what it had room for is there; the next step will raise it again
+            if not samples:
+                raise
+        samples.sort(key=lambda sample: sample.index)
         if not samples:
             raise SamplingFailed(f"{role}: no continuation could be sampled")
         return [await self._grown(sample, place, stops) for place, sample in enumerate(samples)]

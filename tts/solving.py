@@ -114,6 +114,12 @@ def open_session(
         verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
     if verifier is None and strategy.needs_verifier:
         raise ConfigError(f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME")
+    if verifier is not None and strategy.rates_steps and not verifier.rates_partial:
+        raise ConfigError(
+            f"{strategy.spec} has unfinished answers rated, and {verifier.spec} can rate only whole ones. Use a "
+            f"verifier that can (tts list verifiers says which), or rate steps by whole answers: "
+            f"{strategy.name}:rollouts=4"
+        )
     if verifier is not None and strategy.weighs_votes and verifier.scale == "order":
         raise ConfigError(
             f"{strategy.spec} weighs votes, and the scores of {verifier.spec} only order candidates. Use a verifier "

@@ -30,6 +30,7 @@ class OutcomeReward(ScoreVerifier):
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"reward"})
+    rates_partial: ClassVar[bool] = True
 
     route: Literal["classify", "pooling", "score", "chat"] = "classify"
     """The server's route: vLLM's `/classify`, `/pooling` (raw values) or `/score` (question and answer separately), or

@@ -33,6 +33,10 @@ class Composite(Verifier):
         return frozenset().union(*(part.roles for part in self.parts))
 
     @property
+    def rates_partial(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return all(part.rates_partial for part in self.parts)
+
+    @property
     def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """That of its parts, where they agree."""
         scales: set[Scale | None] = {part.scale for part in self.parts}

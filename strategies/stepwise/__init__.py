@@ -1,0 +1,117 @@
+"""What searches over steps share: how a step is made and rated, and how the answer is chosen in the end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from math import prod
+from statistics import fmean
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from tts.base import AnswerField, Strategy, answer_reader, best, by_verdict, each_alike, majority
+from tts.concurrency import Flow, flow
+from tts.continuation import Continuation
+from tts.session import Session
+from tts.strategies.stepwise.tree import Node, Stepping, Tree
+from tts.types import Candidate, Problem
+
+Aggregate = Literal["last", "min", "prod", "mean"]
+AGGREGATES: dict[Aggregate, Callable[[Sequence[float]], float]] = {
+    "last": lambda rewards: rewards[-1],
+    "min": min,
+    "prod": prod,
+    "mean": fmean,
+}
+
+__all__ = ["Node", "StepSearch", "Tree"]
+
+
+class StepSearch(Strategy):
+    """A search that grows answers step by step, guided by a verifier that rates unfinished ones.
+
+    Needs a server that can continue a partial answer (see `tts.continuation`), and a verifier that rates partial
+    answers: `process_reward`, `judge`, `mean_logprob`, `unit_tests`, ...; with `rollouts` any verifier will do.
+    """
+
+    needs_verifier = True
+    in_pieces = True
+
+    step: str = "\n\n"
+    """The text that ends a step; empty: `step_tokens` alone do."""
+    step_tokens: PositiveInt | None = 512
+    """Tokens of a step, at most."""
+    depth: PositiveInt = 40
+    """Steps of an answer, at most; what is not finished by then is given as it is, and chosen only for want of a
+    finished one."""
+    aggregate: Aggregate = "last"
+    """How the rewards of an answer's steps make its value: Snell et al. 2024 (arXiv 2408.03314) take the last."""
+    lookahead: NonNegativeInt = 0
+    """Steps that are written ahead greedily before a step is rated by where they lead, and then thrown away."""
+    rollouts: NonNegativeInt = 0
+    """Whole answers that are sampled from a step, which is rated by their mean reward and not as it stands."""
+    select_by: Literal["best", "weighted", "majority"] = "best"
+    """How the answer is chosen among the finished ones: the best verdict, or a vote of equal answers, weighted by what
+    their verdicts are worth or not."""
+    answer: AnswerField | None = None
+    """How answers are parsed and compared for a vote; by default the problem's own way."""
+    params: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Sampling parameters of the steps, such as `{"temperature": 0.8}`."""
+
+    @model_validator(mode="after")
+    def _steps_end(self) -> Self:
+        if not self.step and self.step_tokens is None:
+            raise ValueError("a step never ends: give it a `step` text or a number of `step_tokens`")
+        if self.lookahead and self.rollouts:
+            raise ValueError("a step is rated by `lookahead` or by `rollouts`, not by both")
+        return self
+
+    @property
+    def rates_steps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return not self.rollouts
+
+    @property
+    def weighs_votes(self) -> bool:
+        return self.select_by == "weighted"
+
+    def ready(self, problem: Problem) -> None:
+        if self.select_by != "best":
+            answer_reader(problem, self.answer)
+
+    def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        stepping = Stepping(
+            stop=self.step,
+            tokens=self.step_tokens,
+            params=self.params,
+            lookahead=self.lookahead,
+            rollouts=self.rollouts,
+        )
+
+        async def grow(out: Flow[Candidate]) -> None:
+            root = Node(answer=await Continuation.start(session))
+            await self.grow(Tree(session, stepping, root, out))
+
+        found = flow(grow)
+        return found if self.select_by == "best" else session.classified(found, answer_reader(problem, self.answer))
+
+    async def grow(self, tree: Tree) -> None:
+        """The search itself: expand nodes, `take` or `harvest` them, and `close` the tree in the end."""
+        raise NotImplementedError
+
+    def value(self, node: Node) -> float:
+        """What the rewards on the way to `node` make it worth; below everything where one of them is unknown."""
+        rewards = [step.reward for step in node.steps[-1 if self.aggregate == "last" else None :]]
+        known = [reward for reward in rewards if reward is not None]
+        return AGGREGATES[self.aggregate](known) if known and len(known) == len(rewards) else float("-inf")
+
+    def best_first(self, nodes: Sequence[Node]) -> list[Node]:
+        """`nodes` by value, the earlier among equals first."""
+        return sorted(nodes, key=self.value, reverse=True)
+
+    def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
+        if self.select_by == "best":
+            return best(candidates)
+        return majority(candidates, by_verdict if self.select_by == "weighted" else each_alike)
+
+    def settled(self, candidates: Sequence[Candidate]) -> bool:
+        return self.select_by == "best" and super().settled(candidates)

@@ -1,0 +1,243 @@
+"""A tree of partial answers, each one step longer than the one above it, rated and paid for step by step.
+
+What a strategy does with it is its own; the tree knows how to grow a step, what it is worth, and what an answer found
+in it has cost: not its own steps alone, but every branch that was looked at until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from statistics import fmean
+from typing import Any
+
+from tts.concurrency import Flow
+from tts.continuation import Continuation
+from tts.errors import BudgetSpent, EndpointError, EndpointRefused
+from tts.session import Session
+from tts.types import Candidate, Charge, Sample, Verdict
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Node:
+    """A partial answer, or a whole one, and how the verifier rated it."""
+
+    answer: Continuation
+    above: Node | None = field(default=None, repr=False)
+    verdict: Verdict | None = None
+    """None where the budget left no room to rate it."""
+    reward: float | None = None
+    """What the verdict is worth (`Verdict.weight`: a probability where the verifier's scale allows it), or what the
+    roll-outs from here are worth on average; None: nobody knows."""
+    ends: tuple[Node, ...] = field(default=(), repr=False)
+    """The roll-outs that rated it."""
+    cost: frozenset[Charge] = field(default=frozenset(), repr=False)
+    """What the step, its verdict and what was looked at ahead of it cost."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it is a whole answer."""
+        return bool(self.answer.ended)
+
+    @property
+    def depth(self) -> int:
+        """Steps from the root."""
+        return 0 if self.above is None else self.above.depth + 1
+
+    @property
+    def steps(self) -> list[Node]:
+        """All nodes from the first step down to this one."""
+        return [] if self.above is None else [*self.above.steps, self]
+
+    @property
+    def name(self) -> str:
+        """Which branch of which branch it is: `2.0.1`."""
+        return ".".join(map(str, self.answer.path))
+
+    @property
+    def text(self) -> str:
+        """Its last step."""
+        return self.answer.samples[-1].text if self.answer.samples else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepping:
+    """How a step is made, and how it is rated."""
+
+    stop: str
+    tokens: int | None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    lookahead: int = 0
+    rollouts: int = 0
+
+
+class Tree:
+    """The partial answers to one problem, or an independent part of them. Workers may grow it side by side.
+
+    What happens in it is booked in the order of `take`, whenever the servers answered.
+    """
+
+    def __init__(self, session: Session, stepping: Stepping, root: Node, out: Flow[Candidate]) -> None:
+        self.session = session
+        self.root = root
+        self.spent: BudgetSpent | None = None
+        """Set once the budget allows no further step or verdict."""
+        self.turn = 0
+        """How often nodes were taken in: the time of the search, apart from that of any clock."""
+        self._stepping = stepping
+        self._out = out
+        self._charges: set[Charge] = set()
+        self._records: list[dict[str, Any]] = []
+        self._last: Candidate | None = None
+        self._given = 0
+
+    def part(self, number: int) -> Tree:
+        """An independent tree from the same root, whose answers come after those of the parts before it."""
+        root = replace(self.root, answer=replace(self.root.answer, path=(*self.root.answer.path, number)))
+        return Tree(self.session, self._stepping, root, self._out)
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Where on the axis of compute its work stands now."""
+        return (*self.root.answer.path, self.turn)
+
+    async def expand(self, node: Node, n: int = 1) -> list[Node]:
+        """Up to `n` next steps of `node`, each rated. A node is expanded once: later steps would repeat the first.
+
+        Fewer, or none, where the server fails, which is noted, or where the budget ends, which sets `spent`.
+        """
+        session = self.session.at(self.place)
+        try:
+            grown = await replace(node.answer, session=session).branch(
+                n, tokens=self._stepping.tokens, stop=self._stepping.stop or (), **self._stepping.params
+            )
+        except BudgetSpent as error:
+            self.spent = error
+            return []
+        except EndpointRefused:
+            raise
+        except EndpointError as error:
+            self.session.ledger.failures.append(f"a step of {node.name or 'the answer'}: {error}")
+            return []
+        return await session.together(self.rated(answer, node) for answer in grown)
+
+    async def rated(self, answer: Continuation, above: Node) -> Node:
+        """`answer` as a node below `above`, with its verdict; without one where the budget has no room for it."""
+        node = Node(answer=answer, above=above, cost=_cost(answer))
+        try:
+            if self._stepping.rollouts and not node.done:
+                return await self._by_rollouts(node)
+            ahead = await self._ahead(answer)
+            verdict = await answer.session.verify(_candidate(ahead, (*self.place, *answer.path)))
+        except BudgetSpent as error:
+            self.spent = error
+            return node
+        cost = node.cost | _cost(ahead) | verdict.charges
+        return replace(node, verdict=verdict, reward=verdict.weight, cost=cost)
+
+    async def _ahead(self, answer: Continuation) -> Continuation:
+        """What the model would most likely say in the next steps, to be rated in place of `answer`."""
+        ahead, stepping = answer, self._stepping
+        for _ in range(stepping.lookahead):
+            if ahead.ended:
+                break
+            params = {**stepping.params, "temperature": 0}
+            ahead = await ahead.extend(tokens=stepping.tokens, stop=stepping.stop or (), **params)
+        return ahead
+
+    async def _by_rollouts(self, node: Node) -> Node:
+        """`node` rated by whole answers that begin with it, which become candidates of their own."""
+        aside = replace(node.answer, path=(*node.answer.path, -1))  # away from the steps that may follow it
+        grown = await aside.branch(self._stepping.rollouts, **self._stepping.params)
+        ends = await node.answer.session.together(self.rated(answer, node) for answer in grown)
+        rewards = [end.reward for end in ends if end.reward is not None]
+        cost = node.cost.union(*(end.cost for end in ends))
+        return replace(node, reward=fmean(rewards) if rewards else None, ends=tuple(ends), cost=cost)
+
+    def take(self, nodes: Iterable[Node]) -> None:
+        """Book new nodes: what they cost is charged to every answer given from now on."""
+        for node in nodes:
+            self._charges |= node.cost
+            self._records.append(_record(node, self.turn))
+        self.turn += 1
+
+    def harvest(self, nodes: Sequence[Node]) -> list[Node]:
+        """`take` new nodes and `give` those that are whole answers; the others, which can still grow."""
+        self.take(nodes)
+        for node in nodes:
+            for end in (*node.ends, node):
+                if end.done:
+                    self.give(end)
+        return [node for node in nodes if not node.done]
+
+    def give(self, node: Node, **notes: Any) -> None:
+        """Make a candidate of `node`; a partial answer counts as cut off by the budget."""
+        records, self._records = self._records, []
+        place = (*self.root.answer.path, self.turn, self._given)
+        self._given += 1
+        candidate = _candidate(node.answer, place, tree=records, node=node.name, **notes)
+        candidate = replace(candidate, verdict=node.verdict, charges=frozenset(self._charges))
+        self._emit(candidate)
+
+    def close(self, live: Iterable[Node] = ()) -> None:
+        """End the search: give the partial answers that are left, and let the last one tell of what led nowhere."""
+        for node in live:
+            self.give(node)
+        if self._records and self._last is not None:
+            notes = {**self._last.notes, "tree": [*self._last.notes["tree"], *self._records]}
+            self._records = []
+            self._emit(replace(self._last, notes=notes, charges=frozenset(self._charges)))
+        if self.spent is not None:
+            raise self.spent
+
+    def _emit(self, candidate: Candidate) -> None:
+        self._last = candidate
+        self._out.emit(candidate)
+
+    async def first(self, running: Mapping[str, asyncio.Task[Any]]) -> str:
+        """The name of one that has ended: the first, or the one that was first in the run that is resumed."""
+        done, _ = await asyncio.wait(running.values(), return_when=asyncio.FIRST_COMPLETED)
+        name = next(name for name, task in running.items() if task in done)
+        name = await self.session.remember(("first", *self.place), name)
+        await asyncio.wait([running[name]])
+        return name
+
+
+def _cost(answer: Continuation) -> frozenset[Charge]:
+    return answer.charges.union(*(sample.charges for sample in answer.samples))
+
+
+def _candidate(answer: Continuation, place: tuple[int, ...], **notes: Any) -> Candidate:
+    """`answer` with its pieces put together into one sample, to be rated or given."""
+    return replace(
+        answer.session.candidate(_whole(answer), spawned=place, charges=answer.charges, **notes),
+        partial=not answer.ended,
+    )
+
+
+def _whole(answer: Continuation) -> Sample:
+    """The sample that the steps are together."""
+    pieces = answer.samples
+
+    def joined(name: str) -> tuple[Any, ...] | None:
+        parts = [getattr(piece, name) for piece in pieces]
+        return None if any(part is None for part in parts) else tuple(value for part in parts for value in part)
+
+    numbers = {name: joined(name) for name in ("token_ids", "logprobs", "confidences")}
+    charges = dict.fromkeys(charge for piece in pieces for charge in piece.charges)
+    last = pieces[-1] if pieces else Sample("")
+    return replace(
+        last, text=answer.text, finish_reason=answer.ended or "budget", charges=tuple(charges), index=0, **numbers
+    )
+
+
+def _record(node: Node, turn: int) -> dict[str, Any]:
+    """What is kept of a node for those who look at the tree."""
+    score = None if node.verdict is None else node.verdict.score
+    tokens = sum(charge.usage.completion_tokens for sample in node.answer.samples[-1:] for charge in sample.charges)
+    told = {"node": node.name, "turn": turn, "text": node.text, "tokens": int(tokens), "reward": node.reward}
+    if score is not None and isfinite(score) and score != node.reward:
+        told["score"] = score
+    return told | ({"ended": node.answer.ended} if node.done else {})
