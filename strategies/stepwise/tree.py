@@ -115,11 +115,13 @@ class Tree:
             )
         except BudgetSpent as error:
             self.spent = error
+            self._stopped(node, "the budget")
             return []
         except EndpointRefused:
             raise
         except EndpointError as error:
             self.session.ledger.failures.append(f"a step of {node.name or 'the answer'}: {error}")
+            self._stopped(node, str(error))
             return []
         return await session.together(self.rated(answer, node) for answer in grown)
 
@@ -160,8 +162,11 @@ class Tree:
         """Book new nodes: what they cost is charged to every answer given from now on."""
         for node in nodes:
             self._charges |= node.cost
-            self._records.append(_record(node, self.turn))
+            self._records += [_record(one, self.turn) for one in (node, *node.ends)]
         self.turn += 1
+
+    def _stopped(self, node: Node, why: str) -> None:
+        self._records.append({"node": node.name, "stopped": why})
 
     def harvest(self, nodes: Sequence[Node]) -> list[Node]:
         """`take` new nodes and `give` those that are whole answers; the others, which can still grow."""
@@ -238,6 +243,9 @@ def _record(node: Node, turn: int) -> dict[str, Any]:
     score = None if node.verdict is None else node.verdict.score
     tokens = sum(charge.usage.completion_tokens for sample in node.answer.samples[-1:] for charge in sample.charges)
     told = {"node": node.name, "turn": turn, "text": node.text, "tokens": int(tokens), "reward": node.reward}
+    aside = node.cost.difference(*(end.cost for end in node.ends), *(one.charges for one in node.answer.samples))
+    if written := sum(charge.usage.completion_tokens for charge in aside):
+        told["aside"] = int(written)  # steps looked ahead, and what a judge wrote
     if score is not None and isfinite(score) and score != node.reward:
         told["score"] = score
     return told | ({"ended": node.answer.ended} if node.done else {})
