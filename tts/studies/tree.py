@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ class SearchTree(Study):
 
     Steps with their rewards, visits and tokens, when each was passed over, and the way to the selected answer.
     """
+
+    name: ClassVar[str] = "tree"
 
     problem: str | None = None
     """The problem's id. Default: the first that was finished."""
@@ -111,7 +113,7 @@ class SearchNode:
 
     def as_dict(self) -> dict[str, Any]:
         """What is known of it."""
-        known = asdict(self).items()
+        known = ((one.name, getattr(self, one.name)) for one in fields(self))
         return {name: value for name, value in known if not (value is None or value is False or value in ("", []))}
 
     @property
@@ -139,11 +141,14 @@ def search_tree(
     """What `candidates`, in spawned order, tell of their search: its steps and answers, depth first.
 
     Steps are those in `notes["tree"]`, which searches over steps keep, or in `notes["lineage"]`; candidates are the
-    steps that they name, or stand below their steps or `parents`. `tokens` are what each candidate was the first to
-    need. What was taken in behind the last candidate of a search that was stopped is not known.
+    steps that `notes["node"]` names, or stand below their steps or `parents`. A record in `notes["tree"]` has `node`, a
+    path such as `2.0.1` below `2.0`, and what is known of `turn`, `text`, `tokens`, `aside` (tokens beside the step's
+    own), `reward`, `score` and `ended`; or `node` and why it `stopped`. `tokens` are what each candidate was the first
+    to need. What was taken in behind the last candidate of a search that was stopped is not known.
     """
     nodes: dict[Hashable, SearchNode] = {}
     children: dict[Hashable, list[Hashable]] = defaultdict(list)  # those at the top under None
+    made: dict[int, Hashable] = {}
     stopped: dict[str, str] = {}
 
     def add(key: Hashable, above: Hashable, node: SearchNode) -> None:
@@ -151,7 +156,7 @@ def search_tree(
         children[above].append(key)
 
     for position, candidate in enumerate(candidates):
-        for record in candidate.notes.get("tree", ()):
+        for record in _records(candidate):
             if "stopped" in record:
                 stopped[record["node"]] = record["stopped"]
                 continue
@@ -159,15 +164,15 @@ def search_tree(
             if above is not None and above not in nodes:
                 add(above, None, SearchNode(kind="part", name=above))
             kind = "rollout" if ".-" in record["node"] else "step"
-            spent = record["tokens"] + record.get("aside", 0)
-            told = {name: record.get(name) for name in ("text", "turn", "reward", "score")}
-            add(record["node"], above, SearchNode(
-                kind=kind, name=record["node"], ended=record.get("ended", ""), tokens=spent, **told
-            ))  # fmt: skip
-        if step := nodes.get(candidate.notes.get("node")):
-            step.answers.append(position)
+            spent = record.get("tokens", 0) + record.get("aside", 0)
+            told = {one: record[one] for one in ("text", "turn", "reward", "score", "ended") if one in record}
+            add(record["node"], above, SearchNode(kind=kind, name=record["node"], tokens=spent, **told))
+        found = made[candidate.id] = str(candidate.notes.get("node"))
+        if found in nodes:
+            nodes[found].answers.append(position)
             continue
-        place: Hashable = next((("answer", one) for one in candidate.parents if ("answer", one) in nodes), None)
+        made[candidate.id] = ("answer", candidate.id)
+        place = next((made[one] for one in candidate.parents if one in made), None)
         path: tuple[Any, ...] = ()
         for kind, text in candidate.notes.get("lineage", ()):
             path = (*path, kind, text)
@@ -176,10 +181,16 @@ def search_tree(
             place = path
         score = candidate.verdict and candidate.verdict.score
         own = tokens[position] if tokens else 0.0
-        add(("answer", candidate.id), place, SearchNode(kind="answer", answers=[position], score=score, tokens=own))
+        add(made[candidate.id], place, SearchNode(kind="answer", answers=[position], score=score, tokens=own))
     for name in stopped.keys() & nodes.keys():
         nodes[name].stopped = stopped[name]
     return _summed([nodes[key] for key in _depth_first(nodes, children)], selected)
+
+
+def _records(candidate: Candidate) -> Iterator[Mapping[str, Any]]:
+    """What it tells of steps; other strategies may mean something else by the note."""
+    told = candidate.notes.get("tree")
+    return (one for one in (told if isinstance(told, list) else ()) if isinstance(one, dict) and "node" in one)
 
 
 def _above(name: str, nodes: Mapping[Hashable, SearchNode]) -> str | None:
@@ -268,17 +279,20 @@ class SearchDrawing:
         """At most `most` of its nodes: the way to the selected answer, then the most visited."""
         order = sorted(range(len(self.nodes)), key=lambda i: (not self.nodes[i].chosen, -self.nodes[i].visits, i))
         places = {place: new for new, place in enumerate(sorted(order[:most]))}  # with each all those above it
-        hidden = [0] * len(places)
+        hidden, beside = [0] * len(places), 0
         for node in reversed([self.nodes[place] for place in sorted(order[most:])]):
             while node.above is not None and node.above not in places:
                 node = self.nodes[node.above]
-            if node.above is not None:
+            if node.above is None:
+                beside += 1
+            else:
                 hidden[places[node.above]] += 1
         nodes = [
             replace(self.nodes[place], above=None if (above := self.nodes[place].above) is None else places[above])
             for place in places
         ]
-        return replace(self, nodes=nodes, hidden=hidden)
+        title = self.title + f" · {beside:,} more beside these" * bool(beside)
+        return replace(self, title=title, nodes=nodes, hidden=hidden)
 
     def heading(self, place: int) -> str:
         """Which node it is, and which answers."""
@@ -309,7 +323,9 @@ class SearchDrawing:
 
 def _outcome(candidate: Candidate, correct: float) -> str:
     passed = None if candidate.verdict is None else candidate.verdict.passed
-    return {True: ", accepted", False: ", refused", None: ""}[passed] + ("" if np.isnan(correct) else ", right" if correct else ", wrong")
+    return {True: ", accepted", False: ", refused", None: ""}[passed] + (
+        "" if np.isnan(correct) else ", right" if correct else ", wrong"
+    )
 
 
 def shortened(text: str, width: int) -> str:

@@ -126,4 +126,4 @@ def mermaid(trees: Sequence[SearchDrawing]) -> str:
 
 def _label(text: str) -> str:
     """`text` where nothing in it means anything to Mermaid."""
-    return re.sub(r"[^\w .,:·…+-]", lambda mark: f"#{ord(mark[0])};", UNDRAWABLE.sub("\ufffd", text))
+    return re.sub(r"[^\w .,:·…]|_|\.(?= )", lambda mark: f"#{ord(mark[0])};", UNDRAWABLE.sub("\ufffd", text))
