@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import PositiveInt
 
-from tts.strategies.stepwise import StepSearch, Tree
+from tts.strategies.stepwise import StepSearch, Tree, shared_out
 
 
 class BeamSearch(StepSearch):
@@ -25,8 +25,8 @@ class BeamSearch(StepSearch):
     async def grow(self, tree: Tree) -> None:
         live, room = [tree.root], self.n
         for _ in range(self.depth):
-            shares = [room // len(live) + (place < room % len(live)) for place in range(len(live))]
-            grown = await tree.session.together(map(tree.expand, live, shares))
+            live = live[: -(-room // self.width)]
+            grown = await tree.session.together(map(tree.expand, live, shared_out(room, len(live))))
             children = [child for family in grown for child in family]
             if not children:
                 break
@@ -34,29 +34,32 @@ class BeamSearch(StepSearch):
             room -= sum(child.done for child in children)
             if not live or room <= 0 or tree.spent:
                 break
-            live = live[: -(-room // self.width)]
         tree.close(live[:room] if tree.turn else ())
 
 
 class DVTS(StepSearch):
-    """N / width searches that know nothing of each other: each samples `width` next steps and goes on with the best."""
+    """N / width searches that know nothing of each other: each samples `width` next steps and goes on with the best.
+
+    Where `width` does not divide N, some sample fewer.
+    """
 
     n: PositiveInt = 16
     """Partial answers at once."""
     width: PositiveInt = 4
-    """Next steps to choose from."""
+    """Next steps to choose from, at most."""
 
     async def grow(self, tree: Tree) -> None:
-        await tree.session.together(self._climb(tree.part(number)) for number in range(-(-self.n // self.width)))
+        widths = shared_out(self.n, -(-self.n // self.width))
+        await tree.session.together(self._climb(tree.part(number), width) for number, width in enumerate(widths))
 
-    async def _climb(self, tree: Tree) -> None:
+    async def _climb(self, tree: Tree, width: int) -> None:
         node = tree.root
         for _ in range(self.depth):
-            children = await tree.expand(node, self.width)
+            children = await tree.expand(node, width)
             tree.harvest(children)
             if not children or tree.spent:
                 break
             node = self.best_first(children)[0]
             if node.done:
                 break
-        tree.close([node] if tree.turn and not node.done and node is not tree.root else ())
+        tree.close([node] if node is not tree.root and not node.done else ())

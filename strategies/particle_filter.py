@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 
 from tts.errors import ConfigError
-from tts.strategies.stepwise import Node, StepSearch, Tree
+from tts.strategies.stepwise import Node, StepSearch, Tree, shared_out
 
 EDGE = 1e-7
 """How near to 0 and 1 a reward may be."""
@@ -24,7 +24,9 @@ EDGE = 1e-7
 class ParticleFilter(StepSearch):
     """N partial answers; after each step N are drawn from them, with replacement, with weights r / (1 - r).
 
-    Several `filters` know nothing of each other. Needs rewards from 0 to 1.
+    A finished answer keeps its weight and takes part in every draw until all are finished; what is left then are the
+    candidates, an answer that was drawn twice two of them. Several `filters` know nothing of each other. Needs rewards
+    from 0 to 1.
     """
 
     n: PositiveInt = 16
@@ -33,8 +35,6 @@ class ParticleFilter(StepSearch):
     """Independent filters, which share the particles."""
     resampling: Literal["systematic", "multinomial"] = "systematic"
     """How particles are drawn; systematic draws vary less."""
-    resample_below: float = Field(default=1.0, ge=0, le=1)
-    """The effective number of particles, as a share of all, from which on there is no drawing; 1: always drawn."""
     start_temperature: NonNegativeFloat = 0.0
     """By how much the weights are flattened at first, above 1, falling to nothing over `cooling` steps: it keeps early
     rewards, which say little, from leaving one particle alone."""
@@ -42,8 +42,8 @@ class ParticleFilter(StepSearch):
     """Steps over which the flattening falls."""
 
     async def grow(self, tree: Tree) -> None:
-        sizes = [self.n // self.filters + (place < self.n % self.filters) for place in range(self.filters)]
-        await tree.session.together(self._filter(tree.part(i), size) for i, size in enumerate(sizes) if size)
+        sizes = shared_out(self.n, min(self.filters, self.n))
+        await tree.session.together(self._filter(tree.part(i), size) for i, size in enumerate(sizes))
 
     async def _filter(self, tree: Tree, size: int) -> None:
         particles, rng = [tree.root] * size, tree.session.at(tree.place).rng
@@ -53,23 +53,19 @@ class ParticleFilter(StepSearch):
             families = await tree.session.together(tree.expand(node, copies[node]) for node in growing)
             grown = {node: family for node, family in zip(growing, families, strict=True) if family or not tree.spent}
             tree.take(child for family in grown.values() for child in family)
-            particles = [one for node, count in copies.items() for one in grown.get(node, [node] * count)]
-            if not particles or tree.spent or all(node.done for node in particles):
+            moved = [one for node, count in copies.items() for one in grown.get(node, [node] * count)]
+            particles = moved or particles
+            if not moved or tree.spent or all(node.done for node in particles):
                 break
             particles = self.drawn(particles, size, number, rng)
-        for node in particles:
-            if node is not tree.root:
-                tree.give(node)
-        tree.close()
+        tree.close(node for node in particles if node is not tree.root)
 
     def drawn(self, particles: Sequence[Node], size: int, number: int, rng: np.random.Generator) -> list[Node]:
         """`size` of `particles` after step `number`, drawn by their weights, in the order in which they stand."""
         weights = self.weights(particles, number)
-        if len(particles) == size and 1 / np.sum(weights**2) > self.resample_below * size:
-            return list(particles)
         if self.resampling == "systematic":
             marks = (rng.random() + np.arange(size)) / size
-            picks = np.minimum(np.searchsorted(np.cumsum(weights), marks), len(particles) - 1)
+            picks = np.minimum(np.searchsorted(np.cumsum(weights), marks, side="right"), len(particles) - 1)
         else:
             picks = np.sort(rng.choice(len(particles), size, p=weights))
         return [particles[pick] for pick in picks]
@@ -77,8 +73,11 @@ class ParticleFilter(StepSearch):
     def weights(self, particles: Sequence[Node], number: int) -> NDArray[np.float64]:
         """The normalised weights after step `number`; what cannot be rated has none, unless nothing can be rated."""
         rewards = np.array([self.value(node) for node in particles])
-        if rewards.max() > 1:
-            raise ConfigError("particles are weighed by rewards from 0 to 1; this verifier gives more")
+        if rewards.max() > 1 + EDGE:
+            raise ConfigError(
+                f"{self.name} needs rewards from 0 to 1, and the verifier gave {rewards.max():g}. Use one that gives "
+                "probabilities, or say by its scale that its scores are rewards of any size"
+            )
         known = np.isfinite(rewards)
         if not known.any():
             return np.full(len(rewards), 1 / len(rewards))

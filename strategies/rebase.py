@@ -12,6 +12,9 @@ from pydantic import PositiveFloat, PositiveInt
 
 from tts.strategies.stepwise import Node, StepSearch, Tree
 
+ROUNDING = 1e-9
+"""How much of a continuation a share may exceed a whole number without being rounded up."""
+
 
 class Rebase(StepSearch):
     """N answers in all: what is left of that number is shared out at each depth in proportion to e^(value / T)."""
@@ -29,11 +32,10 @@ class Rebase(StepSearch):
             children = [child for family in grown for child in family]
             if not children:
                 break
-            live = tree.harvest(children)
+            live = self.best_first(tree.harvest(children))
             room -= sum(child.done for child in children)
             if not live or room <= 0 or tree.spent:
                 break
-            live = self.best_first(live)
             shares = [pair for pair in zip(live, self.widths([*map(self.value, live)], room), strict=True) if pair[1]]
         tree.close(live[: max(room, 0)])
 
@@ -47,6 +49,7 @@ class Rebase(StepSearch):
         weights = [exp((value - values[0]) / self.temperature) for value in values]
         shares: list[int] = []
         for place, weight in enumerate(weights):
-            shares.append(min(room, ceil(room * weight / sum(weights[place:]))) if room else 0)
+            exact = room * weight / sum(weights[place:]) if room else 0.0
+            shares.append(min(room, ceil(exact - ROUNDING)))
             room -= shares[-1]
         return shares

@@ -190,8 +190,8 @@ class Strategy(Plugin):
 
     @property
     def weighs_votes(self) -> bool:
-        """Whether the verifier's scores weigh its votes: its parameter `weighted`, if it has one. A verifier whose
-        scores are an `order` is then refused."""
+        """Whether the verifier's scores weigh its votes, or whatever else it weighs: its parameter `weighted`, if it
+        has one. A verifier whose scores are an `order` is then refused."""
         return getattr(self, "weighted", False)
 
     def ready(self, problem: Problem) -> None:

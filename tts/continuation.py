@@ -20,6 +20,7 @@ from typing import Any
 
 from tts.calls import digest
 from tts.errors import BudgetSpent, ConfigError, SamplingFailed
+from tts.sampler.parameters import merged, token_limit
 from tts.sampler.scoring import TokenScores, detokenize, tokenize
 from tts.session import Session
 from tts.types import Candidate, Charge, Prompt, Sample
@@ -113,9 +114,12 @@ class Continuation:
         role = role or next(iter(self.heads))
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if (room := self._room()) is not None:
+            if tokens is None:
+                known = merged(self.session.sampler(role).endpoint.params, self.session.sampling, params)
+                tokens = known.get(token_limit(known))
             tokens = room if tokens is None else min(tokens, room)
             if tokens <= 0:
-                return [replace(self, ended="length")]
+                return [replace(self, path=(*self.path, 0), ended="length", before=self)]
         options = {**self._options(role, tokens, stops), **params}
         samples: list[Sample] = []
         try:

@@ -122,7 +122,7 @@ def open_session(
         )
     if verifier is not None and strategy.weighs_votes and verifier.scale == "order":
         raise ConfigError(
-            f"{strategy.spec} weighs votes, and the scores of {verifier.spec} only order candidates. Use a verifier "
+            f"{strategy.spec} weighs by scores, and those of {verifier.spec} only order candidates. Use a verifier "
             "whose scores are probabilities, shares, log-probabilities or rewards (its scale; see docs/verifiers.md)"
         )
     strategy.ready(problem)
@@ -217,7 +217,9 @@ async def drive(
         selected = strategy.select(choice)
         cut = sum(candidate.cut_off for candidate in ordered)
         if cut:
-            warnings.append(f"{cut} of {len(ordered)} candidates were cut off by the budget")
+            warnings.append(
+                f"{cut} of {len(ordered)} candidates are unfinished: the budget or the strategy's limits cut them off"
+            )
         warnings.append(strategy.warning(ordered))
     except Exception as error:
         if not keep_crashes:

@@ -24,7 +24,7 @@ AGGREGATES: dict[Aggregate, Callable[[Sequence[float]], float]] = {
     "mean": fmean,
 }
 
-__all__ = ["Node", "StepSearch", "Tree"]
+__all__ = ["Node", "StepSearch", "Tree", "shared_out"]
 
 
 class StepSearch(Strategy):
@@ -72,7 +72,7 @@ class StepSearch(Strategy):
 
     @property
     def weighs_votes(self) -> bool:
-        return self.select_by == "weighted"
+        return True  # or steps
 
     def ready(self, problem: Problem) -> None:
         if self.select_by != "best":
@@ -115,3 +115,8 @@ class StepSearch(Strategy):
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         return self.select_by == "best" and super().settled(candidates)
+
+
+def shared_out(total: int, parts: int) -> list[int]:
+    """`total` in `parts` whole numbers as equal as can be, the larger ones first."""
+    return [total // parts + (place < total % parts) for place in range(parts)]

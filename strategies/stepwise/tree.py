@@ -44,12 +44,16 @@ class Node:
     @property
     def depth(self) -> int:
         """Steps from the root."""
-        return 0 if self.above is None else self.above.depth + 1
+        return len(self.steps)
 
     @property
     def steps(self) -> list[Node]:
         """All nodes from the first step down to this one."""
-        return [] if self.above is None else [*self.above.steps, self]
+        node, found = self, []
+        while node.above is not None:
+            found.append(node)
+            node = node.above
+        return found[::-1]
 
     @property
     def name(self) -> str:
@@ -59,7 +63,14 @@ class Node:
     @property
     def text(self) -> str:
         """Its last step."""
-        return self.answer.samples[-1].text if self.answer.samples else ""
+        return self.answer.text[0 if self.above is None else len(self.above.answer.text) :]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated for its last step."""
+        known = 0 if self.above is None else len(self.above.answer.samples)
+        pieces = self.answer.samples[known:]
+        return int(sum(charge.usage.completion_tokens for piece in pieces for charge in piece.charges))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +95,8 @@ class Tree:
         self.root = root
         self.spent: BudgetSpent | None = None
         """Set once the budget allows no further step or verdict."""
+        self.failed: EndpointError | None = None
+        """Why no step could be had, where none could since nodes were last taken in."""
         self.turn = 0
         """How often nodes were taken in: the time of the search, apart from that of any clock."""
         self._stepping = stepping
@@ -117,16 +130,15 @@ class Tree:
             self.spent = error
             self._stopped(node, "the budget")
             return []
-        except EndpointRefused:
-            raise
         except EndpointError as error:
-            self.session.ledger.failures.append(f"a step of {node.name or 'the answer'}: {error}")
+            self.failed = self._noted(error, f"a step after {node.name or 'the question'}")
             self._stopped(node, str(error))
             return []
         return await session.together(self.rated(answer, node) for answer in grown)
 
     async def rated(self, answer: Continuation, above: Node) -> Node:
-        """`answer` as a node below `above`, with its verdict; without one where the budget has no room for it."""
+        """`answer` as a node below `above`, with its verdict; without one where the budget has no room for it, or
+        where the server fails to look ahead."""
         node = Node(answer=answer, above=above, cost=_cost(answer))
         try:
             if self._stepping.rollouts and not node.done:
@@ -136,8 +148,18 @@ class Tree:
         except BudgetSpent as error:
             self.spent = error
             return node
+        except EndpointError as error:
+            self._noted(error, f"looking ahead from {node.name}")
+            return node
         cost = node.cost | _cost(ahead) | verdict.charges
         return replace(node, verdict=verdict, reward=verdict.weight, cost=cost)
+
+    def _noted(self, error: EndpointError, where: str) -> EndpointError:
+        """`error`, which the search survives and its result tells; raised where every request would meet it."""
+        if isinstance(error, EndpointRefused):
+            raise error
+        self.session.ledger.failures.append(f"{where}: {error}")
+        return error
 
     async def _ahead(self, answer: Continuation) -> Continuation:
         """What the model would most likely say in the next steps, to be rated in place of `answer`."""
@@ -153,6 +175,7 @@ class Tree:
         """`node` rated by whole answers that begin with it, which become candidates of their own."""
         aside = replace(node.answer, path=(*node.answer.path, -1))  # away from the steps that may follow it
         grown = await aside.branch(self._stepping.rollouts, **self._stepping.params)
+        grown = [replace(end, ended=end.ended or end.samples[-1].finish_reason or "length") for end in grown]
         ends = await node.answer.session.together(self.rated(answer, node) for answer in grown)
         rewards = [end.reward for end in ends if end.reward is not None]
         cost = node.cost.union(*(end.cost for end in ends))
@@ -161,8 +184,11 @@ class Tree:
     def take(self, nodes: Iterable[Node]) -> None:
         """Book new nodes: what they cost is charged to every answer given from now on."""
         for node in nodes:
+            self.failed = None
             self._charges |= node.cost
             self._records += [_record(one, self.turn) for one in (node, *node.ends)]
+            if node.done:  # a deadline may come before it is given
+                self.session.unverified[id(node)] = self._made(node)
         self.turn += 1
 
     def _stopped(self, node: Node, why: str) -> None:
@@ -178,16 +204,23 @@ class Tree:
         return [node for node in nodes if not node.done]
 
     def give(self, node: Node, **notes: Any) -> None:
-        """Make a candidate of `node`; a partial answer counts as cut off by the budget."""
-        records, self._records = self._records, []
-        place = (*self.root.answer.path, self.turn, self._given)
+        """Make a candidate of `node`; a partial answer counts as cut off."""
+        self.session.unverified.pop(id(node), None)
+        self._emit(self._made(node, tree=self._records, **notes))
+        self._records = []
         self._given += 1
-        candidate = _candidate(node.answer, place, tree=records, node=node.name, **notes)
-        candidate = replace(candidate, verdict=node.verdict, charges=frozenset(self._charges))
-        self._emit(candidate)
+
+    def _made(self, node: Node, **notes: Any) -> Candidate:
+        place = (*self.place, self._given)
+        made = _candidate(node.answer, place, node=node.name, **notes)
+        return replace(made, verdict=node.verdict, charges=frozenset(self._charges), partial=False)
 
     def close(self, live: Iterable[Node] = ()) -> None:
-        """End the search: give the partial answers that are left, and let the last one tell of what led nowhere."""
+        """End the search: give the answers that are left, and let the last one tell of what led nowhere.
+
+        Raises `BudgetSpent` where the budget ended the search, or the server's error where none of `live` could go on.
+        """
+        live = list(live)
         for node in live:
             self.give(node)
         if self._records and self._last is not None:
@@ -196,6 +229,8 @@ class Tree:
             self._emit(replace(self._last, notes=notes, charges=frozenset(self._charges)))
         if self.spent is not None:
             raise self.spent
+        if self.failed is not None and live:
+            raise self.failed
 
     def _emit(self, candidate: Candidate) -> None:
         self._last = candidate
@@ -241,8 +276,7 @@ def _whole(answer: Continuation) -> Sample:
 def _record(node: Node, turn: int) -> dict[str, Any]:
     """What is kept of a node for those who look at the tree."""
     score = None if node.verdict is None else node.verdict.score
-    tokens = sum(charge.usage.completion_tokens for sample in node.answer.samples[-1:] for charge in sample.charges)
-    told = {"node": node.name, "turn": turn, "text": node.text, "tokens": int(tokens), "reward": node.reward}
+    told = {"node": node.name, "turn": turn, "text": node.text, "tokens": node.tokens, "reward": node.reward}
     aside = node.cost.difference(*(end.cost for end in node.ends), *(one.charges for one in node.answer.samples))
     if written := sum(charge.usage.completion_tokens for charge in aside):
         told["aside"] = int(written)  # steps looked ahead, and what a judge wrote
