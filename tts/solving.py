@@ -206,7 +206,7 @@ async def drive(
         else:
             raise
     ledger = session.ledger
-    if not candidates and ledger.failures:
+    if ledger.failures and (not candidates or (ended == "complete" and all(one.cut_off for one in candidates))):
         ended = "failed"
     warnings: list[str] = []
     ordered = sorted(candidates, key=lambda candidate: candidate.spawned)

@@ -95,8 +95,6 @@ class Tree:
         self.root = root
         self.spent: BudgetSpent | None = None
         """Set once the budget allows no further step or verdict."""
-        self.failed: EndpointError | None = None
-        """Why no step could be had, where none could since nodes were last taken in."""
         self.turn = 0
         """How often nodes were taken in: the time of the search, apart from that of any clock."""
         self._stepping = stepping
@@ -131,7 +129,7 @@ class Tree:
             self._stopped(node, "the budget")
             return []
         except EndpointError as error:
-            self.failed = self._noted(error, f"a step after {node.name or 'the question'}")
+            self._note(error, f"a step after {node.name or 'the question'}")
             self._stopped(node, str(error))
             return []
         return await session.together(self.rated(answer, node) for answer in grown)
@@ -149,17 +147,16 @@ class Tree:
             self.spent = error
             return node
         except EndpointError as error:
-            self._noted(error, f"looking ahead from {node.name}")
+            self._note(error, f"looking ahead from {node.name}")
             return node
         cost = node.cost | _cost(ahead) | verdict.charges
         return replace(node, verdict=verdict, reward=verdict.weight, cost=cost)
 
-    def _noted(self, error: EndpointError, where: str) -> EndpointError:
-        """`error`, which the search survives and its result tells; raised where every request would meet it."""
+    def _note(self, error: EndpointError, where: str) -> None:
+        """List `error` among the failures; raise it where every request would meet it."""
         if isinstance(error, EndpointRefused):
             raise error
         self.session.ledger.failures.append(f"{where}: {error}")
-        return error
 
     async def _ahead(self, answer: Continuation) -> Continuation:
         """What the model would most likely say in the next steps, to be rated in place of `answer`."""
@@ -184,7 +181,6 @@ class Tree:
     def take(self, nodes: Iterable[Node]) -> None:
         """Book new nodes: what they cost is charged to every answer given from now on."""
         for node in nodes:
-            self.failed = None
             self._charges |= node.cost
             self._records += [_record(one, self.turn) for one in (node, *node.ends)]
             if node.done:  # a deadline may come before it is given
@@ -218,9 +214,8 @@ class Tree:
     def close(self, live: Iterable[Node] = ()) -> None:
         """End the search: give the answers that are left, and let the last one tell of what led nowhere.
 
-        Raises `BudgetSpent` where the budget ended the search, or the server's error where none of `live` could go on.
+        Raises `BudgetSpent` where the budget ended it.
         """
-        live = list(live)
         for node in live:
             self.give(node)
         if self._records and self._last is not None:
@@ -229,8 +224,6 @@ class Tree:
             self._emit(replace(self._last, notes=notes, charges=frozenset(self._charges)))
         if self.spent is not None:
             raise self.spent
-        if self.failed is not None and live:
-            raise self.failed
 
     def _emit(self, candidate: Candidate) -> None:
         self._last = candidate

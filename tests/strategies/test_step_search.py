@@ -511,9 +511,10 @@ async def test_one_branch_that_fails_is_told_and_the_others_go_on(name: str) -> 
         model = one_by_one(double, max_attempts=1)
         result = await solve(PROBLEM, made(name, n=8), model, verifier=Worth(), stop_early=False)
     assert any(failure.startswith("a step after ") for failure in result.failures)
-    assert result.ended in ("complete", "failed")  # a subtree of its own may have no other branch
+    assert result.ended == "complete"
     assert result.selected is not None
     assert not result.selected.cut_off
+    assert name != "dvts" or {candidate.spawned[0] for candidate in result.candidates} == {0, 1}
 
 
 class Paying(Worth):
@@ -558,10 +559,10 @@ async def test_a_budget_that_ends_anywhere_is_kept_and_what_it_paid_for_is_there
 
 
 async def test_a_deadline_keeps_the_answers_that_the_particles_had_finished() -> None:
-    world = StepWorld(seed=1, ends=0.5, longest=9)
+    world = StepWorld(seed=1, ends=0.3, longest=9)
 
     def latency(body: dict[str, Any], index: int) -> float:
-        return 0.0 if written(body).count("\n") < 2 else 60.0
+        return 0.0 if written(body).count("\n") < 1 else 60.0
 
     async with asyncio.timeout(30), world.double(latency=latency) as double:
         search, limit = made("particle_filter", n=12), Budget(seconds=4)
