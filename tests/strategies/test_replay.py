@@ -41,6 +41,7 @@ def drawn(text: str, *choices: Sequence[Any]) -> list[Any]:
 class Scripted(Verifier):
     """Says anything that a verifier may say, at any time."""
 
+    rates_partial: ClassVar[bool] = True
     scale: ClassVar[Scale | None] = "reward"
     accepts: bool = True
 
@@ -65,6 +66,7 @@ class Companion(Scripted):
 registry.register("verifiers", Scripted)
 registry.register("verifiers", Companion)
 
+STEPS = 'step="\\n",depth=8,step_tokens=40'
 STRATEGIES = {
     "single": "single",
     "best_of_n": "best_of_n:n=8",
@@ -84,6 +86,10 @@ STRATEGIES = {
     "sequential_feedback": "sequential_feedback:rounds=3,chains=3",
     "self_refine": "self_refine:rounds=3,chains=3",
     "budget_forcing": "budget_forcing:thinking_tokens=64,waits=2",
+    "beam_search": f"beam_search:n=6,width=2,{STEPS}",
+    "dvts": f"dvts:n=6,width=2,select_by=weighted,{STEPS}",
+    "rebase": f"rebase:n=6,select_by=majority,{STEPS}",
+    "particle_filter": f"particle_filter:n=6,filters=2,{STEPS}",
 }
 
 
@@ -299,6 +305,7 @@ def ended(track: Track) -> Iterator[tuple[Row, Any]]:
 class Shortest(Verifier):
     """Prefers what was cut off."""
 
+    rates_partial: ClassVar[bool] = True
     scale: ClassVar[Scale | None] = "reward"
 
     def check(self, problem: Problem, candidate: Candidate) -> float:
