@@ -116,9 +116,8 @@ def open_session(
         raise ConfigError(f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME")
     if verifier is not None and strategy.rates_steps and not verifier.rates_partial:
         raise ConfigError(
-            f"{strategy.spec} has unfinished answers rated, and {verifier.spec} can rate only whole ones. Use a "
-            f"verifier that can (tts list verifiers says which), or rate steps by whole answers: "
-            f"{strategy.name}:rollouts=4"
+            f"{strategy.spec} has unfinished answers rated, and {verifier.spec} can rate only whole ones. Use one that "
+            f"can (docs/step_search.md says which), or rate steps by whole answers: {strategy.name}:rollouts=4"
         )
     if verifier is not None and strategy.weighs_votes and verifier.scale == "order":
         raise ConfigError(
@@ -217,9 +216,7 @@ async def drive(
         selected = strategy.select(choice)
         cut = sum(candidate.cut_off for candidate in ordered)
         if cut:
-            warnings.append(
-                f"{cut} of {len(ordered)} candidates are unfinished: the budget or the strategy's limits cut them off"
-            )
+            warnings.append(f"{cut} of {len(ordered)} candidates are unfinished, cut off by the budget or the strategy")
         warnings.append(strategy.warning(ordered))
     except Exception as error:
         if not keep_crashes:
