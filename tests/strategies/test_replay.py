@@ -230,6 +230,11 @@ async def test_negative_scores_of_an_unknown_kind_do_not_vote_and_that_is_said()
         ("rank_fusion:verifiers=[judge,self_check]", "order"),
         ("outcome_reward", "positive"),
         ("outcome_reward:route=pooling", "reward"),
+        ('outcome_reward:route=pooling,params={"use_activation": true}', "positive"),
+        ('outcome_reward:params={"use_activation": false}', "reward"),
+        ('process_reward:separator="<eos>"', "positive"),
+        ('process_reward:separator="<eos>",params={"use_activation": false}', "reward"),
+        ('process_reward:route=chat,labels=["+","-"]', "positive"),
         ("noisy:verifier=tour", "positive"),
     ],
 )
