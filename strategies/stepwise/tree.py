@@ -184,7 +184,7 @@ class Tree:
             self._charges |= node.cost
             self._records += [_record(one, self.turn) for one in (node, *node.ends)]
             if node.done:  # a deadline may come before it is given
-                self.session.unverified[id(node)] = self._made(node)
+                self.session.unverified[hash(node.answer.path)] = self._made(node)
         self.turn += 1
 
     def _stopped(self, node: Node, why: str) -> None:
@@ -201,7 +201,7 @@ class Tree:
 
     def give(self, node: Node, **notes: Any) -> None:
         """Make a candidate of `node`; a partial answer counts as cut off."""
-        self.session.unverified.pop(id(node), None)
+        self.session.unverified.pop(hash(node.answer.path), None)
         self._emit(self._made(node, tree=self._records, **notes))
         self._records = []
         self._given += 1

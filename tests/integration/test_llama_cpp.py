@@ -87,7 +87,7 @@ async def test_what_a_search_costs_is_what_the_server_counts(endpoint: Endpoint)
 @pytest.mark.parametrize("name", ["beam_search", "particle_filter"])
 async def test_what_a_search_over_steps_costs_is_what_the_server_counts(endpoint: Endpoint, name: str):
     before = await billed(endpoint)
-    search = f'{name}:n=4,step="\n",step_tokens=24,depth=4,verifier=mean_logprob'
+    search = f'{name}:n=3,step="\n",step_tokens=12,depth=3,verifier=mean_logprob'
     result = await solve(QUESTION, search, endpoint)
     after = await billed(endpoint)
     assert result.selected is not None
