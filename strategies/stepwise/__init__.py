@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from math import prod
 from statistics import fmean
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -55,7 +55,7 @@ class StepSearch(Strategy):
     their verdicts are worth or not."""
     answer: AnswerField | None = None
     """How answers are parsed and compared for a vote; by default the problem's own way."""
-    params: Annotated[dict[str, Any], Field(default_factory=dict)]
+    params: dict[str, Any] = Field(default_factory=dict)
     """Sampling parameters of the steps, such as `{"temperature": 0.8}`."""
 
     @model_validator(mode="after")
