@@ -34,7 +34,8 @@ async def servers(vllm_python: str) -> AsyncIterator[dict[str, LocalVLLM]]:
 
 @pytest.mark.parametrize("search", ["beam_search:n=8,width=4", "particle_filter:n=8,filters=2"])
 async def test_both_servers_count_what_the_results_say(servers: dict[str, LocalVLLM], search: str) -> None:
-    models = {role: Endpoint(model=server.name, base_url=server.base_url) for role, server in servers.items()}
+    # One choice to a request: vLLM's counter has the prompt of a request once for each of its choices.
+    models = {role: Endpoint(model=one.name, base_url=one.base_url, max_n=1) for role, one in servers.items()}
     policy, reward = servers["policy"], servers["reward"]
     before, read_before = await counted(policy), (await reward.metrics()).get("vllm:prompt_tokens_total", 0.0)
     results = [await solve(problem, f"{search},{RATED}", models) for problem in PROBLEMS]
