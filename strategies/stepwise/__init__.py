@@ -50,6 +50,9 @@ class StepSearch(Strategy):
     """Steps that are written ahead greedily before a step is rated by where they lead, and then thrown away."""
     rollouts: NonNegativeInt = 0
     """Whole answers that are sampled from a step, which is rated by their mean reward and not as it stands."""
+    rollout_share: float = Field(default=1.0, gt=0, le=1)
+    """How much of a step's value is that mean, where there are roll-outs; the rest is the verifier's rating of the step
+    as it stands."""
     select_by: Literal["best", "weighted", "majority"] = "best"
     """How the answer is chosen among the finished ones: the best verdict, or a vote of equal answers, weighted by what
     their verdicts are worth or not."""
@@ -68,7 +71,7 @@ class StepSearch(Strategy):
 
     @property
     def rates_steps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return not self.rollouts
+        return not self.rollouts or self.rollout_share < 1
 
     @property
     def weighs_votes(self) -> bool:
@@ -85,14 +88,20 @@ class StepSearch(Strategy):
             params=self.params,
             lookahead=self.lookahead,
             rollouts=self.rollouts,
+            rollout_share=self.rollout_share,
+            rate_partial=self.rates_steps or bool(self.rollouts),
         )
 
         async def grow(out: Flow[Candidate]) -> None:
-            root = Node(answer=await Continuation.start(session))
+            root = Node(answer=await self.start(session))
             await self.grow(Tree(session, stepping, root, out))
 
         found = flow(grow)
         return found if self.select_by == "best" else session.classified(found, answer_reader(problem, self.answer))
+
+    async def start(self, session: Session) -> Continuation:
+        """The empty answer."""
+        return await Continuation.start(session)
 
     async def grow(self, tree: Tree) -> None:
         """The search itself: expand nodes, `take` or `harvest` them, and `close` the tree in the end."""

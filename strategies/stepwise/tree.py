@@ -82,6 +82,9 @@ class Stepping:
     params: Mapping[str, Any] = field(default_factory=dict)
     lookahead: int = 0
     rollouts: int = 0
+    rollout_share: float = 1.0
+    rate_partial: bool = True
+    """Whether unfinished steps are rated at all."""
 
 
 class Tree:
@@ -114,15 +117,20 @@ class Tree:
         """Where on the axis of compute its work stands now."""
         return (*self.root.answer.path, self.turn)
 
-    async def expand(self, node: Node, n: int = 1) -> list[Node]:
+    async def expand(self, node: Node, n: int = 1, **params: Any) -> list[Node]:
         """Up to `n` next steps of `node`, each rated. A node is expanded once: later steps would repeat the first.
 
         Fewer, or none, where the server fails, which is noted, or where the budget ends, which sets `spent`.
         """
-        session = self.session.at(self.place)
+        grown = await self.steps(node, n, **params)
+        return await self.session.together(self.rated(answer, node) for answer in grown)
+
+    async def steps(self, node: Node, n: int, **params: Any) -> list[Continuation]:
+        """What `expand` does, with nothing rated yet. `params` override the sampling parameters of the steps."""
+        stepping, session = self._stepping, self.session.at(self.place)
         try:
-            grown = await replace(node.answer, session=session).branch(
-                n, tokens=self._stepping.tokens, stop=self._stepping.stop or (), **self._stepping.params
+            return await replace(node.answer, session=session).branch(
+                n, tokens=stepping.tokens, stop=stepping.stop or (), **{**stepping.params, **params}
             )
         except BudgetSpent as error:
             self.spent = error
@@ -132,12 +140,13 @@ class Tree:
             self._note(error, f"a step after {node.name or 'the question'}")
             self._stopped(node, str(error))
             return []
-        return await session.together(self.rated(answer, node) for answer in grown)
 
     async def rated(self, answer: Continuation, above: Node) -> Node:
         """`answer` as a node below `above`, with its verdict; without one where the budget has no room for it, or
         where the server fails to look ahead."""
         node = Node(answer=answer, above=above, cost=_cost(answer))
+        if not (self._stepping.rate_partial or node.done):
+            return node
         try:
             if self._stepping.rollouts and not node.done:
                 return await self._by_rollouts(node)
@@ -169,14 +178,23 @@ class Tree:
         return ahead
 
     async def _by_rollouts(self, node: Node) -> Node:
-        """`node` rated by whole answers that begin with it, which become candidates of their own."""
+        """`node` rated by whole answers that begin with it, which become candidates of their own.
+
+        Where `rollout_share` is below 1, the rest of its value is the verifier's rating of it as it stands.
+        """
+        share, verdict = self._stepping.rollout_share, None
+        if share < 1:
+            verdict = await node.answer.session.verify(_candidate(node.answer, (*self.place, *node.answer.path)))
+            node = replace(node, verdict=verdict, cost=node.cost | verdict.charges)
         aside = replace(node.answer, path=(*node.answer.path, -1))  # away from the steps that may follow it
         grown = await aside.branch(self._stepping.rollouts, **self._stepping.params)
         grown = [replace(end, ended=end.ended or end.samples[-1].finish_reason or "length") for end in grown]
         ends = await node.answer.session.together(self.rated(answer, node) for answer in grown)
         rewards = [end.reward for end in ends if end.reward is not None]
-        cost = node.cost.union(*(end.cost for end in ends))
-        return replace(node, reward=fmean(rewards) if rewards else None, ends=tuple(ends), cost=cost)
+        reward = fmean(rewards) if rewards else None
+        if reward is not None and verdict is not None:
+            reward = None if verdict.weight is None else share * reward + (1 - share) * verdict.weight
+        return replace(node, reward=reward, ends=tuple(ends), cost=node.cost.union(*(end.cost for end in ends)))
 
     def take(self, nodes: Iterable[Node]) -> None:
         """Book new nodes: what they cost is charged to every answer given from now on."""
@@ -211,15 +229,15 @@ class Tree:
         made = _candidate(node.answer, place, node=node.name, **notes)
         return replace(made, verdict=node.verdict, charges=frozenset(self._charges), partial=False)
 
-    def close(self, live: Iterable[Node] = ()) -> None:
+    def close(self, live: Iterable[Node] = (), **notes: Any) -> None:
         """End the search: give the answers that are left, and let the last one tell of what led nowhere.
 
-        Raises `BudgetSpent` where the budget ended it.
+        `notes` about the whole search are the last one's too. Raises `BudgetSpent` where the budget ended it.
         """
         for node in live:
             self.give(node)
-        if self._records and self._last is not None:
-            notes = {**self._last.notes, "tree": [*self._last.notes["tree"], *self._records]}
+        if (self._records or notes) and self._last is not None:
+            notes = {**self._last.notes, **notes, "tree": [*self._last.notes["tree"], *self._records]}
             self._records = []
             self._emit(replace(self._last, notes=notes, charges=frozenset(self._charges)))
         if self.spent is not None:
@@ -230,12 +248,17 @@ class Tree:
         self._out.emit(candidate)
 
     async def first(self, running: Mapping[str, asyncio.Task[Any]]) -> str:
-        """The name of one that has ended: the first, or the one that was first in the run that is resumed."""
-        done, _ = await asyncio.wait(running.values(), return_when=asyncio.FIRST_COMPLETED)
-        name = next(name for name, task in running.items() if task in done)
-        name = await self.session.remember(("first", *self.place), name)
-        await asyncio.wait([running[name]])
-        return name
+        """See the function of that name."""
+        return await first(self.session, self.place, running)
+
+
+async def first(session: Session, place: tuple[int, ...], running: Mapping[str, asyncio.Task[Any]]) -> str:
+    """The name of one that has ended: the first, or the one that was first in the run that is resumed."""
+    done, _ = await asyncio.wait(running.values(), return_when=asyncio.FIRST_COMPLETED)
+    name = next(name for name, task in running.items() if task in done)
+    name = await session.remember(("first", *place), name)
+    await asyncio.wait([running[name]])
+    return name
 
 
 def _cost(answer: Continuation) -> frozenset[Charge]:
