@@ -67,8 +67,8 @@ class AbMcts(Strategy):
     n: PositiveInt = 16
     """Answers."""
     model: Literal["gaussian", "beta", "mixed"] = "gaussian"
-    """What scores are taken to follow: variant A with normal scores or with Beta-distributed ones, or variant M, in which
-    a child and all below it are a group around a level of its own."""
+    """What scores are taken to follow: variant A with normal or with Beta-distributed scores, or variant M, in which a
+    child and all below it are a group around a level of its own."""
     prior: float | None = Field(default=None, ge=0, le=1)
     """The score that variant A expects of what was never tried; by default 0 (gaussian) or 0.5 (beta)."""
     in_flight: PositiveInt = 1
@@ -210,7 +210,9 @@ def mixed_draws(groups: Sequence[Sequence[float]], rng: np.random.Generator) -> 
     cell = rng.choice(len(odds), p=odds / odds.sum())
     mean = rng.normal(centre[cell], precision[cell] ** -0.5)
     weights = spread[cell] ** -2 + np.append(counts, 0) / noise[cell] ** 2
-    levels = rng.normal((mean * spread[cell] ** -2 + np.append(counts * means, 0) / noise[cell] ** 2) / weights, weights**-0.5)
+    levels = rng.normal(
+        (mean * spread[cell] ** -2 + np.append(counts * means, 0) / noise[cell] ** 2) / weights, weights**-0.5
+    )
     return rng.normal(levels, noise[cell])
 
 

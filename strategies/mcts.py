@@ -66,7 +66,7 @@ class Mcts(StepSearch):
     PUCT, which also trusts the model: the prior of a step is the exponential of its mean log-probability, where the
     server gives token ids and log-probabilities, and else the same for all."""
     exploration: NonNegativeFloat | None = None
-    """How much steps that were seldom tried are favoured: c of UCT, by default the square root of 2; c of PUCT, 1.25."""
+    """How much steps that were seldom tried are favoured: c, by default the square root of 2 (UCT) or 1.25 (PUCT)."""
     until: Literal["leaf", "answer"] = "answer"
     """Where a simulation ends: at the first step with nothing below it, whose value it backs up after steps were added
     to it; or at a whole answer, adding steps on its way. With `rollouts` the first is the usual one."""
@@ -113,10 +113,11 @@ class Mcts(StepSearch):
                     back_up(path)
                 elif not tree.spent:
                     go_on(path)
-        answered = any(end.done for node in found for end in (node, *node.ends))
-        dead_ends = [node for node in found if node not in {node.above for node in found}]
+        left = (
+            [] if tree.given else self.best_first([node for node in found if node not in {one.above for one in found}])
+        )
         visits = {place.node.name: place.visits for place in root.all if place.visits}
-        tree.close([] if answered else self.best_first(dead_ends)[:1], visits=visits)
+        tree.close(left[:1], visits=visits)
 
     def places(self, children: Sequence[Node]) -> list[Place]:
         """The steps below a node with their priors; what cannot be rated is not gone through."""

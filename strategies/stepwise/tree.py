@@ -7,17 +7,19 @@ in it has cost: not its own steps alone, but every branch that was looked at unt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from tts.concurrency import Flow
 from tts.continuation import Continuation
 from tts.errors import BudgetSpent, EndpointError, EndpointRefused
 from tts.session import Session
 from tts.types import Candidate, Charge, Sample, Verdict
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -35,6 +37,11 @@ class Node:
     """The roll-outs that rated it."""
     cost: frozenset[Charge] = field(default=frozenset(), repr=False)
     """What the step, its verdict and what was looked at ahead of it cost."""
+
+    @classmethod
+    def below(cls, above: Node, answer: Continuation) -> Node:
+        """`answer`, which goes one step on from `above`, with nobody's verdict yet."""
+        return cls(answer=answer, above=above, cost=_cost(answer))
 
     @property
     def done(self) -> bool:
@@ -105,7 +112,8 @@ class Tree:
         self._charges: set[Charge] = set()
         self._records: list[dict[str, Any]] = []
         self._last: Candidate | None = None
-        self._given = 0
+        self.given = 0
+        """How many answers were found."""
 
     def part(self, number: int) -> Tree:
         """An independent tree from the same root, whose answers come after those of the parts before it."""
@@ -127,24 +135,26 @@ class Tree:
 
     async def steps(self, node: Node, n: int, **params: Any) -> list[Continuation]:
         """What `expand` does, with nothing rated yet. `params` override the sampling parameters of the steps."""
-        stepping, session = self._stepping, self.session.at(self.place)
+        stepping, answer = self._stepping, replace(node.answer, session=self.session.at(self.place))
+        options: dict[str, Any] = {**stepping.params, **params}
+        return await self.tried(node, answer.branch(n, tokens=stepping.tokens, stop=stepping.stop or (), **options))
+
+    async def tried(self, node: Node, work: Awaitable[list[T]]) -> list[T]:
+        """The result of `work` on what follows `node`; empty, as `expand` says, where server or budget fail it."""
         try:
-            return await replace(node.answer, session=session).branch(
-                n, tokens=stepping.tokens, stop=stepping.stop or (), **{**stepping.params, **params}
-            )
+            return await work
         except BudgetSpent as error:
             self.spent = error
             self._stopped(node, "the budget")
-            return []
         except EndpointError as error:
             self._note(error, f"a step after {node.name or 'the question'}")
             self._stopped(node, str(error))
-            return []
+        return []
 
     async def rated(self, answer: Continuation, above: Node) -> Node:
         """`answer` as a node below `above`, with its verdict; without one where the budget has no room for it, or
         where the server fails to look ahead."""
-        node = Node(answer=answer, above=above, cost=_cost(answer))
+        node = Node.below(above, answer)
         if not (self._stepping.rate_partial or node.done):
             return node
         try:
@@ -222,10 +232,10 @@ class Tree:
         self.session.unverified.pop(hash(node.answer.path), None)
         self._emit(self._made(node, tree=self._records, **notes))
         self._records = []
-        self._given += 1
+        self.given += 1
 
     def _made(self, node: Node, **notes: Any) -> Candidate:
-        place = (*self.place, self._given)
+        place = (*self.place, self.given)
         made = _candidate(node.answer, place, node=node.name, **notes)
         return replace(made, verdict=node.verdict, charges=frozenset(self._charges), partial=False)
 
