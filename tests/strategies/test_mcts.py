@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from dataclasses import replace
 from itertools import pairwise
 from math import inf, log, sqrt
 from typing import Any, cast
@@ -14,12 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.branching import DIGITS, Branching, KnownValue, Memory, chance
+from tests.support.double import ModelDouble
+from tests.support.solving import PROBLEM, check_exact, endpoint
+from tts import Continuation
 from tts.errors import ConfigError
 from tts.sampler.mock import MockModel
 from tts.solving import solve
 from tts.strategies.mcts import Mcts, Place
 from tts.strategies.stepwise import Node
-from tts.types import Budget, Result, sum_usage, total
+from tts.types import Budget, Result, Sample, sum_usage, total
 
 VALUES = KnownValue()
 
@@ -227,3 +231,34 @@ async def test_steps_of_nothing_and_steps_without_an_end_are_bounded(text):
         result = await solve(DIGITS, strategy, MockModel(lambda request: text), verifier=VALUES, stop_early=False)
     assert result.ended == "complete"
     assert result.candidates
+
+
+def rated(*logprobs: tuple[float, ...] | None) -> list[Node]:
+    root = Node(answer=Continuation(session=cast(Any, None), heads={}))
+    made = [replace(root.answer, samples=(Sample("x", logprobs=one),), ended="stop") for one in logprobs]
+    return [Node(answer=answer, above=root, reward=0.5) for answer in made]
+
+
+def test_priors_are_the_shares_of_what_the_model_thinks_of_a_step_where_it_says():
+    known = Mcts(policy="puct").places(rated((log(0.5), log(0.5)), (log(0.1), log(0.4))))
+    assert [place.prior for place in known] == pytest.approx([0.5 / 0.7, 0.2 / 0.7])
+    for nodes in (rated((log(0.5),), None), rated((log(0.5),), ())):
+        assert [place.prior for place in Mcts(policy="puct").places(nodes)] == [0.5, 0.5]
+    assert [place.prior for place in Mcts(policy="uct").places(rated((log(0.9),), (log(0.1),)))] == [0.5, 0.5]
+
+
+async def test_log_probabilities_are_asked_for_where_the_server_continues_by_token_ids():
+    for policy in ("puct", "uct"):
+        async with asyncio.timeout(60), ModelDouble(answer=lambda body, rng: f"{rng.integers(9)}\nmore") as double:
+            strategy = Mcts(step="\n", policy=policy, depth=2, simulations=4)
+            result = await solve(PROBLEM, strategy, endpoint(double), verifier=VALUES, stop_early=False)
+        assert {"logprobs" in request.body for request in double.requests} == {policy == "puct"}
+        check_exact(result, double.stats)
+
+
+async def test_64_simulations_at_once_come_to_an_end():
+    strategy = Mcts(step="\n", depth=4, simulations=128, in_flight=64, exploration=5)
+    async with asyncio.timeout(60), ModelDouble(answer=lambda body, rng: f"{rng.integers(999)}\nmore") as double:
+        result = await solve(PROBLEM, strategy, endpoint(double), verifier=VALUES, stop_early=False)
+    assert read(result)[0][""] == 128
+    assert not result.failures
