@@ -113,11 +113,8 @@ class Mcts(StepSearch):
                     back_up(path)
                 elif not tree.spent:
                     go_on(path)
-        left = (
-            [] if tree.given else self.best_first([node for node in found if node not in {one.above for one in found}])
-        )
         visits = {place.node.name: place.visits for place in root.all if place.visits}
-        tree.close(left[:1], visits=visits)
+        tree.close(self.for_want(tree, found), visits=visits)
 
     def places(self, children: Sequence[Node]) -> list[Place]:
         """The steps below a node with their priors; what cannot be rated is not gone through."""

@@ -96,30 +96,23 @@ class TreeOfThoughts(StepSearch):
         return Continuation(session=session, heads={}, ids=None)
 
     async def grow(self, tree: Tree) -> None:
-        seen, left = set[str](), list[Node]()
-        if self.order == "breadth":
-            rng, live = tree.session.rng, [tree.root]
-            for _ in range(self.depth):
-                left = live
-                children = await self._followed(tree, live, seen)
-                left = children or left
-                rivals = [child for child in children if self.weigh == "verifier" or not child.done]
+        seen, found = set[str](), list[Node]()
+        live, rng = [tree.root], tree.session.rng
+        for _ in range(self.depth if self.order == "breadth" else self.nodes):
+            now = live if self.order == "breadth" else [live.pop()]
+            children = await self._followed(tree, now, seen)
+            found += children
+            rivals = [child for child in children if self.weigh == "verifier" or not child.done]
+            if self.order == "breadth":
                 live = [child for child in self.kept(rivals, rng) if not child.done]
-                if not live or tree.spent:
-                    break
-        else:
-            left = [tree.root]
-            for _ in range(self.nodes):
-                if not left or tree.spent:
-                    break
-                children = await self._followed(tree, [left.pop()], seen)
-                left += [
-                    child
-                    for child in reversed(self.best_first(children))
-                    if not child.done and child.depth < self.depth and self.value(child) >= self.prune_below
-                ]
-        open_ones = [node for node in left if not node.done and node is not tree.root]
-        tree.close([] if tree.given else self.best_first(open_ones)[:1])
+            else:
+                live += [child for child in reversed(self.best_first(children)) if self._worth_while(child)]
+            if not live or tree.spent:
+                break
+        tree.close(self.for_want(tree, found))
+
+    def _worth_while(self, node: Node) -> bool:
+        return not node.done and node.depth < self.depth and self.value(node) >= self.prune_below
 
     def kept(self, nodes: Sequence[Node], rng: np.random.Generator) -> list[Node]:
         """The `keep` of `nodes` that go on."""

@@ -47,6 +47,9 @@ SPECS = {
     "dvts": f"dvts:n=4,width=2,select_by=weighted,{STEPS}",
     "rebase": f"rebase:n=4,lookahead=1,{STEPS}",
     "particle_filter": f"particle_filter:n=6,filters=2,{STEPS}",
+    "mcts": f"mcts:simulations=4,branching=2,{STEPS}",
+    "tree_of_thoughts": f"tree_of_thoughts:branching=3,keep=2,{STEPS}",
+    "ab_mcts": f"ab_mcts:n=6,verifier={JUDGE}",
 }
 """One of each, small. Where a draft is rejected by those that came before, all are."""
 
@@ -54,6 +57,7 @@ SPECS = {
 RACING = {
     "best_of_n", "tournament", "prompt_redesign", "atts", "atts_best", "atts_sync", "spec_reason",
     "sequential_feedback", "self_refine", "beam_search", "dvts", "rebase", "particle_filter",
+    "mcts", "tree_of_thoughts", "ab_mcts",
 }  # fmt: skip
 """Their branches, or their judges beside their samples, ask for the same few requests side by side: who asks first
 gets them."""

@@ -67,7 +67,7 @@ GROUPS: dict[str, list[tuple[str, str | None, str, list[str]]]] = {
     "200,000 samples into the store": [("tts", None, "tts_store.py", ["200000"])],
     "200,000 stored samples in one run": [("tts", None, "tts_runner.py", ["2000", "100"])],
 }
-"""For each group its clients: label, peer (None: ours), script, arguments. What a search over steps rates is a sample."""
+"""For each group its clients: label, peer (None: ours), script, arguments. What a search rates is a sample."""
 
 
 @contextmanager

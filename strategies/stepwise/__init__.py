@@ -117,6 +117,11 @@ class StepSearch(Strategy):
         """`nodes` by value, the earlier among equals first."""
         return sorted(nodes, key=self.value, reverse=True)
 
+    def for_want(self, tree: Tree, found: Sequence[Node]) -> list[Node]:
+        """The best unfinished answer of all that were `found`, where `tree` has given no answer."""
+        grown = {node.above for node in found}
+        return [] if tree.given else self.best_first([node for node in found if node not in grown])[:1]
+
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         if self.select_by == "best":
             return best(candidates)

@@ -39,6 +39,9 @@ STRATEGIES = {
     "dvts": f"dvts:n=4,width=2,{STEPS}",
     "rebase": f"rebase:n=4,{STEPS}",
     "particle_filter": f"particle_filter:n=4,{STEPS}",
+    "mcts": f"mcts:simulations=2,branching=2,{STEPS}",
+    "tree_of_thoughts": f"tree_of_thoughts:branching=2,keep=1,{STEPS}",
+    "ab_mcts": f"ab_mcts:n=4,{VERIFIED}",
 }
 
 
@@ -85,7 +88,10 @@ class Number(BaseModel):
     value: int
 
 
-IN_PIECES = {"atts", "atts_best", "atts_sync", "spec_reason", "beam_search", "dvts", "rebase", "particle_filter"}
+IN_PIECES = {
+    "atts", "atts_best", "atts_sync", "spec_reason", "beam_search", "dvts", "rebase", "particle_filter", "mcts",
+    "tree_of_thoughts",
+}  # fmt: skip
 AS_SAMPLED = sorted(set(STRATEGIES) - IN_PIECES - {"budget_forcing"})  # which puts words of its own before the answer
 
 

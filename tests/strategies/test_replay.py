@@ -90,6 +90,9 @@ STRATEGIES = {
     "dvts": f"dvts:n=6,width=2,select_by=weighted,{STEPS}",
     "rebase": f"rebase:n=6,select_by=majority,{STEPS}",
     "particle_filter": f"particle_filter:n=6,filters=2,{STEPS}",
+    "mcts": f"mcts:simulations=6,branching=2,in_flight=2,{STEPS}",
+    "tree_of_thoughts": f"tree_of_thoughts:branching=2,keep=2,{STEPS}",
+    "ab_mcts": "ab_mcts:n=8,in_flight=2",
 }
 
 

@@ -24,11 +24,12 @@ class Chance:
 
 async def main(base_url: str, name: str) -> None:
     lm = its_hub.OpenAICompatibleLanguageModel(endpoint=base_url, api_key="none", model_name="test-model")
-    for _ in range(2):  # the first round opens the connections
-        steps, prm = its_hub.StepGeneration(max_steps=BRANCH_STEPS - 1, step_token="\n"), Chance()
-        search = BeamSearch(steps, prm, BRANCHES // BRANCH_WIDTH) if name == "beam" else ParticleFiltering(steps, prm)
-        with measured() as spent:
-            await search.ainfer(lm, MESSAGES[0]["content"], BRANCHES, return_response_only=False)
+    steps, prm = its_hub.StepGeneration(max_steps=BRANCH_STEPS - 1, step_token="\n"), Chance()
+    search = BeamSearch(steps, prm, BRANCHES // BRANCH_WIDTH) if name == "beam" else ParticleFiltering(steps, prm)
+    await search.ainfer(lm, MESSAGES[0]["content"], BRANCHES, return_response_only=False)  # opens the connections
+    prm.rated = 0
+    with measured() as spent:
+        await search.ainfer(lm, MESSAGES[0]["content"], BRANCHES, return_response_only=False)
     await lm.close_session(asyncio.get_running_loop())
     report(f"its-hub {its_hub.__version__} {name}", prm.rated, spent)
 

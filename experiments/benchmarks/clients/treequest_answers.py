@@ -20,20 +20,24 @@ async def main(base_url: str, batch: int) -> None:
     async def answered(parent: str | None) -> tuple[str, float]:
         refined = [] if parent is None else [("assistant", parent), ("user", WORDS)]
         messages = [*MESSAGES, *({"role": role, "content": content} for role, content in refined)]
-        text = (await client.chat.completions.create(model="test-model", messages=messages)).choices[0].message.content
+        reply = await client.chat.completions.create(model="test-model", messages=messages)
+        text = reply.choices[0].message.content or ""
         return text, chance(text)
 
-    for _ in range(2):  # the first round opens the connections
+    async def once() -> None:
         search = treequest.ABMCTSA()
-        with measured() as spent:
-            state, told = search.init_tree(), 0
-            while told < ANSWERS:
-                state, trials = search.ask_batch(state, min(batch, ANSWERS - told), ["generate"])
-                found = await asyncio.gather(*(answered(trial.parent_state) for trial in trials))
-                for trial, result in zip(trials, found, strict=True):
-                    state = search.tell(state, trial.trial_id, result)
-                told += len(trials)
-    report(f"treequest {version('treequest')}, batches of {batch}", told, spent)
+        state, left = search.init_tree(), ANSWERS
+        while left:
+            state, trials = search.ask_batch(state, min(batch, left), ["generate"])
+            found = await asyncio.gather(*(answered(trial.parent_state) for trial in trials))
+            for trial, result in zip(trials, found, strict=True):
+                state = search.tell(state, trial.trial_id, result)
+            left -= len(trials)
+
+    await once()  # opens the connections
+    with measured() as spent:
+        await once()
+    report(f"treequest {version('treequest')}, batches of {batch}", ANSWERS, spent)
 
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2])))

@@ -25,12 +25,15 @@ class Chance(tts.Verifier):
 
 async def main(base_url: str, spec: str) -> None:
     async with tts.Sampler(tts.Endpoint(model="test-model", base_url=base_url)) as policy:
-        strategy = make("strategies", spec)
-        for _ in range(2):  # the first round opens the connections
-            problem = tts.Problem(id="one", messages=tuple(MESSAGES))
+        strategy, problem = make("strategies", spec), tts.Problem(id="one", messages=tuple(MESSAGES))
+
+        async def once() -> tts.Result:
             session = open_session(problem, strategy, {"policy": policy}, verifier=Chance())
-            with measured() as spent:
-                result = await drive(strategy, session, stop_early=False)
+            return await drive(strategy, session, stop_early=False)
+
+        await once()  # opens the connections
+        with measured() as spent:
+            result = await once()
     nodes = sum(len(candidate.notes["tree"]) for candidate in result.candidates)
     assert not result.failures, result.failures[0]
     report(f"tts {spec}", nodes, spent)
