@@ -6,6 +6,7 @@ treequest calls no models: those of a batch are asked side by side with the `ope
 import asyncio
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import openai  # pyright: ignore[reportMissingImports] - lives in the peer's environment
 import treequest  # pyright: ignore[reportMissingImports]
@@ -19,7 +20,7 @@ async def main(base_url: str, batch: int) -> None:
 
     async def answered(parent: str | None) -> tuple[str, float]:
         refined = [] if parent is None else [("assistant", parent), ("user", WORDS)]
-        messages = [*MESSAGES, *({"role": role, "content": content} for role, content in refined)]
+        messages: list[Any] = [*MESSAGES, *({"role": role, "content": content} for role, content in refined)]
         reply = await client.chat.completions.create(model="test-model", messages=messages)
         text = reply.choices[0].message.content or ""
         return text, chance(text)
