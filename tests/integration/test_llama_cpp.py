@@ -84,19 +84,6 @@ async def test_what_a_search_costs_is_what_the_server_counts(endpoint: Endpoint)
     assert (spent.prompt_tokens, spent.completion_tokens) == (after[0] - before[0], after[1] - before[1])
 
 
-@pytest.mark.parametrize("name", ["beam_search", "particle_filter"])
-async def test_what_a_search_over_steps_costs_is_what_the_server_counts(endpoint: Endpoint, name: str):
-    before = await billed(endpoint)
-    search = f'{name}:n=3,step="\n",step_tokens=12,depth=3,verifier=mean_logprob'
-    result = await solve(QUESTION, search, endpoint)
-    after = await billed(endpoint)
-    assert result.selected is not None
-    assert not result.failures
-    spent = result.usage
-    assert (spent.prompt_tokens, spent.completion_tokens) == (after[0] - before[0], after[1] - before[1])
-    assert spent.cached_tokens > spent.prompt_tokens / 2  # a step finds those before it in the cache
-
-
 async def test_the_probe_finds_what_it_can_do(endpoint: Endpoint):
     async with Sampler(endpoint) as sampler:
         found = await probe(sampler)

