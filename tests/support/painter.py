@@ -1,6 +1,6 @@
 """An images API over real HTTP that draws scenes, with habits: what comes late in a prompt is forgotten, what is
-stressed is not. Asked for picture 2 of 3 it draws two thirds of the things, from the picture before where it gets one.
-It embeds pictures, too.
+stressed is not. Asked for picture 2 of 3 it draws some of the things, from the picture before where it gets one. It
+embeds pictures, too.
 
 `async with Painter(fade=0.7) as painter: ... painter.base_url`
 """
@@ -40,6 +40,8 @@ class Painter:
     """Stressed things that it can keep in mind."""
     loyal: float = 0.6
     """How much a seed determines what is forgotten; the wording determines the rest."""
+    first: float = 0.0
+    """Share of the things that the first picture of several has beside its part of the others, which come evenly."""
     holds: float = 1.0
     """Chance that what should be and is in the picture before stays."""
     mends: float = 0.0
@@ -117,7 +119,8 @@ class Painter:
         """The picture that `prompt` gives with `seed`, and the picture `before`."""
         wanted, old = things(prompt), 0
         if count := _COUNT.search(prompt):
-            old, due = (ceil(len(wanted) * number / int(count[2])) for number in (int(count[1]) - 1, int(count[1])))
+            number, last = map(int, count.groups())
+            old, due = (self._due(len(wanted), one, last) for one in (number - 1, number))
             wanted = wanted[:due]
         there = measured(before) if before is not None else []
         stressed = things(" ".join(re.findall(rf"{STRESS}([^.]*)", prompt)))
@@ -129,6 +132,11 @@ class Painter:
 
         scene = [thing for i, thing in enumerate(wanted) if self._luck(thing, prompt, seed) < chance(i, thing)]
         return painted(scene, np.random.default_rng((seed, crc32(prompt.encode()))))
+
+    def _due(self, size: int, number: int, last: int) -> int:
+        """How many of the things are to be in picture `number` of `last`."""
+        share = self.first + (1 - self.first) * number / last
+        return ceil(size * share - 1e-9) if number else 0
 
     def _chance(self, place: int, stressed: bool, count: int) -> float:
         if stressed and self.obeys is not None:
