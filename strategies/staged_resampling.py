@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Self
 
 import numpy as np
@@ -43,7 +43,9 @@ class StagedResampling(StepSearch):
         return super().roles | ({"embed"} if self.embed else set())
 
     @model_validator(mode="after")
-    def _pictures_are_embedded(self) -> Self:
+    def _can_narrow(self) -> Self:
+        if any(after > before for before, after in pairwise(self.widths)):
+            raise ValueError("partial answers become fewer from step to step: `widths` must not rise")
         if self.images and not self.embed and self.resample_from > 0:
             raise ValueError("pictures have no words to be alike in: set embed=true, or resample_from=0")
         return self
@@ -70,15 +72,17 @@ class StagedResampling(StepSearch):
 
     async def _fewer(self, live: Sequence[Node], width: int, place: float, tree: Tree) -> list[Node]:
         """`width` of the nodes, at a `place` between the first step (0) and the last (1)."""
-        rng = tree.session.at(tree.place).rng
-        if place >= self.resample_from:
-            return [live[pick] for pick in np.sort(rng.choice(len(live), width, p=self.chances(live)))]
-        if self.embed:
+        rng, vectors = tree.session.at(tree.place).rng, np.empty(0)
+        if place < self.resample_from and self.embed:
             told = [verdict.details.get("embedding", ()) for verdict in await tree.asked(live, EmbeddingSimilarity())]
             vectors = np.array([*zip_longest(*told, fillvalue=0.0)]).T
-        else:
+        elif place < self.resample_from:
             vectors = word_vectors([node.answer.text for node in live])
-        return [live[pick] for pick in medoids(vectors, width, rng)] if len(vectors) else list(live)
+        if vectors.size:
+            picks = medoids(vectors, width, rng)
+        else:  # merit says more, or nobody knows how alike they are
+            picks = np.sort(rng.choice(len(live), width, p=self.chances(live)))
+        return [live[pick] for pick in picks]
 
     def chances(self, live: Sequence[Node]) -> NDArray[np.float64]:
         """Of each node to be drawn; what cannot be rated has none, unless nothing can be rated."""

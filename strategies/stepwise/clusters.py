@@ -49,4 +49,5 @@ def medoids(vectors: Vectors, k: int, rng: np.random.Generator, rounds: int = 50
 
 def _distances(vectors: Vectors, centres: Vectors) -> Vectors:
     """The square of the distance of each row from each centre."""
-    return np.square(vectors[:, np.newaxis] - centres).sum(axis=2)
+    squares = np.square(vectors).sum(axis=1)[:, np.newaxis] + np.square(centres).sum(axis=1)
+    return np.maximum(squares - 2 * vectors @ centres.T, 0)

@@ -247,6 +247,17 @@ async def test_a_model_can_say_how_alike_they_are_and_is_paid_for():
     assert_all_is_charged(result)
 
 
+async def test_where_nobody_says_how_alike_they_are_merit_decides_and_the_failure_is_told():
+    async with RewardDouble(failing=10_000) as rewards:
+        models = {"embed": Endpoint(model="reward", base_url=rewards.base_url, api_key_env="NO_KEY", max_attempts=1)}
+        spec = "staged_resampling:n=1,widths=[4,1,1,1],resample_from=1,embed=true,temperature=0.000000001"
+        result = await in_words(spec, models=models)
+    made = turns(result)
+    assert [len(turn) for turn in made] == [4, 1, 1, 1]
+    assert {made[0][node] for node in parents(made[1])} == {max(made[0].values())}
+    assert any("embedding_similarity" in failure for failure in result.failures)
+
+
 def rewards_texts(rewards: RewardDouble) -> list[str]:
     return [body["input"] for path, body in rewards.asked if path == "/v1/embeddings"]
 
@@ -375,7 +386,7 @@ async def test_without_noise_the_best_film_is_chosen_and_with_nothing_but_noise_
             result = await in_pictures(spec, tmp_path, problem=problem, sigma=sigma)
             shares = [accuracy(problem, candidate, tmp_path) for candidate in result.candidates]
             share = accuracy(problem, result.selected, tmp_path)
-            gaps.append(max(shares) - share if sigma == 0 else (share - fmean(shares)) / (np.std(shares) or 1))
+            gaps.append(max(shares) - share if sigma == 0 else (share - fmean(shares)) / float(np.std(shares) or 1))
     assert set(chosen[0.0]) == {0.0}
     assert abs(fmean(chosen[1e6])) < 3.5 / np.sqrt(12)  # standard deviations of a mean of random choices
 
@@ -407,6 +418,7 @@ async def test_a_picture_that_is_withheld_is_noted_and_the_search_goes_on(tmp_pa
         "tree_of_frames:images=true,lookahead=1",
         "tree_of_frames:images=true,select_by=majority",
         "tree_of_frames:keep=[]",
+        "staged_resampling:widths=[1,2]",
     ],
 )
 def test_what_pictures_cannot_do_is_refused(spec: str):
