@@ -50,6 +50,10 @@ class StagedResampling(StepSearch):
             raise ValueError("pictures have no words to be alike in: set embed=true, or resample_from=0")
         return self
 
+    @property
+    def weighs_votes(self) -> bool:
+        return self.select_by == "weighted"
+
     async def grow(self, tree: Tree) -> None:
         live = [tree.root] * self.width(0)
         for step in range(self.depth):

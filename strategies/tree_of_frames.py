@@ -34,6 +34,10 @@ class TreeOfFrames(StepSearch):
     aggregate: Aggregate = "mean"
     """How the rewards of an answer's steps make its value; the paper's sum favours long answers."""
 
+    @property
+    def weighs_votes(self) -> bool:
+        return self.select_by == "weighted"
+
     async def grow(self, tree: Tree) -> None:
         live = [tree.root]
         for step in range(1, self.depth + 1):

@@ -209,9 +209,9 @@ class Tree:
         return replace(node, reward=reward, ends=tuple(ends), cost=node.cost.union(*(end.cost for end in ends)))
 
     def compared(self, nodes: Iterable[Node]) -> list[Node]:
-        """`nodes` as they are worth beside each other, where the verifier rates so; else as they are."""
-        nodes = list(nodes)
-        if self.session.verifier is None or not self.session.verifier.relative:
+        """`nodes` with their scores beside each other as rewards, where scores say only who is better."""
+        nodes, verifier = list(nodes), self.session.verifier
+        if verifier is None or not (verifier.relative or verifier.scale == "order"):
             return nodes
         shown = [replace(_candidate(node.answer, node.answer.path), verdict=node.verdict) for node in nodes]
         verdicts = [one.verdict for one in self.session.rated(shown)]

@@ -48,9 +48,19 @@ class Digits(Verifier):
         return 1 - share if self.upside_down else share
 
 
+class Orders(Digits):
+    """The same, as numbers of which nobody knows what they are worth."""
+
+    scale = "order"
+
+    def check(self, problem: Problem, candidate: Candidate) -> float:
+        return super().check(problem, candidate) - 1
+
+
 @pytest.fixture(autouse=True)
 def digits() -> None:
     registry.register("verifiers", Digits)
+    registry.register("verifiers", Orders)
 
 
 def lines(body: dict[str, Any], rng: Any) -> str:
@@ -123,6 +133,17 @@ async def test_who_survives_and_who_is_chosen_has_the_best_mean_of_all_ratings(s
         assert set(parents(after)) == set(best)
     assert result.selected is not None
     assert result.selected.notes["value"] == pytest.approx(max(mean_of(node, made) for node in made[-1]))
+
+
+@pytest.mark.parametrize(
+    "spec", ["tree_of_frames:n=4,keep=[1],stages=[]", "staged_resampling:n=1,temperature=0.000000001"]
+)
+async def test_scores_that_only_order_candidates_say_who_is_better(spec: str):
+    made = turns(await in_words(spec, verifier="orders"))
+    assert all(reward <= 0 for turn in made for reward in turn.values())
+    best = max(made[-2].values()) if "staged" in spec else max(made[0].values())
+    after, turn = (made[-1], made[-2]) if "staged" in spec else (made[1], made[0])
+    assert {turn[node] for node in parents(after)} == {best}
 
 
 async def test_linear_search_is_a_tree_in_which_all_survive_and_none_branches():
@@ -226,7 +247,7 @@ async def test_it_narrows_by_likeness_first_and_by_merit_later(seed: int):
     made = turns(result)
     assert [len(turn) for turn in made] == [16, 12, 4, 2]
     assert set(parents(made[1]).values()) == {1}  # one for each cluster
-    for turn, after in itertools.pairwise(made):
+    for turn, after in itertools.pairwise(made[1:]):
         assert {turn[node] for node in parents(after)} == {max(turn.values())}
     assert result.selected is not None
     assert result.selected.verdict is not None
