@@ -121,16 +121,7 @@ class Continuation:
             if tokens <= 0:
                 return [replace(self, path=(*self.path, 0), ended="length", before=self)]
         options = {**self._options(role, tokens, stops), **params}
-        samples: list[Sample] = []
-        try:
-            async for sample in self.session.sample(self.prompt(role), n=n, role=role, **options):
-                samples.append(sample)  # noqa: PERF401 (they are kept when the budget ends the stream)
-        except BudgetSpent:  # what it had room for is there; the next step will raise it again
-            if not samples:
-                raise
-        samples.sort(key=lambda sample: sample.index)
-        if not samples:
-            raise SamplingFailed(f"{role}: no continuation could be sampled")
+        samples = await self._drawn(self.prompt(role), n, role, options)
         return [await self._grown(sample, place, stops) for place, sample in enumerate(samples)]
 
     async def append(self, text: str) -> Continuation:
@@ -182,6 +173,19 @@ class Continuation:
         return self.session.candidate(
             self.text, *self.samples, parents=parents, spawned=spawned, charges=self.charges, **notes
         )
+
+    async def _drawn(self, prompt: Prompt, n: int, role: str, options: Mapping[str, Any]) -> list[Sample]:
+        """Up to `n` samples in their order, and at least one; see `branch`."""
+        samples: list[Sample] = []
+        try:
+            async for sample in self.session.sample(prompt, n=n, role=role, **options):
+                samples.append(sample)  # noqa: PERF401 (they are kept when the budget ends the stream)
+        except BudgetSpent:  # what it had room for is there; the next step will raise it again
+            if not samples:
+                raise
+        if not samples:
+            raise SamplingFailed(f"{role}: no continuation could be sampled")
+        return sorted(samples, key=lambda sample: sample.index)
 
     def _options(self, role: str, tokens: int | None, stops: Sequence[str]) -> dict[str, Any]:
         known = self.session.sampler(role).endpoint.params

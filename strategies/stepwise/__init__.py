@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from math import prod
 from statistics import fmean
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from tts.base import AnswerField, Strategy, answer_reader, best, by_verdict, each_alike, majority
 from tts.concurrency import Flow, flow
 from tts.continuation import Continuation
+from tts.prompting import problem_text, template
 from tts.session import Session
+from tts.strategies.stepwise.film import Film
 from tts.strategies.stepwise.tree import Node, Stepping, Tree
 from tts.types import Candidate, Problem
 
-Aggregate = Literal["last", "min", "prod", "mean"]
+Aggregate = Literal["last", "min", "max", "prod", "mean", "sum", "diff"]
 AGGREGATES: dict[Aggregate, Callable[[Sequence[float]], float]] = {
     "last": lambda rewards: rewards[-1],
     "min": min,
+    "max": max,
     "prod": prod,
     "mean": fmean,
+    "sum": sum,
+    "diff": lambda rewards: rewards[-1] - (rewards[-2] if len(rewards) > 1 else 0),
 }
 
 __all__ = ["Node", "StepSearch", "Tree", "shared_out"]
@@ -32,6 +37,7 @@ class StepSearch(Strategy):
 
     Needs a server that can continue a partial answer (see `tts.continuation`), and a verifier that rates partial
     answers: `process_reward`, `judge`, `mean_logprob`, `unit_tests`, ...; with `rollouts` any verifier will do.
+    With `images` an answer is a film instead, each step a picture that the role `image` draws from the one before.
     """
 
     needs_verifier = True
@@ -60,6 +66,10 @@ class StepSearch(Strategy):
     """How answers are parsed and compared for a vote; by default the problem's own way."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Sampling parameters of the steps, such as `{"temperature": 0.8}`."""
+    images: bool = False
+    """Whether a step is a picture, and an answer `depth` of them, instead of text."""
+    frame: Annotated[str, template("problem", "number", "count")] = "$problem\nThis is picture $number of $count."
+    """What is asked of the server of pictures, which gets the picture before with it as `image`, a data URI."""
 
     @model_validator(mode="after")
     def _steps_end(self) -> Self:
@@ -67,7 +77,13 @@ class StepSearch(Strategy):
             raise ValueError("a step never ends: give it a `step` text or a number of `step_tokens`")
         if self.lookahead and self.rollouts:
             raise ValueError("a step is rated by `lookahead` or by `rollouts`, not by both")
+        if self.images and (self.lookahead or self.select_by != "best"):
+            raise ValueError("pictures have no most likely next ones to look ahead to, and no answers that could vote")
         return self
+
+    @property
+    def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return frozenset({"image" if self.images else "policy"})
 
     @property
     def rates_steps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -80,6 +96,8 @@ class StepSearch(Strategy):
     def ready(self, problem: Problem) -> None:
         if self.select_by != "best":
             answer_reader(problem, self.answer)
+        if self.images:
+            problem_text(problem)
 
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         stepping = Stepping(
@@ -101,6 +119,8 @@ class StepSearch(Strategy):
 
     async def start(self, session: Session) -> Continuation:
         """The empty answer."""
+        if self.images:
+            return Film(session=session, asked=self.frame, frames=self.depth)
         return await Continuation.start(session)
 
     async def grow(self, tree: Tree) -> None:

@@ -13,6 +13,7 @@ from math import isfinite
 from statistics import fmean
 from typing import Any, TypeVar
 
+from tts.base import Verifier
 from tts.concurrency import Flow
 from tts.continuation import Continuation
 from tts.errors import BudgetSpent, EndpointError, EndpointRefused
@@ -125,13 +126,14 @@ class Tree:
         """Where on the axis of compute its work stands now."""
         return (*self.root.answer.path, self.turn)
 
-    async def expand(self, node: Node, n: int = 1, **params: Any) -> list[Node]:
+    async def expand(self, node: Node, n: int = 1, *, stage: int = 0, **params: Any) -> list[Node]:
         """Up to `n` next steps of `node`, each rated. A node is expanded once: later steps would repeat the first.
 
-        Fewer, or none, where the server fails, which is noted, or where the budget ends, which sets `spent`.
+        The verifier is told the `stage` of the search. Fewer, or none, where the server fails, which is noted, or where
+        the budget ends, which sets `spent`.
         """
         grown = await self.steps(node, n, **params)
-        return await self.session.together(self.rated(answer, node) for answer in grown)
+        return await self.session.together(self.rated(answer, node, stage) for answer in grown)
 
     async def steps(self, node: Node, n: int, **params: Any) -> list[Continuation]:
         """What `expand` does, with nothing rated yet. `params` override the sampling parameters of the steps."""
@@ -151,7 +153,7 @@ class Tree:
             self._stopped(node, str(error))
         return []
 
-    async def rated(self, answer: Continuation, above: Node) -> Node:
+    async def rated(self, answer: Continuation, above: Node, stage: int = 0) -> Node:
         """`answer` as a node below `above`, with its verdict; without one where the budget has no room for it, or
         where the server fails to look ahead."""
         node = Node.below(above, answer)
@@ -161,7 +163,7 @@ class Tree:
             if self._stepping.rollouts and not node.done:
                 return await self._by_rollouts(node)
             ahead = await self._ahead(answer)
-            verdict = await answer.session.verify(_candidate(ahead, (*self.place, *answer.path)))
+            verdict = await answer.session.verify(_candidate(ahead, (*self.place, *answer.path), stage=stage))
         except BudgetSpent as error:
             self.spent = error
             return node
@@ -205,6 +207,30 @@ class Tree:
         if reward is not None and verdict is not None:
             reward = None if verdict.weight is None else share * reward + (1 - share) * verdict.weight
         return replace(node, reward=reward, ends=tuple(ends), cost=node.cost.union(*(end.cost for end in ends)))
+
+    def compared(self, nodes: Iterable[Node]) -> list[Node]:
+        """`nodes` with their scores beside each other as rewards, where scores say only who is better."""
+        nodes, verifier = list(nodes), self.session.verifier
+        if verifier is None or not (verifier.relative or verifier.scale == "order"):
+            return nodes
+        shown = [replace(_candidate(node.answer, node.answer.path), verdict=node.verdict) for node in nodes]
+        verdicts = [one.verdict for one in self.session.rated(shown)]
+        return [
+            replace(node, verdict=verdict, reward=verdict.score) if verdict is not None else node
+            for node, verdict in zip(nodes, verdicts, strict=True)
+        ]
+
+    async def asked(self, nodes: Iterable[Node], verifier: Verifier) -> list[Verdict]:
+        """What another verifier says of each of `nodes`, booked now; nothing once the budget has no room for it."""
+        session = self.session.at(self.place)
+        shown = [_candidate(node.answer, (*self.place, *node.answer.path)) for node in nodes]
+        try:
+            verdicts = await session.together(session.verify(candidate, verifier) for candidate in shown)
+        except BudgetSpent as error:
+            self.spent = error
+            return []
+        self._charges.update(*(verdict.charges for verdict in verdicts))
+        return verdicts
 
     def take(self, nodes: Iterable[Node]) -> None:
         """Book new nodes: what they cost is charged to every answer given from now on."""

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from tts.errors import TTSError
-from tts.files import is_image
+from tts.files import pictures_in
 from tts.registry import make
 from tts.report.tracks import ProblemKey, RunComparison
 from tts.runs.analysis import calls_of
@@ -125,6 +125,7 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
 def _candidate(run: Run, candidate: Candidate, right: int | None, tokens: float) -> dict[str, Any]:
     verdict = candidate.verdict
     notes = {name: value for name, value in candidate.notes.items() if name not in TREES}
+    pictures = pictures_in(candidate.content)
     shown = {
         "text": _cut(candidate.content),
         "right": right,
@@ -135,7 +136,7 @@ def _candidate(run: Run, candidate: Candidate, right: int | None, tokens: float)
         "notes": notes,
         "tokens": tokens,
         "elapsed": round(candidate.elapsed, 3),
-        "image": inline(run.path / candidate.content, LARGEST_IMAGE) if is_image(candidate.content) else None,
+        "image": inline(run.path / pictures[-1], LARGEST_IMAGE) if pictures else None,
     }
     return {name: value for name, value in shown.items() if value not in (None, "", {})}
 
