@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.double import ModelDouble
 from tests.support.solving import PROBLEM, endpoint
+from tests.support.steps import RAW, written
 from tests.third_party.beam_search import BeamSearch
 from tts import Continuation, Endpoint, Problem, Sampler, Session, Verdict, Verifier, solve
 from tts.errors import ConfigError, SamplingFailed
@@ -21,14 +22,6 @@ from tts.types import total
 Body = dict[str, Any]
 
 LINES = "one line\nanother line\nthe last"
-RAW = Problem(id="raw", messages="Six times seven is")
-
-
-def written(body: Body) -> str:
-    """What stands behind the prompt already."""
-    prompt = body["prompt"]
-    text = prompt if isinstance(prompt, str) else bytes(prompt).decode()
-    return text.rpartition("<|assistant|>\n")[2]
 
 
 def dictation(body: Body, rng: Any) -> str:

@@ -23,6 +23,7 @@ from tts.types import sum_usage
 PROBED = WORDS.encode()
 RIGHT = "numeric_answer(reference=42)"
 JUDGE = "judge"
+STEPS = f'step="\\n",depth=4,step_tokens=80,verifier={JUDGE}'
 SPECS = {
     "single": "single",
     "best_of_n": f"best_of_n:n=11,verifier={JUDGE}",
@@ -42,13 +43,21 @@ SPECS = {
     "self_refine": f"self_refine:rounds=3,chains=2,verifier={RIGHT}",
     "budget_forcing": "budget_forcing:waits=2,thinking_tokens=60,answer_tokens=20",
     "tool_vote": "tool_vote:n=5",
+    "beam_search": f"beam_search:n=6,width=2,{STEPS}",
+    "dvts": f"dvts:n=4,width=2,select_by=weighted,{STEPS}",
+    "rebase": f"rebase:n=4,lookahead=1,{STEPS}",
+    "particle_filter": f"particle_filter:n=6,filters=2,{STEPS}",
+    "mcts": f"mcts:simulations=4,branching=2,{STEPS}",
+    "tree_of_thoughts": f"tree_of_thoughts:branching=3,keep=2,{STEPS}",
+    "ab_mcts": f"ab_mcts:n=6,verifier={JUDGE}",
 }
 """One of each, small. Where a draft is rejected by those that came before, all are."""
 
 
 RACING = {
     "best_of_n", "tournament", "prompt_redesign", "atts", "atts_best", "atts_sync", "spec_reason",
-    "sequential_feedback", "self_refine",
+    "sequential_feedback", "self_refine", "beam_search", "dvts", "rebase", "particle_filter",
+    "mcts", "tree_of_thoughts", "ab_mcts",
 }  # fmt: skip
 """Their branches, or their judges beside their samples, ask for the same few requests side by side: who asks first
 gets them."""

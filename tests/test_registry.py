@@ -54,6 +54,8 @@ def test_a_plug_in_is_made_again_from_its_spec_and_from_its_configuration(verifi
         ("true", True),
         ("None", None),
         ('"5"', "5"),
+        ('"\\n"', "\n"),
+        ('"\n"', "\n"),
         ("a word", "a word"),
         ("/tmp/a-1.5/x.jsonl", "/tmp/a-1.5/x.jsonl"),
         ("2024-05-01", "2024-05-01"),

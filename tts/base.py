@@ -32,6 +32,8 @@ class Verifier(Plugin):
     """Parameters that the policy's samples must be drawn with to be judged: `{"logprobs": True}`."""
     runs_code: ClassVar[bool] = False
     """Whether it runs programs that models or requests wrote. (It must do so in the sandbox.)"""
+    rates_partial: ClassVar[bool] = False
+    """Whether it can rate an answer that is not finished (`Candidate.partial`), for searches over steps."""
     scale: ClassVar[Scale | None] = None
     """What its scores are, `positive`, `logprob`, `reward` or `order`, and so how they weigh votes (see
     `tts.types.Scale`). None: unsaid; they count as they are, and those below 0 do not vote."""
@@ -169,6 +171,8 @@ class Strategy(Plugin):
     """Roles that it samples from."""
     needs_verifier: ClassVar[bool] = False
     """Whether it cannot work without a verifier."""
+    rates_steps: ClassVar[bool] = False
+    """Whether it has answers rated before they are finished."""
     independent: ClassVar[bool] = False
     """Whether candidates are drawn independently of each other. Coverage (pass@k) is then exact over all subsets."""
     estimator: ClassVar[Estimator] = "replay"
@@ -186,8 +190,8 @@ class Strategy(Plugin):
 
     @property
     def weighs_votes(self) -> bool:
-        """Whether the verifier's scores weigh its votes: its parameter `weighted`, if it has one. A verifier whose
-        scores are an `order` is then refused."""
+        """Whether the verifier's scores weigh its votes, or whatever else it weighs: its parameter `weighted`, if it
+        has one. A verifier whose scores are an `order` is then refused."""
         return getattr(self, "weighted", False)
 
     def ready(self, problem: Problem) -> None:

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tts.calls import digest
-from tts.errors import ConfigError, SamplingFailed
+from tts.errors import BudgetSpent, ConfigError, SamplingFailed
+from tts.sampler.parameters import merged, token_limit
 from tts.sampler.scoring import TokenScores, detokenize, tokenize
 from tts.session import Session
 from tts.types import Candidate, Charge, Prompt, Sample
@@ -107,20 +108,20 @@ class Continuation:
         """Up to `n` different next steps by the model of `role` (by default the first), drawn from one shared prefix.
 
         A step ends with one of the strings `stop`, which it includes; after `tokens` tokens; or where the model ends
-        the answer. `params` are sampling parameters. A server that fails may give fewer than `n`; raises
-        `SamplingFailed` where it gives none.
+        the answer. `params` are sampling parameters. A server that fails, or a budget that ends, may give
+        fewer than `n`; raises `SamplingFailed` or `BudgetSpent` where there are none.
         """
         role = role or next(iter(self.heads))
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if (room := self._room()) is not None:
+            if tokens is None:
+                known = merged(self.session.sampler(role).endpoint.params, self.session.sampling, params)
+                tokens = known.get(token_limit(known))
             tokens = room if tokens is None else min(tokens, room)
             if tokens <= 0:
-                return [replace(self, ended="length")]
+                return [replace(self, path=(*self.path, 0), ended="length", before=self)]
         options = {**self._options(role, tokens, stops), **params}
-        drawn = self.session.sample(await self._sent(role), n=n, role=role, **options)
-        samples = sorted([sample async for sample in drawn], key=lambda sample: sample.index)
-        if not samples:
-            raise SamplingFailed(f"{role}: no continuation could be sampled")
+        samples = await self._drawn(await self._sent(role), n, role, options)
         return [await self._grown(sample, place, stops) for place, sample in enumerate(samples)]
 
     async def append(self, text: str) -> Continuation:
@@ -180,6 +181,19 @@ class Continuation:
         """
         sampler, prompt = self.session.sampler(role), self.prompt(role)
         return await tokenize(sampler, prompt, special=False) if self.rendered and sampler.llama_cpp else prompt
+
+    async def _drawn(self, prompt: Prompt, n: int, role: str, options: Mapping[str, Any]) -> list[Sample]:
+        """Up to `n` samples in their order, and at least one; see `branch`."""
+        samples: list[Sample] = []
+        try:
+            async for sample in self.session.sample(prompt, n=n, role=role, **options):
+                samples.append(sample)  # noqa: PERF401 (they are kept when the budget ends the stream)
+        except BudgetSpent:  # what it had room for is there; the next step will raise it again
+            if not samples:
+                raise
+        if not samples:
+            raise SamplingFailed(f"{role}: no continuation could be sampled")
+        return sorted(samples, key=lambda sample: sample.index)
 
     def _options(self, role: str, tokens: int | None, stops: Sequence[str]) -> dict[str, Any]:
         known = self.session.sampler(role).endpoint.params

@@ -43,9 +43,13 @@ def kind_of(data: bytes) -> str | None:
     return next((kind for signature, kind in _SIGNATURES.items() if data.startswith(signature)), None)
 
 
-def is_image(content: str) -> bool:
-    """Whether a candidate's content is the name of an image: `images/SHA256.png`, relative to the run's folder."""
-    return _NAME.fullmatch(content) is not None
+def pictures_in(content: str) -> list[str]:
+    """The pictures that a candidate's content is: names such as `images/SHA256.png`, relative to the run's folder.
+
+    A film has one on each line. Empty where the content is anything else.
+    """
+    names = content.split("\n")
+    return names if all(map(_NAME.fullmatch, names)) else []
 
 
 class ImageFolder:
@@ -67,7 +71,7 @@ class ImageFolder:
 
     async def inline(self, name: str) -> str:
         """The image as a data URI. Raises `ConfigError` when its file cannot be read."""
-        assert is_image(name)
+        assert _NAME.fullmatch(name)
         try:
             data = await asyncio.to_thread((self._folder / name).read_bytes)
         except OSError as error:

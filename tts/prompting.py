@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, PlainSerializer, ValidationError
 
 from tts.errors import ConfigError, SamplingFailed, TTSError
-from tts.files import is_image
+from tts.files import pictures_in
 from tts.sampler.parameters import Dispensable
 from tts.session import Session
 from tts.types import Candidate, Message, Problem, Prompt, Sample
@@ -167,12 +167,14 @@ def answer_of(candidate: Candidate) -> str:
 
 
 async def shown(session: Session, prompt: str, candidate: Candidate, **values: object) -> Any:
-    """The content of a message: `prompt` with `$answer` and `values` filled in, and the candidate's image, if any."""
-    if not is_image(candidate.content):
+    """The content of a message: `prompt` with `$answer` and `values` filled in, and the candidate's pictures."""
+    pictures = pictures_in(candidate.content)
+    if not pictures:
         return fill(prompt, answer=answer_of(candidate), **values)
-    words = fill(prompt, answer="(the picture that comes with this message)", **values)
-    image = {"url": await session.images.inline(candidate.content)}
-    return [{"type": "text", "text": words}, {"type": "image_url", "image_url": image}]
+    told = "the picture that comes" if len(pictures) == 1 else f"the {len(pictures)} pictures, in order, that come"
+    urls = [await session.images.inline(name) for name in pictures]
+    words = {"type": "text", "text": fill(prompt, answer=f"({told} with this message)", **values)}
+    return [words, *({"type": "image_url", "image_url": {"url": url}} for url in urls)]
 
 
 # -- asking --------------------------------------------------------------------------------------------------------

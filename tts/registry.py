@@ -188,7 +188,7 @@ def _depth(text: str) -> int:
 def plain_value(text: str) -> Any:
     """What a word of a spec or of the command line stands for: JSON if it parses as JSON, else the text itself."""
     try:
-        return json.loads(text)
+        return json.loads(text, strict=False)  # a line break in quotes is one
     except ValueError:
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 

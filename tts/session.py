@@ -113,7 +113,7 @@ class Session:
         self.images = ImageFolder(folder or Path())
         self.seed = seed
         self.unverified: dict[int, Candidate] = {}
-        """Candidates whose verdict is still awaited, by id."""
+        """Candidates that are not given yet, most of them for want of their verdict, by id or another number."""
         self._stream = stream
         self._calls = Calls(models, self.ledger, self.budget, store, self.images, seed, quota)
         self._truth = truth

@@ -114,9 +114,14 @@ def open_session(
         verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
     if verifier is None and strategy.needs_verifier:
         raise ConfigError(f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME")
+    if verifier is not None and strategy.rates_steps and not verifier.rates_partial:
+        raise ConfigError(
+            f"{strategy.spec} has unfinished answers rated, and {verifier.spec} can rate only whole ones. Use one that "
+            f"can (docs/step_search.md says which), or rate steps by whole answers: {strategy.name}:rollouts=4"
+        )
     if verifier is not None and strategy.weighs_votes and verifier.scale == "order":
         raise ConfigError(
-            f"{strategy.spec} weighs votes, and the scores of {verifier.spec} only order candidates. Use a verifier "
+            f"{strategy.spec} weighs by scores, and those of {verifier.spec} only order candidates. Use a verifier "
             "whose scores are probabilities, shares, log-probabilities or rewards (its scale; see docs/verifiers.md)"
         )
     strategy.ready(problem)
@@ -200,7 +205,7 @@ async def drive(
         else:
             raise
     ledger = session.ledger
-    if not candidates and ledger.failures:
+    if ledger.failures and (not candidates or (ended == "complete" and all(one.cut_off for one in candidates))):
         ended = "failed"
     warnings: list[str] = []
     ordered = sorted(candidates, key=lambda candidate: candidate.spawned)
@@ -211,7 +216,7 @@ async def drive(
         selected = strategy.select(choice)
         cut = sum(candidate.cut_off for candidate in ordered)
         if cut:
-            warnings.append(f"{cut} of {len(ordered)} candidates were cut off by the budget")
+            warnings.append(f"{cut} of {len(ordered)} candidates are unfinished, cut off by the budget or the strategy")
         warnings.append(strategy.warning(ordered))
     except Exception as error:
         if not keep_crashes:

@@ -217,6 +217,8 @@ class Candidate:
     charges: frozenset[Charge] = field(default=frozenset(), repr=False)
     """Every payment it descends from, its verdict's included."""
     verdict: Verdict | None = None
+    partial: bool = False
+    """Whether it is a step on the way to an answer, shown to a verifier that rates such."""
     arrived: int = -1
     """Position in order of arrival, set by the driver."""
     elapsed: float = 0.0

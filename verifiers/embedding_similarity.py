@@ -7,20 +7,24 @@ Bayes risk: Bertsch et al. 2023, arXiv 2310.01387).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from tts.base import ScoreVerifier
-from tts.prompting import answer_of, problem_text
+from tts.prompting import problem_text, shown
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 
 
 class EmbeddingSimilarity(ScoreVerifier):
-    """Scores by cosine similarity, from -1 to 1. Needs a model for the role `embed` (`/v1/embeddings`)."""
+    """Scores by cosine similarity, from -1 to 1. Needs a model for the role `embed` (`/v1/embeddings`).
+
+    Pictures need one that embeds chat messages.
+    """
 
     roles: ClassVar[frozenset[str]] = frozenset({"embed"})
+    rates_partial: ClassVar[bool] = True
     scale: ClassVar[Scale | None] = "positive"
 
     to: Literal["others", "problem", "reference"] = "others"
@@ -34,7 +38,8 @@ class EmbeddingSimilarity(ScoreVerifier):
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """The similarity; compared with the others, the `embedding` in `details` from which it follows."""
-        own = await _embedding(answer_of(candidate), session)
+        content = await shown(session, "$answer", candidate)
+        own = await _embedding(content, session)
         if self.to == "others":
             return self.rated(1.0, embedding=own.round(5).tolist())
         other = await _embedding(self.reference if self.to == "reference" else problem_text(problem), session)
@@ -51,9 +56,12 @@ class EmbeddingSimilarity(ScoreVerifier):
         return [self.rescored(c, float(scores[i])) if i in scores else c for i, c in enumerate(candidates)]
 
 
-async def _embedding(text: str, session: Session) -> np.ndarray:
-    """The unit vector of a text. Raises `ValueError` where the server gives none."""
-    data = await session.post("/embeddings", {"input": text}, role="embed")
+async def _embedding(content: Any, session: Session) -> np.ndarray:
+    """The unit vector of a text, or of a message with pictures (as vLLM takes it). Raises `ValueError` where the server
+    gives none."""
+    text = isinstance(content, str)
+    body = {"input": content} if text else {"messages": [{"role": "user", "content": content}]}
+    data = await session.post("/embeddings", body, role="embed")
     try:
         vector = np.array(data["data"][0]["embedding"], dtype=np.float64)
         if not 0 < (length := np.linalg.norm(vector)) < np.inf:

@@ -53,12 +53,17 @@ class Judge(ScoreVerifier):
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"judge"})
+    rates_partial: ClassVar[bool] = True
     scale: ClassVar[Scale | None] = "positive"
 
     prompt: Annotated[str, template("problem", "answer", "rubric", "low", "high")] = PROMPT
     """The prompt; the reply must be JSON with `reasons` and `grade`."""
     rubric: str = "the answer is correct and does all that the task asks for."
     """What makes an answer good."""
+    partial_rubric: str = (
+        "the answer is not finished yet; all that it says so far is correct and leads towards what the task asks for."
+    )
+    """What makes the beginning of an answer good, for searches over steps."""
     low: int = 1
     """The lowest grade."""
     high: int = 10
@@ -76,7 +81,11 @@ class Judge(ScoreVerifier):
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         form, answer = self._form(), answer_of(candidate)
-        scale = {"rubric": self.rubric, "low": self.low, "high": self.high}
+        scale = {
+            "rubric": self.partial_rubric if candidate.partial else self.rubric,
+            "low": self.low,
+            "high": self.high,
+        }
         prompt = await shown(session, self.prompt, candidate, problem=problem_text(problem), **scale)
         (role,) = self.roles
         messages = [{"role": "user", "content": prompt}]
@@ -128,6 +137,17 @@ $answer
 </answer>
 
 Is this answer to the task correct and complete? Reply with one word, $yes or $no."""
+YES_OR_NO_SO_FAR = """\
+<task>
+$problem
+</task>
+
+<beginning>
+$answer
+</beginning>
+
+This is how an answer to the task begins. Is all of it correct, and does it lead to the solution? Reply with one word, \
+$yes or $no."""
 
 
 class LogprobJudge(ScoreVerifier):
@@ -138,10 +158,13 @@ class LogprobJudge(ScoreVerifier):
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"judge"})
+    rates_partial: ClassVar[bool] = True
     scale: ClassVar[Scale | None] = "positive"
 
     prompt: Annotated[str, template("problem", "answer", "yes", "no")] = YES_OR_NO
     """The prompt; the first token of the reply must be the start of `yes` or `no`."""
+    partial_prompt: Annotated[str, template("problem", "answer", "yes", "no")] = YES_OR_NO_SO_FAR
+    """The prompt for the beginning of an answer, for searches over steps."""
     yes: str = "yes"
     """The word that accepts."""
     no: str = "no"
@@ -150,7 +173,8 @@ class LogprobJudge(ScoreVerifier):
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """The probability of yes. Raises `ValueError` where the judge's tokens do not give it."""
         words = {"yes": self.yes, "no": self.no}
-        prompt = fill(self.prompt, problem=problem_text(problem), answer=answer_of(candidate), **words)
+        prompt = self.partial_prompt if candidate.partial else self.prompt
+        prompt = fill(prompt, problem=problem_text(problem), answer=answer_of(candidate), **words)
         body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": 1, "logprobs": True}
         settings = {k: v for k, v in session.sampler("judge").endpoint.params.items() if not k.startswith("max_")}
         data = await session.post("/chat/completions", {**settings, **body, "top_logprobs": 20}, role="judge")

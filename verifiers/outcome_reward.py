@@ -6,6 +6,7 @@ A prefix is rated only once, so an answer that grows step by step pays for each 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from itertools import accumulate
@@ -19,7 +20,7 @@ from tts.base import ScoreVerifier
 from tts.concurrency import together
 from tts.prompting import answer_of, problem_text
 from tts.session import Session
-from tts.types import Candidate, Problem, Scale, Verdict
+from tts.types import Candidate, Problem, Prompt, Scale, Verdict
 from tts.verifiers.answers.extraction import last_number
 
 
@@ -30,6 +31,7 @@ class OutcomeReward(ScoreVerifier):
     """
 
     roles: ClassVar[frozenset[str]] = frozenset({"reward"})
+    rates_partial: ClassVar[bool] = True
 
     route: Literal["classify", "pooling", "score", "chat"] = "classify"
     """The server's route: vLLM's `/classify`, `/pooling` (raw values) or `/score` (question and answer separately), or
@@ -41,8 +43,9 @@ class OutcomeReward(ScoreVerifier):
 
     @property
     def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """A probability where the server applies the model's activation, as it does by default; else any number."""
-        activated = self.route in ("classify", "score") and self.params.get("use_activation", True)
+        """A probability where the server applies the model's activation, which `/classify` and `/score` do by default;
+        else any number."""
+        activated = self.params.get("use_activation", self.route in ("classify", "score"))
         return "positive" if activated else "reward"
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
@@ -100,13 +103,24 @@ class ProcessReward(OutcomeReward):
     separator: str | None = None
     """The token at which the model rates a step (such as `<extra_0>`), appended to each step: a single request to
     `/pooling` then returns all rewards, one row per step. None: each prefix is rated as an answer of its own."""
+    labels: tuple[str, str] | None = None
+    """The tokens by which a generative model calls a step right or wrong, such as `["+", "-"]`: a step's reward is the
+    chance of the first among both. With a `separator` (Math-Shepherd's ` ки`) the model says it behind that of each
+    step, in a text; without, in its turn of a chat in which each step is a turn of the user's (RLHFlow)."""
+
+    @property
+    def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """A probability also where the model gives one at each separator or by its labels."""
+        activated = self.labels or (self.separator and self.params.get("use_activation", True))
+        return "positive" if activated else super().scale
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Raises `ValueError` where the server's answer lacks the steps' rewards."""
         steps = [step for step in answer_of(candidate).split(self.step) if step.strip()]
         if not steps:
             return Verdict(None, details={"reason": "there are no steps"})
-        rewards = await (self._at_separators if self.separator else self._of_prefixes)(problem, steps, session)
+        rate = self._by_labels if self.labels else self._at_separators if self.separator else self._of_prefixes
+        rewards = await rate(problem, steps, session)
         return self.rated(AGGREGATES[self.aggregate](rewards), steps=rewards)
 
     async def _of_prefixes(self, problem: Problem, steps: list[str], session: Session) -> list[float]:
@@ -118,7 +132,7 @@ class ProcessReward(OutcomeReward):
         data = await session.post("/../pooling", {**self._body(problem, answer), **self.params}, role="reward")
         try:
             ((*rows,),) = (item["data"] for item in data["data"])
-            rewards = [float(row[self.label]) for row in rows]
+            rewards = [reward for row in rows if math.isfinite(reward := float(row[self.label]))]
         except (KeyError, IndexError, TypeError, ValueError):
             rewards = []
         if len(rewards) != len(steps):
@@ -126,3 +140,29 @@ class ProcessReward(OutcomeReward):
                 f"{len(steps)} steps and {len(rewards)} rewards; does the server pool at '{self.separator}'?"
             )
         return rewards
+
+    async def _by_labels(self, problem: Problem, steps: list[str], session: Session) -> list[float]:
+        assert self.labels is not None
+        asked = problem_text(problem)
+        if self.separator:
+            said = accumulate((f"{step}{self.separator}" for step in steps), lambda one, next: one + self.step + next)
+            return await together(self._chance(f"{asked} {text}", session) for text in said)
+        turns: list[dict[str, str]] = []
+        for step in [f"{asked} {steps[0]}", *steps[1:]]:
+            turns += {"role": "user", "content": step}, {"role": "assistant", "content": self.labels[0]}
+        return await together(self._chance(turns[: 2 * i + 1], session) for i in range(len(steps)))
+
+    async def _chance(self, prompt: Prompt, session: Session) -> float:
+        """The chance of the first label against the second as what follows `prompt`, which is asked once."""
+        asked = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
+        sample = await session.once(
+            ("labels", json.dumps(prompt)), lambda inner: inner.one(prompt, role="reward", inner=True, **asked)
+        )
+        tops = dict(sample.top_logprobs or {}) if sample is not None else {}
+        right, wrong = (
+            sum(math.exp(logprob) for token, logprob in tops.items() if token.strip() == label)
+            for label in self.labels or ()
+        )
+        if not right + wrong:
+            raise ValueError(f"neither of {self.labels} is among the model's likeliest tokens: {list(tops)[:3]}")
+        return right / (right + wrong)

@@ -21,6 +21,7 @@ from tts.types import Candidate, Problem, Scale, Verdict
 class SelfCertainty(ScoreVerifier):
     """Scores by the mean confidence of the answer's tokens; higher is surer."""
 
+    rates_partial: ClassVar[bool] = True
     sampling: ClassVar[Mapping[str, Any]] = LIKELIEST
     scale: ClassVar[Scale | None] = "positive"
 
@@ -33,6 +34,7 @@ class SelfCertainty(ScoreVerifier):
 class MinWindowConfidence(ScoreVerifier):
     """Scores by the lowest mean confidence of consecutive tokens."""
 
+    rates_partial: ClassVar[bool] = True
     sampling: ClassVar[Mapping[str, Any]] = LIKELIEST
     scale: ClassVar[Scale | None] = "positive"
 
@@ -47,6 +49,7 @@ class MinWindowConfidence(ScoreVerifier):
 class MeanLogprob(ScoreVerifier):
     """Scores by the mean log-probability of a token (nats, at most 0), which does not favour short answers."""
 
+    rates_partial: ClassVar[bool] = True
     sampling: ClassVar[Mapping[str, Any]] = {"logprobs": True}
     scale: ClassVar[Scale | None] = "logprob"
 

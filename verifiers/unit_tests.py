@@ -54,6 +54,7 @@ class UnitTests(Verifier):
     """
 
     runs_code: ClassVar[bool] = True
+    rates_partial: ClassVar[bool] = True
     scale: ClassVar[Scale | None] = "positive"
 
     tests: TestSuite | None = None

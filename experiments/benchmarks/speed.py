@@ -25,6 +25,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 DOUBLE = [sys.executable, "-m", "tests.support.double", "--latency", "0.02", "--says", 'judge={"score": 7}']
 
+STEPS = 'step="\\n",depth=8,select_by=best'
+
 GROUPS: dict[str, list[tuple[str, str | None, str, list[str]]]] = {
     "1,600 single samples, 64 in flight": [
         ("tts", None, "tts_single.py", ["URL"]),
@@ -42,6 +44,22 @@ GROUPS: dict[str, list[tuple[str, str | None, str, list[str]]]] = {
         ("its-hub", "its-hub", "its_hub_judge.py", ["URL"]),
         ("optillm", "optillm", "optillm_bon.py", ["URL"]),
     ],
+    "beam search, 64 branches of 8 steps": [
+        ("tts", None, "tts_steps.py", ["URL", f"beam_search:n=64,width=4,{STEPS}"]),
+        ("its-hub", "its-hub", "its_hub_steps.py", ["URL", "beam"]),
+    ],
+    "particle filter, 64 particles of 8 steps": [
+        ("tts", None, "tts_steps.py", ["URL", f"particle_filter:n=64,{STEPS}"]),
+        ("its-hub", "its-hub", "its_hub_steps.py", ["URL", "particles"]),
+    ],
+    "AB-MCTS-A, 256 answers, 8 at once": [
+        ("tts", None, "tts_steps.py", ["URL", "ab_mcts:n=256,in_flight=8"]),
+        ("treequest", "treequest", "treequest_answers.py", ["URL", "8"]),
+    ],
+    "AB-MCTS-A, 256 answers, 64 at once": [
+        ("tts", None, "tts_steps.py", ["URL", "ab_mcts:n=256,in_flight=64"]),
+        ("treequest", "treequest", "treequest_answers.py", ["URL", "64"]),
+    ],
     "mock samples through the whole runner": [
         ("tts", None, "tts_runner.py", ["2000"]),
         ("inspect", "inspect-ai", "inspect_runner.py", ["500"]),
@@ -49,7 +67,7 @@ GROUPS: dict[str, list[tuple[str, str | None, str, list[str]]]] = {
     "200,000 samples into the store": [("tts", None, "tts_store.py", ["200000"])],
     "200,000 stored samples in one run": [("tts", None, "tts_runner.py", ["2000", "100"])],
 }
-"""For each group its clients: label, peer (None: ours), script, arguments."""
+"""For each group its clients: label, peer (None: ours), script, arguments. What a search rates is a sample."""
 
 
 @contextmanager

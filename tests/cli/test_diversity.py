@@ -60,7 +60,7 @@ def run(tts: Command, planner: ModelDouble, clean: Path) -> str:
 
 
 def test_the_tree_shows_each_step_once_and_every_answer(tts: Command, run: str):
-    ended = tts("report", run, "--study", "lineage:problem=p0")
+    ended = tts("report", run, "--study", "tree:problem=p0")
     assert ended.code == 0, ended.err
     assert ended.out.count("observations: ") == 7  # the combinations of three observations, up to two of them
     assert ended.out.count("criticism: ") == 7
@@ -68,14 +68,17 @@ def test_the_tree_shows_each_step_once_and_every_answer(tts: Command, run: str):
     assert ended.out.count("selected") == 3
     assert ended.out.count(", right") >= 3
     assert "plan_search:vote=false,layers=1" in ended.out
-    plans, ideas, samples = tts("report", run, "--study", "lineage:problem=p0", "--json").json["lineage"]
-    assert {node["kind"] for node in plans["tree"]} == {"observations"}
-    assert len(ideas["tree"]) == len(samples["tree"]) == 8
-    assert samples["tree"][0] == {"kind": "answer", "text": "", "position": 0, "children": []}
+    plans, ideas, samples = tts("report", run, "--study", "tree:problem=p0", "--json").json["tree"]
+    assert {node["kind"] for node in plans["nodes"] if "above" not in node} == {"observations"}
+    assert len(samples["nodes"]) == 8
+    first = samples["nodes"][0]
+    assert (first["kind"], first["answers"], first["visits"]) == ("answer", [0], 1)
+    assert first["tokens"] == first["branch_tokens"] > 0
+    assert sum(node["visits"] for node in ideas["nodes"] if "above" not in node) == 8
 
 
 def test_a_problem_that_was_not_tried_is_told_with_those_that_were(tts: Command, run: str):
-    ended = tts("report", run, "--study", "lineage:problem=p7")
+    ended = tts("report", run, "--study", "tree:problem=p7")
     assert ended.code == 2
     assert "p0, p1" in ended.err
 

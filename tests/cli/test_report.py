@@ -173,7 +173,9 @@ def test_several_studies_are_shown_together_and_each_has_its_own_json(tts: Comma
     [
         (["repeat"], "did you mean 'repeats'?"),
         (["timeline:plot=t.bmp"], ".svg"),
-        (["lineage"], "problem"),
+        (["tree:problem=absent"], "p0"),
+        (["tree:strategy=absent"], "no strategy has 'absent' in it"),
+        (["tree:out=tree.png"], ".svg or .mmd"),
         (["imperfect_verifier:cost_ratio=[-1]"], "cost_ratio"),
         (["repeats", "heterogeneity", "repeats"], "several of repeats"),
         (["contact_sheet:out=sheet.html"], "no images"),

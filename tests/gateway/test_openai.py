@@ -14,6 +14,8 @@ from tts import registry
 RIGHT = solvable({}, otherwise=1.0)
 VERIFIED = "verifier=numeric_answer(reference=42)"
 
+STEPS = f"rollouts=1,{VERIFIED}"
+
 STRATEGIES = {
     "single": "single",
     "best_of_n": f"best_of_n:n=4,{VERIFIED}",
@@ -33,6 +35,13 @@ STRATEGIES = {
     "atts_best": f"atts_best:n=1,{NUMBERS},{VERIFIED}",
     "atts_sync": f"atts_sync:n=3,{NUMBERS}",
     "spec_reason": f"spec_reason:n=2,{NUMBERS}",
+    "beam_search": f"beam_search:n=4,width=2,{STEPS}",
+    "dvts": f"dvts:n=4,width=2,{STEPS}",
+    "rebase": f"rebase:n=4,{STEPS}",
+    "particle_filter": f"particle_filter:n=4,{STEPS}",
+    "mcts": f"mcts:simulations=2,branching=2,{STEPS}",
+    "tree_of_thoughts": f"tree_of_thoughts:branching=2,keep=1,{STEPS}",
+    "ab_mcts": f"ab_mcts:n=4,{VERIFIED}",
 }
 
 
@@ -79,7 +88,10 @@ class Number(BaseModel):
     value: int
 
 
-IN_PIECES = {"atts", "atts_best", "atts_sync", "spec_reason"}
+IN_PIECES = {
+    "atts", "atts_best", "atts_sync", "spec_reason", "beam_search", "dvts", "rebase", "particle_filter", "mcts",
+    "tree_of_thoughts",
+}  # fmt: skip
 AS_SAMPLED = sorted(set(STRATEGIES) - IN_PIECES - {"budget_forcing"})  # which puts words of its own before the answer
 
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.support.searched import BEAM, searching
 from tts import MockModel
 from tts.report import RunComparison, write_page
 from tts.report.page import size
@@ -225,10 +227,10 @@ def test_a_problem_opens_with_candidates_verdicts_lineage_timeline_and_cost(chro
         assert dialog.locator(".dot").count() == 16
         assert dialog.locator(".timeline rect").count() >= 1
         assert dialog.locator("table tbody tr").count() >= 1
-        assert dialog.locator(".tree").count() == 0  # independent samples have no origin to show
+        assert dialog.locator(".outline").count() == 0  # independent samples have no origin to show
         page.get_by_role("tab").nth(2).click()
         assert dialog.locator(".candidate").count() > 1
-        assert dialog.locator(".tree .link").count() == dialog.locator(".candidate").count()
+        expect(dialog.locator(".outline .row")).to_have_count(dialog.locator(".candidate").count())
         refused = dialog.locator(".candidate", has_text="refused").first
         refused.locator("summary").click()
         assert "Answer: " in (refused.locator("pre").first.text_content() or "")
@@ -309,6 +311,102 @@ def test_colours_follow_the_system_or_the_reader(chromium: Browser, report: str)
         assert light != dark
         page.locator("#theme").click()
         assert page.evaluate(ground) == light
+
+
+TALL = "document.querySelector('.outline').scrollHeight"
+
+
+@pytest.fixture(scope="module")
+def searches(folder: Path) -> str:
+    """The address of a report on a small search, and on one of 10,000 steps."""
+    finished(searching(BEAM, "broad", remark=HOSTILE).run(folder / "searches"))
+    write_page(RunComparison([Run(folder / "searches")]), folder / "report-searches.html")
+    return (folder / "report-searches.html").as_uri() + "#problem-0"
+
+
+def test_a_search_is_walked_and_folded_with_the_keyboard_and_leads_to_its_answer(chromium: Browser, searches: str):
+    with opened(chromium, searches) as page:
+        dialog, outline = page.locator("dialog"), page.locator(".outline")
+        row, here = outline.locator(".row"), outline.locator('[aria-selected="true"]')
+        expect(here).to_contain_text("selected")
+        whole = page.evaluate(TALL)
+        outline.focus()
+        page.keyboard.press("Home")
+        expect(here).to_have_attribute("aria-level", "1")
+        expect(here).to_have_id(outline.get_attribute("aria-activedescendant") or "")
+        name = here.locator("b").text_content()
+        for key, then in (("ArrowLeft", "false"), ("ArrowRight", "true")):
+            page.keyboard.press(key)
+            expect(here).to_have_attribute("aria-expanded", then)
+            assert (page.evaluate(TALL) < whole) == (then == "false")
+        page.keyboard.press("ArrowRight")
+        expect(here.locator("b")).to_contain_text(f"{name}.0")
+        page.keyboard.press("ArrowLeft")  # folds it
+        page.keyboard.press("ArrowLeft")
+        expect(here.locator("b")).to_have_text(str(name))
+        page.get_by_role("button", name="Fold all", exact=True).click()
+        assert row.count() == page.locator('.row[aria-level="1"]').count() == 8
+        page.get_by_role("button", name="To the selected answer").click()
+        expect(here).to_contain_text("selected")
+        assert "passed over in turn" in (outline.text_content() or "")
+        assert inked(page, ".picture canvas") > 3
+        outline.focus()
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.closest('.candidate') !== null")
+        expect(dialog).to_be_visible()
+
+
+def test_ten_thousand_steps_stay_fluent(chromium: Browser, searches: str):
+    step = """async () => {
+        const outline = document.querySelector(".outline");
+        const steps = [];
+        for (let i = 1; i <= 40; i++) {
+            const start = performance.now();
+            outline.scrollTop = i * 6000;
+            await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+            steps.push(performance.now() - start);
+        }
+        return steps.sort((a, b) => a - b);
+    }"""
+    key = """() => {
+        const outline = document.querySelector(".outline");
+        const start = performance.now();
+        const down = { key: "ArrowDown", bubbles: true };
+        for (let i = 0; i < 40; i++) outline.dispatchEvent(new KeyboardEvent("keydown", down));
+        return (performance.now() - start) / 40;
+    }"""
+    with opened(chromium, searches) as page:
+        start = time.perf_counter()
+        page.get_by_role("tab").nth(1).click()
+        page.locator("dialog", has_text="10,000 nodes").locator(".outline .row").first.wait_for()
+        ready = time.perf_counter() - start
+        page.get_by_role("button", name="Unfold all").click()
+        assert page.evaluate(TALL) > 10_000 * 20
+        scrolled, pressed = page.evaluate(step), page.evaluate(key)
+        assert 0 < page.locator(".outline .row").count() < 100
+        print(f"first row after {ready:.2f} s, two frames of scrolling: {scrolled[20]:.0f} ms, a key: {pressed:.1f} ms")
+        assert ready < 60
+        assert scrolled[20] < 3000
+        page.locator(".outline").focus()
+        page.keyboard.press("End")
+        expect(page.locator('.outline [aria-selected="true"]')).to_contain_text("9")
+
+
+def test_a_search_is_read_on_a_phone(chromium: Browser, searches: str):
+    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    with opened(chromium, searches, **phone) as page:
+        row = page.locator(".outline .row")
+        row.first.wait_for()
+        assert page.evaluate("document.querySelector('dialog .body').scrollWidth <= innerWidth")
+        box = row.first.bounding_box()
+        assert box
+        assert box["height"] >= 44
+        before = page.evaluate(TALL)
+        row.first.locator(".fold").tap()
+        expect(row.first).to_have_attribute("aria-expanded", "false")
+        assert page.evaluate(TALL) < before
+        page.locator(".picture canvas").tap(position={"x": 5, "y": 5})
+        expect(page.locator(".step-detail")).to_contain_text("reward")
 
 
 def test_two_runs_are_compared_and_large_ones_are_sampled(chromium: Browser, folder: Path, run: Run):

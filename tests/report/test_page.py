@@ -55,10 +55,10 @@ def test_every_candidate_is_there_with_verdict_origin_calls_and_cost(run: Run, t
     best, vote, refined = problem["cells"]
     assert [one["right"] for one in best["candidates"]] == [0] * 4
     assert all(one["passed"] for one in best["candidates"])
-    assert best["lineage"] is None
+    assert best["tree"] is None
     assert vote["candidates"][0]["notes"]["answer"] == "45"
     assert "42" in refined["candidates"][0]["feedback"]
-    assert refined["lineage"][0]["children"][0]["position"] == 1
+    assert [(node["answers"], node.get("above")) for node in refined["tree"]] == [([0], None), ([1], 0)]
     for cell in problem["cells"]:
         paid = [account["policy"]["completion_tokens"] for account in (cell["spent"], cell["reused"]) if account]
         assert sum(call[5] for call in cell["calls"]) == sum(paid)

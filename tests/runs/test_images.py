@@ -21,17 +21,17 @@ from tts.runs import Experiment, Run
 STRATEGIES = ("prompt_redesign:n=6,images=true", "prompt_redesign:n=6,images=true,rounds=0")
 
 
-def experiment(models: Any, folder: Path) -> Experiment:
+def experiment(models: Any, folder: Path, *strategies: str) -> Experiment:
     prompts = [{"id": problem.id, "prompt": problem_text(problem)} for problem in scenes(2)]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
     task = {"name": "jsonl", "path": folder / "prompts.jsonl", "grader": "judge(low=0,high=1,accept=1)"}
-    return Experiment.parse({"task": task, "strategies": STRATEGIES, "models": {"painter": models}})
+    return Experiment.parse({"task": task, "strategies": strategies, "models": {"painter": models}})
 
 
 async def test_pictures_are_kept_in_the_run_and_never_drawn_twice(tmp_path: Path):
     painter = Painter(fade=0.6)
     async with drawing_world(painter, Vision()) as models:
-        plan = experiment(models, tmp_path)
+        plan = experiment(models, tmp_path, *STRATEGIES)
         await plan.run(tmp_path / "run")
         assert len(painter.requests) == 2 * (6 + 3), "the first round is the same for both"
         with sqlite3.connect(tmp_path / "run" / "run.sqlite") as database:
@@ -51,6 +51,17 @@ async def test_pictures_are_kept_in_the_run_and_never_drawn_twice(tmp_path: Path
     assert 'class="met core"' in page
     assert 'class="missed core"' in page
     assert "Make sure of this" in page
+
+
+async def test_the_sheet_shows_all_pictures_of_a_film(tmp_path: Path):
+    film = "dvts:n=2,width=1,images=true,depth=3,verifier=judge(low=0,high=1)"
+    painter = Painter(keeps=0.6)
+    async with drawing_world(painter, Vision()) as models:
+        await experiment(models, tmp_path, film).run(tmp_path / "run")
+    study = f"contact_sheet:out={tmp_path}/sheet.html"
+    sheet = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--study", study])
+    assert sheet.exit_code == 0, sheet.output
+    assert (tmp_path / "sheet.html").read_text().count("data:image/png;base64,") == painter.drawn == 2 * 2 * 3
 
 
 def test_prompts_without_a_truth_are_refused_unless_a_grader_is_named(tmp_path: Path):

@@ -41,6 +41,7 @@ def drawn(text: str, *choices: Sequence[Any]) -> list[Any]:
 class Scripted(Verifier):
     """Says anything that a verifier may say, at any time."""
 
+    rates_partial: ClassVar[bool] = True
     scale: ClassVar[Scale | None] = "reward"
     accepts: bool = True
 
@@ -65,6 +66,7 @@ class Companion(Scripted):
 registry.register("verifiers", Scripted)
 registry.register("verifiers", Companion)
 
+STEPS = 'step="\\n",depth=8,step_tokens=40'
 STRATEGIES = {
     "single": "single",
     "best_of_n": "best_of_n:n=8",
@@ -84,6 +86,13 @@ STRATEGIES = {
     "sequential_feedback": "sequential_feedback:rounds=3,chains=3",
     "self_refine": "self_refine:rounds=3,chains=3",
     "budget_forcing": "budget_forcing:thinking_tokens=64,waits=2",
+    "beam_search": f"beam_search:n=6,width=2,{STEPS}",
+    "dvts": f"dvts:n=6,width=2,select_by=weighted,{STEPS}",
+    "rebase": f"rebase:n=6,select_by=majority,{STEPS}",
+    "particle_filter": f"particle_filter:n=6,filters=2,{STEPS}",
+    "mcts": f"mcts:simulations=6,branching=2,in_flight=2,{STEPS}",
+    "tree_of_thoughts": f"tree_of_thoughts:branching=2,keep=2,{STEPS}",
+    "ab_mcts": "ab_mcts:n=8,in_flight=2",
 }
 
 
@@ -224,6 +233,11 @@ async def test_negative_scores_of_an_unknown_kind_do_not_vote_and_that_is_said()
         ("rank_fusion:verifiers=[judge,self_check]", "order"),
         ("outcome_reward", "positive"),
         ("outcome_reward:route=pooling", "reward"),
+        ('outcome_reward:route=pooling,params={"use_activation": true}', "positive"),
+        ('outcome_reward:params={"use_activation": false}', "reward"),
+        ('process_reward:separator="<eos>"', "positive"),
+        ('process_reward:separator="<eos>",params={"use_activation": false}', "reward"),
+        ('process_reward:route=chat,labels=["+","-"]', "positive"),
         ("noisy:verifier=tour", "positive"),
     ],
 )
@@ -299,6 +313,7 @@ def ended(track: Track) -> Iterator[tuple[Row, Any]]:
 class Shortest(Verifier):
     """Prefers what was cut off."""
 
+    rates_partial: ClassVar[bool] = True
     scale: ClassVar[Scale | None] = "reward"
 
     def check(self, problem: Problem, candidate: Candidate) -> float:

@@ -1,5 +1,6 @@
 """An images API over real HTTP that draws scenes, with habits: what comes late in a prompt is forgotten, what is
-stressed is not.
+stressed is not. Asked for picture 2 of 3 it draws some of the things, from the picture before where it gets one. It
+embeds pictures, too.
 
 `async with Painter(fade=0.7) as painter: ... painter.base_url`
 """
@@ -9,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections import Counter
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, Self
 from zlib import crc32
 
 import numpy as np
 from aiohttp import web
 
-from tests.support.scenes import Thing, painted, things
+from tests.support.scenes import PLACES, Thing, measured, painted, things
 
 STRESS = "Make sure of this: "
+_COUNT = re.compile(r"picture (\d+) of (\d+)")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -37,6 +40,12 @@ class Painter:
     """Stressed things that it can keep in mind."""
     loyal: float = 0.6
     """How much a seed determines what is forgotten; the wording determines the rest."""
+    first: float = 0.0
+    """Share of the things that the first picture of several has beside its part of the others, which come evenly."""
+    holds: float = 1.0
+    """Chance that what should be and is in the picture before stays."""
+    mends: float = 0.0
+    """Chance that what should be in the picture before, and is not, is drawn now."""
     takes_seed: bool = True
     takes_n: bool = True
     urls: bool = False
@@ -48,6 +57,8 @@ class Painter:
     withheld: frozenset[int] = frozenset()
     """Seeds of which the content filter withholds the picture, in an answer that is otherwise in order."""
     seed: int = 0
+    drawn: int = 0
+    """Pictures so far."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     fetched: list[dict[str, str]] = field(default_factory=list)
     """Headers with which pictures were fetched."""
@@ -76,6 +87,9 @@ class Painter:
         if request.path in self._files:
             self.fetched.append({name.lower(): value for name, value in request.headers.items()})
             return web.Response(body=self._files[request.path], content_type="image/png")
+        if request.path == "/v1/embeddings":
+            shown = pictures(json.loads(await request.read()))
+            return web.json_response({"data": [{"embedding": embedded(shown[-1])}]})
         if request.path != "/v1/images/generations":
             return _refusal(404, "there is no such path", "path")
         body = json.loads(await request.read())
@@ -86,12 +100,14 @@ class Painter:
         if self.filtered and self.filtered in body["prompt"]:
             return _refusal(400, "Your request was rejected by the safety system.", None, "content_policy_violation")
         seeds = [body.get("seed", int(self._rng.integers(1 << 40))) + i for i in range(body.get("n", 1))]
-        return web.json_response({"created": 0, "data": [self._given(body["prompt"], seed) for seed in seeds]})
+        return web.json_response({"created": 0, "data": [self._given(body, seed) for seed in seeds]})
 
-    def _given(self, prompt: str, seed: int) -> dict[str, Any]:
+    def _given(self, body: dict[str, Any], seed: int) -> dict[str, Any]:
         if seed in self.withheld:
             return {"content_filter_results": {"violence": {"filtered": True}}}
-        picture = self.paint(prompt, seed)
+        before = decoded(body["image"]) if "image" in body else None
+        picture = self.paint(body["prompt"], seed, before)
+        self.drawn += 1
         if not self.urls:
             return {"b64_json": b64encode(picture).decode()}
         path = f"/pictures/{len(self._files)}.png"
@@ -99,15 +115,28 @@ class Painter:
             self._files[path] = picture
         return {"url": f"http://127.0.0.1:{self.port}{path}"}
 
-    def paint(self, prompt: str, seed: int) -> bytes:
-        """The picture that `prompt` gives with `seed`."""
+    def paint(self, prompt: str, seed: int, before: bytes | None = None) -> bytes:
+        """The picture that `prompt` gives with `seed`, and the picture `before`."""
+        wanted, old = things(prompt), 0
+        if count := _COUNT.search(prompt):
+            number, last = map(int, count.groups())
+            old, due = (self._due(len(wanted), one, last) for one in (number - 1, number))
+            wanted = wanted[:due]
+        there = measured(before) if before is not None else []
         stressed = things(" ".join(re.findall(rf"{STRESS}([^.]*)", prompt)))
-        scene = [
-            thing
-            for i, thing in enumerate(things(prompt))
-            if self._luck(thing, prompt, seed) < self._chance(i, thing in stressed, len(stressed))
-        ]
+
+        def chance(place: int, thing: Thing) -> float:
+            if before is not None and place < old:
+                return self.holds if thing in there else self.mends
+            return self._chance(place, thing in stressed, len(stressed))
+
+        scene = [thing for i, thing in enumerate(wanted) if self._luck(thing, prompt, seed) < chance(i, thing)]
         return painted(scene, np.random.default_rng((seed, crc32(prompt.encode()))))
+
+    def _due(self, size: int, number: int, last: int) -> int:
+        """How many of the things are to be in picture `number` of `last`."""
+        share = self.first + (1 - self.first) * number / last
+        return ceil(size * share - 1e-9) if number else 0
 
     def _chance(self, place: int, stressed: bool, count: int) -> float:
         if stressed and self.obeys is not None:
@@ -122,6 +151,28 @@ class Painter:
 
 def _refusal(status: int, message: str, param: str | None, code: str = "invalid_request") -> web.Response:
     return web.json_response({"error": {"message": message, "param": param, "code": code}}, status=status)
+
+
+def decoded(uri: str) -> bytes:
+    """What a data URI holds."""
+    return b64decode(uri.partition(",")[2])
+
+
+def pictures(request: dict[str, Any]) -> list[bytes]:
+    """The pictures that come with a chat request, in order."""
+    content = request["messages"][-1]["content"]
+    parts = content if isinstance(content, list) else []
+    return [decoded(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
+
+
+def embedded(picture: bytes) -> list[float]:
+    """What is in a picture as a vector, place by place; what does not matter, where it stands there, is not in it."""
+    scene = measured(picture)
+    hashes = [[crc32(f"{thing}".encode(), i) / 2**32 - 0.5 for i in range(8)] for thing in scene]
+    vector = np.zeros((len(PLACES), 8))
+    for thing, numbers in zip(scene, hashes, strict=True):
+        vector[PLACES.index(thing.place)] += numbers
+    return [1.0, *vector.ravel().tolist()]
 
 
 def met(request: str, scene: list[Thing]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -31,7 +32,7 @@ class RewardDouble:
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_get("/v1/models", self._models)
-        for path in ("/classify", "/pooling", "/score", "/v1/embeddings", "/v1/chat/completions"):
+        for path in ("/classify", "/pooling", "/score", "/v1/embeddings", "/v1/chat/completions", "/v1/completions"):
             app.router.add_post(path, self._rate)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -56,11 +57,31 @@ class RewardDouble:
         self.asked.append((request.path, body))
         if len(self.asked) <= self.failing:
             return web.json_response({"error": {"message": "out of memory"}}, status=500)
-        text = body.get("input") or "\n".join(m["content"] for m in body.get("messages", ())) or body["text_2"]
+        text = (
+            body.get("input")
+            or body.get("prompt")
+            or "\n".join(m["content"] for m in body.get("messages", ()))
+            or body["text_2"]
+        )
         tokens = len(prompt_tokens({"prompt": text}))
         self.prompt_tokens += tokens
         usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
-        return web.json_response({"model": body["model"], "usage": usage, **self._answer(request.path, text)})
+        answer = self._labelled(body, text) if body.get("logprobs") else self._answer(request.path, text)
+        return web.json_response({"model": body["model"], "usage": usage, **answer})
+
+    def _labelled(self, body: Json, text: str) -> dict[str, Any]:
+        """A token that calls the last step right or wrong, by its chances."""
+        chances = {"+": 0.9 * self.reward(text), " -": 0.9 * (1 - self.reward(text)), "maybe": 0.1}
+        tops = {token: math.log(chance) for token, chance in chances.items() if chance}
+        if "messages" in body:
+            entry = {
+                "token": "+",
+                "logprob": tops["+"],
+                "top_logprobs": [{"token": t, "logprob": p} for t, p in tops.items()],
+            }
+            return {"choices": [{"index": 0, "message": {"content": "+"}, "logprobs": {"content": [entry]}}]}
+        logprobs = {"tokens": ["+"], "token_logprobs": [tops["+"]], "top_logprobs": [tops]}
+        return {"choices": [{"index": 0, "text": "+", "logprobs": logprobs}]}
 
     def _answer(self, path: str, text: str) -> dict[str, Any]:
         value = self.reward(text)

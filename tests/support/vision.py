@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from base64 import b64decode
 from typing import Any
 
 import numpy as np
 
 from tests.support.answers import question
-from tests.support.painter import STRESS, met
+from tests.support.painter import STRESS, met, pictures
 from tests.support.redesign import section
 from tests.support.scenes import PLACES, Thing, measured, things
 
@@ -60,12 +59,9 @@ class Vision:
 
 
 def seen(request: dict[str, Any]) -> list[Thing] | None:
-    """What is in the picture that comes with a request."""
-    content = request["messages"][-1]["content"]
-    for part in content if isinstance(content, list) else []:
-        if part["type"] == "image_url":
-            return measured(b64decode(part["image_url"]["url"].partition(",")[2]))
-    return None
+    """What is in the picture that comes with a request, the last of several."""
+    shown = pictures(request)
+    return measured(shown[-1]) if shown else None
 
 
 def _element(thing: Thing, request: str) -> dict[str, str]:

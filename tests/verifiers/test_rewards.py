@@ -137,6 +137,48 @@ async def test_rows_that_do_not_fit_the_steps_are_no_rating():
     assert "2 steps and 0 rewards; does the server pool at '<eos>'?" in session.ledger.failures[0]
 
 
+@pytest.mark.parametrize("separator", ["", ',separator=" ки"'], ids=["turns", "text"])
+async def test_a_model_that_calls_steps_right_or_wrong_rates_them_by_the_chance_of_right(separator: str):
+    spec = f'process_reward:labels=["+","-"]{separator}'
+    async with RewardDouble(reward=per_step) as rewards:
+        verdicts, session = await rated(rewards, spec, "step a", "step a\n\nstep b\n\n", "step a\n\nstep b\n\nstep c")
+    assert [verdict.details["steps"] for verdict in verdicts] == [
+        pytest.approx(steps) for steps in ([0.9], [0.9, 0.5], [0.9, 0.5, 0.8])
+    ]
+    assert [verdict.weight for verdict in verdicts] == pytest.approx([0.9, 0.5, 0.8])  # probabilities
+    asked = [body for _, body in rewards.asked if "logprobs" in body]
+    assert len(asked) == 3  # each step once
+    question = "[[p]] What is 6 times 7?"
+    if separator:
+        assert asked[2]["prompt"] == f"{question} step a ки\n\nstep b ки\n\nstep c ки"
+    else:
+        turns = [f"{question} step a", "+", "step b", "+", "step c"]
+        assert [turn["content"] for turn in asked[2]["messages"]] == turns
+        assert [turn["role"] for turn in asked[2]["messages"]] == ["user", "assistant"] * 2 + ["user"]
+    assert by_role(session.ledger.paid)["reward"].requests == 3
+
+
+async def test_a_model_that_says_something_else_rates_nothing():
+    async with RewardDouble(reward=per_step) as rewards:
+        (verdict,), session = await rated(rewards, 'process_reward:labels=["good","bad"]', "step a")
+    assert verdict.score is None
+    assert "neither of ('good', 'bad') is among the model's likeliest tokens" in session.ledger.failures[0]
+
+
+@pytest.mark.parametrize(
+    "rows", [[], [{"data": []}], [{"data": [[0.1, 0.9]] * 3}], [{"data": [[0.1, 0.9], [0, None]]}]]
+)
+async def test_any_other_number_of_rewards_than_of_steps_is_no_rating(rows: list[Any]):
+    class Odd(RewardDouble):
+        def _answer(self, path: str, text: str) -> dict[str, Any]:
+            return {"data": rows}
+
+    async with Odd() as rewards:
+        (verdict,), session = await rated(rewards, 'process_reward:separator="<eos>",aggregate=min', "step a\n\nstep b")
+    assert verdict.score is None
+    assert "2 steps and" in session.ledger.failures[0]
+
+
 async def test_an_answer_without_steps_has_no_rating():
     async with RewardDouble() as rewards:
         (verdict,), _ = await rated(rewards, "process_reward", " \n\n ")

@@ -30,7 +30,7 @@ Examples:
   tts report runs/a --at 2000 --reach 0.8 --json
   tts report runs/a --study verifiers --study repeats
   tts report runs/a --study 'imperfect_verifier:cost_ratio=[2],plot=rewards.svg'
-  tts report runs/a --study lineage:problem=HumanEval/3
+  tts report runs/a --study tree:problem=HumanEval/3,strategy=beam_search,out=tree.svg
   tts report runs/a runs/b --study diversity:judge=gpt-4o-mini,plot=gain.svg
 
 \b

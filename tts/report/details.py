@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
 from tts.errors import TTSError
-from tts.files import is_image
+from tts.files import pictures_in
 from tts.registry import make
 from tts.report.tracks import ProblemKey, RunComparison
 from tts.runs.analysis import calls_of
 from tts.runs.record import fingerprint
 from tts.runs.run import Row, Run, Track
 from tts.studies.contact_sheet import inline
-from tts.studies.lineage import lineage
+from tts.studies.tree import search_tree
 from tts.types import USAGE_FIELDS, Candidate, Charge, Usage
 
 LONGEST = 20_000
 """Characters of a text that are shown."""
+TREES = {"tree", "lineage"}
+"""Notes that tell of the search: they are drawn, and not shown beside its candidates."""
 LARGEST_IMAGE = 400_000
 """Bytes of an image that is shown."""
 
@@ -98,7 +99,7 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
     for position, charge in charges:
         if position is not None:
             tokens[position] += charge.usage.completion_tokens
-    grown = any(one.parents or "lineage" in one.notes for one in candidates)
+    grown = any(one.parents or one.notes.keys() & TREES for one in candidates)
     return {
         "track": number,
         "seed": row.seed,
@@ -114,14 +115,17 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
             _candidate(track.run, one, right[i], cost)
             for i, (one, cost) in enumerate(zip(candidates, tokens, strict=True))
         ],
-        "lineage": [_shortened(asdict(node)) for node in lineage(candidates)] if grown else None,
+        "tree": [{**node.as_dict(), "text": _cut(node.text)} for node in search_tree(candidates, row.selected, tokens)]
+        if grown
+        else None,
         "calls": _calls(charges),
     }
 
 
 def _candidate(run: Run, candidate: Candidate, right: int | None, tokens: float) -> dict[str, Any]:
     verdict = candidate.verdict
-    notes = {name: value for name, value in candidate.notes.items() if name != "lineage"}
+    notes = {name: value for name, value in candidate.notes.items() if name not in TREES}
+    pictures = pictures_in(candidate.content)
     shown = {
         "text": _cut(candidate.content),
         "right": right,
@@ -132,7 +136,7 @@ def _candidate(run: Run, candidate: Candidate, right: int | None, tokens: float)
         "notes": notes,
         "tokens": tokens,
         "elapsed": round(candidate.elapsed, 3),
-        "image": inline(run.path / candidate.content, LARGEST_IMAGE) if is_image(candidate.content) else None,
+        "image": inline(run.path / pictures[-1], LARGEST_IMAGE) if pictures else None,
     }
     return {name: value for name, value in shown.items() if value not in (None, "", {})}
 
@@ -149,10 +153,6 @@ def _calls(charges: list[tuple[int | None, Charge]]) -> list[list[Any]]:
         [call.lane, call.kind, *span, call.prompt_tokens, call.completion_tokens]
         for call, span in zip(calls, times, strict=True)
     ]
-
-
-def _shortened(node: dict[str, Any]) -> dict[str, Any]:
-    return {**node, "text": _cut(node["text"]), "children": [_shortened(child) for child in node["children"]]}
 
 
 def _cut(text: str) -> str:

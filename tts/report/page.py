@@ -21,8 +21,8 @@ from tts.tables import plain
 
 STYLES = ("vendor/uplot-1.6.32.min.css", "report.css")
 LIBRARY = "vendor/uplot-1.6.32.min.js"
-SCRIPTS = ("charts.js", "summary.js", "curves.js", "problems.js", "detail.js", "verifiers.js", "made.js",
-           "main.js")  # fmt: skip
+SCRIPTS = ("charts.js", "summary.js", "curves.js", "problems.js", "tree.js", "detail.js", "verifiers.js",
+           "made.js", "main.js")  # fmt: skip
 MOST_CHARACTERS = 60_000_000
 """Characters of candidates in a page; for larger runs it has the details of some problems only."""
 CHUNK = 200_000

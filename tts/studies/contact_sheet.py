@@ -12,7 +12,7 @@ from jinja2 import Environment
 
 from tts.curves import writing
 from tts.errors import ConfigError
-from tts.files import is_image
+from tts.files import pictures_in
 from tts.runs.run import Row, Run, Track
 from tts.studies import Study, StudyFindings
 from tts.types import Candidate
@@ -36,7 +36,8 @@ ul { list-style: none; padding: 0; margin: 4px 0; font-size: 12px }
 <section>
 {% for one in sheet.candidates %}
 <figure{% if one.selected %} class="selected"{% endif %}>
-<img alt="candidate {{ loop.index0 }}" src="{{ one.image }}">
+{% set number = loop.index0 %}
+{% for image in one.images %}<img alt="candidate {{ number }}" src="{{ image }}">{% endfor %}
 <figcaption>{{ one.caption }}</figcaption>
 <ul>
 {% for element in one.elements %}
@@ -74,14 +75,14 @@ class ContactSheet(Study):
 def _sheet(run: Run, track: Track, row: Row) -> dict[str, Any] | None:
     shown = [
         {
-            "image": inline(run.path / candidate.content),
+            "images": [inline(run.path / name) for name in pictures],
             "selected": place == row.selected,
             "caption": _caption(candidate),
             "elements": candidate.verdict.details.get("elements", ()) if candidate.verdict else (),
             "prompt": next((text for kind, text in candidate.notes.get("lineage", ()) if kind == "prompt"), ""),
         }
         for place, candidate in enumerate(track.candidates(row))
-        if is_image(candidate.content)
+        if (pictures := pictures_in(candidate.content))
     ]
     return {"title": f"{row.problem} · {track.label} · seed {row.seed}", "candidates": shown} if shown else None
 

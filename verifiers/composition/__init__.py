@@ -33,6 +33,10 @@ class Composite(Verifier):
         return frozenset().union(*(part.roles for part in self.parts))
 
     @property
+    def rates_partial(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return all(part.rates_partial for part in self.parts)
+
+    @property
     def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """That of its parts, where they agree."""
         scales: set[Scale | None] = {part.scale for part in self.parts}
@@ -72,7 +76,7 @@ class Panel(Composite):
 
     def parts_among(self, candidates: Sequence[Candidate]) -> list[list[Verdict]]:
         """The parts' verdicts on each candidate, in each other's company; empty for a candidate without a verdict."""
-        stored = [_parts(candidate) for candidate in candidates]
+        stored = [parts_of(candidate) for candidate in candidates]
         known = [i for i, parts in enumerate(stored) if parts]
         found: list[list[Verdict]] = [[] for _ in candidates]
         for place, part in enumerate(self.verifiers):
@@ -102,7 +106,7 @@ def told(parts: Iterable[Verifier], verdicts: Iterable[Verdict]) -> Mapping[str,
     return {"parts": rows}
 
 
-def _parts(candidate: Candidate) -> list[Verdict]:
+def parts_of(candidate: Candidate) -> list[Verdict]:
     """The verdicts that `told` recorded."""
     parts = candidate.verdict.details.get("parts", ()) if candidate.verdict is not None else ()
     return [Verdict(part["score"], part["passed"], details=part.get("details", {})) for part in parts]

@@ -1,5 +1,6 @@
 """What every peer's client shares: the load and the clock. Only the standard library: peers lack the rest."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ MESSAGES = [{"role": "user", "content": "What is six times seven? End with `Answ
 SINGLES, SINGLES_IN_FLIGHT = 1600, 64
 PROMPTS, SAMPLES_EACH = 200, 8
 BEST_OF = 64
+BRANCHES, BRANCH_WIDTH, BRANCH_STEPS = 64, 4, 8
+ANSWERS = 256
 
 
 @contextmanager
@@ -24,3 +27,8 @@ def measured() -> Iterator[dict[str, float]]:
 def report(client: str, samples: int, spent: dict[str, float]) -> None:
     """Print one JSON line: the client, its samples and what they cost."""
     print(json.dumps({"client": client, "samples": samples, **spent}), flush=True)
+
+
+def chance(text: str) -> float:
+    """A reward from 0 to 1 that depends on the text alone."""
+    return int.from_bytes(hashlib.blake2b(text.strip().encode(), digest_size=4).digest(), "big") / 2**32

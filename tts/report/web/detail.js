@@ -24,7 +24,7 @@ dialog.addEventListener("click", (event) => {
 });
 dialog.addEventListener("keydown", (event) => {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (step && !event.target.closest("pre, input, select, [role=tablist], svg")) turnProblem(step);
+  if (step && !event.target.closest("pre, input, select, [role=tablist], [role=tree], svg")) turnProblem(step);
 });
 
 function turnProblem(step) {
@@ -112,8 +112,9 @@ function cellView(cell) {
   ];
   const list = h("div", { class: "candidates" });
   const jump = (i) => {
-    const shown = list.querySelector(`[data-position="${i}"]`);
-    if (!shown) return;
+    const one = () => list.querySelector(`[data-position="${i}"]`);
+    if (!one()) fillCandidates(list, cell, "all", Infinity);
+    const shown = one();
     shown.open = true;
     shown.scrollIntoView({ block: "nearest" });
     shown.querySelector("summary").focus();
@@ -129,7 +130,7 @@ function cellView(cell) {
     h("div", { class: "controls" }, choice("Show", [["all", "all"], ["right", "right"], ["wrong", "wrong"],
       ["mistaken", "wrong, but accepted"], ["refused", "right, but refused"]], "all", show)),
     list,
-    cell.lineage && h("h3", {}, "How they came about"), cell.lineage && tree(cell, jump),
+    cell.tree && h("h3", {}, "How they came about"), cell.tree && treeView(cell, jump),
     cell.calls.length ? h("h3", {}, "When") : null, cell.calls.length ? timeline(cell) : null,
     h("h3", {}, "What it cost"), costTable(cell),
   ].filter(Boolean);
@@ -201,22 +202,6 @@ function candidateBody(one) {
     rest.length ? h("dl", {}, rest.map(([key, value]) => [h("dt", {}, key.replaceAll("_", " ")),
       h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))])) : null,
   ].filter(Boolean);
-}
-
-// -- how they came about -------------------------------------------------------------------------------------------------
-
-function tree(cell, jump) {
-  const item = (node) => h("li", {}, node.position == null
-    ? h("span", {}, h("small", { class: "badge" }, node.kind), " ", long(node.text))
-    : h("button", { type: "button", class: "link", onclick: () => jump(node.position) },
-      `answer #${node.position}, ${outcome(cell.candidates[node.position])}${node.position === cell.selected ? ", selected" : ""}`),
-  node.children.length ? h("ul", {}, node.children.map(item)) : null);
-  return h("ul", { class: "tree" }, cell.lineage.map(item));
-}
-
-function long(text) {
-  return text.length <= 240 ? text : h("details", { class: "inline" }, h("summary", {}, `${text.slice(0, 200).replace(/\s+/g, " ")} …`),
-    h("pre", {}, text));
 }
 
 // -- when ----------------------------------------------------------------------------------------------------------------

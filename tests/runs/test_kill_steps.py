@@ -1,0 +1,72 @@
+"""Searches over steps that are killed go on where they were: nothing is paid twice, and the same is found."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.runs.test_kill import stored
+from tests.runs.test_kill_atts import CHILD, paid
+from tests.support.double import ModelDouble
+from tests.support.rewards import RewardDouble
+from tests.support.steps import worth
+from tts import Experiment, Run
+
+STRATEGIES = ("beam_search:n=6,width=2", "dvts:n=6,width=2", "rebase:n=6,lookahead=1", "particle_filter:n=6,filters=2")
+
+
+def line(body: dict[str, Any], rng: np.random.Generator) -> str:
+    """A step, or the answer, of the model's free choice."""
+    return f"{rng.integers(10**6)}\n" if rng.random() < 0.7 else f"Answer: {rng.integers(40, 44)}"
+
+
+def found(run: Run) -> list[Any]:
+    """By strategy and problem: which answer was chosen, all of them, and what each prefix cost."""
+    return sorted(
+        (track.strategy, row.problem, row.selected, [one.content for one in track.candidates(row)], list(costs))
+        for track in run.tracks
+        for row, costs in zip(track.rows, track.cost("total_tokens"), strict=True)
+    )
+
+
+async def test_killed_at_random_moments_they_end_as_if_they_had_not_been(task: str, tmp_path: Path) -> None:
+    moment, out = np.random.default_rng(), tmp_path / "run"
+    async with (
+        ModelDouble(answer=line, latency=(0.005, 0.03)) as double,
+        RewardDouble(reward=worth) as rewards,
+    ):
+        roles = {
+            "policy": {"model": "test-model", "base_url": double.base_url, "params": {"seed": 3}},
+            "reward": {"model": "reward", "base_url": rewards.base_url},
+        }
+        specs = [f'{one},step="\\n",depth=5,verifier=process_reward(step="\\n")' for one in STRATEGIES]
+        table = {"task": task, "strategies": specs, "limit": 3, "models": {"m": roles}, "stop_early": False}
+        survived: dict[tuple[bytes, int], str] = {}
+        for _ in range(3):
+            child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(table), str(out))
+            served = double.stats.served + int(moment.integers(5, 40))
+            while double.stats.served < served and child.returncode is None:
+                await asyncio.sleep(0.001)
+            if child.returncode is None:
+                os.kill(child.pid, signal.SIGKILL)
+            await child.wait()
+            await double.idle()
+            now = stored(out)
+            assert survived.items() <= now.items(), "what was stored stays as it was"
+            survived = now
+        assert survived
+        before, known = double.stats.choices + len(rewards.asked), len(paid(out))
+        run = await Experiment.parse(table).run(out, resume=True)
+        assert double.stats.choices + len(rewards.asked) - before == len(paid(out)) - known, "nothing is asked again"
+        whole = await Experiment.parse(table).run(tmp_path / "uninterrupted")
+        assert stored(out) == stored(tmp_path / "uninterrupted")
+        assert found(run) == found(whole)
+        texts = [text for *_, texts, _ in found(run) for text in texts]
+        assert any(text.strip().count("\n") > 1 for text in texts)
