@@ -58,11 +58,14 @@ class Plugin(BaseModel):
         """Name and all parameters as plain data, from which `make` builds an equal object."""
         return {"name": self.name, **self.model_dump(mode="json")}
 
-    @functools.cached_property
+    @property
     def spec(self) -> str:
         """The short text form, with the parameters that differ from their defaults: `best_of_n:n=32`."""
-        arguments = _arguments(self)
-        return f"{self.name}:{arguments}" if arguments else self.name
+        known = vars(self)  # by hand: type checkers do not take a `cached_property` for a protocol's property
+        if "spec" not in known:
+            arguments = _arguments(self)
+            known["spec"] = f"{self.name}:{arguments}" if arguments else self.name
+        return known["spec"]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """See pydantic. The copy's `spec` is its own."""

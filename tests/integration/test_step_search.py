@@ -10,7 +10,7 @@ import pytest_asyncio
 from tests.integration.test_main_job import counted
 from tests.support.wire import Json
 from tts import Endpoint, LocalVLLM, Problem, solve
-from tts.lab.engine.models import model_folder
+from tts.lab.engine.models import model_place
 from tts.types import sum_usage
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
@@ -26,8 +26,8 @@ RATED = 'step="\\n",step_tokens=40,depth=12,verifier=process_reward(step="\\n",p
 async def servers(vllm_python: str) -> AsyncIterator[dict[str, LocalVLLM]]:
     settings: Json = {"python": vllm_python}
     async with (
-        LocalVLLM(model_folder("lab-target"), name="lab-target", **settings) as policy,
-        LocalVLLM(model_folder("lab-reward"), name="lab-reward", options=("--runner", "pooling"), **settings) as reward,
+        LocalVLLM(model_place("lab-target"), name="lab-target", **settings) as policy,
+        LocalVLLM(model_place("lab-reward"), name="lab-reward", options=("--runner", "pooling"), **settings) as reward,
     ):
         yield {"policy": policy, "reward": reward}
 
