@@ -1,6 +1,7 @@
 """mini-swe-agent, as it is installed, works through a gateway whose preset is a strategy.
 
-Needs an environment of its own at `TTS_MINI_SWE_AGENT`, made by `python -m venv DIR && DIR/bin/pip install mini-swe-agent`.
+Needs an environment of its own at `TTS_MINI_SWE_AGENT`:
+`python -m venv DIR && DIR/bin/pip install mini-swe-agent`.
 """
 
 import asyncio
