@@ -115,7 +115,7 @@ async def read(
     plan = await aside(len(content), _plan, settings, name, body, caller)
     await asyncio.sleep(0)  # each step is short enough to hold nobody up, but not all together
     if b"\\ud" in content.lower():  # half a surrogate pair is no character; a plain model's server decides for itself
-        body = await aside(len(content), well_formed, body)
+        body = await aside(len(content), lambda body=body: well_formed(body))
         content = bytes_of(body)
     check(kind, content)
     chat = as_chat(body) if kind == "responses" else body
