@@ -95,9 +95,7 @@ class Endpoint(BaseModel):
     """Longest wait in seconds before the second attempt; it doubles with each further one, up to 30. The actual wait
     is random up to this."""
     max_answer_bytes: PositiveInt = 16 * 1024 * 1024
-    """Most bytes of an answer, or of an event of a stream, that are kept in memory; a longer one is refused, and one in
-    which a text has more than a quarter of it in characters. Answers with images, or with log-probabilities of many
-    alternatives (1.3 KB a token for 20 of them), may need more; larger ones hold up all else for a moment."""
+    """Most bytes of an answer or event; the longest text is a quarter. Images and many logprobs may need more."""
     hedge_after: PositiveFloat | None = None
     """Seconds after which a slow request is sent a second time; the first answer wins. None: never. Cannot be combined
     with `stream`."""
