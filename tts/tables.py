@@ -64,15 +64,15 @@ AVERAGED = (
 
 NOTES = {"oracle": "(oracle): the hidden truth was used to find or select the answer"}
 COUNTED = {
-    "failed": "problems without a usable candidate count as not solved",
-    "abstained": "problems without a selected answer count as not solved",
-    "ungraded": "problems could not be graded and are left out of the accuracy",
-    "ungraded_candidates": "candidates could not be graded: what grades them failed, see their details",
-    "unrated_candidates": "candidates could not be rated: their verifier failed, see their details",
-    "settled_early": "searches ended early, when their selection was settled",
-    "budget_ended": "searches ended because their budget was spent",
-    "cut_off": "candidates were cut off by the budget, and are left out of pass@k, best-of-k and majority@k",
-    "estimated_tokens": "tokens are estimates: the server did not count them",
+    "failed": "problems without a usable candidate, which count as not solved",
+    "abstained": "problems without a selected answer, which count as not solved",
+    "ungraded": "problems that could not be graded, and are left out of the accuracy",
+    "ungraded_candidates": "candidates not graded because what grades them failed (see their details)",
+    "unrated_candidates": "candidates not rated because their verifier failed (see their details)",
+    "settled_early": "searches that ended early, when their selection was settled",
+    "budget_ended": "searches that ended because their budget was spent",
+    "cut_off": "candidates cut off by the budget, and left out of pass@k, best-of-k and majority@k",
+    "estimated_tokens": "tokens that are estimates, since the server did not count them",
 }
 
 
@@ -99,7 +99,7 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
             )
             notes |= {AVERAGED} if row["estimator"] != "replay" else set()
             notes |= {words for key, words in NOTES.items() if row[key]}
-            notes |= {f"{row[key]:,} {words}" for key, words in COUNTED.items() if row[key]}
+            notes |= {f"{words}: {row[key]:,}" for key, words in COUNTED.items() if row[key]}
             notes |= {f"answers: {words}" for words in lacking(row)}
             if row.get("warning"):
                 notes.add(f"{row['strategy']}: {row['warning']}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -25,12 +25,29 @@ def one_line(json_text: str) -> str:
 _LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 
 
+PIECE = 1 << 14
+"""Characters that are mended at once; between two pieces, other threads get their turn."""
+
+
+def _pieces(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = start + PIECE
+        end += "\ud800" <= text[end - 1 : end] <= "\udbff"  # its other half comes with it
+        yield text[start:end]
+        start = end
+
+
+def _paired(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _mended(data: Any) -> Any:
     if isinstance(data, str):
         try:
             data.encode()
         except UnicodeEncodeError:
-            return type(data)(data.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+            return type(data)("".join(map(_paired, _pieces(data))))
         return data
     if isinstance(data, Mapping):
         return {_mended(key): _mended(value) for key, value in data.items()}

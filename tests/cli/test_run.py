@@ -292,7 +292,8 @@ def test_a_run_needs_no_more_than_256_open_files(clean: Path):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
 )
 def test_an_interruption_at_any_moment_is_told(number: int, code: int, word: str, capsys: pytest.CaptureFixture[str]):
     app = typer.Typer(cls=Commands)

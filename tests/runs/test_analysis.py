@@ -410,4 +410,4 @@ async def test_what_a_budget_cuts_off_is_no_sample(task: str, tmp_path: Path) ->
         assert row["cut_off"] == sum(not one for whole in track.whole for one in whole)
         assert all(curve.y.tolist() == [1.0] * len(curve.y) for curve in track_curves(track))
         assert "cut off by the budget" in str(summary_table({"": [row]}).notes)
-        assert "ended because their budget" in str(summary_table({"": [row]}).notes)
+        assert f"ended because their budget was spent: {row['budget_ended']}" in str(summary_table({"": [row]}).notes)

@@ -107,8 +107,8 @@ async def test_candidates_that_could_not_be_graded_or_rated_are_counted_and_show
     assert 0 < wrong < 80
     assert (row["ungraded_candidates"], row["unrated_candidates"]) == (wrong, wrong)
     notes = " ".join(summary_table({"": [row]}).notes)
-    assert f"{wrong} candidates could not be graded" in notes
-    assert f"{wrong} candidates could not be rated" in notes
+    assert f"candidates not graded because what grades them failed (see their details): {wrong}" in notes
+    assert f"candidates not rated because their verifier failed (see their details): {wrong}" in notes
 
 
 async def test_existing_results_are_neither_overwritten_nor_mixed(

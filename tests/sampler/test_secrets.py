@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import logging
+import string
 import time
 import traceback
 import urllib.parse
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.support.lag import loop_lag
@@ -80,6 +81,24 @@ def test_a_secret_is_found_however_it_is_written(secret, way):
     assert written not in text
     assert hide(f"say: {written} and so on".encode()) == text.encode()
     assert hide.finds(written.encode())
+
+
+KEYS = st.one_of(
+    st.text(string.ascii_letters + string.digits + "-_", min_size=8, max_size=60),
+    st.text(string.hexdigits.lower(), min_size=16, max_size=64),
+    st.text(string.digits + string.ascii_letters + string.punctuation, min_size=8, max_size=40),
+    st.text(string.ascii_letters + "éß漢😀", min_size=8, max_size=20),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(KEYS, st.sampled_from(sorted(WRITTEN)), st.text(" ab1.\n", max_size=3))
+def test_any_secret_is_found_however_it_is_written(secret: str, way: str, around: str):
+    assume(secret.isascii() or way != "all escaped in hexadecimal")  # which bytes are meant?
+    written = WRITTEN[way](secret)
+    text = Redactor([secret])(f"say: {around} {written} {around} on")
+    assert HIDDEN in text
+    assert written not in text
 
 
 def test_passwords_and_cookies_are_secrets_of_their_own():

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,16 @@ async def test_a_pattern_without_end_has_no_match_soon():
 def test_a_pattern_that_is_none_is_named():
     with pytest.raises(ConfigError, match=r"'\('"):
         registry.make("verifiers", 'regex:pattern="("')
+
+
+def test_other_threads_take_no_time_from_a_search():
+    search = registry.make("verifiers", 'regex:pattern="(a|aa)+b|c$"').parse
+    text = "a" * 22 + "c"  # takes some hundredths of a second
+    with ThreadPoolExecutor(16) as threads:
+        assert list(threads.map(search, [text] * 32)) == [search(text)] * 32
+    began = time.process_time()
+    assert search("a" * 60 + "c") is None
+    assert time.process_time() - began < 2
 
 
 # -- json_schema ---------------------------------------------------------------------------------------------------

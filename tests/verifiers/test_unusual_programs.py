@@ -145,6 +145,27 @@ RIGHT: dict[str, tuple[str, str]] = {
         "import json\ndef f(x): return json.loads(x)",
         "import json\ntry:\n    f('{')\n    assert False\nexcept json.JSONDecodeError as e:\n    assert type(e).__name__ == 'JSONDecodeError'",
     ),
+    "methods of a Counter": (
+        "from collections import Counter\ndef f(s): return Counter(s)",
+        "from collections import Counter\nassert f('aab').most_common(1) == [('a', 2)]\n"
+        "assert f('aab') - Counter('a') == Counter('ab') and f('aab') == {'a': 2, 'b': 1}",
+    ),
+    "a defaultdict that grows": (
+        "from collections import defaultdict\ndef f(s): return defaultdict(list, {s: [1]})",
+        "d = f('a')\nd['z'].append(2)\nassert d == {'a': [1], 'z': [2]}",
+    ),
+    "the fields of a named tuple": (
+        "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(a): return [P(a, a + 1)]",
+        "p = f(1)[0]\nassert p == (1, 2) and p.y == 2 and p._asdict() == {'x': 1, 'y': 2}",
+    ),
+    "what a context manager gives": (
+        "from contextlib import contextmanager\n@contextmanager\ndef f(x): yield x + 1",
+        "with f(1) as y:\n    assert y == 2",
+    ),
+    "arrays that are compared": (
+        "import numpy as np\ndef f(x): return np.arange(x)",
+        "import numpy as np\nassert (f(3) == np.array([0, 1, 2])).all()",
+    ),
     "many items": ("def f(n): return list(range(n))", "assert f(10**6) == list(range(10**6))"),
     "a long text": ("def f(n): return 'ab' * n", "assert f(10**6) == 'ab' * 10**6"),
     "many items, counted": ("def f(n): return [0] * n", "assert len(f(10**6)) == 10**6"),
@@ -222,6 +243,23 @@ WRONG: dict[str, tuple[str, str]] = {
     "looks into what is lent": (
         "def f(g): return g.__globals__",
         "wanted = 4\ndef g(): pass\nassert f(g) == 4 or f(g)['wanted'] == 4",
+    ),
+    "a context manager that takes back failures": (
+        "class C:\n    def __enter__(self): return 1\n    def __exit__(self, *a): return True\ndef f(x): return C()",
+        "with f(1) as y:\n    assert y == 2",
+    ),
+    "a tuple with fields that equals everything": (
+        "class P(tuple):\n    _fields = ('x',)\n    def __eq__(self, other): return True\n    x = 2\ndef f(x): return P((1,))",
+        "p = f(1)\nassert p == (2,) and p.x == 2",
+    ),
+    "a Counter that equals everything": (
+        "from collections import Counter\nclass C(Counter):\n    def __eq__(self, other): return True\n"
+        "def f(x): return C('a')",
+        "from collections import Counter\nassert f(1) == Counter('b')",
+    ),
+    "an array of another shape": (
+        "import numpy as np\ndef f(x): return np.array([])",
+        "import numpy as np\nassert (f(3) == np.array([1])).all()",
     ),
     "raises the test's own error": ("def f(x): raise AssertionError", "assert f(1) == 2"),
 }

@@ -57,13 +57,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class Commands(TyperGroup):
-    """Commands that Ctrl-C and SIGTERM end in order, at whatever moment, with exit code 130 or 143 and a word.
+    """Commands that Ctrl-C, SIGTERM and a terminal that closes (SIGHUP) end in order, at whatever moment, with exit
+    code 130 or 143 and a word.
 
     A command that has more to say raises `KeyboardInterrupt` with it.
     """
 
     def invoke(self, ctx: Any) -> Any:
-        with _sigterm_interrupts() as terminated:
+        with _signals_interrupt() as terminated:
             try:
                 return super().invoke(ctx)
             except KeyboardInterrupt as error:
@@ -72,8 +73,8 @@ class Commands(TyperGroup):
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[list[int]]:
-    """Within, SIGTERM ends the work in order, as Ctrl-C does; it is then in the list."""
+def _signals_interrupt() -> Iterator[list[int]]:
+    """Within, SIGTERM and SIGHUP end the work in order, as Ctrl-C does; they are then in the list."""
     received: list[int] = []
 
     def interrupt(number: int, _: object) -> None:
@@ -83,11 +84,15 @@ def _sigterm_interrupts() -> Iterator[list[int]]:
     if current_thread() is not main_thread():  # where Python delivers no signals
         yield received
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # -- dotted options ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tts.gateway.exchange import APIError, bad_request
-from tts.sampler.protocol import text_of
+from tts.sampler.protocol import bytes_of, text_of
 from tts.types import Candidate, Usage
 
 Json = dict[str, Any]
@@ -30,6 +30,8 @@ class ChatFormat:
 
     def __init__(self, body: Mapping[str, Any], run: str, *, chat: bool) -> None:
         self.chat, self._body = chat, body
+        self.large = False
+        """Whether the answer is written in a thread."""
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{run}"
         self._created = int(time.time())
 
@@ -44,7 +46,8 @@ class ChatFormat:
     def whole(self, candidates: Sequence[Candidate], usage: Usage, extra: Json) -> bytes:
         choices = [self.choice(candidate, i) for i, candidate in enumerate(candidates)]
         kind = "chat.completion" if self.chat else "text_completion"
-        return json.dumps({**self._head(kind), "choices": choices, "usage": usage_body(usage), **extra}).encode()
+        body = {**self._head(kind), "choices": choices, "usage": usage_body(usage), **extra}
+        return bytes_of(body, large=self.large)
 
     def choice(self, candidate: Candidate, index: int) -> Json:
         """The choice as the model server sent it, if it sent exactly this answer; else built from what is known."""
@@ -92,7 +95,7 @@ class ChatFormat:
 
     def _event(self, **fields: Any) -> bytes:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
-        return b"data: " + json.dumps({**self._head(kind), **fields}).encode() + b"\n\n"
+        return b"data: " + bytes_of({**self._head(kind), **fields}, large=self.large) + b"\n\n"
 
     def _head(self, kind: str) -> Json:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._body["model"]}
@@ -106,7 +109,7 @@ class ResponsesFormat:
     """The format of the answers to one request of the Responses API."""
 
     def __init__(self, body: Mapping[str, Any], chat: Mapping[str, Any], run: str) -> None:
-        self._body, self._run = body, run
+        self._body, self._run, self.large = body, run, False
         self._chat = ChatFormat(chat, run, chat=True)
         self._created = int(time.time())
         self._sequence = -1
@@ -128,7 +131,7 @@ class ResponsesFormat:
         return b": " + json.dumps(report).encode() + b"\n\n"
 
     def whole(self, candidates: Sequence[Candidate], usage: Usage, extra: Json) -> bytes:
-        return json.dumps(self._complete(candidates[0], usage, extra)).encode()
+        return bytes_of(self._complete(candidates[0], usage, extra), large=self.large)
 
     def chunks(self, candidates: Sequence[Candidate], usage: Usage, extra: Json) -> Iterator[bytes]:
         response = self._complete(candidates[0], usage, extra)
@@ -160,7 +163,7 @@ class ResponsesFormat:
     def _event(self, kind: str, **fields: Any) -> bytes:
         self._sequence += 1
         data = {"type": kind, "sequence_number": self._sequence, **fields}
-        return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+        return b"event: " + kind.encode() + b"\ndata: " + bytes_of(data, large=self.large) + b"\n\n"
 
     def _complete(self, candidate: Candidate, usage: Usage, extra: Json) -> Json:
         choice = self._chat.choice(candidate, 0)

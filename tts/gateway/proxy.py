@@ -23,7 +23,7 @@ from tts.gateway.schemas import Table
 from tts.sampler import Sampler
 from tts.sampler.client import HttpClient
 from tts.sampler.parameters import LENGTHS, merged, token_limit
-from tts.sampler.protocol import decoded, estimate_prompt, estimate_tokens, json_of, usage_of
+from tts.sampler.protocol import bytes_of, decoded, estimate_prompt, estimate_tokens, json_of, usage_of
 from tts.sampler.sse import ServerEvent
 from tts.types import Charge, Usage, sum_usage
 
@@ -161,8 +161,8 @@ async def _rewritten(content: bytes, body: Table, changes: Table, defaults: Tabl
     if whole == body:
         return content
     if len(content) <= SMALL:
-        return json.dumps(whole).encode()
-    return await asyncio.to_thread(lambda: "".join(json.JSONEncoder().iterencode(whole)).encode())
+        return bytes_of(whole)
+    return await asyncio.to_thread(bytes_of, whole, large=True)
 
 
 @asynccontextmanager
@@ -237,6 +237,8 @@ async def _relay_events(
             events = list(reader.feed(part))
             for event in events:
                 meter.feed(event)
+                if len(event.raw) > SMALL:  # each step with it takes a while
+                    await asyncio.sleep(0)
             if events:
                 if out.status is None:
                     _check_first(next((event.data for event in events if event.data), b""))

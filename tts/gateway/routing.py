@@ -10,13 +10,13 @@ The model's name or the body's field `tts` says so, and nothing else: the text o
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tts import registry
 from tts.base import AnswerVerifier, Strategy, Verifier
+from tts.concurrency import aside
 from tts.errors import ConfigError
 from tts.gateway.admission import Caller
 from tts.gateway.exchange import APIError, Kind, ResponseWriter, bad_request
@@ -37,6 +37,7 @@ from tts.gateway.settings import GatewaySettings
 from tts.registry import Plugin, nested
 from tts.resources import Resources
 from tts.sampler.parameters import merged
+from tts.sampler.protocol import bytes_of
 from tts.text import well_formed
 from tts.types import Budget, Charge, Usage
 
@@ -111,11 +112,11 @@ async def read(
         message = f"a request with a strategy may have at most {settings.limits.strategy_bytes} bytes"
         raise APIError(413, message, "request_too_large")
     check_sizes(body, SIZES)
-    plan = _plan(settings, name, body, caller)
+    plan = await aside(len(content), _plan, settings, name, body, caller)
     await asyncio.sleep(0)  # each step is short enough to hold nobody up, but not all together
     if b"\\ud" in content.lower():  # half a surrogate pair is no character; a plain model's server decides for itself
-        body = well_formed(body)
-        content = json.dumps(body).encode()
+        body = await aside(len(content), lambda body=body: well_formed(body))
+        content = bytes_of(body)
     check(kind, content)
     chat = as_chat(body) if kind == "responses" else body
     sampling, form = sampling_of(chat)

@@ -5,15 +5,16 @@ A plain model's requests are not checked; the model server decides about them.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 
+from tts.concurrency import LARGE, aside
 from tts.gateway.exchange import APIError, Kind, bad_request
 from tts.gateway.settings import GatewayLimits
 from tts.sampler.parameters import LENGTHS
+from tts.sampler.protocol import values_in
 from tts.types import Budget
 
 Spec = str | dict[str, Any]
@@ -182,13 +183,9 @@ class Responses(Body):
 BODIES: dict[Kind, type[Body]] = {"chat/completions": Chat, "completions": Completion, "responses": Responses}
 
 
-SLICE = 2**18
-"""Bytes of JSON that are looked at or read at once, so that nothing else waits."""
-
-
 async def parsed(content: bytes, limits: GatewayLimits) -> Table:
     """The JSON object in a body. Raises `APIError` where there is none, or more values than may be read at once."""
-    if len(content) > SLICE and await _values(content) > limits.body_values:
+    if len(content) > LARGE and (await aside(len(content), values_in, content))[1] > limits.body_values:
         message = f"the JSON of a request may have at most {limits.body_values} values and keys"
         raise APIError(413, message, "request_too_large")
     try:
@@ -200,26 +197,10 @@ async def parsed(content: bytes, limits: GatewayLimits) -> Table:
     return body
 
 
-async def _values(content: bytes) -> int:
-    """About how many values and keys a text in JSON has: commas, colons and brackets outside strings."""
-    count, inside, start = 0, False, 0
-    while start < len(content):
-        end = start + SLICE
-        while content[end - 1 : end] == b"\\":  # what it escapes comes with it
-            end += 1
-        piece = content[start:end].replace(b"\\\\", b"").replace(b'\\"', b"")
-        parts = piece.split(b'"')
-        outside = b"".join(parts[inside::2])
-        count += sum(map(outside.count, (b",", b":", b"[", b"{")))
-        inside, start = inside ^ (len(parts) % 2 == 0), end
-        await asyncio.sleep(0)
-    return count
-
-
 def check_sizes(body: Table, sizes: dict[str, int], place: str = "") -> None:
     """Raise `APIError` (400) that names a field of `body` larger than `sizes` says."""
     for name, most in sizes.items():
-        if name in body and not _fits(body[name], most):
+        if name in body and not fits(body[name], most):
             raise bad_request(f"{place}{name} is too large: at most {most} characters and values", f"{place}{name}")
 
 
@@ -238,7 +219,7 @@ def check_spec(spec: Any, group: str) -> None:
             check_spec(value, group)
 
 
-def _fits(value: Any, most: int) -> bool:
+def fits(value: Any, most: int) -> bool:
     """Whether the texts in `value`, and one for each value, come to at most `most`."""
     left = [value]
     while left and most >= 0:
@@ -249,7 +230,7 @@ def _fits(value: Any, most: int) -> bool:
         elif isinstance(one, dict):
             most -= sum(map(len, one)) + len(one)
             left.extend(one.values())
-        elif isinstance(one, list):
+        elif isinstance(one, list | tuple):
             most -= len(one)
             left.extend(one)
     return most >= 0

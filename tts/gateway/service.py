@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Self, cast
 from uuid import uuid4
@@ -13,15 +13,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from tts import registry
-from tts.concurrency import now
+from tts.concurrency import LARGE, now
 from tts.errors import ConfigError, EndpointError, MissingExtra
 from tts.gateway.admission import Caller, Gate, check_page, identify
 from tts.gateway.answering import Search, StrategyAnswer, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, APIError, Kind, ResponseWriter, as_api_error
-from tts.gateway.formats import ResponsesFormat
+from tts.gateway.formats import ChatFormat, ResponsesFormat
 from tts.gateway.proxy import pass_through
 from tts.gateway.quotas import QuotaFile, daily_quota
 from tts.gateway.routing import GatewayRequest, read, vet
+from tts.gateway.schemas import fits
 from tts.gateway.settings import GatewayLimits, GatewaySettings
 from tts.gateway.telemetry import Metrics, Spans, Trace
 from tts.resources import Resources
@@ -131,7 +132,8 @@ class Gateway:
 
     async def _whole(self, search: Search) -> None:
         answer = self._counted(search, await self._run(search))
-        await search.request.out.whole(200, [JSON, *answer.headers], search.format.whole(*answer.parts))
+        body = await _written(answer, search.format, lambda: search.format.whole(*answer.parts))
+        await search.request.out.whole(200, [JSON, *answer.headers], body)
 
     async def _stream(self, search: Search) -> None:
         out, form, seconds = search.request.out, search.format, self.settings.limits.keep_alive
@@ -144,7 +146,7 @@ class Gateway:
         if out.status is None:
             await out.start(200, [*EVENTS, *answer.headers])
             await out.write(form.start())
-        await out.write(b"".join(form.chunks(*answer.parts)))
+        await out.write(await _written(answer, form, lambda: b"".join(form.chunks(*answer.parts))))
         await out.end()
 
     def _counted(self, search: Search, result: Result) -> StrategyAnswer:
@@ -209,6 +211,11 @@ class Gateway:
         elif not out.ended:
             await out.end(out.failed(told))
             out.status = told.status
+
+
+async def _written(answer: StrategyAnswer, form: ChatFormat | ResponsesFormat, write: Callable[[], bytes]) -> bytes:
+    form.large = not fits([[one.content, one.samples and one.samples[-1].raw] for one in answer.candidates], LARGE)
+    return await asyncio.to_thread(write) if form.large else write()
 
 
 def _load_plugins() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -64,7 +63,7 @@ class HttpClient:
         `path` is below the URL `base`: `/models`, or `/../tokenize` for what is beside its `/v1`. Raises an
         `EndpointError` of the right kind for error statuses, lost connections and unreadable answers.
         """
-        method, content = ("GET", b"") if body is None else ("POST", json.dumps(body).encode())
+        method, content = ("GET", b"") if body is None else ("POST", protocol.bytes_of(body))
         return await self._read(self.parts(await self.send(method, base, path, content)), base, path, read)
 
     async def _read(
@@ -73,6 +72,7 @@ class HttpClient:
         data = await _collected(arriving, self._limit)
 
         def work() -> Any:
+            protocol.check_values(data, self._limit)
             text = protocol.decoded(data)  # first: no secret is then written in the bytes of another encoding
             text = self.hide(text) if self.has_secrets else text
             try:
@@ -102,7 +102,7 @@ class HttpClient:
 
         A server that does not stream answers in one piece, which is then given instead, as it is.
         """
-        response = await self.send("POST", base, path, json.dumps(body).encode())
+        response = await self.send("POST", base, path, protocol.bytes_of(body))
         async with aclosing(self.parts(response)) as arriving:
             head, blank = b"", 0
             async for part in arriving:  # a stream begins with a field or a comment, JSON with a bracket
@@ -126,6 +126,7 @@ class HttpClient:
         reader = self.reader()
 
         def said(event: ServerEvent) -> list[T]:
+            protocol.check_values(event.data or b"", self._limit)
             table = protocol.event_of(event)
             return [] if table is None else [read(table)]
 

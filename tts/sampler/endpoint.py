@@ -94,8 +94,8 @@ class Endpoint(BaseModel):
     retry_wait: PositiveFloat = 0.25
     """Longest wait in seconds before the second attempt; it doubles with each further one, up to 30. The actual wait
     is random up to this."""
-    max_answer_bytes: PositiveInt = 64 * 1024 * 1024
-    """Most bytes of an answer, or of an event of a stream, that are kept in memory; a longer one is refused."""
+    max_answer_bytes: PositiveInt = 16 * 1024 * 1024
+    """Most bytes of an answer or event; the longest text is a quarter. Images and many logprobs may need more."""
     hedge_after: PositiveFloat | None = None
     """Seconds after which a slow request is sent a second time; the first answer wins. None: never. Cannot be combined
     with `stream`."""

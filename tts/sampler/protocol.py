@@ -21,6 +21,7 @@ from tts.errors import RequestRejected, TransientError
 from tts.sampler.redaction import Redactor
 from tts.sampler.refusals import error_inside
 from tts.sampler.sse import ServerEvent
+from tts.text import well_formed
 from tts.types import Drawing, Prompt, Sample, Usage
 
 T = TypeVar("T")
@@ -138,10 +139,18 @@ class Generation:
         """The thoughts before it, where the server gives them apart."""
         return _joined(self._reasoning)
 
-    def hide(self, secrets: Redactor) -> None:
-        """Hide `secrets` in what it says."""
-        self._text, self._reasoning = [secrets(self.text)], [secrets(self.reasoning)]
-        self.tool_calls = [secrets.call(call) for call in self.tool_calls]
+    def clean(self, secrets: Redactor, longest: int) -> None:
+        """Mend what it says (see `well_formed`), and hide `secrets` that came in parts.
+
+        Raises `RequestRejected` for a text of more than `longest` characters, which nothing could work with in passing.
+        """
+        if max(len(self.text), len(self.reasoning)) > longest:
+            words = "a text of the answer has more than"
+            raise RequestRejected(f"{words} {longest:,} characters (a quarter of max_answer_bytes)")
+        self._text, self._reasoning = ([well_formed(said)] for said in (self.text, self.reasoning))
+        if self.in_parts:
+            self._text, self._reasoning = [secrets(self.text)], [secrets(self.reasoning)]
+            self.tool_calls = [secrets.call(call) for call in self.tool_calls]
 
     def _forget(self, text: str, thought: str, message: Mapping[str, Any]) -> None:
         """Drop what the whole `message` repeats of the pieces before it."""
@@ -266,7 +275,49 @@ def json_of(text: str) -> Any:
     raise ValueError(f"it is nested more than {DEEPEST} levels deep")
 
 
-YIELDING: dict[str, Any] = {"object_hook": lambda table: table, "parse_int": lambda digits: int(digits)}
+def bytes_of(value: Any, *, large: bool = False) -> bytes:
+    """JSON in UTF-8; what is `large` in ASCII, and in steps between which other threads get their turn."""
+    if large:
+        return "".join(json.JSONEncoder().iterencode(value)).encode()
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a character
+        return json.dumps(value).encode()
+
+
+def values_in(data: bytes) -> tuple[int, int]:
+    """About how many lists, and how many values and keys, a text in JSON has: brackets, commas and colons outside of
+    strings. To be run in a thread where the text is large."""
+    lists, others, inside, start = 0, 0, False, 0
+    while start < len(data):
+        end = start + LARGE
+        while data[end - 1 : end] == b"\\":  # what it escapes comes with it
+            end += 1
+        parts = data[start:end].replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        outside = b"".join(parts[inside::2])
+        lists += outside.count(b"[")
+        others += sum(map(outside.count, (b",", b":", b"{")))
+        inside, start = inside ^ (len(parts) % 2 == 0), end
+    return lists, lists + others
+
+
+def check_values(data: bytes, limit: int) -> None:
+    """Raise `RequestRejected` where JSON has more values than an answer of up to `limit` bytes needs.
+
+    Each takes memory beyond its bytes, and lists are made without a break for other threads. Log-probabilities with
+    their tokens' bytes, which need most, have a list to 65 bytes and a value to seven.
+    """
+    if len(data) > LARGE:
+        for name, found, most in zip(("lists", "values"), values_in(data), (limit // 64, limit // 6), strict=True):
+            if found > most:
+                raise RequestRejected(f"the answer has more than {most:,} {name} (max_answer_bytes / {limit // most})")
+
+
+YIELDING: dict[str, Any] = {
+    "object_hook": lambda table: table,
+    "parse_int": lambda digits: int(digits),
+    "parse_float": lambda digits: float(digits),
+}
 """Options for JSON that is read in a thread: other threads get their turn only when Python code runs."""
 
 

@@ -34,7 +34,12 @@ PLAIN_HEADERS = frozenset(
 
 class Redactor:
     """Puts `[API key]` in place of each of some secrets, in any usual encoding: as it is, in either case, escaped as in
-    JSON, URLs or HTML, in base64 (also as a part of what was encoded) and in hexadecimal digits."""
+    JSON, URLs or HTML, in base64 (also as a part of what was encoded) and in hexadecimal digits.
+
+    Those are what servers, proxies and their logs write by themselves when they quote a request: JSON, URLs, pages,
+    `repr`, `Authorization: Basic`, dumps. What only someone would write who means to get a secret past this (reversed,
+    spaced out, base32, encrypted) is not looked for: there is no end to it, and such a server has the key anyway.
+    """
 
     def __init__(self, secrets: Iterable[str]) -> None:
         given = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
@@ -177,6 +182,10 @@ def _escapes(character: str) -> Iterable[str]:
         names = "".join(f"|{name[:-1]}" for name in sorted(html5) if html5[name] == one and name.endswith(";"))
         entity = rf"&(?:amp;){{0,4}}(?:#0{{0,8}}{code}|#[xX]0{{0,8}}{_either(f'{code:x}')}{names})(?:;|(?![0-9a-fA-F]))"
         yield entity
+        if not one.isascii():  # JSON writes two halves, Python the bytes
+            units = one.encode("utf-16-be").hex(" ", 2).split()
+            yield "".join(rf"{BACKSLASH}{{1,8}}u{_either(unit)}" for unit in units)
+            yield "".join(rf"{BACKSLASH}{{1,8}}x{_either(f'{byte:02x}')}" for byte in one.encode())
         yield (
             rf"{BACKSLASH}{{1,8}}(?:[uU]{{?0{{0,8}}{_either(f'{code:x}')}}}?|x{_either(f'{code:02x}')}|0?{code:o}"
             rf"|{plain}|{octets}|{entity})"

@@ -46,7 +46,7 @@ LIMITED = frozenset({429, 498, 503, 529})
 
 def error_of(status: int, headers: Mapping[str, str], text: str, url: str) -> EndpointError:
     """The library's error for a response from `url` with the body `text` whose status is not good."""
-    message = f"HTTP {status} from {url}: {server_message(text)}"
+    message = f"HTTP {status} from {url}: {server_message(text)}".rstrip(". ")
     details = {"status": status, "body": text, "retry_after": wait_of(headers, limited=status in LIMITED)}
     again = headers.get("x-should-retry", "").strip().lower()
     if status == 402 or (status in (400, 403, 429) and _out_of_credit(text, later=details["retry_after"] is not None)):
@@ -73,7 +73,7 @@ def error_inside(error: Any) -> EndpointError:
     details: Mapping[str, Any] = error if isinstance(error, Mapping) else {"message": str(error)[:300]}
     codes = [code for key in ("code", "status", "type") if (code := details.get(key)) is not None]
     status = next((code for code in map(_status_of, codes) if code is not None), None)
-    message = f"error in the answer: {_words_of(details)}"
+    message = f"error in the answer: {_words_of(details)}".rstrip(". ")
     if any(isinstance(code, str) and code.lower() in NO_CREDIT for code in codes) or status == 402:
         return QuotaSpent(f"{message}. The account has no credit left, or a limit on spending is reached", status=402)
     if status in LIMITED:

@@ -423,6 +423,7 @@ class _Draw:
                     sent.set_result(exchange.url)
                 response: ModelResponse = await connection.http.json(exchange.url, path, asked, read)
                 if self.images is None:
+                    await self._clean(response.choices)
                     if response.usage is not None:
                         self.prompt_tokens = response.usage.prompt_tokens
                     return response, exchange
@@ -439,7 +440,6 @@ class _Draw:
         if not response.choices:
             lose(answer)
             raise TransientError("the answer has no choices")
-        await self._hide(response.choices)
         delivered = self._deliver(missing, run, response, exchange)
         self._check(response.choices, delivered)
         await self._observe_n(len(run), len(response.choices))
@@ -484,13 +484,13 @@ class _Draw:
                     finished += abandoned
                     if finished and (part := assembly.take(finished)):
                         exchange.seconds = now() - exchange.started
-                        await self._hide(finished)
+                        await self._clean(finished)
                         deliver(part)
                     if abandoned:
                         break
         rest = assembly.take_rest() if response is None else response
         if rest.choices:
-            await self._hide(rest.choices)
+            await self._clean(rest.choices)
             deliver(rest)
         if not seen:
             self.ledger.waste(self.role, ONE_REQUEST + (rest.usage or Usage()))
@@ -498,13 +498,11 @@ class _Draw:
         self._check(seen, delivered)
         await self._observe_n(len(run), len(seen))
 
-    async def _hide(self, choices: Sequence[Generation]) -> None:
-        """Hide secrets that came in pieces."""
-        http = self.sampler.connection.http
-        parts = [choice for choice in choices if choice.in_parts] if http.has_secrets and self.images is None else []
-        if parts:
-            size = sum(len(choice.text) + len(choice.reasoning) for choice in parts)
-            await aside(size, lambda: [choice.hide(http.hide) for choice in parts])
+    async def _clean(self, choices: Sequence[Generation]) -> None:
+        """Refuse texts that are too long, mend them, and hide secrets that came in pieces."""
+        http, longest = self.sampler.connection.http, self.sampler.endpoint.max_answer_bytes // 4
+        size = sum(len(choice.text) + len(choice.reasoning) for choice in choices)
+        await aside(size, lambda: [choice.clean(http.hide, longest) for choice in choices])
 
     def _check(self, choices: Sequence[Generation], delivered: bool) -> None:
         """Raise `TransientError` if an answer with `choices` brought nothing that was asked for."""

@@ -82,11 +82,12 @@ class EventReader:
 
     def _take(self, line: bytes) -> None:
         self._said = True
-        name, _, value = line.partition(b":")  # a comment has no name
-        if name == b"data":
-            self._data.append(value.removeprefix(b" "))
-        elif name == b"event":
-            self._kind = value.removeprefix(b" ").decode(errors="replace")
+        if line.startswith(b"data:"):
+            self._data.append(line[6 if line[5:6] == b" " else 5 :])  # cut once: it may be large
+        elif line == b"data":
+            self._data.append(b"")
+        elif line == b"event" or line.startswith(b"event:"):
+            self._kind = line[6:].removeprefix(b" ").decode(errors="replace")
 
     def _end(self) -> ServerEvent:
         data, kind = b"\n".join(self._data) if self._data else None, self._kind

@@ -6,7 +6,9 @@ else is an object of one key that names its type: `{"t": [...]}` a tuple, `s` se
 `q` deque, `v` Fraction, `m` Decimal, `w` what datetime defines, `o` any other object, of which only the type's name
 crosses. Decoding makes only exact types of the standard library and never calls foreign code.
 
-Between a program and an interpreter of tests (`resolve`) things cross by reference, too: `n` is a thing's number.
+Between a program and an interpreter of tests (`resolve`) things cross by reference, too: `n` is a thing's number. There
+dicts and tuples of the standard library's own kinds keep them: `k` Counter, OrderedDict and defaultdict, `u` a named
+tuple, of which names and values cross.
 
 Both sides use this file, so it needs nothing but the standard library.
 """
@@ -17,7 +19,7 @@ import hashlib
 import json
 import math
 import sys
-from collections import Counter, deque
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -122,6 +124,8 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
         return {"o": kind.__name__}
     if kind is list:
         return value if _stands_for_itself(value) else [pack(item, depth - 1) for item in value]
+    if resolve is not None and kind not in (dict, tuple) and (own := _special(value, kind, depth - 1)) is not None:
+        return own
     for base, write in WRITERS:
         if isinstance(value, base) and issubclass(kind, base):
             return write(value, depth - 1)
@@ -158,6 +162,21 @@ def _items(base: Any) -> Callable[[Any, int], list[Any]]:
 
 def _tagged(tag: str, base: Any) -> Callable[[Any, int], dict[str, Any]]:
     return lambda value, depth: {tag: [pack(item, depth) for item in base.__iter__(value)]}
+
+
+def _special(value: Any, kind: type, depth: int) -> Any:
+    """A dict or tuple of a kind that the tests may use as such; None for anything else."""
+    if kind in (Counter, OrderedDict, defaultdict):
+        made = (
+            ""
+            if kind is not defaultdict
+            else next((n for n, one in FACTORIES.items() if one is value.default_factory), "")
+        )
+        return {"k": [kind.__name__, made, _pairs(value, depth)["d"]]}
+    names = vars(kind).get("_fields") if kind.__mro__[1:] == (tuple, object) else None
+    if type(names) is tuple and len(names) == tuple.__len__(value):
+        return {"u": [kind.__name__, list(names), [pack(item, depth) for item in tuple.__iter__(value)]]}
+    return None
 
 
 def _pairs(value: Any, depth: int) -> dict[str, Any]:
@@ -270,6 +289,24 @@ def _dict(body: Any, depth: int) -> dict[Any, Any]:
     return dict(pairs)
 
 
+FACTORIES: dict[str, Any] = {one.__name__: one for one in (int, float, str, list, dict, set, tuple, bool)}
+
+
+def _dict_of_kind(body: Any, depth: int) -> Any:
+    kind, made, pairs = body
+    known = _dict(pairs, depth)
+    if kind == "defaultdict":
+        return defaultdict(FACTORIES.get(made), known)
+    return {"Counter": Counter, "OrderedDict": OrderedDict}[kind](known)
+
+
+def _named_tuple(body: Any, depth: int) -> Any:
+    name, fields, items = body
+    if not all(type(one) is str for one in (name, *fields)):
+        raise ValueError("not a named tuple")
+    return namedtuple(name, fields)(*_list(items, depth))  # which checks the names  # pyright: ignore
+
+
 def _complex(body: Any, depth: int) -> complex:
     real, imaginary = _list(body, depth)
     return complex(float(real), float(imaginary))
@@ -335,6 +372,8 @@ READERS: dict[str, Callable[[Any, int], Any]] = {
     "s": lambda body, depth: set(few_alike(_list(body, depth))),
     "z": lambda body, depth: frozenset(few_alike(_list(body, depth))),
     "d": _dict,
+    "k": _dict_of_kind,
+    "u": _named_tuple,
     "i": lambda body, depth: int(body, 16),
     "f": lambda body, depth: _not_finite(body),
     "c": _complex,

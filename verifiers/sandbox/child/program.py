@@ -244,6 +244,8 @@ ASKED: dict[str, Any] = {
     "float": lambda target, given: float(target),
     "abs": lambda target, given: abs(target),
     "item": lambda target, given: target[given],
+    "enter": lambda target, given: target.__enter__(),
+    "exit": lambda target, given: [target.__exit__(None, None, None), None][1],
     "mirror": lambda target, given: mirrored(target),
 }
 
