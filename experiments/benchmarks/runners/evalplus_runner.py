@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from _load import WORKERS, load, measured, report
 from evalplus.evaluate import check_correctness  # pyright: ignore[reportMissingImports] - the peer's environment
 from evalplus.gen.util import trusted_exec  # pyright: ignore[reportMissingImports] - the peer's environment
+from evalplus.sanitize import sanitize  # pyright: ignore[reportMissingImports] - the peer's environment
 
 
 def main() -> None:
@@ -23,6 +24,8 @@ def main() -> None:
                 record_time=True,
             )
             expected[id][kind], expected[id][f"{kind}_time"] = values
+    if job.get("sanitize"):
+        job["programs"] = [(id, sanitize(text, problems[id]["entry_point"])) for id, text in job["programs"]]
     with measured() as spent, ProcessPoolExecutor(WORKERS) as pool:
         futures = [
             pool.submit(
