@@ -14,9 +14,10 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tts import Run
 from tts.files import cache_folder
@@ -30,8 +31,15 @@ DATA = cache_folder() / "HumanEvalPlus.jsonl.gz"
 LIMIT = 30.0
 """Seconds of EvalPlus for a program, at least."""
 
-Answer = tuple[str, str, bool]
-"""Problem, text, and whether the run's grader (all of HumanEval+) took it for right."""
+
+class Answer(NamedTuple):
+    """One answer of a run."""
+
+    run: str
+    problem: str
+    text: str
+    right: bool
+    """As the run's grader said, by all of HumanEval+."""
 
 
 def answers(folders: Sequence[Path]) -> list[Answer]:
@@ -41,51 +49,54 @@ def answers(folders: Sequence[Path]) -> list[Answer]:
         track = max(Run(folder).tracks, key=lambda track: sum(map(len, track.correct)))
         for row, right in zip(track.rows, track.correct, strict=True):
             texts = [candidate.content for candidate in track.candidates(row)]
-            found += [(row.problem, text, bool(flag)) for text, flag in zip(texts, right, strict=True)]
+            graded = zip(texts, right, strict=True)
+            found += [Answer(folder.name, row.problem, text, bool(flag)) for text, flag in graded]
     return found
 
 
 def by_base_tests(found: Sequence[Answer], folder: Path) -> list[bool]:
     """What this library says of the answers by the tests of HumanEval."""
     samples, results = folder / "samples.jsonl", folder / "results.jsonl"
-    write_samples(samples, [(id, text) for id, text, _ in found])
+    write_samples(samples, [(answer.problem, answer.text) for answer in found])
     asyncio.run(verify_samples(samples, HumanEval(), out=results))
     return [json.loads(line)["passed"] for line in results.read_text().splitlines()]
 
 
-def by_evalplus(programs: Sequence[tuple[str, str]], folder: Path, *, plus: bool, sanitize: bool) -> list[bool]:
-    """What EvalPlus says of programs, or with `sanitize` of answers."""
-    job = {"data": str(DATA), "programs": programs, "limit": LIMIT, "plus": plus, "sanitize": sanitize}
+def by_evalplus(programs: Sequence[tuple[str, str]], folder: Path, *, sanitize: bool) -> dict[str, list[bool]]:
+    """What EvalPlus says of programs, or with `sanitize` of answers, by the base tests and by all."""
+    job = {"data": str(DATA), "programs": programs, "limit": LIMIT, "plus": True, "sanitize": sanitize}
     (folder / "job.json").write_text(json.dumps(job))
-    said = [sys.executable, str(BENCHMARKS / "peer_envs.py"), "evalplus"]
-    python = subprocess.run(said, capture_output=True, text=True, check=True).stdout.strip()
+    asked = [sys.executable, str(BENCHMARKS / "peer_envs.py"), "evalplus"]
+    python = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     command = [python, str(BENCHMARKS / "runners" / "evalplus_runner.py"), str(folder / "job.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])["verdicts"]
+    said = json.loads(done.stdout.splitlines()[-1])
+    return {"base": said["base"], "plus": said["verdicts"]}
 
 
 def main(folders: Sequence[Path]) -> None:
     """Judge, print the counts, and keep the differences."""
     found = answers(folders)
-    texts = [(id, text) for id, text, _ in found]
-    prompts = {example.problem.id: example.problem.tests or {} for example in HumanEval().examples()}
+    shown = {example.problem.id: example.problem.tests or {} for example in HumanEval().examples()}
     programs = [
-        (id, extract_program(text, prompts[id]["entry_point"], prompts[id]["prompt"]) or "") for id, text in texts
+        (id, extract_program(text, shown[id]["entry_point"], shown[id]["prompt"]) or "") for _, id, text, _ in found
     ]
-    kept: dict[str, Any] = {"answers": len(found), "right": {}, "differences": []}
+    said: dict[str, dict[str, list[bool]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ours = {"base": by_base_tests(found, folder), "plus": [right for _, _, right in found]}
-        for tests, mine in ours.items():
-            kept["right"][f"{tests}, tts"] = sum(mine)
-            for form, load in (("extracted", programs), ("sanitized", texts)):
-                said = by_evalplus(load, folder, plus=tests == "plus", sanitize=form == "sanitized")
-                kept["right"][f"{tests}, EvalPlus, {form}"] = sum(said)
-                kept["differences"] += [
-                    {"tests": tests, "form": form, "problem": id, "tts": one, "evalplus": other, "answer": text}
-                    for (id, text), one, other in zip(texts, mine, said, strict=True)
-                    if one != other
-                ]
+        said["tts"] = {"base": by_base_tests(found, folder), "plus": [answer.right for answer in found]}
+        said["EvalPlus, extracted"] = by_evalplus(programs, folder, sanitize=False)
+        said["EvalPlus, sanitized"] = by_evalplus([(id, text) for _, id, text, _ in found], folder, sanitize=True)
+    kept: dict[str, Any] = {"answers": Counter(answer.run for answer in found), "right": {}, "differences": []}
+    for judge, verdicts in said.items():
+        for tests, theirs in verdicts.items():
+            right = Counter(answer.run for answer, passed in zip(found, theirs, strict=True) if passed)
+            kept["right"][f"{judge}, {tests}"] = right
+            kept["differences"] += [
+                {"tests": tests, "by": judge, "said": passed, "tts": own, **answer._asdict()}
+                for answer, passed, own in zip(found, theirs, said["tts"][tests], strict=True)
+                if passed != own
+            ]
     (HERE / "agreement.json").write_text(json.dumps(kept, indent=1) + "\n")
     print(json.dumps({**kept, "differences": len(kept["differences"])}, indent=1))
 

@@ -17,13 +17,14 @@ from tts.runs.damage import CHECKED
 from tts.runs.database import connect
 
 KEPT = Path(__file__).parent / "runs"
-LEDGER = "ledger.jsonl"
+LEDGER = "ledger.json"
+"""Beside a run: what each session of `run.py` took, and what the server counted meanwhile."""
 BULKY = ("logprobs", "confidences", "top_logprobs", "token_ids")
 
 
-def pack(run: Path) -> Path:
+def pack(run: Path, kept: Path = KEPT) -> Path:
     """Write the archive of a run; returns where."""
-    target = KEPT / f"{run.name}.tar.xz"
+    target = kept / f"{run.name}.tar.xz"
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / run.name
         copy.mkdir()
@@ -43,14 +44,14 @@ def pack(run: Path) -> Path:
         packed = Path(name) / target.name
         with tarfile.open(packed, "w:xz", preset=9) as archive:
             archive.add(copy, run.name)
-        KEPT.mkdir(exist_ok=True)
+        kept.mkdir(exist_ok=True)
         write_atomically(target, packed.read_bytes())
     return target
 
 
-def unpack(folder: Path) -> list[Path]:
+def unpack(folder: Path, kept: Path = KEPT) -> list[Path]:
     """Unpack all runs below `folder`; returns their folders."""
-    archives = sorted(KEPT.glob("*.tar.xz"))
+    archives = sorted(kept.glob("*.tar.xz"))
     for path in archives:
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")

@@ -16,6 +16,7 @@ import os
 import re
 import resource
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import httpx
 from experiments.reference.kept import LEDGER
 from experiments.reference.prefilled import Prefilled
 from tts import Experiment
+from tts.files import write_atomically
 from tts.registry import register
 from tts.runs.config import load
 
@@ -32,7 +34,7 @@ ROWS = Path(__file__).parent / "rows"
 FOLDER = Path("~/.cache/ttscale/reference").expanduser()
 COUNTERS = ("prompt_tokens", "generation_tokens", "request_success", "prefix_cache_hits")
 """Of vLLM; those of requests are counted for each of `n` choices, and so are their prompts."""
-READ_SECONDS = 2.0
+READ_SECONDS = 5.0
 
 
 def counters(metrics: str) -> dict[str, float]:
@@ -63,34 +65,32 @@ class Meter:
         self._last = now
         self.running.append(now.get("num_requests_running", 0.0))
 
-    async def watch(self) -> None:
-        """Read now and then, until cancelled."""
+    async def watch(self, each: Callable[[], None]) -> None:
+        """Read now and then, until cancelled, and call `each` every time."""
         while True:
             await asyncio.sleep(READ_SECONDS)
             try:
                 await self.read()
             except httpx.HTTPError:
                 self.running.append(0.0)
+            each()
 
 
 async def run_row(row: str, base_url: str, folder: Path) -> dict[str, Any]:
     """Run `row` as far as it is not done; returns what that took, which is in the run's ledger too."""
     experiment = Experiment.parse(load(ROWS / f"{row}.toml", {"models.qwen.base_url": base_url}))
     out, server = folder / row.partition("-")[0], base_url.removesuffix("/v1")
+    earlier = json.loads((out / LEDGER).read_text()) if (out / LEDGER).exists() else []
     began, cpu, programs = time.monotonic(), time.process_time(), child_seconds()
     async with httpx.AsyncClient(timeout=60) as client:
         version = (await client.get(f"{server}/version")).raise_for_status().json()["version"]
         meter = Meter(client, server)
         await meter.read()
-        watcher = asyncio.create_task(meter.watch())
-        try:
-            await experiment.run(out, resume=True)
-            await meter.read()
-        finally:
-            watcher.cancel()
-            record = {
+
+        def session() -> dict[str, Any]:
+            return {
                 "row": row,
-                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+                "until": datetime.now(UTC).isoformat(timespec="seconds"),
                 "engine": f"vLLM {version}",
                 "seconds": round(time.monotonic() - began, 1),
                 "cpu_seconds": round(time.process_time() - cpu, 1),
@@ -100,9 +100,19 @@ async def run_row(row: str, base_url: str, folder: Path) -> dict[str, Any]:
                 "idle_readings": sum(number == 0 for number in meter.running),
                 "mean_running": round(sum(meter.running) / len(meter.running), 1),
             }
-            with (out / LEDGER).open("a") as ledger:
-                ledger.write(json.dumps(record) + "\n")
-    return record
+
+        def note() -> None:
+            if out.exists():
+                write_atomically(out / LEDGER, json.dumps([*earlier, session()], indent=1))
+
+        watcher = asyncio.create_task(meter.watch(note))
+        try:
+            await experiment.run(out, resume=True)
+            await meter.read()
+        finally:
+            watcher.cancel()
+            note()
+    return session()
 
 
 def child_seconds() -> float:

@@ -1,6 +1,7 @@
 """The reference table, from the runs that are kept here or from those of your own.
 
-python -m experiments.reference.table [FOLDER]
+python -m experiments.reference.table [FOLDER]     # prints it
+python -m experiments.reference.table --write      # puts that of the kept runs into README.md
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ TITLES = {
     "mbpp": "MBPP, temperature 0.8",
 }
 """By run, in the order of the table."""
+PAGE = Path(__file__).with_name("README.md")
 BASELINE = "best_of_n:n=10"
 
 
@@ -104,7 +106,7 @@ def bills(runs: Sequence[Run]) -> Iterator[str]:
     )
     yield "|---|---|" + "--:|" * 10
     for run in runs:
-        ledger = [json.loads(line) for line in (run.path / LEDGER).read_text().splitlines()]
+        ledger = json.loads((run.path / LEDGER).read_text())
         answers, written, read = stored(run)
 
         def total(name: str, ledger: list[dict[str, Any]] = ledger) -> float:
@@ -142,14 +144,23 @@ def tables(folder: Path) -> str:
     return "\n\n".join("\n".join(lines) for lines in [*parts, list(bills(runs))])
 
 
+def written(page: str, made: str) -> str:
+    """`page` with `made` between its marks."""
+    begin, end = "<!-- tables: begin -->", "<!-- tables: end -->"
+    return f"{page[: page.index(begin)]}{begin}\n{made}\n{page[page.index(end) :]}"
+
+
 def main() -> None:
-    """Print them."""
-    if len(sys.argv) > 1:
-        print(tables(Path(sys.argv[1]).expanduser()))
-        return
+    """Print or write them."""
+    write = sys.argv[1:] == ["--write"]
     with tempfile.TemporaryDirectory() as name:
-        unpack(Path(name))
-        print(tables(Path(name)))
+        if write or not sys.argv[1:]:
+            unpack(Path(name))
+        made = tables(Path(sys.argv[1]).expanduser() if sys.argv[1:] and not write else Path(name))
+    if write:
+        PAGE.write_text(written(PAGE.read_text(), made))
+    else:
+        print(made)
 
 
 if __name__ == "__main__":

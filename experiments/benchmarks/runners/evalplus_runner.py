@@ -43,8 +43,9 @@ def main() -> None:
             for number, (id, program) in enumerate(job["programs"])
         ]
         results = [future.result() for future in futures]
-    kinds = ("base", "plus") if job["plus"] else ("base",)
-    report([all(result[kind][0] == "pass" for kind in kinds) for result in results], spent)
+    passed = {kind: [result[kind][0] == "pass" for result in results] for kind in ("base", "plus")[: 1 + job["plus"]]}
+    spent["base"] = passed["base"]
+    report([all(verdicts) for verdicts in zip(*passed.values(), strict=True)], spent)
 
 
 if __name__ == "__main__":
