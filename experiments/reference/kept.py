@@ -31,7 +31,8 @@ def pack(run: Path, kept: Path = KEPT) -> Path:
         record = json.loads((run / "run.json").read_text())
         record["command"] = ["python", "-m", "experiments.reference.run", run.name]
         (copy / "run.json").write_text(json.dumps(record, indent=1))
-        (copy / LEDGER).write_bytes((run / LEDGER).read_bytes())
+        if (run / LEDGER).exists():
+            (copy / LEDGER).write_bytes((run / LEDGER).read_bytes())
         source, lean = connect(run / "run.sqlite", read_only=True), connect(copy / "run.sqlite")
         source.backup(lean)
         paths = ", ".join(f"'$.{field}'" for field in BULKY)
@@ -60,8 +61,7 @@ def unpack(folder: Path, kept: Path = KEPT) -> list[Path]:
 
 def main(what: str, folder: Path) -> None:
     if what == "pack":
-        runs = sorted(path.parent for path in folder.glob(f"*/{LEDGER}"))
-        for path in map(pack, runs):
+        for path in map(pack, sorted(path.parent for path in folder.glob("*/run.json"))):
             print(f"{path.stat().st_size:9,} bytes  {path.name}")
     else:
         print(*unpack(folder), sep="\n")
