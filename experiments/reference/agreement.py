@@ -32,6 +32,10 @@ LIMIT = 30.0
 """Seconds of EvalPlus for a program, at least."""
 
 
+Pairs = Sequence[tuple[str, str]]
+"""Problems, and a text each."""
+
+
 class Answer(NamedTuple):
     """One answer of a run."""
 
@@ -54,39 +58,39 @@ def answers(folders: Sequence[Path]) -> list[Answer]:
     return found
 
 
-def by_base_tests(found: Sequence[Answer], folder: Path) -> list[bool]:
-    """What this library says of the answers by the tests of HumanEval."""
+def by_base_tests(texts: Pairs, folder: Path) -> list[bool]:
+    """What this library says of answers by the tests of HumanEval."""
     samples, results = folder / "samples.jsonl", folder / "results.jsonl"
-    write_samples(samples, [(answer.problem, answer.text) for answer in found])
+    write_samples(samples, texts)
     asyncio.run(verify_samples(samples, HumanEval(), out=results))
     return [json.loads(line)["passed"] for line in results.read_text().splitlines()]
 
 
-def by_evalplus(programs: Sequence[tuple[str, str]], folder: Path, *, sanitize: bool) -> dict[str, list[bool]]:
-    """What EvalPlus says of programs, or with `sanitize` of answers, by the base tests and by all."""
-    job = {"data": str(DATA), "programs": programs, "limit": LIMIT, "plus": True, "sanitize": sanitize}
+def by_evalplus(programs: Pairs, texts: Pairs, folder: Path) -> dict[str, dict[str, list[bool]]]:
+    """What EvalPlus says by the base tests and by all: of programs, and of answers that its sanitizer reads."""
+    job = {"data": str(DATA), "programs": programs, "answers": texts, "limit": LIMIT, "plus": True}
     (folder / "job.json").write_text(json.dumps(job))
     asked = [sys.executable, str(BENCHMARKS / "peer_envs.py"), "evalplus"]
     python = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     command = [python, str(BENCHMARKS / "runners" / "evalplus_runner.py"), str(folder / "job.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     said = json.loads(done.stdout.splitlines()[-1])
-    return {"base": said["base"], "plus": said["verdicts"]}
+    parts = {"extracted": slice(len(programs)), "sanitized": slice(len(programs), None)}
+    return {
+        f"EvalPlus, {form}": {"base": said["base"][part], "plus": said["verdicts"][part]}
+        for form, part in parts.items()
+    }
 
 
 def main(folders: Sequence[Path]) -> None:
     """Judge, print the counts, and keep the differences."""
     found = answers(folders)
     shown = {example.problem.id: example.problem.tests or {} for example in HumanEval().examples()}
-    programs = [
-        (id, extract_program(text, shown[id]["entry_point"], shown[id]["prompt"]) or "") for _, id, text, _ in found
-    ]
-    said: dict[str, dict[str, list[bool]]] = {}
+    texts = [(answer.problem, answer.text) for answer in found]
+    programs = [(id, extract_program(text, shown[id]["entry_point"], shown[id]["prompt"]) or "") for id, text in texts]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        said["tts"] = {"base": by_base_tests(found, folder), "plus": [answer.right for answer in found]}
-        said["EvalPlus, extracted"] = by_evalplus(programs, folder, sanitize=False)
-        said["EvalPlus, sanitized"] = by_evalplus([(id, text) for _, id, text, _ in found], folder, sanitize=True)
+        ours = {"base": by_base_tests(texts, Path(name)), "plus": [answer.right for answer in found]}
+        said = {"tts": ours, **by_evalplus(programs, texts, Path(name))}
     kept: dict[str, Any] = {"answers": Counter(answer.run for answer in found), "right": {}, "differences": []}
     for judge, verdicts in said.items():
         for tests, theirs in verdicts.items():

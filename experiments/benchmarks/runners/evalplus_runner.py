@@ -24,8 +24,8 @@ def main() -> None:
                 record_time=True,
             )
             expected[id][kind], expected[id][f"{kind}_time"] = values
-    if job.get("sanitize"):
-        job["programs"] = [(id, sanitize(text, problems[id]["entry_point"])) for id, text in job["programs"]]
+    for id, text in job.get("answers", ()):
+        job["programs"].append((id, sanitize(text, problems[id]["entry_point"])))
     with measured() as spent, ProcessPoolExecutor(WORKERS) as pool:
         futures = [
             pool.submit(
