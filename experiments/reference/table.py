@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ TITLES = {
     "prefilled": "HumanEval+, greedy, the answer begun as EvalPlus does",
     "humaneval": "HumanEval+, temperature 0.8",
     "gsm8k": "GSM8K, temperature 0.8",
-    "gsm8k_smollm2": "GSM8K, temperature 0.8, SmolLM2-135M-Instruct",
     "mbpp": "MBPP, temperature 0.8",
 }
 """By run, in the order of the table."""
@@ -79,6 +79,17 @@ def anchor() -> Iterator[str]:
                 cells.append(share(*map(float, (found.mean[0], found.low[0], found.high[0]))))
             yield f"| {TITLES[run]}, judged by {judge} | {' | '.join(cells)} |"
     yield f"| published ({PAPER}) | {' | '.join(map(str, PUBLISHED))} |"
+
+
+def agreement() -> Iterator[str]:
+    """How many verdicts of EvalPlus are ours, over the answers of all runs that it has judged."""
+    known = json.loads((PAGE.parent / "agreement.json").read_text())
+    n = sum(known["answers"].values())
+    yield f"| {n:,} answers, the same verdict | by HumanEval's tests | by HumanEval+ |"
+    yield "|---|--:|--:|"
+    for judge in ("EvalPlus, sanitized", "EvalPlus, extracted"):
+        differ = Counter(one["tests"] for one in known["differences"] if one["by"] == judge)
+        yield f"| {judge} | {n - differ['base']:,} | {n - differ['plus']:,} |"
 
 
 def at_equal_tokens(run: Run) -> Iterator[str]:
@@ -159,7 +170,7 @@ def stored(run: Run) -> tuple[int, float, float]:
 def tables(folder: Path) -> str:
     """All of them, as Markdown."""
     runs = [Run(folder / name) for name in TITLES if (folder / name / "run.json").exists()]
-    parts = [list(results(runs)), list(anchor())]
+    parts = [list(results(runs)), list(anchor()), list(agreement())]
     parts += [lines for run in runs if run.path.name == "humaneval" and len(lines := list(at_equal_tokens(run))) > 2]
     return "\n\n".join("\n".join(lines) for lines in [*parts, list(bills(runs))])
 
