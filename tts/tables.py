@@ -68,7 +68,7 @@ COUNTED = {
     "abstained": "problems without a selected answer count as not solved",
     "ungraded": "problems could not be graded and are left out of the accuracy",
     "ungraded_candidates": "candidates could not be graded: what grades them failed, see their details",
-    "unrated_candidates": "candidates could not be rated: their verifier failed or had nothing to go by, see their details",
+    "unrated_candidates": "candidates could not be rated: their verifier failed or had no tests, see their details",
     "settled_early": "searches ended early, when their selection was settled",
     "budget_ended": "searches ended because their budget was spent",
     "cut_off": "candidates were cut off by the budget, and are left out of pass@k, best-of-k and majority@k",
