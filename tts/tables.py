@@ -68,7 +68,7 @@ COUNTED = {
     "abstained": "problems without a selected answer, which count as not solved",
     "ungraded": "problems that could not be graded, and are left out of the accuracy",
     "ungraded_candidates": "candidates not graded because what grades them failed (see their details)",
-    "unrated_candidates": "candidates not rated because their verifier failed (see their details)",
+    "unrated_candidates": "candidates not rated: their verifier failed or had no tests (see their details)",
     "settled_early": "searches that ended early, when their selection was settled",
     "budget_ended": "searches that ended because their budget was spent",
     "cut_off": "candidates cut off by the budget, and left out of pass@k, best-of-k and majority@k",

@@ -47,6 +47,27 @@ async def test_a_right_program_passes(judged: Judged):
 
 
 @pytest.mark.parametrize(
+    "ending",
+    [
+        "assert f(1) == 3",
+        "print(f(None))",
+        "x = int(input())\nprint(f(x))",
+        "exit()",
+        "for x in (1, 2):\n    assert f(x) < 0",
+    ],
+)
+async def test_what_an_answer_says_of_itself_behind_its_definitions_does_not_count(ending: str, judged: Judged):
+    assert (await judged(f"{RIGHT}\n{ending}\n")).passed
+    wrong = await judged(f"def f(x): return x\n{ending}\n")
+    assert (wrong.passed, wrong.details["kind"]) == (False, "wrong")
+
+
+async def test_a_failure_among_its_definitions_does_count(judged: Judged):
+    verdict = await judged(f"{RIGHT}assert f(1) == 3\ndef g(): pass\n")
+    assert (verdict.passed, verdict.details["kind"]) == (False, "error")
+
+
+@pytest.mark.parametrize(
     ("code", "kind", "words"),
     [
         ("def f(x): return x", "wrong", "f(1): expected 2, got 1"),

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from _load import WORKERS, load, measured, report
 from evalplus.evaluate import check_correctness  # pyright: ignore[reportMissingImports] - the peer's environment
 from evalplus.gen.util import trusted_exec  # pyright: ignore[reportMissingImports] - the peer's environment
+from evalplus.sanitize import sanitize  # pyright: ignore[reportMissingImports] - the peer's environment
 
 
 def main() -> None:
@@ -23,6 +24,8 @@ def main() -> None:
                 record_time=True,
             )
             expected[id][kind], expected[id][f"{kind}_time"] = values
+    for id, text in job.get("answers", ()):
+        job["programs"].append((id, sanitize(text, problems[id]["entry_point"])))
     with measured() as spent, ProcessPoolExecutor(WORKERS) as pool:
         futures = [
             pool.submit(
@@ -40,8 +43,9 @@ def main() -> None:
             for number, (id, program) in enumerate(job["programs"])
         ]
         results = [future.result() for future in futures]
-    kinds = ("base", "plus") if job["plus"] else ("base",)
-    report([all(result[kind][0] == "pass" for kind in kinds) for result in results], spent)
+    passed = {kind: [result[kind][0] == "pass" for result in results] for kind in ("base", "plus")[: 1 + job["plus"]]}
+    spent["base"] = passed["base"]
+    report([all(verdicts) for verdicts in zip(*passed.values(), strict=True)], spent)
 
 
 if __name__ == "__main__":

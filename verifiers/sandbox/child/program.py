@@ -112,15 +112,31 @@ def prepare() -> None:
 
 
 def load(source: str, output: int, most: int) -> bytes:
-    """Execute the program's text as the module `program`; the judge reads so many characters of values."""
+    """Execute the program's text as the module `program`; the judge reads so many characters of values.
+
+    What it does behind its last definition, such as tests of its own that are wrong, may fail: it is judged by calls.
+    """
     global large
     capture.left, large = output, most
     sys.modules["program"] = module
     try:
         exec(compile(source, "program.py", "exec", dont_inherit=True), space)
     except BaseException as error:
-        return failure(error, [])
+        if not behind_definitions(source, error):
+            return failure(error, [])
     return answer("ok")
+
+
+def behind_definitions(source: str, error: BaseException) -> bool:
+    """Whether `error` comes from a statement at top level that follows a definition, and none follows it."""
+    import ast
+
+    place = error.__traceback__ and error.__traceback__.tb_next
+    if place is None or place.tb_frame.f_globals is not space or isinstance(error, MemoryError):
+        return False
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Raise)
+    last = max((node.lineno for node in ast.parse(source).body if isinstance(node, kinds)), default=place.tb_lineno)
+    return place.tb_lineno > last
 
 
 def call_all(calls: list[list[Any]]) -> bytes:
