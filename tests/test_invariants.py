@@ -50,6 +50,8 @@ SPECS = {
     "mcts": f"mcts:simulations=4,branching=2,{STEPS}",
     "tree_of_thoughts": f"tree_of_thoughts:branching=3,keep=2,{STEPS}",
     "ab_mcts": f"ab_mcts:n=6,verifier={JUDGE}",
+    "tree_of_frames": f"tree_of_frames:n=4,{STEPS}",
+    "staged_resampling": f"staged_resampling:n=1,{STEPS}",
 }
 """One of each, small. Where a draft is rejected by those that came before, all are."""
 
@@ -57,7 +59,7 @@ SPECS = {
 RACING = {
     "best_of_n", "tournament", "prompt_redesign", "atts", "atts_best", "atts_sync", "spec_reason",
     "sequential_feedback", "self_refine", "beam_search", "dvts", "rebase", "particle_filter",
-    "mcts", "tree_of_thoughts", "ab_mcts",
+    "mcts", "tree_of_thoughts", "ab_mcts", "tree_of_frames", "staged_resampling",
 }  # fmt: skip
 """Their branches, or their judges beside their samples, ask for the same few requests side by side: who asks first
 gets them."""

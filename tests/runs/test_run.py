@@ -108,7 +108,7 @@ async def test_candidates_that_could_not_be_graded_or_rated_are_counted_and_show
     assert (row["ungraded_candidates"], row["unrated_candidates"]) == (wrong, wrong)
     notes = " ".join(summary_table({"": [row]}).notes)
     assert f"candidates not graded because what grades them failed (see their details): {wrong}" in notes
-    assert f"candidates not rated because their verifier failed (see their details): {wrong}" in notes
+    assert f"candidates not rated: their verifier failed or had no tests (see their details): {wrong}" in notes
 
 
 async def test_existing_results_are_neither_overwritten_nor_mixed(

@@ -93,6 +93,8 @@ STRATEGIES = {
     "mcts": f"mcts:simulations=6,branching=2,in_flight=2,{STEPS}",
     "tree_of_thoughts": f"tree_of_thoughts:branching=2,keep=2,{STEPS}",
     "ab_mcts": "ab_mcts:n=8,in_flight=2",
+    "tree_of_frames": f"tree_of_frames:n=4,{STEPS}",
+    "staged_resampling": f"staged_resampling:n=1,{STEPS}",
 }
 
 
