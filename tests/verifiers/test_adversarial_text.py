@@ -164,7 +164,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 IN_PROGRAMS = {"math_answer", "json_schema", "tool_call", "python_expr", "regex"}
 ELSEWHERE = {
     "all_of": "asks other verifiers", "any_of": "asks other verifiers", "weighted": "asks other verifiers",
-    "rank_fusion": "asks other verifiers", "cascade": "asks other verifiers", "cached": "asks another verifier",
+    "rank_fusion": "asks other verifiers", "cascade": "asks other verifiers", "staged": "asks other verifiers",
+    "cached": "asks another verifier",
     "deduplicated": "asks another verifier", "noisy": "asks another verifier", "oracle": "asks the truth",
     "mean_logprob": "reads numbers", "self_certainty": "reads numbers", "min_window_confidence": "reads numbers",
     "logprob_judge": "reads numbers", "outcome_reward": "reads numbers", "process_reward": "reads numbers",
