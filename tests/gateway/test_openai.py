@@ -42,6 +42,8 @@ STRATEGIES = {
     "mcts": f"mcts:simulations=2,branching=2,{STEPS}",
     "tree_of_thoughts": f"tree_of_thoughts:branching=2,keep=1,{STEPS}",
     "ab_mcts": f"ab_mcts:n=4,{VERIFIED}",
+    "tree_of_frames": f"tree_of_frames:n=3,{STEPS}",
+    "staged_resampling": f"staged_resampling:n=1,{STEPS}",
 }
 
 
@@ -90,7 +92,7 @@ class Number(BaseModel):
 
 IN_PIECES = {
     "atts", "atts_best", "atts_sync", "spec_reason", "beam_search", "dvts", "rebase", "particle_filter", "mcts",
-    "tree_of_thoughts",
+    "tree_of_thoughts", "tree_of_frames", "staged_resampling",
 }  # fmt: skip
 AS_SAMPLED = sorted(set(STRATEGIES) - IN_PIECES - {"budget_forcing"})  # which puts words of its own before the answer
 
