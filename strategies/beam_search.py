@@ -26,8 +26,7 @@ class BeamSearch(StepSearch):
         live, room = [tree.root], self.n
         for _ in range(self.depth):
             live = live[: -(-room // self.width)]
-            grown = await tree.session.together(map(tree.expand, live, shared_out(room, len(live))))
-            children = [child for family in grown for child in family]
+            children = await tree.level(zip(live, shared_out(room, len(live)), strict=True))
             if not children:
                 break
             live = self.best_first(tree.harvest(children))

@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import NonNegativeFloat, PositiveInt
 
 from tts.strategies.stepwise import Node, StepSearch, Tree
+from tts.strategies.stepwise.tree import first
 
 SLOWLY = 19652
 """Visits over which AlphaZero's exploration grows."""
@@ -100,7 +101,7 @@ class Mcts(StepSearch):
                     go_on([root])
                 if not running:
                     break
-                name = await tree.first(running)
+                name = await first(tree.session, tree.place, running)
                 path, children = paths.pop(name), running.pop(name).result()
                 tree.harvest(children)
                 found += children

@@ -52,7 +52,9 @@ class ParticleFilter(StepSearch):
             growing = [node for node in copies if not node.done]
             families = await tree.session.together(tree.expand(node, copies[node]) for node in growing)
             grown = {node: family for node, family in zip(growing, families, strict=True) if family or not tree.spent}
-            tree.take(child for family in grown.values() for child in family)
+            children = [child for family in grown.values() for child in family]
+            tree.take(children)
+            tree.hold(children)
             moved = [one for node, count in copies.items() for one in grown.get(node, [node] * count)]
             particles = moved or particles
             if not moved or tree.spent or all(node.done for node in particles):

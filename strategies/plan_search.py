@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from tts.concurrency import flow
 from tts.session import Session
 from tts.strategies.planning import Planning
-from tts.strategies.planning.tree import Tree
+from tts.strategies.planning.tree import ObservationTree
 from tts.types import Candidate, Problem
 
 
@@ -42,5 +42,5 @@ class PlanSearch(Planning):
     """Answers at most. Upper layers of the tree come first, then as many from each parent."""
 
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        tree = Tree(self, self.author(session, pseudocode=self.pseudocode))
+        tree = ObservationTree(self, self.author(session, pseudocode=self.pseudocode))
         return self.judged(session, flow(tree.grow))

@@ -28,8 +28,7 @@ class Rebase(StepSearch):
         shares, room = [(tree.root, self.n)], self.n
         live: list[Node] = []
         for _ in range(self.depth):
-            grown = await tree.session.together(tree.expand(node, share) for node, share in shares)
-            children = [child for family in grown for child in family]
+            children = await tree.level(shares)
             if not children:
                 break
             live = self.best_first(tree.harvest(children))

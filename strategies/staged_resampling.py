@@ -58,8 +58,7 @@ class StagedResampling(StepSearch):
         live = [tree.root] * self.width(0)
         for step in range(self.depth):
             growing = Counter(node for node in live if not node.done)
-            grown = await tree.session.together(tree.expand(node, copies) for node, copies in growing.items())
-            children = tree.compared(child for family in grown for child in family)
+            children = tree.compared(await tree.level(growing.items()))
             if not children:
                 break
             tree.harvest(children)

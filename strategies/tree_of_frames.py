@@ -42,8 +42,7 @@ class TreeOfFrames(StepSearch):
         live = [tree.root]
         for step in range(1, self.depth + 1):
             ways = self.ways(step)
-            grown = await tree.session.together(tree.expand(node, ways, stage=self.stage(step)) for node in live)
-            children = tree.compared(child for family in grown for child in family)
+            children = tree.compared(await tree.level(((node, ways) for node in live), stage=self.stage(step)))
             if not children:
                 break
             tree.take(children)

@@ -41,7 +41,7 @@ class Shape(Protocol):
 
 
 @dataclass(frozen=True, order=True)
-class Node:
+class Combination:
     """A combination of observations."""
 
     rank: tuple[int, ...]
@@ -50,7 +50,7 @@ class Node:
     trail: Trail = field(default=Trail(), compare=False)
 
     @property
-    def empty(self) -> Node:
+    def empty(self) -> Combination:
         """What it is together with none of the observations derived from it: it is solved already, but derived from
         once more, in the next layer."""
         layer, *places = self.rank
@@ -58,7 +58,7 @@ class Node:
         return replace(self, rank=(layer + 1, 0, *places), trail=trail)
 
 
-class Tree:
+class ObservationTree:
     """Grows in a flow, and emits candidates."""
 
     def __init__(self, shape: Shape, author: Author) -> None:
@@ -68,7 +68,7 @@ class Tree:
         self._turns = Turns(author.session, {"policy", author.idea_role}, self._use_spare)
         self._seen: set[frozenset[str]] = set()
         self._per_node = 2 if shape.criticise else 1
-        self._surplus: list[Node] = []
+        self._surplus: list[Combination] = []
         self._spare: float = 0
         prompts = author.prompts
         steps = 1 + bool(author.pseudocode and prompts.pseudocode)
@@ -80,12 +80,12 @@ class Tree:
         self._out = out
         self._seen.add(frozenset())
         quota = inf if self._shape.codes is None else self._shape.codes
-        root = Node((0,))
+        root = Combination((0,))
         own = self._solve(root.empty, quota)
         if quota > own:
             self._turns.watch(out.start(self._grow(root, quota - own)))
 
-    async def _grow(self, node: Node, quota: float) -> None:
+    async def _grow(self, node: Combination, quota: float) -> None:
         """Make the children of `node` and theirs, with `quota` codes in all.
 
         What is left of the quota is shared among them, or goes to combinations that had to wait.
@@ -99,9 +99,9 @@ class Tree:
         else:
             self._give_back(quota)
 
-    async def _expand(self, node: Node, quota: float) -> tuple[list[Node], float]:
+    async def _expand(self, node: Combination, quota: float) -> tuple[list[Combination], float]:
         """Derive observations from those of `node` and work on their combinations. Returns these and the quota left."""
-        begun: list[Node] = []
+        begun: list[Combination] = []
         for child in await self._children(node):
             if quota:
                 quota -= self._solve(child, quota)
@@ -110,7 +110,7 @@ class Tree:
                 heappush(self._surplus, child)
         return begun, quota
 
-    async def _children(self, node: Node) -> list[Node]:
+    async def _children(self, node: Combination) -> list[Combination]:
         layer, *places = node.rank
         place = (layer + 1, -1, *places)
         async with self._turns.take(place, self._observing):
@@ -126,7 +126,7 @@ class Tree:
             if frozenset(held) not in self._seen:
                 self._seen.add(frozenset(held))
                 trail = node.trail.then("observations", "\n".join(chosen), samples)
-                children.append(Node((layer + 1, place, *places), held, trail))
+                children.append(Combination((layer + 1, place, *places), held, trail))
         return children
 
     def _give_back(self, codes: float) -> None:
@@ -137,13 +137,13 @@ class Tree:
         while self._spare and self._surplus:
             self._spare -= self._solve(heappop(self._surplus), self._spare)
 
-    def _solve(self, node: Node, quota: float) -> int:
+    def _solve(self, node: Combination, quota: float) -> int:
         """Start work on `node` with up to `quota` codes, and return how many."""
         codes = int(min(self._per_node, quota))
         self._turns.watch(branch(self._out, self._plan(node, codes), lambda: self._give_back(codes)))
         return codes
 
-    async def _plan(self, node: Node, codes: int) -> None:
+    async def _plan(self, node: Combination, codes: int) -> None:
         """From observations to a plan, and from the plan to one answer, or to two by way of criticism."""
         async with self._turns.take(node.rank, self._calls) as room:
             plan = await self._author.at(node.rank).sketch(node.observations, node.trail)

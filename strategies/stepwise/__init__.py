@@ -15,7 +15,7 @@ from tts.continuation import Continuation
 from tts.prompting import problem_text, template
 from tts.session import Session
 from tts.strategies.stepwise.film import Film
-from tts.strategies.stepwise.tree import Node, Stepping, Tree
+from tts.strategies.stepwise.tree import Node, Tree
 from tts.types import Candidate, Problem
 
 Aggregate = Literal["last", "min", "max", "prod", "mean", "sum", "diff"]
@@ -100,19 +100,9 @@ class StepSearch(Strategy):
             problem_text(problem)
 
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        stepping = Stepping(
-            stop=self.step,
-            tokens=self.step_tokens,
-            params=self.params,
-            lookahead=self.lookahead,
-            rollouts=self.rollouts,
-            rollout_share=self.rollout_share,
-            rate_partial=self.rates_steps or bool(self.rollouts),
-        )
-
         async def grow(out: Flow[Candidate]) -> None:
             root = Node(answer=await self.start(session))
-            await self.grow(Tree(session, stepping, root, out))
+            await self.grow(Tree(session, self, root, out))
 
         found = flow(grow)
         return found if self.select_by == "best" else session.classified(found, answer_reader(problem, self.answer))

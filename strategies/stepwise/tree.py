@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tts.base import Verifier
 from tts.concurrency import Flow
@@ -81,18 +81,23 @@ class Node:
         return int(sum(charge.usage.completion_tokens for piece in pieces for charge in piece.charges))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stepping:
-    """How a step is made, and how it is rated."""
+class Stepping(Protocol):
+    """How a step is made and how it is rated; `StepSearch` says what each is."""
 
-    stop: str
-    tokens: int | None
-    params: Mapping[str, Any] = field(default_factory=dict)
-    lookahead: int = 0
-    rollouts: int = 0
-    rollout_share: float = 1.0
-    rate_partial: bool = True
-    """Whether unfinished steps are rated at all."""
+    @property
+    def step(self) -> str: ...
+    @property
+    def step_tokens(self) -> int | None: ...
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+    @property
+    def lookahead(self) -> int: ...
+    @property
+    def rollouts(self) -> int: ...
+    @property
+    def rollout_share(self) -> float: ...
+    @property
+    def rates_steps(self) -> bool: ...
 
 
 class Tree:
@@ -135,11 +140,20 @@ class Tree:
         grown = await self.steps(node, n, **params)
         return await self.session.together(self.rated(answer, node, stage) for answer in grown)
 
+    async def level(self, shares: Iterable[tuple[Node, int]], *, stage: int = 0) -> list[Node]:
+        """All that `expand` makes of several nodes side by side, each in so many ways."""
+        families = await self.session.together(self.expand(node, n, stage=stage) for node, n in shares)
+        return [child for family in families for child in family]
+
     async def steps(self, node: Node, n: int, **params: Any) -> list[Continuation]:
         """What `expand` does, with nothing rated yet. `params` override the sampling parameters of the steps."""
-        stepping, answer = self._stepping, replace(node.answer, session=self.session.at(self.place))
-        options: dict[str, Any] = {**stepping.params, **params}
-        return await self.tried(node, answer.branch(n, tokens=stepping.tokens, stop=stepping.stop or (), **options))
+        answer = replace(node.answer, session=self.session.at(self.place))
+        return await self.tried(node, answer.branch(n, **self._step(params)))
+
+    def _step(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Where a step ends and how it is sampled."""
+        stepping = self._stepping
+        return {"tokens": stepping.step_tokens, "stop": stepping.step or (), **stepping.params, **params}
 
     async def tried(self, node: Node, work: Awaitable[list[T]]) -> list[T]:
         """The result of `work` on what follows `node`; empty, as `expand` says, where server or budget fail it."""
@@ -157,7 +171,7 @@ class Tree:
         """`answer` as a node below `above`, with its verdict; without one where the budget has no room for it, or
         where the server fails to look ahead."""
         node = Node.below(above, answer)
-        if not (self._stepping.rate_partial or node.done):
+        if not (self._stepping.rates_steps or self._stepping.rollouts or node.done):
             return node
         try:
             if self._stepping.rollouts and not node.done:
@@ -181,12 +195,11 @@ class Tree:
 
     async def _ahead(self, answer: Continuation) -> Continuation:
         """What the model would most likely say in the next steps, to be rated in place of `answer`."""
-        ahead, stepping = answer, self._stepping
-        for _ in range(stepping.lookahead):
+        ahead = answer
+        for _ in range(self._stepping.lookahead):
             if ahead.ended:
                 break
-            params = {**stepping.params, "temperature": 0}
-            ahead = await ahead.extend(tokens=stepping.tokens, stop=stepping.stop or (), **params)
+            ahead = await ahead.extend(**self._step({"temperature": 0}))
         return ahead
 
     async def _by_rollouts(self, node: Node) -> Node:
@@ -237,9 +250,13 @@ class Tree:
         for node in nodes:
             self._charges |= node.cost
             self._records += [_record(one, self.turn) for one in (node, *node.ends)]
-            if node.done:  # a deadline may come before it is given
-                self.session.unverified[hash(node.answer.path)] = self._made(node)
         self.turn += 1
+
+    def hold(self, nodes: Iterable[Node]) -> None:
+        """Keep finished answers that may be given later, or are the candidates should a deadline come before that."""
+        for node in nodes:
+            if node.done:
+                self.session.unverified[hash(node.answer.path)] = self._made(node)
 
     def _stopped(self, node: Node, why: str) -> None:
         self._records.append({"node": node.name, "stopped": why})
@@ -282,10 +299,6 @@ class Tree:
     def _emit(self, candidate: Candidate) -> None:
         self._last = candidate
         self._out.emit(candidate)
-
-    async def first(self, running: Mapping[str, asyncio.Task[Any]]) -> str:
-        """See the function of that name."""
-        return await first(self.session, self.place, running)
 
 
 async def first(session: Session, place: tuple[int, ...], running: Mapping[str, asyncio.Task[Any]]) -> str:

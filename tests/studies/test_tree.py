@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tests.support.searched import BEAM, DVTS, ROLLED, searching
 from tts.runs import Run
-from tts.studies.tree import SearchDrawing, SearchNode, SearchTree, search_tree
+from tts.studies.search_trees import SearchDrawing, SearchNode, search_tree
+from tts.studies.tree import SearchTree
 from tts.studies.tree_files import mermaid, svg
 from tts.types import Candidate
 

@@ -78,10 +78,10 @@ def demo(
         str, typer.Option(metavar="MODEL", help="Model to sample from; see: tts embedded list.")
     ] = "lab-target",
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Problems per task. [default: 40, or 16]")
+        int | None, typer.Option(metavar="N", min=1, help=f"Problems per task. [default: {LAB.limit}, or {REAL.limit}]")
     ] = None,
     n: Annotated[
-        int | None, typer.Option("-n", metavar="N", min=1, help="Samples per problem. [default: 32, or 8]")
+        int | None, typer.Option("-n", metavar="N", min=1, help=f"Samples per problem. [default: {LAB.n}, or {REAL.n}]")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: AsJson = False,

@@ -14,7 +14,7 @@ from tts.runs.analysis import calls_of
 from tts.runs.record import fingerprint
 from tts.runs.run import Row, Run, Track
 from tts.studies.contact_sheet import inline
-from tts.studies.tree import search_tree
+from tts.studies.search_trees import search_tree
 from tts.types import USAGE_FIELDS, Candidate, Charge, Usage
 
 LONGEST = 20_000

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from tts.studies.tree import SearchDrawing, SearchNode, shortened
+from tts.studies.search_trees import SearchDrawing, SearchNode, shortened
 
 BOX, GAP = (240, 48), (34, 10)
 """Width and height of a node, and the room between nodes; in pixels."""
@@ -117,11 +117,7 @@ def mermaid(trees: Sequence[SearchDrawing]) -> str:
             if node.above is not None:
                 lines.append(f"    t{number}n{node.above} {'==>' if node.chosen else '-->'} t{number}n{i}")
         lines.append("  end")
-    lines += [
-        "  classDef chosen stroke:#1769aa,stroke-width:3px",
-        "  classDef pruned opacity:0.55,stroke-dasharray:4 3",
-    ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *MERMAID_STYLE]) + "\n"
 
 
 def _label(text: str) -> str:
