@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from subprocess import Popen
 
 import httpx
 import pytest
@@ -17,13 +18,19 @@ from tts.lab.engine.models import bundled_models
 from tts.lab.public_models import MODELS
 
 
-def test_serve_prints_the_settings_and_ends_with_ctrl_c(clean: Path):
-    process = start("embedded", "serve", write_model(clean / "small"), "--port", 0, cwd=clean)
+def serving(model: Path, name: str) -> tuple[Popen[str], str, dict[str, object]]:
+    """A process that has printed its settings and answered once, its URL, and what it was asked."""
+    process = start("embedded", "serve", model, "--port", 0, cwd=model.parent)
     assert process.stdout is not None
     url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
-    assert process.stdout.readline() == "export OPENAI_MODEL=small\n"
-    body = {"model": "small", "prompt": "the bell", "max_tokens": 5, "ignore_eos": True}
+    assert process.stdout.readline() == f"export OPENAI_MODEL={name}\n"
+    body: dict[str, object] = {"model": name, "prompt": "the bell", "max_tokens": 5, "ignore_eos": True}
     assert httpx.post(f"{url}/completions", json=body).json()["usage"]["completion_tokens"] == 5
+    return process, url, body
+
+
+def test_serve_prints_the_settings_and_ends_with_ctrl_c(clean: Path):
+    process, url, body = serving(write_model(clean / "small"), "small")
     with httpx.stream("POST", f"{url}/completions", json={**body, "stream": True}) as response:
         events = [line for line in response.iter_lines() if line]
     assert events[-1] == "data: [DONE]"
@@ -43,12 +50,7 @@ def test_serve_prints_the_settings_and_ends_with_ctrl_c(clean: Path):
 
 
 def test_a_gguf_file_is_served_too(clean: Path):
-    process = start("embedded", "serve", write_gguf(clean / "tiny.gguf"), "--port", 0, cwd=clean)
-    assert process.stdout is not None
-    url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
-    assert process.stdout.readline() == "export OPENAI_MODEL=tiny\n"
-    body = {"model": "tiny", "prompt": "the bell", "max_tokens": 5, "ignore_eos": True}
-    assert httpx.post(f"{url}/completions", json=body).json()["usage"]["completion_tokens"] == 5
+    process, url, body = serving(write_gguf(clean / "tiny.gguf"), "tiny")
     with httpx.stream("POST", f"{url}/completions", json={**body, "stream": True}) as response:
         assert [line for line in response.iter_lines() if line][-1] == "data: [DONE]"
     process.send_signal(signal.SIGINT)

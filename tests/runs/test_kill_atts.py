@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import signal
-import sqlite3
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.runs.test_kill import stored
 from tests.support.double import ModelDouble
+from tests.support.killing import killed, paid, stored
 from tests.support.solutions import continued
 from tts import Experiment
 from tts.session import Session
@@ -23,12 +17,6 @@ from tts.solving import open_models
 from tts.strategies.speculation.conformal import Scored, save
 from tts.strategies.speculation.steps import Speculation
 from tts.types import Problem
-
-CHILD = """
-import asyncio, json, sys
-from tts import Experiment
-asyncio.run(Experiment.parse(json.loads(sys.argv[1])).run(sys.argv[2], resume=True))
-"""
 
 
 def grid(task: str, double: ModelDouble, strategy: str) -> dict[str, Any]:
@@ -54,18 +42,9 @@ async def calibrated(path: Path, table: dict[str, Any]) -> Path:
     return path
 
 
-def paid(out: Path) -> set[tuple[bytes, int]]:
-    """The addresses of stored samples and scores; a remembered decision cost nothing."""
-    if not stored(out):
-        return set()
-    with sqlite3.connect(out / "run.sqlite") as db:
-        query = "SELECT key, occurrence FROM samples WHERE json_extract(data, '$.charges[0]') IS NOT NULL"
-        return set(db.execute(query).fetchall())
-
-
 @pytest.mark.parametrize("kind", ["fixed", "growing"])
 async def test_killed_at_random_moments_it_ends_with_nothing_paid_twice(task: str, tmp_path: Path, kind: str) -> None:
-    rng, out = np.random.default_rng(), tmp_path / "run"
+    out = tmp_path / "run"
     async with ModelDouble(models=["small", "large"], answer=continued, latency=(0.005, 0.03)) as double:
         strategy = "atts:n=6,draft_tokens=60,target_tokens=40"
         table = grid(task, double, strategy)
@@ -73,20 +52,8 @@ async def test_killed_at_random_moments_it_ends_with_nothing_paid_twice(task: st
             path = await calibrated(tmp_path / "calibration.json", table)
             table = grid(task, double, f'{strategy},calibration="{path}"')
         double.reset()
-        survived: dict[tuple[bytes, int], str] = {}
-        paid_before: set[tuple[bytes, int]] = set()
-        for _ in range(3):
-            child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(table), str(out))
-            served = double.stats.served + int(rng.integers(10, 60))
-            while double.stats.served < served and child.returncode is None:
-                await asyncio.sleep(0.001)
-            if child.returncode is None:
-                os.kill(child.pid, signal.SIGKILL)
-            await child.wait()
-            await double.idle()
-            now = stored(out)
-            assert survived.items() <= now.items(), "what was stored stays as it was"
-            survived, paid_before = now, paid(out)
+        survived = await killed(table, out, double, times=3, requests=(10, 60))
+        paid_before = paid(out)
         before = double.stats.served
         run = await Experiment.parse(table).run(out, resume=True)
         assert survived

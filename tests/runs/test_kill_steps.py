@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.runs.test_kill import stored
-from tests.runs.test_kill_atts import CHILD, paid
 from tests.support.double import ModelDouble
+from tests.support.killing import killed, paid, stored
 from tests.support.rewards import RewardDouble
 from tests.support.steps import worth
 from tts import Experiment, Run
@@ -37,7 +31,7 @@ def found(run: Run) -> list[Any]:
 
 
 async def test_killed_at_random_moments_they_end_as_if_they_had_not_been(task: str, tmp_path: Path) -> None:
-    moment, out = np.random.default_rng(), tmp_path / "run"
+    out = tmp_path / "run"
     async with (
         ModelDouble(answer=line, latency=(0.005, 0.03)) as double,
         RewardDouble(reward=worth) as rewards,
@@ -48,19 +42,7 @@ async def test_killed_at_random_moments_they_end_as_if_they_had_not_been(task: s
         }
         specs = [f'{one},step="\\n",depth=5,verifier=process_reward(step="\\n")' for one in STRATEGIES]
         table = {"task": task, "strategies": specs, "limit": 3, "models": {"m": roles}, "stop_early": False}
-        survived: dict[tuple[bytes, int], str] = {}
-        for _ in range(3):
-            child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(table), str(out))
-            served = double.stats.served + int(moment.integers(5, 40))
-            while double.stats.served < served and child.returncode is None:
-                await asyncio.sleep(0.001)
-            if child.returncode is None:
-                os.kill(child.pid, signal.SIGKILL)
-            await child.wait()
-            await double.idle()
-            now = stored(out)
-            assert survived.items() <= now.items(), "what was stored stays as it was"
-            survived = now
+        survived = await killed(table, out, double, times=3, requests=(5, 40))
         assert survived
         before, known = double.stats.choices + len(rewards.asked), len(paid(out))
         run = await Experiment.parse(table).run(out, resume=True)

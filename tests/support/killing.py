@@ -1,0 +1,68 @@
+"""Runs in a process of their own that are killed at random moments, and what is stored of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.support.double import ModelDouble
+
+CHILD = """
+import asyncio, json, sys
+from tts import Experiment
+asyncio.run(Experiment.parse(json.loads(sys.argv[1])).run(sys.argv[2], resume=True))
+"""
+
+Stored = dict[tuple[bytes, int], str]
+"""Texts by address."""
+
+
+async def killed(
+    table: Mapping[str, Any], out: Path, double: ModelDouble, *, times: int, requests: tuple[int, int]
+) -> Stored:
+    """Run the experiment `table` in `out`, kill it `times` times after so many `requests` (least, most) to `double`.
+
+    Returns what was stored in the end; what was stored at one time must be there, unchanged, at the next.
+    """
+    rng, survived = np.random.default_rng(), Stored()
+    for _ in range(times):
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(table), str(out))
+        served = double.stats.served + int(rng.integers(*requests))
+        while double.stats.served < served and child.returncode is None:
+            await asyncio.sleep(0.001)
+        if child.returncode is None:
+            os.kill(child.pid, signal.SIGKILL)
+        await child.wait()
+        await double.idle()
+        now = stored(out)
+        assert survived.items() <= now.items(), "what was stored stays as it was"
+        survived = now
+    return survived
+
+
+def stored(out: Path) -> Stored:
+    """The samples and scores of a run."""
+    if not (out / "run.sqlite").exists():
+        return {}
+    with sqlite3.connect(out / "run.sqlite") as db:
+        tables = db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'samples'").fetchone()[0]
+        rows = db.execute("SELECT key, occurrence, json_extract(data, '$.text') FROM samples") if tables else ()
+        return {(key, occurrence): text for key, occurrence, text in rows}
+
+
+def paid(out: Path) -> set[tuple[bytes, int]]:
+    """The addresses of stored samples and scores; a remembered decision cost nothing."""
+    if not stored(out):
+        return set()
+    with sqlite3.connect(out / "run.sqlite") as db:
+        query = "SELECT key, occurrence FROM samples WHERE json_extract(data, '$.charges[0]') IS NOT NULL"
+        return set(db.execute(query).fetchall())
