@@ -178,8 +178,8 @@ class Connection:
                 if cancelled and usage.requests and not usage.prompt_tokens:
                     usage += prompt()
                 ledger.waste(role, usage + Usage(seconds=exchange.seconds))
-            if pause is not None:  # nobody in the queue may wait longer than total_timeout either
-                pause = min(pause, self.endpoint.total_timeout)
+            if pause is not None:  # whoever comes now must still get a turn within total_timeout
+                pause = min(pause, self.endpoint.total_timeout / 2)
             self.pool.release(replica, outcome, exchange.seconds, pause, failure)
             if failure:
                 self.health.examine()
