@@ -47,7 +47,8 @@ class BudgetForcing(Strategy):
     """What follows `end` to ask for the answer."""
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        empty = await Continuation.start(session, exact=False)  # the text is edited: `end` gives way to `wait`
+        start = await Continuation.start(session, exact=False)  # the text is edited: `end` gives way to `wait`
+        empty = replace(start, longest=None)  # thoughts have a budget of their own
         thought, left = await empty.append(self.begin), self.thinking_tokens
         unanswered: Continuation | None = None
         for level in range(self.waits + 1):
@@ -69,7 +70,7 @@ class BudgetForcing(Strategy):
 
     async def _answer(self, thought: Continuation, level: int, tokens: int, cut: bool) -> Candidate:
         asked = await thought.append(self.end + self.conclude)
-        answer = await asked.extend(tokens=self.answer_tokens)
+        answer = await asked.extend(tokens=min(self.answer_tokens, asked.session.longest or self.answer_tokens))
         if any(sample.reasoning for sample in answer.samples):
             raise ConfigError("the server splits thoughts from answers: start it without a reasoning parser")
         content = f"{self.conclude.strip()}{answer.samples[-1].text}"

@@ -80,6 +80,9 @@ class DeepConf(SelfConsistency):
         drawn = session.propose(**LIKELIEST, **params)
         judged = session.verified(drawn) if self.weighs_votes else drawn
         async for voter in session.classified(judged, answer_reader(session.problem, self.answer), known):
+            if not voter.content:  # a refusal, say: it has no tokens to be sure of, and no vote
+                yield voter
+                continue
             try:
                 confidence = lowest_group(confidences_of(voter), self.window)
             except ValueError as error:
@@ -89,7 +92,7 @@ class DeepConf(SelfConsistency):
 
     def _threshold(self, candidates: Sequence[Candidate]) -> float:
         """The confidence that the share `keep` of the first samples among `candidates` reach."""
-        first = [_confidence(one) for one in candidates if one.notes.get("first")]
+        first = [one.notes["confidence"] for one in candidates if one.notes.get("first") and "confidence" in one.notes]
         return float(np.quantile(first, 1 - self.keep)) if first else -inf
 
     def _weight(self, candidates: Sequence[Candidate]) -> Weight:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tts.accounts import Allowance, Grant, Ledger, Quota, Tariff
-from tts.concurrency import Flow, flow
+from tts.concurrency import Flow, aside, flow
 from tts.errors import ConfigError, SamplingFailed
 from tts.files import ImageFolder
 from tts.resources import SampleStore
 from tts.sampler.parameters import merged, token_limit
-from tts.sampler.protocol import estimate_prompt, prompt_usage
+from tts.sampler.protocol import estimate_prompt, prompt_size, prompt_usage
 from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores, call, score
 from tts.types import Budget, Charge, Drawing, Prompt, Sample, Usage
@@ -113,7 +113,7 @@ class Calls:
         base = params.get("seed", sampler.endpoint.params.get("seed"))
         if isinstance(base, int | float) and self._seed:  # another seed of the run is another stream of samples
             params = {**params, "seed": int(base) + SEED_STRIDE * self._seed}
-        key = self._address(sampler, prompt, params, stop_when)
+        key = await aside(prompt_size(prompt), self._address, sampler, prompt, params, stop_when)
         first = self._occurrences.get(key, 0)
         self._occurrences[key] = first + len(spawns)
         order = Order(

@@ -15,8 +15,10 @@ from collections.abc import (
     Hashable,
     Iterable,
 )
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -31,13 +33,20 @@ _stopped: WeakSet[asyncio.Task[Any]] = WeakSet()
 _EPOCH = time.time() - time.monotonic()
 
 
+_WORKER = ThreadPoolExecutor(1, "aside")
+
 LARGE = 1 << 18
 """Bytes that take too long to work through on the event loop."""
 
 
 async def aside(size: int, work: Callable[..., T], *args: Any) -> T:
-    """What `work` makes of `args`: in a thread if their `size` in bytes is `LARGE`."""
-    return await asyncio.to_thread(work, *args) if size > LARGE else work(*args)
+    """What `work` makes of `args`: in a thread if their `size` in bytes is `LARGE`.
+
+    It is one thread for all: each would hold the interpreter, and several of them would keep the loop from its turn.
+    """
+    if size <= LARGE:
+        return work(*args)
+    return await asyncio.get_running_loop().run_in_executor(_WORKER, partial(copy_context().run, work, *args))
 
 
 def now() -> float:

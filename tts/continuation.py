@@ -48,6 +48,8 @@ class Continuation:
     """Why it is over: "stop", "length", "tool_calls", ... as a finish reason; empty while it can grow."""
     before: Continuation | None = field(default=None, repr=False)
     """What the last piece was added to."""
+    longest: int | None = None
+    """Most tokens that it may have in all; None: as many as there is room for."""
 
     @classmethod
     async def start(
@@ -69,7 +71,7 @@ class Continuation:
             await sampler.identify()
         exact = exact and all(sampler.vllm or sampler.llama_cpp for sampler in samplers.values())
         if isinstance(prompt, str) and not exact:
-            return cls(session=session, heads=dict.fromkeys(roles, prompt), ids=None)
+            return cls(session=session, heads=dict.fromkeys(roles, prompt), ids=None, longest=session.longest)
         try:
             heads: dict[str, Any] = {role: await tokenize(sampler, prompt) for role, sampler in samplers.items()}
             if not exact:
@@ -79,7 +81,8 @@ class Continuation:
                 f"{', '.join(roles)}: a partial answer to chat messages cannot be continued, for the server does not "
                 f"render them ({error}). Serve the model with vLLM or llama.cpp, or give the problem as raw text"
             ) from error
-        return cls(session=session, heads=heads, rendered=not exact, ids=() if exact else None)
+        ids = () if exact else None
+        return cls(session=session, heads=heads, rendered=not exact, ids=ids, longest=session.longest)
 
     @property
     def exact(self) -> bool:
@@ -119,7 +122,9 @@ class Continuation:
                 tokens = known.get(token_limit(known))
             tokens = room if tokens is None else min(tokens, room)
             if tokens <= 0:
-                return [replace(self, path=(*self.path, 0), ended="length", before=self)]
+                cut = tuple(replace(sample, finish_reason="length") for sample in self.samples[-1:])
+                samples = (*self.samples[:-1], *cut)
+                return [replace(self, path=(*self.path, 0), samples=samples, ended="length", before=self)]
         options = {**self._options(role, tokens, stops), **params}
         samples = await self._drawn(await self._sent(role), n, role, options)
         return [await self._grown(sample, place, stops) for place, sample in enumerate(samples)]
@@ -209,11 +214,14 @@ class Continuation:
         return options
 
     def _room(self) -> int | None:
-        """Tokens by which it may grow so that each model can still read it and say a word; None where unknown."""
+        """Tokens by which it may grow so that it is no longer than `longest`, and each model can still read it and say
+        a word; None where unknown."""
         if self.ids is None:
-            return None
+            written = sum(charge.usage.completion_tokens for sample in self.samples for charge in sample.charges)
+            return None if self.longest is None else self.longest - round(written)
         lengths = ((self.session.sampler(role).context_length, len(head)) for role, head in self.heads.items())
-        return min((most - head - len(self.ids) - 1 for most, head in lengths if most is not None), default=None)
+        rooms = [most - head - len(self.ids) - 1 for most, head in lengths if most is not None]
+        return min([*rooms, *([] if self.longest is None else [self.longest - len(self.ids)])], default=None)
 
     async def _grown(self, sample: Sample, place: int, stops: Sequence[str]) -> Continuation:
         ids = None

@@ -32,7 +32,7 @@ from tts.concurrency import Once, closing, concurrent_map, now, together
 from tts.errors import BudgetSpent, ConfigError, EndpointRefused, UnreadableKey, cause_of
 from tts.files import ImageFolder
 from tts.resources import Resources, SampleStore
-from tts.sampler.parameters import merged
+from tts.sampler.parameters import LENGTHS, merged
 from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores
 from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Scale, Usage, Verdict, total
@@ -128,6 +128,8 @@ class Session:
         """What overrides the endpoint's parameters in every call of the models that write the answer."""
         self._form = {role: form or {} for role in IN_PIECES}
         self._form["policy"] = {**(form or {}), **(verifier.sampling if verifier is not None else {})}
+        self.longest = min((form[name] for name in LENGTHS if form and form.get(name)), default=None)
+        """Most tokens of an answer that grows piece by piece, thoughts apart; None: as the strategy says."""
         self._began = now()
 
     @cached_property

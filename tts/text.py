@@ -54,3 +54,20 @@ def _mended(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return type(data)(map(_mended, data)) if type(data) in (list, tuple) else data
     return data
+
+
+def size_of(value: Any, most: int) -> int:
+    """The characters of all texts in plain data, and one for every value; beyond `most` it is not counted further."""
+    size, left = 0, [value]
+    while left and size <= most:
+        one = left.pop()
+        size += 1
+        if isinstance(one, str):
+            size += len(one)
+        elif isinstance(one, Mapping):
+            size += sum(map(len, one)) + len(one)
+            left.extend(one.values())
+        elif isinstance(one, list | tuple):
+            size += len(one)
+            left.extend(one)
+    return size

@@ -25,6 +25,10 @@ NESTED = "best_of_n:verifier=" + "a(b=" * 25_000 + ")" * 25_000
 WIDE = {f"p{i}": {"type": "string", "pattern": "^(a+)+$", "description": "x" * 20} for i in range(8_000)}
 BOMB = "(?:" * 40 + "a" + "{1,99})" * 40
 
+PANELS: Any = "regex:pattern=4"
+for _ in range(3):
+    PANELS = {"name": "all_of", "verifiers": [PANELS] * 15}
+
 ATTACKS: dict[str, dict[str, Any]] = {
     "a long name": {"model": "x" * 400_000},
     "a long name of a strategy": {"model": "best_of_n" * 40_000 + "@qwen"},
@@ -51,6 +55,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "a pattern in a table": {"tts": {"strategy": "best_of_n:n=1", "verifier": {"name": "regex", "pattern": BOMB}}},
     "a pattern in a spec": {"model": f'best_of_n:n=1,verifier=regex(pattern="{BOMB}")@qwen'},
     "a pattern that reads answers": {"tts": {"strategy": "self_consistency:n=2", "answer": f'regex:pattern="{BOMB}"'}},
+    "many verifiers": {"tts": {"strategy": "best_of_n:n=2", "verifier": PANELS}},
     "many messages": {"model": "single@qwen", "messages": [ASK[0]] * 60_000},
     "many values": {"messages": [[]] * 2_000_000},
     "many keys": {"metadata": {str(i): 1 for i in range(600_000)}},
@@ -88,6 +93,30 @@ async def test_a_pattern_without_end_is_searched_for_a_bounded_time(pattern: str
             if lag.worst < 0.1 or not again:  # else tried again, since a busy machine lags too
                 break
         assert lag.worst < 0.1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["best_of_n:n=64,verifier=regex(pattern=4)", "tournament:n=8", "self_consistency:n=64,answer=regex(pattern=4)"],
+)
+async def test_a_long_prompt_that_is_sent_many_times_holds_up_nobody(spec: str):
+    """To a server that is asked for one answer at a time."""
+    said = {"choices": [{"index": 0, "message": {"content": "A 42"}}], "usage": {"prompt_tokens": 1}}
+    content = json.dumps({"model": f"{spec}@qwen", "messages": [{"role": "user", "content": "x" * 2**21}]}).encode()
+
+    def handle(request: httpx.Request) -> httpx.Response:  # what the server makes of it takes no time of the loop
+        return httpx.Response(200, json=said if request.method == "POST" else {"data": [{"id": "m"}]})
+
+    endpoint = {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(handle), "max_n": 1}
+    async with ModelDouble() as double, serving(double, endpoint=endpoint) as served:
+        await served.chat("best_of_n:n=1,verifier=regex(pattern=4)@qwen")
+        for again in (True, True, False):
+            async with loop_lag() as lag:
+                answer = await served.http.post("/chat/completions", content=content)
+            assert answer.status_code == 200, answer.text[:500]
+            if lag.worst < 0.1 or not again:  # else tried again, since a busy machine lags too
+                break
+    assert lag.worst < 0.1
 
 
 async def test_a_spec_as_deep_and_long_as_may_be_is_read_at_once():

@@ -4,10 +4,12 @@ import json
 from typing import Any, cast
 
 import pytest
+from aiohttp import web
 
 from tests.gateway.serving import ASK, serving
 from tests.gateway.test_openai import RIGHT, STRATEGIES
 from tests.support.double import ModelDouble
+from tests.support.scripted import ScriptedServer, choice
 from tts import registry
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "city", "schema": {"type": "object"}}}
@@ -113,14 +115,40 @@ async def test_a_client_wins_over_the_endpoint_for_fields_of_any_kind():
             assert "max_completion_tokens" not in sent
 
 
+def long_answer(request: dict[str, Any], rng: Any) -> str:
+    return "This step gives 1.\n" * 40 + "Answer: 42"
+
+
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-async def test_a_length_that_a_strategy_cannot_keep_is_not_dropped_in_silence(name: str):
-    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
-        answer = await served.chat("budget_forcing:thinking_tokens=32@qwen", **{name: 333})
-        assert answer.headers["x-tts-ignored"] == name
-        assert answer.json()["tts"]["ignored"] == [name]
-        answer = await served.chat("single@qwen", **{name: 333})
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - ANSWERS))
+async def test_a_length_holds_for_an_answer_that_is_written_in_pieces(name: str, strategy: str):
+    """The double's tokens are bytes; what a strategy writes itself around the pieces is not the model's."""
+    async with ModelDouble(answer=long_answer) as double, serving(double) as served:
+        answer = await served.chat(f"{STRATEGIES[strategy]}@qwen", **{name: 100})
+        assert answer.status_code == 200, answer.text
+        (choice,) = answer.json()["choices"]
+        assert len(choice["message"]["content"].removeprefix("Final answer:")) <= 100
+        assert choice["finish_reason"] == "length"
         assert "x-tts-ignored" not in answer.headers
+
+
+async def test_a_parameter_that_the_server_does_not_take_at_all_is_said_to_be_ignored():
+    def respond(body: dict[str, Any]) -> Any:
+        if "top_k" in body:
+            error = {"message": "Unknown parameter: 'top_k'", "param": "top_k"}
+            return web.json_response({"error": error}, status=400)
+        return choice("Answer: 42")
+
+    async with (
+        ScriptedServer(respond) as upstream,
+        ModelDouble() as double,
+        serving(double, endpoint={"base_url": upstream.base_url}) as served,
+    ):
+        for _ in range(2):
+            answer = await served.chat("single@qwen", top_k=3, temperature=0.5)
+            assert answer.headers["x-tts-ignored"] == "top_k"
+            assert answer.json()["tts"]["ignored"] == ["top_k"]
+        assert "x-tts-ignored" not in (await served.chat("single@qwen", temperature=0.5)).headers
 
 
 async def test_a_clients_temperature_holds_for_plans_too():

@@ -55,6 +55,20 @@ async def test_no_client_sees_the_key(model, echo):
         assert form not in seen
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
+async def test_no_client_sees_the_key_in_another_encoding_of_unicode(encoding: str, status: str):
+    said = json.dumps({**answer(f"Your key is {KEY}"), "error": None if status[0] == "2" else {"message": KEY}})
+    async with Scripted(lambda body: response(said.encode(encoding), status)) as upstream, gateway(upstream) as served:
+        got = await served.chat()
+    assert got.status_code == int(status[:3])
+    assert KEY.encode() not in got.content.replace(b"\0", b"")
+    assert "[API key]" in got.text
+    plain = json.dumps(answer("Your key is safe")).encode(encoding)
+    async with Scripted(lambda body: response(plain)) as upstream, gateway(upstream) as served:
+        assert (await served.chat()).content == plain
+
+
 async def test_an_endless_answer_is_refused_at_the_limit():
     body = response(answer("x" * 1_000_000))
     async with Scripted(lambda _: body) as upstream, gateway(upstream, max_answer_bytes=100_000) as served:

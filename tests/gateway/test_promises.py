@@ -127,6 +127,26 @@ async def test_lost_verdicts_beside_others_are_counted_and_logged(caplog: pytest
     assert any("lost 2 verdicts" in one for one in caplog.messages)
 
 
+@pytest.mark.parametrize(
+    ("verifier", "verified"),
+    [
+        ("any_of(verifiers=[judge,regex(pattern=zzz)])", "false"),
+        ("cached(verifier=any_of(verifiers=[judge,regex(pattern=zzz)]))", "false"),
+        ("rank_fusion(verifiers=[judge,regex(pattern=4)])", "false"),
+        ("any_of(verifiers=[judge,regex(pattern=42)])", "true"),  # one that accepts is enough
+        ("all_of(verifiers=[judge,regex(pattern=zzz)])", "true"),  # one that refuses is enough
+    ],
+)
+async def test_a_verdict_of_several_is_none_while_one_that_it_hangs_on_is_missing(verifier: str, verified: str):
+    endpoint = {"judge": refuses(500) | {"retry_wait": 0.005}}
+    async with ModelDouble(answer=RIGHT) as double, serving(double, endpoint=endpoint) as served:
+        answer = await served.chat(f"best_of_n:n=2,verifier={verifier}@qwen", tts={"on_unverified": "error"})
+    if verified == "true":
+        assert (answer.status_code, answer.headers["x-tts-verified"]) == (200, "true")
+    else:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "unverified")
+
+
 async def test_a_strategy_that_compares_by_itself_says_when_it_could_not():
     with nobody() as url:
         endpoint = judge_that("is down", url)
@@ -189,6 +209,44 @@ ODD = {
     "no answer to read": ({"content": "I do not know."}, "stop"),
 }
 WHOLE = sorted(set(STRATEGIES) - IN_PIECES - {"budget_forcing", "deepconf"})  # which need more of a server
+
+
+def bent(double: ModelDouble, reason: str, client: httpx.AsyncClient) -> dict[str, Any]:
+    """An endpoint that gives the double's answers emptied, with another finish reason; scores stay as they are."""
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        url = str(request.url).replace("mock://m", double.base_url.removesuffix("/v1"))
+        answer = await client.request(request.method, url, content=request.content)
+        data = answer.json() if request.method == "POST" else {}
+        if not data.get("choices") or "prompt_logprobs" in json.loads(request.content):
+            return httpx.Response(answer.status_code, content=answer.content)
+        for choice in data["choices"]:
+            choice.pop("token_ids", None)
+            empty = {"text": ""} if "text" in choice else {"message": {"role": "assistant", "content": ""}}
+            choice |= {**empty, "logprobs": None, "finish_reason": reason}
+        return httpx.Response(200, json=data)
+
+    return {"base_url": "mock://m/v1", "transport": httpx.MockTransport(handle)}
+
+
+@pytest.mark.parametrize("reason", ["stop", "content_filter"])
+@pytest.mark.parametrize("name", sorted(IN_PIECES | {"budget_forcing", "deepconf"}))
+async def test_what_is_written_in_pieces_comes_with_its_finish_reason_too(name: str, reason: str):
+    async with (
+        ModelDouble(answer=RIGHT) as double,
+        httpx.AsyncClient() as client,
+        serving(double, endpoint=bent(double, reason, client)) as served,
+    ):
+        answer = await served.chat(f"{STRATEGIES[name]}@qwen")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["finish_reason"] == reason
+
+
+@pytest.mark.parametrize(("said", "told"), [(None, "stop"), ("eos_token", "stop"), ("MAX_TOKENS", "length")])
+async def test_a_strategys_finish_reasons_are_those_that_clients_know(said: str | None, told: str):
+    endpoint = scripted(lambda body: {"message": {"role": "assistant", "content": "42"}, "finish_reason": said})
+    async with ModelDouble() as double, serving(double, endpoint=endpoint) as served:
+        assert (await served.chat("single@qwen")).json()["choices"][0]["finish_reason"] == told
 
 
 @pytest.mark.parametrize("kind", ODD)

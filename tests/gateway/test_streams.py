@@ -63,9 +63,12 @@ async def test_a_stream_whose_choices_have_finished_is_complete_without_done(n: 
         assert '"error"' in (await streamed(served, n=n)).text
 
 
-BROKEN = {
+BROKEN: dict[str, list[str | float]] = {
     "an error": ['data: {"error": {"message": "out of memory", "type": "x", "code": 503}}\n\n'],
     "an error of another shape": ['data: {"error": "out of memory"}\n\n'],
+    "an error of its own kind": ['event: error\ndata: {"message": "out of memory", "code": "503"}\n\n'],
+    "an error as vLLM once put it": ['data: {"object": "error", "message": "out of memory", "code": 503}\n\n'],
+    "an error behind comments": [": at work\n\n", 0.05, 'data: {"error": {"message": "no", "code": 503}}\n\n'],
     "nothing": [],
     "half an event": ['data: {"choi'],
 }
@@ -76,9 +79,30 @@ BROKEN = {
 async def test_a_plain_stream_that_fails_before_its_first_token_has_a_status(kind: str, cut: bool):
     async with streaming(BROKEN[kind], cut=cut) as upstream, serving(upstream) as served:
         answer = await streamed(served)
-        assert answer.status_code == (503 if kind == "an error" else 502)
+        said = kind.startswith("an error") and kind != "an error of another shape"
+        assert answer.status_code == (503 if said else 502)
         assert answer.headers["content-type"] == "application/json"
         assert answer.json()["error"]
+
+
+async def test_comments_alone_begin_a_stream_where_they_go_on_for_long(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tts.gateway.proxy.COMMENTS_ALONE", 0.0)
+    events = [": at work\n\n", 0.1, 'data: {"error": {"message": "no", "code": 503}}\n\n']
+    async with streaming(events) as upstream, serving(upstream) as served:
+        answer = await streamed(served)
+        assert (answer.status_code, answer.text[:9]) == (200, ": at work")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_words_of_an_error_inside_an_answer_reach_the_client_of_a_strategy(streamed: bool):
+    error = {"error": {"message": "the engine is loading", "code": 503, "type": "busy", "param": None}}
+    endpoint = {"stream": True, "max_attempts": 1}
+    async with (
+        streaming([f"data: {json.dumps(error)}\n\n"]) as upstream,
+        serving(upstream, endpoint=endpoint) as served,
+    ):
+        answer = await served.chat("single@qwen", stream=streamed)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the engine is loading")
 
 
 @pytest.mark.parametrize("path", ["chat/completions", "completions", "responses"])

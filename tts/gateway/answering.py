@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -15,12 +15,14 @@ from tts.errors import EndpointError
 from tts.gateway.exchange import EVENTS, APIError, ResponseWriter, as_api_error, bad_request
 from tts.gateway.formats import ChatFormat, ResponsesFormat
 from tts.gateway.routing import GatewayRequest
+from tts.gateway.settings import ROLES
 from tts.resources import Resources
 from tts.sampler import Sampler
-from tts.sampler.parameters import LENGTHS
+from tts.sampler.parameters import FALLBACKS
 from tts.session import Session
 from tts.solving import OnCandidate, open_session
 from tts.types import Candidate, Problem, Result, Usage
+from tts.verifiers.composition import parts_of
 
 log = logging.getLogger("tts")
 
@@ -99,17 +101,17 @@ class Search:
         return StrategyAnswer(candidates, result.usage, extra, [ended, *headers], verified=verified)
 
     def _unheard(self) -> list[str]:
-        """Parameters of the request that the strategy cannot honour, which sets the length of each piece itself."""
-        names = (*LENGTHS, "max_output_tokens")
-        return [name for name in names if self.strategy.in_pieces and self.request.body.get(name) is not None]
+        """Parameters of the request that the model's server turned out not to take, whatever their value."""
+        refused, given = self.session.sampler("policy").refused, self.request.plan.sampling | self.request.plan.form
+        lost = (name for name in refused & given.keys() if FALLBACKS[name].instead in (None, *refused))
+        return sorted(lost)
 
     def _verified(self, candidates: Sequence[Candidate]) -> bool | None:
         """Whether all the answers have a verdict; None where none was promised."""
         ledger = self.session.ledger
         if self.session.verifier is None:  # a strategy may compare candidates by a verifier of its own
             return len(ledger.lost_verdicts) < ledger.verdicts if ledger.verdicts else None
-        verdicts = [candidate.verdict for candidate in candidates]
-        return all(one is not None and (one.score, one.passed) != (None, None) for one in verdicts)
+        return all(map(_is_verified, candidates))
 
     def _nothing(self, result: Result, told: dict[str, Any]) -> APIError:
         """Why there is not a single candidate."""
@@ -148,6 +150,16 @@ class Search:
                 for candidate in result.candidates
             ],
         }
+
+
+def _is_verified(candidate: Candidate) -> bool:
+    """Whether it has a verdict; one that is put together from others and decides nothing needs them all."""
+    verdict = candidate.verdict
+    if verdict is None or (verdict.score, verdict.passed) == (None, None):
+        return False
+    return verdict.passed is not None or all(
+        _is_verified(replace(candidate, verdict=one)) for one in parts_of(candidate)
+    )
 
 
 @dataclass(frozen=True)
@@ -228,12 +240,17 @@ def open_search(request: GatewayRequest, strategy: Strategy, models: Models, res
 def _samplers(request: GatewayRequest, strategy: Strategy, models: Models) -> dict[str, Sampler]:
     """A sampler for each role: as configured, as the request chooses among the models, else the model itself."""
     roles = dict(models[request.plan.model])
-    for role, name in request.plan.options.models.items():
-        if role == "policy" or name not in models:
-            raise bad_request(f"tts.models: no model named '{name}'; available: {', '.join(models)}", "tts.models")
-        roles[role] = models[name]["policy"]
     verifier = strategy.verifier or request.plan.verifier
     needed = strategy.roles | (verifier.roles if verifier else frozenset())
+    for role, name in request.plan.options.models.items():
+        if role == "policy" or role not in needed | {*ROLES}:
+            words = (
+                f"tts.models: no model is asked as '{role[:200]}' here; roles: {', '.join(sorted(needed - {'policy'}))}"
+            )
+            raise bad_request(words, "tts.models")
+        if name not in models:
+            raise bad_request(f"tts.models: no model named '{name}'; available: {', '.join(models)}", "tts.models")
+        roles[role] = models[name]["policy"]
     for role in needed - set(roles) - NO_CHAT:
         roles[role] = roles["policy"]
     if missing := sorted(needed - set(roles)):
@@ -243,7 +260,7 @@ def _samplers(request: GatewayRequest, strategy: Strategy, models: Models) -> di
 
 
 def _form(form: Mapping[str, Any], strategy: Strategy) -> Mapping[str, Any]:
-    """What the request says of the form of its answer; a strategy that writes in pieces sets their length itself.
+    """What the request says of the form of its answer.
 
     Raises `APIError` for what such a strategy could not honour.
     """
@@ -252,7 +269,7 @@ def _form(form: Mapping[str, Any], strategy: Strategy) -> Mapping[str, Any]:
     for name in WHOLE_ONLY:
         if form.get(name):
             raise bad_request(f"{strategy.name} writes in pieces and does not support {name}", name, "not_supported")
-    return {name: value for name, value in form.items() if name not in (*WHOLE_ONLY, *LENGTHS)}
+    return {name: value for name, value in form.items() if name not in WHOLE_ONLY}
 
 
 @asynccontextmanager

@@ -56,6 +56,7 @@ def gateway_app(settings: GatewaySettings) -> Starlette:
 
     async def readyz(request: Request) -> Response:
         """Whether its models can be reached."""
+        gateway.check_page(request)
         try:
             await gateway.check()
         except EndpointError:
@@ -64,6 +65,7 @@ def gateway_app(settings: GatewaySettings) -> Starlette:
 
     async def metrics(request: Request) -> Response:
         """For Prometheus."""
+        gateway.check_page(request)
         return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def openapi(request: Request) -> Response:

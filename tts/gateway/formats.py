@@ -25,6 +25,10 @@ def usage_body(usage: Usage) -> Json:
     }
 
 
+REASONS = {"abandoned": "length", "budget": "length", "refusal": "stop", None: "stop"}
+"""What clients are told of finish reasons that OpenAI does not have."""
+
+
 class ChatFormat:
     """The format of the answers to one request; a text completion unless `chat`."""
 
@@ -53,14 +57,15 @@ class ChatFormat:
         """The choice as the model server sent it, if it sent exactly this answer; else built from what is known."""
         sample = candidate.samples[-1] if candidate.samples else None
         field = "message" if self.chat else "text"
+        reason = sample.finish_reason if sample else None
+        reason = REASONS.get(reason, reason)
         if sample and sample.raw and field in sample.raw and candidate.content == sample.text:
             unasked = {"token_ids": "return_token_ids", "logprobs": "logprobs"}  # asked for by the strategy alone
             drop = {name for name, parameter in unasked.items() if not self._asked(parameter)}
             kept = {name: value for name, value in sample.raw.items() if name not in drop}
-            return {**({"logprobs": None} if "logprobs" in drop else {}), **kept, "index": index}
-        reason = sample.finish_reason if sample else None
-        choice: Json = {"index": index, "logprobs": None}
-        choice["finish_reason"] = {"abandoned": "length", "budget": "length", None: "stop"}.get(reason, reason)
+            empty = {"logprobs": None} if "logprobs" in drop else {}
+            return {**empty, **kept, "index": index, "finish_reason": reason}
+        choice: Json = {"index": index, "logprobs": None, "finish_reason": reason}
         if not self.chat:
             return {**choice, "text": candidate.content}
         message: Json = {"role": "assistant", "content": candidate.content}

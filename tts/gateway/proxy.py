@@ -15,7 +15,7 @@ import httpx
 
 from tts.accounts import Grant, Ledger
 from tts.concurrency import now
-from tts.errors import TransientError
+from tts.errors import EndpointError, TransientError
 from tts.gateway.admission import quota_spent
 from tts.gateway.exchange import EVENTS, APIError, ResponseWriter
 from tts.gateway.routing import GatewayRequest
@@ -23,7 +23,16 @@ from tts.gateway.schemas import Table
 from tts.sampler import Sampler
 from tts.sampler.client import HttpClient
 from tts.sampler.parameters import LENGTHS, merged, token_limit
-from tts.sampler.protocol import bytes_of, decoded, estimate_prompt, estimate_tokens, json_of, usage_of
+from tts.sampler.protocol import (
+    bytes_of,
+    decoded,
+    estimate_prompt,
+    estimate_tokens,
+    event_of,
+    json_of,
+    raise_told,
+    usage_of,
+)
 from tts.sampler.sse import ServerEvent
 from tts.types import Charge, Usage, sum_usage
 
@@ -32,6 +41,9 @@ ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 
 FINISHED = re.compile(rb'"finish_reason":\s*"')
 """In an event after which a choice has nothing more to say; inside a text the quotes would be escaped."""
+
+COMMENTS_ALONE = 10.0
+"""Seconds for which comments with which a stream begins are held back: an error after them then has a status."""
 
 SMALL = 2**17
 """Bytes that are parsed and written at once; more would hold up the event loop."""
@@ -230,40 +242,46 @@ async def _relay_events(
 
     The response begins with the first event: what goes wrong before it has a status of its own.
     """
-    reader = http.reader()
+    reader, began = http.reader(), now()
+    held: list[ServerEvent] = []
     async with aclosing(http.parts(response)) as parts:
         async for part in parts:
             flows()
-            events = list(reader.feed(part))
-            for event in events:
+            for event in reader.feed(part):
+                held.append(event)
                 meter.feed(event)
                 if len(event.raw) > SMALL:  # each step with it takes a while
                     await asyncio.sleep(0)
-            if events:
-                if out.status is None:
-                    _check_first(next((event.data for event in events if event.data), b""))
-                    await out.start(response.status_code, EVENTS)
-                await out.write(b"".join(event.raw for event in events))
+            first = next((event for event in held if event.data), None)
+            if not held or (out.status is None and first is None and now() - began < COMMENTS_ALONE):
+                continue
+            if out.status is None:
+                if first is not None:
+                    _check_first(first)
+                await out.start(response.status_code, EVENTS)
+            await out.write(b"".join(event.raw for event in held))
+            held.clear()
     last = reader.rest()
     meter.feed(last)
     if not meter.complete:
         raise TransientError("the stream broke off")
     if out.status is None:
         await out.start(response.status_code, EVENTS)
-    await out.end(last.raw)
+    await out.end(b"".join(event.raw for event in held) + last.raw)
 
 
-def _check_first(data: bytes) -> None:
-    """Raise `APIError` if the `data` of a stream's first event are an error, in the words of the server."""
-    if b'"error"' not in data or len(data) > SMALL:
+def _check_first(event: ServerEvent) -> None:
+    """Raise `APIError` if a stream's first event is an error, with the words and the status that it has."""
+    data = event.data or b""
+    if len(data) > SMALL or not (event.kind == "error" or b'"error"' in data):
         return
-    with suppress(ValueError):
-        told = json_of(decoded(data))
-        error = told.get("error") if isinstance(told, dict) else None
-        if error and "choices" not in told and not str(told.get("type", "")).startswith("response."):
-            code = error.get("code") if isinstance(error, dict) else None
-            status = code if isinstance(code, int) and 400 <= code < 600 else 502
-            raise APIError(status, "", original=data.strip())
+    try:
+        told = event_of(event) or {}
+        if "choices" not in told and not str(told.get("type", "")).startswith("response."):
+            raise_told(told)
+    except EndpointError as error:
+        if error.body:  # else it is unreadable, and for the client to judge
+            raise APIError(error.status or 502, "", original=error.body.encode()) from error
 
 
 async def _relay_whole(answer: bytes, status: int, meter: Meter, out: ResponseWriter, kind: bytes) -> None:

@@ -16,12 +16,13 @@ from typing import Any
 
 from tts import registry
 from tts.base import AnswerVerifier, Strategy, Verifier
-from tts.concurrency import aside
+from tts.concurrency import LARGE, aside
 from tts.errors import ConfigError
 from tts.gateway.admission import Caller
 from tts.gateway.exchange import APIError, Kind, ResponseWriter, bad_request
 from tts.gateway.formats import as_chat
 from tts.gateway.schemas import (
+    MOST_PARAMETERS,
     OPTION_SIZES,
     SIZES,
     RequestOptions,
@@ -38,8 +39,11 @@ from tts.registry import Plugin, nested
 from tts.resources import Resources
 from tts.sampler.parameters import merged
 from tts.sampler.protocol import bytes_of
-from tts.text import well_formed
+from tts.text import size_of, well_formed
 from tts.types import Budget, Charge, Usage
+
+SLOWER = 16
+"""How many times as long it takes to make something of a text as to read it, at worst."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +116,19 @@ async def read(
         message = f"a request with a strategy may have at most {settings.limits.strategy_bytes} bytes"
         raise APIError(413, message, "request_too_large")
     check_sizes(body, SIZES)
-    plan = await aside(len(content), _plan, settings, name, body, caller)
+    spec = size_of([name, body.get("tts")], LARGE)
+    plan = await aside(len(content) + SLOWER * spec, _plan, settings, name, body, caller)
     await asyncio.sleep(0)  # each step is short enough to hold nobody up, but not all together
     if b"\\ud" in content.lower():  # half a surrogate pair is no character; a plain model's server decides for itself
         body = await aside(len(content), lambda body=body: well_formed(body))
         content = bytes_of(body)
-    check(kind, content)
-    chat = as_chat(body) if kind == "responses" else body
+
+    def checked(content: bytes = content, body: dict[str, Any] = body) -> dict[str, Any]:
+        check(kind, content)
+        return as_chat(body) if kind == "responses" else body
+
+    chat = await aside(SLOWER * len(content), checked)
+    await asyncio.sleep(0)
     sampling, form = sampling_of(chat)
     plan = replace(plan, sampling={**plan.sampling, **sampling}, form=merged(plan.form, form))
     return GatewayRequest(kind, run, caller, content, body, chat, plan, out)
@@ -222,7 +232,10 @@ def _make(settings: GatewaySettings, group: registry.Group, spec: Spec) -> Any:
             plugin: Plugin = registry.make(group, spec)
     except (ConfigError, RecursionError) as error:
         raise bad_request(str(error)[:2000], group) from None
-    for part in nested(plugin):
+    parts = list(nested(plugin))
+    if len(parts) > MOST_PARAMETERS:
+        raise bad_request(f"a spec may have at most {MOST_PARAMETERS} parts, not {len(parts)}", group)
+    for part in parts:
         _check_allowed(settings, part)
     return plugin
 

@@ -15,6 +15,7 @@ from tts.gateway.exchange import APIError, Kind, bad_request
 from tts.gateway.settings import GatewayLimits
 from tts.sampler.parameters import LENGTHS
 from tts.sampler.protocol import values_in
+from tts.text import size_of
 from tts.types import Budget
 
 Spec = str | dict[str, Any]
@@ -200,7 +201,7 @@ async def parsed(content: bytes, limits: GatewayLimits) -> Table:
 def check_sizes(body: Table, sizes: dict[str, int], place: str = "") -> None:
     """Raise `APIError` (400) that names a field of `body` larger than `sizes` says."""
     for name, most in sizes.items():
-        if name in body and not fits(body[name], most):
+        if name in body and size_of(body[name], most) > most:
             raise bad_request(f"{place}{name} is too large: at most {most} characters and values", f"{place}{name}")
 
 
@@ -217,23 +218,6 @@ def check_spec(spec: Any, group: str) -> None:
     elif isinstance(spec, list):
         for value in spec:
             check_spec(value, group)
-
-
-def fits(value: Any, most: int) -> bool:
-    """Whether the texts in `value`, and one for each value, come to at most `most`."""
-    left = [value]
-    while left and most >= 0:
-        one = left.pop()
-        most -= 1
-        if isinstance(one, str):
-            most -= len(one)
-        elif isinstance(one, dict):
-            most -= sum(map(len, one)) + len(one)
-            left.extend(one.values())
-        elif isinstance(one, list | tuple):
-            most -= len(one)
-            left.extend(one)
-    return most >= 0
 
 
 def check(kind: Kind, content: bytes) -> None:

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from tts import registry
-from tts.concurrency import LARGE, now
+from tts.concurrency import LARGE, aside, now
 from tts.errors import ConfigError, EndpointError, MissingExtra
 from tts.gateway.admission import Caller, Gate, check_page, identify
 from tts.gateway.answering import Search, StrategyAnswer, kept_alive, open_search
@@ -22,13 +22,13 @@ from tts.gateway.formats import ChatFormat, ResponsesFormat
 from tts.gateway.proxy import pass_through
 from tts.gateway.quotas import QuotaFile, daily_quota
 from tts.gateway.routing import GatewayRequest, read, vet
-from tts.gateway.schemas import fits
 from tts.gateway.settings import GatewayLimits, GatewaySettings
 from tts.gateway.telemetry import Metrics, Spans, Trace
 from tts.resources import Resources
 from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import OnCandidate, drive, open_models
+from tts.text import size_of
 from tts.types import Result, by_role, sum_usage
 
 log = logging.getLogger("tts")
@@ -81,10 +81,14 @@ class Gateway:
         samplers = {sampler for roles in self.models.values() for sampler in roles.values()}
         await asyncio.gather(*(sampler.check() for sampler in samplers))
 
-    def caller(self, http: Request) -> Caller:
-        """Who is asking. Raises `APIError` (401; 403 and 415 for web pages, see `check_page`)."""
+    def check_page(self, http: Request) -> None:
+        """Raise `APIError` for what a web page may not ask of a gateway without keys."""
         if not self._callers:
             check_page(http.scope, self.settings.hosts)
+
+    def caller(self, http: Request) -> Caller:
+        """Who is asking. Raises `APIError` (401; 403 and 415 for web pages, see `check_page`)."""
+        self.check_page(http)
         return identify(self._callers, http.headers.get("authorization"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -214,8 +218,9 @@ class Gateway:
 
 
 async def _written(answer: StrategyAnswer, form: ChatFormat | ResponsesFormat, write: Callable[[], bytes]) -> bytes:
-    form.large = not fits([[one.content, one.samples and one.samples[-1].raw] for one in answer.candidates], LARGE)
-    return await asyncio.to_thread(write) if form.large else write()
+    size = size_of([[one.content, one.samples and one.samples[-1].raw] for one in answer.candidates], LARGE)
+    form.large = size > LARGE
+    return await aside(size, write)
 
 
 def _load_plugins() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import ssl
@@ -14,7 +13,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from tts.concurrency import LARGE, aside
+from tts.concurrency import aside
 from tts.errors import RequestRejected, TransientError
 from tts.sampler import protocol, refusals
 from tts.sampler.compression import inflater
@@ -58,12 +57,12 @@ class HttpClient:
         await self._transport.aclose()
 
     async def json(self, base: str, path: str, body: Any = None, read: Callable[[Any], Any] | None = None) -> Any:
-        """What `read` makes of the JSON answer to a POST of `body`, or to a GET; for a large answer, in a thread.
+        """What `read` makes of the JSON answer to a POST of `body`, which may be written already, or to a GET.
 
         `path` is below the URL `base`: `/models`, or `/../tokenize` for what is beside its `/v1`. Raises an
         `EndpointError` of the right kind for error statuses, lost connections and unreadable answers.
         """
-        method, content = ("GET", b"") if body is None else ("POST", protocol.bytes_of(body))
+        method, content = ("GET", b"") if body is None else ("POST", _written(body))
         return await self._read(self.parts(await self.send(method, base, path, content)), base, path, read)
 
     async def _read(
@@ -82,7 +81,7 @@ class HttpClient:
                 raise TransientError(f"unreadable answer from {url}: {text[:100]!r} ({error})") from error
             return answer if read is None else read(answer)
 
-        return await asyncio.to_thread(work) if len(data) > LARGE else work()
+        return await aside(len(data), work)
 
     async def fetch(self, url: str) -> bytes:
         """The file at a URL that the server gave. The URL may be anyone's, so the key is not sent."""
@@ -102,7 +101,7 @@ class HttpClient:
 
         A server that does not stream answers in one piece, which is then given instead, as it is.
         """
-        response = await self.send("POST", base, path, protocol.bytes_of(body))
+        response = await self.send("POST", base, path, _written(body))
         async with aclosing(self.parts(response)) as arriving:
             head, blank = b"", 0
             async for part in arriving:  # a stream begins with a field or a comment, JSON with a bracket
@@ -151,7 +150,14 @@ class HttpClient:
     async def body(self, response: httpx.Response) -> bytes:
         """The whole body. Raises `RequestRejected` if it is larger than `max_answer_bytes`."""
         data = await _collected(self.parts(response), self._limit)
-        return await aside(len(data), lambda: self.hide(data))
+        return await aside(len(data), self._without_secrets, data)
+
+    def _without_secrets(self, data: bytes) -> bytes:
+        """`data` as it came, where it has none: else in UTF-8."""
+        if self.has_secrets and data[:4].translate(None, b"\0\xff\xfe") != data[:4]:  # UTF-16 or UTF-32
+            text = protocol.decoded(data)
+            return data if (hidden := self.hide(text)) == text else hidden.encode()
+        return self.hide(data)
 
     async def parts(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """The body as it arrives, uncompressed. However it ends, the connection is then free for the next request.
@@ -208,9 +214,13 @@ class HttpClient:
             )
         if response.status_code >= 300:
             body = await _collected(self.parts(response), LONGEST_ERROR, cut=True)
-            words = self.hide.error(body.decode(errors="replace"))
+            words = self.hide.error(protocol.decoded(body))
             raise refusals.error_of(response.status_code, response.headers, words, joined(base, path))
         return response
+
+
+def _written(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else protocol.bytes_of(body)
 
 
 async def _collected(arriving: AsyncGenerator[bytes, None], limit: int, *, cut: bool = False) -> bytes:

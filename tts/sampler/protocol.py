@@ -21,7 +21,7 @@ from tts.errors import RequestRejected, TransientError
 from tts.sampler.redaction import Redactor
 from tts.sampler.refusals import error_inside
 from tts.sampler.sse import ServerEvent
-from tts.text import well_formed
+from tts.text import size_of, well_formed
 from tts.types import Drawing, Prompt, Sample, Usage
 
 T = TypeVar("T")
@@ -370,7 +370,7 @@ def _token_ids(value: Any) -> Sequence[int]:
 
 def parse(data: Any) -> ModelResponse:
     """A complete response. Raises `TransientError` if it is not one, and the error that it tells of."""
-    _raise_told(data)
+    raise_told(data)
     items = data.get("choices") if isinstance(data, Mapping) else None
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise TransientError(f"the answer has no readable choices: {_shown(data)}")
@@ -385,7 +385,7 @@ def parse(data: Any) -> ModelResponse:
     return ModelResponse(choices, usage_of(data.get("usage")), _name(data.get("model")))
 
 
-def _raise_told(data: Any) -> None:
+def raise_told(data: Any) -> None:
     """Raise the error that an answer or an event tells of, if it does."""
     if isinstance(data, Mapping):
         if error := data.get("error"):
@@ -469,7 +469,7 @@ def parse_images(data: Any) -> ModelResponse:
 
     Raises `RequestRejected` if a filter held back every image, `TransientError` if the response is unreadable.
     """
-    _raise_told(data)
+    raise_told(data)
     items = data.get("data") if isinstance(data, Mapping) else None
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise TransientError(f"the answer has no readable images: {_shown(data)}")
@@ -521,6 +521,13 @@ def estimate_prompt(prompt: Prompt) -> int:
         with suppress(TransientError):  # what is no message is for the server to refuse
             total += 4 + estimate_tokens(text_of(_table(message, "a message").get("content")))
     return total
+
+
+def prompt_size(prompt: Prompt) -> int:
+    """About the characters of `prompt`, as far as they matter to `aside`."""
+    if not isinstance(prompt, str) and prompt and isinstance(prompt[0], int):
+        return 4 * len(prompt)
+    return size_of(prompt, LARGE)
 
 
 def prompt_usage(prompt: Prompt) -> Usage:
@@ -605,7 +612,7 @@ class Assembly:
 
     def add(self, event: Mapping[str, Any]) -> list[Generation]:
         """Take in one event; returns the choices that it completes. Raises the error that it tells of."""
-        _raise_told(event)
+        raise_told(event)
         self.model = _name(event.get("model")) or self.model
         usage = usage_of(event.get("usage"))
         finished = []

@@ -73,15 +73,20 @@ def error_inside(error: Any) -> EndpointError:
     details: Mapping[str, Any] = error if isinstance(error, Mapping) else {"message": str(error)[:300]}
     codes = [code for key in ("code", "status", "type") if (code := details.get(key)) is not None]
     status = next((code for code in map(_status_of, codes) if code is not None), None)
-    message = f"error in the answer: {_words_of(details)}".rstrip(". ")
+    words = _words_of(details)[:4000]
+    message = f"error in the answer: {words}".rstrip(". ")
+    told = {name: one for name in ("type", "param", "code") if isinstance(one := details.get(name), str | int)}
+    body = json.dumps({"error": {"message": words, **told}})
     if any(isinstance(code, str) and code.lower() in NO_CREDIT for code in codes) or status == 402:
-        return QuotaSpent(f"{message}. The account has no credit left, or a limit on spending is reached", status=402)
+        hint = "The account has no credit left, or a limit on spending is reached"
+        return QuotaSpent(f"{message}. {hint}", status=402, body=body)
     if status in LIMITED:
-        return Throttled(message, status=status)
+        return Throttled(message, status=status, body=body)
     if status in (401, 403):
-        return EndpointRefused(f"{message}. Check the API key (OPENAI_API_KEY, or api_key_file)", status=status)
+        hint = "Check the API key (OPENAI_API_KEY, or api_key_file)"
+        return EndpointRefused(f"{message}. {hint}", status=status, body=body)
     kind = RequestRejected if status is not None and 400 <= status < 500 and status != 408 else TransientError
-    return kind(message, status=status)
+    return kind(message, status=status, body=body)
 
 
 def _status_of(code: Any) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from tts.accounts import Ledger
-from tts.concurrency import Flow, Once, aside, flow, now, together
+from tts.concurrency import LARGE, Flow, Once, aside, flow, now, together
 from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TimedOut, TransientError
 from tts.files import ImageFolder
 from tts.sampler import llama_cpp, protocol, refusals
@@ -234,6 +234,7 @@ class Sampler:
             role=role,
             ledger=Ledger() if ledger is None else ledger,
             affinity=self.connection.affinity(prompt),
+            size=protocol.prompt_size(prompt),
             on_sample=on_sample,
             stop_when=stop_when,
             left=left,
@@ -277,6 +278,8 @@ class _Draw:
     role: str
     ledger: Ledger
     affinity: int
+    size: int
+    """Of the prompt, as far as it matters."""
     on_sample: Callable[[Sample], None] | None
     stop_when: StopRule | None
     left: list[int] | None
@@ -414,6 +417,7 @@ class _Draw:
         path, asked, read = self.path, body, protocol.parse if self.images is None else protocol.parse_images
         if self._own_route:
             path, asked, read = llama_cpp.PATH, llama_cpp.own_request(body), partial(llama_cpp.parse, body)
+        written = await aside(self.size, protocol.bytes_of, asked)
 
         async def fetch(avoid: str | None, sent: asyncio.Future[str] | None = None) -> tuple[ModelResponse, Exchange]:
             async with connection.exchange(
@@ -421,7 +425,7 @@ class _Draw:
             ) as exchange:
                 if sent is not None:
                     sent.set_result(exchange.url)
-                response: ModelResponse = await connection.http.json(exchange.url, path, asked, read)
+                response: ModelResponse = await connection.http.json(exchange.url, path, written, read)
                 if self.images is None:
                     await self._clean(response.choices)
                     if response.usage is not None:
@@ -454,7 +458,7 @@ class _Draw:
         run, connection = self._consecutive(missing), self.sampler.connection
         options = {"include_usage": True, **({"continuous_usage_stats": True} if self.sampler.vllm else {})}
         body = {**self._request(run), "stream": True, "stream_options": options}
-        body = without(body, self.sampler.refused)
+        body = await aside(self.size, protocol.bytes_of, without(body, self.sampler.refused))
         assembly = protocol.Assembly(self.sampler.endpoint.max_answer_bytes)
         to_abandon = self.stop_when.watch() if self.stop_when is not None else lambda choice: False
         delivered, seen = False, list[Generation]()
@@ -471,7 +475,7 @@ class _Draw:
             connection.http.stream(exchange.url, self.path, body, assembly.add) as events,
         ):
             if isinstance(events, Mapping):  # the server does not stream
-                response = await asyncio.to_thread(protocol.parse, events)  # it may be large
+                response = await aside(LARGE + 1, protocol.parse, events)  # it may be large
             else:
                 response = None
                 async for finished in _until_complete(events, assembly):
