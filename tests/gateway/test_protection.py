@@ -317,6 +317,17 @@ async def test_what_cannot_be_chosen_is_refused_with_what_exists(model: str, tts
         assert "oracle" in words or double.stats.received == 0
 
 
+async def test_a_misspelt_role_is_refused_with_those_that_are_asked():
+    spec = "best_of_n:n=2,verifier=judge"
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        for role in ("juge", "r" * 5000, "policy"):
+            answer = await served.chat(tts={"strategy": spec, "models": {role: "qwen"}})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tts.models")
+            assert "roles: judge" in answer.text
+        for role in ("judge", "embed"):
+            assert (await served.chat(tts={"strategy": spec, "models": {role: "qwen"}})).status_code == 200
+
+
 async def test_only_allowed_strategies_and_verifiers_may_be_chosen_and_presets_may_do_more():
     settings = {
         "strategies": "self_consistency",

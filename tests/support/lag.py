@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 PERIOD = 0.005
 
@@ -17,7 +18,17 @@ class Lag:
     """What a probe found."""
 
     worst: float = 0.0
-    """Seconds that the loop came back late by this process's own work, at worst: a busy machine is not counted."""
+    """Seconds that the loop came back late at worst, beyond those that this process waited for a processor: work and
+    blocking calls count, a busy machine does not."""
+
+
+def waited() -> float:
+    """Seconds for which the threads of this process have been ready to run, but others had the processors."""
+    delays = 0
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError):  # the thread has just ended
+            delays += int(file.read_text().split()[1])
+    return delays / 1e9
 
 
 @asynccontextmanager
@@ -28,12 +39,13 @@ async def loop_lag() -> AsyncIterator[Lag]:
     """
     gc.freeze()
     lag = Lag()
-    due, worked = time.monotonic() + PERIOD, time.process_time()
+    due, before = time.monotonic() + PERIOD, waited()
 
     def look() -> None:
-        nonlocal due, worked
-        lag.worst = max(lag.worst, min(time.monotonic() - due, time.process_time() - worked))
-        due, worked = time.monotonic() + PERIOD, time.process_time()
+        nonlocal due, before
+        late, delays = time.monotonic() - due, waited()
+        lag.worst = max(lag.worst, late - (delays - before))
+        due, before = time.monotonic() + PERIOD, delays
 
     async def probe() -> None:
         while True:
