@@ -55,6 +55,8 @@ async def test_pages_of_elsewhere_may_not_use_a_gateway_without_keys():
             assert answer.status_code == status, headers
             if "content-type" not in headers:
                 assert (await served.http.get("/models", headers=headers)).status_code == status
+                metrics = served.base_url.removesuffix("/v1") + "/metrics"
+                assert (await served.http.get(metrics, headers=headers)).status_code == status
         assert double.stats.received == 0
         for headers in FROM_HERE:
             assert (await served.http.post("/chat/completions", content=BODY, headers=headers)).status_code == 200
