@@ -327,7 +327,7 @@ def _complaint(
         try:
             if evaluate(template, known, STEPS):
                 return ""
-            if not all(map(is_plain, values)) and not _is_equality(template):
+            if not all(map(is_plain, values)):
                 return Undecided("an object")
             return difference(known, values)
         except NotPlain as error:
@@ -359,13 +359,6 @@ def _complaint(
         return f"; {calls} gave {', '.join(map(shown, values))}"
 
     return complaint
-
-
-def _is_equality(node: ast.expr) -> bool:
-    """Whether a condition compares nothing but a value itself with something known."""
-    if not isinstance(node, ast.Compare) or not all(isinstance(one, ast.Eq | ast.Is) for one in node.ops):
-        return False
-    return all(isinstance(one, ast.Name) or not _has_place(one) for one in (node.left, *node.comparators))
 
 
 def _has_place(node: ast.expr) -> bool:
