@@ -305,7 +305,7 @@ def _of_case(case: Case, result: CaseResult) -> TestOutcome | None:
     if len(result.values) != len(case.calls):
         return TestOutcome(Kind.crashed, f"{case.shown}: its answers are not those of these calls")
     complaint = "" if case.question else case.complaint(result.values)
-    if isinstance(complaint, Undecided):
+    if isinstance(complaint, Undecided) or (result.objects and not case.question):
         return None
     return TestOutcome(Kind.wrong, complaint) if complaint else TestOutcome(Kind.passed)
 

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import types
+from typing import Any
 
 import codec  # pyright: ignore[reportMissingImports] - beside the program, in the sandbox
 
@@ -62,11 +63,11 @@ class Remote:
         link.ask("delattr", self.path, name)
 
     @property
-    def __class__(self):
+    def __class__(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         return next(filter(None, map(local_class, type(self).names)), type(self))
 
     @property
-    def __dict__(self):
+    def __dict__(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return link.ask("state", self.path)
 
     def __eq__(self, other):
@@ -145,7 +146,7 @@ def contains(self, item):
         return item in inside
     if isinstance(item, Remote) or not (hasattr(type(inside), "__iter__") or hasattr(type(inside), "__getitem__")):
         return link.ask("contains", self.path, item)
-    return any(item is one or item == one for one in inside)
+    return any(item is one or item == one for one in inside)  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def sliced(self, key):
@@ -181,7 +182,21 @@ ASKED = (
     *("len", "bool", "int", "float", "complex", "abs", "neg", "pos", "invert", "index", "reversed", "enter", "delitem"),
     "aiter",
 )
-CALCULATED = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and_", "or_", "xor", "lshift", "rshift")
+CALCULATED = (
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "and_",
+    "or_",
+    "xor",
+    "lshift",
+    "rshift",
+)
 COMPARED = ("lt", "le", "gt", "ge")
 FREE = {"add", "mul", "matmul", "floordiv", "pow", "and_", "or_", "lshift", "rshift"}
 SPECIAL: dict = {
@@ -203,7 +218,7 @@ SPECIAL: dict = {
     "__anext__": next_waited,
 }
 IN_PLACE = {f"__i{_name.strip('_')}__" for _name in CALCULATED}
-Named = type("Named", (Remote,), {**OWN, **{name: one for name, one in SPECIAL.items() if name not in IN_PLACE}})
+Named: Any = type("Named", (Remote,), {**OWN, **{name: one for name, one in SPECIAL.items() if name not in IN_PLACE}})
 """A name of the program: it may mean anything."""
 HOLDERS = {"UserDict", "UserList", "UserString", "ChainMap", "mappingproxy", "memoryview", "dict_keys", "dict_items"}
 HOLDERS |= {kind.__name__ for kind in (str, int, float, complex, bytes, bytearray, list, tuple, dict, set, frozenset)}
@@ -249,7 +264,7 @@ def counterpart(thing):
     if known is None or known.__module__ != "tests":
         return thing
     try:
-        made = known.__new__(known)
+        made = known.__new__(known)  # pyright: ignore[reportCallIssue]
         for name, item in link.ask("state", thing.path).items():
             object.__setattr__(made, name, item)
     except Exception:

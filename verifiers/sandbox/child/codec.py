@@ -7,9 +7,9 @@ else is an object of one key that names its type: `{"t": [...]}` a tuple, `s` se
 crosses. Decoding makes only exact types of the standard library and never calls foreign code.
 
 Between a program and an interpreter of tests (`resolve`, `refer`) things cross by reference, too: `n` is a thing's
-number or name. There more of the standard library crosses as data: `k` Counter, OrderedDict and defaultdict, `u` a named
-tuple, of which names and values cross, `y` a builtin type or constant, `x` what its words make again (a path, an
-address), `p` an array of numpy.
+number or name. There more crosses as data: `k` Counter, OrderedDict and defaultdict, `u` a named tuple, of which names
+and values cross, `y` a builtin type or constant, `x` what its words make again (a path, an address), `p` an array of
+numpy.
 
 Both sides use this file, so it needs nothing but the standard library.
 """

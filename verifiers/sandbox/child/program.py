@@ -12,7 +12,7 @@ import json
 import operator
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -150,7 +150,7 @@ def call_all(calls: list[list[Any]]) -> bytes:
                 target = target(*codec.decode(arguments), **(codec.decode(named) if named else {}))
             if store is not None:
                 stored[store] = target
-            values.append(codec.encode(target))
+            values.append("null" if store else codec.encode(target))
     except BaseException as error:
         return failure(error, values if sum(map(len, values)) <= large else [])
     if sum(map(len, values)) > large:
@@ -204,7 +204,7 @@ kinds: dict[int, int] = {}
 
 
 def keep(value: Any) -> int | str:
-    """What stands for an object: its name and the number of its class, or the number of one that the tests have lent."""
+    """What stands for an object: its name and its class's number, or the number of one that the tests have lent."""
     kind = type(value)
     if kind is Borrowed:
         return value.number
@@ -283,32 +283,29 @@ def state(target: Any) -> dict[str, Any]:
 
 def as_data(target: Any) -> Any:
     """The plain data that an object of the standard library holds."""
-    if isinstance(target, (dict().keys().__class__, dict().items().__class__)):
-        return set(target)
-    if isinstance(target, memoryview):
-        return bytes(target)
     holders = [HOLDERS[name] for name in class_names(type(target)) if name in HOLDERS]
     return holders[0](target) if holders else target
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Whether two objects are equal, by a rule under which not everything is."""
-    if not one == other:
-        return False
-    try:
-        return not one == object()
-    except Exception:
-        return True
+    """Whether two objects are equal. Raises `TypeError` where one is equal to everything."""
+    return bool(one == other) and told_apart(lambda odd: one == odd)
 
 
 def contains(target: Any, item: Any) -> bool:
-    """Whether `item` is in an object of which not everything is a part."""
-    if item not in target:
-        return False
+    """Whether `item` is in an object. Raises `TypeError` where everything is."""
+    return item in target and told_apart(lambda odd: odd in target)
+
+
+def told_apart(accepts: Callable[[object], Any]) -> bool:
+    """True, unless an object that nothing here can know is accepted, too."""
     try:
-        return object() not in target
+        accepted = accepts(object())
     except Exception:
-        return True
+        accepted = False
+    if accepted:
+        raise TypeError("it is the same for every object")
+    return True
 
 
 def copied(target: Any, deep: bool) -> Any:
@@ -344,6 +341,9 @@ loop: Any = None
 read_line = builtins.input
 LIBRARY = sys.stdlib_module_names - {"builtins", "__main__"}
 HOLDERS: dict[str, Any] = {
+    "dict_keys": set,
+    "dict_items": set,
+    "memoryview": bytes,
     "collections.UserDict": dict, "collections.ChainMap": dict, "mappingproxy": dict,
     "collections.UserList": list, "collections.UserString": str,
 }  # fmt: skip
@@ -358,9 +358,17 @@ ASKED: dict[str, Any] = {
     "delattr": lambda target, given: delattr(target, given),
     "isinstance": lambda target, given: isinstance(given, target),
     **{kind.__name__: lambda target, given, kind=kind: kind(target) for kind in (bool, str, int, float, complex)},
-    **{one.__name__: lambda target, given, one=one: one(target) for one in (iter, next, len, repr, hash, abs, reversed)},
-    **{name: lambda target, given, name=name: getattr(operator, name)(target) for name in ("neg", "pos", "invert", "index")},
-    **{name: getattr(operator, name) for name in ("lt", "le", "gt", "ge", *BINARY, *(f"i{one.strip('_')}" for one in BINARY))},
+    **{
+        one.__name__: lambda target, given, one=one: one(target) for one in (iter, next, len, repr, hash, abs, reversed)
+    },
+    **{
+        name: lambda target, given, name=name: getattr(operator, name)(target)
+        for name in ("neg", "pos", "invert", "index")
+    },
+    **{
+        name: getattr(operator, name)
+        for name in ("lt", "le", "gt", "ge", *BINARY, *(f"i{one.strip('_')}" for one in BINARY))
+    },
     **{f"r{name.strip('_')}": swapped(getattr(operator, name)) for name in BINARY},
     "some": some,
     "eq": alike,
@@ -409,7 +417,7 @@ class Borrowed:
         lent(self.number, "setattr", (name, value), {})
 
     @property
-    def __class__(self) -> type:
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         kind = space.get(lent(self.number, "class", (), {}))
         return kind if isinstance(kind, type) else Borrowed
 
