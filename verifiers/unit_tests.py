@@ -10,10 +10,9 @@ import asyncio
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from tts.base import Verifier
-from tts.errors import ConfigError
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.programs.extract import extract_program
@@ -28,6 +27,7 @@ from tts.verifiers.programs.suite import (
     TestOutcome,
     TestSuite,
     as_elements,
+    public_tests,
 )
 from tts.verifiers.sandbox import ProgramLimits, Sandbox
 
@@ -86,7 +86,8 @@ class UnitTests(Verifier):
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Run the program. Raises `ConfigError` when the problem's tests do not have the form of a `TestSuite`."""
-        suite = self.tests or public_tests(problem)
+        verdicts, sandbox = session.resources.get(VerdictCache), session.resources.get(Sandbox)
+        suite = self.tests or await verdicts.suite(problem)
         if not suite:
             return Verdict(None, details={"kind": Kind.untested.value, "reason": "there are no tests"})
         suite = suite.first(self.first) if self.first is not None else suite
@@ -95,7 +96,6 @@ class UnitTests(Verifier):
         if program is None:
             verdict = verdict_of([TestOutcome(Kind.error, "there is no program in the answer")], len(suite))
         else:
-            verdicts, sandbox = session.resources.get(VerdictCache), session.resources.get(Sandbox)
             verdict = await verdicts.verdict(sandbox, program, suite, self._conditions())
         details = dict(verdict.details)
         said = details.pop("said")
@@ -112,13 +112,3 @@ class UnitTests(Verifier):
             output_kb=self.output_kb,
         )
         return Conditions(limits, self.preload, self.isolation, run_all=not self.stop_at_failure)
-
-
-def public_tests(problem: Problem) -> TestSuite | None:
-    """The tests that the problem shows. Raises `ConfigError` when they do not have the right form."""
-    if problem.tests is None:
-        return None
-    try:
-        return TestSuite.model_validate(problem.tests)
-    except ValidationError as error:
-        raise ConfigError(f"the tests of {problem.id} do not have the form of a TestSuite: {error}") from error

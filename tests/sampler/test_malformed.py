@@ -67,6 +67,7 @@ MALFORMED: dict[str, Any] = {
     "an empty table": {},
     "no choices": {"choices": None},
     "an empty list of choices": {"choices": []},
+    "tokens counted for no choice": {**GOOD, "choices": []},
     "choices in a table": {"choices": {"0": choice()}},
     "choices in words": {"choices": "Hello"},
     "a choice in words": {"choices": ["Hello"]},

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts.verifiers.programs.extract import extract_program, fenced_blocks, with_setup
+from tts.verifiers.programs.extract import extract_program, fenced_blocks, parses, with_setup
 
 PROMPT = 'from math import floor\n\n\ndef half(x):\n    """Half of x, rounded down."""\n'
 WHOLE = "def half(x):\n    return floor(x / 2)\n"
@@ -270,3 +270,23 @@ def test_a_thought_is_no_program(answer: str):
 def test_a_program_that_binds_the_name_in_its_own_way_keeps_it(code: str, prompt: str):
     assert run(code, prompt) == 3
     assert run(f"Like this:\n```python\n{code}\n```", prompt) == 3
+
+
+@pytest.mark.parametrize("language", ["python", "Python", "py", " python3 "])
+def test_a_language_may_stand_below_the_fence(language: str) -> None:
+    answer = f"Here:\n```\n{language}\ndef half(x):\n    return x / 2\n```\n"
+    assert extract_program(answer, "half") == "def half(x):\n    return x / 2\n"
+
+
+@pytest.mark.parametrize(
+    "end", ["assert half(4) == [2,", "def check():\n    assert half(2) == 1\n    assert (", "print(1)\n  'more'])"]
+)
+def test_an_end_that_is_broken_off_does_not_spoil_the_function(end: str) -> None:
+    whole = "def half(x):\n    return x / 2\n"
+    program = extract_program(f"```python\n{whole}\n{end}", "half") or ""
+    assert program.startswith(whole)
+    assert parses(program)
+
+
+def test_a_function_that_is_broken_off_is_left_as_it_is() -> None:
+    assert not parses(extract_program("```python\ndef half(x):\n    return (x", "half") or "")

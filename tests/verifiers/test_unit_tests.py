@@ -11,6 +11,7 @@ from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.session import Session
 from tts.types import Problem
+from tts.verifiers.programs.judging import VerdictCache
 from tts.verifiers.sandbox import CaseResult, Job, JobResult, Sandbox
 from tts.verifiers.unit_tests import TestSuite, UnitTests
 
@@ -481,3 +482,11 @@ async def test_setup_comes_before_the_program_and_behind_its_future_imports(judg
     assert (await judged("def f(x): return x + STEP", suite)).passed
     code = '"""Doc."""\nfrom __future__ import annotations\nBASE = STEP\ndef f(x: Unknown): return x + BASE'
     assert (await judged(code, suite)).passed
+
+
+async def test_the_tests_of_a_problem_are_read_once(resources: Resources) -> None:
+    verdicts, problem = resources.get(VerdictCache), Problem(id="p", messages="", tests=NEXT)
+    suites = await asyncio.gather(*(verdicts.suite(problem) for _ in range(3)))
+    assert suites[0] == TestSuite.model_validate(NEXT)
+    assert all(one is suites[0] for one in suites)
+    assert await verdicts.suite(Problem(id="p", messages="", tests=dict(NEXT))) is not suites[0]

@@ -542,7 +542,7 @@ def share_tokens(choices: Sequence[Generation], usage: Usage | None) -> list[tup
     The server's own count per choice if it gives one; else its sum, shared in proportion to the length of the text
     (the sum stays exact); else an estimate from the text, also where it counts nothing for some text.
     """
-    if usage is None or not usage.completion_tokens:
+    if usage is None or not usage.completion_tokens or not choices:
         return [(_estimate(c), True) if c.tokens is None else (c.tokens, False) for c in choices]
     if len(choices) == 1:
         return [(usage.completion_tokens, False)]

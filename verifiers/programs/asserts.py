@@ -32,8 +32,7 @@ class Untranslatable(Exception):
 
 
 class Undecided(str):
-    """A complaint that is not final: the values are no plain data, or comparing them takes long. An interpreter says
-    more."""
+    """A complaint that is not final, since comparing the values takes long: an interpreter says more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,14 +326,10 @@ def _complaint(
         try:
             if evaluate(template, known, STEPS):
                 return ""
-            if not all(map(is_plain, values)) and not _is_equality(template):
-                return Undecided("an object")
             return difference(known, values)
         except NotPlain as error:
             return Undecided(error)
         except Exception as error:  # a value of a kind that the condition cannot take
-            if not all(map(is_plain, values)):
-                return Undecided("an object")
             return f"{assertion()}: {type(error).__name__}: {error}{gave(values)}"
 
     def difference(known: Mapping[str, Any], values: Sequence[Any]) -> str:
@@ -359,13 +354,6 @@ def _complaint(
         return f"; {calls} gave {', '.join(map(shown, values))}"
 
     return complaint
-
-
-def _is_equality(node: ast.expr) -> bool:
-    """Whether a condition compares nothing but a value itself with something known."""
-    if not isinstance(node, ast.Compare) or not all(isinstance(one, ast.Eq | ast.Is) for one in node.ops):
-        return False
-    return all(isinstance(one, ast.Name) or not _has_place(one) for one in (node.left, *node.comparators))
 
 
 def _has_place(node: ast.expr) -> bool:

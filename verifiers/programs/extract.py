@@ -22,6 +22,7 @@ _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})(.*)")
 _ONE_LINE = re.compile(r"(?<!`)(`{3,}+)(.+?)\1")
 _AFTER_CLOSING = re.compile(r"(?:\s|<[^<>]*>|\[[^\[\]]*\]|[`~.*])*")  # marks of models and of Markdown, no language
 _LANGUAGE = re.compile(r"\s*(?:python3?|py3?)\b[ \t:]*", re.IGNORECASE)
+_LANGUAGE_ALONE = re.compile(r"\s*(?:python3?|py3?|c(?:pp|\+\+)|javascript|js)\s*", re.IGNORECASE)
 _ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\v]")
 _INVISIBLE = re.compile("[\ufeff\u200b-\u200d\u2060\u00ad]")
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -62,7 +63,8 @@ def extract_program(
     if not any(map(parses, whole)) and _defines_any(outside, wanted):  # no fence, or nothing but a closing one
         whole.append(unfenced(outside, wanted))
     if whole:
-        return _behind(prompt, next(filter(parses, reversed(whole)), whole[-1]))
+        complete = next(filter(parses, reversed(whole)), None) or _defining_part(whole[-1], wanted)
+        return _behind(prompt, complete)
     body = max(reversed(blocks), key=len, default=outside)
     if prompt and _is_body(body):
         program = _continued(prompt, body) or _continued(prompt, body, indent=True)
@@ -136,6 +138,8 @@ def fenced_blocks(text: str) -> list[str]:
                 number = first_end
             found += ["\n".join(block) + "\n"] if any(map(str.strip, block)) else []
             block = None
+        elif not block and not mark and _LANGUAGE_ALONE.fullmatch(line):
+            continue  # it stands below the fence
         else:
             block.append(line[min(indent, len(line) - len(line.lstrip())) :])
     return found
@@ -278,6 +282,12 @@ def _trimmed(source: str, keep: int = 0) -> str | None:
         if len(lines) <= keep:
             return None
     return None
+
+
+def _defining_part(code: str, wanted: Iterable[str]) -> str:
+    """`code` without the end that is broken off or wrong, where what is `wanted` is defined before it."""
+    part = _trimmed(code)
+    return part if part and _defines_any(part, wanted) else code
 
 
 def _continued(prompt: str, body: str, entry_point: str | None = None, indent: bool = False) -> str | None:

@@ -12,9 +12,11 @@ from functools import cached_property
 from itertools import zip_longest
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat, ValidationError
 from pydantic import model_validator as validates
 
+from tts.errors import ConfigError
+from tts.types import Problem
 from tts.verifiers.programs.compare import Output, call_text, shortened, shown
 from tts.verifiers.programs.extract import syntax
 from tts.verifiers.sandbox import CaseResult
@@ -250,6 +252,16 @@ class TestOutcome:
         if kind is Kind.error or (kind is Kind.memory and result.error):
             words = [result.error]
         return cls(kind, ": ".join(filter(None, [shortened(doing, 250), *words])))
+
+
+def public_tests(problem: Problem) -> TestSuite | None:
+    """The tests that the problem shows. Raises `ConfigError` when they do not have the right form."""
+    if problem.tests is None:
+        return None
+    try:
+        return TestSuite.model_validate(problem.tests)
+    except ValidationError as error:
+        raise ConfigError(f"the tests of {problem.id} do not have the form of a TestSuite: {error}") from error
 
 
 # -- tests as elements of what is asked for ------------------------------------------------------------------------

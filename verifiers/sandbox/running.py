@@ -233,7 +233,7 @@ class RunningProgram:
             try:
                 if len(line) > self._longest:
                     raise ValueError("it is too long")
-                result = CaseResult(*codec.read_answer(line))
+                result = CaseResult(*codec.read_answer(line), objects=b'{"o":' in line)
             except ValueError as problem:  # something else has written there
                 result = CaseResult("crashed", error=f"its answer cannot be read: {problem}"[:200])
             self._answers.append(result)

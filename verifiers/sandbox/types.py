@@ -65,6 +65,8 @@ class CaseResult:
     """`ValueError: text`: the program's own words, shortened; never to be trusted."""
     cpu_seconds: float = 0.0
     """Measured from outside, for scripts and for cases of an open program; otherwise 0."""
+    objects: bool = False
+    """Whether an object is among the values, of which only the name of its type has come."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,21 +6,25 @@ else is an object of one key that names its type: `{"t": [...]}` a tuple, `s` se
 `q` deque, `v` Fraction, `m` Decimal, `w` what datetime defines, `o` any other object, of which only the type's name
 crosses. Decoding makes only exact types of the standard library and never calls foreign code.
 
-Between a program and an interpreter of tests (`resolve`) things cross by reference, too: `n` is a thing's number. There
-dicts and tuples of the standard library's own kinds keep them: `k` Counter, OrderedDict and defaultdict, `u` a named
-tuple, of which names and values cross.
+Between a program and an interpreter of tests (`resolve`, `refer`) things cross by reference, too: `n` is a thing's
+number or name. There more crosses as data: `k` Counter, OrderedDict and defaultdict, `u` a named tuple, of which names
+and values cross, `y` a builtin type or constant, `x` what its words make again (a path, an address), `p` an array of
+numpy.
 
 Both sides use this file, so it needs nothing but the standard library.
 """
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import math
+import re
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Collection
+from types import FunctionType
 from typing import Any
 
 Value = Any
@@ -38,6 +42,9 @@ TIMES = ("date", "datetime", "time", "timedelta")
 
 resolve: Callable[[Any], Any] | None = None
 """What is meant by a reference, where there are references."""
+
+refer: Callable[[Any], int | str] | None = None
+"""What stands for an object that is no plain data, where there are references."""
 
 
 class Opaque:
@@ -126,8 +133,10 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
         return value if _stands_for_itself(value) else [pack(item, depth - 1) for item in value]
     if resolve is not None and kind not in (dict, tuple) and (own := _special(value, kind, depth - 1)) is not None:
         return own
+    if refer is not None and _has_own_methods(kind):
+        return {"n": refer(value)}
     for base, write in WRITERS:
-        if isinstance(value, base) and issubclass(kind, base):
+        if issubclass(kind, base):
             return write(value, depth - 1)
     for name, known in _known():
         if kind is known:
@@ -145,7 +154,27 @@ def pack(value: Any, depth: int = DEPTH) -> Any:
         from fractions import Fraction
 
         return pack(Fraction(int(value.p), int(value.q)), depth - 1)
+    if refer is not None:
+        return {"n": refer(value)}
     return {"o": value.type if kind is Opaque else kind.__name__}
+
+
+def as_builtin(value: Any) -> str:
+    """As `encode`, of the builtin type that the value's own type derives from."""
+    return _write(next((write(value, DEPTH) for base, write in WRITERS if issubclass(type(value), base)), pack(value)))
+
+
+def _has_own_methods(kind: type) -> bool:
+    """Whether a type that derives from a builtin one adds methods to it, or is an enumeration."""
+    if not issubclass(kind, tuple(base for base, _ in WRITERS)):
+        return False
+    enum = sys.modules.get("enum")
+    return (enum is not None and issubclass(kind, enum.Enum)) or any(
+        isinstance(own, FunctionType | property | classmethod | staticmethod) and name[0] != "_"
+        for one in kind.__mro__
+        if one.__module__.partition(".")[0] not in sys.stdlib_module_names
+        for name, own in vars(one).items()
+    )
 
 
 def _stands_for_itself(items: list[Any]) -> bool:
@@ -165,7 +194,17 @@ def _tagged(tag: str, base: Any) -> Callable[[Any, int], dict[str, Any]]:
 
 
 def _special(value: Any, kind: type, depth: int) -> Any:
-    """A dict or tuple of a kind that the tests may use as such; None for anything else."""
+    """A value of a kind that the tests may use as such; None for anything else."""
+    if kind in (type, type(...), type(NotImplemented)):
+        name = value.__name__ if kind is type else repr(value)
+        return {"y": name} if BUILTIN.get(name) is value else None
+    if kind.__name__ in WORDS and kind is getattr(sys.modules.get(WORDS[kind.__name__]), kind.__name__, None):
+        return {"x": [kind.__name__, str(value)]}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and kind is numpy.ndarray and ARRAY.fullmatch(value.dtype.str):
+        return {"p": [value.dtype.str, list(value.shape), value.tobytes().hex()]}
+    if _has_own_methods(kind):
+        return None
     if kind in (Counter, OrderedDict, defaultdict):
         made = (
             ""
@@ -183,6 +222,17 @@ def _pairs(value: Any, depth: int) -> dict[str, Any]:
     return {"d": [[pack(key, depth), pack(item, depth)] for key, item in dict.items(value)]}
 
 
+BUILTIN = {name: one for name, one in vars(builtins).items() if isinstance(one, type)} | {
+    "Ellipsis": ...,
+    "NotImplemented": NotImplemented,
+}
+WORDS = {
+    **dict.fromkeys(("PurePosixPath", "PosixPath", "PureWindowsPath"), "pathlib"),
+    **dict.fromkeys(("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network"), "ipaddress"),
+    "UUID": "uuid",
+}
+"""Types whose values are made again from their words, and where they are."""
+ARRAY = re.compile(r"[<>|][biufcSU]\d{1,9}")
 WRITERS: tuple[tuple[Any, Callable[[Any, int], Any]], ...] = (
     (tuple, _tagged("t", tuple)),
     (dict, _pairs),
@@ -361,6 +411,21 @@ def _moment(body: Any) -> Any:
     return getattr(datetime, name).fromisoformat(text)
 
 
+def _made_of_words(body: Any) -> Any:
+    name, words = body
+    return getattr(__import__(WORDS[name]), name)(_short(words))
+
+
+def read_array(body: Any) -> Any:
+    """An array of numpy."""
+    kind, shape, data = body
+    if not ARRAY.fullmatch(kind):
+        raise ValueError("not an array")
+    import numpy
+
+    return numpy.ndarray(shape, kind, bytearray.fromhex(data))
+
+
 def _referred(body: Any) -> Any:
     if resolve is None or type(body) not in (int, str):
         raise ValueError("no references here")
@@ -374,6 +439,9 @@ READERS: dict[str, Callable[[Any, int], Any]] = {
     "d": _dict,
     "k": _dict_of_kind,
     "u": _named_tuple,
+    "y": lambda body, depth: BUILTIN[body],
+    "x": lambda body, depth: _made_of_words(body),
+    "p": lambda body, depth: read_array(body),
     "i": lambda body, depth: int(body, 16),
     "f": lambda body, depth: _not_finite(body),
     "c": _complex,

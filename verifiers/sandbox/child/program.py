@@ -9,9 +9,10 @@ from __future__ import annotations
 import builtins
 import io
 import json
+import operator
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -73,7 +74,7 @@ class Capture(io.RawIOBase):
     """Keeps the start of what is printed; too much output ends the program."""
 
     def __init__(self, limit: int) -> None:
-        self.left = limit
+        self.left, self.most = limit, STDOUT
         self.text = bytearray()
 
     def writable(self) -> bool:
@@ -85,8 +86,8 @@ class Capture(io.RawIOBase):
         if self.left < 0:
             say(answer("output"))
             os._exit(1)
-        if len(self.text) < STDOUT:
-            self.text += bytes(data[: STDOUT - len(self.text)])
+        if len(self.text) < self.most:
+            self.text += bytes(data[: self.most - len(self.text)])
         return size
 
     def take(self) -> str:
@@ -149,7 +150,7 @@ def call_all(calls: list[list[Any]]) -> bytes:
                 target = target(*codec.decode(arguments), **(codec.decode(named) if named else {}))
             if store is not None:
                 stored[store] = target
-            values.append(codec.encode(target))
+            values.append("null" if store else codec.encode(target))
     except BaseException as error:
         return failure(error, values if sum(map(len, values)) <= large else [])
     if sum(map(len, values)) > large:
@@ -162,6 +163,8 @@ def found(path: str) -> Any:
     first, *rest = path.split(".")
     if first in stored:
         target = stored[first]
+    elif first in kept:
+        target = kept[first]
     elif first in space:
         target = space[first]
     else:
@@ -194,16 +197,36 @@ def describe(error: BaseException) -> str:
 
 # -- an interpreter of tests, which asks for more than values -------------------------------------------------------
 
+kept: dict[str, Any] = {}
+"""Objects that the tests know, by the names under which they know them."""
+names: dict[int, str] = {}
+kinds: dict[int, int] = {}
 
-def tell(what: str, path: str, arguments: str, named: str, store: str) -> bytes:
+
+def keep(value: Any) -> int | str:
+    """What stands for an object: its name and its class's number, or the number of one that the tests have lent."""
+    kind = type(value)
+    if kind is Borrowed:
+        return value.number
+    if id(value) not in names:
+        number = kinds.setdefault(id(kind), len(kinds))
+        names[id(value)] = f"object_{len(kept)}@{number}"
+        kept[names[id(value)]] = value
+    return names[id(value)]
+
+
+def tell(what: str, path: str, arguments: str, named: str, reader: int | None = None) -> bytes:
     """Do what tests ask of the object at `path`: call it, read it, or do what a builtin does with it.
 
     The values of a call are the result, the arguments where they have changed, and the number of the one that was
-    returned. An exception's are the names of its classes, its arguments and its attributes.
+    returned. An exception's are what `described` says. `reader` is what reads the standard input, if the tests do.
     """
-    codec.resolve = borrowed
+    codec.resolve, codec.refer, capture.most = borrowed, keep, 1 << 20
+    builtins.input = read_line if reader is None else borrowed(reader)
     try:
         target = found(path)
+        if what == "data":
+            return answer("ok", [codec.as_builtin(as_data(target))])
         if what == "call":
             args, keywords = codec.decode(arguments), codec.decode(named)
             before = codec.encode([args, keywords])
@@ -213,16 +236,19 @@ def tell(what: str, path: str, arguments: str, named: str, store: str) -> bytes:
             extra = [after if after != before else "null", codec.encode(same)]
         else:
             value, extra = ASKED[what](target, codec.decode(arguments)), []
-        if store:
-            stored[store] = value
-        return answer("ok", [codec.encode(referred(value)), *extra])
+        return answer("ok", [codec.encode(value), *extra])
     except BaseException as error:
-        names = class_names(type(error))
         try:
-            known = [names, error.args, str(error), vars(error)]
-            return failure(error, list(map(codec.encode, known)))
+            return failure(error, list(map(codec.encode, described(error))))
         except BaseException:
-            return failure(error, [codec.encode(names), codec.encode(()), codec.encode(""), codec.encode({})])
+            known = (class_names(type(error)), (), "", {}, None)
+            return failure(error, list(map(codec.encode, known)))
+
+
+def described(error: BaseException, depth: int = 3) -> list[Any]:
+    """The names of an exception's classes, its arguments, words and attributes, and the exception that caused it."""
+    cause = described(error.__cause__, depth - 1) if error.__cause__ is not None and depth else None
+    return [class_names(type(error)), error.args, str(error), vars(error), cause]
 
 
 def mirrored(target: Any) -> list[str] | None:
@@ -240,88 +266,194 @@ def class_names(kind: type) -> list[str]:
     ]
 
 
+def kind_of(target: Any) -> list[Any]:
+    """The names of an object's classes, the special methods that it has, and the fields of a dataclass."""
+    kind = type(target)
+    special = {name for one in kind.__mro__[:-1] for name in vars(one) if name.startswith("__")}
+    fields = getattr(kind, "__dataclass_fields__", None)
+    return [class_names(kind), sorted(special), None if fields is None else [*fields]]
+
+
+def state(target: Any) -> dict[str, Any]:
+    """The attributes of an object."""
+    slots = [getattr(one, "__slots__", ()) for one in type(target).__mro__]
+    listed = [name for one in slots for name in ([one] if isinstance(one, str) else one)]
+    return {name: getattr(target, name) for name in listed if hasattr(target, name)} | getattr(target, "__dict__", {})
+
+
+def as_data(target: Any) -> Any:
+    """The plain data that an object of the standard library holds."""
+    holders = [HOLDERS[name] for name in class_names(type(target)) if name in HOLDERS]
+    return holders[0](target) if holders else target
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two objects are equal. Raises `TypeError` where one is equal to everything."""
+    return bool(one == other) and told_apart(lambda odd: one == odd)
+
+
+def contains(target: Any, item: Any) -> bool:
+    """Whether `item` is in an object. Raises `TypeError` where everything is."""
+    return item in target and told_apart(lambda odd: odd in target)
+
+
+def told_apart(accepts: Callable[[object], Any]) -> bool:
+    """True, unless an object that nothing here can know is accepted, too."""
+    try:
+        accepted = accepts(object())
+    except Exception:
+        accepted = False
+    if accepted:
+        raise TypeError("it is the same for every object")
+    return True
+
+
+def copied(target: Any, deep: bool) -> Any:
+    """A copy of an object."""
+    import copy
+
+    return copy.deepcopy(target) if deep else copy.copy(target)
+
+
+def awaited(target: Any) -> Any:
+    """What an awaitable gives, on a loop that goes on from one to the next."""
+    global loop
+    import asyncio
+
+    async def wait() -> Any:
+        return await target
+
+    loop = loop or asyncio.new_event_loop()
+    return loop.run_until_complete(wait())
+
+
 def some(target: Any, most: int) -> list[Any]:
     """The next items of an iterator."""
     return [item for _, item in zip(range(most), target, strict=False)]
 
 
+def swapped(operation: Any) -> Any:
+    """The operation with its operands in the other order."""
+    return lambda target, given: operation(given, target)
+
+
+loop: Any = None
+read_line = builtins.input
 LIBRARY = sys.stdlib_module_names - {"builtins", "__main__"}
+HOLDERS: dict[str, Any] = {
+    "dict_keys": set,
+    "dict_items": set,
+    "memoryview": bytes,
+    "collections.UserDict": dict, "collections.ChainMap": dict, "mappingproxy": dict,
+    "collections.UserList": list, "collections.UserString": str,
+}  # fmt: skip
 MUTABLE = (list, dict, set, bytearray, codec.deque)
+BINARY = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and_", "or_", "xor", "lshift", "rshift")
 ASKED: dict[str, Any] = {
     "read": lambda target, given: target,
-    "iter": lambda target, given: iter(target),
+    "kind": lambda target, given: kind_of(target),
+    "state": lambda target, given: state(target),
+    "getattr": lambda target, given: getattr(target, given),
+    "setattr": lambda target, given: setattr(target, *given),
+    "delattr": lambda target, given: delattr(target, given),
+    "isinstance": lambda target, given: isinstance(given, target),
+    **{kind.__name__: lambda target, given, kind=kind: kind(target) for kind in (bool, str, int, float, complex)},
+    **{
+        one.__name__: lambda target, given, one=one: one(target) for one in (iter, next, len, repr, hash, abs, reversed)
+    },
+    **{
+        name: lambda target, given, name=name: getattr(operator, name)(target)
+        for name in ("neg", "pos", "invert", "index")
+    },
+    **{
+        name: getattr(operator, name)
+        for name in ("lt", "le", "gt", "ge", *BINARY, *(f"i{one.strip('_')}" for one in BINARY))
+    },
+    **{f"r{name.strip('_')}": swapped(getattr(operator, name)) for name in BINARY},
     "some": some,
-    "next": lambda target, given: next(target),
-    "len": lambda target, given: len(target),
-    "bool": lambda target, given: bool(target),
-    "str": lambda target, given: str(target),
-    "repr": lambda target, given: repr(target),
-    "int": lambda target, given: int(target),
-    "float": lambda target, given: float(target),
-    "abs": lambda target, given: abs(target),
-    "item": lambda target, given: target[given],
+    "eq": alike,
+    "contains": contains,
+    "copy": copied,
+    "round": lambda target, given: round(target, *given),
+    "format": lambda target, given: format(target, given),
+    "getitem": lambda target, given: target[given],
+    "setitem": lambda target, given: operator.setitem(target, *given),
+    "delitem": lambda target, given: operator.delitem(target, given),
     "enter": lambda target, given: target.__enter__(),
     "exit": lambda target, given: [target.__exit__(None, None, None), None][1],
+    "await": lambda target, given: awaited(target),
+    "aiter": lambda target, given: target.__aiter__(),
+    "anext": lambda target, given: awaited(target.__anext__()),
     "mirror": lambda target, given: mirrored(target),
 }
 
 
 def borrowed(key: int | str) -> Any:
-    """What a reference means: an object kept here, by name, or one of the tests' own, by number."""
-    if isinstance(key, str):
-        return stored[key]
-    return lendings.setdefault(key, Borrowed(key))
+    """What a reference means: an object of the program, by name, or one of the tests' own, by number."""
+    return found(key) if isinstance(key, str) else lendings.setdefault(key, Borrowed(key))
 
 
 lendings: dict[int, Any] = {}
 
 
 class Borrowed:
-    """An object of the tests, such as a function that they hand over; what is done to it is done there."""
+    """An object of the tests, such as a function that they hand over; what is done to it is done there.
+
+    Where its class is one that the program has, too, it is of that class.
+    """
 
     def __init__(self, number: int) -> None:
-        self.__dict__["_number"] = number
+        self.__dict__["number"] = number
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return lent(self._number, "", args, kwargs)
+        return lent(self.number, "", args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_") and name not in TOLD:
             raise AttributeError(name)
-        return lent(self._number, "getattr", (name,), {})
+        return lent(self.number, "getattr", (name,), {})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        lent(self._number, "setattr", (name, value), {})
+        lent(self.number, "setattr", (name, value), {})
+
+    @property
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
+        kind = space.get(lent(self.number, "class", (), {}))
+        return kind if isinstance(kind, type) else Borrowed
 
     def __bool__(self) -> bool:
-        return lent(self._number, "bool", (), {})
+        return lent(self.number, "bool", (), {})
 
     def __iter__(self) -> Any:
-        return iter(lent(self._number, "list", (), {}))
+        return iter(lent(self.number, "list", (), {}))
 
     def __next__(self) -> Any:
-        items = lent(self._number, "next", (), {})
+        items = lent(self.number, "next", (), {})
         if not items:
             raise StopIteration
         return items[0]
 
     def __len__(self) -> int:
-        return lent(self._number, "len", (), {})
+        return lent(self.number, "len", (), {})
 
     def __getitem__(self, key: Any) -> Any:
-        return lent(self._number, "getitem", (key,), {})
+        return lent(self.number, "getitem", (key,), {})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Borrowed) and other._number == self._number
+        return type(other) is Borrowed and other.number == self.number
 
     def __hash__(self) -> int:
-        return hash(self._number)
+        return hash(self.number)
+
+
+TOLD = ("__name__", "__qualname__", "__doc__", "__module__")
+for _name in TOLD[2:]:
+    setattr(Borrowed, _name, property(lambda self, name=_name: self.__getattr__(name)))
 
 
 def lent(number: int, what: str, args: Any, kwargs: Any) -> Any:
     """Ask the tests to use their object; meanwhile they may ask for something in turn."""
-    request = [number, what, codec.encode([referred(one) for one in args])]
-    say(answer("ask", [codec.encode([*request, codec.encode({k: referred(v) for k, v in kwargs.items()})])]))
+    say(answer("ask", [codec.encode([number, what, codec.encode(list(args)), codec.encode(kwargs)])]))
     for line in orders:
         order = json.loads(line)
         if "reply" in order:
@@ -332,11 +464,6 @@ def lent(number: int, what: str, args: Any, kwargs: Any) -> Any:
             raise kind(text) if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError(text)
         say(tell(*order["ask"]))
     os._exit(0)
-
-
-def referred(value: Any) -> Any:
-    """A borrowed object as the reference that it is."""
-    return codec.ObjectReference(value._number) if isinstance(value, Borrowed) else value
 
 
 # -- scripts -------------------------------------------------------------------------------------------------------
