@@ -134,7 +134,7 @@ class AnswerVerifier(Verifier):
             raise ConfigError(f"{self.name} has no reference to compare with")
         begin = thread_time()
         answer = await self.read(candidate.content, session)
-        reference = self.parse(self.reference) or self.reference
+        reference = await self.read(self.reference, session) or self.reference
         parsing = thread_time() - begin
         passed = answer is not None and (answer == reference or await self.equal(answer, reference, session))
         feedback = "" if passed else "no final answer found" if answer is None else "wrong answer"
@@ -160,7 +160,7 @@ def answer_reader(problem: Problem, named: AnswerVerifier | None = None) -> Answ
     if named is not None:
         return named
     if problem.answer is None:
-        raise ConfigError(f"{problem.id} does not say how its answers are read; set answer=, say exact_answer")
+        raise ConfigError(f"{problem.id} does not say how its answers are read; set answer=, say exact_answer, or behaviour")
     return registry.make("verifiers", problem.answer)
 
 

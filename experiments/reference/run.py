@@ -1,6 +1,6 @@
 """Runs rows of the table, and keeps beside each run what the server counted meanwhile.
 
-python -m experiments.reference.run --base-url http://127.0.0.1:8000/v1                    # all rows
+python -m experiments.reference.run --base-url http://127.0.0.1:8000/v1                    # all rows of its model
 python -m experiments.reference.run humaneval_greedy humaneval --base-url ...
 
 A row is an experiment in `rows/`, which `tts run` takes as well. One that was interrupted goes on where it was; a row
@@ -76,9 +76,23 @@ class Meter:
             each()
 
 
+def served_at(base_url: str, table: dict[str, Any]) -> dict[str, Any]:
+    """`table`, a row, with all its models' roles at one server."""
+    for model in table["models"].values():
+        for role in (model, *(role for role in model.values() if isinstance(role, dict) and "model" in role)):
+            role["base_url"] = base_url
+    return table
+
+
+def rows_of(model: str) -> list[str]:
+    """The names of the rows that ask `model`."""
+    asked = {path.stem: load(path)["models"].values() for path in ROWS.glob("*.toml")}
+    return sorted(row for row, models in asked.items() if any(one["model"] == model for one in models))
+
+
 async def run_row(row: str, base_url: str, folder: Path) -> dict[str, Any]:
     """Run `row` as far as it is not done; returns what that took, which is in the run's ledger too."""
-    experiment = Experiment.parse(load(ROWS / f"{row}.toml", {"models.qwen.base_url": base_url}))
+    experiment = Experiment.parse(served_at(base_url, load(ROWS / f"{row}.toml")))
     out, server = folder / row.partition("-")[0], base_url.removesuffix("/v1")
     earlier = json.loads((out / LEDGER).read_text()) if (out / LEDGER).exists() else []
     began, cpu, programs = time.monotonic(), time.process_time(), child_seconds()
@@ -129,7 +143,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where runs are kept")
     chosen = parser.parse_args()
     register("tasks", Prefilled)
-    for row in chosen.rows or sorted(path.stem for path in ROWS.glob("*.toml")):
+    served = httpx.get(f"{chosen.base_url}/models").raise_for_status().json()["data"][0]["id"]
+    for row in chosen.rows or rows_of(served):
         print(json.dumps(asyncio.run(run_row(row, chosen.base_url, chosen.folder))), flush=True)
 
 

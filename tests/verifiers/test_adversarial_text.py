@@ -171,7 +171,7 @@ ELSEWHERE = {
     "logprob_judge": "reads numbers", "outcome_reward": "reads numbers", "process_reward": "reads numbers",
     "embedding_similarity": "reads numbers", "pairwise": "reads JSON as judge does",
     "element_check": "reads JSON as judge does", "generated_tests": "reads texts with an extractor below",
-    "unit_tests": "runs programs: see the tests of the sandbox",
+    "unit_tests": "runs programs: see the tests of the sandbox", "behaviour": "runs programs as unit_tests does",
 }  # fmt: skip
 
 
