@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.processes import living_processes
 from tts import Endpoint, Problem, Sampler, Session
-from tts.errors import ConfigError, MissingExtra
+from tts.errors import ConfigError, EndpointError, MissingExtra
 from tts.local_vllm import LocalVLLM, LocalVLLMError, serve
 
 LATEST_STOP = 20.0  # seconds; the supervisor's grace period is 10
@@ -227,18 +227,54 @@ async def test_kill_9_of_the_parent_leaves_no_server_and_no_engine(
     assert await eventually(lambda: not living_processes(session), LATEST_STOP), living_processes(session)
 
 
+def kill_engine(server: LocalVLLM) -> None:
+    """`kill -9` of the engine; the process that answers requests is spared."""
+    (engine,) = [pid for pid, name in living_processes(server.pid).items() if name.startswith("VLLM::EngineCore")]
+    os.kill(engine, signal.SIGKILL)
+
+
+DEATH = r"The (engine of the )?vLLM server (ended|died)"
+
+
+async def test_an_engine_that_dies_at_work_is_noticed_by_the_sampler_and_by_its_server(
+    vllm_python: str, tiny_model: Path, tmp_path: Path
+):
+    server = LocalVLLM(tiny_model, name="mortal", python=vllm_python, log=tmp_path / "log")
+    said: list[EndpointError] = []
+
+    async def ask_until_it_dies() -> None:
+        async with server:
+            options = {"max_tokens": 2000, "ignore_eos": True, "min_tokens": 2000}
+            where = {"model": "mortal", "base_url": server.base_url, "params": {"extra_body": options}}
+            async with Sampler(Endpoint(**where, outage_timeout=5)) as sampler:
+                session = Session(Problem.from_prompt("How many?"), {"policy": sampler})
+                asking = asyncio.create_task(session.one())
+                while not (await server.metrics())["vllm:num_requests_running"]:
+                    await asyncio.sleep(0.05)
+                kill_engine(server)
+                try:
+                    await asking
+                except EndpointError as error:
+                    said.append(error)
+                    raise
+
+    with pytest.raises(LocalVLLMError, match=DEATH) as failure:
+        await asyncio.wait_for(ask_until_it_dies(), 240)
+    assert failure.value.__cause__ is said[0]
+    assert server.base_url in str(said[0])
+    assert living_processes(server.pid) == {}
+
+
 async def test_a_server_that_dies_later_ends_serve_with_its_log(vllm_python: str, tiny_model: Path, tmp_path: Path):
     announced: list[str] = []
     server = LocalVLLM(tiny_model, name="mortal", python=vllm_python, log=tmp_path / "log")
 
-    def kill_engine(line: str) -> None:
+    def announce(line: str) -> None:
         announced.append(line)
-        for pid, command in living_processes(server.pid).items():
-            if command.startswith("VLLM::EngineCore"):
-                os.kill(pid, signal.SIGKILL)
+        kill_engine(server)
 
-    with pytest.raises(LocalVLLMError, match=r"The (engine of the )?vLLM server (ended|died)") as failure:
-        await asyncio.wait_for(serve(server, kill_engine), 120)
+    with pytest.raises(LocalVLLMError, match=DEATH) as failure:
+        await asyncio.wait_for(serve(server, announce), 240)
     assert announced == [f"mortal is ready at {server.base_url}"]
     assert failure.value.log_tail
     assert living_processes(server.pid) == {}
