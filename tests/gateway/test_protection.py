@@ -299,6 +299,8 @@ WRONG = [
     ("qwen", {"strategy": 'first_pass:verifier="json_schema:definition=/etc/passwd"'}, 400, "not the name of a file"),
     ("qwen", {"strategy": "first_pass", "verifier": "oracle"}, 400, "oracle"),
     ("qwen", {"strategy": "self_consistency", "answer": "python_expr:expression=answer"}, 403, "run_code"),
+    ("qwen", {"strategy": "self_consistency", "answer": "behaviour"}, 403, "run_code"),
+    ("qwen", "self_consistency:answer=behaviour(mutants=4)", 403, "run_code"),
     ("qwen", {"strategy": "self_consistency", "answer": "judge"}, 400, "reads no answers"),
     ("qwen", {"strategy": "../../etc/passwd"}, 400, "strategies"),
     ("qwen", {"strategy": "best_of_n", "verifier": {"name": "outcome_reward"}}, 400, "needs a model for: reward"),
