@@ -160,7 +160,8 @@ def answer_reader(problem: Problem, named: AnswerVerifier | None = None) -> Answ
     if named is not None:
         return named
     if problem.answer is None:
-        raise ConfigError(f"{problem.id} does not say how its answers are read; set answer=, say exact_answer, or behaviour")
+        names = "say exact_answer, or behaviour for programs"
+        raise ConfigError(f"{problem.id} does not say how its answers are read; set answer=, {names}")
     return registry.make("verifiers", problem.answer)
 
 
