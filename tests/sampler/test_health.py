@@ -98,6 +98,28 @@ async def test_a_slow_server_that_lives_is_waited_for():
         assert sampler.connection.health.trouble() == ""
 
 
+@pytest.mark.parametrize(("dead", "after", "patience"), [(False, 4, 3), (True, 8, 7.5)], ids=["fails", "is gone"])
+async def test_an_outage_begins_when_a_slow_server_falls_and_not_when_it_last_answered(
+    dead: bool, after: float, patience: float
+):
+    loop = asyncio.get_running_loop()
+    falls = loop.time() + after
+
+    def down() -> bool:
+        return falls <= loop.time() < falls + 1
+
+    async def answer(_: dict) -> Any:
+        await asyncio.sleep(max(0.0, falls + 0.05 - loop.time()))
+        return failing(500)({}) if down() else choice("42")
+
+    async with (
+        ScriptedServer(answer, alive=lambda: not (dead and down())) as server,
+        Sampler(at(server, outage_timeout=patience)) as sampler,
+    ):
+        assert len(await draw(sampler, 8)) == 8
+    assert loop.time() > falls + 1
+
+
 async def test_a_slow_server_is_waited_for_beside_a_request_that_always_fails():
     async def mixed(body: dict) -> Any:
         if "bad" in str(body["messages"]):

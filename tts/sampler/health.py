@@ -128,9 +128,10 @@ class Health:
         if ailment:
             replica.down = ailment
             if pool.silent_since is None:
-                pool.silent_since = max(pool.served_at, replica.quiet_since)
+                pool.silent_since = max(pool.served_at, pool.well_at, replica.quiet_since)
             return
-        replica.failures, replica.trusted_until = 0, loop.time() + pause
+        pool.well_at = loop.time()
+        replica.failures, replica.trusted_until = 0, pool.well_at + pause
         if replica.down:
             replica.down, replica.quiet_since = "", loop.time()
             del self._next[replica]

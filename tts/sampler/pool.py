@@ -146,6 +146,8 @@ class Pool:
         self.failed_at = 0.0
         self.served_at = 0.0
         """When a replica last gave an answer, even an error about the request."""
+        self.well_at = 0.0
+        """When a replica that was examined last said that it works."""
         self.silent_since: float | None = None
         """Since when attempts have only failed, or replicas given no sign of life; None: they serve."""
         self.asked_to_wait = 0.0
@@ -229,7 +231,7 @@ class Pool:
             self.failed += 1
             self.failed_at, self.failure = now, failure
             if self.silent_since is None:
-                self.silent_since = max(self.served_at, now - latency)
+                self.silent_since = max(self.served_at, self.well_at, now - latency)
             self.asked_to_wait = max(self.asked_to_wait, min(retry_after or 0.0, LONGEST_WAIT))
         self.dispatch()
 
