@@ -196,7 +196,7 @@ class Continuation:
         return sorted(samples, key=lambda sample: sample.index)
 
     def _options(self, role: str, tokens: int | None, stops: Sequence[str]) -> dict[str, Any]:
-        known = self.session.sampler(role).endpoint.params
+        known = merged(self.session.sampler(role).endpoint.params, self.session.sampling)
         options: dict[str, Any] = {} if tokens is None else {"max_tokens": tokens}
         if self.exact:
             options["return_token_ids"] = True
