@@ -138,7 +138,7 @@ class Tree:
         the budget ends, which sets `spent`.
         """
         grown = await self.steps(node, n, **params)
-        return await self.session.together(self.rated(answer, node, stage) for answer in grown)
+        return await self.rated_together([(answer, node) for answer in grown], stage)
 
     async def level(self, shares: Iterable[tuple[Node, int]], *, stage: int = 0) -> list[Node]:
         """All that `expand` makes of several nodes side by side, each in so many ways."""
@@ -166,6 +166,12 @@ class Tree:
             self._note(error, f"a step after {node.name or 'the question'}")
             self._stopped(node, str(error))
         return []
+
+    async def rated_together(self, grown: Sequence[tuple[Continuation, Node]], stage: int = 0) -> list[Node]:
+        """Each of several answers that are booked together `rated` below its node; their requests are joined."""
+        if self._stepping.rates_steps and not (self._stepping.lookahead or self._stepping.rollouts):
+            await self.session.foresee([_candidate(answer, (*self.place, *answer.path)) for answer, _ in grown])
+        return await self.session.together(self.rated(answer, above, stage) for answer, above in grown)
 
     async def rated(self, answer: Continuation, above: Node, stage: int = 0) -> Node:
         """`answer` as a node below `above`, with its verdict; without one where the budget has no room for it, or

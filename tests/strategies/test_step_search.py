@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.double import Fault, FaultKind, ModelDouble
+from tests.support.rewards import RewardDouble
 from tests.support.solving import PROBLEM, check_account, check_exact, endpoint, settle
 from tests.support.steps import RAW, StepWorld, Worth, one_by_one, worth, written
 from tts import registry
 from tts.base import Verifier
 from tts.continuation import Continuation
 from tts.errors import ConfigError
-from tts.sampler import Sampler
+from tts.sampler import Endpoint, Sampler
 from tts.sampler.mock import MockModel
 from tts.session import Session
 from tts.solving import solve
@@ -367,6 +368,33 @@ async def test_a_candidate_pays_for_all_that_was_looked_at_before_it_and_the_sum
     assert len({record["node"] for record in recorded}) == len(recorded)
     if not fields:
         assert sum(record["tokens"] for record in recorded) == double.stats.completion_tokens
+
+
+@pytest.mark.parametrize("route", ["route=classify", "route=pooling", "route=score", 'separator="<step>"'])
+@pytest.mark.parametrize("faults", [{}, {"lists": False}, {"withheld": 1}], ids=["", "no lists", "one is missing"])
+async def test_siblings_are_rated_in_one_request_where_the_server_takes_lists(
+    route: str, faults: dict[str, Any]
+) -> None:
+    """And as they would be alone; the sum of what they cost is the server's."""
+    verifier, world = f'process_reward:step="\n",{route}', StepWorld(ends=0.0, longest=4)
+    async with asyncio.timeout(60), world.double() as double, RewardDouble(reward=worth, **faults) as rewards:
+        models = {"policy": one_by_one(double), "reward": Endpoint(model="reward", base_url=rewards.base_url)}
+        result = await solve(RAW, made("beam_search", n=6, width=3), models, verifier=verifier, stop_early=False)
+    records = [record for candidate in result.candidates for record in candidate.notes["tree"]]
+    assert len(records) == 6 * 4
+    above = {record["node"]: record["text"] for record in records}
+    for record in records:
+        parts = record["node"].split(".")
+        text = "".join(above[".".join(parts[: i + 1])] for i in range(len(parts)))
+        if route == "route=score":
+            assert record["reward"] == worth(text.strip())
+    listed = [body for _, body in rewards.asked if isinstance(body.get("input", body.get("text_2")), list)]
+    single = len(rewards.asked) - len(listed)
+    assert len(listed) == (1 if "lists" in faults else 1 + 2 * 3)
+    assert single == (6 * 4 if faults else 0)
+    assert result.spent["reward"].prompt_tokens == rewards.prompt_tokens
+    known = result.loose.union(*(candidate.charges for candidate in result.candidates))
+    assert total(one for one in known if one.role == "reward").prompt_tokens == rewards.prompt_tokens
 
 
 async def test_what_is_seen_ahead_rates_a_step_and_is_thrown_away_but_paid() -> None:
