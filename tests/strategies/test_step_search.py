@@ -470,6 +470,7 @@ ODD: dict[str, Say] = {
     "a stop that never comes": lambda body, rng: "x" * 5000,
     "steps of nothing": lambda body, rng: "",
     "steps of nothing but their end": lambda body, rng: "\nand on",
+    "steps of white space": lambda body, rng: " \t\nand on",
     "the same step for ever": lambda body, rng: "again\nand on",
 }
 
@@ -488,6 +489,23 @@ async def test_an_odd_model_ends_within_bounds_and_its_answers_are_kept(name: st
     unfinished = said != "steps of nothing"
     assert all(candidate.cut_off == unfinished for candidate in result.candidates)
     assert ("unfinished" in " ".join(result.warnings)) == unfinished
+
+
+@pytest.mark.parametrize("step", ["。", "🙂\u200d", "\u2028", "e\u0301", "\r\n"])
+@pytest.mark.parametrize("name", SEARCHES)
+async def test_a_step_may_end_with_any_text(name: str, step: str) -> None:
+    def said(body: dict[str, Any], rng: Any) -> str:
+        return f"Answer: {rng.integers(9)}" if written(body).count(step) == 2 else f"é {rng.integers(9)}{step}more"
+
+    async with asyncio.timeout(60), ModelDouble(answer=said) as double:
+        search = made(name, n=4, step=step)
+        result = await solve(PROBLEM, search, endpoint(double), verifier=Worth(), stop_early=False)
+        check_exact(result, double.stats)
+    assert result.selected is not None
+    assert result.selected.content.count(step) == 2
+    assert not result.selected.cut_off
+    texts = {record["node"]: record["text"] for one in result.candidates for record in one.notes["tree"]}
+    assert all(text.endswith(step) or text.startswith("Answer") for text in texts.values())
 
 
 class Rates(Verifier):
