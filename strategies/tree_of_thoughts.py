@@ -139,7 +139,7 @@ class TreeOfThoughts(StepSearch):
                 fresh.append((answer, node))
         if repeated:
             tree.take(repeated)
-        children = await tree.session.together(tree.rated(*pair) for pair in fresh)
+        children = await tree.rated_together(fresh)
         if self.weigh == "vote":
             children = await self._voted(tree, children)
         tree.harvest(children)

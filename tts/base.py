@@ -66,6 +66,9 @@ class Verifier(Plugin):
         """
         return candidates
 
+    async def foresee(self, problem: Problem, candidates: Sequence[Candidate], session: Session) -> None:
+        """Ask for what rating `candidates` needs in one request, where the server can; by default nothing."""
+
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Rate `candidate`. Every call through `session` is charged to the verdict."""
         begin = thread_time()

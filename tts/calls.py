@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from tts.accounts import Allowance, Grant, Ledger, Quota, Tariff
 from tts.concurrency import Flow, aside, flow
-from tts.errors import ConfigError, SamplingFailed
+from tts.errors import ConfigError, RequestRejected, SamplingFailed
 from tts.files import ImageFolder
 from tts.resources import SampleStore
 from tts.sampler.parameters import merged, token_limit
@@ -71,6 +72,9 @@ class Calls:
         self._capped = self.allowance.capped
         self._occurrences: dict[bytes, int] = {}
         self._taken: dict[str, tuple[Any, ...]] = {}
+        self._posted: dict[bytes, asyncio.Future[tuple[Any, tuple[Charge, ...]] | None] | None] = {}
+        self._one_at_a_time: set[str] = set()
+        """Paths whose server refuses lists."""
         if self._capped:
             ledger.watchers.append(self.allowance.book)
 
@@ -289,6 +293,8 @@ class Calls:
         sampler = self.sampler(role)
         body = {"model": sampler.endpoint.model, **body}
         key = self._address(sampler, path, body)
+        if (joined := self._posted.setdefault(key, None)) and (found := await joined):
+            return found
         if stored := await self._stored(key):
             return json.loads(stored.text), stored.charges
         prompt = prompt_usage(json.dumps(body))
@@ -297,6 +303,35 @@ class Calls:
         if self.store is not None:
             await self.store.put(key, Sample(json.dumps(data), charges=(charge,), role=role))
         return data, (charge,)
+
+    async def post_joined(self, path: str, bodies: Sequence[Mapping[str, Any]], field: str, role: str) -> None:
+        """See `Session.post_joined`."""
+        sampler = self.sampler(role)
+        known = [{"model": sampler.endpoint.model, **body} for body in bodies]
+        new = {key: body for body in known if (key := self._address(sampler, path, body)) not in self._posted}
+        answers = {key: asyncio.get_running_loop().create_future() for key in new}
+        self._posted |= answers
+        try:
+            if self.store is not None:
+                new = {key: body for key, body in new.items() if not await self.store.get(key, [0])}
+            if len(new) < 2 or path in self._one_at_a_time:
+                return
+            joined = {**next(iter(new.values())), field: [body[field] for body in new.values()]}
+            prompt = prompt_usage(json.dumps(joined))
+            async with self._one_call(role, int(prompt.prompt_tokens), 1):
+                data, charge = await call(sampler, path, joined, role=role, ledger=self._ledger, prompt=prompt)
+            for key, item in zip(new, _in_order(data, len(new)), strict=False):
+                part = {**data, "data": [item]}
+                if self.store is not None:
+                    await self.store.put(key, Sample(json.dumps(part), charges=(charge,), role=role))
+                answers[key].set_result((part, (charge,)))
+        except RequestRejected:
+            self._one_at_a_time.add(path)
+            raise
+        finally:
+            for answer in answers.values():
+                if not answer.done():
+                    answer.set_result(None)
 
     async def _stored(self, key: bytes) -> Sample | None:
         """What the store has under `key`, booked as re-used."""
@@ -316,6 +351,15 @@ class Calls:
 
     def _price(self, role: str, usage: Usage) -> float:
         return self._models[role].endpoint.money(usage) if role in self._models else 0.0
+
+
+def _in_order(data: Any, count: int) -> list[Any]:
+    """The parts of an answer to a list of `count`; none where it is not known which part is whose."""
+    try:
+        parts = {part["index"]: part for part in data["data"]}
+        return [parts[i] for i in range(count)] if len(parts) == len(data["data"]) == count else []
+    except (KeyError, TypeError):
+        return []
 
 
 def _limit(sampler: Sampler, params: Mapping[str, Any]) -> tuple[str, int | None]:

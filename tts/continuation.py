@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tts.calls import digest
+from tts.concurrency import Once
 from tts.errors import BudgetSpent, ConfigError, SamplingFailed
 from tts.sampler.parameters import merged, token_limit
 from tts.sampler.scoring import TokenScores, detokenize, tokenize
@@ -201,7 +202,7 @@ class Continuation:
         return sorted(samples, key=lambda sample: sample.index)
 
     def _options(self, role: str, tokens: int | None, stops: Sequence[str]) -> dict[str, Any]:
-        known = self.session.sampler(role).endpoint.params
+        known = {**self.session.sampler(role).endpoint.params, **self.session.sampling}
         options: dict[str, Any] = {} if tokens is None else {"max_tokens": tokens}
         if self.exact:
             options["return_token_ids"] = True
@@ -254,10 +255,11 @@ class Continuation:
         assert sample.token_ids
         pieces = self.session.resources.get(_Pieces)
         key = (sample.model, sample.token_ids[-1])
-        if key not in pieces:
-            pieces[key] = await detokenize(self.session.sampler(sample.role), [sample.token_ids[-1]])
-        return pieces[key]
+        return (await pieces.get(key, lambda: detokenize(self.session.sampler(sample.role), [key[1]])))[0]
 
 
-class _Pieces(dict[tuple[str, int], str]):
+class _Pieces(Once[str]):
     """The texts of single tokens, by model and id."""
+
+    def __init__(self) -> None:
+        super().__init__(kept=1_000_000)

@@ -17,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -29,7 +29,7 @@ from uuid import uuid4
 from tts.accounts import Ledger, Quota
 from tts.calls import Calls, digest
 from tts.concurrency import Once, closing, concurrent_map, now, together
-from tts.errors import BudgetSpent, ConfigError, EndpointRefused, UnreadableKey, cause_of
+from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, UnreadableKey, cause_of
 from tts.files import ImageFolder
 from tts.resources import Resources, SampleStore
 from tts.sampler.parameters import LENGTHS, merged
@@ -58,6 +58,7 @@ class Rater(Protocol):
     @property
     def relative(self) -> bool: ...
     def among(self, candidates: Sequence[Candidate], /) -> Sequence[Candidate]: ...
+    async def foresee(self, problem: Problem, candidates: Sequence[Candidate], session: Session, /) -> None: ...
     async def verify(self, problem: Problem, candidate: Candidate, session: Session, /) -> Verdict: ...
 
 
@@ -244,6 +245,20 @@ class Session:
             return data
 
         return await self.once(("post", role, path, json.dumps(body, sort_keys=True)), ask)
+
+    async def post_joined(self, path: str, bodies: Sequence[Mapping[str, Any]], *, field: str, role: str) -> None:
+        """Send in one request what `post` will be asked with each of `bodies`, which differ in `field`, a list there.
+
+        Each then finds its part of the answer, and all carry the cost of the whole. What was sent before is left out;
+        where the server does not answer a list, each will be sent by itself.
+        """
+        with suppress(EndpointError, BudgetSpent):  # which each will meet by itself
+            await self._calls.post_joined(path, bodies, field, role)
+
+    async def foresee(self, candidates: Sequence[Candidate]) -> None:
+        """Let the verifier ask in one request for what it needs to rate all of `candidates`, which share its cost."""
+        if self.verifier is not None and len(candidates) > 1:
+            await self.verifier.foresee(self.problem, candidates, self)
 
     async def once(self, key: Hashable, make: Callable[[Session], Awaitable[T]]) -> T:
         """The result of `make(session)`, made once for this problem however many candidates need it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import prod
 from statistics import fmean
@@ -52,9 +52,25 @@ class OutcomeReward(ScoreVerifier):
         """The reward as the model gives it. Raises `ValueError` where the server's answer has none."""
         return self.rated(await self.reward(problem, answer_of(candidate), session))
 
+    async def foresee(self, problem: Problem, candidates: Sequence[Candidate], session: Session) -> None:
+        """vLLM takes several texts in one request, but only one conversation."""
+        field = "text_2" if self.route == "score" else "input"
+        texts = {text for candidate in candidates for text in self._read_of(answer_of(candidate))}
+        bodies = [{**self._body(problem, text), **self.params} for text in sorted(texts)]
+        if all(field in body for body in bodies):
+            await session.post_joined(self._path, bodies, field=field, role="reward")
+
+    def _read_of(self, answer: str) -> list[str]:
+        """What the server is to read of an answer to rate it."""
+        return [answer]
+
+    @property
+    def _path(self) -> str:
+        return "/chat/completions" if self.route == "chat" else f"/../{self.route}"
+
     async def reward(self, problem: Problem, answer: str, session: Session) -> float:
         """The reward of one answer."""
-        path = "/chat/completions" if self.route == "chat" else f"/../{self.route}"
+        path = self._path
         data = await session.post(path, {**self._body(problem, answer), **self.params}, role="reward")
         try:
             value = self._read(data)
@@ -116,20 +132,35 @@ class ProcessReward(OutcomeReward):
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Raises `ValueError` where the server's answer lacks the steps' rewards."""
-        steps = [step for step in answer_of(candidate).split(self.step) if step.strip()]
+        steps = self._steps(answer_of(candidate))
         if not steps:
             return Verdict(None, details={"reason": "there are no steps"})
         rate = self._by_labels if self.labels else self._at_separators if self.separator else self._of_prefixes
         rewards = await rate(problem, steps, session)
         return self.rated(AGGREGATES[self.aggregate](rewards), steps=rewards)
 
+    def _steps(self, answer: str) -> list[str]:
+        return [step for step in answer.split(self.step) if step.strip()]
+
+    def _read_of(self, answer: str) -> list[str]:
+        steps = self._steps(answer)
+        if self.labels:  # asked as completions
+            return []
+        if self.separator:
+            return ["".join(f"{step}{self.separator}" for step in steps)] if steps else []
+        return list(accumulate(steps, lambda before, step: before + self.step + step))
+
+    @property
+    def _path(self) -> str:
+        return "/../pooling" if self.separator else super()._path
+
     async def _of_prefixes(self, problem: Problem, steps: list[str], session: Session) -> list[float]:
-        prefixes = accumulate(steps, lambda before, step: before + self.step + step)
+        prefixes = self._read_of(self.step.join(steps))
         return await together(self.reward(problem, prefix, session) for prefix in prefixes)
 
     async def _at_separators(self, problem: Problem, steps: list[str], session: Session) -> list[float]:
-        answer = "".join(f"{step}{self.separator}" for step in steps)
-        data = await session.post("/../pooling", {**self._body(problem, answer), **self.params}, role="reward")
+        (text,) = self._read_of(self.step.join(steps))
+        data = await session.post(self._path, {**self._body(problem, text), **self.params}, role="reward")
         try:
             ((*rows,),) = (item["data"] for item in data["data"])
             rewards = [reward for row in rows if math.isfinite(reward := float(row[self.label]))]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import isfinite
 from statistics import fmean
 from typing import Any, Protocol, TypeVar
@@ -138,7 +139,7 @@ class Tree:
         the budget ends, which sets `spent`.
         """
         grown = await self.steps(node, n, **params)
-        return await self.session.together(self.rated(answer, node, stage) for answer in grown)
+        return await self.rated_together([(answer, node) for answer in grown], stage)
 
     async def level(self, shares: Iterable[tuple[Node, int]], *, stage: int = 0) -> list[Node]:
         """All that `expand` makes of several nodes side by side, each in so many ways."""
@@ -167,9 +168,20 @@ class Tree:
             self._stopped(node, str(error))
         return []
 
-    async def rated(self, answer: Continuation, above: Node, stage: int = 0) -> Node:
-        """`answer` as a node below `above`, with its verdict; without one where the budget has no room for it, or
-        where the server fails to look ahead."""
+    async def rated_together(self, grown: Sequence[tuple[Continuation, Node]], stage: int = 0) -> list[Node]:
+        """Each of several answers that are booked together `rated` below its node; their requests are joined."""
+        shown: list[Candidate | None] = [None] * len(grown)
+        if self._stepping.rates_steps and not (self._stepping.lookahead or self._stepping.rollouts):
+            shown = [_candidate(answer, (*self.place, *answer.path), stage=stage) for answer, _ in grown]
+            await self.session.foresee([one for one in shown if one])
+        pairs = zip(grown, shown, strict=True)
+        return await self.session.together(self.rated(*pair, stage, candidate) for pair, candidate in pairs)
+
+    async def rated(
+        self, answer: Continuation, above: Node, stage: int = 0, candidate: Candidate | None = None
+    ) -> Node:
+        """`answer`, which `candidate` shows to the verifier, as a node below `above` with its verdict; without one
+        where the budget has no room for it, or where the server fails to look ahead."""
         node = Node.below(above, answer)
         if not (self._stepping.rates_steps or self._stepping.rollouts or node.done):
             return node
@@ -177,7 +189,8 @@ class Tree:
             if self._stepping.rollouts and not node.done:
                 return await self._by_rollouts(node)
             ahead = await self._ahead(answer)
-            verdict = await answer.session.verify(_candidate(ahead, (*self.place, *answer.path), stage=stage))
+            candidate = candidate or _candidate(ahead, (*self.place, *answer.path), stage=stage)
+            verdict = await answer.session.verify(candidate)
         except BudgetSpent as error:
             self.spent = error
             return node
@@ -328,7 +341,7 @@ def _whole(answer: Continuation) -> Sample:
 
     def joined(name: str) -> tuple[Any, ...] | None:
         parts = [getattr(piece, name) for piece in pieces]
-        return None if any(part is None for part in parts) else tuple(value for part in parts for value in part)
+        return None if None in parts else tuple(chain.from_iterable(parts))
 
     numbers = {name: joined(name) for name in ("token_ids", "logprobs", "confidences")}
     charges = dict.fromkeys(charge for piece in pieces for charge in piece.charges)

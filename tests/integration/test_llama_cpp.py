@@ -96,6 +96,17 @@ async def test_what_a_search_costs_is_what_the_server_counts(endpoint: Endpoint)
     assert (spent.prompt_tokens, spent.completion_tokens) == (after[0] - before[0], after[1] - before[1])
 
 
+@pytest.mark.parametrize("search", ["beam_search:n=4,width=2", "particle_filter:n=4", "mcts:simulations=2,branching=2"])
+async def test_searches_over_steps_cost_what_the_server_counts_and_share_their_prefix(endpoint: Endpoint, search: str):
+    before = await billed(endpoint)
+    spec = f'{search},step=".",step_tokens=16,depth=3,verifier=mean_logprob'
+    result = await solve(QUESTION, spec, endpoint, stop_early=False)
+    after, spent = await billed(endpoint), result.usage
+    assert not result.failures
+    assert (spent.prompt_tokens, spent.completion_tokens) == (after[0] - before[0], after[1] - before[1])
+    assert 0 < spent.cached_tokens < spent.prompt_tokens
+
+
 async def test_the_probe_finds_what_it_can_do(endpoint: Endpoint):
     async with Sampler(endpoint) as sampler:
         found = await probe(sampler)

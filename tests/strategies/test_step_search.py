@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.double import Fault, FaultKind, ModelDouble
+from tests.support.rewards import RewardDouble
 from tests.support.solving import PROBLEM, check_account, check_exact, endpoint, settle
 from tests.support.steps import RAW, StepWorld, Worth, one_by_one, worth, written
 from tts import registry
 from tts.base import Verifier
 from tts.continuation import Continuation
 from tts.errors import ConfigError
-from tts.sampler import Sampler
+from tts.sampler import Endpoint, Sampler
 from tts.sampler.mock import MockModel
 from tts.session import Session
 from tts.solving import solve
@@ -34,6 +35,8 @@ from tts.types import Budget, Candidate, Charge, Problem, Result, Scale, Verdict
 
 STEPS = {"step": "\n"}
 SEARCHES = ["beam_search", "dvts", "rebase", "particle_filter"]
+ALSO_EAGER = [*SEARCHES, "particle_filter/eager"]
+"""With a filter that waits for two fifths of its particles alone."""
 
 
 async def searched(strategy: StepSearch, world: StepWorld, **options: Any) -> tuple[Result, ModelDouble]:
@@ -44,6 +47,8 @@ async def searched(strategy: StepSearch, world: StepWorld, **options: Any) -> tu
 
 
 def made(name: str, **fields: Any) -> StepSearch:
+    if name.endswith("/eager"):
+        name, fields = name.removesuffix("/eager"), {"wait_for": 0.4, **fields}
     return registry.make("strategies", {"name": name, **STEPS, **fields})
 
 
@@ -322,10 +327,28 @@ async def test_filters_are_independent_and_the_first_ones_are_a_smaller_search()
     assert len(more.candidates) == 2
 
 
+async def test_particles_that_are_slow_hold_up_only_a_filter_that_waits_for_all() -> None:
+    """Once `wait_for` of the particles have their step, those are drawn from and go on."""
+
+    def slow(body: dict[str, Any], index: int) -> float:
+        return 0.4 if written(body)[:1] in tuple("0123") else 0.0
+
+    for wait_for in (1.0, 0.5):
+        world = StepWorld(ends=0.0, longest=5)
+        async with asyncio.timeout(60), world.double(latency=slow) as double:
+            search = made("particle_filter", n=8, wait_for=wait_for)
+            result = await solve(PROBLEM, search, endpoint(double), verifier=Worth(), stop_early=False)
+            check_exact(result, double.stats)
+        levels = [written(request.body).count("\n") for request in double.requests]
+        assert (levels == sorted(levels)) == (wait_for == 1)
+        assert len(result.candidates) == 8
+        assert not any(candidate.cut_off for candidate in result.candidates)
+
+
 # -- accounts ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", ALSO_EAGER)
 @pytest.mark.parametrize("fields", [{}, {"lookahead": 2}, {"rollouts": 2}], ids=str)
 async def test_a_candidate_pays_for_all_that_was_looked_at_before_it_and_the_sum_is_the_servers(
     name: str, fields: dict[str, Any]
@@ -335,7 +358,7 @@ async def test_a_candidate_pays_for_all_that_was_looked_at_before_it_and_the_sum
     check_exact(result, double.stats)
     parts: dict[tuple[int, ...], frozenset[Charge]] = {}
     for candidate in sorted(result.candidates, key=lambda candidate: candidate.spawned):
-        part = candidate.spawned[: -2 if name in ("dvts", "particle_filter") else 0]
+        part = candidate.spawned[: -2 if name.startswith(("dvts", "particle_filter")) else 0]
         before = parts.get(part, frozenset())
         assert before <= candidate.charges  # never less than what came before
         parts[part] = candidate.charges
@@ -345,6 +368,33 @@ async def test_a_candidate_pays_for_all_that_was_looked_at_before_it_and_the_sum
     assert len({record["node"] for record in recorded}) == len(recorded)
     if not fields:
         assert sum(record["tokens"] for record in recorded) == double.stats.completion_tokens
+
+
+@pytest.mark.parametrize("route", ["route=classify", "route=pooling", "route=score", 'separator="<step>"'])
+@pytest.mark.parametrize("faults", [{}, {"lists": False}, {"withheld": 1}], ids=["", "no lists", "one is missing"])
+async def test_siblings_are_rated_in_one_request_where_the_server_takes_lists(
+    route: str, faults: dict[str, Any]
+) -> None:
+    """And as they would be alone; the sum of what they cost is the server's."""
+    verifier, world = f'process_reward:step="\n",{route}', StepWorld(ends=0.0, longest=4)
+    async with asyncio.timeout(60), world.double() as double, RewardDouble(reward=worth, **faults) as rewards:
+        models = {"policy": one_by_one(double), "reward": Endpoint(model="reward", base_url=rewards.base_url)}
+        result = await solve(RAW, made("beam_search", n=6, width=3), models, verifier=verifier, stop_early=False)
+    records = [record for candidate in result.candidates for record in candidate.notes["tree"]]
+    assert len(records) == 6 * 4
+    above = {record["node"]: record["text"] for record in records}
+    for record in records:
+        parts = record["node"].split(".")
+        text = "".join(above[".".join(parts[: i + 1])] for i in range(len(parts)))
+        if route == "route=score":
+            assert record["reward"] == worth(text.strip())
+    listed = [body for _, body in rewards.asked if isinstance(body.get("input", body.get("text_2")), list)]
+    single = len(rewards.asked) - len(listed)
+    assert len(listed) == (1 if "lists" in faults else 1 + 2 * 3)
+    assert single == (6 * 4 if faults else 0)
+    assert result.spent["reward"].prompt_tokens == rewards.prompt_tokens
+    known = result.loose.union(*(candidate.charges for candidate in result.candidates))
+    assert total(one for one in known if one.role == "reward").prompt_tokens == rewards.prompt_tokens
 
 
 async def test_what_is_seen_ahead_rates_a_step_and_is_thrown_away_but_paid() -> None:
@@ -398,12 +448,12 @@ async def test_a_roll_out_that_the_length_ends_is_no_reason_for_more_of_them() -
 # -- what servers and verifiers may do ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", ALSO_EAGER)
 @pytest.mark.parametrize(
     "fields", [{"n": 1}, {"n": 2, "width": 9}, {"n": 5, "width": 4}, {"n": 3, "width": 1}], ids=str
 )
 async def test_any_sizes_make_as_many_answers_as_they_say(name: str, fields: dict[str, int]) -> None:
-    if name in ("rebase", "particle_filter"):
+    if name.startswith(("rebase", "particle_filter")):
         fields = {"n": fields["n"]}
     result, double = await searched(made(name, **fields), StepWorld(ends=0.0, longest=3))
     most = max(Counter(body.body["n"] for body in double.requests if "n" in body.body), default=1)
@@ -420,11 +470,12 @@ ODD: dict[str, Say] = {
     "a stop that never comes": lambda body, rng: "x" * 5000,
     "steps of nothing": lambda body, rng: "",
     "steps of nothing but their end": lambda body, rng: "\nand on",
+    "steps of white space": lambda body, rng: " \t\nand on",
     "the same step for ever": lambda body, rng: "again\nand on",
 }
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", ALSO_EAGER)
 @pytest.mark.parametrize("said", ODD)
 async def test_an_odd_model_ends_within_bounds_and_its_answers_are_kept(name: str, said: str) -> None:
     async with asyncio.timeout(60), ModelDouble(answer=ODD[said]) as double:
@@ -440,6 +491,23 @@ async def test_an_odd_model_ends_within_bounds_and_its_answers_are_kept(name: st
     assert ("unfinished" in " ".join(result.warnings)) == unfinished
 
 
+@pytest.mark.parametrize("step", ["。", "🙂\u200d", "\u2028", "e\u0301", "\r\n"])
+@pytest.mark.parametrize("name", SEARCHES)
+async def test_a_step_may_end_with_any_text(name: str, step: str) -> None:
+    def said(body: dict[str, Any], rng: Any) -> str:
+        return f"Answer: {rng.integers(9)}" if written(body).count(step) == 2 else f"é {rng.integers(9)}{step}more"
+
+    async with asyncio.timeout(60), ModelDouble(answer=said) as double:
+        search = made(name, n=4, step=step)
+        result = await solve(PROBLEM, search, endpoint(double), verifier=Worth(), stop_early=False)
+        check_exact(result, double.stats)
+    assert result.selected is not None
+    assert result.selected.content.count(step) == 2
+    assert not result.selected.cut_off
+    texts = {record["node"]: record["text"] for one in result.candidates for record in one.notes["tree"]}
+    assert all(text.endswith(step) or text.startswith("Answer") for text in texts.values())
+
+
 class Rates(Verifier):
     """Says of everything what it is told to say."""
 
@@ -450,7 +518,7 @@ class Rates(Verifier):
         return Verdict(float(self.says) if self.says is not None else None)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", ALSO_EAGER)
 @pytest.mark.parametrize("says", [None, "nan", "inf", "-inf", -3.0, 0.0, 1.0])
 async def test_rewards_that_say_nothing_lead_nowhere_and_lose_nothing(name: str, says: Any) -> None:
     result, double = await searched(made(name, n=4), StepWorld(), verifier=Rates(says=says))
@@ -468,7 +536,7 @@ async def test_rewards_above_one_are_refused_where_only_odds_will_do_and_fine_el
         assert result.ended == "complete"
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", ALSO_EAGER)
 async def test_some_rewards_that_are_missing_leave_those_steps_behind(name: str) -> None:
     class Partly(Worth):
         def check(self, problem: Problem, candidate: Candidate) -> Any:
@@ -482,7 +550,7 @@ async def test_some_rewards_that_are_missing_leave_those_steps_behind(name: str)
     assert not result.answer.startswith("1 ")
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", ALSO_EAGER)
 @pytest.mark.parametrize("fields", [{}, {"lookahead": 1}, {"rollouts": 1}], ids=str)
 @pytest.mark.parametrize("after", [0, 1, 4])
 async def test_a_server_that_dies_keeps_what_was_found(name: str, after: int, fields: dict[str, Any]) -> None:
@@ -501,7 +569,7 @@ async def test_a_server_that_dies_keeps_what_was_found(name: str, after: int, fi
     assert total(known).completion_tokens == double.stats.completion_tokens
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", ALSO_EAGER)
 async def test_one_branch_that_fails_is_told_and_the_others_go_on(name: str) -> None:
     def one(number: int, body: dict[str, Any]) -> Fault | None:
         return Fault(FaultKind.SERVER_ERROR) if number == 2 else None
@@ -529,7 +597,7 @@ class Paying(Worth):
 
 @settings(max_examples=20)
 @given(
-    name=st.sampled_from(SEARCHES),
+    name=st.sampled_from(ALSO_EAGER),
     requests=st.integers(1, 30),
     fields=st.sampled_from([{}, {"lookahead": 1}, {"rollouts": 1}]),
 )
@@ -598,7 +666,7 @@ async def test_a_search_that_cannot_work_is_refused_before_anything_is_spent(nam
 # -- leaving -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", ALSO_EAGER)
 async def test_a_search_that_is_left_leaves_nothing_running(name: str) -> None:
     """Neither here nor at the server, whose requests are cancelled."""
     world = StepWorld(ends=0.0, longest=0)

@@ -12,6 +12,7 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Self
@@ -175,7 +176,7 @@ def embedded(picture: bytes) -> list[float]:
     return [1.0, *vector.ravel().tolist()]
 
 
-def met(request: str, scene: list[Thing]) -> float:
+def met(request: str, scene: Sequence[Thing]) -> float:
     """The share of what `request` speaks of that a scene has."""
     wanted = things(request)
     return sum((Counter(wanted) & Counter(scene)).values()) / len(wanted)

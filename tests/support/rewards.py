@@ -24,6 +24,10 @@ class RewardDouble:
     """Where `/pooling` gives a row; the last token alone where the text has none."""
     failing: int = 0
     """The first requests are answered with 500."""
+    lists: bool = True
+    """Whether a request may hold several texts, which are answered last one first."""
+    withheld: int = 0
+    """So many of the answers to a list are missing."""
     models: Sequence[str] = ("reward",)
     asked: list[tuple[str, Json]] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -57,6 +61,14 @@ class RewardDouble:
         self.asked.append((request.path, body))
         if len(self.asked) <= self.failing:
             return web.json_response({"error": {"message": "out of memory"}}, status=500)
+        field = "text_2" if "text_2" in body else "input"
+        if isinstance(listed := body.get(field), list):
+            if not self.lists:
+                return web.json_response({"error": {"message": "input should be a valid string"}}, status=400)
+            parts = [self._answer(request.path, text)["data"][0] | {"index": i} for i, text in enumerate(listed)]
+            tokens = sum(len(prompt_tokens({"prompt": text})) for text in listed)
+            self.prompt_tokens += tokens
+            return web.json_response({"data": parts[::-1][self.withheld :], "usage": {"prompt_tokens": tokens}})
         text = (
             body.get("input")
             or body.get("prompt")

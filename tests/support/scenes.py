@@ -81,11 +81,12 @@ def painted(scene: Iterable[Thing], rng: np.random.Generator) -> bytes:
                 corners = [(left, y + SIZE), (left + SIZE, y + SIZE), (left + SIZE // 2, y)]
                 draw.polygon(corners, fill=COLOURS[words[1]])
     data = io.BytesIO()
-    image.save(data, "PNG")
+    image.save(data, "PNG", compress_level=1)
     return data.getvalue()
 
 
-def measured(png: bytes) -> list[Thing]:
+@functools.lru_cache(maxsize=4096)
+def measured(png: bytes) -> Sequence[Thing]:
     """What is in a picture, place by place, from its pixels."""
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) @ np.array([1 << 16, 1 << 8, 1])
     found = []
@@ -99,6 +100,8 @@ def measured(png: bytes) -> list[Thing]:
 def _in_cell(cell: Pixels) -> Iterable[str]:
     for colour, (red, green, blue) in COLOURS.items():
         mask = cell == (red << 16) + (green << 8) + blue
+        if not mask.any():
+            continue
         found = [_shape(mask[:, begin:end]) for begin, end in _runs(mask.any(axis=0))]
         for shape in dict.fromkeys(found):
             if found.count(shape) <= len(COUNTS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Vision:
         stress = f" {STRESS}{missed}." if missed else ""
         return f"{section('prompt', asked)}{stress} This is version {rng.integers(1_000_000)}."
 
-    def judge(self, asked: str, scene: list[Thing] | None, rng: np.random.Generator) -> str:
+    def judge(self, asked: str, scene: Sequence[Thing] | None, rng: np.random.Generator) -> str:
         if request := section("request", asked):
             return json.dumps({"elements": [_element(thing, request) for thing in things(request)]})
         if statements := section("statements", asked):
@@ -58,7 +59,7 @@ class Vision:
         return f"On white: {', '.join(mentioned) or 'something'}."
 
 
-def seen(request: dict[str, Any]) -> list[Thing] | None:
+def seen(request: dict[str, Any]) -> Sequence[Thing] | None:
     """What is in the picture that comes with a request, the last of several."""
     shown = pictures(request)
     return measured(shown[-1]) if shown else None
@@ -81,6 +82,6 @@ def _finding(line: str, evidence: str, final: bool) -> dict[str, Any]:
     return {"number": number, "why": why, "finding": finding}
 
 
-def _told(line: str, scene: list[Thing]) -> str:
+def _told(line: str, scene: Sequence[Thing]) -> str:
     place = next(place for place in PLACES if f"at the {place}?" in line)
     return ", ".join(str(thing) for thing in scene if thing.place == place) or "nothing"
