@@ -19,6 +19,7 @@ class BestOfN(Strategy):
     """N independent samples, each verified as it arrives; the best verdict wins, the earliest among equals."""
 
     needs_verifier = True
+    by_turns = True
 
     n: PositiveInt = 16
     """Samples."""
@@ -42,4 +43,4 @@ class BestOfN(Strategy):
         def draw(n: int) -> AsyncIterator[Candidate]:
             return session.verified(session.propose(self.prompt(problem), n=n))
 
-        return drawn(self.stop, self.n, draw, scores_of)
+        return drawn(session, self.n, self.stop, draw, scores_of)

@@ -67,6 +67,8 @@ class SelfConsistency(Voting):
     drawn a few at a time, until the evidence suffices.
     """
 
+    by_turns = True
+
     stop: VoteRule | None = None
     """When fewer than `n` samples are enough: `certain` (the votes to come cannot change it),
     `sequential(risk=0.05)` (they would with this probability at most, whatever the answers), `beta(confidence=0.95)`
@@ -89,4 +91,4 @@ class SelfConsistency(Voting):
             samples = session.propose(n=n)
             return session.classified(session.verified(samples) if self.weighted else samples, reader, known)
 
-        return drawn(self.stop, self.n, draw, lambda found: answer_classes([one.notes for one in found]))
+        return drawn(session, self.n, self.stop, draw, lambda found: answer_classes([one.notes for one in found]))

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, Posi
 from tts.base import as_config
 from tts.errors import ConfigError
 from tts.registry import Plugin, parse_spec
+from tts.session import Session
 from tts.types import Candidate
 
 Evidence = Sequence[Any]
@@ -174,20 +175,24 @@ ScoreRule = Annotated[RuleField, AfterValidator(_reading("scores"))]
 
 
 async def drawn(
-    rule: Stopping | None,
+    session: Session,
     n: int,
+    rule: Stopping | None,
     draw: Callable[[int], AsyncIterator[Candidate]],
     evidence: Callable[[Sequence[Candidate]], Evidence],
 ) -> AsyncGenerator[Candidate, None]:
     """The candidates that `draw` makes, of so many samples at a time, until `rule` has enough or there are `n`.
 
-    `evidence` is what the rule reads off candidates in spawned order. Without a rule all are drawn at once.
+    `evidence` is what the rule reads off candidates in spawned order. Without a rule all are drawn at once, unless the
+    session's searches take turns.
     """
     candidates: list[Candidate] = []
     asked = 0
     while asked < n:
-        said = evidence(sorted(candidates, key=lambda candidate: candidate.spawned))
-        wanted = n if rule is None else min(rule.more(said, n), n - asked)
+        ordered = sorted(candidates, key=lambda candidate: candidate.spawned)
+        wanted = n if rule is None else min(rule.more(evidence(ordered), n), n - asked)
+        if wanted and session.turn is not None:
+            wanted = min(await session.turn(ordered, session.spent), wanted)
         if not wanted:
             return
         asked += wanted
