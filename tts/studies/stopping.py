@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import PositiveInt
@@ -121,7 +122,7 @@ def stopping_report(
 
 def _replayed(rule: Stopping, track: Track, pool: GradedPool, x: str, orders: int, seed: int) -> RuleFigures:
     costs, rng = track.mean_cost(x), np.random.default_rng(seed)
-    select, scored = (_majority, False) if rule.reads == "votes" else (_best, True)
+    select, scored = (majority_of, False) if rule.reads == "votes" else (best_of, True)
     rows = []
     for i, right in zip(pool.kept, pool.flags, strict=True):
         whole = track.whole[i]
@@ -150,13 +151,14 @@ def _scores(track: Track, i: int) -> list[float | None]:
     return [math.inf if passed == 1 else None if math.isnan(score) else float(score) for score, passed in pairs]
 
 
-def _majority(answers: Sequence[str | None]) -> int | None:
+def majority_of(answers: Sequence[Any]) -> int | None:
     """The first of the most frequent answer, of equally frequent ones the one that came first."""
     votes = Counter(answer for answer in answers if answer is not None)
     return answers.index(max(votes, key=lambda answer: votes[answer])) if votes else None
 
 
-def _best(ranks: Sequence[float]) -> int | None:
+def best_of(ranks: Sequence[Any]) -> int | None:
+    """The first of the highest."""
     return ranks.index(max(ranks)) if ranks else None
 
 
