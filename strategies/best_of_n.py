@@ -19,7 +19,7 @@ class BestOfN(Strategy):
     """N independent samples, each verified as it arrives; the best verdict wins, the earliest among equals."""
 
     needs_verifier = True
-    by_turns = True
+    gains = "verdicts"
 
     n: PositiveInt = 16
     """Samples."""

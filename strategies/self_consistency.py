@@ -67,7 +67,7 @@ class SelfConsistency(Voting):
     drawn a few at a time, until the evidence suffices.
     """
 
-    by_turns = True
+    gains = "votes"
 
     stop: VoteRule | None = None
     """When fewer than `n` samples are enough: `certain` (the votes to come cannot change it),

@@ -23,7 +23,8 @@ from tts.stopping import expected_improvement, lead_probability
 from tts.types import Candidate, Usage
 
 Policy = Literal["greedy", "thompson", "uniform"]
-Kind = Literal["passes", "votes", "scores"]
+Kind = Literal["passes", "votes", "scores", "rates"]
+"""What is to be had of a problem: an accepted answer, a sure vote, a better score, a more exact rate of success."""
 Floats = NDArray[np.float64]
 
 SHARE = 4
@@ -79,7 +80,11 @@ class Allocator:
         self.drawn[problem], self.spent[problem] = len(evidence), cost
         if self.policy == "uniform":
             return
-        if self.kind == "passes":
+        if self.kind == "rates":
+            passed, seen = sum(one == 1.0 for one in evidence), len(evidence) + 1  # Jeffreys' prior
+            rate = (passed + 0.5) / seen
+            self._gain[problem] = rate * (1 - rate) / (seen + 1) ** 2  # of the variance, by one sample more
+        elif self.kind == "passes":
             self._counts[problem] = 0, len(evidence)
             self.settled[problem] = 1.0 in evidence
         elif self.kind == "votes":
@@ -161,7 +166,7 @@ def evidence_of(kind: Kind, candidates: Sequence[Candidate]) -> list[float | str
     """What `candidates` in spawned order are worth to an allocator."""
     if kind == "votes":
         return [*answer_classes([one.notes for one in candidates])]
-    if kind == "passes":
+    if kind in ("passes", "rates"):
         return [float(one.passed) for one in candidates]
     return [None if one.verdict is None else one.verdict.score for one in candidates]
 
@@ -170,11 +175,11 @@ class Turns:
     """Lets the searches of one strategy, model and seed take turns under a total budget."""
 
     def __init__(
-        self, budget: TotalBudget, problems: Sequence[str], *, votes: bool, n: int, bound: float, seed: int
+        self, budget: TotalBudget, problems: Sequence[str], *, gains: str | None, n: int, bound: float, seed: int
     ) -> None:
         """`n` samples of a problem at most, each of which generates `bound` tokens at most, as far as is known."""
         self.budget, self._places = budget, {name: i for i, name in enumerate(problems)}
-        self._votes, self._n, self._bound = votes, n, bound
+        self._gains, self._n, self._bound = gains, n, bound
         self._rng = np.random.default_rng(seed)
         self._waiting: dict[int, tuple[asyncio.Future[int], Sequence[Candidate]]] = {}
         self._live = set(range(len(problems)))
@@ -228,7 +233,8 @@ class Turns:
     def _told(self, found: dict[int, Sequence[Candidate]]) -> Allocator:
         """The allocator for what the first samples are."""
         verdicts = [one.verdict for part in found.values() for one in part if one.verdict]
-        kind = evidence_kind(self._votes, [verdict.passed for verdict in verdicts])
+        passed = [verdict.passed for verdict in verdicts]
+        kind: Kind = "rates" if self._gains == "rates" else evidence_kind(self._gains == "votes", passed)
         return Allocator(self.budget.policy, kind, len(self._places), self._rng)
 
     def _bounds(self, name: str) -> Floats:

@@ -14,7 +14,9 @@ from tts.studies.allocation import Allocation, Replay, allocation_report
 
 def made(rates: np.ndarray, n: int, rng: np.random.Generator, *, false_accept: float = 0.0) -> Replay:
     outcomes = [(rng.random(n) < rate).astype(float) for rate in rates]
-    seen = [[float(right or rng.random() < false_accept) for right in one] for one in outcomes]
+    seen: list[list[float | str | None]] = [
+        [float(right or rng.random() < false_accept) for right in one] for one in outcomes
+    ]
     return Replay("passes", [*seen], [*seen], outcomes, [np.full(n, cost) for cost in rng.uniform(1, 3, len(rates))])
 
 

@@ -112,10 +112,10 @@ class Grid(BaseModel):
     def _can_be_shared_out(self) -> Self:
         if self.total_budget is None:
             return self
-        if stiff := [strategy.spec for strategy in self.strategies if not strategy.by_turns]:
+        if stiff := [strategy.spec for strategy in self.strategies if strategy.gains is None]:
             raise ValueError(
                 f"{stiff[0]} draws its samples together, and a total budget shares them out one by one; use best_of_n, "
-                "repeated_sampling or self_consistency"
+                "repeated_sampling, self_consistency or pass_until"
             )
         for name in self.models if self.total_budget.cap[0] != "requests" else ():
             params = self.endpoints(name)["policy"].params

@@ -154,7 +154,7 @@ class Track:
     @property
     def independent(self) -> bool:
         """Whether candidates were drawn independently of each other, and what they were did not say how many."""
-        counted = self.run.record["config"].get("total_budget") is None or not self.method.by_turns
+        counted = self.run.record["config"].get("total_budget") is None or self.method.gains is None
         return self.method.independent and counted and not any(row.ended == "settled" for row in self.rows)
 
     @property

@@ -111,7 +111,7 @@ def _turns(grid: Grid, rows: Sequence[_Row], models: Models) -> Turns:
     return Turns(
         grid.total_budget,
         [row.example.problem.id for row in rows],
-        votes=strategy.estimator == "majority",
+        gains=strategy.gains,
         n=getattr(strategy, "n", 1),
         bound=float(params.get(token_limit(params)) or 0),
         seed=first.seed,

@@ -7,9 +7,9 @@ answers costs the allocation accuracy, as it would live.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,10 +58,8 @@ class Allocation(Study):
                     interval(found.low, found.high),
                     points(found.gain),
                     f"{points(found.gain_low)} to {points(found.gain_high)}",
-                    "" if found.saves is None else f"{found.saves:.2f}×",
-                    ""
-                    if found.saves_low is None or found.saves_high is None
-                    else f"{found.saves_low:.2f}× to {found.saves_high:.2f}×",
+                    _times(found.saves),
+                    _times(found.saves_low, found.saves_high),
                 )
             made.notes += [f"{label}: {words}" for words in one.sentences()]
         made.notes += [
@@ -100,10 +98,9 @@ class AllocationReport(TrackReport):
     """Share of the accepted samples that are right, where the verifier accepts."""
     points: list[AllocationPoint]
 
-    def sentences(self) -> list[str]:
-        if self.precision is None:
-            return []
-        return [f"of the samples that the verifier accepted, {percent(self.precision)} are right"]
+    def sentences(self) -> Iterator[str]:
+        if self.precision is not None:
+            yield f"of the samples that the verifier accepted, {percent(self.precision)} are right"
 
 
 def allocation_report(
@@ -112,7 +109,7 @@ def allocation_report(
     """Every strategy with independent samples under every policy. Raises `ConfigError` where there is none."""
     found = []
     for track in run.tracks:
-        if track.independent and track.estimator != "replay" and track.method.by_turns:
+        if track.independent and track.estimator != "replay" and track.method.gains:
             replayed = Replay.of(track, x)
             if len(replayed.outcomes) > 1 and max(map(len, replayed.outcomes)) > 1:
                 found.append(_report(track, replayed, orders, seed))
@@ -144,7 +141,7 @@ class Replay:
         decisions = [None if np.isnan(one) else bool(one) for part in track.passed for one in part]
         kind = evidence_kind(votes, decisions)
         scores, means = track.split(track.verdicts[0]), track.mean_cost(x)
-        made: dict[str, tuple[list[float | str | None], list[float | str | None], list[float], list[float]]] = {}
+        made: dict[str, tuple[list[Any], ...]] = {}
         for i, right in zip(pool.kept, pool.flags, strict=True):
             whole = track.whole[i]
             answers = [one for one, kept in zip(track.answers[i], whole, strict=True) if kept]
@@ -186,7 +183,7 @@ class Replay:
                 drawn[i] += 1
                 right[i] = self.select(i, orders[i], int(drawn[i]))
             for i in chosen:
-                allocator.observe(i, [self.seen[i][j] for j in orders[i][: drawn[i]]], costs[i][drawn[i] - 1])
+                allocator.observe(i, [self.seen[i][j] for j in orders[i][: drawn[i]]], float(costs[i][drawn[i] - 1]))
             if not chosen or reached == len(budgets):
                 break
         solved[:, reached:] = right[:, np.newaxis]
@@ -252,7 +249,11 @@ def _saved(budgets: Floats, values: Floats, uniform: Floats, place: int) -> floa
     best = np.maximum.accumulate(values)
     if best[-1] < uniform[place] - 1e-12 or uniform[place] <= best[0]:
         return None
-    return float(budgets[place] / np.interp(uniform[place], best, budgets))
+    return float(budgets[place] / np.interp(uniform[place] - 1e-9, best, budgets))
+
+
+def _times(*values: float | None) -> str:
+    return " to ".join("" if value is None else f"{value:.2f}×" for value in values).strip(" to")
 
 
 def _bounds(found: Interval, column: int) -> tuple[float, float, float]:
