@@ -138,7 +138,7 @@ def _replayed(rule: Stopping, track: Track, pool: GradedPool, x: str, orders: in
     figures = np.array(rows, dtype=np.float64).reshape(len(pool.kept), orders, 4).mean(axis=1)
     problems = [track.rows[i].problem for i in pool.kept]
     means = by_problem(figures, problems)
-    fixed = by_problem(_at_cost(pool, [costs[i] for i in pool.kept], float(figures[:, 1].mean())), problems)
+    fixed = by_problem(at_cost(pool, [costs[i] for i in pool.kept], float(figures[:, 1].mean())), problems)
     over, gain = mean_interval(means[:, 2:3]), paired_difference(means[:, 2:3], fixed)
     samples, cost, _, changed = means.mean(axis=0).tolist()
     return RuleFigures(rule.spec, samples, cost, *_bounds(over), changed, *_bounds(gain))
@@ -162,7 +162,7 @@ def best_of(ranks: Sequence[Any]) -> int | None:
     return ranks.index(max(ranks)) if ranks else None
 
 
-def _at_cost(pool: GradedPool, costs: Sequence[Floats], mean: float) -> Floats:
+def at_cost(pool: GradedPool, costs: Sequence[Floats], mean: float) -> Floats:
     """The accuracy of each problem with the same number of samples of all, between two whole ones, that costs so much
     on average."""
     at = np.minimum(np.arange(1, int(pool.sizes.max()) + 1), pool.sizes[:, np.newaxis])
