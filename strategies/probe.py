@@ -1,8 +1,8 @@
 """A cheap probe says how hard a problem is; only the hard ones get more samples, or thoughts.
 
-Which strategy is best depends on the difficulty of the problem (Snell et al. 2024, arXiv 2408.03314, section 3), and some
-models are trained to decide whether to think (AdaptThink, arXiv 2505.13417). The probe is charged, and the study `probe`
-compares with the same policy for every problem at equal compute.
+Which strategy is best depends on the difficulty of the problem (Snell et al. 2024, arXiv 2408.03314, section 3);
+some models are trained to decide whether to think (AdaptThink, arXiv 2505.13417). The probe is
+charged, and the study `probe` compares with the same policy for every problem at equal compute.
 """
 
 from __future__ import annotations
