@@ -19,11 +19,11 @@ from tts.base import Estimator, Weight, answer_reader, by_verdict, decided, each
 from tts.confidence import LIKELIEST, LowConfidence, confidences_of, lowest_group
 from tts.errors import ConfigError
 from tts.session import Session
-from tts.strategies.self_consistency import SelfConsistency
+from tts.strategies.self_consistency import Voting
 from tts.types import Candidate, Problem
 
 
-class DeepConf(SelfConsistency):
+class DeepConf(Voting):
     """Self-consistency in which a vote counts its confidence, and weak samples are ended early and do not vote.
 
     The confidence of a sample, in `notes`, is that of its weakest passage. The paper looks for consensus after each

@@ -5,12 +5,9 @@ Wang et al. 2024, "Planning In Natural Language Improves LLM Search For Code Gen
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-from tts.session import Session
 from tts.strategies.best_of_n import BestOfN
 from tts.strategies.planning.prompts import CODE, PromptsField
-from tts.types import Candidate, Problem
+from tts.types import Problem, Prompt
 
 
 class RepeatedSampling(BestOfN):
@@ -19,5 +16,5 @@ class RepeatedSampling(BestOfN):
     prompts: PromptsField = CODE
     """The set of prompts: `code`, `general`, `lab`, or one of them with some prompts replaced."""
 
-    def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        return session.verified(session.propose(self.prompts.ask_directly(problem), n=self.n))
+    def prompt(self, problem: Problem) -> Prompt:
+        return self.prompts.ask_directly(problem)

@@ -30,6 +30,8 @@ SPECS = {
     "repeated_sampling": f"repeated_sampling:n=5,prompts=general,verifier={RIGHT}",
     "self_consistency": "self_consistency:n=13",
     "first_pass": f"first_pass:k=9,batch=3,verifier={RIGHT}",
+    "probe": "probe:first=3,then=self_consistency(n=6)",
+    "pass_until": f"pass_until:passes=2,n=9,batch=3,verifier={RIGHT}",
     "plan_search": "plan_search:asked=3,codes=6,prompts=general",
     "idea_search": "idea_search:n=5,prompts=general",
     "prompt_redesign": "prompt_redesign:n=4,rounds=2,verifier=element_check",

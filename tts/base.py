@@ -184,6 +184,9 @@ class Strategy(Plugin):
     candidates are independent), or by replaying `select` prefix by prefix."""
     in_pieces: ClassVar[bool] = False
     """Whether its answers are written piece by piece, so that they cannot be tool calls or follow a response format."""
+    gains: ClassVar[Literal["votes", "verdicts", "rates"] | None] = None
+    """What a sample adds to: by this a total budget is shared out among problems, if the search draws its samples by
+    `tts.stopping.drawn`. None: it does not."""
     exhaustive: ClassVar[bool] = False
     """Whether it goes on whatever the verdicts are. A replayed strategy then has a curve of coverage too: the share of
     problems that any candidate of the prefix solves."""

@@ -46,6 +46,10 @@ IN_PIECES = frozenset({"draft", "target"})
 """Roles that write an answer together, piece by piece."""
 
 
+Turn = Callable[[Sequence[Candidate], Usage], Awaitable[int]]
+"""Given the candidates so far and what they cost: how many samples the search may draw next, when it is its turn."""
+
+
 class Rater(Protocol):
     """What a session needs of a verifier; the contract in full is `tts.base.Verifier`."""
 
@@ -97,6 +101,7 @@ class Session:
         form: Mapping[str, Any] | None = None,
         quota: Quota | None = None,
         forgiving: bool = False,
+        turn: Turn | None = None,
     ) -> None:
         """`seed` and `stream` (a name, such as the strategy's) determine `rng`; `seed` is part of stored addresses.
 
@@ -104,9 +109,10 @@ class Session:
         the models that write the answer (the policy, or draft and target). `form` does so in the calls alone that write
         the answer: its length, tools, response format, where it stops. `quota` is what it shares with other sessions.
         With `forgiving`, a verifier whose server refuses every request costs the candidates their verdicts, and not the
-        search.
+        search. `turn` lets searches that share a total budget take turns.
         """
         self.problem = problem
+        self.turn = turn
         self.budget = budget or Budget()
         self.verifier = verifier
         self.resources = resources if resources is not None else Resources()

@@ -101,10 +101,27 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
             notes |= {words for key, words in NOTES.items() if row[key]}
             notes |= {f"{words}: {row[key]:,}" for key, words in COUNTED.items() if row[key]}
             notes |= {f"answers: {words}" for words in lacking(row)}
+            notes |= {f"{row['strategy']} · {row['model']}: {words}" for words in _paid_in_vain(row)}
             if row.get("warning"):
                 notes.add(f"{row['strategy']}: {row['warning']}")
     made.notes = sorted(notes) + [f"{label}: {words}" if label else words for label, words in _unlike(runs)]
     return made
+
+
+def _paid_in_vain(row: Mapping[str, Any]) -> Iterator[str]:
+    """Where more compute makes a strategy worse, and where it buys nothing over the best cheaper one."""
+    if falls := row.get("falls"):
+        between = f"{points(falls['low'])} to {points(falls['high'])} points"
+        yield (
+            f"accuracy falls with more compute, from {percent(falls['from'])} with {falls['from_k']:.0f} candidates to "
+            f"{percent(falls['to'])} with {falls['to_k']:.0f} ({between})"
+        )
+    if cheaper := row.get("outdone"):
+        model = "" if cheaper["model"] == row["model"] else f" · {cheaper['model']}"
+        yield (
+            f"costs {cheaper['times']:.3g} times as much as {cheaper['strategy']}{model} and is not shown to be better "
+            f"({points(cheaper['difference'])}, 95 % {points(cheaper['low'])} to {points(cheaper['high'])} points)"
+        )
 
 
 def _unlike(runs: Mapping[str, Rows]) -> Iterator[tuple[str, str]]:

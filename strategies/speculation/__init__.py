@@ -9,7 +9,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from tts.base import answer_reader
 from tts.concurrency import Flow, flow
 from tts.session import Session
-from tts.strategies.self_consistency import SelfConsistency
+from tts.strategies.self_consistency import Voting
 from tts.strategies.speculation.steps import Chain, Speculation
 from tts.types import Candidate, Problem
 
@@ -17,7 +17,7 @@ Turn = Callable[[Chain], Awaitable[None]]
 """One round of one sample."""
 
 
-class Speculative(SelfConsistency):
+class Speculative(Voting):
     """Self-consistency among samples that two models write in several rounds each.
 
     With `target_tokens=0` the draft model works alone, with `draft_tokens=0` the target model: the two controls.

@@ -21,6 +21,8 @@ STRATEGIES = {
     "best_of_n": f"best_of_n:n=4,{VERIFIED}",
     "repeated_sampling": f"repeated_sampling:n=4,prompts=general,{VERIFIED}",
     "first_pass": f"first_pass:k=4,{VERIFIED}",
+    "probe": f"probe:first=2,then=self_consistency(n=4,{NUMBERS})",
+    "pass_until": f"pass_until:n=6,{VERIFIED}",
     "self_consistency": f"self_consistency:n=4,{NUMBERS}",
     "deepconf": f"deepconf:n=4,{NUMBERS}",
     "tool_vote": f"tool_vote:n=3,{NUMBERS}",

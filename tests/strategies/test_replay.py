@@ -73,6 +73,8 @@ STRATEGIES = {
     "repeated_sampling": "repeated_sampling:n=8,prompts=general",
     "self_consistency": "self_consistency:n=8,weighted=true",
     "first_pass": "first_pass:k=6,batch=3,abstain=false",
+    "probe": "probe:first=2,then=best_of_n(n=5)",
+    "pass_until": "pass_until:n=8,batch=3",
     "plan_search": "plan_search:codes=6,prompts=general",
     "idea_search": "idea_search:n=6,prompts=general",
     "prompt_redesign": "prompt_redesign:n=4",

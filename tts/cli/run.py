@@ -80,6 +80,14 @@ def run(
     temperature: Temperature = None,
     max_tokens: MaxTokens = None,
     n: N = None,
+    total_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CAP=N",
+            help="One cap over all problems: completion_tokens=1e6. Samples go where they gain most for their cost; "
+            "policy=thompson or policy=uniform after a comma.",
+        ),
+    ] = None,
     stop_early: Annotated[
         bool | None, typer.Option("--stop-early/--no-stop-early", help="Stop a search whose selection is settled.")
     ] = None,
@@ -106,6 +114,7 @@ def run(
         "limit": limit,
         "seeds": seed or None,
         "stop_early": stop_early,
+        "total_budget": total_budget,
         "sampling.temperature": temperature,
         "sampling.max_tokens": max_tokens,
     }

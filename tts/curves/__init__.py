@@ -20,7 +20,7 @@ from tts.curves.estimators import (
     pass_at_k,
 )
 from tts.curves.fits import CoverageLaw, fit_coverage_law
-from tts.curves.intervals import Interval, mean_interval, paired_difference
+from tts.curves.intervals import Interval, SuccessRates, mean_interval, paired_difference, pass_until
 from tts.curves.majority import MajorityEstimate, majority_at_k
 from tts.curves.plot import curve_rows, draw_curves, plot_curves, write_csv, write_parquet, writing
 
@@ -31,6 +31,7 @@ __all__ = [
     "FirstPassEstimate",
     "Interval",
     "MajorityEstimate",
+    "SuccessRates",
     "TooFewSamples",
     "affordable",
     "best_of_k",
@@ -45,6 +46,7 @@ __all__ = [
     "mean_ranks",
     "paired_difference",
     "pass_at_k",
+    "pass_until",
     "plot_curves",
     "powers_of_two",
     "replay",

@@ -19,6 +19,7 @@ experiments/intervals has the figures, and those of other methods.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,6 +137,50 @@ def rate_bounds(successes: Integers, n: int, level: float) -> Floats:
     lowest = {int(x): _lowest_rate(int(x), n, size) for x in np.unique(np.append(successes, n - successes))}
     lower, upper = [lowest[int(x)] for x in successes], [1 - lowest[n - int(x)] for x in successes]
     return np.array([lower, upper])
+
+
+@dataclass(frozen=True)
+class SuccessRates:
+    """Success rates of problems that were drawn until so many passes, one entry per problem."""
+
+    rate: Floats
+    """Unbiased."""
+    low: Floats
+    high: Floats
+    """Bounds of each problem's own rate; exact, so that they cover it at least as often as they say."""
+    draws: Integers
+    """Samples that count: those up to the last pass."""
+
+
+def pass_until(outcomes: Sequence[ArrayLike], passes: int, *, level: float = 0.95) -> SuccessRates:
+    """The success rate of each problem from its samples in spawned order (true: passed), drawn until `passes` passes.
+
+    Of K draws up to the last pass, (r - 1) / (K - 1) is unbiased (Haldane 1945, Biometrika 33; PassUntil, arXiv
+    2310.03262); where a cap came first it is the share of all, which keeps the whole unbiased. Bounds invert the tests
+    of Clopper and Pearson in the order of the estimates. Raises `CurveError` with fewer than 2 passes, without samples,
+    or for a level outside (0, 1).
+    """
+    if passes < 2:
+        raise CurveError(f"the unbiased estimate takes 2 passes or more, not {passes}")
+    if not 0 < level < 1:
+        raise CurveError(f"level must lie between 0 and 1, not at {level}")
+    rows = []
+    for number, part in enumerate(outcomes):
+        flags = np.asarray(part, dtype=np.bool_)
+        if not len(flags):
+            raise CurveError(f"problem {number} (counting from 0) has no samples: leave it out")
+        places = np.flatnonzero(flags)
+        reached = len(places) >= passes
+        k = int(places[passes - 1]) + 1 if reached else len(flags)
+        s = passes if reached else len(places)
+        rate = (s - 1) / (k - 1) if reached else s / k
+        fails = k - s
+        low = beta_quantiles((1 - level) / 2, np.array([s]), np.array([fails + 1]))[0] if s else 0.0
+        above = s if reached else s + 1
+        high = beta_quantiles((1 + level) / 2, np.array([above]), np.array([fails]))[0] if fails else 1.0
+        rows.append((rate, low, high, k))
+    rate, low, high, draws = np.array(rows, dtype=np.float64).reshape(-1, 4).T
+    return SuccessRates(rate, low, high, draws.astype(np.int64))
 
 
 def _lowest_rate(x: int, n: int, size: float) -> float:

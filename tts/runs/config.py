@@ -19,10 +19,12 @@ from pydantic import (
     model_validator,
 )
 
+from tts.allocation import TotalBudget
 from tts.base import Strategy, VerifierField, as_config, made_from_spec
 from tts.errors import ConfigError, complaints
+from tts.registry import parse_spec
 from tts.sampler import Endpoint
-from tts.sampler.parameters import check_params
+from tts.sampler.parameters import check_params, token_limit
 from tts.tasks import Task
 from tts.types import Budget
 
@@ -83,6 +85,11 @@ class Grid(BaseModel):
     """Sampling parameters of the role `policy`: temperature, max_tokens, top_p, ..."""
     budget: Budget = Budget()
     """Caps for each problem and strategy."""
+    total_budget: Annotated[
+        TotalBudget | None,
+        BeforeValidator(lambda value: parse_spec(f"total:{value}")[1] if isinstance(value, str) else value),
+    ] = None
+    """One cap over all problems, for each strategy, model and seed: samples go where they gain most for their cost."""
     seeds: tuple[int, ...] = (0,)
     """Each seed is an independent repetition."""
     limit: PositiveInt | None = None
@@ -99,6 +106,21 @@ class Grid(BaseModel):
                     raise ValueError(
                         f"{key} is {self.sampling[key]} in sampling and {params[key]} in models.{name}.params; keep one"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_shared_out(self) -> Self:
+        if self.total_budget is None:
+            return self
+        if stiff := [strategy.spec for strategy in self.strategies if strategy.gains is None]:
+            raise ValueError(
+                f"{stiff[0]} draws its samples together, and a total budget shares them out one by one; use best_of_n, "
+                "repeated_sampling, self_consistency or pass_until"
+            )
+        for name in self.models if self.total_budget.cap[0] != "requests" else ():
+            params = self.endpoints(name)["policy"].params
+            if not params.get(token_limit(params)):
+                raise ValueError("a total budget of tokens needs to know the most that a sample takes: set max_tokens")
         return self
 
     @model_validator(mode="after")
@@ -141,6 +163,8 @@ class Grid(BaseModel):
             "stop_early": self.stop_early,
             "models": models,
         }
+        if self.total_budget is not None:
+            essence["total_budget"] = self.total_budget.model_dump(exclude_none=True)
         return json.loads(json.dumps(essence, default=str))
 
 

@@ -153,8 +153,9 @@ class Track:
 
     @property
     def independent(self) -> bool:
-        """Whether candidates were drawn independently of each other, and none was left out by stopping early."""
-        return self.method.independent and not any(row.ended == "settled" for row in self.rows)
+        """Whether candidates were drawn independently of each other, and what they were did not say how many."""
+        counted = self.run.record["config"].get("total_budget") is None or self.method.gains is None
+        return self.method.independent and counted and not any(row.ended == "settled" for row in self.rows)
 
     @property
     def oracle(self) -> bool:

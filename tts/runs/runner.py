@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from functools import partial
+from itertools import chain, islice, product
+from math import inf
 from pathlib import Path
 
+from tts.allocation import Turns
 from tts.base import Strategy
 from tts.errors import ConfigError, cause_of
 from tts.resources import Resources
@@ -20,6 +23,7 @@ from tts.runs.record import write_record
 from tts.runs.run import Run
 from tts.runs.store import Cell, Store
 from tts.sampler import Sampler
+from tts.sampler.parameters import token_limit
 from tts.session import Session
 from tts.solving import drive, open_models, open_session
 from tts.tasks import Example
@@ -53,12 +57,16 @@ class Experiment(Grid):
             if used := await store.used():
                 await store.run(lambda db: check(db, folder / "run.sqlite"))
             write_record(folder, self, examples, resume=resume, used=used)
-            rows = list(_rows(self, examples, await store.finished()))
+            done = await store.finished()
+            parts = list(_shared(self, examples, done)) if self.total_budget else [list(_rows(self, examples, done))]
+            rows = list(chain.from_iterable(parts))
             if rows:
                 for sampler in {sampler for roles in models.values() for sampler in roles.values()}:
                     await sampler.check()
             progress.begin(self, len(examples), cells_left=sum(len(row.strategies) for row in rows), models=models)
-            await _Runner(self, models, store, resources, progress, folder).run(rows)
+            for part in parts:  # under a total budget one strategy, model and seed after the other
+                turns = _turns(self, part, models) if self.total_budget else None
+                await _Runner(self, models, store, resources, progress, folder, turns).run(part)
         return Run(folder)
 
 
@@ -85,6 +93,31 @@ def _rows(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[_Row
             yield replace(row, strategies=left)
 
 
+def _shared(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[list[_Row]]:
+    """The rows that share a total budget, which are done all or none: what a problem gets depends on the others.
+
+    Those that are done already are done again, from the store.
+    """
+    for seed, model, strategy in product(grid.seeds, grid.models, grid.strategies):
+        rows = [_Row(example, model, seed, (strategy,)) for example in examples]
+        if any(row.cell(strategy) not in done for row in rows):
+            yield rows
+
+
+def _turns(grid: Grid, rows: Sequence[_Row], models: Models) -> Turns:
+    (strategy,), first = rows[0].strategies, rows[0]
+    assert grid.total_budget is not None
+    params = models[first.model]["policy"].endpoint.params
+    return Turns(
+        grid.total_budget,
+        [row.example.problem.id for row in rows],
+        gains=strategy.gains,
+        n=getattr(strategy, "n", 1),
+        bound=float(params.get(token_limit(params)) or 0),
+        seed=first.seed,
+    )
+
+
 def _check_needs(grid: Grid, examples: list[Example], models: Models) -> None:
     """Check, before anything is spent, that every strategy can work on every problem with every model."""
     for roles, strategy, example in product(models.values(), grid.strategies, examples):
@@ -105,6 +138,7 @@ class _Runner:
     resources: Resources
     progress: Progress
     folder: Path
+    turns: Turns | None = None
 
     async def run(self, rows: Sequence[_Row]) -> None:
         """Run all rows, as many at once as requests may be in flight; the first error cancels the rest.
@@ -126,7 +160,7 @@ class _Runner:
             async with asyncio.TaskGroup() as group:
                 beside = [group.create_task(work) for work in (beat(), *map(end_with, samplers))]
                 for row in rows:
-                    while len(running) >= max(4, sum(sampler.connection.pool.capacity for sampler in samplers)):
+                    while len(running) >= self._at_once(samplers):
                         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     task = group.create_task(self._run(row))
                     running.add(task)
@@ -137,6 +171,12 @@ class _Runner:
                     task.cancel()
         except BaseExceptionGroup as errors:
             raise cause_of(errors) from None
+
+    def _at_once(self, samplers: Iterable[Sampler]) -> float:
+        """Searches that go on side by side: all of those that wait for each other."""
+        if self.turns is not None:
+            return inf
+        return max(4, sum(sampler.connection.pool.capacity for sampler in samplers))
 
     async def _run(self, row: _Row) -> None:
         problem, truth = row.example
@@ -159,6 +199,7 @@ class _Runner:
                 store=self.store,
                 resources=self.resources,
                 folder=self.folder,
+                turn=None if self.turns is None else partial(self.turns.wait, problem.id),
             )
             async with asyncio.TaskGroup() as group:
 
@@ -167,7 +208,13 @@ class _Runner:
                         grades[candidate.content] = group.create_task(grade(candidate))
 
                 stop_early = self.grid.stop_early
-                result = await drive(strategy, session, stop_early=stop_early, on_candidate=arrived, keep_crashes=True)
+                try:
+                    result = await drive(
+                        strategy, session, stop_early=stop_early, on_candidate=arrived, keep_crashes=True
+                    )
+                finally:
+                    if self.turns is not None:
+                        self.turns.leave(problem.id)
             correct = {candidate.id: grades[candidate.content].result() for candidate in result.candidates}
             if ungraded := grading.ledger.failures:
                 result = replace(result, failures=(*result.failures, *(f"grading: {reason}" for reason in ungraded)))
