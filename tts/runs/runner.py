@@ -8,9 +8,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, Protocol, Self
+
+from pydantic import BaseModel, ValidationError
 
 from tts.base import Strategy
-from tts.errors import ConfigError, cause_of
+from tts.errors import ConfigError, cause_of, complaints
+from tts.registry import parse_spec
 from tts.resources import Resources
 from tts.runs.config import Grid
 from tts.runs.damage import check
@@ -18,32 +23,55 @@ from tts.runs.database import Lock
 from tts.runs.progress import Models, Progress
 from tts.runs.record import write_record
 from tts.runs.run import Run
-from tts.runs.store import Cell, Store
+from tts.runs.store import Answers, Cell, Store
 from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import drive, open_models, open_session
 from tts.tasks import Example
 from tts.types import Candidate
 
+EXECUTORS = {"local": "tts.runs.runner:LocalExecutor", "ray": "tts.cluster:RayExecutor"}
+"""Where rows can be run, by name."""
+
 BEAT = 1.0
 """Seconds between two looks of the progress at what goes wrong."""
+
+
+class Executor(Protocol):
+    """What runs the rows of an experiment; it is entered before anything else is done, and left at the end."""
+
+    async def __aenter__(self) -> Any: ...
+    async def __aexit__(self, *_: object) -> None: ...
+    async def run(self, runner: RowRunner, rows: Sequence[Row]) -> None:
+        """Run all `rows`; the first error cancels the rest."""
+        ...
 
 
 class Experiment(Grid):
     """A grid of strategies x models x seeds over the problems of a task, which `run` runs."""
 
-    async def run(self, out: Path | str, *, resume: bool = False, progress: Progress | None = None) -> Run:
+    async def run(
+        self,
+        out: Path | str,
+        *,
+        resume: bool = False,
+        progress: Progress | None = None,
+        executor: Executor | str = "local",
+    ) -> Run:
         """Run the grid into the directory `out` and return it for reading.
 
         With `resume=True` a run that was interrupted, in whatever way, continues: finished cells are kept, stored
         answers are used again, and only what is missing is sampled. Raises `EndpointLost` when an endpoint answers
         nothing for its `outage_timeout`; what was answered by then is stored.
+
+        `executor` says where: `local` in this process, `ray:workers=4` and the like on a cluster (`tts.cluster`).
         """
         folder, progress = Path(out), progress or Progress()
         examples = list(islice(self.task.examples(), self.limit))
         if not examples:
             raise ConfigError(f"the task {self.task.spec} has no problems")
-        async with AsyncExitStack() as stack:
+        executor = executor_named(executor) if isinstance(executor, str) else executor
+        async with executor, AsyncExitStack() as stack:
             models = {name: await stack.enter_async_context(open_models(self.endpoints(name))) for name in self.models}
             _check_needs(self, examples, models)
             stack.callback(progress.end)
@@ -54,16 +82,30 @@ class Experiment(Grid):
                 await store.run(lambda db: check(db, folder / "run.sqlite"))
             write_record(folder, self, examples, resume=resume, used=used)
             rows = list(_rows(self, examples, await store.finished()))
+            runner = RowRunner(self, models, store, resources, progress, folder)
             if rows:
-                for sampler in {sampler for roles in models.values() for sampler in roles.values()}:
+                for sampler in runner.samplers:
                     await sampler.check()
             progress.begin(self, len(examples), cells_left=sum(len(row.strategies) for row in rows), models=models)
-            await _Runner(self, models, store, resources, progress, folder).run(rows)
+            await executor.run(runner, rows)
         return Run(folder)
 
 
+def executor_named(spec: str) -> Executor:
+    """The executor of a spec: a name in `EXECUTORS` and its fields."""
+    name, parameters = parse_spec(spec)
+    if name not in EXECUTORS:
+        raise ConfigError(f"no executor '{name}'; there are: {', '.join(EXECUTORS)}")
+    kind = resolve_name(EXECUTORS[name])
+    try:
+        return kind(**parameters)
+    except ValidationError as error:
+        known = ", ".join(kind.model_fields) or "none"
+        raise ConfigError(f"executor '{name}': {complaints(error)}. Fields: {known}") from None
+
+
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """What is done in one go: every strategy on one problem with one model and seed.
 
     Strategies take turns, so that each can use the answers that an earlier one has paid for.
@@ -78,9 +120,9 @@ class _Row:
         return Cell(self.example.problem.id, strategy.spec, self.model, self.seed)
 
 
-def _rows(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[_Row]:
+def _rows(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[Row]:
     for seed, model, example in product(grid.seeds, grid.models, examples):
-        row = _Row(example, model, seed, grid.strategies)
+        row = Row(example, model, seed, grid.strategies)
         if left := tuple(strategy for strategy in grid.strategies if row.cell(strategy) not in done):
             yield replace(row, strategies=left)
 
@@ -98,47 +140,23 @@ def _check_needs(grid: Grid, examples: list[Example], models: Models) -> None:
 
 
 @dataclass(frozen=True)
-class _Runner:
+class RowRunner:
+    """Runs single rows: what an executor needs, in this process or in another."""
+
     grid: Grid
     models: Models
-    store: Store
+    store: Answers
     resources: Resources
     progress: Progress
     folder: Path
 
-    async def run(self, rows: Sequence[_Row]) -> None:
-        """Run all rows, as many at once as requests may be in flight; the first error cancels the rest.
+    @property
+    def samplers(self) -> list[Sampler]:
+        """Each once."""
+        return list(dict.fromkeys(sampler for roles in self.models.values() for sampler in roles.values()))
 
-        An endpoint that is given up is such an error: whatever it would be asked next would be lost.
-        """
-        samplers = {sampler for roles in self.models.values() for sampler in roles.values()}
-        running: set[asyncio.Task[None]] = set()
-
-        async def end_with(sampler: Sampler) -> None:
-            raise await sampler.connection.health.outage()
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(BEAT)
-                self.progress.beat()
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(work) for work in (beat(), *map(end_with, samplers))]
-                for row in rows:
-                    while len(running) >= max(4, sum(sampler.connection.pool.capacity for sampler in samplers)):
-                        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    task = group.create_task(self._run(row))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
-                while running:
-                    await asyncio.wait(running)
-                for task in beside:
-                    task.cancel()
-        except BaseExceptionGroup as errors:
-            raise cause_of(errors) from None
-
-    async def _run(self, row: _Row) -> None:
+    async def run(self, row: Row) -> None:
+        """Run the strategies of a row one after the other, and store each with its grades."""
         problem, truth = row.example
         samplers = self.models[row.model]
         grading = Session(problem, samplers, verifier=truth, resources=self.resources, folder=self.folder)
@@ -173,3 +191,46 @@ class _Runner:
                 result = replace(result, failures=(*result.failures, *(f"grading: {reason}" for reason in ungraded)))
             await self.store.finish(row.cell(strategy), result, correct)
             self.progress.cell(row.cell(strategy), result, correct)
+
+
+class LocalExecutor(BaseModel, extra="forbid"):
+    """Runs rows in this process."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def run(self, runner: RowRunner, rows: Sequence[Row]) -> None:
+        """Run all rows, as many at once as requests may be in flight; the first error cancels the rest.
+
+        An endpoint that is given up is such an error: whatever it would be asked next would be lost.
+        """
+        samplers, running = runner.samplers, set[asyncio.Task[None]]()
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(work) for work in (beat(runner.progress), *map(end_with, samplers))]
+                for row in rows:
+                    while len(running) >= max(4, sum(sampler.connection.pool.capacity for sampler in samplers)):
+                        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    task = group.create_task(runner.run(row))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+                while running:
+                    await asyncio.wait(running)
+                for task in beside:
+                    task.cancel()
+        except BaseExceptionGroup as errors:
+            raise cause_of(errors) from None
+
+
+async def end_with(sampler: Sampler) -> None:
+    """Raise `EndpointLost` when the sampler's endpoint is given up."""
+    raise await sampler.connection.health.outage()
+
+
+async def beat(progress: Progress) -> None:
+    """Have `progress` look at what goes wrong, for ever."""
+    while True:
+        await asyncio.sleep(BEAT)
+        progress.beat()
