@@ -65,7 +65,7 @@ class Replica:
         """Until when its failures are taken for the requests' own: it has just said that it works."""
         self.quiet_since = 0.0
         """When it was last heard of, or was first given work since."""
-        self._maximum = maximum
+        self.maximum = maximum
         self._target_latency = target_latency
         self._slow_start = True
         self._no_cut_before = 0.0
@@ -109,7 +109,7 @@ class Replica:
             if self._target_latency is not None and latency > self._target_latency:
                 self._cut(latency, now)
             elif self.in_flight >= self.window - 1:  # grow only a window that is used
-                self.window = min(self._maximum, self.window + (1 if self._slow_start else 1 / self.window))
+                self.window = min(self.maximum, self.window + (1 if self._slow_start else 1 / self.window))
         elif outcome is AttemptOutcome.FAILED:
             self.failures += 1
         elif outcome is AttemptOutcome.CONGESTED:
