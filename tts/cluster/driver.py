@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
 from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import SecretStr
 
@@ -182,7 +180,9 @@ class Driver:
                 log.warning("a worker cannot be started: %s", error)
                 self._losses += 1
             if self._losses >= LOSSES:
-                raise WorkersLost(f"{LOSSES} workers in a row were lost before any of them got on; last: {error}") from None
+                raise WorkersLost(
+                    f"{LOSSES} workers in a row were lost before any of them got on; last: {error}"
+                ) from None
             ended = isinstance(error, Gone) and error.ended and member.facts is not None
             closed = ended and await self._fleet.lives(member.facts.node_id)  # else it may be out of reach, and at work
             self._part(member, joined, CLOSING if closed else 2 * LEASE)
@@ -203,7 +203,9 @@ class Driver:
         """What an error at a worker means: it is the run's, unless only that node cannot reach what others can."""
         if isinstance(error, EndpointLost) and len(self._members) > 1:
             now = asyncio.get_running_loop().time()
-            reached = [s for s in self._runner.samplers if s.connection.pool.served_at > now - s.endpoint.outage_timeout]
+            reached = [
+                s for s in self._runner.samplers if s.connection.pool.served_at > now - s.endpoint.outage_timeout
+            ]
             if len(reached) == len(self._runner.samplers):
                 return Gone(str(error))
         return error

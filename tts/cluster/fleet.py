@@ -25,6 +25,10 @@ OBJECT_STORE = 256 << 20
 """Bytes of the object store of a cluster that is started here: messages are small."""
 
 
+ANSWER = 60.0
+"""Seconds in which a node has to say what it has."""
+
+
 def import_ray() -> ModuleType:
     """Ray. Raises `MissingExtra` where it is not installed, and says once if its version is not one that was tested."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -86,12 +90,57 @@ class RayExecutor(BaseModel):
                 f"cannot join the Ray cluster at {self.address}: {error}. Start one: ray start --head"
             ) from error
 
+    async def survey(self) -> list[dict[str, Any]]:
+        """What each node has: resources, the library, the layers of isolation; and why a run could not use it."""
+        ray, fleet = import_ray(), RayFleet(import_ray(), self)
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        async def ask(node: dict[str, Any]) -> dict[str, Any]:
+            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = ray.remote(inspect_node).options(
+                num_cpus=0, scheduling_strategy=strategy, runtime_env=self.runtime_env or None
+            )
+            there = {name: amount for name, amount in node["Resources"].items() if not name.startswith("node:")}
+            for name in there.keys() & {"memory", "object_store_memory"}:
+                there[name] = round(there[name] / 2**30, 1)  # GiB
+            try:
+                async with asyncio.timeout(ANSWER):
+                    told = await task.remote()
+                remark = told.pop("remark") or ("" if fleet.fits(node["Resources"]) else "too small for a worker")
+            except TimeoutError:
+                told, remark = {"ttscale": None, "isolation": []}, f"no answer within {ANSWER:g} s"
+            except ray.exceptions.RayError as error:
+                told, remark = {"ttscale": None, "isolation": []}, str(error).strip().splitlines()[-1]
+            return {
+                "id": node["NodeID"],
+                "name": node["NodeManagerAddress"],
+                "resources": there,
+                **told,
+                "remark": remark,
+            }
+
+        nodes = await asyncio.to_thread(ray.nodes)
+        return await asyncio.gather(*(ask(node) for node in nodes if node["Alive"]))
+
     async def run(self, runner: RowRunner, rows: Sequence[Row]) -> None:
         """See `tts.runs.runner.Executor`."""
         driver = Driver(runner, rows, RayFleet(import_ray(), self))
         if self.nodes:
             runner.progress.nodes = driver.lines
         await driver.run()
+
+
+def inspect_node() -> dict[str, Any]:
+    """The library and the layers of isolation where this runs."""
+    from importlib.metadata import version
+
+    from tts.verifiers.sandbox import SandboxError, isolation_report
+
+    try:
+        report, remark = isolation_report(), ""
+    except SandboxError as error:
+        report, remark = [], str(error)
+    return {"ttscale": version("ttscale"), "isolation": [one.layer for one in report if one.active], "remark": remark}
 
 
 class RayFleet:
@@ -104,11 +153,13 @@ class RayFleet:
     async def places(self) -> Sequence[Hashable]:
         settings = self._settings
         nodes = await asyncio.to_thread(self._ray.nodes)
-        fitting = [node for node in nodes if node["Alive"] and self._fits(node["Resources"])]
+        fitting = [node for node in nodes if node["Alive"] and self.fits(node["Resources"])]
         if not fitting:
             needs = {"CPU": settings.num_cpus or 1, "GPU": settings.num_gpus, **settings.resources}
             told = ", ".join(f"{name}: {amount:g}" for name, amount in needs.items() if amount)
-            raise ConfigError(f"no node of the cluster can hold a worker, which needs {told}; see: tts doctor --executor ray")
+            raise ConfigError(
+                f"no node of the cluster can hold a worker, which needs {told}; see: tts doctor --executor ray"
+            )
         if settings.workers is not None:
             return range(settings.workers)
         self._cpus |= {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in fitting}
@@ -118,7 +169,8 @@ class RayFleet:
         nodes = await asyncio.to_thread(self._ray.nodes)
         return any(node["Alive"] and node["NodeID"] == node_id for node in nodes)
 
-    def _fits(self, there: dict[str, float]) -> bool:
+    def fits(self, there: dict[str, float]) -> bool:
+        """Whether a worker has room on a node that is otherwise empty."""
         settings = self._settings
         needs = {"CPU": 1.0 if settings.num_cpus is None else settings.num_cpus, "GPU": settings.num_gpus}
         return all(there.get(name, 0.0) >= amount for name, amount in (needs | settings.resources).items())

@@ -53,7 +53,7 @@ class Worker:
         told: Hello = unpack(hello)
         for (group, _), plugin in told.plugins.items():
             registry.register(group, plugin)  # pyright: ignore[reportArgumentType]
-        logging.getLogger("tts").addHandler(_Forward(self._out_notice))
+        self.listen()
         self._heard = asyncio.get_running_loop().time()
         self._work = asyncio.create_task(self._live(told))
         shared = (told.folder / "lock").exists()
@@ -172,6 +172,10 @@ class Worker:
             await asyncio.sleep(PULSE)
             late = late + 1 if loop.time() - self._heard > LEASE else 0
         self.end()
+
+    def listen(self) -> None:
+        """Have what is logged in this process told to the driver."""
+        logging.getLogger("tts").addHandler(_Forward(self._out_notice))
 
     def end(self) -> None:
         """End this process at once."""
