@@ -17,7 +17,8 @@ import pytest
 from tests.cluster.test_driver import SAMPLES, local, more, results
 from tests.support.double import ModelDouble
 from tests.support.killing import stored
-from tts import Experiment
+from tests.support.processes import living_processes
+from tts import Experiment, Run
 from tts.cluster import RayExecutor
 from tts.errors import ConfigError, MissingExtra
 
@@ -150,3 +151,68 @@ async def test_an_untested_ray_says_so(monkeypatch: pytest.MonkeyPatch, caplog: 
     monkeypatch.setattr(ray, "__version__", "9.1.0")
     import_ray()
     assert "Ray 9.1.0 is outside the tested range" in caplog.text
+
+
+async def test_four_workers_together_keep_to_the_limit(
+    cluster: Any, table: dict[str, Any], double: ModelDouble, tmp_path: Path
+) -> None:
+    table["models"]["m"] |= {"max_concurrency": 32, "max_n": 1}
+    double.max_running = 32
+    executor = RayExecutor(address=cluster.address, workers=4, num_cpus=1)
+    await Experiment.parse(table).run(tmp_path / "run", executor=executor)
+    assert 16 < double.stats.peak_running <= 32
+    assert not double.stats.faults
+
+
+PLUGIN = """
+import asyncio, json, sys
+from functools import partial
+from tts import Experiment, Strategy, registry
+
+@partial(registry.register, "strategies")
+class Twice(Strategy):
+    async def search(self, problem, session):
+        async for candidate in session.propose(n=2):
+            yield candidate
+
+asyncio.run(Experiment.parse(json.loads(sys.argv[1])).run(sys.argv[2], executor=sys.argv[3]))
+"""
+
+
+async def test_a_notebooks_own_plugins_and_programs_run_at_workers(
+    cluster: Any, double: ModelDouble, tmp_path: Path
+) -> None:
+    tests = {"id": "one", "prompt": "Write f.", "tests": {"asserts": ["assert f(1) == 2"]}}
+    (tmp_path / "t.jsonl").write_text(json.dumps(tests))
+    double.answer = lambda *_: "```python\ndef f(x):\n    return x + 1\n```"
+    model = {"m": {"model": "test-model", "base_url": double.base_url}}
+    table = {"task": f'jsonl:path="{tmp_path}/t.jsonl"', "strategies": "twice", "models": model}
+    where = f'ray:address="{cluster.address}",resources={{"namespaces":1}}'
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PLUGIN, json.dumps(table), str(tmp_path / "run"), where
+    )
+    assert await child.wait() == 0
+    track = Run(tmp_path / "run").tracks[0]
+    assert track.correct[0].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_command_stores_what_it_has_and_leaves_nothing_behind(
+    number: int, table: dict[str, Any], double: ModelDouble, tmp_path: Path
+) -> None:
+    double.latency = (0.2, 0.5)
+    words = ["--task", table["task"], "--strategy", "self_consistency:n=16", "--models.m.base_url", double.base_url]
+    words += ["--models.m.model", "test-model", "--models.m.max_concurrency", "8", "--executor", "ray:nodes=true"]
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tts", "run", *words, "--out", str(tmp_path / "run")),
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    await more(double, 20)
+    child.send_signal(number)
+    _, said = await child.communicate()
+    assert child.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], said.decode()
+    assert "all answers so far are stored" in said.decode()
+    assert len(stored(tmp_path / "run")) >= 20 * 8 - 8 * 8
+    assert not living_processes(child.pid)

@@ -17,6 +17,9 @@ class TestWorker(Worker):
     __test__ = False
     ended = False
 
+    def node_id(self) -> str:
+        return ""
+
     def listen(self) -> None: ...
 
     def end(self) -> None:

@@ -57,7 +57,7 @@ class Worker:
         self._heard = asyncio.get_running_loop().time()
         self._work = asyncio.create_task(self._live(told))
         shared = (told.folder / "lock").exists()
-        return pack(Facts(platform.node(), os.environ.get("RAY_NODE_ID", ""), os.getpid(), version("ttscale"), shared))
+        return pack(Facts(platform.node(), self.node_id(), os.getpid(), version("ttscale"), shared))
 
     async def exchange(self, inbox: bytes) -> bytes:
         """Hear `inbox` and say, in an `Outbox`, what there is to say, as soon as there is anything."""
@@ -176,6 +176,12 @@ class Worker:
     def listen(self) -> None:
         """Have what is logged in this process told to the driver."""
         logging.getLogger("tts").addHandler(_Forward(self._out_notice))
+
+    def node_id(self) -> str:
+        """Of the node that this is on."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
 
     def end(self) -> None:
         """End this process at once."""
