@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Protocol
 
@@ -156,7 +157,7 @@ class Driver:
         """Work with a worker until it has stopped or is lost."""
         joined = False
         try:
-            facts: Facts = unpack(await member.hand.start(pack(self._hello(place, scoring))))
+            facts: Facts = unpack(await member.hand.start(self._hello(self._fleet.cores(place), scoring)))
             self._check(facts)
             member.facts, joined = facts, True
             for governor in self._governors:
@@ -164,14 +165,13 @@ class Driver:
             said, inbox = Outbox(), self._inbox(member)
             while not said.stopped:
                 member.told = asyncio.get_running_loop().time()
-                async with asyncio.timeout(LEASE):
-                    said = unpack(await member.hand.exchange(pack(inbox)))
+                said = unpack(await _in_time(member.hand.exchange(pack(inbox))))
                 inbox = await self._take(member, said)
             if said.error is not None:
                 raise self._told(member, said.error)
             if not self._stopping:
                 raise Gone("it has stopped")
-        except (Gone, TimeoutError) as error:
+        except Gone as error:
             member.hand.kill()
             if joined:
                 log.warning("a worker on %s is lost; its rows are run elsewhere", member.facts and member.facts.node)
@@ -183,7 +183,7 @@ class Driver:
                 raise WorkersLost(
                     f"{LOSSES} workers in a row were lost before any of them got on; last: {error}"
                 ) from None
-            ended = isinstance(error, Gone) and error.ended and member.facts is not None
+            ended = error.ended and member.facts is not None
             closed = ended and await self._fleet.lives(member.facts.node_id)  # else it may be out of reach, and at work
             self._part(member, joined, CLOSING if closed else 2 * LEASE)
         else:
@@ -210,10 +210,11 @@ class Driver:
                 return Gone(str(error))
         return error
 
-    def _hello(self, place: Hashable, scoring: int) -> Hello:
+    @lru_cache(maxsize=8)  # noqa: B019 - a driver lives as long as its run
+    def _hello(self, cores: int, scoring: int) -> bytes:
         runner = self._runner
         samplers = runner.samplers
-        return Hello(
+        hello = Hello(
             grid=runner.grid.model_copy(update={"task": None}),
             endpoints=[with_key(sampler.endpoint) for sampler in samplers],
             models={
@@ -222,9 +223,10 @@ class Driver:
             },
             plugins=registry.registered(),
             folder=runner.folder.absolute(),
-            cores=self._fleet.cores(place),
+            cores=cores,
             scoring=scoring,
         )
+        return pack(hello)
 
     def _check(self, facts: Facts) -> None:
         here = version("ttscale")
@@ -304,6 +306,19 @@ class Driver:
                 self._tell(member)
             else:  # not even started
                 member.hand.kill()
+
+
+async def _in_time(exchange: Awaitable[bytes]) -> bytes:
+    """What a worker says, unless it says nothing for the length of its lease. Raises `Gone`."""
+    call = asyncio.ensure_future(exchange)
+    try:
+        for patience in (LEASE, PULSE):  # it may have been this process that stood still
+            await asyncio.wait({call}, timeout=patience)
+            if call.done():
+                return call.result()
+        raise Gone(f"it has said nothing for {LEASE:g} s")
+    finally:
+        call.cancel()
 
 
 def with_key(endpoint: Endpoint) -> Endpoint:
