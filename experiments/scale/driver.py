@@ -51,7 +51,9 @@ class Prompt:
         for number, row in told.rows:
             charge = Charge(f"{row.example.problem.id}", "policy", Usage(1, 20, 0, 30), 0.0)
             sample = Sample("Answer: 7", "stop", (charge,))
-            candidate = Candidate(id=0, content="Answer: 7", spawned=(0,), samples=(sample,), charges=frozenset([charge]))
+            candidate = Candidate(
+                id=0, content="Answer: 7", spawned=(0,), samples=(sample,), charges=frozenset([charge])
+            )
             result = Result(
                 problem=row.example.problem.id,
                 strategy=row.strategies[0].spec,

@@ -71,7 +71,9 @@ async def measure(spec: str) -> None:
         sleep(1)
     drawn = 2 * SAMPLES * PROBLEMS
     each = {key: 1000 * (found[1][0][key] - found[0][0][key]) / drawn for key in found[0][0]}
-    print(spec, "ms CPU a sample:", {key: round(value, 3) for key, value in each.items()}, f"sum {sum(each.values()):.2f}")
+    print(
+        spec, "ms CPU a sample:", {key: round(value, 3) for key, value in each.items()}, f"sum {sum(each.values()):.2f}"
+    )
 
 
 async def main() -> None:

@@ -83,12 +83,12 @@ class RayExecutor(BaseModel):
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self.address is None:
             settings |= {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
+        what = f"join the Ray cluster at {self.address}" if self.address else "start a Ray cluster here"
         try:
             ray.init(address=self.address or "local", **settings)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"cannot join the Ray cluster at {self.address}: {error}. Start one: ray start --head"
-            ) from error
+        except Exception as error:  # Ray has no class of its own for what goes wrong here
+            hint = "; is it running? ray start --head starts one" if self.address else ""
+            raise ConfigError(f"cannot {what}: {error}{hint}") from error
 
     async def survey(self) -> list[dict[str, Any]]:
         """What each node has: resources, the library, the layers of isolation; and why a run could not use it."""
