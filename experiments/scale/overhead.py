@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 
 from tts import Example, Experiment, MockModel, Problem, Task
 from tts.runs.progress import Progress
@@ -47,6 +47,18 @@ def cpu_seconds() -> dict[str, float]:
     return told
 
 
+class AtEnd(Progress):
+    """Reads the clocks when the last cell is stored, while all processes live."""
+
+    def __init__(self, ended: dict[str, float]) -> None:
+        self._ended, self._done = ended, 0
+
+    def cell(self, *_: object) -> None:
+        self._done += 1
+        if self._done == PROBLEMS:
+            self._ended.update(cpu_seconds())
+
+
 async def measure(spec: str) -> None:
     """Run the same grid with `spec`, and with twice as many samples: the difference is free of start-up."""
     found = []
@@ -57,18 +69,9 @@ async def measure(spec: str) -> None:
         before, began = cpu_seconds(), perf_counter()
         ended: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as folder:
-
-            class AtEnd(Progress):
-                done = 0
-
-                def cell(self, *_: object) -> None:
-                    self.done += 1
-                    if self.done == PROBLEMS:  # while all processes live
-                        ended.update(cpu_seconds())
-
-            await grid.run(Path(folder) / "run", executor=spec, progress=AtEnd())
+            await grid.run(Path(folder) / "run", executor=spec, progress=AtEnd(ended))
         found.append(({key: ended[key] - before[key] for key in ended}, perf_counter() - began))
-        sleep(1)
+        await asyncio.sleep(1)
     drawn = 2 * SAMPLES * PROBLEMS
     each = {key: 1000 * (found[1][0][key] - found[0][0][key]) / drawn for key in found[0][0]}
     print(

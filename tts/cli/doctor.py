@@ -46,7 +46,7 @@ def doctor(
 
     Each "no" comes with its reason. Also shows what is installed here.
     """
-    from tts.runs.runner import LocalExecutor, executor_named
+    from tts.runs.executors import LocalExecutor, executor_named
 
     where = executor_named(executor)
     if not isinstance(where, LocalExecutor):

@@ -36,8 +36,8 @@ from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTS
 if TYPE_CHECKING:
     from tts.base import Strategy
     from tts.runs import Experiment, Run
+    from tts.runs.executors import Executor
     from tts.runs.progress import Progress
-    from tts.runs.runner import Executor
 
 EPILOG = """\
 \b
@@ -100,8 +100,8 @@ def run(
 
     Every answer is stored before it is used, so an interrupted run resumes without loss.
     """
+    from tts.runs.executors import executor_named
     from tts.runs.progress import progress_on_stderr
-    from tts.runs.runner import executor_named
 
     where = executor_named(executor)
     if resume and out is None:

@@ -21,7 +21,8 @@ from tts import registry
 from tts.cluster.messages import LEASE, PULSE, Facts, Hello, Inbox, Outbox, pack, unpack
 from tts.cluster.shares import Governor
 from tts.errors import ConfigError, EndpointLost, WorkersLost, cause_of
-from tts.runs.runner import Row, RowRunner, beat
+from tts.runs.executors import beat
+from tts.runs.runner import Row, RowRunner
 from tts.runs.store import Cell
 from tts.sampler import Endpoint
 from tts.sampler.connection import Connection

@@ -123,7 +123,7 @@ class RayExecutor(BaseModel):
         return await asyncio.gather(*(ask(node) for node in nodes if node["Alive"]))
 
     async def run(self, runner: RowRunner, rows: Sequence[Row]) -> None:
-        """See `tts.runs.runner.Executor`."""
+        """See `tts.runs.executors.Executor`."""
         driver = Driver(runner, rows, RayFleet(import_ray(), self))
         if self.nodes:
             runner.progress.nodes = driver.lines

@@ -17,8 +17,9 @@ from tts.cluster.messages import LEASE, PULSE, Facts, Hello, Inbox, Outbox, pack
 from tts.cluster.shares import SharedPool
 from tts.errors import cause_of
 from tts.resources import Resources
+from tts.runs.executors import end_with
 from tts.runs.progress import Progress
-from tts.runs.runner import Row, RowRunner, end_with
+from tts.runs.runner import Row, RowRunner
 from tts.runs.store import Cell
 from tts.sampler import Sampler
 from tts.sampler.connection import Connection

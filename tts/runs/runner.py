@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import Any, Protocol, Self
-
-from pydantic import BaseModel, ValidationError
 
 from tts.base import Strategy
-from tts.errors import ConfigError, cause_of, complaints
-from tts.registry import parse_spec
+from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.runs.config import Grid
 from tts.runs.damage import check
 from tts.runs.database import Lock
+from tts.runs.executors import Executor, executor_named
 from tts.runs.progress import Models, Progress
 from tts.runs.record import write_record
 from tts.runs.run import Run
@@ -29,22 +25,6 @@ from tts.session import Session
 from tts.solving import drive, open_models, open_session
 from tts.tasks import Example
 from tts.types import Candidate
-
-EXECUTORS = {"local": "tts.runs.runner:LocalExecutor", "ray": "tts.cluster:RayExecutor"}
-"""Where rows can be run, by name."""
-
-BEAT = 1.0
-"""Seconds between two looks of the progress at what goes wrong."""
-
-
-class Executor(Protocol):
-    """What runs the rows of an experiment; it is entered before anything else is done, and left at the end."""
-
-    async def __aenter__(self) -> Any: ...
-    async def __aexit__(self, *_: object) -> None: ...
-    async def run(self, runner: RowRunner, rows: Sequence[Row]) -> None:
-        """Run all `rows`; the first error cancels the rest."""
-        ...
 
 
 class Experiment(Grid):
@@ -89,19 +69,6 @@ class Experiment(Grid):
             progress.begin(self, len(examples), cells_left=sum(len(row.strategies) for row in rows), models=models)
             await executor.run(runner, rows)
         return Run(folder)
-
-
-def executor_named(spec: str) -> Executor:
-    """The executor of a spec: a name in `EXECUTORS` and its fields."""
-    name, parameters = parse_spec(spec)
-    if name not in EXECUTORS:
-        raise ConfigError(f"no executor '{name}'; there are: {', '.join(EXECUTORS)}")
-    kind = resolve_name(EXECUTORS[name])
-    try:
-        return kind(**parameters)
-    except ValidationError as error:
-        known = ", ".join(kind.model_fields) or "none"
-        raise ConfigError(f"executor '{name}': {complaints(error)}. Fields: {known}") from None
 
 
 @dataclass(frozen=True)
@@ -191,46 +158,3 @@ class RowRunner:
                 result = replace(result, failures=(*result.failures, *(f"grading: {reason}" for reason in ungraded)))
             await self.store.finish(row.cell(strategy), result, correct)
             self.progress.cell(row.cell(strategy), result, correct)
-
-
-class LocalExecutor(BaseModel, extra="forbid"):
-    """Runs rows in this process."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None: ...
-
-    async def run(self, runner: RowRunner, rows: Sequence[Row]) -> None:
-        """Run all rows, as many at once as requests may be in flight; the first error cancels the rest.
-
-        An endpoint that is given up is such an error: whatever it would be asked next would be lost.
-        """
-        samplers, running = runner.samplers, set[asyncio.Task[None]]()
-        try:
-            async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(work) for work in (beat(runner.progress), *map(end_with, samplers))]
-                for row in rows:
-                    while len(running) >= max(4, sum(sampler.connection.pool.capacity for sampler in samplers)):
-                        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    task = group.create_task(runner.run(row))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
-                while running:
-                    await asyncio.wait(running)
-                for task in beside:
-                    task.cancel()
-        except BaseExceptionGroup as errors:
-            raise cause_of(errors) from None
-
-
-async def end_with(sampler: Sampler) -> None:
-    """Raise `EndpointLost` when the sampler's endpoint is given up."""
-    raise await sampler.connection.health.outage()
-
-
-async def beat(progress: Progress) -> None:
-    """Have `progress` look at what goes wrong, for ever."""
-    while True:
-        await asyncio.sleep(BEAT)
-        progress.beat()
