@@ -117,7 +117,8 @@ class Prompts:
 async def main() -> None:
     for size in map(int, sys.argv[1:] or ["64"]):
         with tempfile.TemporaryDirectory() as folder:
-            grid = Experiment(task=Plain(), strategies="single", models=MockModel(lambda request: "7"))
+            models = MockModel(lambda request: "7")
+            grid = Experiment.parse({"task": Plain(), "strategies": "single", "models": models})
             await grid.run(Path(folder) / "run", executor=Prompts(size))
 
 

@@ -10,6 +10,7 @@ from time import perf_counter, process_time
 
 from tts import Example, Experiment, MockModel, Problem, Task
 from tts.cluster import RayExecutor
+from tts.cluster.fleet import import_ray
 from tts.verifiers.numeric_answer import NumericAnswer
 
 EXCHANGES, PROBLEMS, SAMPLES = 2000, 20, 64
@@ -32,10 +33,8 @@ class Plain(Task):
 
 
 async def exchanges() -> None:
-    import ray
-
     async with RayExecutor():
-        actor = ray.remote(Echo).options(max_concurrency=100).remote()
+        actor = import_ray().remote(Echo).options(max_concurrency=100).remote()
         await actor.exchange.remote(b"")
         cpu, began = process_time(), perf_counter()
         for _ in range(EXCHANGES):
@@ -46,7 +45,8 @@ async def exchanges() -> None:
 
 async def size() -> None:
     endpoint = MockModel(lambda request: "so " * 260 + "Answer: 7")
-    grid = Experiment(task=Plain(), strategies=f"self_consistency:n={SAMPLES},answer=numeric_answer", models=endpoint)
+    strategy = f"self_consistency:n={SAMPLES},answer=numeric_answer"
+    grid = Experiment.parse({"task": Plain(), "strategies": strategy, "models": endpoint})
     with tempfile.TemporaryDirectory() as folder:
         await grid.run(Path(folder) / "run")
         stored = (Path(folder) / "run" / "run.sqlite").stat().st_size

@@ -12,6 +12,8 @@ from time import perf_counter
 
 from tts import Example, Experiment, MockModel, Problem, Task
 from tts.runs.progress import Progress
+from tts.runs.store import Cell
+from tts.types import Result
 from tts.verifiers.numeric_answer import NumericAnswer
 
 PROBLEMS, SAMPLES = 300, 16
@@ -53,7 +55,7 @@ class AtEnd(Progress):
     def __init__(self, ended: dict[str, float]) -> None:
         self._ended, self._done = ended, 0
 
-    def cell(self, *_: object) -> None:
+    def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
         self._done += 1
         if self._done == PROBLEMS:
             self._ended.update(cpu_seconds())
@@ -65,7 +67,8 @@ async def measure(spec: str) -> None:
     for samples in (SAMPLES, 3 * SAMPLES):
         endpoint = MockModel(lambda request: "Answer: 7", max_concurrency=64, max_n=1)
         judge = "numeric_answer:reference=7"
-        grid = Experiment(task=Plain(), strategies=f"best_of_n:n={samples}", models=endpoint, verifier=judge)
+        table = {"task": Plain(), "strategies": f"best_of_n:n={samples}", "models": endpoint, "verifier": judge}
+        grid = Experiment.parse(table)
         before, began = cpu_seconds(), perf_counter()
         ended: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as folder:

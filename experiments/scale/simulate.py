@@ -30,7 +30,7 @@ def simulate(nodes: int, drivers: int, seconds: float = 10.0) -> tuple[float, fl
     free, busy = [0.0] * drivers, [0.0] * drivers
     drawing = IN_FLIGHT / RATE  # seconds of one sample
     waited = acknowledged = 0.0
-    events = [(rng.random() * 0.01, node, 0.0, IN_FLIGHT) for node in range(nodes)]
+    events = [(rng.random() * 0.01, node, 0.0, float(IN_FLIGHT)) for node in range(nodes)]
     heapq.heapify(events)
     while events:
         now, node, before, places = heapq.heappop(events)

@@ -212,7 +212,7 @@ async def test_an_interrupted_command_stores_what_it_has_and_leaves_nothing_behi
     await more(double, 20)
     child.send_signal(number)
     _, said = await child.communicate()
-    assert child.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], said.decode()
+    assert child.returncode == 128 + number, said.decode()
     assert "all answers so far are stored" in said.decode()
     assert len(stored(tmp_path / "run")) >= 20 * 8 - 8 * 8
     assert not living_processes(child.pid)

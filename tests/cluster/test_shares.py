@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Hashable
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ class Scene:
     def __init__(self, seed: int, workers: int, maximum: int) -> None:
         self.rng, self.maximum = random.Random(seed), maximum
         endpoint = Endpoint(model="m", base_url="http://a", max_concurrency=maximum)
-        self.governor = Governor(Pool(endpoint.urls, maximum), lambda names: [self.tell(name) for name in names])
+        self.governor = Governor(Pool(endpoint.urls, maximum), self.tell_all)
         self.pools = {name: SharedPool(endpoint, lambda: None) for name in range(workers)}
         for name in self.pools:
             self.governor.join(name)
@@ -46,6 +47,10 @@ class Scene:
         task = asyncio.create_task(wait())
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def tell_all(self, names: set[Hashable]) -> None:
+        for name in names:
+            self.tell(name)
 
     def tell(self, name: object) -> None:
         grant, pool = self.governor.grant(name), self.pools[name]  # pyright: ignore[reportArgumentType]

@@ -158,7 +158,7 @@ class Driver:
         """Work with a worker until it has stopped or is lost."""
         joined = False
         try:
-            facts: Facts = unpack(await member.hand.start(self._hello(self._fleet.cores(place), scoring)))
+            facts = unpack(await member.hand.start(self._hello(self._fleet.cores(place), scoring)))
             self._check(facts)
             member.facts, joined = facts, True
             for governor in self._governors:
@@ -184,8 +184,8 @@ class Driver:
                 raise WorkersLost(
                     f"{LOSSES} workers in a row were lost before any of them got on; last: {error}"
                 ) from None
-            ended = error.ended and member.facts is not None
-            closed = ended and await self._fleet.lives(member.facts.node_id)  # else it may be out of reach, and at work
+            facts = member.facts if error.ended else None  # else it may only be out of reach, and at work
+            closed = facts is not None and await self._fleet.lives(facts.node_id)
             self._part(member, joined, CLOSING if closed else 2 * LEASE)
         else:
             self._part(member, joined, 0.0)

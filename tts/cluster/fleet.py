@@ -84,11 +84,16 @@ class RayExecutor(BaseModel):
         if self.address is None:
             settings |= {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
         what = f"join the Ray cluster at {self.address}" if self.address else "start a Ray cluster here"
-        try:
-            ray.init(address=self.address or "local", **settings)
-        except Exception as error:  # Ray has no class of its own for what goes wrong here
-            hint = "; is it running? ray start --head starts one" if self.address else ""
-            raise ConfigError(f"cannot {what}: {error}{hint}") from error
+        for attempts_left in (1, 0):
+            try:
+                ray.init(address=self.address or "local", **settings)
+                return
+            except Exception as error:  # Ray has no class of its own for what goes wrong here
+                ray.shutdown()
+                if self.address is None and attempts_left:  # on a busy machine it waits too short a time for itself
+                    continue
+                hint = "; is it running? ray start --head starts one" if self.address else ""
+                raise ConfigError(f"cannot {what}: {error}{hint}") from error
 
     async def survey(self) -> list[dict[str, Any]]:
         """What each node has: resources, the library, the layers of isolation; and why a run could not use it."""

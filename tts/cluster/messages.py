@@ -90,7 +90,7 @@ def pack(message: Any) -> bytes:
             return pickle.dumps(message, 5)
         except (pickle.PicklingError, AttributeError, TypeError):
             pass
-    from ray import cloudpickle
+    from ray.cloudpickle import cloudpickle
 
     return cloudpickle.dumps(message)
 
