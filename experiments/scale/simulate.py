@@ -11,12 +11,12 @@ import heapq
 import random
 
 EXCHANGE = 0.35e-3
-"""Seconds of a driver's CPU for one exchange with a worker."""
+"""Seconds of a driver's CPU for one exchange with a worker: assumed, well above what `overhead.py` leaves room for."""
 SAMPLE = 0.12e-3
 """Seconds of a driver's CPU for one sample, with its share of a result: packed, stored, acknowledged."""
 ROUND_TRIP = 1.5e-3
-"""Seconds on the wire and in Ray for an exchange."""
-BYTES = 900
+"""Seconds on the wire and in Ray for an exchange: assumed."""
+BYTES = 2541
 """Of a stored sample of 200 tokens, with its charges and its candidate."""
 IN_FLIGHT = 512
 """Samples that a node draws at once; one that is not acknowledged holds its place for as long."""
