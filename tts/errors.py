@@ -100,6 +100,10 @@ class StoreError(TTSError):
     """A run's file cannot be written or read: no space left, or damaged."""
 
 
+class WorkersLost(TTSError):
+    """The processes that a run was spread over end one after the other."""
+
+
 class RunMismatch(ConfigError):
     """A run directory holds results of another configuration."""
 

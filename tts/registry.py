@@ -93,6 +93,11 @@ def register(group: Group, plugin: P) -> P:
     return plugin
 
 
+def registered() -> dict[tuple[str, str], type[Plugin]]:
+    """What was added by hand, by group and name."""
+    return dict(_registered)
+
+
 def load(group: Group, name: str) -> type[Plugin]:
     """The class called `name`.
 

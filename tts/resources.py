@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from tts.types import Sample
 
@@ -39,7 +39,11 @@ class Resources:
     def get(self, kind: type[T]) -> T:
         """The run's only `kind()`; if it has an `aclose`, it is called when the run ends."""
         if kind not in self._made:
-            self._made[kind] = made = kind()
-            if hasattr(made, "aclose"):
-                self._stack.push_async_callback(cast(Any, made).aclose)
+            self.put(kind())
         return self._made[kind]
+
+    def put(self, made: Any) -> None:
+        """Have `get` give `made` for its class."""
+        self._made[type(made)] = made
+        if hasattr(made, "aclose"):
+            self._stack.push_async_callback(made.aclose)

@@ -7,7 +7,7 @@ import platform
 import re
 from collections import defaultdict
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,17 +26,32 @@ Examples:
 
 It sends about twenty small requests and reports their cost.
 
+tts doctor --executor ray:address=auto asks the nodes of a cluster instead.
+
 Exit code: 0 the endpoint answers prompts, 1 it does not, 2 invalid usage or settings.
 """
 
 SIGNS = {True: ("yes", "green"), False: ("no", "red"), None: ("?", "yellow")}
 
 
-def doctor(base_url: BaseUrl = None, model: Model = None, as_json: AsJson = False) -> None:
+def doctor(
+    base_url: BaseUrl = None,
+    model: Model = None,
+    executor: Annotated[
+        str, typer.Option(metavar="SPEC", help="Show instead what a cluster has: ray:address=auto.")
+    ] = "local",
+    as_json: AsJson = False,
+) -> None:
     """Find out what an endpoint can do.
 
     Each "no" comes with its reason. Also shows what is installed here.
     """
+    from tts.runs.executors import LocalExecutor, executor_named
+
+    where = executor_named(executor)
+    if not isinstance(where, LocalExecutor):
+        _show_cluster(asyncio.run(_survey(where)), as_json)
+        return
     here = local_facts()
     if not as_json:
         _show_local(here)
@@ -47,6 +62,24 @@ def doctor(base_url: BaseUrl = None, model: Model = None, as_json: AsJson = Fals
         _show(name, url, found)
     if not (found.chat or found.completions):
         raise typer.Exit(1)
+
+
+async def _survey(executor: Any) -> list[dict[str, Any]]:
+    async with executor:
+        return await executor.survey()
+
+
+def _show_cluster(nodes: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        show_json({"nodes": nodes})
+        return
+    made = Table(f"{len(nodes)} nodes", ("node", "resources", "ttscale", "isolation", "remark"))
+    for node in nodes:
+        there = ", ".join(f"{name} {amount:,g}" for name, amount in node["resources"].items())
+        made.add_row(
+            node["name"], there, node["ttscale"] or "?", ", ".join(node["isolation"]) or "none", node["remark"]
+        )
+    console().print(made)
 
 
 async def _probe(base_url: str | None, model: str | None) -> tuple[str, str, Capabilities]:

@@ -31,11 +31,12 @@ from tts.cli.common import (
     show_json,
     with_n,
 )
-from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTSError
+from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTSError, WorkersLost
 
 if TYPE_CHECKING:
     from tts.base import Strategy
     from tts.runs import Experiment, Run
+    from tts.runs.executors import Executor
     from tts.runs.progress import Progress
 
 EPILOG = """\
@@ -43,6 +44,7 @@ EPILOG = """\
 Examples:
   tts run --task gsm8k --strategy self_consistency:n=16 --strategy single --limit 100 --temperature 0.8
   tts run --task humaneval --strategy best_of_n -n 64 --out runs/he --resume
+  tts run grid.toml --executor ray:address=auto
   tts run grid.toml --sampling.top_p 0.95 --budget.completion_tokens 20000
 
 \b
@@ -95,6 +97,9 @@ def run(
         Path | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/TASK-MODEL-DATE-TIME.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    executor: Annotated[
+        str, typer.Option(metavar="SPEC", help="Where: local, or ray:address=auto,workers=4 (docs/scale.md).")
+    ] = "local",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; send no request.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: AsJson = False,
@@ -103,8 +108,10 @@ def run(
 
     Every answer is stored before it is used, so an interrupted run resumes without loss.
     """
+    from tts.runs.executors import executor_named
     from tts.runs.progress import progress_on_stderr
 
+    where = executor_named(executor)
     if resume and out is None:
         raise ConfigError("--resume continues a run directory: name it with --out DIR")
     options = {
@@ -124,7 +131,7 @@ def run(
     if dry_run:
         _show_plan(experiment, out, as_json)
         return
-    done = _execute(experiment, out, resume, progress_on_stderr(quiet=quiet))
+    done = _execute(experiment, out, resume, progress_on_stderr(quiet=quiet), where)
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:
@@ -177,13 +184,13 @@ def _name(experiment: Experiment) -> str:
     return re.sub(r"[^\w.+-]+", "-", words)
 
 
-def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress) -> Run:
+def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress, executor: Executor) -> Run:
     """Run it; if it breaks off, tell how to continue."""
     try:
-        return asyncio.run(experiment.run(out, resume=resume, progress=progress))
+        return asyncio.run(experiment.run(out, resume=resume, progress=progress, executor=executor))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"all answers so far are stored. {_how_to_resume(out)}") from None
-    except (EndpointError, StoreError) as error:
+    except (EndpointError, StoreError, WorkersLost) as error:
         if isinstance(error, EndpointLost):
             _show_what_there_is(out)
         if _holds_answers(out):

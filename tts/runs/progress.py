@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ INTERVAL = 10.0
 
 class Progress:
     """Takes the events of a run; this one is silent."""
+
+    nodes: Callable[[], list[str]] = staticmethod(list)
+    """A line for each process that a run is spread over, if that is to be shown."""
 
     def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
         """The run starts, over so many problems, with so many cells left to do."""
@@ -121,7 +125,8 @@ class LineProgress(_Counting):
         right = f", {self.all.right / done:.1%} right" if done else ""
         lost = f", {self.all.lost} samples lost" if self.all.lost else ""
         trouble = f"; {self.told}" if self.told else ""
-        print(f"{done}/{self.left} done{right}, {self.pace()}{lost}{trouble}", file=sys.stderr, flush=True)
+        told = f"{done}/{self.left} done{right}, {self.pace()}{lost}{trouble}"
+        print("\n  ".join([told, *self.nodes()]), file=sys.stderr, flush=True)
 
 
 class LiveProgress(_Counting):
@@ -143,7 +148,8 @@ class LiveProgress(_Counting):
     def _table(self) -> Table:
         from rich.table import Table
 
-        table = Table(title=self.pace(), title_justify="left", caption=self.trouble() or None, caption_justify="left")
+        below = "\n".join(filter(None, [self.trouble(), *self.nodes()]))
+        table = Table(title=self.pace(), title_justify="left", caption=below or None, caption_justify="left")
         for column in ("strategy", "model", "done", "accuracy", "tokens", "money", "failures"):
             table.add_column(column, justify="left" if column in ("strategy", "model") else "right")
         for (strategy, model), tally in self.tallies.items():

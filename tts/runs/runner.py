@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,15 +13,16 @@ from pathlib import Path
 
 from tts.allocation import Turns
 from tts.base import Strategy
-from tts.errors import ConfigError, cause_of
+from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.runs.config import Grid
 from tts.runs.damage import check
 from tts.runs.database import Lock
+from tts.runs.executors import Executor, LocalExecutor, executor_named
 from tts.runs.progress import Models, Progress
 from tts.runs.record import write_record
 from tts.runs.run import Run
-from tts.runs.store import Cell, Store
+from tts.runs.store import Answers, Cell, Store
 from tts.sampler import Sampler
 from tts.sampler.parameters import token_limit
 from tts.session import Session
@@ -29,25 +30,34 @@ from tts.solving import drive, open_models, open_session
 from tts.tasks import Example
 from tts.types import Candidate
 
-BEAT = 1.0
-"""Seconds between two looks of the progress at what goes wrong."""
-
 
 class Experiment(Grid):
     """A grid of strategies x models x seeds over the problems of a task, which `run` runs."""
 
-    async def run(self, out: Path | str, *, resume: bool = False, progress: Progress | None = None) -> Run:
+    async def run(
+        self,
+        out: Path | str,
+        *,
+        resume: bool = False,
+        progress: Progress | None = None,
+        executor: Executor | str = "local",
+    ) -> Run:
         """Run the grid into the directory `out` and return it for reading.
 
         With `resume=True` a run that was interrupted, in whatever way, continues: finished cells are kept, stored
         answers are used again, and only what is missing is sampled. Raises `EndpointLost` when an endpoint answers
         nothing for its `outage_timeout`; what was answered by then is stored.
+
+        `executor` says where: `local` in this process, `ray:workers=4` and the like on a cluster (`tts.cluster`).
         """
         folder, progress = Path(out), progress or Progress()
         examples = list(islice(self.task.examples(), self.limit))
         if not examples:
             raise ConfigError(f"the task {self.task.spec} has no problems")
-        async with AsyncExitStack() as stack:
+        executor = executor_named(executor) if isinstance(executor, str) else executor
+        if self.total_budget and not isinstance(executor, LocalExecutor):
+            raise ConfigError("a total budget is shared out by one process; use the executor 'local'")
+        async with executor, AsyncExitStack() as stack:
             models = {name: await stack.enter_async_context(open_models(self.endpoints(name))) for name in self.models}
             _check_needs(self, examples, models)
             stack.callback(progress.end)
@@ -60,18 +70,19 @@ class Experiment(Grid):
             done = await store.finished()
             parts = list(_shared(self, examples, done)) if self.total_budget else [list(_rows(self, examples, done))]
             rows = list(chain.from_iterable(parts))
+            runner = RowRunner(self, models, store, resources, progress, folder)
             if rows:
-                for sampler in {sampler for roles in models.values() for sampler in roles.values()}:
+                for sampler in runner.samplers:
                     await sampler.check()
             progress.begin(self, len(examples), cells_left=sum(len(row.strategies) for row in rows), models=models)
             for part in parts:  # under a total budget one strategy, model and seed after the other
                 turns = _turns(self, part, models) if self.total_budget else None
-                await _Runner(self, models, store, resources, progress, folder, turns).run(part)
+                await executor.run(replace(runner, turns=turns), part)
         return Run(folder)
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """What is done in one go: every strategy on one problem with one model and seed.
 
     Strategies take turns, so that each can use the answers that an earlier one has paid for.
@@ -86,25 +97,25 @@ class _Row:
         return Cell(self.example.problem.id, strategy.spec, self.model, self.seed)
 
 
-def _rows(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[_Row]:
+def _rows(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[Row]:
     for seed, model, example in product(grid.seeds, grid.models, examples):
-        row = _Row(example, model, seed, grid.strategies)
+        row = Row(example, model, seed, grid.strategies)
         if left := tuple(strategy for strategy in grid.strategies if row.cell(strategy) not in done):
             yield replace(row, strategies=left)
 
 
-def _shared(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[list[_Row]]:
+def _shared(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[list[Row]]:
     """The rows that share a total budget, which are done all or none: what a problem gets depends on the others.
 
     Those that are done already are done again, from the store.
     """
     for seed, model, strategy in product(grid.seeds, grid.models, grid.strategies):
-        rows = [_Row(example, model, seed, (strategy,)) for example in examples]
+        rows = [Row(example, model, seed, (strategy,)) for example in examples]
         if any(row.cell(strategy) not in done for row in rows):
             yield rows
 
 
-def _turns(grid: Grid, rows: Sequence[_Row], models: Models) -> Turns:
+def _turns(grid: Grid, rows: Sequence[Row], models: Models) -> Turns:
     (strategy,), first = rows[0].strategies, rows[0]
     assert grid.total_budget is not None
     params = models[first.model]["policy"].endpoint.params
@@ -131,54 +142,31 @@ def _check_needs(grid: Grid, examples: list[Example], models: Models) -> None:
 
 
 @dataclass(frozen=True)
-class _Runner:
+class RowRunner:
+    """Runs single rows: what an executor needs, in this process or in another."""
+
     grid: Grid
     models: Models
-    store: Store
+    store: Answers
     resources: Resources
     progress: Progress
     folder: Path
     turns: Turns | None = None
 
-    async def run(self, rows: Sequence[_Row]) -> None:
-        """Run all rows, as many at once as requests may be in flight; the first error cancels the rest.
+    @property
+    def samplers(self) -> list[Sampler]:
+        """Each once."""
+        return list(dict.fromkeys(sampler for roles in self.models.values() for sampler in roles.values()))
 
-        An endpoint that is given up is such an error: whatever it would be asked next would be lost.
-        """
-        samplers = {sampler for roles in self.models.values() for sampler in roles.values()}
-        running: set[asyncio.Task[None]] = set()
-
-        async def end_with(sampler: Sampler) -> None:
-            raise await sampler.connection.health.outage()
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(BEAT)
-                self.progress.beat()
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(work) for work in (beat(), *map(end_with, samplers))]
-                for row in rows:
-                    while len(running) >= self._at_once(samplers):
-                        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    task = group.create_task(self._run(row))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
-                while running:
-                    await asyncio.wait(running)
-                for task in beside:
-                    task.cancel()
-        except BaseExceptionGroup as errors:
-            raise cause_of(errors) from None
-
-    def _at_once(self, samplers: Iterable[Sampler]) -> float:
-        """Searches that go on side by side: all of those that wait for each other."""
+    @property
+    def at_once(self) -> float:
+        """How many rows go on side by side: as many as requests may be in flight, or all that wait for each other."""
         if self.turns is not None:
             return inf
-        return max(4, sum(sampler.connection.pool.capacity for sampler in samplers))
+        return max(4, sum(sampler.connection.pool.capacity for sampler in self.samplers))
 
-    async def _run(self, row: _Row) -> None:
+    async def run(self, row: Row) -> None:
+        """Run the strategies of a row one after the other, and store each with its grades."""
         problem, truth = row.example
         samplers = self.models[row.model]
         grading = Session(problem, samplers, verifier=truth, resources=self.resources, folder=self.folder)

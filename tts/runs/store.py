@@ -8,9 +8,10 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tts.lacks import lack_of
+from tts.resources import SampleStore
 from tts.runs.damage import CHECKED, damaged
 from tts.runs.database import Database
 from tts.text import well_formed
@@ -51,6 +52,14 @@ class Cell:
     strategy: str
     model: str
     seed: int
+
+
+class Answers(SampleStore, Protocol):
+    """What keeps the results of a run: its `Store`, wherever that is."""
+
+    async def finish(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
+        """Store a finished cell, whole or not at all; `correct` is the truth of each candidate by id."""
+        ...
 
 
 class Store(Database):

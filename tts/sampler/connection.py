@@ -48,9 +48,9 @@ class Exchange:
 class Connection:
     """The replicas of one endpoint, used as if they were one server. It belongs to one event loop."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, pool: Pool | None = None) -> None:
         self.endpoint = endpoint
-        self.pool = Pool(endpoint.urls, most_in_flight(endpoint), endpoint.target_latency)
+        self.pool = pool or Pool(endpoint.urls, most_in_flight(endpoint), endpoint.target_latency)
         self.health = Health(self.pool, endpoint, self._examine)
         self.impatient = False
         """Whether a request fails while every replica is set aside, instead of waiting until one may be back."""

@@ -36,6 +36,9 @@ The transport is made from the base URL, which raises `ConfigError` if there is 
 base URL is a digest of the model's weights.
 """
 
+ENGINES = {"ray:vllm": ("ray-vllm", "tts.cluster.engine:EngineTransport")}
+"""Engines that a run starts for itself: the scheme of their URLs, and their transports."""
+
 SECRET_QUERY = re.compile(
     r"(?:api|access|auth|subscription)?[-_]?(?:key|token|code|sig|signature|secret|password)", re.IGNORECASE
 )
@@ -52,6 +55,10 @@ class Endpoint(BaseModel):
     base_url: str = Field(default_factory=lambda: os.environ.get("OPENAI_BASE_URL", ""), validate_default=True)
     """Where it is served, up to and including /v1. Replicas, separated by commas, share the load.
     `embedded://NAME` is a model that runs in this process (see: tts embedded list). Default: $OPENAI_BASE_URL."""
+    engine: str | None = None
+    """`ray:vllm`: the model is served by an actor of the run's Ray cluster, and has no base URL (docs/scale.md)."""
+    engine_settings: dict[str, Any] = Field(default_factory=dict)
+    """What the engine needs: `num_gpus`, `resources`, `options`, ..."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
     """The key itself; never logged or stored. `api_key_env` or `api_key_file` is safer."""
     api_key_env: str = "OPENAI_API_KEY"
@@ -108,6 +115,17 @@ class Endpoint(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _start_engine(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or (engine := data.get("engine")) is None:
+            return data
+        if engine not in ENGINES:
+            raise ValueError(f"no engine '{engine}'; there are: {', '.join(ENGINES)}")
+        scheme, place = ENGINES[engine]
+        transport = resolve_name(place)(data.get("model"), data.get("engine_settings") or {})
+        return {**data, "base_url": f"{scheme}://engine/{data.get('model')}/v1", "transport": transport}
+
+    @model_validator(mode="before")
+    @classmethod
     def _take_keys_out_of_urls(cls, data: Any) -> Any:
         urls = data.get("base_url", os.environ.get("OPENAI_BASE_URL", "")) if isinstance(data, Mapping) else ""
         if not isinstance(urls, str) or "?" not in urls:
@@ -141,7 +159,7 @@ class Endpoint(BaseModel):
             if "@" in urlsplit(url).netloc:
                 raise ValueError("a password in a base URL would be stored; use api_key_env or headers")
             try:
-                usable = httpx.URL(url).scheme in ("http", "https", "mock")
+                usable = httpx.URL(url).scheme in ("http", "https", "mock", "ray-vllm")
             except httpx.InvalidURL:
                 usable = False
             if not usable:
@@ -161,8 +179,8 @@ class Endpoint(BaseModel):
 
     @property
     def embedded(self) -> bool:
-        """Whether the model runs in this process."""
-        return in_process(self.base_url) is not None
+        """Whether the model runs in this process, or in one that is started for it."""
+        return self.engine is not None or in_process(self.base_url) is not None
 
     @cached_property
     def filed_as(self) -> str:

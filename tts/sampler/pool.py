@@ -65,13 +65,15 @@ class Replica:
         """Until when its failures are taken for the requests' own: it has just said that it works."""
         self.quiet_since = 0.0
         """When it was last heard of, or was first given work since."""
-        self._maximum = maximum
+        self.maximum = maximum
         self._target_latency = target_latency
         self._slow_start = True
         self._no_cut_before = 0.0
         self._throttled_at = 0.0
-        self._throttles = 0
-        self._on_trial = False
+        self.throttles = 0
+        """Pauses that it asked for since it last served."""
+        self.on_trial = False
+        """Whether the one request after a pause is on its way."""
 
     def has_room(self, now: float) -> bool:
         """Whether one more request may be sent; one that asked for a pause then gets them one by one, until it serves
@@ -80,14 +82,14 @@ class Replica:
             return False
         if self.failures >= SUSPECT and now >= self.trusted_until:
             return self.in_flight < 1
-        return not self._on_trial if self._throttles else self.in_flight < self.window
+        return not self.on_trial if self.throttles else self.in_flight < self.window
 
     def admit(self, now: float) -> None:
         """Count a request that is sent now."""
         if not self.in_flight:
             self.quiet_since = now
         self.in_flight += 1
-        self._on_trial = self._throttles > 0
+        self.on_trial = self.throttles > 0
 
     @property
     def load(self) -> float:
@@ -98,24 +100,24 @@ class Replica:
         """Learn from an attempt that has just ended; `in_flight` still counts it."""
         news = now - latency >= self._throttled_at  # what was sent before a pause was asked for says nothing about it
         if news:
-            self._on_trial = False
+            self.on_trial = False
         if outcome in (AttemptOutcome.SERVED, AttemptOutcome.REFUSED):
             self.failures, self.quiet_since = 0, now
             if news:
-                self._throttles, self.paused_until = 0, 0.0
+                self.throttles, self.paused_until = 0, 0.0
         if outcome is AttemptOutcome.SERVED:
             if self._target_latency is not None and latency > self._target_latency:
                 self._cut(latency, now)
             elif self.in_flight >= self.window - 1:  # grow only a window that is used
-                self.window = min(self._maximum, self.window + (1 if self._slow_start else 1 / self.window))
+                self.window = min(self.maximum, self.window + (1 if self._slow_start else 1 / self.window))
         elif outcome is AttemptOutcome.FAILED:
             self.failures += 1
         elif outcome is AttemptOutcome.CONGESTED:
             self._cut(latency, now)
             if retry_after is not None and news:  # the first pauses are short: one client's 429 is not everyone's
-                self.paused_until = now + min(retry_after, 2.0**self._throttles, LONGEST_WAIT)
+                self.paused_until = now + min(retry_after, 2.0**self.throttles, LONGEST_WAIT)
                 self._throttled_at = now
-                self._throttles = min(self._throttles + 1, 10)
+                self.throttles = min(self.throttles + 1, 10)
 
     def _cut(self, latency: float, now: float) -> None:
         if now >= self._no_cut_before:
@@ -222,9 +224,16 @@ class Pool:
     ) -> None:
         """End an attempt that took `latency` seconds and met `failure`; the server asked for a pause of `retry_after`
         seconds."""
+        self.learn(replica, outcome, latency, retry_after, failure)
+        replica.in_flight -= 1
+        self.dispatch()
+
+    def learn(
+        self, replica: Replica, outcome: AttemptOutcome, latency: float, retry_after: float | None, failure: str
+    ) -> None:
+        """What `release` learns from an attempt."""
         now = asyncio.get_running_loop().time()
         replica.observe(outcome, latency, retry_after, now)
-        replica.in_flight -= 1
         if outcome in (AttemptOutcome.SERVED, AttemptOutcome.REFUSED):
             self.served_at, self.silent_since, self.asked_to_wait = now, None, 0.0
         elif outcome is not AttemptOutcome.ABANDONED:
@@ -233,7 +242,6 @@ class Pool:
             if self.silent_since is None:
                 self.silent_since = max(self.served_at, self.well_at, now - latency)
             self.asked_to_wait = max(self.asked_to_wait, min(retry_after or 0.0, LONGEST_WAIT))
-        self.dispatch()
 
     def _begin(self, now: float) -> None:
         if not self.busy and now - self.failed_at > 2 * LONGEST_WAIT:  # after a rest, nothing is known to be silent

@@ -1,0 +1,53 @@
+"""A small task, the server that solves it, and a Ray cluster of two nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.double import ModelDouble, solvable
+
+PROBABILITIES = {f"p{i}": (i + 1) / 25 for i in range(20)}
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[ModelDouble]:
+    async with ModelDouble(answer=solvable(PROBABILITIES), latency=(0.01, 0.06)) as double:
+        yield double
+
+
+@pytest.fixture
+def table(tmp_path: Path, double: ModelDouble) -> dict[str, Any]:
+    """An experiment over 20 problems, whose samples are seeded."""
+    path = tmp_path / "problems.jsonl"
+    lines = [{"id": name, "prompt": f"[[{name}]] six times seven?", "answer": "42"} for name in PROBABILITIES]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    model = {"model": "test-model", "base_url": double.base_url, "params": {"seed": 7}, "max_n": 3}
+    return {"task": f'jsonl:path="{path}"', "models": {"m": model}, "strategies": ["single", "self_consistency:n=16"]}
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """Two nodes of two CPUs each, as processes of this machine."""
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 2, "object_store_memory": 100 << 20, "include_dashboard": False}
+    for attempts_left in (2, 1, 0):  # on a busy machine Ray waits too short a time for its own processes
+        cluster = Cluster()
+        try:
+            cluster.add_node(**head)
+            cluster.add_node(num_cpus=2, object_store_memory=100 << 20, resources={"namespaces": 1})
+            break
+        except Exception:
+            cluster.shutdown()
+            if not attempts_left:
+                raise
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()

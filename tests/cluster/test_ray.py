@@ -1,0 +1,218 @@
+"""The same on a Ray cluster: its nodes are processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.test_driver import SAMPLES, local, more, results
+from tests.support.double import ModelDouble
+from tests.support.killing import stored
+from tests.support.processes import living_processes
+from tts import Experiment, Run
+from tts.cluster import RayExecutor
+from tts.errors import ConfigError, MissingExtra
+
+__all__ = ["local"]
+
+pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+
+CHILD = """
+import asyncio, json, sys
+from tts import Experiment
+asyncio.run(Experiment.parse(json.loads(sys.argv[1])).run(sys.argv[2], resume=True, executor=sys.argv[3]))
+"""
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes of workers that descend from `pid`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"ray::Worker" in (folder / "cmdline").read_bytes() and pid in ancestors(int(folder.name)):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def ancestors(pid: int) -> list[int]:
+    found = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        found.append(pid)
+    return found
+
+
+async def test_a_cluster_finds_what_one_process_finds(
+    cluster: Any, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+) -> None:
+    before = double.stats.choices
+    run = await Experiment.parse(table).run(tmp_path / "run", executor=f'ray:address="{cluster.address}"')
+    assert results(run) == local
+    assert stored(tmp_path / "run") == stored(tmp_path / "local")
+    assert double.stats.choices - before == SAMPLES
+
+
+async def test_workers_killed_at_random_moments(
+    cluster: Any, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+) -> None:
+    rng, before, killed = random.Random(), double.stats.choices, 0
+    executor = RayExecutor(address=cluster.address, workers=2, num_cpus=1)
+    run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
+    while not run.done() and killed < 3:
+        served = double.stats.served + rng.randint(1, 20)
+        while double.stats.served < served and not run.done():
+            await asyncio.sleep(0.001)
+        if not run.done():
+            os.kill(rng.choice(workers_of(os.getpid())), signal.SIGKILL)
+            killed += 1
+    assert results(await run) == local
+    assert killed
+    assert double.stats.choices - before <= SAMPLES + killed * 200
+
+
+async def test_a_node_killed_and_a_node_that_joins(
+    cluster: Any, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+) -> None:
+    table["models"]["m"] |= {"max_concurrency": 4}
+    double.latency = (0.1, 0.3)
+    doomed = cluster.add_node(num_cpus=1, object_store_memory=100 << 20, resources={"brief": 2})
+    executor = RayExecutor(address=cluster.address, resources={"brief": 1})
+    run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
+    await more(double, 20)
+    later = cluster.add_node(num_cpus=1, object_store_memory=100 << 20, resources={"brief": 2})
+    os.kill(doomed.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+    assert results(await run) == local
+    cluster.remove_node(later)
+
+
+async def test_the_driver_killed_at_random_moments(
+    cluster: Any, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+) -> None:
+    out, rng, survived, before = tmp_path / "run", random.Random(), {}, double.stats.choices
+    where = f'ray:address="{cluster.address}",workers=2,num_cpus=1'
+    for _ in range(2):
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(table), str(out), where)
+        served = double.stats.served + rng.randint(1, 60)
+        while double.stats.served < served and child.returncode is None:
+            await asyncio.sleep(0.001)
+        if child.returncode is None:
+            child.kill()
+        await child.wait()
+        await double.idle()
+        now = stored(out)
+        assert survived.items() <= now.items()
+        survived = now
+    kept = double.stats.choices
+    run = await Experiment.parse(table).run(out, resume=True)
+    assert results(run) == local
+    assert double.stats.choices - kept == SAMPLES - len(survived), "nothing stored is asked for again"
+    assert kept - before - len(survived) <= 2 * 3 * 256
+
+
+def test_doctor_shows_what_the_nodes_have(cluster: Any) -> None:
+    command = [sys.executable, "-m", "tts", "doctor", "--json", "--executor", f'ray:address="{cluster.address}"']
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    nodes = json.loads(done.stdout)["nodes"]
+    assert [node["resources"]["CPU"] for node in nodes] == [2, 2]
+    assert sum("namespaces" in node["resources"] for node in nodes) == 1
+    assert all("seccomp" in node["isolation"] and node["ttscale"] for node in nodes)
+
+
+async def test_what_no_node_can_hold_is_refused(cluster: Any, table: dict[str, Any], tmp_path: Path) -> None:
+    executor = RayExecutor(address=cluster.address, resources={"unobtainium": 1})
+    with pytest.raises(ConfigError, match="unobtainium: 1"):
+        await Experiment.parse(table).run(tmp_path / "run", executor=executor)
+
+
+async def test_without_ray_the_error_names_the_extra(
+    table: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"ttscale\[ray\]"):
+        await Experiment.parse(table).run(tmp_path / "run", executor="ray")
+
+
+async def test_an_untested_ray_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    import ray
+
+    from tts.cluster.fleet import import_ray
+
+    monkeypatch.setattr(ray, "__version__", "9.1.0")
+    import_ray()
+    assert "Ray 9.1.0 is outside the tested range" in caplog.text
+
+
+async def test_four_workers_together_keep_to_the_limit(
+    cluster: Any, table: dict[str, Any], double: ModelDouble, tmp_path: Path
+) -> None:
+    table["models"]["m"] |= {"max_concurrency": 32, "max_n": 1}
+    double.max_running = 32
+    executor = RayExecutor(address=cluster.address, workers=4, num_cpus=1)
+    await Experiment.parse(table).run(tmp_path / "run", executor=executor)
+    assert 16 < double.stats.peak_running <= 32
+    assert not double.stats.faults
+
+
+PLUGIN = """
+import asyncio, json, sys
+from functools import partial
+from tts import Experiment, Strategy, registry
+
+@partial(registry.register, "strategies")
+class Twice(Strategy):
+    async def search(self, problem, session):
+        async for candidate in session.propose(n=2):
+            yield candidate
+
+asyncio.run(Experiment.parse(json.loads(sys.argv[1])).run(sys.argv[2], executor=sys.argv[3]))
+"""
+
+
+async def test_a_notebooks_own_plugins_and_programs_run_at_workers(
+    cluster: Any, double: ModelDouble, tmp_path: Path
+) -> None:
+    tests = {"id": "one", "prompt": "Write f.", "tests": {"asserts": ["assert f(1) == 2"]}}
+    (tmp_path / "t.jsonl").write_text(json.dumps(tests))
+    double.answer = lambda *_: "```python\ndef f(x):\n    return x + 1\n```"
+    model = {"m": {"model": "test-model", "base_url": double.base_url}}
+    table = {"task": f'jsonl:path="{tmp_path}/t.jsonl"', "strategies": "twice", "models": model}
+    where = f'ray:address="{cluster.address}",resources={{"namespaces":1}}'
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PLUGIN, json.dumps(table), str(tmp_path / "run"), where
+    )
+    assert await child.wait() == 0
+    track = Run(tmp_path / "run").tracks[0]
+    assert track.correct[0].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_command_stores_what_it_has_and_leaves_nothing_behind(
+    number: int, table: dict[str, Any], double: ModelDouble, tmp_path: Path
+) -> None:
+    double.latency = (0.2, 0.5)
+    words = ["--task", table["task"], "--strategy", "self_consistency:n=16", "--models.m.base_url", double.base_url]
+    words += ["--models.m.model", "test-model", "--models.m.max_concurrency", "8", "--executor", "ray:nodes=true"]
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tts", "run", *words, "--out", str(tmp_path / "run")),
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    await more(double, 20)
+    child.send_signal(number)
+    _, said = await child.communicate()
+    assert child.returncode == 128 + number, said.decode()
+    assert "all answers so far are stored" in said.decode()
+    assert len(stored(tmp_path / "run")) >= 20 * 8 - 8 * 8
+    assert not living_processes(child.pid)
