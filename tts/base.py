@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from tts import registry
 from tts.errors import ConfigError
+from tts.policies import PolicyNames
 from tts.registry import Plugin
 from tts.resources import Resources
 from tts.session import Session
@@ -169,6 +170,8 @@ class Strategy(Plugin):
 
     roles: ClassVar[frozenset[str]] = frozenset({"policy"})
     """Roles that it samples from."""
+    several: ClassVar[bool] = False
+    """Whether it can draw from several policies, `Session.policies`; any other draws from one of a set."""
     needs_verifier: ClassVar[bool] = False
     """Whether it cannot work without a verifier."""
     rates_steps: ClassVar[bool] = False
@@ -187,6 +190,8 @@ class Strategy(Plugin):
 
     verifier: VerifierField | None = None
     """Overrides the verifier of the run or the problem."""
+    policies: PolicyNames = ()
+    """The policies of a set that it draws from, in this order; by default all of them, if it can draw from several."""
 
     @property
     def weighs_votes(self) -> bool:

@@ -29,8 +29,9 @@ from uuid import uuid4
 from tts.accounts import Ledger, Quota
 from tts.calls import Calls, digest
 from tts.concurrency import Once, closing, concurrent_map, now, together
-from tts.errors import BudgetSpent, ConfigError, EndpointRefused, UnreadableKey, cause_of
+from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, UnreadableKey, cause_of
 from tts.files import ImageFolder
+from tts.policies import dispensable, is_policy, policies_of, up
 from tts.resources import Resources, SampleStore
 from tts.sampler.parameters import LENGTHS, merged
 from tts.sampler.sampler import Sampler, StopRule
@@ -96,6 +97,7 @@ class Session:
         form: Mapping[str, Any] | None = None,
         quota: Quota | None = None,
         forgiving: bool = False,
+        policies: Sequence[str] = (),
     ) -> None:
         """`seed` and `stream` (a name, such as the strategy's) determine `rng`; `seed` is part of stored addresses.
 
@@ -103,7 +105,7 @@ class Session:
         the models that write the answer (the policy, or draft and target). `form` does so in the calls alone that write
         the answer: its length, tools, response format, where it stops. `quota` is what it shares with other sessions.
         With `forgiving`, a verifier whose server refuses every request costs the candidates their verdicts, and not the
-        search.
+        search. `policies` are the roles that it may draw from, by default all that are policies.
         """
         self.problem = problem
         self.budget = budget or Budget()
@@ -118,6 +120,7 @@ class Session:
         self._calls = Calls(models, self.ledger, self.budget, store, self.images, seed, quota)
         self._truth = truth
         self._forgiving = forgiving
+        self._policies = tuple(policies) or policies_of(models)
         self._spawned = count()
         self._place: tuple[int, ...] | None = None
         self._recorded: set[Charge] = set()
@@ -164,11 +167,25 @@ class Session:
 
         Prompts are taken to be no longer than those so far. Unlike `calls_left` it promises what it says.
         """
-        return self._calls.calls_with_room(roles)
+        return self._calls.calls_with_room(map(self._role, roles))
 
     def sampler(self, role: str) -> Sampler:
         """The sampler of `role`. Raises `ConfigError` naming the roles that exist."""
-        return self._calls.sampler(role)
+        return self._calls.sampler(self._role(role))
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The roles of the policies to draw from: `policy`, or those of a set that are not down, the strongest last."""
+        return up(self._policies, self._calls.models, self.ledger)
+
+    def on(self, policy: str) -> Session:
+        """This session with one of the `policies` as the policy."""
+        view = copy(self)
+        view._policies = (policy,)
+        return view
+
+    def _role(self, role: str) -> str:
+        return self.policies[-1] if role == "policy" and self._policies else role
 
     # -- sampling --------------------------------------------------------------------------------------------------
 
@@ -192,16 +209,21 @@ class Session:
         the server answers none.
         """
         prompt = self.problem.messages if prompt is None else prompt
-        spawns = list(islice(self._spawned, n))
-        if role in self._form:
-            params = merged(self.sampling, {} if inner else self._form[role], params)
-        return self._recording(self._calls.samples(prompt, spawns, role, params, self._place, stop_when))
+        spawns, role = list(islice(self._spawned, n)), self._role(role)
+        if (form := self._form.get("policy" if is_policy(role) else role)) is not None:
+            params = merged(self.sampling, {} if inner else form, params)
+        return self._recording(self._calls.samples(prompt, spawns, role, params, self._place, stop_when), role)
 
-    async def _recording(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Sample, None]:
-        async with aclosing(drawn) as samples:
-            async for sample in samples:
-                self._recorded.update(sample.charges)
-                yield sample
+    async def _recording(self, drawn: AsyncGenerator[Sample, None], role: str) -> AsyncGenerator[Sample, None]:
+        try:
+            async with aclosing(drawn) as samples:
+                async for sample in samples:
+                    self._recorded.update(sample.charges)
+                    yield sample
+        except EndpointError:
+            if not dispensable(role, self._calls.models):
+                raise
+            up(policies_of(self._calls.models), self._calls.models, self.ledger)
 
     async def one(
         self, prompt: Prompt | None = None, *, role: str = "policy", inner: bool = False, **params: Any
@@ -222,6 +244,8 @@ class Session:
         server cannot score, `BudgetSpent` once the budget allows no more, and `EndpointError` when this score fails.
         """
 
+        role = self._role(role)
+
         async def ask(session: Session) -> TokenScores:
             scores = await self._calls.scores(prompt, continuation, role, special)
             session._recorded.update(scores.charges)
@@ -237,6 +261,8 @@ class Session:
         The model is filled in; `path` is relative to the base URL. The same request is sent once, and its answer
         stored.
         """
+
+        role = self._role(role)
 
         async def ask(session: Session) -> Any:
             data, charges = await self._calls.post(path, body, role)
@@ -336,6 +362,8 @@ class Session:
         if self.budget.verifier_seconds is not None:
             self._calls.allowance.check_verifier()
         inner = self._inner(f"{verifier.name}\0{candidate.spawned}", candidate.spawned)
+        if candidate.samples and candidate.samples[-1].role in self._policies:  # who wrote it is asked about it
+            inner._policies = (candidate.samples[-1].role,)
         self.ledger.verdicts += 1
         clock = asyncio.get_running_loop().time
         began = clock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from itertools import islice, product
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tts.base import Strategy
 from tts.errors import ConfigError, cause_of
+from tts.policies import check_models, dispensable
 from tts.resources import Resources
 from tts.runs.config import Grid
 from tts.runs.damage import check
@@ -55,8 +56,8 @@ class Experiment(Grid):
             write_record(folder, self, examples, resume=resume, used=used)
             rows = list(_rows(self, examples, await store.finished()))
             if rows:
-                for sampler in {sampler for roles in models.values() for sampler in roles.values()}:
-                    await sampler.check()
+                for roles in models.values():
+                    await check_models(roles)
             progress.begin(self, len(examples), cells_left=sum(len(row.strategies) for row in rows), models=models)
             await _Runner(self, models, store, resources, progress, folder).run(rows)
         return Run(folder)
@@ -114,8 +115,10 @@ class _Runner:
         samplers = {sampler for roles in self.models.values() for sampler in roles.values()}
         running: set[asyncio.Task[None]] = set()
 
-        async def end_with(sampler: Sampler) -> None:
-            raise await sampler.connection.health.outage()
+        async def end_with(role: str, roles: Mapping[str, Sampler]) -> None:
+            while error := await roles[role].connection.health.outage():
+                if not dispensable(role, roles):
+                    raise error
 
         async def beat() -> None:
             while True:
@@ -124,7 +127,8 @@ class _Runner:
 
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(work) for work in (beat(), *map(end_with, samplers))]
+                ends = (end_with(role, roles) for roles in self.models.values() for role in roles)
+                beside = [group.create_task(work) for work in (beat(), *ends)]
                 for row in rows:
                     while len(running) >= max(4, sum(sampler.connection.pool.capacity for sampler in samplers)):
                         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
