@@ -234,6 +234,9 @@ class Strategy(Plugin):
         return any(candidate.passed for candidate in candidates)
 
 
+StrategyField = Annotated[Strategy, made_from_spec("strategies"), as_config]
+
+
 def selectable(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Those of `candidates` among which a strategy selects: none that the budget cut off, unless it cut off all."""
     return [candidate for candidate in candidates if not candidate.cut_off] or list(candidates)

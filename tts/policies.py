@@ -81,18 +81,24 @@ def why_down(sampler: Sampler) -> str:
 
 
 def up(roles: Sequence[str], models: Mapping[str, Sampler], ledger: Ledger) -> tuple[str, ...]:
-    """Those of `roles` whose servers are not down, the others being noted; all where all are down."""
-    there = tuple(role for role in roles if not why_down(models[role]))
-    for role in roles:
-        if there and role not in there:
-            ledger.leave_out(role, why_down(models[role]))
+    """Those of `roles` that are not left out, because their servers are down, which is noted; all where all are."""
+    down = {role: why for role in roles if (why := why_down(models[role]))}
+    there = tuple(role for role in roles if role not in down and role not in ledger.left_out)
+    if there:
+        for role, why in down.items():
+            ledger.leave_out(role, why)
     return there or tuple(roles)
+
+
+def others(role: str, models: Mapping[str, Sampler], left_out: Sequence[str] = ()) -> list[str]:
+    """The policies besides `role`, if it is one, that are not left out and whose servers are not down."""
+    besides = [other for other in policies_of(models) if is_policy(role) and other not in (role, *left_out)]
+    return [other for other in besides if not why_down(models[other])]
 
 
 def dispensable(role: str, models: Mapping[str, Sampler]) -> bool:
     """Whether a policy is down and another of its set is not."""
-    others = (models[other] for other in policies_of(models) if other != role)
-    return is_policy(role) and bool(why_down(models[role])) and not all(map(why_down, others))
+    return bool(others(role, models)) and bool(why_down(models[role]))
 
 
 async def check_models(models: Mapping[str, Sampler]) -> None:

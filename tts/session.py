@@ -29,9 +29,9 @@ from uuid import uuid4
 from tts.accounts import Ledger, Quota
 from tts.calls import Calls, digest
 from tts.concurrency import Once, closing, concurrent_map, now, together
-from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, UnreadableKey, cause_of
+from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, UnreadableKey, cause_of, own_failure
 from tts.files import ImageFolder
-from tts.policies import dispensable, is_policy, policies_of, up
+from tts.policies import is_policy, others, policies_of, up
 from tts.resources import Resources, SampleStore
 from tts.sampler.parameters import LENGTHS, merged
 from tts.sampler.sampler import Sampler, StopRule
@@ -220,18 +220,15 @@ class Session:
                 async for sample in samples:
                     self._recorded.update(sample.charges)
                     yield sample
-        except EndpointError:
-            if not dispensable(role, self._calls.models):
+        except EndpointError as error:
+            if isinstance(error, EndpointRefused) or not others(role, self._calls.models, self.ledger.left_out):
                 raise
-            up(policies_of(self._calls.models), self._calls.models, self.ledger)
+            self.ledger.leave_out(role, str(error))
 
     async def one(
         self, prompt: Prompt | None = None, *, role: str = "policy", inner: bool = False, **params: Any
     ) -> Sample | None:
-        """One sample of `prompt`; None where the server rejects this very request, which is noted.
-
-        Raises what `sample` does.
-        """
+        """One sample of `prompt`, as `sample` gives it; None where the server rejects this very request."""
         async with aclosing(self.sample(prompt, role=role, inner=inner, **params)) as samples:
             return await anext(samples, None)
 
@@ -282,7 +279,7 @@ class Session:
             try:
                 return await make(inner), None, inner._recorded
             except Exception as error:
-                return None, _own_failure(error), inner._recorded
+                return None, own_failure(error), inner._recorded
 
         (value, error, charges), _ = await self._made.get(key, made)
         self._recorded |= charges
@@ -497,7 +494,7 @@ class Session:
         To the `forgiving`, a server that refuses every request does not.
         """
         cause = cause_of(raised)
-        error = cause if forgiving and isinstance(cause, EndpointRefused | UnreadableKey) else _own_failure(raised)
+        error = cause if forgiving and isinstance(cause, EndpointRefused | UnreadableKey) else own_failure(raised)
         words = f"{type(error).__name__}: {error}"
         self.ledger.failures.append(f"{name}: {words}")
         return words
@@ -527,11 +524,3 @@ def _errors(verdict: Verdict | None) -> set[str]:
     for one in details:
         details += [part["details"] for part in one.get("parts", ()) if "details" in part]
     return {str(one["error"]) for one in details if "error" in one}
-
-
-def _own_failure(raised: Exception) -> BaseException:
-    """What went wrong, if it concerns one candidate alone; what ends the search is raised again."""
-    error = cause_of(raised)
-    if isinstance(error, BudgetSpent | EndpointRefused | ConfigError):
-        raise error from raised.__cause__
-    return error

@@ -23,11 +23,11 @@ from pydantic import (
 )
 
 from tts import registry
-from tts.base import AnswerVerifier, VerifierField
+from tts.base import AnswerVerifier, StrategyField, VerifierField
 from tts.errors import ConfigError, complaints
 from tts.policies import policies_of
 from tts.registry import nested
-from tts.runs.config import ModelsField, StrategyField, load
+from tts.runs.config import ModelsField, load
 from tts.sampler import Endpoint
 from tts.sampler.endpoint import check_prices
 from tts.sampler.parameters import check_params

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from tts.base import Strategy, VerifierField, as_config, made_from_spec
+from tts.base import Strategy, StrategyField, VerifierField, as_config, made_from_spec
 from tts.errors import ConfigError, complaints
 from tts.policies import as_roles, policies_of
 from tts.sampler import Endpoint
@@ -28,7 +28,6 @@ from tts.tasks import Task
 from tts.types import Budget
 
 TaskField = Annotated[Task, made_from_spec("tasks"), as_config]
-StrategyField = Annotated[Strategy, made_from_spec("strategies"), as_config]
 
 
 def _models(value: Any) -> Any:
@@ -79,8 +78,8 @@ class Grid(BaseModel):
     ]
     """Strategies or their specs."""
     models: ModelsField
-    """Endpoints by a name of your choice; each may have further roles, `[models.NAME.judge]`, or be a set of policies,
-    `[models.NAME.policies.small]`, from the cheapest to the strongest."""
+    """Endpoints by a name of your choice, with further roles, `[models.NAME.judge]`, or as a set of policies from the
+    cheapest to the strongest, `[models.NAME.policies.small]`."""
     verifier: VerifierField | None = None
     """What strategies verify with; by default what the task's problems name."""
     sampling: Annotated[dict[str, Any], AfterValidator(check_params)] = Field(default_factory=dict)
