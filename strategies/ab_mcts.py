@@ -59,9 +59,10 @@ class AbMcts(Strategy):
     """N whole answers: at each node Thompson sampling decides between a new child and going down to one of its own.
 
     Needs scores from 0 to 1. A child of the root answers the problem; any other improves on its parent by the words of
-    the parent's verdict.
+    the parent's verdict. Of several policies, which writes an answer is drawn in the same way, by the scores of each.
     """
 
+    several = True
     needs_verifier = True
 
     n: PositiveInt = 16
@@ -90,10 +91,11 @@ class AbMcts(Strategy):
         running: dict[str, asyncio.Task[Candidate | None]] = {}
         parents: dict[str, Refined] = {}
         spent: list[BudgetSpent] = []
+        gained: dict[str, list[float]] = {role: [] for role in session.policies}
 
-        async def answered(above: Refined, number: int, known: frozenset[Charge]) -> Candidate | None:
+        async def answered(above: Refined, number: int, known: frozenset[Charge], role: str) -> Candidate | None:
             try:
-                sample = await session.at((number,)).one(self._prompt(problem, above))
+                sample = await session.at((number,)).one(self._prompt(problem, above), role=role)
                 if sample is None:
                     return None
                 parent = [above.candidate] if above.candidate else []
@@ -119,7 +121,9 @@ class AbMcts(Strategy):
                     above = self.chosen(root, rng)
                     name = ".".join(filter(None, (above.name, str(above.begun))))
                     above.begun += 1
-                    parents[name], running[name] = above, group.create_task(answered(above, begun, known))
+                    arms = session.policies
+                    role = max(arms, key=lambda arm: self.draw(gained[arm], rng)) if len(arms) > 1 else arms[0]
+                    parents[name], running[name] = above, group.create_task(answered(above, begun, known, role))
                     begun += 1
                 if not running:
                     break
@@ -132,6 +136,7 @@ class AbMcts(Strategy):
                 out.emit(replace(candidate, notes={"node": name, "tree": [_record(candidate, name, score)]}))
                 if score is not None:
                     above.gained(candidate, name, score)
+                    gained[candidate.samples[-1].role].append(score)
         if spent:
             raise spent[0]
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.calibration import calibration
 from tests.support.double import Fault, FaultKind, ModelDouble, Stats, solvable
 from tests.support.solving import PROBLEM, check_account, endpoint
-from tts import Endpoint, Experiment, Run, registry, solve
+from tts import Endpoint, Experiment, Run, Strategy, registry, solve
 from tts.runs.analysis import curves, summary
 from tts.strategies.speculation.steps import WORDS
 from tts.tables import summary_table
@@ -24,6 +25,8 @@ PROBED = WORDS.encode()
 RIGHT = "numeric_answer(reference=42)"
 JUDGE = "judge"
 STEPS = f'step="\\n",depth=4,step_tokens=80,verifier={JUDGE}'
+NAMES = ("policy", "large")
+"""The set of policies: what draws from one alone draws from the first."""
 SPECS = {
     "single": "single",
     "best_of_n": f"best_of_n:n=11,verifier={JUDGE}",
@@ -54,6 +57,14 @@ SPECS = {
     "ab_mcts": f"ab_mcts:n=6,verifier={JUDGE}",
     "tree_of_frames": f"tree_of_frames:n=4,{STEPS}",
     "staged_resampling": f"staged_resampling:n=1,{STEPS}",
+    "cascade": "cascade:strategy=self_consistency(n=4),by=agreement,accuracy=0.9,"
+    f"calibration={calibration('self_consistency:n=4', NAMES)}",
+    "route": f"route:strategy=best_of_n(n=5),k=3,verifier={JUDGE},calibration={calibration('best_of_n:n=5', NAMES)}",
+    "fuse": "fuse:n=5,rounds=3",
+    "aggregate": f"aggregate:n=4,k=2,verifier={RIGHT}",
+    "debate": "debate:n=3",
+    "gen_select": "gen_select:n=5,window=3,runs=2,summarise=true",
+    "universal_self_consistency": "universal_self_consistency:n=4",
 }
 """One of each, small. Where a draft is rejected by those that came before, all are."""
 
@@ -61,7 +72,8 @@ SPECS = {
 RACING = {
     "best_of_n", "tournament", "prompt_redesign", "atts", "atts_best", "atts_sync", "spec_reason",
     "sequential_feedback", "self_refine", "beam_search", "dvts", "rebase", "particle_filter",
-    "mcts", "tree_of_thoughts", "ab_mcts", "tree_of_frames", "staged_resampling",
+    "mcts", "tree_of_thoughts", "ab_mcts", "tree_of_frames", "staged_resampling", "route", "fuse", "aggregate",
+    "debate", "gen_select", "universal_self_consistency",
 }  # fmt: skip
 """Their branches, or their judges beside their samples, ask for the same few requests side by side: who asks first
 gets them."""
@@ -87,6 +99,12 @@ def task(tmp_path: Path) -> str:
     return f'jsonl:path="{path}"'
 
 
+def placed(spec: str) -> Strategy:
+    """The strategy, which draws from the first policy alone unless it can draw from several."""
+    made = registry.make("strategies", spec)
+    return made if made.several else made.model_copy(update={"policies": NAMES[:1]})
+
+
 async def run(
     task: str,
     specs: Sequence[str],
@@ -101,20 +119,24 @@ async def run(
 ) -> tuple[Run, Stats]:
     """A run of the strategies over a double of its own, whose answers depend on the requests alone."""
     options = {"retry_wait": 0.005, "max_n": max_n, "params": {"max_tokens": 300, "seed": 5}}
-    roles = ("policy", "draft", "target", "judge")
+    roles = {**{f"policy.{name}": name for name in NAMES}, **{role: role for role in ("draft", "target", "judge")}}
     async with (
         asyncio.timeout(60),
-        ModelDouble(models=roles, answer=answer, faults=faults, latency=latency, log=0) as double,
+        ModelDouble(models=tuple(roles.values()), answer=answer, faults=faults, latency=latency, log=0) as double,
     ):
-        models = {"m": {role: Endpoint(model=role, base_url=double.base_url, **options) for role in roles}}
-        models = {"m": {role: one.model_copy(update={"identity": role}) for role, one in models["m"].items()}}
-        grid = Experiment.parse({"task": task, "models": models, "strategies": list(specs), **settings})
+        models = {
+            role: Endpoint(model=name, base_url=double.base_url, identity=name, **options)
+            for role, name in roles.items()
+        }
+        grid = Experiment.parse(
+            {"task": task, "models": {"m": models}, "strategies": list(map(placed, specs)), **settings}
+        )
         return await grid.run(out, resume=resume), double.stats
 
 
 def ends(found: Run, spec: str) -> dict[str, float]:
     """The compute of a track at its largest prefix, over all cells; seconds of verifiers vary from run to run."""
-    (track,) = [track for track in found.tracks if track.strategy == registry.make("strategies", spec).spec]
+    (track,) = [track for track in found.tracks if track.strategy == placed(spec).spec]
     names = ("requests", "prompt_tokens", "completion_tokens", "total_tokens")
     return {name: sum(float(part[-1]) for part in track.cost(name)) for name in names}
 

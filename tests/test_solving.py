@@ -172,7 +172,7 @@ class NeedsJudge(Verifier):
         ("self_consistency:weighted=true", {}, "needs a verifier"),
         ("best_of_n", {"verifier": NeedsJudge()}, "needs a model for: judge"),
         ("best_off_n", {}, "did you mean 'best_of_n'"),
-        ("best_of_n:m=3", {}, "Parameters: verifier, n"),
+        ("best_of_n:m=3", {}, "Parameters: verifier, policies, n"),
         ("single", {"verifier": "nonsense"}, "no 'nonsense' among the verifiers"),
     ],
 )

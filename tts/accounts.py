@@ -33,6 +33,8 @@ class Ledger:
     """Verdicts that were asked for."""
     lost_verdicts: list[str] = field(default_factory=list)
     """Why some of them could not be had; `failures` has these too."""
+    left_out: list[str] = field(default_factory=list)
+    """Roles of policies whose servers are down; `failures` says why."""
     oracle_used: bool = False
     """Whether the hidden truth was looked at."""
     watchers: list[Callable[[Charge], None]] = field(default_factory=list)
@@ -46,6 +48,12 @@ class Ledger:
                 self.reused.add(charge)
             for watcher in self.watchers:
                 watcher(charge)
+
+    def leave_out(self, role: str, why: str) -> None:
+        """Note once that a policy is not asked, and why."""
+        if role not in self.left_out:
+            self.left_out.append(role)
+            self.failures.append(f"{role} is left out: {why}")
 
     def forgive(self, charges: Iterable[Charge]) -> None:
         """Charge the search nothing for them, though they stay paid and count for its budget."""

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from tts import registry
 from tts.errors import ConfigError
+from tts.policies import PolicyNames
 from tts.registry import Plugin
 from tts.resources import Resources
 from tts.session import Session
@@ -173,6 +174,8 @@ class Strategy(Plugin):
 
     roles: ClassVar[frozenset[str]] = frozenset({"policy"})
     """Roles that it samples from."""
+    several: ClassVar[bool] = False
+    """Whether it can draw from several policies, `Session.policies`; any other draws from one of a set."""
     needs_verifier: ClassVar[bool] = False
     """Whether it cannot work without a verifier."""
     rates_steps: ClassVar[bool] = False
@@ -194,6 +197,8 @@ class Strategy(Plugin):
 
     verifier: VerifierField | None = None
     """Overrides the verifier of the run or the problem."""
+    policies: PolicyNames = ()
+    """The policies of a set that it draws from, in this order; by default all of them, if it can draw from several."""
 
     @property
     def weighs_votes(self) -> bool:
@@ -234,6 +239,9 @@ class Strategy(Plugin):
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         """Whether to end the search early. Pure. By default a candidate that the verifier accepted is good enough."""
         return any(candidate.passed for candidate in candidates)
+
+
+StrategyField = Annotated[Strategy, made_from_spec("strategies"), as_config]
 
 
 def selectable(candidates: Sequence[Candidate]) -> list[Candidate]:

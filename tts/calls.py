@@ -14,6 +14,7 @@ from tts.accounts import Allowance, Grant, Ledger, Quota, Tariff
 from tts.concurrency import Flow, aside, flow
 from tts.errors import ConfigError, RequestRejected, SamplingFailed
 from tts.files import ImageFolder
+from tts.policies import under
 from tts.resources import SampleStore
 from tts.sampler.parameters import merged, token_limit
 from tts.sampler.protocol import estimate_prompt, prompt_size, prompt_usage
@@ -65,7 +66,7 @@ class Calls:
         """`seed` is part of the address of everything that is stored; `quota` is shared with other searches."""
         self.allowance = Allowance(budget, self._price, quota)
         self.store = store
-        self._models = models
+        self.models = models
         self._ledger = ledger
         self._images = images
         self._seed = seed
@@ -93,9 +94,9 @@ class Calls:
     def sampler(self, role: str) -> Sampler:
         """The sampler of `role`. Raises `ConfigError` naming the roles that exist."""
         try:
-            return self._models[role]
+            return self.models[role]
         except KeyError:
-            raise ConfigError(f"no model for the role '{role}'; there are: {', '.join(self._models)}") from None
+            raise ConfigError(f"no model for the role '{role}'; there are: {', '.join(self.models)}") from None
 
     # -- samples ---------------------------------------------------------------------------------------------------
 
@@ -142,7 +143,8 @@ class Calls:
         """
         sampler, spawn_of = order.sampler, order.spawn_of
         tariff = Tariff(order.key, list(spawn_of), order.size, self._taken)
-        stored = {} if self.store is None else await self.store.get(order.key, list(spawn_of))
+        kept = {} if self.store is None else await self.store.get(order.key, list(spawn_of))
+        stored = {occurrence: under(order.role, sample) for occurrence, sample in kept.items()}
         charges: dict[int, tuple[Charge, Charge]] = {}
         saved: dict[int, Awaitable[None]] = {}
         held: dict[int, list[Sample]] = {}
@@ -277,7 +279,7 @@ class Calls:
         """See `Session.score`."""
         sampler = self.sampler(role)
         key = digest(["score", sampler.endpoint.filed_as, sampler.endpoint.model, prompt, continuation, special])
-        if stored := await self._stored(key):
+        if stored := await self._stored(key, role):
             return TokenScores(stored.token_ids or (), stored.logprobs or (), stored.charges)
         size = estimate_prompt(prompt) + estimate_prompt(continuation)
         async with self._one_call(role, size, 1):  # a server scores while it generates one token
@@ -295,7 +297,7 @@ class Calls:
         key = self._address(sampler, path, body)
         if (joined := self._posted.setdefault(key, None)) and (found := await joined):
             return found
-        if stored := await self._stored(key):
+        if stored := await self._stored(key, role):
             return json.loads(stored.text), stored.charges
         prompt = prompt_usage(json.dumps(body))
         async with self._one_call(role, int(prompt.prompt_tokens), body.get("max_tokens", 1)):
@@ -333,9 +335,10 @@ class Calls:
                 if not answer.done():
                     answer.set_result(None)
 
-    async def _stored(self, key: bytes) -> Sample | None:
+    async def _stored(self, key: bytes, role: str) -> Sample | None:
         """What the store has under `key`, booked as re-used."""
-        found = (await self.store.get(key, [0])).get(0) if self.store else None
+        kept = (await self.store.get(key, [0])).get(0) if self.store else None
+        found = kept and under(role, kept)
         for charge in found.charges if found else ():
             self._ledger.need(charge, reused=True)
         return found
@@ -350,7 +353,7 @@ class Calls:
             self.allowance.release(grant)
 
     def _price(self, role: str, usage: Usage) -> float:
-        return self._models[role].endpoint.money(usage) if role in self._models else 0.0
+        return self.models[role].endpoint.money(usage) if role in self.models else 0.0
 
 
 def _in_order(data: Any, count: int) -> list[Any]:

@@ -120,6 +120,14 @@ def cause_of(error: BaseException) -> BaseException:
     return min(leaves, key=lambda leaf: next((rank[kind] for kind in telling if isinstance(leaf, kind)), 1))
 
 
+def own_failure(raised: Exception) -> BaseException:
+    """What went wrong, if it concerns one candidate alone; what ends the search is raised again."""
+    error = cause_of(raised)
+    if isinstance(error, BudgetSpent | EndpointRefused | ConfigError):
+        raise error from raised.__cause__
+    return error
+
+
 def complaints(error: ValidationError, whole: str = "") -> str:
     """What is wrong with which field, `field: complaint; ...`; `whole` stands where it is no single field."""
     return "; ".join(

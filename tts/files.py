@@ -5,11 +5,13 @@ answers: files named by their content, in a folder beside the run's store, shown
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from tts.errors import ConfigError
@@ -24,6 +26,17 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_calibration_file(path: Path, content: Any) -> None:
+    """Write `content` as JSON. Raises `ConfigError` if there is such a file already, or it cannot be written."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+    except FileExistsError:
+        raise ConfigError(f"{path} is there already; a calibration is never overwritten") from None
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
 def cache_folder() -> Path:

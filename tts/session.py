@@ -29,8 +29,9 @@ from uuid import uuid4
 from tts.accounts import Ledger, Quota
 from tts.calls import Calls, digest
 from tts.concurrency import Once, closing, concurrent_map, now, together
-from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, UnreadableKey, cause_of
+from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, UnreadableKey, cause_of, own_failure
 from tts.files import ImageFolder
+from tts.policies import is_policy, others, policies_of, up
 from tts.resources import Resources, SampleStore
 from tts.sampler.parameters import LENGTHS, merged
 from tts.sampler.sampler import Sampler, StopRule
@@ -102,6 +103,7 @@ class Session:
         quota: Quota | None = None,
         forgiving: bool = False,
         turn: Turn | None = None,
+        policies: Sequence[str] = (),
     ) -> None:
         """`seed` and `stream` (a name, such as the strategy's) determine `rng`; `seed` is part of stored addresses.
 
@@ -109,7 +111,8 @@ class Session:
         the models that write the answer (the policy, or draft and target). `form` does so in the calls alone that write
         the answer: its length, tools, response format, where it stops. `quota` is what it shares with other sessions.
         With `forgiving`, a verifier whose server refuses every request costs the candidates their verdicts, and not the
-        search. `turn` lets searches that share a total budget take turns.
+        search. `turn` lets searches that share a total budget take turns. `policies` are the roles that it may draw
+        from, by default all that are policies.
         """
         self.problem = problem
         self.turn = turn
@@ -125,6 +128,7 @@ class Session:
         self._calls = Calls(models, self.ledger, self.budget, store, self.images, seed, quota)
         self._truth = truth
         self._forgiving = forgiving
+        self._policies = tuple(policies) or policies_of(models)
         self._spawned = count()
         self._place: tuple[int, ...] | None = None
         self._recorded: set[Charge] = set()
@@ -171,11 +175,25 @@ class Session:
 
         Prompts are taken to be no longer than those so far. Unlike `calls_left` it promises what it says.
         """
-        return self._calls.calls_with_room(roles)
+        return self._calls.calls_with_room(map(self._role, roles))
 
     def sampler(self, role: str) -> Sampler:
         """The sampler of `role`. Raises `ConfigError` naming the roles that exist."""
-        return self._calls.sampler(role)
+        return self._calls.sampler(self._role(role))
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The roles of the policies to draw from: `policy`, or those of a set that are not down, the strongest last."""
+        return up(self._policies, self._calls.models, self.ledger)
+
+    def on(self, policy: str) -> Session:
+        """This session with one of the `policies` as the policy."""
+        view = copy(self)
+        view._policies = (policy,)
+        return view
+
+    def _role(self, role: str) -> str:
+        return self.policies[-1] if role == "policy" and self._policies else role
 
     # -- sampling --------------------------------------------------------------------------------------------------
 
@@ -199,24 +217,26 @@ class Session:
         the server answers none.
         """
         prompt = self.problem.messages if prompt is None else prompt
-        spawns = list(islice(self._spawned, n))
-        if role in self._form:
-            params = merged(self.sampling, {} if inner else self._form[role], params)
-        return self._recording(self._calls.samples(prompt, spawns, role, params, self._place, stop_when))
+        spawns, role = list(islice(self._spawned, n)), self._role(role)
+        if (form := self._form.get("policy" if is_policy(role) else role)) is not None:
+            params = merged(self.sampling, {} if inner else form, params)
+        return self._recording(self._calls.samples(prompt, spawns, role, params, self._place, stop_when), role)
 
-    async def _recording(self, drawn: AsyncGenerator[Sample, None]) -> AsyncGenerator[Sample, None]:
-        async with aclosing(drawn) as samples:
-            async for sample in samples:
-                self._recorded.update(sample.charges)
-                yield sample
+    async def _recording(self, drawn: AsyncGenerator[Sample, None], role: str) -> AsyncGenerator[Sample, None]:
+        try:
+            async with aclosing(drawn) as samples:
+                async for sample in samples:
+                    self._recorded.update(sample.charges)
+                    yield sample
+        except EndpointError as error:
+            if isinstance(error, EndpointRefused) or not others(role, self._calls.models, self.ledger.left_out):
+                raise
+            self.ledger.leave_out(role, str(error))
 
     async def one(
         self, prompt: Prompt | None = None, *, role: str = "policy", inner: bool = False, **params: Any
     ) -> Sample | None:
-        """One sample of `prompt`; None where the server rejects this very request, which is noted.
-
-        Raises what `sample` does.
-        """
+        """One sample of `prompt`, as `sample` gives it; None where the server rejects this very request."""
         async with aclosing(self.sample(prompt, role=role, inner=inner, **params)) as samples:
             return await anext(samples, None)
 
@@ -228,6 +248,8 @@ class Session:
         See `tts.sampler.scoring.score` for where tokens begin and what `special` is. Raises `ConfigError` where the
         server cannot score, `BudgetSpent` once the budget allows no more, and `EndpointError` when this score fails.
         """
+
+        role = self._role(role)
 
         async def ask(session: Session) -> TokenScores:
             scores = await self._calls.scores(prompt, continuation, role, special)
@@ -244,6 +266,8 @@ class Session:
         The model is filled in; `path` is relative to the base URL. The same request is sent once, and its answer
         stored.
         """
+
+        role = self._role(role)
 
         async def ask(session: Session) -> Any:
             data, charges = await self._calls.post(path, body, role)
@@ -277,7 +301,7 @@ class Session:
             try:
                 return await make(inner), None, inner._recorded
             except Exception as error:
-                return None, _own_failure(error), inner._recorded
+                return None, own_failure(error), inner._recorded
 
         (value, error, charges), _ = await self._made.get(key, made)
         self._recorded |= charges
@@ -357,6 +381,8 @@ class Session:
         if self.budget.verifier_seconds is not None:
             self._calls.allowance.check_verifier()
         inner = self._inner(f"{verifier.name}\0{candidate.spawned}", candidate.spawned)
+        if candidate.samples and candidate.samples[-1].role in self._policies:  # who wrote it is asked about it
+            inner._policies = (candidate.samples[-1].role,)
         self.ledger.verdicts += 1
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -490,7 +516,7 @@ class Session:
         To the `forgiving`, a server that refuses every request does not.
         """
         cause = cause_of(raised)
-        error = cause if forgiving and isinstance(cause, EndpointRefused | UnreadableKey) else _own_failure(raised)
+        error = cause if forgiving and isinstance(cause, EndpointRefused | UnreadableKey) else own_failure(raised)
         words = f"{type(error).__name__}: {error}"
         self.ledger.failures.append(f"{name}: {words}")
         return words
@@ -520,11 +546,3 @@ def _errors(verdict: Verdict | None) -> set[str]:
     for one in details:
         details += [part["details"] for part in one.get("parts", ()) if "details" in part]
     return {str(one["error"]) for one in details if "error" in one}
-
-
-def _own_failure(raised: Exception) -> BaseException:
-    """What went wrong, if it concerns one candidate alone; what ends the search is raised again."""
-    error = cause_of(raised)
-    if isinstance(error, BudgetSpent | EndpointRefused | ConfigError):
-        raise error from raised.__cause__
-    return error

@@ -14,6 +14,7 @@ from tts import registry
 from tts.base import Strategy, Verifier, selectable
 from tts.concurrency import scope
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, StoreError, cause_of
+from tts.policies import check_models, drawn_from
 from tts.resources import Resources, SampleStore
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.endpoint import check_prices
@@ -59,9 +60,8 @@ async def solve(
     chosen: Strategy = registry.make("strategies", strategy) if isinstance(strategy, str) else strategy
     judge: Verifier | None = registry.make("verifiers", verifier) if isinstance(verifier, str) else verifier
     async with open_models(models) as samplers, Resources() as resources:
-        for role, model in models.items() if isinstance(models, Mapping) else [("policy", models)]:
-            if isinstance(model, Endpoint):
-                await samplers[role].check()
+        given = models.items() if isinstance(models, Mapping) else [("policy", models)]
+        await check_models({role: samplers[role] for role, model in given if isinstance(model, Endpoint)})
         session = open_session(
             problem,
             chosen,
@@ -127,7 +127,9 @@ def open_session(
     strategy.ready(problem)
     if verifier is not None:
         verifier.ready(problem)
-    missing = sorted((strategy.roles | (verifier.roles if verifier else frozenset())) - set(models))
+    policies = drawn_from(strategy, models)
+    there = {*models, "policy"} if policies else set(models)
+    missing = sorted((strategy.roles | (verifier.roles if verifier else frozenset())) - there)
     if missing:
         raise ConfigError(
             f"{strategy.spec} needs a model for: {', '.join(missing)}. Give one: --models.{missing[0]}.model in tts "
@@ -136,7 +138,7 @@ def open_session(
     budget: Budget | None = settings.get("budget")
     if budget is not None and budget.money is not None:
         check_prices("a cap on money", {role: model.endpoint for role, model in models.items()})
-    return Session(problem, models, verifier=verifier, stream=strategy.spec, **settings)
+    return Session(problem, models, verifier=verifier, stream=strategy.spec, policies=policies, **settings)
 
 
 async def _search(strategy: Strategy, session: Session, at_least: int) -> AsyncGenerator[Candidate, None]:

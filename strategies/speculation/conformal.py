@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tts.errors import ConfigError
+from tts.files import write_calibration_file
 
 Floats = NDArray[np.float64]
 Better = Literal["higher", "lower"]
@@ -171,13 +172,7 @@ class Calibration:
 def save(path: Path, scored: Sequence[Scored], *, better: Better, made_with: Mapping[str, Any]) -> None:
     """Write calibration scores with all that shaped them. Raises `ConfigError` if there is such a file already."""
     content = {"better": better, "made_with": dict(made_with), "scores": [asdict(one) for one in scored]}
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-    except FileExistsError:
-        raise ConfigError(f"{path} is there already; a calibration is never overwritten") from None
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    write_calibration_file(path, content)
 
 
 def load(path: Path, made_with: Mapping[str, Any], *, better: Better, by: Sequence[Stratum] = ()) -> Calibration:

@@ -112,6 +112,29 @@ def test_a_further_role_is_given_by_dotted_options(tts: Command, double: ModelDo
     assert tts("solve", "What?", "--models.judge.max_n", 3, "--base-url", double.base_url).code == 0
 
 
+def test_a_set_of_policies_is_asked_by_what_draws_from_it(tts: Command):
+    with serving(models=["a", "b"], answer=lambda request, rng: f"I am {request['model']}") as double:
+        words = [
+            "--base-url",
+            double.base_url,
+            "--models.policies.small.model",
+            "a",
+            "--models.policies.large.model",
+            "b",
+        ]
+        for name, model in (("small", "a"), ("large", "b")):
+            ended = tts("solve", "Who?", "--strategy", f"single:policies={name}", "--max-tokens", 50, "--json", *words)
+            found = json.loads(ended.out)
+            assert found["answer"] == f"I am {model}"
+            assert list(found["spent"]) == [f"policy.{name}"]
+            assert double.requests[-1].body["max_tokens"] == 50
+        ended = tts("solve", "Who?", *words)
+        assert ended.code == 2
+        assert "single:policies=small" in ended.err
+        ended = tts("solve", "Who?", "--models.policies.small", "a", "--base-url", double.base_url)
+        assert (ended.code, "--models.policies.small.model" in ended.err) == (2, True)
+
+
 async def test_pictures_are_drawn_and_judged_by_the_models_of_their_roles(tts: Command, clean: Path):
     """Settings of roles are as in a run's file, without the name of the grid's model."""
     painter, (scene,) = Painter(fade=0.6), scenes(1)
@@ -133,7 +156,7 @@ async def test_pictures_are_drawn_and_judged_by_the_models_of_their_roles(tts: C
     [
         (["", "--model", "m"], "the prompt is empty"),
         (["What?", "--strategy", "nope"], "best_of_n"),
-        (["What?", "--strategy", "best_of_n:m=3"], "Parameters: verifier, n"),
+        (["What?", "--strategy", "best_of_n:m=3"], "Parameters: verifier, policies, n"),
         (["What?", "--strategy", "best_of_n"], "--verifier"),
         (["What?", "--strategy", "self_consistency"], "exact_answer"),
         (["What?", "-n", "4"], "single"),

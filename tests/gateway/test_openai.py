@@ -46,6 +46,13 @@ STRATEGIES = {
     "ab_mcts": f"ab_mcts:n=4,{VERIFIED}",
     "tree_of_frames": f"tree_of_frames:n=3,{STEPS}",
     "staged_resampling": f"staged_resampling:n=1,{STEPS}",
+    "cascade": f"cascade:strategy=best_of_n(n=2),{VERIFIED}",
+    "route": f"route:strategy=best_of_n(n=2),{VERIFIED}",
+    "fuse": "fuse:n=2",
+    "aggregate": "aggregate:n=2,rounds=2",
+    "debate": "debate:n=2",
+    "gen_select": "gen_select:n=3",
+    "universal_self_consistency": "universal_self_consistency:n=3",
 }
 
 

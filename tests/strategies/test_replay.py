@@ -97,6 +97,13 @@ STRATEGIES = {
     "ab_mcts": "ab_mcts:n=8,in_flight=2",
     "tree_of_frames": f"tree_of_frames:n=4,{STEPS}",
     "staged_resampling": f"staged_resampling:n=1,{STEPS}",
+    "cascade": "cascade:strategy=best_of_n(n=4)",
+    "route": "route:strategy=self_consistency(n=6)",
+    "fuse": "fuse:n=4,rounds=3",
+    "aggregate": "aggregate:n=4,k=2",
+    "debate": "debate:n=3",
+    "gen_select": "gen_select:n=6,window=4,runs=3",
+    "universal_self_consistency": "universal_self_consistency:n=5",
 }
 
 

@@ -55,11 +55,13 @@ def report(
         typer.Option("--format", help="Write report.FORMAT in the run's directory. Default: html; may be repeated."),
     ] = None,
     x: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="MEASURE", help="Compute: samples, completion_tokens, requests, flops, money, seconds, ..."
+            metavar="MEASURE",
+            help="Compute: samples, completion_tokens, requests, flops, money, seconds, ... Default: "
+            "completion_tokens, but money, else flops, where the policies are different models.",
         ),
-    ] = "completion_tokens",
+    ] = None,
     by: Annotated[
         Along | None,
         typer.Option(
@@ -109,17 +111,17 @@ def report(
         say(f"wrote {candidates}")
 
 
-def _write(comparison: RunComparison, path: Path, x: str, by: By | None = None) -> None:
+def _write(comparison: RunComparison, path: Path, x: str | None = None, by: By | None = None) -> None:
     from tts.report import write_report
 
-    write_report(comparison, path, x, by)
+    write_report(comparison, path, x or comparison.measure, by)
     say(f"wrote {path}")
 
 
 def _write_beside(comparison: RunComparison) -> None:
     """Write the page at its usual place, which may be one that we must not write to."""
     try:
-        _write(comparison, comparison.place / "report.html", "completion_tokens")
+        _write(comparison, comparison.place / "report.html")
     except ConfigError as error:
         say(f"no page: {error} (name another place with --out)")
 
@@ -142,7 +144,7 @@ def _show_studies(studies: Sequence[Study], comparison: RunComparison, as_json: 
 
 
 def _show_overview(
-    comparison: RunComparison, x: str, by: By | None, at: Sequence[float], reach: Sequence[float], as_json: bool
+    comparison: RunComparison, x: str | None, by: By | None, at: Sequence[float], reach: Sequence[float], as_json: bool
 ) -> None:
     """Print the summary, the curves and what is read off them."""
     from tts.curves import curve_rows
@@ -150,8 +152,8 @@ def _show_overview(
     from tts.tables import FILTERED, curve_table, law_table, number, percent, readout_table, summary_table
 
     summaries = {label: summary(run) for label, run in comparison.runs.items()}
-    curves, missing = comparison.curves(x, by)
-    asked = {"--x": x != "completion_tokens", "--by": by, "--at": at, "--reach": reach}
+    curves, missing = comparison.curves(x or comparison.measure, by)
+    asked = {"--x": x, "--by": by, "--at": at, "--reach": reach}
     if not curves and (named := [name for name, value in asked.items() if value]):
         raise ConfigError(f"no curve for {named[0]}: {'; '.join(missing) or 'nothing is graded yet'}")
     accuracies = {c: [_accuracy_at(curve, c) for curve in curves] for c in at}

@@ -173,6 +173,8 @@ def _at(entry: Any, base_url: str | None) -> Any:
     """The table of a model with the policy's base URL set."""
     if base_url is None or not isinstance(entry, dict):
         return entry
+    if isinstance(entry.get("policies"), dict):
+        return {**entry, "policies": {name: {**one, **place(base_url)} for name, one in entry["policies"].items()}}
     if isinstance(entry.get("policy"), dict):
         return {**entry, "policy": {**entry["policy"], **place(base_url)}}
     return {**entry, **place(base_url)}

@@ -127,18 +127,29 @@ def solve(
 async def _models(
     model: str | None, base_url: str | None, sampling: dict[str, Any], roles: dict[str, Any]
 ) -> dict[str, Endpoint]:
-    """Endpoints by role; other roles default to the policy's model and server."""
+    """Endpoints by role, those of a set of policies included; other roles default to the policy's model and server."""
+    from tts.policies import as_roles
     from tts.sampler import Endpoint
 
     if wrong := [role for role, fields in roles.items() if not isinstance(fields, dict)]:
         raise ConfigError(f"write --models.{wrong[0]}.model NAME")
-    policy = {**place(base_url), **roles.get("policy", {})}
-    name = await model_or_default(policy.pop("model", model), policy.get("base_url"))
-    params = {**policy.pop("params", {}), **sampling}
-    endpoints = {"policy": checked(Endpoint, model=name, params=params, **policy)}
+    at, named = place(base_url), roles.get("policies", {})
+    if wrong := [name for name, fields in named.items() if not isinstance(fields, dict)]:
+        raise ConfigError(f"write --models.policies.{wrong[0]}.model NAME")
+    policies = as_roles(named, at)
+    if not policies:
+        policy = {**at, **roles.get("policy", {})}
+        policies = {
+            "policy": {**policy, "model": await model_or_default(policy.get("model", model), policy.get("base_url"))}
+        }
+    endpoints = {
+        role: checked(Endpoint, **{**fields, "params": {**fields.get("params", {}), **sampling}})
+        for role, fields in policies.items()
+    }
     for role, fields in roles.items():
-        if role != "policy":
-            endpoints[role] = checked(Endpoint, **{"model": name, **place(base_url), **fields})
+        if role not in ("policy", "policies"):
+            strongest = list(endpoints.values())[-1].model
+            endpoints[role] = checked(Endpoint, **{"model": strongest, **at, **fields})
     return endpoints
 
 

@@ -17,7 +17,7 @@ from tts.cluster.messages import LEASE, PULSE, Facts, Hello, Inbox, Outbox, pack
 from tts.cluster.shares import SharedPool
 from tts.errors import cause_of
 from tts.resources import Resources
-from tts.runs.executors import end_with
+from tts.runs.executors import ends
 from tts.runs.progress import Progress
 from tts.runs.runner import Row, RowRunner
 from tts.runs.store import Cell
@@ -145,7 +145,7 @@ class Worker:
                 runner = RowRunner(told.grid, models, store, resources, Progress(), told.folder)
                 self._news.set()
                 async with asyncio.TaskGroup() as group:
-                    for work in (self._watch(), *map(end_with, self._samplers)):
+                    for work in (self._watch(), *ends(models)):
                         group.create_task(work)
                     while True:
                         number, row = await self._rows.get()

@@ -16,6 +16,7 @@ from tts.gateway.exchange import EVENTS, APIError, ResponseWriter, as_api_error,
 from tts.gateway.formats import ChatFormat, ResponsesFormat
 from tts.gateway.routing import GatewayRequest
 from tts.gateway.settings import ROLES
+from tts.policies import is_policy, policies_of
 from tts.resources import Resources
 from tts.sampler import Sampler
 from tts.sampler.parameters import FALLBACKS
@@ -65,6 +66,8 @@ class Search:
             notices["verified"] = verified
         if unheard := self._unheard():
             notices["ignored"] = unheard
+        if left_out := self.session.ledger.left_out:
+            notices["left_out"] = left_out
         if plain := sum("plain" in candidate.notes for candidate in result.candidates):
             notices["plain"] = plain
 
@@ -89,6 +92,7 @@ class Search:
             "verified": verified,
             "abstained": result.selected is None or None,
             "missing": notices.get("missing"),
+            "left-out": ", ".join(left_out) or None,
         }
         headers = [
             (f"x-tts-{name}".encode(), str(value).lower().encode())
@@ -238,22 +242,25 @@ def open_search(request: GatewayRequest, strategy: Strategy, models: Models, res
 
 
 def _samplers(request: GatewayRequest, strategy: Strategy, models: Models) -> dict[str, Sampler]:
-    """A sampler for each role: as configured, as the request chooses among the models, else the model itself."""
+    """A sampler for each role: as configured, as the request chooses among the models, else the model itself, of a set
+    the strongest."""
     roles = dict(models[request.plan.model])
+    alone = [name for name in models if "policy" in models[name]]
     verifier = strategy.verifier or request.plan.verifier
     needed = strategy.roles | (verifier.roles if verifier else frozenset())
     for role, name in request.plan.options.models.items():
-        if role == "policy" or role not in needed | {*ROLES}:
+        if is_policy(role) or role not in needed | {*ROLES}:
             words = (
                 f"tts.models: no model is asked as '{role[:200]}' here; roles: {', '.join(sorted(needed - {'policy'}))}"
             )
             raise bad_request(words, "tts.models")
-        if name not in models:
-            raise bad_request(f"tts.models: no model named '{name}'; available: {', '.join(models)}", "tts.models")
+        if name not in alone:
+            raise bad_request(f"tts.models: no model named '{name}'; available: {', '.join(alone)}", "tts.models")
         roles[role] = models[name]["policy"]
-    for role in needed - set(roles) - NO_CHAT:
-        roles[role] = roles["policy"]
-    if missing := sorted(needed - set(roles)):
+    strongest = roles[policies_of(roles)[-1]]
+    for role in needed - {*roles, *NO_CHAT, "policy"}:
+        roles[role] = strongest
+    if missing := sorted(needed - {*roles, "policy"}):
         words = f"{strategy.name} needs a model for: {', '.join(missing)}; this gateway has none beside"
         raise bad_request(f"{words} {request.plan.model}", "model", "no_model")
     return roles

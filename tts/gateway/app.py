@@ -33,7 +33,8 @@ def gateway_app(settings: GatewaySettings) -> Starlette:
 
     def cards(request: Request) -> list[dict[str, Any]]:
         may_use = gateway.caller(request).may_use
-        names = [name for name in (*settings.models, *settings.presets) if may_use(name)]
+        plain = [name for name, roles in settings.models.items() if "policy" in roles]
+        names = [name for name in (*plain, *settings.presets) if may_use(name)]
         strategies = allowed(settings, "strategies")
         names += [f"{name}@{model}" for model in settings.models if may_use(model) for name in strategies]
         return [{"id": name, "object": "model", "created": 0, "owned_by": "ttscale-gateway"} for name in names]

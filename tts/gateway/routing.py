@@ -110,6 +110,8 @@ async def read(
         raise bad_request(f"model must be a name; available: {_available(settings)}", "model")
     if "tts" not in body and name in settings.models:
         _authorise(caller, [name])
+        if "policy" not in settings.models[name]:
+            raise bad_request(f"'{name}' is a set of policies; ask STRATEGY@{name} or a preset", "model")
         plan = RequestPlan(name, name)
         return GatewayRequest(kind, run, caller, content, body, body, plan, out)
     if len(content) > settings.limits.strategy_bytes:

@@ -24,6 +24,7 @@ from tts.gateway.quotas import QuotaFile, daily_quota
 from tts.gateway.routing import GatewayRequest, read, vet
 from tts.gateway.settings import GatewayLimits, GatewaySettings
 from tts.gateway.telemetry import Metrics, Spans, Trace
+from tts.policies import check_models
 from tts.resources import Resources
 from tts.sampler import Sampler
 from tts.session import Session
@@ -77,9 +78,8 @@ class Gateway:
         await self._stack.aclose()
 
     async def check(self) -> None:
-        """Raise an `EndpointError` if a model cannot be reached or rejects the gateway's key."""
-        samplers = {sampler for roles in self.models.values() for sampler in roles.values()}
-        await asyncio.gather(*(sampler.check() for sampler in samplers))
+        """Raise an `EndpointError` if a model, of a set all, cannot be reached or rejects the gateway's key."""
+        await asyncio.gather(*map(check_models, self.models.values()))
 
     def check_page(self, http: Request) -> None:
         """Raise `APIError` for what a web page may not ask of a gateway without keys."""

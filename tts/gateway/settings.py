@@ -23,10 +23,11 @@ from pydantic import (
 )
 
 from tts import registry
-from tts.base import AnswerVerifier, VerifierField
+from tts.base import AnswerVerifier, StrategyField, VerifierField
 from tts.errors import ConfigError, complaints
+from tts.policies import policies_of
 from tts.registry import nested
-from tts.runs.config import ModelsField, StrategyField, load
+from tts.runs.config import ModelsField, load
 from tts.sampler import Endpoint
 from tts.sampler.endpoint import check_prices
 from tts.sampler.parameters import check_params
@@ -113,7 +114,8 @@ class GatewaySettings(SettingsTable):
     """The whole configuration of a gateway."""
 
     models: ModelsField
-    """Endpoints by the names that clients use; `[models.NAME.judge]` adds a model for another role."""
+    """Endpoints by the names that clients use; `[models.NAME.judge]` adds a model for another role, and
+    `[models.NAME.policies.small]`, ... make it a set of policies, which a strategy draws from."""
     presets: dict[str, Preset] = Field(default_factory=dict)
     """Strategies by names of your choice."""
     keys: dict[str, Key] = Field(default_factory=dict)
@@ -155,6 +157,8 @@ class GatewaySettings(SettingsTable):
             if not isinstance(entry, Mapping):
                 return entry
             roles = {role: widened(one) for role, one in entry.items() if role not in Endpoint.model_fields}
+            if isinstance(members := entry.get("policies"), Mapping):
+                roles["policies"] = {name: widened(one) for name, one in members.items()}
             return {**wide, **entry, **roles}
 
         return {**table, "models": {name: widened(one) for name, one in models.items()}}
@@ -162,9 +166,12 @@ class GatewaySettings(SettingsTable):
     @model_validator(mode="after")
     def _check_names(self) -> GatewaySettings:
         for name in self.models:
-            if "policy" not in self.models[name]:
+            if not policies_of(self.models[name]):
                 raise ValueError(f"models.{name} has no endpoint of its own")
-            for role in self.models[name].keys() - ROLES:  # a plug-in may have a role of its own
+            for role in self.models[name].keys() - {
+                *ROLES,
+                *policies_of(self.models[name]),
+            }:  # a plug-in may have its own
                 if near := difflib.get_close_matches(role, ROLES, n=1):
                     raise ValueError(f"models.{name}.{role}: no such role; did you mean '{near[0]}'?")
         for name, preset in self.presets.items():

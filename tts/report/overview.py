@@ -14,7 +14,8 @@ from tts.errors import ConfigError
 from tts.lacks import lacking
 from tts.report.tracks import MEASURES, RunComparison, Shown
 from tts.runs import Run
-from tts.runs.analysis import UNITS, coverage_laws, prefixed, run_currency, shared_cells, track_summary
+from tts.runs.analysis import UNITS, coverage_laws, prefixed, shared_cells, track_summary
+from tts.runs.measures import run_currency
 from tts.studies import TrackReport
 from tts.studies.imperfect_verifier import resampling_report, rivalries
 from tts.studies.repeats import heterogeneity_report
@@ -36,6 +37,7 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
         "tracks": [_track(shown, shared) for shown in tracks],
         "contests": [contest.as_dict() for contest in comparison.contests],
         "measures": [_measure(name, tracks) for name in measures],
+        "measure": comparison.measure,
         "curves": drawn,
         "frontier": paired
         and {

@@ -16,8 +16,17 @@ import numpy as np
 from tts.curves import Curve, Interval, mean_interval, paired_difference
 from tts.errors import TTSError
 from tts.runs import Run
-from tts.runs.analysis import By, curves_over, filtered_curve, final_accuracies, labelled, prefixed, track_curves
+from tts.runs.analysis import (
+    By,
+    curves_over,
+    filtered_curve,
+    final_accuracies,
+    labelled,
+    prefixed,
+    track_curves,
+)
 from tts.runs.estimates import GradedPool
+from tts.runs.measures import usual_measure
 from tts.runs.run import Floats, Row, Track
 from tts.tables import Table, points
 
@@ -161,6 +170,11 @@ class RunComparison:
     def places(self) -> dict[ProblemKey, int]:
         """The position of each of the `problems`."""
         return {key: place for place, key in enumerate(self.problems)}
+
+    @cached_property
+    def measure(self) -> str:
+        """What accuracy is drawn against unless another measure is asked for."""
+        return usual_measure([shown.track for shown in self.tracks])
 
     def curves(self, x: str, by: By | None = None) -> tuple[list[Curve], list[str]]:
         """The curves of every track against a measure of `Track.cost`, and the tracks without any, with the reason.

@@ -23,6 +23,7 @@ from tts.curves import (
 )
 from tts.errors import ConfigError
 from tts.runs.estimates import Estimate, GradedPool
+from tts.runs.measures import run_currency, usual_measure
 from tts.runs.run import Row, Run, Track
 from tts.types import USAGE_FIELDS, Charge, Usage, sum_usage
 
@@ -57,7 +58,7 @@ def prefixed(label: str, name: str) -> str:
 
 def curves(
     run: Run,
-    x: str = "completion_tokens",
+    x: str | None = None,
     ks: Sequence[int] | None = None,
     *,
     by: By | None = None,
@@ -65,15 +66,17 @@ def curves(
 ) -> list[Curve]:
     """Selected accuracy of every strategy and model against `x`, and coverage (pass@k) where samples are independent.
 
-    `x` is a measure of `Track.cost`. `by` says what grows along a curve: `k`, the number of candidates (`ks`, by
-    default powers of two up to the most that any problem has), or `budget`, a cap on what each problem may cost
-    (`caps`, in units of `x`, by default up to the most that any problem has cost). Left out, it is what `ks` or `caps`
-    say, else `budget` where one has left some problems with fewer candidates than others, and `k` elsewhere.
+    `x` is a measure of `Track.cost`, by default the `usual_measure`. `by` says what grows along a curve: `k`, the
+    number of candidates (`ks`, by default powers of two up to the most that any problem has), or `budget`, a cap on
+    what each problem may cost (`caps`, in units of `x`, by default up to the most that any problem has cost). Left
+    out, it is what `ks` or `caps` say, else `budget` where one has left some problems with fewer candidates than
+    others, and `k` elsewhere.
 
     Intervals are 95 % intervals over problems; the seeds of a problem count as one. Raises `ConfigError` when there is
     nothing to draw or a model card lacks what `x` needs, `CurveError` when a k exceeds what was sampled.
     """
-    found = [curve for track in run.tracks for curve in track_curves(track, x, ks, by=by, caps=caps)]
+    measure = x or usual_measure(run.tracks)
+    found = [curve for track in run.tracks for curve in track_curves(track, measure, ks, by=by, caps=caps)]
     if not found:
         raise ConfigError(f"{run.path} has no graded candidates yet")
     return found
@@ -193,11 +196,6 @@ def by_problem(values: Floats, problems: Sequence[str]) -> Floats:
     sums = np.zeros((len(names), values.shape[1]))
     np.add.at(sums, index, values)
     return sums / np.bincount(index)[:, np.newaxis]
-
-
-def run_currency(track: Track) -> str:
-    """The currency of the policy's prices."""
-    return track.run.card(track.model, "policy").currency
 
 
 # -- summaries --------------------------------------------------------------------------------------------------------

@@ -20,8 +20,9 @@ from pydantic import (
 )
 
 from tts.allocation import TotalBudget
-from tts.base import Strategy, VerifierField, as_config, made_from_spec
+from tts.base import Strategy, StrategyField, VerifierField, as_config, made_from_spec
 from tts.errors import ConfigError, complaints
+from tts.policies import as_roles, policies_of
 from tts.registry import parse_spec
 from tts.sampler import Endpoint
 from tts.sampler.parameters import check_params, token_limit
@@ -29,7 +30,6 @@ from tts.tasks import Task
 from tts.types import Budget
 
 TaskField = Annotated[Task, made_from_spec("tasks"), as_config]
-StrategyField = Annotated[Strategy, made_from_spec("strategies"), as_config]
 
 
 def _models(value: Any) -> Any:
@@ -56,6 +56,8 @@ def _roles(name: str, entry: Any) -> Any:
         if key not in Endpoint.model_fields and isinstance(one, Mapping | Endpoint)
     }
     own = {key: one for key, one in entry.items() if key not in roles}
+    if isinstance(roles.pop("policies", None), Mapping):  # what stands beside them holds for each
+        return {**as_roles(entry["policies"], own), **roles}
     return {"policy": {"model": name, **own}, **roles} if own or not roles else roles
 
 
@@ -78,7 +80,8 @@ class Grid(BaseModel):
     ]
     """Strategies or their specs."""
     models: ModelsField
-    """Endpoints by a name of your choice; each may have further roles: `[models.NAME.judge]`."""
+    """Endpoints by a name of your choice, with further roles, `[models.NAME.judge]`, or as a set of policies from the
+    cheapest to the strongest, `[models.NAME.policies.small]`."""
     verifier: VerifierField | None = None
     """What strategies verify with; by default what the task's problems name."""
     sampling: Annotated[dict[str, Any], AfterValidator(check_params)] = Field(default_factory=dict)
@@ -100,11 +103,12 @@ class Grid(BaseModel):
     @model_validator(mode="after")
     def _set_once(self) -> Self:
         for name, roles in self.models.items():
-            params = roles["policy"].params if "policy" in roles else {}
-            for key in params.keys() & self.sampling.keys():
-                if params[key] != self.sampling[key]:
+            if len(policies := policies_of(roles)) > 1 and "policy" in policies:
+                raise ValueError(f"models.{name} has a policy and a set of policies; keep one")
+            for key, value in (item for role in policies for item in roles[role].params.items()):
+                if self.sampling.get(key, value) != value:
                     raise ValueError(
-                        f"{key} is {self.sampling[key]} in sampling and {params[key]} in models.{name}.params; keep one"
+                        f"{key} is {self.sampling[key]} in sampling and {value} in models.{name}.params; keep one"
                     )
         return self
 
@@ -140,11 +144,10 @@ class Grid(BaseModel):
             raise ConfigError(f"the configuration cannot be used: {complaints(error)}") from None
 
     def endpoints(self, model: str) -> dict[str, Endpoint]:
-        """The endpoints of a model by role, with `sampling` in the policy's parameters."""
+        """The endpoints of a model by role, with `sampling` in the policies' parameters."""
         roles = dict(self.models[model])
-        if "policy" in roles:
-            policy = roles["policy"]
-            roles["policy"] = policy.model_copy(update={"params": {**self.sampling, **policy.params}})
+        for role in policies_of(roles):
+            roles[role] = roles[role].model_copy(update={"params": {**self.sampling, **roles[role].params}})
         return roles
 
     def essence(self) -> dict[str, Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pydantic import BaseModel, ValidationError
 
 from tts.errors import ConfigError, cause_of, complaints
+from tts.policies import dispensable
 from tts.registry import parse_spec
-from tts.runs.progress import Progress
+from tts.runs.progress import Models, Progress
 from tts.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class LocalExecutor(BaseModel, extra="forbid"):
         running = set[asyncio.Task[None]]()
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(work) for work in (beat(runner.progress), *map(end_with, runner.samplers))]
+                beside = [group.create_task(work) for work in (beat(runner.progress), *ends(runner.models))]
                 for row in rows:
                     while len(running) >= runner.at_once:
                         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -78,9 +79,18 @@ class LocalExecutor(BaseModel, extra="forbid"):
             raise cause_of(errors) from None
 
 
-async def end_with(sampler: Sampler) -> None:
-    """Raise `EndpointLost` when the sampler's endpoint is given up."""
-    raise await sampler.connection.health.outage()
+def ends(models: Models) -> Iterator[Coroutine[Any, Any, None]]:
+    """For each role of each model: wait until its endpoint is given up, and raise `EndpointLost`.
+
+    A policy whose set has another that works is no such end.
+    """
+
+    async def end_with(role: str, roles: Mapping[str, Sampler]) -> None:
+        while error := await roles[role].connection.health.outage():
+            if not dispensable(role, roles):
+                raise error
+
+    yield from (end_with(role, roles) for roles in models.values() for role in roles)
 
 
 async def beat(progress: Progress) -> None:

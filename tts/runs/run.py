@@ -61,9 +61,13 @@ class Run:
         query = "SELECT strategy, model FROM cells GROUP BY strategy, model ORDER BY MIN(id)"
         return [Track(self, strategy, model) for strategy, model in self.db.execute(query)]
 
+    def roles(self, model: str) -> dict[str, Any]:
+        """The endpoints of a model by role."""
+        return self.record["config"]["models"].get(model, {})
+
     def card(self, model: str, role: str) -> ModelCard:
         """Size and price of the model in a role."""
-        endpoint = self.record["config"]["models"].get(model, {}).get(role) or {}
+        endpoint = self.roles(model).get(role) or {}
         known = {name: value for name, value in endpoint.get("card", {}).items() if name in ModelCard.model_fields}
         return ModelCard(**known)
 

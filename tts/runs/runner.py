@@ -14,6 +14,7 @@ from pathlib import Path
 from tts.allocation import Turns
 from tts.base import Strategy
 from tts.errors import ConfigError
+from tts.policies import check_models, drawn_from
 from tts.resources import Resources
 from tts.runs.config import Grid
 from tts.runs.damage import check
@@ -72,8 +73,8 @@ class Experiment(Grid):
             rows = list(chain.from_iterable(parts))
             runner = RowRunner(self, models, store, resources, progress, folder)
             if rows:
-                for sampler in runner.samplers:
-                    await sampler.check()
+                for roles in models.values():
+                    await check_models(roles)
             progress.begin(self, len(examples), cells_left=sum(len(row.strategies) for row in rows), models=models)
             for part in parts:  # under a total budget one strategy, model and seed after the other
                 turns = _turns(self, part, models) if self.total_budget else None
@@ -118,13 +119,14 @@ def _shared(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[li
 def _turns(grid: Grid, rows: Sequence[Row], models: Models) -> Turns:
     (strategy,), first = rows[0].strategies, rows[0]
     assert grid.total_budget is not None
-    params = models[first.model]["policy"].endpoint.params
+    roles = models[first.model]
+    limits = [roles[role].endpoint.params for role in drawn_from(strategy, roles)]
     return Turns(
         grid.total_budget,
         [row.example.problem.id for row in rows],
         gains=strategy.gains,
         n=getattr(strategy, "n", 1),
-        bound=float(params.get(token_limit(params)) or 0),
+        bound=max(float(params.get(token_limit(params)) or 0) for params in limits),
         seed=first.seed,
     )
 

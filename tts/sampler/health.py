@@ -36,7 +36,7 @@ class Health:
         self._pool, self._endpoint, self._examine = pool, endpoint, examine
         self._quiet = min(QUIET, endpoint.outage_timeout / 3)
         self._next: dict[Replica, tuple[float, float]] = {}  # when to examine it, and the pause after that
-        self._lost_at = 0.0
+        self._lost_at = self._well_at = 0.0
         self._given_up = asyncio.Event()
         self._resting = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -68,6 +68,18 @@ class Health:
     def lost_since(self, began: float) -> EndpointLost | None:
         """The outage that has been given up since `began`, if there was one."""
         return self._lost() if self._lost_at >= began else None
+
+    @property
+    def lost(self) -> str:
+        """Why the endpoint counts as down: it was given up and has given no sign of life since; empty: it does not."""
+        return self._lost_words if self._lost_at > max(self._pool.served_at, self._well_at) else ""
+
+    def leave_out(self, words: str) -> None:
+        """Take the endpoint for down, for what `words` say, until it is found well."""
+        self._lost_words, self._lost_at = words, asyncio.get_running_loop().time()
+        for replica in self._pool.replicas:
+            replica.down = words
+        self.start()
 
     def _lost(self) -> EndpointLost:
         return EndpointLost(self._lost_words, status=503, body=without_addresses(self._lost_words))
@@ -134,6 +146,7 @@ class Health:
         replica.failures, replica.trusted_until = 0, pool.well_at + pause
         if replica.down:
             replica.down, replica.quiet_since = "", loop.time()
+            self._well_at = loop.time()
             del self._next[replica]
         pool.dispatch()
 

@@ -6,7 +6,7 @@ function curvesSection() {
   if (!data.measures.length) return null;
   const host = h("div", { class: "chart", id: "curves-chart" });
   const table_ = h("div", { id: "frontier" });
-  drawn.x ??= (data.measures.find((one) => one.name === "completion_tokens") ?? data.measures[0]).name;
+  drawn.x ??= (data.measures.find((one) => one.name === data.measure) ?? data.measures[0]).name;
   const draw = () => {
     drawCurves(host);
     table_.replaceChildren(frontierTable());

@@ -1,0 +1,92 @@
+"""One policy for each problem, the one that is expected to solve it at the least cost.
+
+Nearest stored problems: Hu et al. 2024, "RouterBench" (arXiv 2403.12031), section 4; a learned predictor of who
+succeeds: Ong et al. 2024, "RouteLLM" (arXiv 2406.18665), section 4. Both are calibrated on stored runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import PositiveInt
+
+from tts.base import Estimator
+from tts.prompting import problem_text
+from tts.session import Session
+from tts.strategies.routing import Floats, OnPolicies, Profile, aimed
+from tts.strategies.routing.expected import expected
+from tts.types import Candidate, Problem
+
+PRICES = 257
+"""Prices of accuracy that are compared."""
+
+
+class Route(OnPolicies):
+    """The policy whose expected accuracy, less what its cost is worth for the target, is the highest.
+
+    Of a policy that gives no candidate, because its server is down, the work goes to the next best.
+    """
+
+    by: Literal["neighbours", "learned"] = "neighbours"
+    """How a policy's accuracy is expected: as on the `k` most similar problems of the calibration, or by a linear model
+    of the problem's words and length, fitted to all of them."""
+    k: PositiveInt = 15
+    """Neighbours."""
+
+    @property
+    def independent(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.strategy.independent
+
+    @property
+    def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.strategy.estimator
+
+    @property
+    def neighbours(self) -> int | None:
+        """How many it goes by; None: it goes by the linear model."""
+        return self.k if self.by == "neighbours" else None
+
+    async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
+        policies = session.policies
+        order = policies if len(policies) < 2 else await preferred(self, session, policies, problem_text(problem))
+        for stage, role in enumerate(order):
+            any_came = False
+            async for one in self.work(problem, session, role, stage):
+                any_came = True
+                yield one
+            if any_came:
+                return
+
+    def settled(self, candidates: Sequence[Candidate]) -> bool:
+        return self.strategy.settled(candidates)
+
+
+async def preferred(route: Route, session: Session, policies: Sequence[str], text: str) -> list[str]:
+    """The policies from the best for `text` to the worst."""
+    known = route.known
+    columns = known.of(session, policies)
+
+    def values() -> Floats:
+        price = known.once((route.spec, *columns), lambda: worth_of_cost(route, known, columns))
+        return expected(known, [text], k=route.neighbours)[0, columns] - price * known.cost[:, columns].mean(axis=0)
+
+    order = np.argsort(-await asyncio.to_thread(values), kind="stable")
+    return [policies[int(i)] for i in order]
+
+
+def worth_of_cost(route: Route, known: Profile, columns: Sequence[int]) -> float:
+    """How much accuracy a unit of cost must buy, such that the calibration's problems, each decided by the others, come
+    out on target."""
+    solved, costs, cost = known.solved[:, columns], known.cost[:, columns], known.cost[:, columns].mean(axis=0)
+    chances, rows = expected(known, k=route.neighbours)[:, columns], np.arange(len(solved))
+    pairs = [(a, b) for a in range(len(cost)) for b in range(len(cost)) if cost[b] > cost[a]]
+    turns = np.concatenate([*((chances[:, b] - chances[:, a]) / (cost[b] - cost[a]) for a, b in pairs), np.zeros(1)])
+    turns = np.quantile(turns[turns >= 0], np.linspace(0, 1, PRICES))  # at which choices change
+    prices = np.unique(np.append((turns[1:] + turns[:-1]) / 2, [0.0, turns[-1] * 2 + 1e-30]))
+    picks = [np.argmax(chances - price * cost, axis=1) for price in prices]
+    accuracies = np.array([solved[rows, pick].mean() for pick in picks])
+    spent = np.array([costs[rows, pick].mean() for pick in picks])
+    return float(prices[aimed(accuracies, spent, route.accuracy, route.cost)])

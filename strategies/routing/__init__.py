@@ -1,0 +1,229 @@
+"""What `cascade` and `route` share: another strategy that works on one policy at a time, and who solved what elsewhere.
+
+A calibration is a file of stored problems: how each policy did on each with the inner strategy, what that cost, and how
+sure it was. `tts calibrate RUN FILE` makes it. What is decided by it is chosen for a target, an accuracy or a cost, as
+FrugalGPT chooses thresholds (Chen et al. 2023, arXiv 2305.05176, section 3); never on the problems to be solved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, Field, PositiveFloat, model_validator
+
+from tts import registry
+from tts.base import Strategy, StrategyField, tally
+from tts.errors import ConfigError
+from tts.policies import short
+from tts.session import Session
+from tts.strategies.single import Single
+from tts.types import Candidate, Problem
+
+T = TypeVar("T")
+Floats = NDArray[np.float64]
+
+HOW = (
+    "needs a calibration, over other problems. Make one: tts run ... --strategy {inner}policies=NAME for each policy "
+    "--out RUN, then tts calibrate RUN FILE, then {name}:calibration=FILE"
+)
+
+
+def _ours(path: Path | None) -> Path | None:
+    if path is not None and not registry.trusted():
+        raise ValueError("a request may not name files; the operator can, in a preset")
+    return path
+
+
+class OnPolicies(Strategy):
+    """A strategy whose work another one does, on one policy of a set at a time."""
+
+    strategy: StrategyField = Single()
+    """What draws from a policy and selects: `best_of_n(n=4)`, `self_consistency(n=8)`, ..."""
+    calibration: Annotated[Path | None, AfterValidator(_ours)] = None
+    """How the policies did on other problems: the file that `tts calibrate RUN FILE` writes."""
+    accuracy: float | None = Field(default=None, gt=0, le=1)
+    """The mean accuracy to reach as cheaply as the calibration allows; left out, the most accurate is chosen."""
+    cost: PositiveFloat | None = None
+    """The mean cost of a problem that may not be exceeded, in the calibration's measure (money, FLOPs or tokens)."""
+
+    @property
+    def several(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True. Raises `ConfigError` where it cannot choose among policies for want of a calibration."""
+        if self.calibration is None and self.needs_calibration:
+            inner = self.strategy.spec + ("," if ":" in self.strategy.spec else ":")
+            raise ConfigError(f"{self.spec} {HOW.format(inner=inner, name=self.name)}")
+        return True
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it decides by a calibration."""
+        return True
+
+    @property
+    def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.strategy.roles
+
+    @property
+    def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.strategy.needs_verifier
+
+    @property
+    def rates_steps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.strategy.rates_steps
+
+    @property
+    def in_pieces(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.strategy.in_pieces
+
+    @property
+    def weighs_votes(self) -> bool:
+        return self.strategy.weighs_votes
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.strategy.verifier is not None or self.strategy.policies:
+            raise ValueError(f"give verifier= and policies= to {self.name}, not to the strategy in it")
+        return self
+
+    def ready(self, problem: Problem) -> None:
+        self.strategy.ready(problem)
+        if self.calibration is not None and digest_of(problem) in self.known.digests:
+            raise ConfigError(f"{self.calibration} was made of {problem.id} itself; calibrate on other problems")
+
+    @property
+    def known(self) -> Profile:
+        """The calibration. Raises `ConfigError` if it was made with another strategy or cannot be read."""
+        assert self.calibration is not None
+        profile = load(self.calibration)
+        if profile.strategy != self.strategy.spec:
+            raise ConfigError(f"{self.calibration} was made with {profile.strategy}, not with {self.strategy.spec}")
+        return profile
+
+    async def work(self, problem: Problem, session: Session, role: str, stage: int) -> AsyncGenerator[Candidate, None]:
+        """The inner strategy's candidates with the policy of `role`, after those of earlier stages."""
+        on = session.at((stage,)).on(role)
+        async with aclosing(cast(Any, self.strategy.search(problem, on))) as found:
+            async for one in found:
+                notes = {**one.notes, "stage": stage, "policy": short(role)}
+                yield replace(one, spawned=(stage, *one.spawned), notes=notes)
+
+    def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
+        """What the inner strategy selects among the candidates of the last policy of which it selects any."""
+        return next((one for part in latest(candidates) if (one := self.strategy.select(part)) is not None), None)
+
+
+def latest(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+    """The candidates of each stage, the last stage first; what is of no stage comes last."""
+    stages: dict[int, list[Candidate]] = {}
+    for one in candidates:
+        stages.setdefault(one.notes.get("stage", -1), []).append(one)
+    return [stages[stage] for stage in sorted(stages, reverse=True)]
+
+
+def sureness(candidates: Sequence[Candidate], selected: Candidate | None) -> dict[str, float]:
+    """How sure what is selected among `candidates` is, from -inf (there is nothing, or it was refused) on.
+
+    `refusal`: 1 if the verifier accepted it, `agreement`: the share of the candidates that give the commonest answer,
+    `score`: that of the verifier.
+    """
+    verdict, votes = selected and selected.verdict, tally(candidates)
+    if selected is None or (verdict and verdict.passed is False):
+        return dict.fromkeys(("refusal", "agreement", "score"), -np.inf)
+    return {
+        "refusal": float(selected.passed),
+        "agreement": max(votes.values()) / len(candidates) if votes else -np.inf,
+        "score": verdict.score if verdict and verdict.score is not None else -np.inf,
+    }
+
+
+# -- who solved what ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How each policy did on each stored problem: arrays are problems x policies."""
+
+    strategy: str
+    """The spec of what they did it with."""
+    measure: str
+    """What costs are in: money, flops or completion_tokens."""
+    models: dict[str, str]
+    """The models by the names of the policies."""
+    digests: frozenset[str]
+    texts: list[str]
+    solved: Floats
+    cost: Floats
+    agreement: Floats
+    """How sure what was selected was, see `sureness`; -inf: not at all."""
+    score: Floats
+    """The same by the verifier's score."""
+    made: dict[Any, Any] = field(default_factory=dict, init=False, compare=False)
+    """What was derived from it."""
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, made once."""
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+    def of(self, session: Session, roles: Sequence[str]) -> list[int]:
+        """The columns of the policies. Raises `ConfigError` for one that it lacks, or that was another model."""
+        for role in roles:
+            name, now = short(role), session.sampler(role).endpoint.model
+            if self.models.get(name) != now:
+                raise ConfigError(f"the calibration's policy {name} is {self.models.get(name)!r}, not {now!r}")
+        return [list(self.models).index(short(role)) for role in roles]
+
+
+def aimed(accuracies: Floats, costs: Floats, accuracy: float | None, cost: float | None) -> int:
+    """The place of the best of several ways to decide, in order: where an accuracy is asked for the cheapest that has
+    it, else the most accurate that is cheap enough; of equals the middle one, which is the farthest from deciding
+    otherwise. Raises `ConfigError` where no way reaches the target.
+    """
+    enough = (accuracies >= (accuracy or 0) - 1e-12) & (costs <= (np.inf if cost is None else cost) * (1 + 1e-12))
+    if not enough.any():
+        top = int(np.argmax(accuracies))
+        raise ConfigError(
+            f"no way to decide reaches accuracy {accuracy} at cost {cost} on the calibration: the most accurate has "
+            f"{accuracies[top]:.3f} at {costs[top]:.4g}, the cheapest costs {costs.min():.4g}"
+        )
+    values = list(
+        zip(costs, -accuracies, strict=True) if accuracy is not None else zip(-accuracies, costs, strict=True)
+    )
+    least = min(values[i] for i in np.flatnonzero(enough))
+    equals = [i for i in np.flatnonzero(enough).tolist() if values[i] == least]
+    return equals[(len(equals) - 1) // 2]
+
+
+def digest_of(problem: Problem) -> str:
+    """What tells a problem from others, whatever it is called."""
+    return hashlib.blake2b(
+        json.dumps(problem.messages, sort_keys=True, default=str).encode(), digest_size=8
+    ).hexdigest()
+
+
+def load(path: Path) -> Profile:
+    """The calibration in a file: the fields of `Profile` as JSON, None for -inf. Raises `ConfigError` if it is none."""
+    try:
+        return _load(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise ConfigError(f"cannot read the calibration {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is no calibration of policies: {error}") from None
+
+
+@lru_cache(maxsize=8)
+def _load(path: Path, changed: int) -> Profile:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    tables = {name: np.array(content.pop(name), dtype=float) for name in ("solved", "cost", "agreement", "score")}
+    tables = {name: np.where(np.isnan(table), -np.inf, table) for name, table in tables.items()}
+    return Profile(digests=frozenset(content.pop("digests")), **tables, **content)

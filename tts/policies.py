@@ -1,0 +1,114 @@
+"""A set of policies: several models where one would be, each under a role of its own, `policy.small`, `policy.large`.
+
+So whatever is accounted by role is accounted by model, and a set of one is no different from a policy. A set is listed
+from the cheapest model to the strongest; a model of it whose server is down is left out as long as another is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
+
+from tts.accounts import Ledger
+from tts.errors import ConfigError, EndpointRefused
+from tts.types import Sample
+
+if TYPE_CHECKING:
+    from tts.base import Strategy
+    from tts.sampler import Sampler
+
+PolicyNames = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+    PlainSerializer(lambda given: given[0] if len(given) == 1 else given, return_type=str | tuple[str, ...]),
+]
+"""A parameter that names policies of a set: `small`, `[small,large]`."""
+
+
+def is_policy(role: str) -> bool:
+    """Whether a role is the policy, or one of several."""
+    return role.partition(".")[0] == "policy"
+
+
+def policies_of(models: Iterable[str]) -> tuple[str, ...]:
+    """The roles of the policies among the roles of `models`, in their order; none where a strategy has other roles."""
+    return tuple(filter(is_policy, models))
+
+
+def short(role: str) -> str:
+    """The name of a policy within its set; `policy` for one alone."""
+    return role.removeprefix("policy.")
+
+
+def under(role: str, sample: Sample) -> Sample:
+    """A stored sample under the role of who asks, which may not be that of who paid for it."""
+    return replace(sample, role=role, charges=tuple(replace(charge, role=role) for charge in sample.charges))
+
+
+def as_roles(members: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a set's members as tables of roles; what is `shared` stands in each, and their names are models."""
+    return {
+        f"policy.{name}": {"model": name, **shared, **one} if isinstance(one, Mapping) else one
+        for name, one in members.items()
+    }
+
+
+def drawn_from(strategy: Strategy, models: Iterable[str]) -> tuple[str, ...]:
+    """The roles of the policies that `strategy` draws from: those it names, in its order, else all.
+
+    Raises `ConfigError` where it names one that is not there, or can draw from one alone and does not say which.
+    """
+    there = policies_of(models)
+    named = tuple(f"policy.{name}" for name in strategy.policies)
+    if unknown := [role for role in named if role not in there]:
+        names = ", ".join(short(role) for role in there if role != "policy")
+        known = f"there are: {names}" if names else "this model is no set of policies, [models.NAME.policies.NAME]"
+        raise ConfigError(f"{strategy.spec}: no policy '{short(unknown[0])}'; {known}")
+    chosen = named or there
+    if len(chosen) > 1 and not strategy.several:
+        each = ", ".join(f"{strategy.name}:policies={short(role)}" for role in chosen)
+        raise ConfigError(f"{strategy.spec} draws from one policy; say from which: {each}")
+    return chosen
+
+
+def why_down(sampler: Sampler) -> str:
+    """Why requests are not worth sending: the endpoint is given up, or down and not waited for; empty: they are."""
+    connection = sampler.connection
+    return connection.health.lost or (connection.pool.ailments if connection.impatient and connection.pool.down else "")
+
+
+def up(roles: Sequence[str], models: Mapping[str, Sampler], ledger: Ledger) -> tuple[str, ...]:
+    """Those of `roles` that are not left out, because their servers are down, which is noted; all where all are."""
+    down = {role: why for role in roles if (why := why_down(models[role]))}
+    there = tuple(role for role in roles if role not in down and role not in ledger.left_out)
+    if there:
+        for role, why in down.items():
+            ledger.leave_out(role, why)
+    return there or tuple(roles)
+
+
+def others(role: str, models: Mapping[str, Sampler], left_out: Sequence[str] = ()) -> list[str]:
+    """The policies besides `role`, if it is one, that are not left out and whose servers are not down."""
+    besides = [other for other in policies_of(models) if is_policy(role) and other not in (role, *left_out)]
+    return [other for other in besides if not why_down(models[other])]
+
+
+def dispensable(role: str, models: Mapping[str, Sampler]) -> bool:
+    """Whether a policy is down and another of its set is not."""
+    return bool(others(role, models)) and bool(why_down(models[role]))
+
+
+async def check_models(models: Mapping[str, Sampler]) -> None:
+    """Raise `EndpointRefused` if a server cannot be reached or rejects the key; see the module for what is left out."""
+    for role, sampler in models.items():
+        try:
+            await sampler.check()
+        except EndpointRefused as error:
+            if error.status is not None:
+                raise
+            sampler.connection.health.leave_out(str(error))
+            if not dispensable(role, models):
+                raise
