@@ -24,7 +24,6 @@ from tts.runs.record import write_record
 from tts.runs.run import Run
 from tts.runs.store import Answers, Cell, Store
 from tts.sampler import Sampler
-from tts.sampler.parameters import token_limit
 from tts.session import Session
 from tts.solving import drive, open_models, open_session
 from tts.tasks import Example
@@ -76,7 +75,11 @@ class Experiment(Grid):
                     await sampler.check()
             progress.begin(self, len(examples), cells_left=sum(len(row.strategies) for row in rows), models=models)
             for part in parts:  # under a total budget one strategy, model and seed after the other
-                turns = _turns(self, part, models) if self.total_budget else None
+                turns = None
+                if self.total_budget:
+                    params = models[part[0].model]["policy"].endpoint.params
+                    ids = [row.example.problem.id for row in part]
+                    turns = Turns(self.total_budget, ids, part[0].strategies[0], params, part[0].seed)
                 await executor.run(replace(runner, turns=turns), part)
         return Run(folder)
 
@@ -113,20 +116,6 @@ def _shared(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[li
         rows = [Row(example, model, seed, (strategy,)) for example in examples]
         if any(row.cell(strategy) not in done for row in rows):
             yield rows
-
-
-def _turns(grid: Grid, rows: Sequence[Row], models: Models) -> Turns:
-    (strategy,), first = rows[0].strategies, rows[0]
-    assert grid.total_budget is not None
-    params = models[first.model]["policy"].endpoint.params
-    return Turns(
-        grid.total_budget,
-        [row.example.problem.id for row in rows],
-        gains=strategy.gains,
-        n=getattr(strategy, "n", 1),
-        bound=float(params.get(token_limit(params)) or 0),
-        seed=first.seed,
-    )
 
 
 def _check_needs(grid: Grid, examples: list[Example], models: Models) -> None:
