@@ -19,7 +19,7 @@ from tts.base import Estimator, Weight, answer_reader, by_verdict, decided, each
 from tts.confidence import LIKELIEST, LowConfidence, confidences_of, lowest_group
 from tts.errors import ConfigError
 from tts.session import Session
-from tts.strategies.self_consistency import Voting
+from tts.strategies.voting import Voting
 from tts.types import Candidate, Problem
 
 

@@ -5,59 +5,16 @@ Weighted by a verifier's scores it is the weighted best-of-N of Li et al. 2022 (
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Self
 
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 
-from tts.base import (
-    AnswerField,
-    Estimator,
-    Strategy,
-    answer_classes,
-    answer_reader,
-    by_verdict,
-    decided,
-    each_alike,
-    majority,
-)
+from tts.base import answer_classes, answer_reader
 from tts.session import Session
 from tts.stopping import VoteRule, drawn
+from tts.strategies.voting import Voting
 from tts.types import Candidate, Problem
-
-
-class Voting(Strategy):
-    """N samples; the most frequent answer wins, answers that mean the same counted together.
-
-    A sample without a parseable answer abstains. Ties go to the answer that was spawned first.
-    """
-
-    independent = True
-
-    n: PositiveInt = 16
-    """Samples."""
-    answer: AnswerField | None = None
-    """How answers are parsed and compared; by default the problem's own way."""
-    weighted: bool = False
-    """Whether a vote counts what the verifier's score is worth (see docs/verifiers.md) instead of one; samples without
-    a score do not vote."""
-
-    @property
-    def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.weighted
-
-    @property
-    def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return "replay" if self.weighted else "majority"
-
-    def ready(self, problem: Problem) -> None:
-        answer_reader(problem, self.answer)
-
-    def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        return majority(candidates, by_verdict if self.weighted else each_alike)
-
-    def settled(self, candidates: Sequence[Candidate]) -> bool:
-        return not self.weighted and decided(candidates, self.n)
 
 
 class SelfConsistency(Voting):

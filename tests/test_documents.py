@@ -104,4 +104,4 @@ def test_exemplary_strategies_are_short_and_stand_on_the_contract_alone(name: st
     text = (ROOT / "strategies" / f"{name}.py").read_text()
     ours = set(re.findall(r"^from (tts[.\w]*) import", text, re.M))
     assert len(text.splitlines()) <= 60
-    assert ours <= {"tts.base", "tts.session", "tts.types"}
+    assert ours <= {"tts.base", "tts.session", "tts.types", "tts.stopping", "tts.strategies.voting"}

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
-from tts.base import answer_classes
+from tts.base import Strategy, answer_classes
 from tts.errors import BudgetSpent
+from tts.sampler.parameters import token_limit
 from tts.stopping import expected_improvement, lead_probability
 from tts.types import Candidate, Usage
 
@@ -175,11 +176,12 @@ class Turns:
     """Lets the searches of one strategy, model and seed take turns under a total budget."""
 
     def __init__(
-        self, budget: TotalBudget, problems: Sequence[str], *, gains: str | None, n: int, bound: float, seed: int
+        self, budget: TotalBudget, problems: Sequence[str], strategy: Strategy, params: Sequence[Mapping[str, Any]], seed: int
     ) -> None:
-        """`n` samples of a problem at most, each of which generates `bound` tokens at most, as far as is known."""
+        """`params` are those of the policies: they say how long a sample may be."""
         self.budget, self._places = budget, {name: i for i, name in enumerate(problems)}
-        self._gains, self._n, self._bound = gains, n, bound
+        self._gains, self._n = strategy.gains, int(getattr(strategy, "n", 1))
+        self._bound = max(float(own.get(token_limit(own)) or 0) for own in params)
         self._rng = np.random.default_rng(seed)
         self._waiting: dict[int, tuple[asyncio.Future[int], Sequence[Candidate]]] = {}
         self._live = set(range(len(problems)))

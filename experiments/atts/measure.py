@@ -27,9 +27,9 @@ from tts import Experiment
 from tts.curves import majority_at_k, mean_interval, paired_difference
 from tts.curves.plot import save_figure
 from tts.runs import Run
-from tts.runs.analysis import calls
 from tts.runs.config import load
 from tts.runs.run import Track
+from tts.runs.timed_calls import calls
 from tts.studies.timeline import draw_timeline, utilisation, waiting
 
 Row = dict[str, Any]

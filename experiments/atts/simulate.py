@@ -21,7 +21,7 @@ from typing import Any
 from experiments.atts.simulated import Machine, Server, Workload, run
 from tts import registry
 from tts.resources import Resources
-from tts.runs.analysis import calls_of
+from tts.runs.timed_calls import calls_of
 from tts.solving import drive, open_models, open_session
 from tts.studies.timeline import utilisation
 from tts.types import Result

@@ -9,8 +9,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from tts.base import answer_reader
 from tts.concurrency import Flow, flow
 from tts.session import Session
-from tts.strategies.self_consistency import Voting
 from tts.strategies.speculation.steps import Chain, Speculation
+from tts.strategies.voting import Voting
 from tts.types import Candidate, Problem
 
 Turn = Callable[[Chain], Awaitable[None]]

@@ -8,7 +8,7 @@ from tests.runs.test_kill_atts import grid
 from tests.support.double import ModelDouble
 from tests.support.solutions import continued
 from tts import Experiment
-from tts.runs.analysis import calls
+from tts.runs.timed_calls import calls
 from tts.studies.timeline import utilisation
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tts.curves import CurveError
 from tts.curves.plot import save_figure
-from tts.runs.analysis import TimedCall, calls_of
+from tts.runs.timed_calls import TimedCall, calls_of
 from tts.studies.timeline import draw_timeline, utilisation, waiting
 from tts.types import Charge, Usage
 

@@ -10,9 +10,9 @@ from tts.errors import TTSError
 from tts.files import pictures_in
 from tts.registry import make
 from tts.report.tracks import ProblemKey, RunComparison
-from tts.runs.analysis import calls_of
 from tts.runs.record import fingerprint
 from tts.runs.run import Row, Run, Track
+from tts.runs.timed_calls import calls_of
 from tts.studies.contact_sheet import inline
 from tts.studies.search_trees import search_tree
 from tts.types import USAGE_FIELDS, Candidate, Charge, Usage

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,15 +16,15 @@ from tts.curves import (
     filtered_pass_at_k,
     fit_coverage_law,
     mean_interval,
-    paired_difference,
     powers_of_two,
     taken,
 )
 from tts.errors import ConfigError
-from tts.runs.estimates import Estimate, GradedPool
+from tts.runs.estimates import Estimate, GradedPool, by_problem, final_accuracies
 from tts.runs.measures import run_currency, usual_measure
 from tts.runs.run import Row, Run, Track
-from tts.types import USAGE_FIELDS, Charge, Usage, sum_usage
+from tts.runs.worth import fall, outdone
+from tts.types import Usage, sum_usage
 
 Floats = NDArray[np.float64]
 
@@ -190,12 +189,6 @@ def filtered_curve(track: Track) -> Curve | None:
     )
 
 
-def by_problem(values: Floats, problems: Sequence[str]) -> Floats:
-    """The mean of the rows (seeds) of each problem."""
-    names, index = np.unique(np.array(problems), return_inverse=True)
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, index, values)
-    return sums / np.bincount(index)[:, np.newaxis]
 
 
 # -- summaries --------------------------------------------------------------------------------------------------------
@@ -215,7 +208,7 @@ def summary(run: Run) -> list[dict[str, Any]]:
     tracks = run.tracks
     shared = shared_cells(tracks)
     rows = [track_summary(track, shared) for track in tracks]
-    for row, worth in zip(rows, _worth(tracks, rows), strict=True):
+    for row, worth in zip(rows, outdone(tracks, rows), strict=True):
         row["outdone"] = worth
     return rows
 
@@ -288,89 +281,6 @@ def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> d
     }
 
 
-def fall(track: Track) -> dict[str, float] | None:
-    """From where to where the accuracy of what a track selects falls as it sees more candidates; None: it does not.
-
-    Between its highest point and the last one, at powers of two; the level is corrected for the number of points that
-    the highest is chosen from.
-    """
-    pool = GradedPool.of(track)
-    if not pool.kept or len({row.problem for row in pool.rows}) < 2 or (most := int(pool.sizes.max())) < 2:
-        return None
-    grid = powers_of_two(most)
-    selected = pool.estimates[0]
-    values, _ = selected.values(np.minimum(grid, pool.sizes[:, np.newaxis]))
-    values = by_problem(values, [track.rows[i].problem for i in pool.kept])
-    top = int(np.argmax(values.mean(axis=0)))
-    if len(values) < 2 or top == len(grid) - 1:
-        return None
-    lost = paired_difference(values[:, -1:], values[:, top : top + 1], level=1 - 0.05 / (len(grid) - 1))
-    if lost.high[0] >= 0:
-        return None
-    means = values.mean(axis=0)
-    ends = {"from_k": float(grid[top]), "to_k": float(grid[-1]), "from": float(means[top]), "to": float(means[-1])}
-    return {**ends, "difference": float(lost.mean[0]), "low": float(lost.low[0]), "high": float(lost.high[0])}
-
-
-def _worth(tracks: Sequence[Track], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
-    """For each track the most accurate cheaper one, where it is not shown to be better than that.
-
-    Compared are tracks of the same model by all tokens, and of several by money, if all have prices in one currency;
-    over the problems that both have. The hidden truth makes no cheaper one.
-    """
-    solved: list[dict[str, float]] = []
-    for track in tracks:
-        pairs = [(row.problem, right) for row, right in zip(track.rows, final_accuracies(track), strict=True)]
-        known = [(problem, right) for problem, right in pairs if not np.isnan(right)]
-        names = sorted({problem for problem, _ in known})
-        means = by_problem(np.array([[right] for _, right in known]).reshape(-1, 1), [one for one, _ in known])
-        solved.append(dict(zip(names, means[:, 0].tolist(), strict=True)))
-    found: list[dict[str, Any] | None] = []
-    for row, mine in zip(rows, solved, strict=True):
-        best: tuple[float, dict[str, Any]] | None = None
-        for other, theirs in zip(rows, solved, strict=True):
-            common = sorted(mine.keys() & theirs.keys())
-            ratio = _cost_ratio(row, other)
-            if other["oracle"] or ratio is None or ratio <= 1 or len(common) < 2:
-                continue
-            over = [np.array([[one[problem]] for problem in common]) for one in (mine, theirs)]
-            gain, accuracy = paired_difference(*over), float(over[1].mean())
-            bounds = {"difference": float(gain.mean[0]), "low": float(gain.low[0]), "high": float(gain.high[0])}
-            if best is None or accuracy > best[0]:
-                name = {"strategy": other["strategy"], "model": other["model"]}
-                best = accuracy, {**name, "times": ratio, "problems": len(common), **bounds}
-        found.append(best[1] if best is not None and best[1]["low"] <= 0 else None)
-    return found
-
-
-def _cost_ratio(one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
-    """How many times as much as the other a row cost for each problem; None where nobody knows."""
-    if one["model"] == other["model"]:
-        costs = [(row["prompt_tokens"] + row["completion_tokens"]) / row["problems"] for row in (one, other)]
-    elif one["money"] is not None and other["money"] is not None and one["currency"] == other["currency"]:
-        costs = [row["money"] / row["problems"] for row in (one, other)]
-    else:
-        return None
-    return costs[0] / costs[1] if costs[1] else None
-
-
-def final_accuracies(track: Track) -> list[float]:
-    """The accuracy of each of `Track.rows` with all its candidates, as its curve ends; NaN where it is not graded.
-
-    Where the curve has a closed form it is the mean over all orders of the candidates, so that ties are averaged;
-    elsewhere whether the selected candidate is correct.
-    """
-    if not track.independent or track.estimator == "replay":
-        pairs = zip(track.rows, track.correct, strict=True)
-        return [float(flags[row.selected]) if row.selected is not None else 0.0 for row, flags in pairs]
-    pool = GradedPool.of(track)
-    found = np.full(len(track.rows), np.nan)
-    found[pool.empty] = 0.0
-    if pool.kept:
-        found[pool.kept] = pool.selected(pool.sizes[:, np.newaxis])[0][:, 0]
-    return found.tolist()
-
-
 def _over_shared(
     solved: Floats, problems: Sequence[str], common: NDArray[np.bool_], shared: set[tuple[str, int]] | None
 ) -> dict[str, Any]:
@@ -422,57 +332,3 @@ def coverage_laws(tracks: Mapping[str, Track]) -> list[dict[str, Any]]:
         found = {"a": law.a, "b": law.b, "r_squared": law.r_squared, "k": len(ks), "most": int(pool.sizes.max())}
         laws.append({"curve": f"{label} coverage", **found})
     return laws
-
-
-# -- calls ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class TimedCall:
-    """One call to a model or a verifier, in seconds of Unix time."""
-
-    lane: int | None
-    """The sample that it was made for; None where that never became a candidate."""
-    kind: str
-    """Its role; `target scoring` for one that scored given text."""
-    start: float
-    end: float
-    prompt_tokens: float = 0
-    completion_tokens: float = 0
-
-
-def calls_of(charges: Iterable[tuple[int | None, Charge]]) -> list[TimedCall]:
-    """The calls behind charges, each with its lane, in order of time.
-
-    A completion is charged apart from the prompt that it may share with others, a score together with its prompt.
-    """
-    charges = list(charges)
-    prompts = {
-        (charge.role, charge.started): charge.usage.prompt_tokens for _, charge in charges if not charge.usage.seconds
-    }
-    found = []
-    for lane, charge in charges:
-        usage = charge.usage
-        if usage.seconds:
-            kind = f"{charge.role} scoring" if usage.requests else charge.role
-            prompt = usage.prompt_tokens or prompts.get((charge.role, charge.started), 0)
-            end = charge.started + usage.seconds
-            found.append(TimedCall(lane, kind, charge.started, end, prompt, usage.completion_tokens))
-    return sorted(found, key=lambda call: call.start)
-
-
-def calls(track: Track, problem: str | None = None) -> list[TimedCall]:
-    """Every call that was answered, for one `problem` or all, in order of time; its lane is its sample.
-
-    Answers that another strategy of the run paid for stand where they were made.
-    """
-    query = f"""SELECT cell, charges.position, role, started, {", ".join(f"charges.{name}" for name in USAGE_FIELDS)}
-                FROM charges JOIN cells ON cells.id = cell
-                WHERE strategy = ? AND model = ? AND (? IS NULL OR problem = ?) ORDER BY cell, charges.position"""
-    rows = track.run.db.execute(query, (track.strategy, track.model, problem, problem)).fetchall()
-    places = dict.fromkeys(row[:2] for row in rows if row[1] is not None and row[1] >= 0)
-    lanes = {place: lane for lane, place in enumerate(places)}
-    return calls_of(
-        (lanes.get((cell, position)), Charge("", role, Usage(*usage), started))
-        for cell, position, role, started, *usage in rows
-    )

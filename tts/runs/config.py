@@ -122,8 +122,8 @@ class Grid(BaseModel):
                 "repeated_sampling, self_consistency or pass_until"
             )
         for name in self.models if self.total_budget.cap[0] != "requests" else ():
-            params = self.endpoints(name)["policy"].params
-            if not params.get(token_limit(params)):
+            own = self.endpoints(name)
+            if any(not (params := own[role].params).get(token_limit(params)) for role in policies_of(own)):
                 raise ValueError("a total budget of tokens needs to know the most that a sample takes: set max_tokens")
         return self
 

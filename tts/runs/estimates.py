@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -148,3 +148,28 @@ def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
         chosen = track.method.select(track.verifier.among(prefix) if track.verifier else prefix)
         right[k - 1] = correct[chosen.spawned[0]] if chosen is not None else 0.0
     return right
+
+
+def final_accuracies(track: Track) -> list[float]:
+    """The accuracy of each of `Track.rows` with all its candidates, as its curve ends; NaN where it is not graded.
+
+    Where the curve has a closed form it is the mean over all orders of the candidates, so that ties are averaged;
+    elsewhere whether the selected candidate is correct.
+    """
+    if not track.independent or track.estimator == "replay":
+        pairs = zip(track.rows, track.correct, strict=True)
+        return [float(flags[row.selected]) if row.selected is not None else 0.0 for row, flags in pairs]
+    pool = GradedPool.of(track)
+    found = np.full(len(track.rows), np.nan)
+    found[pool.empty] = 0.0
+    if pool.kept:
+        found[pool.kept] = pool.selected(pool.sizes[:, np.newaxis])[0][:, 0]
+    return found.tolist()
+
+
+def by_problem(values: Floats, problems: Sequence[str]) -> Floats:
+    """The mean of the rows (seeds) of each problem."""
+    names, index = np.unique(np.array(problems), return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, index, values)
+    return sums / np.bincount(index)[:, np.newaxis]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,6 @@ from tts.runs.record import write_record
 from tts.runs.run import Run
 from tts.runs.store import Answers, Cell, Store
 from tts.sampler import Sampler
-from tts.sampler.parameters import token_limit
 from tts.session import Session
 from tts.solving import drive, open_models, open_session
 from tts.tasks import Example
@@ -77,7 +76,12 @@ class Experiment(Grid):
                     await check_models(roles)
             progress.begin(self, len(examples), cells_left=sum(len(row.strategies) for row in rows), models=models)
             for part in parts:  # under a total budget one strategy, model and seed after the other
-                turns = _turns(self, part, models) if self.total_budget else None
+                turns = None
+                if self.total_budget:
+                    roles, (strategy,) = models[part[0].model], part[0].strategies
+                    params = [roles[role].endpoint.params for role in drawn_from(strategy, roles)]
+                    ids = [row.example.problem.id for row in part]
+                    turns = Turns(self.total_budget, ids, strategy, params, part[0].seed)
                 await executor.run(replace(runner, turns=turns), part)
         return Run(folder)
 
@@ -114,21 +118,6 @@ def _shared(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[li
         rows = [Row(example, model, seed, (strategy,)) for example in examples]
         if any(row.cell(strategy) not in done for row in rows):
             yield rows
-
-
-def _turns(grid: Grid, rows: Sequence[Row], models: Models) -> Turns:
-    (strategy,), first = rows[0].strategies, rows[0]
-    assert grid.total_budget is not None
-    roles = models[first.model]
-    limits = [roles[role].endpoint.params for role in drawn_from(strategy, roles)]
-    return Turns(
-        grid.total_budget,
-        [row.example.problem.id for row in rows],
-        gains=strategy.gains,
-        n=getattr(strategy, "n", 1),
-        bound=max(float(params.get(token_limit(params)) or 0) for params in limits),
-        seed=first.seed,
-    )
 
 
 def _check_needs(grid: Grid, examples: list[Example], models: Models) -> None:

@@ -13,7 +13,7 @@ from tts.curves import CurveError
 from tts.curves.plot import COLOURS, drawing
 from tts.errors import ConfigError
 from tts.runs import Run
-from tts.runs.analysis import TimedCall, calls
+from tts.runs.timed_calls import TimedCall, calls
 from tts.studies import Study, StudyFindings, Table, labelled_tracks, write_figure
 from tts.tables import number, percent
 

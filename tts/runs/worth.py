@@ -1,0 +1,78 @@
+"""Whether more compute was worth it: curves that fall, and strategies that cost more than they buy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tts.curves import paired_difference, powers_of_two
+from tts.runs.estimates import GradedPool, by_problem, final_accuracies
+from tts.runs.run import Track
+
+
+def fall(track: Track) -> dict[str, float] | None:
+    """From where to where the accuracy of what a track selects falls as it sees more candidates; None: it does not.
+
+    Between its highest point and the last one, at powers of two; the level is corrected for the number of points that
+    the highest is chosen from.
+    """
+    pool = GradedPool.of(track)
+    if not pool.kept or len({row.problem for row in pool.rows}) < 2 or (most := int(pool.sizes.max())) < 2:
+        return None
+    grid = powers_of_two(most)
+    selected = pool.estimates[0]
+    values, _ = selected.values(np.minimum(grid, pool.sizes[:, np.newaxis]))
+    values = by_problem(values, [track.rows[i].problem for i in pool.kept])
+    top = int(np.argmax(values.mean(axis=0)))
+    if len(values) < 2 or top == len(grid) - 1:
+        return None
+    lost = paired_difference(values[:, -1:], values[:, top : top + 1], level=1 - 0.05 / (len(grid) - 1))
+    if lost.high[0] >= 0:
+        return None
+    means = values.mean(axis=0)
+    ends = {"from_k": float(grid[top]), "to_k": float(grid[-1]), "from": float(means[top]), "to": float(means[-1])}
+    return {**ends, "difference": float(lost.mean[0]), "low": float(lost.low[0]), "high": float(lost.high[0])}
+
+
+def outdone(tracks: Sequence[Track], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
+    """For each track the most accurate cheaper one, where it is not shown to be better than that.
+
+    Compared are tracks of the same model by all tokens, and of several by money, if all have prices in one currency;
+    over the problems that both have. The hidden truth makes no cheaper one.
+    """
+    solved: list[dict[str, float]] = []
+    for track in tracks:
+        pairs = [(row.problem, right) for row, right in zip(track.rows, final_accuracies(track), strict=True)]
+        known = [(problem, right) for problem, right in pairs if not np.isnan(right)]
+        names = sorted({problem for problem, _ in known})
+        means = by_problem(np.array([[right] for _, right in known]).reshape(-1, 1), [one for one, _ in known])
+        solved.append(dict(zip(names, means[:, 0].tolist(), strict=True)))
+    found: list[dict[str, Any] | None] = []
+    for row, mine in zip(rows, solved, strict=True):
+        best: tuple[float, dict[str, Any]] | None = None
+        for other, theirs in zip(rows, solved, strict=True):
+            common = sorted(mine.keys() & theirs.keys())
+            ratio = _cost_ratio(row, other)
+            if other["oracle"] or ratio is None or ratio <= 1 or len(common) < 2:
+                continue
+            over = [np.array([[one[problem]] for problem in common]) for one in (mine, theirs)]
+            gain, accuracy = paired_difference(*over), float(over[1].mean())
+            bounds = {"difference": float(gain.mean[0]), "low": float(gain.low[0]), "high": float(gain.high[0])}
+            if best is None or accuracy > best[0]:
+                name = {"strategy": other["strategy"], "model": other["model"]}
+                best = accuracy, {**name, "times": ratio, "problems": len(common), **bounds}
+        found.append(best[1] if best is not None and best[1]["low"] <= 0 else None)
+    return found
+
+
+def _cost_ratio(one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+    """How many times as much as the other a row cost for each problem; None where nobody knows."""
+    if one["model"] == other["model"]:
+        costs = [(row["prompt_tokens"] + row["completion_tokens"]) / row["problems"] for row in (one, other)]
+    elif one["money"] is not None and other["money"] is not None and one["currency"] == other["currency"]:
+        costs = [row["money"] / row["problems"] for row in (one, other)]
+    else:
+        return None
+    return costs[0] / costs[1] if costs[1] else None
