@@ -1,6 +1,6 @@
 """Staged search over pictures beside linear search, in the drawing world: a server that draws from the picture before.
 
-python -m experiments.staged.drawing [--problems 400] [--sigma 0.1] [--out drawing.json] [--plot drawing.svg]
+python -m experiments.staged.drawing [--problems 200] [--sigma 0.1] [--out drawing.json] [--plot drawing.svg]
 
 Scenes of six things are drawn in six pictures: all things at once, or one more in each. Right is the share of the
 things that are in the last picture of the film selected, by its pixels; whoever guides the search sees that share with
@@ -159,7 +159,7 @@ async def measure(count: int, sigma: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=400)
+    parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--sigma", type=float, default=0.1, help="noise of the ratings, in shares")
     parser.add_argument("--out", type=Path, help="write everything as JSON")
     parser.add_argument("--plot", type=Path, help="draw the curves: .png or .svg")

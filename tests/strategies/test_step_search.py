@@ -569,6 +569,45 @@ async def test_a_server_that_dies_keeps_what_was_found(name: str, after: int, fi
     assert total(known).completion_tokens == double.stats.completion_tokens
 
 
+OTHERS = [
+    'mcts:simulations=4,branching=2,in_flight=2,step="\\n"',
+    'tree_of_thoughts:branching=2,keep=2,step="\\n"',
+    'tree_of_thoughts:order=depth,branching=2,nodes=9,step="\\n"',
+    'tree_of_frames:n=4,depth=3,step="\\n"',
+    'staged_resampling:n=1,depth=3,step="\\n"',
+    "ab_mcts:n=6,in_flight=2",
+]
+
+
+@pytest.mark.parametrize("spec", OTHERS)
+@pytest.mark.parametrize("after", [0, 2])
+async def test_whatever_the_search_a_server_that_dies_ends_it_with_what_was_found(spec: str, after: int) -> None:
+    def dies(number: int, body: dict[str, Any]) -> Fault | None:
+        return Fault(FaultKind.SERVER_ERROR) if number >= after else None
+
+    async with asyncio.timeout(60), StepWorld(ends=0.0).double(faults=dies) as double:
+        model = one_by_one(double, max_attempts=2)
+        result = await solve(PROBLEM, spec, model, verifier=Worth(), stop_early=False)
+        check_account(result, double.stats)
+    assert result.failures
+    assert bool(result.candidates) == (after > 0)
+    assert after or result.ended == "failed"
+    known = result.loose.union(*(candidate.charges for candidate in result.candidates))
+    assert total(known).completion_tokens == double.stats.completion_tokens
+
+
+@pytest.mark.parametrize("spec", OTHERS)
+@pytest.mark.parametrize("says", ["nan", "inf", "-inf", None])
+async def test_whatever_the_search_rewards_that_say_nothing_lose_nothing(spec: str, says: Any) -> None:
+    async with asyncio.timeout(60), StepWorld().double() as double:
+        result = await solve(PROBLEM, spec, one_by_one(double), verifier=Rates(says=says), stop_early=False)
+        check_exact(result, double.stats)
+    assert result.candidates
+    if not spec.startswith(("mcts", "tree_of_thoughts:order=depth")):  # which follow no step that cannot be rated
+        assert result.ended == "complete"
+    assert bool(result.failures) == (says is not None)
+
+
 @pytest.mark.parametrize("name", ALSO_EAGER)
 async def test_one_branch_that_fails_is_told_and_the_others_go_on(name: str) -> None:
     def one(number: int, body: dict[str, Any]) -> Fault | None:

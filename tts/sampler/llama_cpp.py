@@ -39,7 +39,10 @@ def cuts(settings: Any) -> dict[str, float]:
 
 def own_request(body: Mapping[str, Any]) -> dict[str, Any]:
     """The request of its own for the body of a text completion."""
-    return {NAMES.get(key, key): value for key, value in body.items() if key not in OURS} | {"return_tokens": True}
+    own = {NAMES.get(key, key): value for key, value in body.items() if key not in OURS} | {"return_tokens": True}
+    if "n_probs" in own:  # 0 asks for no probabilities here, and elsewhere for those of the chosen tokens
+        own["n_probs"] = max(1, own["n_probs"])
+    return own
 
 
 def parse(body: Mapping[str, Any], answer: Mapping[str, Any]) -> ModelResponse:
