@@ -74,8 +74,10 @@ async def test_workers_killed_at_random_moments(
         while double.stats.served < served and not run.done():
             await asyncio.sleep(0.001)
         if not run.done():
-            os.kill(rng.choice(workers_of(os.getpid())), signal.SIGKILL)
-            killed += 1
+            living = workers_of(os.getpid())  # none may be left, before the next are started
+            for pid in living and [rng.choice(living)]:
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
     assert results(await run) == local
     assert killed
     assert double.stats.choices - before <= SAMPLES + killed * 200
@@ -215,4 +217,6 @@ async def test_an_interrupted_command_stores_what_it_has_and_leaves_nothing_behi
     assert child.returncode == 128 + number, said.decode()
     assert "all answers so far are stored" in said.decode()
     assert len(stored(tmp_path / "run")) >= 20 * 8 - 8 * 8
-    assert not living_processes(child.pid)
+    async with asyncio.timeout(60):  # a worker that missed the end notices that nobody speaks to it
+        while living_processes(child.pid):
+            await asyncio.sleep(0.1)
