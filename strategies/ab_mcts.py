@@ -122,7 +122,7 @@ class AbMcts(Strategy):
                     name = ".".join(filter(None, (above.name, str(above.begun))))
                     above.begun += 1
                     arms = session.policies
-                    role = max(arms, key=lambda arm: self.draw(gained[arm], rng)) if len(arms) > 1 else arms[0]
+                    role = arms[0] if len(arms) == 1 else max(arms, key=lambda arm: self.draw(gained[arm], rng))
                     parents[name], running[name] = above, group.create_task(answered(above, begun, known, role))
                     begun += 1
                 if not running:

@@ -176,7 +176,12 @@ class Turns:
     """Lets the searches of one strategy, model and seed take turns under a total budget."""
 
     def __init__(
-        self, budget: TotalBudget, problems: Sequence[str], strategy: Strategy, params: Sequence[Mapping[str, Any]], seed: int
+        self,
+        budget: TotalBudget,
+        problems: Sequence[str],
+        strategy: Strategy,
+        params: Sequence[Mapping[str, Any]],
+        seed: int,
     ) -> None:
         """`params` are those of the policies: they say how long a sample may be."""
         self.budget, self._places = budget, {name: i for i, name in enumerate(problems)}
