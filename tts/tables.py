@@ -142,7 +142,7 @@ def _unlike(runs: Mapping[str, Rows]) -> Iterator[tuple[str, str]]:
 
 
 FILTERED = "Filtered pass@k"
-"""The title of the curves of `tts.runs.analysis.filtered_curve`."""
+"""The title of the curves of `tts.runs.coverage.filtered_curve`."""
 ESTIMATED = {
     "replay": "replay: candidates in the one order in which they were asked for, not averaged over orders",
     "filtered pass@k": "k of the candidates that the verifier accepted are submitted (all, where it accepted fewer), "
@@ -184,7 +184,7 @@ def uneven(curve: Curve) -> str:
 
 
 def law_table(laws: Rows) -> Table:
-    """The fits of the coverage law (`tts.runs.analysis.coverage_laws`)."""
+    """The fits of the coverage law (`tts.runs.coverage.coverage_laws`)."""
     made = Table("Coverage law c = exp(a k^b)", ("curve",), ("a", "b", "r²", "fitted to k"))
     for law in laws:
         made.add_row(law["curve"], f"{law['a']:.4g}", f"{law['b']:.4g}", f"{law['r_squared']:.3f}", f"1 to {law['k']}")

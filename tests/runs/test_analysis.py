@@ -27,7 +27,8 @@ from tts import (
 )
 from tts.curves import CurveError, fit_coverage_law
 from tts.errors import ConfigError
-from tts.runs.analysis import coverage_laws, curves, filtered_curve, summary, track_curves
+from tts.runs.analysis import curves, summary, track_curves
+from tts.runs.coverage import coverage_laws, filtered_curve
 from tts.runs.run import Floats
 from tts.tables import curve_table, summary_table
 

@@ -148,7 +148,8 @@ def _show_overview(
 ) -> None:
     """Print the summary, the curves and what is read off them."""
     from tts.curves import curve_rows
-    from tts.runs.analysis import coverage_laws, summary
+    from tts.runs.analysis import summary
+    from tts.runs.coverage import coverage_laws
     from tts.tables import FILTERED, curve_table, law_table, number, percent, readout_table, summary_table
 
     summaries = {label: summary(run) for label, run in comparison.runs.items()}

@@ -14,7 +14,8 @@ from tts.errors import ConfigError
 from tts.lacks import lacking
 from tts.report.tracks import MEASURES, RunComparison, Shown
 from tts.runs import Run
-from tts.runs.analysis import UNITS, coverage_laws, prefixed, shared_cells, track_summary
+from tts.runs.analysis import UNITS, prefixed, shared_cells, track_summary
+from tts.runs.coverage import coverage_laws
 from tts.runs.measures import run_currency
 from tts.studies import TrackReport
 from tts.studies.imperfect_verifier import resampling_report, rivalries

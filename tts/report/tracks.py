@@ -19,12 +19,12 @@ from tts.runs import Run
 from tts.runs.analysis import (
     By,
     curves_over,
-    filtered_curve,
     final_accuracies,
     labelled,
     prefixed,
     track_curves,
 )
+from tts.runs.coverage import filtered_curve
 from tts.runs.estimates import GradedPool
 from tts.runs.measures import usual_measure
 from tts.runs.run import Floats, Row, Track
