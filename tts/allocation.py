@@ -172,7 +172,7 @@ def evidence_of(kind: Kind, candidates: Sequence[Candidate]) -> list[float | str
     return [None if one.verdict is None else one.verdict.score for one in candidates]
 
 
-class Turns:
+class SharedBudget:
     """Lets the searches of one strategy, model and seed take turns under a total budget."""
 
     def __init__(

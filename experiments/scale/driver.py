@@ -17,7 +17,7 @@ from typing import Any, Self
 from tts import Example, Experiment, MockModel, Problem, Task
 from tts.cluster.driver import Driver
 from tts.cluster.messages import Facts, Inbox, Outbox, pack, unpack
-from tts.runs.runner import Row, RowRunner
+from tts.runs.runner import GridRow, RowRunner
 from tts.runs.store import Cell
 from tts.types import Candidate, Charge, Result, Sample, Usage
 from tts.verifiers.numeric_answer import NumericAnswer
@@ -106,7 +106,7 @@ class Prompts:
     def cores(self, place: Hashable) -> int:
         return 1
 
-    async def run(self, runner: RowRunner, rows: Sequence[Row]) -> None:
+    async def run(self, runner: RowRunner, rows: Sequence[GridRow]) -> None:
         cpu, began = process_time(), perf_counter()
         await Driver(runner, rows, self).run()
         cpu, seconds = process_time() - cpu, perf_counter() - began

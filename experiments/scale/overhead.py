@@ -44,7 +44,7 @@ def cpu_seconds() -> dict[str, float]:
         while above in parents and above != os.getpid():
             above = parents[above]
         if above == os.getpid():
-            kind = "driver" if pid == above else "workers" if b"ray::Worker" in names[pid] else "ray"
+            kind = "driver" if pid == above else "workers" if b"ray::ClusterWorker" in names[pid] else "ray"
             told[kind] += spent[pid]
     return told
 

@@ -42,7 +42,7 @@ def workers_of(pid: int) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if b"ray::Worker" in (folder / "cmdline").read_bytes() and pid in ancestors(int(folder.name)):
+            if b"ray::ClusterWorker" in (folder / "cmdline").read_bytes() and pid in ancestors(int(folder.name)):
                 found.append(int(folder.name))
         except OSError:
             continue

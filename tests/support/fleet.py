@@ -7,11 +7,11 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Self
 
 from tts.cluster.driver import Driver, Gone
-from tts.cluster.worker import Worker
-from tts.runs.runner import Row, RowRunner
+from tts.cluster.worker import ClusterWorker
+from tts.runs.runner import GridRow, RowRunner
 
 
-class TestWorker(Worker):
+class TestWorker(ClusterWorker):
     """Its end is not that of the process, nor is the log its own."""
 
     __test__ = False
@@ -116,6 +116,6 @@ class FleetExecutor:
 
     async def __aexit__(self, *_: object) -> None: ...
 
-    async def run(self, runner: RowRunner, rows: Sequence[Row]) -> None:
+    async def run(self, runner: RowRunner, rows: Sequence[GridRow]) -> None:
         self.driver = Driver(runner, rows, self.fleet)
         await self.driver.run()

@@ -22,7 +22,7 @@ from tts.cluster.messages import LEASE, PULSE, Facts, Hello, Inbox, Outbox, pack
 from tts.cluster.shares import Governor
 from tts.errors import ConfigError, EndpointLost, WorkersLost, cause_of
 from tts.runs.executors import beat
-from tts.runs.runner import Row, RowRunner
+from tts.runs.runner import GridRow, RowRunner
 from tts.runs.store import Cell
 from tts.sampler import Endpoint
 from tts.sampler.connection import Connection
@@ -87,7 +87,7 @@ class _Member:
 class Driver:
     """One run on the workers of a fleet."""
 
-    def __init__(self, runner: RowRunner, rows: Sequence[Row], fleet: Fleet) -> None:
+    def __init__(self, runner: RowRunner, rows: Sequence[GridRow], fleet: Fleet) -> None:
         self._runner, self._rows, self._fleet = runner, rows, fleet
         self._queue, self._left = deque(range(len(rows))), len(rows)
         self._finished: set[Cell] = set()

@@ -47,7 +47,7 @@ class EngineSettings(BaseModel):
         return [*parallel, *self.options]
 
 
-class Engine:
+class NodeEngine:
     """The class of the actor: a vLLM engine, loaded with the first request."""
 
     def __init__(self, model: str, settings: EngineSettings) -> None:
@@ -103,7 +103,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         wanted = {"GPU": needs["num_gpus"], "CPU": needs["num_cpus"], **needs["resources"]}
         if lacking := [f"{name} {amount:g}" for name, amount in wanted.items() if there.get(name, 0) < amount]:
             raise ConfigError(f"no room for the engine of {self._model}: the cluster lacks {', '.join(lacking)}")
-        actor = ray.remote(Engine).options(
+        actor = ray.remote(NodeEngine).options(
             **needs, name=self._name, get_if_exists=True, max_concurrency=1000, max_restarts=3
         )
         return actor.remote(self._model, self._settings)

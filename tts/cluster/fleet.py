@@ -12,9 +12,9 @@ from typing import Any, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, PrivateAttr
 
 from tts.cluster.driver import Driver, Gone
-from tts.cluster.worker import Worker
+from tts.cluster.worker import ClusterWorker
 from tts.errors import ConfigError, MissingExtra
-from tts.runs.runner import Row, RowRunner
+from tts.runs.runner import GridRow, RowRunner
 
 log = logging.getLogger("tts")
 
@@ -127,7 +127,7 @@ class RayExecutor(BaseModel):
         nodes = await asyncio.to_thread(ray.nodes)
         return await asyncio.gather(*(ask(node) for node in nodes if node["Alive"]))
 
-    async def run(self, runner: RowRunner, rows: Sequence[Row]) -> None:
+    async def run(self, runner: RowRunner, rows: Sequence[GridRow]) -> None:
         """See `tts.runs.executors.Executor`."""
         driver = Driver(runner, rows, RayFleet(import_ray(), self))
         if self.nodes:
@@ -193,7 +193,7 @@ class RayFleet:
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
             where = NodeAffinitySchedulingStrategy(cast(str, place), soft=False)
-        actor = self._ray.remote(Worker).options(
+        actor = self._ray.remote(ClusterWorker).options(
             num_cpus=self._cpus_of(place),
             num_gpus=settings.num_gpus,
             resources=settings.resources,

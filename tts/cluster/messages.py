@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tts.cluster.shares import Grant, Report
+from tts.cluster.shares import Report, ShareGrant
 from tts.registry import Plugin
 from tts.runs.config import Grid
-from tts.runs.runner import Row
+from tts.runs.runner import GridRow
 from tts.sampler import Endpoint
 
 LEASE = 15.0
@@ -60,8 +60,8 @@ class Inbox:
 
     acks: list[tuple[int, Any]] = field(default_factory=list)
     """Results of its calls by number, once they are committed; an exception where one failed."""
-    rows: list[tuple[int, Row]] = field(default_factory=list)
-    grants: list[Grant] = field(default_factory=list)
+    rows: list[tuple[int, GridRow]] = field(default_factory=list)
+    grants: list[ShareGrant] = field(default_factory=list)
     stop: bool = False
 
 

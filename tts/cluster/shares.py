@@ -20,7 +20,7 @@ REDEAL = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class MadeAttempt:
     """How an attempt ended, for those who did not make it."""
 
     replica: int
@@ -43,12 +43,12 @@ class Report:
     """Requests whose prefix cache is there, if any."""
     trusted: list[float]
     """Seconds for which failures are taken for the requests' own, as the replica has just said that it works."""
-    attempts: list[Attempt]
+    attempts: list[MadeAttempt]
     """Ended since the last report."""
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class ShareGrant:
     """What a worker may have in flight at each replica of an endpoint."""
 
     version: int
@@ -84,7 +84,7 @@ class SharedPool(Pool):
         self.replicas: list[SharedReplica] = [  # pyright: ignore[reportIncompatibleVariableOverride]
             SharedReplica(url, maximum, endpoint.target_latency) for url in endpoint.urls
         ]
-        self._version, self._attempts, self._changed = 0, list[Attempt](), changed
+        self._version, self._attempts, self._changed = 0, list[MadeAttempt](), changed
         self._reported: tuple[object, ...] = ()
 
     @property
@@ -95,14 +95,14 @@ class SharedPool(Pool):
         self, replica: Replica, outcome: AttemptOutcome, latency: float, retry_after: float | None, failure: str
     ) -> None:
         place = self.replicas.index(replica)  # pyright: ignore[reportArgumentType]
-        self._attempts.append(Attempt(place, outcome, latency, retry_after, failure, replica.in_flight))
+        self._attempts.append(MadeAttempt(place, outcome, latency, retry_after, failure, replica.in_flight))
         super().learn(replica, outcome, latency, retry_after, failure)
 
     def dispatch(self) -> None:
         super().dispatch()
         self._changed()
 
-    def take_grant(self, grant: Grant) -> None:
+    def take_grant(self, grant: ShareGrant) -> None:
         """Go by `grant` from now on, unless a later one came first."""
         if grant.served_ago is not None:
             self.served_at = max(self.served_at, asyncio.get_running_loop().time() - grant.served_ago)
@@ -174,11 +174,11 @@ class Governor:
             self.pool.replicas[place].on_trial = False
         self._deal_soon()
 
-    def grant(self, worker: Hashable) -> Grant:
+    def grant(self, worker: Hashable) -> ShareGrant:
         """What `worker` may do now."""
         holding, served = self._holdings[worker], self.pool.served_at
         ago = asyncio.get_running_loop().time() - served if served else None
-        return Grant(holding.version, list(holding.shares), ago)
+        return ShareGrant(holding.version, list(holding.shares), ago)
 
     def held(self, worker: Hashable) -> int:
         """Requests that `worker` has in flight, as it last said."""

@@ -19,7 +19,7 @@ from tts.errors import cause_of
 from tts.resources import Resources
 from tts.runs.executors import ends
 from tts.runs.progress import Progress
-from tts.runs.runner import Row, RowRunner
+from tts.runs.runner import GridRow, RowRunner
 from tts.runs.store import Cell
 from tts.sampler import Sampler
 from tts.sampler.connection import Connection
@@ -32,7 +32,7 @@ GATHER = 0.01
 """Seconds in which what is not urgent is gathered for one message."""
 
 
-class Worker:
+class ClusterWorker:
     """Takes rows and shares from the driver and gives it answers, results and reports. The class of a Ray actor."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Worker:
         self._timer: asyncio.TimerHandle | None = None
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._calls = 0
-        self._rows: asyncio.Queue[tuple[int, Row]] = asyncio.Queue()
+        self._rows: asyncio.Queue[tuple[int, GridRow]] = asyncio.Queue()
         self._running = 0
         self._samplers: list[Sampler] = []
         self._heard = 0.0
@@ -158,7 +158,7 @@ class Worker:
         self._out.error, self._out.stopped = error, True
         self._news.set()
 
-    async def _run(self, runner: RowRunner, number: int, row: Row) -> None:
+    async def _run(self, runner: RowRunner, number: int, row: GridRow) -> None:
         try:
             await runner.run(row)
         finally:

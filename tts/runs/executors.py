@@ -16,7 +16,7 @@ from tts.runs.progress import Models, Progress
 from tts.sampler import Sampler
 
 if TYPE_CHECKING:
-    from tts.runs.runner import Row, RowRunner
+    from tts.runs.runner import GridRow, RowRunner
 
 EXECUTORS = {"local": "tts.runs.executors:LocalExecutor", "ray": "tts.cluster:RayExecutor"}
 """Where rows can be run, by name."""
@@ -30,7 +30,7 @@ class Executor(Protocol):
 
     async def __aenter__(self) -> Any: ...
     async def __aexit__(self, *_: object) -> None: ...
-    async def run(self, runner: RowRunner, rows: Sequence[Row]) -> None:
+    async def run(self, runner: RowRunner, rows: Sequence[GridRow]) -> None:
         """Run all `rows`; the first error cancels the rest."""
         ...
 
@@ -56,7 +56,7 @@ class LocalExecutor(BaseModel, extra="forbid"):
 
     async def __aexit__(self, *_: object) -> None: ...
 
-    async def run(self, runner: RowRunner, rows: Sequence[Row]) -> None:
+    async def run(self, runner: RowRunner, rows: Sequence[GridRow]) -> None:
         """Run all rows, as many at once as requests may be in flight; the first error cancels the rest.
 
         An endpoint that is given up is such an error: whatever it would be asked next would be lost.

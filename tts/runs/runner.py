@@ -11,7 +11,7 @@ from itertools import chain, islice, product
 from math import inf
 from pathlib import Path
 
-from tts.allocation import Turns
+from tts.allocation import SharedBudget
 from tts.base import Strategy
 from tts.errors import ConfigError
 from tts.policies import check_models, drawn_from
@@ -23,7 +23,7 @@ from tts.runs.executors import Executor, LocalExecutor, executor_named
 from tts.runs.progress import Models, Progress
 from tts.runs.record import write_record
 from tts.runs.run import Run
-from tts.runs.store import Answers, Cell, Store
+from tts.runs.store import AnswerStore, Cell, Store
 from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import drive, open_models, open_session
@@ -81,13 +81,13 @@ class Experiment(Grid):
                     roles, (strategy,) = models[part[0].model], part[0].strategies
                     params = [roles[role].endpoint.params for role in drawn_from(strategy, roles)]
                     ids = [row.example.problem.id for row in part]
-                    turns = Turns(self.total_budget, ids, strategy, params, part[0].seed)
+                    turns = SharedBudget(self.total_budget, ids, strategy, params, part[0].seed)
                 await executor.run(replace(runner, turns=turns), part)
         return Run(folder)
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """What is done in one go: every strategy on one problem with one model and seed.
 
     Strategies take turns, so that each can use the answers that an earlier one has paid for.
@@ -102,20 +102,20 @@ class Row:
         return Cell(self.example.problem.id, strategy.spec, self.model, self.seed)
 
 
-def _rows(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[Row]:
+def _rows(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[GridRow]:
     for seed, model, example in product(grid.seeds, grid.models, examples):
-        row = Row(example, model, seed, grid.strategies)
+        row = GridRow(example, model, seed, grid.strategies)
         if left := tuple(strategy for strategy in grid.strategies if row.cell(strategy) not in done):
             yield replace(row, strategies=left)
 
 
-def _shared(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[list[Row]]:
+def _shared(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[list[GridRow]]:
     """The rows that share a total budget, which are done all or none: what a problem gets depends on the others.
 
     Those that are done already are done again, from the store.
     """
     for seed, model, strategy in product(grid.seeds, grid.models, grid.strategies):
-        rows = [Row(example, model, seed, (strategy,)) for example in examples]
+        rows = [GridRow(example, model, seed, (strategy,)) for example in examples]
         if any(row.cell(strategy) not in done for row in rows):
             yield rows
 
@@ -138,11 +138,11 @@ class RowRunner:
 
     grid: Grid
     models: Models
-    store: Answers
+    store: AnswerStore
     resources: Resources
     progress: Progress
     folder: Path
-    turns: Turns | None = None
+    turns: SharedBudget | None = None
 
     @property
     def samplers(self) -> list[Sampler]:
@@ -156,7 +156,7 @@ class RowRunner:
             return inf
         return max(4, sum(sampler.connection.pool.capacity for sampler in self.samplers))
 
-    async def run(self, row: Row) -> None:
+    async def run(self, row: GridRow) -> None:
         """Run the strategies of a row one after the other, and store each with its grades."""
         problem, truth = row.example
         samplers = self.models[row.model]

@@ -54,7 +54,7 @@ class Cell:
     seed: int
 
 
-class Answers(SampleStore, Protocol):
+class AnswerStore(SampleStore, Protocol):
     """What keeps the results of a run: its `Store`, wherever that is."""
 
     async def finish(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
