@@ -107,7 +107,7 @@ async def check_models(models: Mapping[str, Sampler]) -> None:
         try:
             await sampler.check()
         except EndpointRefused as error:
-            if error.status is not None:
+            if error.status is not None or not others(role, models):
                 raise
             sampler.connection.health.leave_out(str(error))
             if not dispensable(role, models):

@@ -1,7 +1,7 @@
 """Where the fields of a request go: to the call that writes the answer, to every call, or to no other client's."""
 
 import json
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -52,7 +52,7 @@ SPECS = {
     "self_refine": f"self_refine:rounds=2,feedback=self,{REFUSED}",
     "sequential_feedback": f"sequential_feedback:rounds=2,{REFUSED}",
 }
-ANSWERS = {name for name in STRATEGIES if not cast(Any, registry.load("strategies", name)).in_pieces}
+ANSWERS = {name for name, spec in STRATEGIES.items() if not registry.make("strategies", spec).in_pieces}
 
 
 @pytest.mark.parametrize("fields", FORMS)

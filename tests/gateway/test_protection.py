@@ -276,7 +276,7 @@ WRONG = [
     ("nothing", None, 404, "best_of_n"),
     ("nothing@qwen", None, 400, "best_of_n"),
     ("best_of_n@nowhere", None, 404, "qwen"),
-    ("best_of_n:m=3@qwen", None, 400, "Parameters: verifier, n"),
+    ("best_of_n:m=3@qwen", None, 400, "Parameters: verifier, policies, n, stop"),
     ("best_of_n:n=3@qwen", None, 400, "needs a verifier"),
     ("best_of_n:n=0,verifier=regex@qwen", None, 400, "Parameters"),
     ("self_consistency:n=100000@qwen", None, 400, "at most 256"),
