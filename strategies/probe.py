@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from tts.base import Strategy, answer_classes, as_config, made_from_spec
+from tts.base import Strategy, StrategyField, answer_classes
 from tts.errors import ConfigError
 from tts.sampler.parameters import merged
 from tts.session import Session
@@ -27,8 +27,6 @@ from tts.types import Candidate, Charge, Problem
 ASK = "Can you answer this at once and be right, without working it out step by step? Say yes or no.\n\n"
 """What the model is asked where it says itself."""
 
-Then = Annotated[Strategy, made_from_spec("strategies"), as_config]
-
 
 class Probe(Strategy):
     """Draws a few samples, and only where they leave doubt goes on to `then`, perhaps in another mode.
@@ -36,7 +34,7 @@ class Probe(Strategy):
     The answer is what `then` selects: of its own samples on a hard problem, else of the probe's.
     """
 
-    then: Then = Field(default_factory=SelfConsistency)
+    then: StrategyField = Field(default_factory=SelfConsistency)
     """What hard problems get: `self_consistency(n=16)`, `best_of_n(n=16)`, `repeated_sampling`."""
     first: PositiveInt = 4
     """Samples of the probe."""

@@ -111,16 +111,15 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
 def _paid_in_vain(row: Mapping[str, Any]) -> Iterator[str]:
     """Where more compute makes a strategy worse, and where it buys nothing over the best cheaper one."""
     if falls := row.get("falls"):
-        between = f"{points(falls['low'])} to {points(falls['high'])} points"
         yield (
             f"accuracy falls with more compute, from {percent(falls['from'])} with {falls['from_k']:.0f} candidates to "
-            f"{percent(falls['to'])} with {falls['to_k']:.0f} ({between})"
+            f"{percent(falls['to'])} with {falls['to_k']:.0f} ({points_between(falls['low'], falls['high'])} points)"
         )
     if cheaper := row.get("outdone"):
         model = "" if cheaper["model"] == row["model"] else f" · {cheaper['model']}"
         yield (
             f"costs {cheaper['times']:.3g} times as much as {cheaper['strategy']}{model} and is not shown to be better "
-            f"({points(cheaper['difference'])}, 95 % {points(cheaper['low'])} to {points(cheaper['high'])} points)"
+            f"({points(cheaper['difference'])}, 95 % {points_between(cheaper['low'], cheaper['high'])} points)"
         )
 
 
@@ -215,6 +214,11 @@ def interval(low: float | None, high: float | None) -> str:
 def points(value: float) -> str:
     """A difference of shares as text, in points of a hundred."""
     return f"{100 * value:+.1f}"
+
+
+def points_between(low: float, high: float) -> str:
+    """The bounds of a difference of shares as text, in points of a hundred."""
+    return f"{points(low)} to {points(high)}"
 
 
 def number(value: float | None) -> str:

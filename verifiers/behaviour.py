@@ -22,6 +22,7 @@ from tts.base import AnswerVerifier
 from tts.errors import ConfigError
 from tts.session import Session
 from tts.verifiers.programs.extract import defines, extract_program, with_setup
+from tts.verifiers.programs.judging import VerdictCache
 from tts.verifiers.programs.plan import expected_values, make_plan
 from tts.verifiers.programs.suite import TestSuite
 from tts.verifiers.sandbox import (
@@ -35,7 +36,6 @@ from tts.verifiers.sandbox import (
     decode,
     encode,
 )
-from tts.verifiers.unit_tests import public_tests
 
 Case = tuple[Invocation, ...]
 
@@ -60,7 +60,7 @@ class Behaviour(AnswerVerifier):
 
     async def read(self, text: str, session: Session) -> str | None:
         """A digest of what the program does. Raises `ConfigError` where the problem has no tests."""
-        suite = public_tests(session.problem)
+        suite = await session.resources.get(VerdictCache).suite(session.problem)
         if suite is None:
             raise ConfigError(f"{session.problem.id} has no tests whose inputs could be given to programs")
         where = (text, suite.entry_point, suite.prompt, suite.container)

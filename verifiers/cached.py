@@ -15,7 +15,8 @@ from tts.types import Candidate, Problem, Verdict, total
 from tts.verifiers.agreement import answer_among
 from tts.verifiers.composition import Composite
 from tts.verifiers.programs.extract import LONGEST_PARSED, extract_program, normal_form, syntax
-from tts.verifiers.unit_tests import TestSuite, public_tests
+from tts.verifiers.programs.judging import VerdictCache
+from tts.verifiers.programs.suite import TestSuite
 
 KEPT = 1 << 16  # verdicts
 
@@ -96,7 +97,7 @@ class Deduplicated(Cached):
         if self.by == "answer":
             found = (await answer_among(session, candidate, answer_reader(problem, self.answer)))["answer"]
         else:
-            suite = public_tests(problem) or TestSuite()
+            suite = await session.resources.get(VerdictCache).suite(problem) or TestSuite()
             program = extract_program(
                 candidate.content, suite.entry_point, suite.prompt, suite.container, language=suite.language
             )

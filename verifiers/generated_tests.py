@@ -19,7 +19,8 @@ from tts.prompting import ask, constrained, fill, json_of, problem_text, templat
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.programs.extract import fenced_blocks, syntax
-from tts.verifiers.unit_tests import InputOutput, Kind, TestSuite, UnitTests, public_tests
+from tts.verifiers.programs.judging import VerdictCache
+from tts.verifiers.unit_tests import InputOutput, Kind, TestSuite, UnitTests
 
 ASSERTS = """\
 Write tests for a program that solves this task. Do not solve it.
@@ -98,7 +99,7 @@ class GeneratedTests(ScoreVerifier):
     async def _written(self, problem: Problem, session: Session) -> TestSuite:
         prompt = self.prompt or (ASSERTS if self.form == "asserts" else STDIN)
         messages = [{"role": "user", "content": fill(prompt, problem=problem_text(problem), count=self.count)}]
-        known = public_tests(problem) or TestSuite()
+        known = await session.resources.get(VerdictCache).suite(problem) or TestSuite()
         kept: dict[str, Any] = {
             name: getattr(known, name) for name in ("entry_point", "container", "prompt", "setup", "output")
         }

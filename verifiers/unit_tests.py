@@ -27,7 +27,6 @@ from tts.verifiers.programs.suite import (
     TestOutcome,
     TestSuite,
     as_elements,
-    public_tests,
 )
 from tts.verifiers.sandbox import ProgramLimits, Sandbox
 
@@ -40,7 +39,6 @@ __all__ = [
     "Reference",
     "TestSuite",
     "UnitTests",
-    "public_tests",
 ]
 
 

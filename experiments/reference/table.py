@@ -19,8 +19,8 @@ import numpy as np
 from experiments.reference.kept import LEDGER, unpack
 from tts.curves import mean_interval, paired_difference
 from tts.runs import Run
-from tts.runs.analysis import final_accuracies, summary
-from tts.runs.estimates import GradedPool
+from tts.runs.analysis import summary
+from tts.runs.estimates import GradedPool, final_accuracies
 from tts.runs.run import Track
 
 TITLES = {

@@ -21,8 +21,8 @@ import numpy as np
 from tts.cli.calibrate import _by_strategy, write_profile
 from tts.curves import mean_interval, paired_difference
 from tts.runs import Experiment
-from tts.runs.analysis import final_accuracies
 from tts.runs.config import load
+from tts.runs.estimates import final_accuracies
 from tts.strategies.cascade import PolicyCascade, best_way
 from tts.strategies.route import Route, worth_of_cost
 from tts.strategies.routing import Floats, Profile

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tts.curves import mean_interval, paired_difference
 from tts.runs import Run
-from tts.runs.analysis import GradedPool, final_accuracies
+from tts.runs.estimates import GradedPool, final_accuracies
 from tts.runs.run import Track
 
 BASELINES = {"best of N": "best_of_n", "weighted vote": "self_consistency"}

@@ -7,7 +7,6 @@ FrugalGPT chooses thresholds (Chen et al. 2023, arXiv 2305.05176, section 3); ne
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import aclosing
@@ -22,6 +21,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, model_validator
 
 from tts import registry
 from tts.base import Strategy, StrategyField, tally
+from tts.calls import digest
 from tts.errors import ConfigError
 from tts.policies import short
 from tts.session import Session
@@ -206,9 +206,7 @@ def aimed(accuracies: Floats, costs: Floats, accuracy: float | None, cost: float
 
 def digest_of(problem: Problem) -> str:
     """What tells a problem from others, whatever it is called."""
-    return hashlib.blake2b(
-        json.dumps(problem.messages, sort_keys=True, default=str).encode(), digest_size=8
-    ).hexdigest()
+    return digest(problem.messages).hex()
 
 
 def load(path: Path) -> Profile:

@@ -54,6 +54,10 @@ class Interval:
     high: Floats
     level: float
 
+    def at(self, place: int = 0) -> tuple[float, float, float]:
+        """Mean and bounds at one k."""
+        return float(self.mean[place]), float(self.low[place]), float(self.high[place])
+
 
 def mean_interval(values: ArrayLike, *, level: float = 0.95, low: float = 0.0, high: float = 1.0) -> Interval:
     """Mean over problems of a (problems x ks) matrix of values between `low` and `high`, with its interval.

@@ -19,16 +19,16 @@ from tts.runs import Run
 from tts.runs.analysis import (
     By,
     curves_over,
-    final_accuracies,
     labelled,
     prefixed,
     track_curves,
 )
 from tts.runs.coverage import filtered_curve
-from tts.runs.estimates import GradedPool
+from tts.runs.estimates import GradedPool, final_accuracies
 from tts.runs.measures import usual_measure
 from tts.runs.run import Floats, Row, Track
-from tts.tables import Table, points
+from tts.runs.worth import told
+from tts.tables import Table, points, points_between
 
 MEASURES = ("samples", "completion_tokens", "total_tokens", "seconds", "flops", "money")
 """What accuracy is drawn against, where known."""
@@ -118,26 +118,22 @@ class Contest:
             "problems": self.problems,
             "words": self.words,
             "equals": [shown.label for shown in self.equals],
-            "others": [{"track": shown.label, **_bounds(found)} for shown, found in self.differences],
+            "others": [{"track": shown.label, **told(found)} for shown, found in self.differences],
             "one": self.one and {name: float(getattr(self.one, name)[0]) for name in ("mean", "low", "high")},
-            "sample": self.sample and _bounds(self.sample),
+            "sample": self.sample and told(self.sample),
         }
 
     def table(self) -> Table:
         """The differences, and what they come to."""
         made = Table(f"Accuracy of {self.best.label} less that of", ("strategy",), ("points", "95 %", ""))
         for other, found in self.differences:
-            row = _bounds(found)
-            between = f"{points(row['low'])} to {points(row['high'])}"
+            row = told(found)
+            between = points_between(row["low"], row["high"])
             made.add_row(
                 other.label, points(row["difference"]), between, "may be equal" if other in self.equals else ""
             )
         made.notes = [self.words]
         return made
-
-
-def _bounds(found: Interval) -> dict[str, float]:
-    return {"difference": float(found.mean[0]), "low": float(found.low[0]), "high": float(found.high[0])}
 
 
 class RunComparison:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tts.curves import paired_difference, powers_of_two
+from tts.curves import Interval, paired_difference, powers_of_two
 from tts.runs.estimates import GradedPool, by_problem, final_accuracies
 from tts.runs.run import Track
 
@@ -33,7 +33,12 @@ def fall(track: Track) -> dict[str, float] | None:
         return None
     means = values.mean(axis=0)
     ends = {"from_k": float(grid[top]), "to_k": float(grid[-1]), "from": float(means[top]), "to": float(means[-1])}
-    return {**ends, "difference": float(lost.mean[0]), "low": float(lost.low[0]), "high": float(lost.high[0])}
+    return {**ends, **told(lost)}
+
+
+def told(difference: Interval) -> dict[str, float]:
+    """A difference with its bounds, by name."""
+    return dict(zip(("difference", "low", "high"), difference.at(), strict=True))
 
 
 def outdone(tracks: Sequence[Track], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
@@ -59,10 +64,9 @@ def outdone(tracks: Sequence[Track], rows: Sequence[Mapping[str, Any]]) -> list[
                 continue
             over = [np.array([[one[problem]] for problem in common]) for one in (mine, theirs)]
             gain, accuracy = paired_difference(*over), float(over[1].mean())
-            bounds = {"difference": float(gain.mean[0]), "low": float(gain.low[0]), "high": float(gain.high[0])}
             if best is None or accuracy > best[0]:
                 name = {"strategy": other["strategy"], "model": other["model"]}
-                best = accuracy, {**name, "times": ratio, "problems": len(common), **bounds}
+                best = accuracy, {**name, "times": ratio, "problems": len(common), **told(gain)}
         found.append(best[1] if best is not None and best[1]["low"] <= 0 else None)
     return found
 

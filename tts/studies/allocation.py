@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from tts.allocation import Allocator, Kind, Policy, evidence_kind
-from tts.curves import Interval, mean_interval, paired_difference
+from tts.curves import mean_interval, paired_difference
 from tts.errors import ConfigError
 from tts.runs import Run
 from tts.runs.estimates import GradedPool
 from tts.runs.run import Track
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.studies.stopping import best_of, majority_of
-from tts.tables import interval, number, percent, points
+from tts.tables import interval, number, percent, points, points_between
 
 Floats = NDArray[np.float64]
 Way = Policy | Literal["oracle"]
@@ -57,7 +57,7 @@ class Allocation(Study):
                     percent(found.accuracy),
                     interval(found.low, found.high),
                     points(found.gain),
-                    f"{points(found.gain_low)} to {points(found.gain_high)}",
+                    points_between(found.gain_low, found.gain_high),
                     _times(found.saves),
                     _times(found.saves_low, found.saves_high),
                 )
@@ -221,8 +221,8 @@ def _report(track: Track, replayed: Replay, orders: int, seed: int) -> Allocatio
             each = [_saved(budgets, weights @ values, weights @ uniform, place) for weights in resampled]
             known = np.array([one for one in each if one is not None])
             reached = len(known) > 0.975 * len(each)
-            accuracy, low, high = _bounds(over, column)
-            gain, gain_low, gain_high = _bounds(ahead, column)
+            accuracy, low, high = over.at(column)
+            gain, gain_low, gain_high = ahead.at(column)
             found.append(
                 AllocationPoint(
                     policy=way,
@@ -254,7 +254,3 @@ def _saved(budgets: Floats, values: Floats, uniform: Floats, place: int) -> floa
 
 def _times(*values: float | None) -> str:
     return " to ".join("" if value is None else f"{value:.2f}×" for value in values).strip(" to")
-
-
-def _bounds(found: Interval, column: int) -> tuple[float, float, float]:
-    return float(found.mean[column]), float(found.low[column]), float(found.high[column])

@@ -10,13 +10,12 @@ import numpy as np
 from tts.curves import mean_interval, paired_difference
 from tts.errors import ConfigError
 from tts.runs import Run
-from tts.runs.analysis import by_problem, final_accuracies
-from tts.runs.estimates import GradedPool
+from tts.runs.estimates import GradedPool, by_problem, final_accuracies
 from tts.runs.run import Track
 from tts.strategies.probe import Probe
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.studies.stopping import at_cost
-from tts.tables import interval, number, percent, points
+from tts.tables import interval, number, percent, points, points_between
 
 
 class ProbeGain(Study):
@@ -44,7 +43,7 @@ class ProbeGain(Study):
                 percent(one.accuracy),
                 percent(one.constant_accuracy),
                 points(one.difference),
-                f"{points(one.low)} to {points(one.high)}",
+                points_between(one.low, one.high),
             )
             made.notes += [f"{label}: {words}" for words in one.sentences()]
         return StudyFindings(rows, [made])
@@ -117,7 +116,8 @@ def _against(track: Track, constant: Track, x: str) -> ProbeReport | None:
     mean = float(figures[:, 1].mean())
     fixed = by_problem(at_cost(pool, spent, mean), theirs)
     fixed = fixed[[sorted(set(theirs)).index(name) for name in names]]
-    over, gain = mean_interval(figures[:, :1]), paired_difference(figures[:, :1], fixed)
+    accuracy, accuracy_low, accuracy_high = mean_interval(figures[:, :1]).at()
+    difference, low, high = paired_difference(figures[:, :1], fixed).at()
     settled = figures[:, 2] == 1
     ends = float(np.mean([one[0] for one in spent])), float(np.mean([one[-1] for one in spent]))
     return ProbeReport(
@@ -127,12 +127,12 @@ def _against(track: Track, constant: Track, x: str) -> ProbeReport | None:
         easy=float(settled.mean()),
         right_where_easy=float(figures[settled, 0].mean()) if settled.any() else None,
         cost=mean,
-        accuracy=float(over.mean[0]),
-        accuracy_low=float(over.low[0]),
-        accuracy_high=float(over.high[0]),
+        accuracy=accuracy,
+        accuracy_low=accuracy_low,
+        accuracy_high=accuracy_high,
         constant_accuracy=float(fixed.mean()),
-        difference=float(gain.mean[0]),
-        low=float(gain.low[0]),
-        high=float(gain.high[0]),
+        difference=difference,
+        low=low,
+        high=high,
         within=ends[0] <= mean <= ends[1],
     )

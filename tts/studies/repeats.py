@@ -23,7 +23,7 @@ from tts.errors import ConfigError
 from tts.runs import Run
 from tts.runs.run import Track
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
-from tts.tables import interval, number, percent, points
+from tts.tables import interval, number, percent, points_between
 
 Advice = Literal["verifier", "majority", "neither"]
 
@@ -52,7 +52,7 @@ class Repeats(Study):
         if over is not None:
             bounds = [float(over.low[0]), float(over.high[0])]
             told = "" if bounds[0] > 0 or bounds[1] < 0 else ": it may be none"
-            cost.notes.append(f"95 % {points(bounds[0])} to {points(bounds[1])} points, paired over problems{told}")
+            cost.notes.append(f"95 % {points_between(*bounds)} points, paired over problems{told}")
         found = {"conventional_to_reasoning_gap": between, "conventional_to_reasoning_interval": bounds}
         return StudyFindings({"attempts": rows, **found}, [accuracy, cost])
 

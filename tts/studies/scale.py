@@ -18,7 +18,7 @@ from tts.curves import CurveError, mean_interval, pass_until
 from tts.curves.fits import fit_line
 from tts.errors import ConfigError
 from tts.runs import Run
-from tts.runs.analysis import by_problem
+from tts.runs.estimates import by_problem
 from tts.runs.run import Floats, Track
 from tts.stopping import student
 from tts.strategies.pass_until import PassUntil
@@ -102,15 +102,15 @@ def success(track: Track) -> dict[str, Any] | None:
         values, samples = np.array([part.mean() for part in parts]), sum(map(len, parts))
     if len(set(names)) < 2:
         return None
-    over = mean_interval(by_problem(values[:, np.newaxis], names))
+    success, low, high = mean_interval(by_problem(values[:, np.newaxis], names)).at()
     return {
         "model": track.model,
         "parameters": track.run.card(track.model, "policy").parameters,
         "problems": len(set(names)),
         "samples": samples,
-        "success": float(over.mean[0]),
-        "low": float(over.low[0]),
-        "high": float(over.high[0]),
+        "success": success,
+        "low": low,
+        "high": high,
     }
 
 

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 from pydantic import PositiveInt
 
-from tts.curves import Interval, mean_interval, paired_difference
+from tts.curves import mean_interval, paired_difference
 from tts.errors import ConfigError
 from tts.runs import Run
-from tts.runs.analysis import by_problem
-from tts.runs.estimates import GradedPool
+from tts.runs.estimates import GradedPool, by_problem
 from tts.runs.run import Floats, Track
 from tts.stopping import RULES, Evidence, RuleField, Stopping
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
-from tts.tables import interval, number, percent, points
+from tts.tables import interval, number, percent, points, points_between
 
 
 class StoppingRules(Study):
@@ -57,7 +56,7 @@ class StoppingRules(Study):
                     interval(found.low, found.high),
                     percent(found.changed),
                     points(found.gain),
-                    f"{points(found.gain_low)} to {points(found.gain_high)}",
+                    points_between(found.gain_low, found.gain_high),
                 )
         made.notes = [
             "changed: how often all samples select another answer (by scores: a better one)",
@@ -141,7 +140,7 @@ def _replayed(rule: Stopping, track: Track, pool: GradedPool, x: str, orders: in
     fixed = by_problem(at_cost(pool, [costs[i] for i in pool.kept], float(figures[:, 1].mean())), problems)
     over, gain = mean_interval(means[:, 2:3]), paired_difference(means[:, 2:3], fixed)
     samples, cost, _, changed = means.mean(axis=0).tolist()
-    return RuleFigures(rule.spec, samples, cost, *_bounds(over), changed, *_bounds(gain))
+    return RuleFigures(rule.spec, samples, cost, *over.at(), changed, *gain.at())
 
 
 def _scores(track: Track, i: int) -> list[float | None]:
@@ -171,10 +170,6 @@ def at_cost(pool: GradedPool, costs: Sequence[Floats], mean: float) -> Floats:
     k = float(np.interp(mean, spent, np.arange(len(spent))))
     low, share = int(k), k - int(k)
     return ((1 - share) * accuracies[:, low] + share * accuracies[:, min(low + 1, len(spent) - 1)])[:, np.newaxis]
-
-
-def _bounds(found: Interval) -> tuple[float, float, float]:
-    return float(found.mean[0]), float(found.low[0]), float(found.high[0])
 
 
 def stopped_at(rule: Stopping, evidence: Evidence) -> int:

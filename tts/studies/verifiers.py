@@ -11,8 +11,7 @@ from tts.base import answer_classes
 from tts.curves import Interval, best_of_k, majority_at_k, mean_interval, paired_difference, powers_of_two
 from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
-from tts.runs.analysis import by_problem
-from tts.runs.estimates import GradedPool, by_pattern
+from tts.runs.estimates import GradedPool, by_pattern, by_problem
 from tts.runs.run import Run, Track, ranked
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.studies.judging import Decisions, Reliability, auroc, calibration, decisions, rank_correlation, within_problems
