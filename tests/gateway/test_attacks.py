@@ -102,7 +102,7 @@ async def test_a_pattern_without_end_is_searched_for_a_bounded_time(pattern: str
 async def test_a_long_prompt_that_is_sent_many_times_holds_up_nobody(spec: str):
     """To a server that is asked for one answer at a time."""
     said = {"choices": [{"index": 0, "message": {"content": "A 42"}}], "usage": {"prompt_tokens": 1}}
-    content = json.dumps({"model": f"{spec}@qwen", "messages": [{"role": "user", "content": "x" * 2**20}]}).encode()
+    content = json.dumps({"model": f"{spec}@qwen", "messages": [{"role": "user", "content": "x" * 2**21}]}).encode()
 
     def handle(request: httpx.Request) -> httpx.Response:  # what the server makes of it takes no time of the loop
         return httpx.Response(200, json=said if request.method == "POST" else {"data": [{"id": "m"}]})
