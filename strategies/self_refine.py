@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from tts.prompting import answer_of, fill, problem_text, template, without_thoughts
+from tts.prompting import fill, filled, template, without_thoughts
 from tts.session import Session
 from tts.strategies.sequential_feedback import Sequential
 from tts.types import Candidate, Problem, Sample
@@ -58,7 +58,7 @@ class SelfRefine(Sequential):
         verdict = attempts[-1].verdict
         if verdict is not None and verdict.feedback and self.feedback == "verifier":
             return fill(self.refine_prompt, feedback=verdict.feedback), ()
-        asked = fill(self.critique_prompt, problem=problem_text(problem), answer=answer_of(attempts[-1]))
+        asked = await filled(self.critique_prompt, problem=problem, answer=attempts[-1])
         critique = await session.one([{"role": "user", "content": asked}], inner=True)
         words = without_thoughts(critique.text).strip() if critique else ""
         samples = () if critique is None else (critique,)

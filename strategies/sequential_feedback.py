@@ -17,7 +17,7 @@ from pydantic import PositiveInt
 
 from tts.base import Strategy, best
 from tts.concurrency import Flow, flow
-from tts.prompting import answer_of, fill, problem_text, template, without_thoughts
+from tts.prompting import answer_of, fill, filled, template, without_thoughts
 from tts.session import Session
 from tts.types import Candidate, Problem, Sample
 
@@ -122,7 +122,7 @@ class SequentialFeedback(Sequential):
         shown = "\n\n".join(
             f'<attempt number="{i}">\n{answer_of(attempt)}\n</attempt>' for i, attempt in enumerate(attempts, 1)
         )
-        asked = fill(self.critic_prompt, problem=problem_text(problem), attempts=shown)
+        asked = await filled(self.critic_prompt, problem=problem, attempts=shown)
         said = await session.one([{"role": "user", "content": asked}], role=self.critic, inner=True)
         hint = without_thoughts(said.text).strip() if said else "Look for your mistake."
         count = "one attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"

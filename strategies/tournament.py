@@ -6,6 +6,7 @@ knockout's failure falls exponentially with the comparisons. Zheng et al. 2023 (
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,10 +19,13 @@ from pydantic import PositiveInt
 
 from tts.base import Strategy, as_config, made_from_spec
 from tts.concurrency import Flow, flow, in_order
-from tts.prompting import answer_of
+from tts.prompting import filled
 from tts.session import Session
 from tts.types import Candidate, Problem, Verdict
 from tts.verifiers.pairwise import Pairwise
+
+AT_ONCE = 64
+"""Matches of a tournament that are played side by side: its prompts are held in memory meanwhile."""
 
 
 class Tournament(Strategy):
@@ -47,7 +51,8 @@ class Tournament(Strategy):
 
     async def _enter(self, session: Session, out: Flow[Candidate]) -> None:
         """Let samples compete in spawned order, so that the cost of a prefix does not depend on which came first."""
-        entered: list[Candidate] = []
+        entered: list[tuple[Candidate, str]] = []
+        room = asyncio.Semaphore(AT_ONCE)
 
         async def arriving() -> AsyncGenerator[Candidate, None]:
             async for candidate in session.propose(n=self.n):
@@ -56,19 +61,25 @@ class Tournament(Strategy):
 
         async for candidate in in_order(arriving(), lambda candidate: candidate.spawned[0]):
             rivals = session.rng.permutation(len(entered))[: self.rivals].tolist()
-            entered.append(candidate)
-            out.start(self._compete(session, tuple(entered), rivals, out))
+            entered.append((candidate, await filled("$answer", answer=candidate)))
+            out.start(self._compete(session, tuple(entered), rivals, room, out))
 
     async def _compete(
-        self, session: Session, entered: Sequence[Candidate], rivals: Sequence[int], out: Flow[Candidate]
+        self,
+        session: Session,
+        entered: Sequence[tuple[Candidate, str]],
+        rivals: Sequence[int],
+        room: asyncio.Semaphore,
+        out: Flow[Candidate],
     ) -> None:
-        """Play the matches that the last of `entered` adds."""
+        """Play the matches that the last of `entered`, each with its answer, adds."""
         last, results, charges = len(entered) - 1, [], set()
 
         async def later_wins(one: int, other: int, needed: int = len(entered)) -> bool:
-            first, second = entered[one], entered[other]
-            judge = self.pairwise.model_copy(update={"rivals": (answer_of(second),)})
-            verdict = await session.once(("match", first.id, second.id), lambda inner: inner.verify(first, judge))
+            (first, _), (second, answer) = entered[one], entered[other]
+            judge = self.pairwise.model_copy(update={"rivals": (answer,)})
+            async with room:
+                verdict = await session.once(("match", first.id, second.id), lambda inner: inner.verify(first, judge))
             if needed == len(entered):
                 results.append((first.id, second.id, verdict.score))
                 charges.update(verdict.charges)
@@ -80,7 +91,8 @@ class Tournament(Strategy):
             await session.together(later_wins(rival, last) for rival in rivals)
         if results:
             verdict = Verdict(None, details={"matches": sorted(results)}, charges=frozenset(charges))
-            out.emit(replace(entered[last], verdict=verdict, charges=entered[last].charges | charges))
+            candidate = entered[last][0]
+            out.emit(replace(candidate, verdict=verdict, charges=candidate.charges | charges))
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """The champion of the knockout, or the strongest by Bradley-Terry; the earliest among equals."""

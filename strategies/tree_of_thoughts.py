@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import PositiveInt, model_validator
 
 from tts.continuation import Continuation
-from tts.prompting import ask, fill, problem_text, template, without_thoughts
+from tts.prompting import ask, filled, template, without_thoughts
 from tts.session import Session
 from tts.strategies.stepwise import Node, StepSearch, Tree
 from tts.types import Charge, Sample
@@ -153,8 +153,8 @@ class TreeOfThoughts(StepSearch):
     async def _proposed(self, session: Session, answer: Continuation) -> list[Continuation]:
         """The next steps that the model lists, one of them on each line."""
         written = answer.text or "(nothing yet)"
-        values = {"problem": problem_text(session.problem), "answer": written, "n": self.branching, "end": self.end}
-        asked = [{"role": "user", "content": fill(self.propose_prompt, **values)}]
+        values = {"problem": session.problem, "answer": written, "n": self.branching, "end": self.end}
+        asked = [{"role": "user", "content": await filled(self.propose_prompt, **values)}]
         if (listed := await session.one(asked, inner=True, **self.params)) is None:
             return []
         lines = without_thoughts(listed.text).strip().splitlines()
@@ -188,7 +188,7 @@ class TreeOfThoughts(StepSearch):
 
         session, votes, paid = tree.session.at(tree.place), Counter[int](), set[Charge]()
         choices = "\n\n".join(f"Choice {i}:\n{child.answer.text}" for i, child in enumerate(rivals, 1))
-        asked = fill(self.vote_prompt, problem=problem_text(session.problem), choices=choices)
+        asked = await filled(self.vote_prompt, problem=session.problem, choices=choices)
 
         async def count() -> list[None]:
             async for sample, number in ask(

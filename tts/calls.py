@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tts.accounts import Allowance, Grant, Ledger, Quota, Tariff
-from tts.concurrency import Flow, aside, flow
+from tts.concurrency import LARGE, Flow, aside, flow
 from tts.errors import ConfigError, RequestRejected, SamplingFailed
 from tts.files import ImageFolder
 from tts.policies import under
@@ -20,6 +20,7 @@ from tts.sampler.parameters import merged, token_limit
 from tts.sampler.protocol import estimate_prompt, prompt_size, prompt_usage
 from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores, call, score
+from tts.text import size_of
 from tts.types import Budget, Charge, Drawing, Prompt, Sample, Usage
 
 SEED_STRIDE = 1_000_003
@@ -294,12 +295,13 @@ class Calls:
         """The JSON answer to `body`, with the model filled in, and what it cost. See `Session.post`."""
         sampler = self.sampler(role)
         body = {"model": sampler.endpoint.model, **body}
-        key = self._address(sampler, path, body)
+        size = size_of(body, LARGE)
+        key = await aside(size, self._address, sampler, path, body)
         if (joined := self._posted.setdefault(key, None)) and (found := await joined):
             return found
         if stored := await self._stored(key, role):
             return json.loads(stored.text), stored.charges
-        prompt = prompt_usage(json.dumps(body))
+        prompt = await aside(size, lambda: prompt_usage(json.dumps(body)))
         async with self._one_call(role, int(prompt.prompt_tokens), body.get("max_tokens", 1)):
             data, charge = await call(sampler, path, body, role=role, ledger=self._ledger, prompt=prompt)
         if self.store is not None:

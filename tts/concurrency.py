@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Generic, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from tts.errors import BudgetSpent, cause_of
 
@@ -39,12 +39,54 @@ LARGE = 1 << 18
 """Bytes that take too long to work through on the event loop."""
 
 
+AT_ONCE = 8
+"""Pieces of work of a millisecond or so that are done before the loop looks after everything else again."""
+
+
+class _Turns:
+    """Who waits for a turn on one event loop."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    def next(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.taken = 0
+        while self.waiting and self.taken < AT_ONCE:
+            if not (one := self.waiting.popleft()).done():
+                one.set_result(None)
+                self.taken += 1
+        if self.taken:
+            loop.call_soon(self.next, loop)
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+
+
+async def in_turn() -> None:
+    """Wait for a turn, first come, first served: `AT_ONCE` have one in each round of the event loop.
+
+    A loop finishes all that is ready before it looks after anything else. What is started by the thousand at once
+    therefore takes turns.
+    """
+    loop = asyncio.get_running_loop()
+    turns = _turns.setdefault(loop, _Turns())
+    if turns.waiting or turns.taken >= AT_ONCE:
+        turns.waiting.append(turn := loop.create_future())
+        await turn
+        return
+    if not turns.taken:
+        loop.call_soon(turns.next, loop)
+    turns.taken += 1
+
+
 async def aside(size: int, work: Callable[..., T], *args: Any) -> T:
-    """What `work` makes of `args`: in a thread if their `size` in bytes is `LARGE`.
+    """What `work` makes of `args`: in a thread if their `size` in bytes is `LARGE`, else here, in turn with others.
 
     It is one thread for all: each would hold the interpreter, and several of them would keep the loop from its turn.
     """
     if size <= LARGE:
+        await in_turn()
         return work(*args)
     return await asyncio.get_running_loop().run_in_executor(_WORKER, partial(copy_context().run, work, *args))
 
@@ -120,7 +162,8 @@ async def flow(work: Callable[[Flow[T]], Work]) -> AsyncGenerator[T, None]:
     after the others have delivered what is already being paid for. Closing the stream cancels and awaits them.
     """
     state: Flow[T] = Flow()
-    spent: BudgetSpent | None = None
+    spent: BaseException | None = None
+    value: Any = None
     try:
         state.start(work(state))
         while state.running:
@@ -129,13 +172,14 @@ async def flow(work: Callable[[Flow[T]], Work]) -> AsyncGenerator[T, None]:
                 yield value
                 continue
             state.running -= 1
-            if value is not None and isinstance(cause := cause_of(value), BudgetSpent):
-                spent = cause
+            if value is not None and isinstance(cause_of(value), BudgetSpent):
+                spent = cause_of(value)
             elif value is not None:
                 raise value
         if spent is not None:
             raise spent
     finally:
+        spent = value = None  # as in `own_failure`
         await _stop(state.tasks)
 
 
@@ -149,9 +193,12 @@ async def together(works: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
     async def start_all(out: Flow[None]) -> None:
         tasks.extend(out.start(work) for work in works)
 
-    async for _ in flow(start_all):
-        pass
-    return [task.result() for task in tasks]
+    try:
+        async for _ in flow(start_all):
+            pass
+        return [task.result() for task in tasks]
+    finally:
+        tasks.clear()  # as in `own_failure`
 
 
 def merge(sources: Iterable[AsyncIterable[T]]) -> AsyncGenerator[T, None]:

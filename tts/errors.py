@@ -123,9 +123,12 @@ def cause_of(error: BaseException) -> BaseException:
 def own_failure(raised: Exception) -> BaseException:
     """What went wrong, if it concerns one candidate alone; what ends the search is raised again."""
     error = cause_of(raised)
-    if isinstance(error, BudgetSpent | EndpointRefused | ConfigError):
-        raise error from raised.__cause__
-    return error
+    try:
+        if isinstance(error, BudgetSpent | EndpointRefused | ConfigError):
+            raise error from raised.__cause__
+        return error
+    finally:
+        del error, raised  # an error that a frame of its own holds is left to the garbage collector
 
 
 def complaints(error: ValidationError, whole: str = "") -> str:

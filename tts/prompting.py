@@ -11,15 +11,19 @@ import json
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from functools import cache
 from string import Template as _Template
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, PlainSerializer, ValidationError
 
+from tts.concurrency import LARGE, aside
 from tts.errors import ConfigError, SamplingFailed, TTSError
 from tts.files import pictures_in
 from tts.sampler.parameters import Dispensable
+from tts.sampler.protocol import prompt_size
 from tts.session import Session
+from tts.text import size_of
 from tts.types import Candidate, Message, Problem, Prompt, Sample
 
 T = TypeVar("T")
@@ -55,6 +59,32 @@ Plain = Annotated[str, template()]
 def fill(text: str, /, **values: object) -> str:
     """A template with its names replaced; dollar signs in the values are kept as they are."""
     return _Template(text).substitute(values)
+
+
+async def filled(text: str, /, **values: object) -> str:
+    """`fill` for what may be large and many do at once, without holding up the event loop.
+
+    A problem stands for its text, a candidate for its answer.
+    """
+
+    def work() -> str:
+        return fill(text, **{name: _text_of(value) for name, value in values.items()})
+
+    return await aside(sum(map(_size_of, values.values())), work)
+
+
+def _text_of(value: object) -> object:
+    if isinstance(value, Problem):
+        return problem_text(value)
+    return answer_of(value) if isinstance(value, Candidate) else value
+
+
+def _size_of(value: object) -> int:
+    if isinstance(value, Problem):
+        return prompt_size(value.messages)
+    if isinstance(value, Candidate):
+        return len(value.content) + size_of(value.tool_calls, LARGE)
+    return len(value) if isinstance(value, str) else 0
 
 
 def by_name(sets: Mapping[str, BaseModel]) -> tuple[BeforeValidator, PlainSerializer]:
@@ -170,10 +200,10 @@ async def shown(session: Session, prompt: str, candidate: Candidate, **values: o
     """The content of a message: `prompt` with `$answer` and `values` filled in, and the candidate's pictures."""
     pictures = pictures_in(candidate.content)
     if not pictures:
-        return fill(prompt, answer=answer_of(candidate), **values)
+        return await filled(prompt, answer=candidate, **values)
     told = "the picture that comes" if len(pictures) == 1 else f"the {len(pictures)} pictures, in order, that come"
     urls = [await session.images.inline(name) for name in pictures]
-    words = {"type": "text", "text": fill(prompt, answer=f"({told} with this message)", **values)}
+    words = {"type": "text", "text": await filled(prompt, answer=f"({told} with this message)", **values)}
     return [words, *({"type": "image_url", "image_url": {"url": url}} for url in urls)]
 
 
@@ -338,7 +368,8 @@ def _as_true(value: Any, made: Any) -> bool:
     return True
 
 
-def constrained(form: type[BaseModel]) -> dict[str, Any]:
+@cache
+def constrained(form: type[BaseModel]) -> Mapping[str, Any]:
     """The request parameters that make a capable server return JSON of this form, with every field given."""
     schema = {"name": form.__name__, "schema": _strict(form.model_json_schema()), "strict": True}
     return {"response_format": Dispensable(type="json_schema", json_schema=schema)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import sys
 from collections.abc import (
     AsyncGenerator,
@@ -28,7 +27,7 @@ from uuid import uuid4
 
 from tts.accounts import Ledger, Quota
 from tts.calls import Calls, digest
-from tts.concurrency import Once, closing, concurrent_map, now, together
+from tts.concurrency import LARGE, Once, aside, closing, concurrent_map, now, together
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, UnreadableKey, cause_of, own_failure
 from tts.files import ImageFolder
 from tts.policies import is_policy, others, policies_of, up
@@ -36,6 +35,7 @@ from tts.resources import Resources, SampleStore
 from tts.sampler.parameters import LENGTHS, merged
 from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores
+from tts.text import size_of
 from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Scale, Usage, Verdict, total
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ class Session:
             session._recorded.update(charges)
             return data
 
-        return await self.once(("post", role, path, json.dumps(body, sort_keys=True)), ask)
+        return await self.once(("post", role, path, await aside(size_of(body, LARGE), digest, body)), ask)
 
     async def post_joined(self, path: str, bodies: Sequence[Mapping[str, Any]], *, field: str, role: str) -> None:
         """Send in one request what `post` will be asked with each of `bodies`, which differ in `field`, a list there.
@@ -305,9 +305,12 @@ class Session:
 
         (value, error, charges), _ = await self._made.get(key, made)
         self._recorded |= charges
-        if error is not None:
-            raise error
-        return value
+        try:
+            if error is not None:
+                raise error
+            return value
+        finally:
+            del error  # as in `own_failure`
 
     async def remember(self, about: Any, value: str) -> str:
         """`value`, or what an interrupted run remembered about the same: for decisions that must not fall twice."""
@@ -515,9 +518,12 @@ class Session:
 
         To the `forgiving`, a server that refuses every request does not.
         """
-        cause = cause_of(raised)
-        error = cause if forgiving and isinstance(cause, EndpointRefused | UnreadableKey) else own_failure(raised)
-        words = f"{type(error).__name__}: {error}"
+        forgiven = forgiving and isinstance(cause_of(raised), EndpointRefused | UnreadableKey)
+        try:
+            error = cause_of(raised) if forgiven else own_failure(raised)
+            words = f"{type(error).__name__}: {error}"
+        finally:
+            error = raised = None  # as in `own_failure`
         self.ledger.failures.append(f"{name}: {words}")
         return words
 

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from tts.base import Verifier
-from tts.prompting import constrained, fill, json_of, problem_text, reply, shown, template
+from tts.prompting import constrained, filled, json_of, reply, shown, template
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.programs.extract import extract_program, program_facts
@@ -153,7 +153,7 @@ class ElementCheck(Verifier):
         if left := [i for i in elements if i not in found]:
             evidence = await reply(session, await shown(session, self.describe, candidate), _said, role="judge")
             if self.tests:
-                evidence = fill(MEASURED, facts="\n".join(_facts(candidate)), description=evidence)
+                evidence = await filled(MEASURED, facts="\n".join(_facts(candidate)), description=evidence)
             found |= await self._compared(elements, left, evidence, FIRST, session)
         if left := [i for i in elements if found[i].finding == "neutral"]:
             told = await self._probed(elements, left, candidate, session)
@@ -161,7 +161,7 @@ class ElementCheck(Verifier):
         return self._verdict(elements, found)
 
     async def _elements(self, problem: Problem, session: Session) -> dict[int, Element]:
-        prompt = fill(self.decompose, problem=problem_text(problem), tests=TESTS if self.tests else "")
+        prompt = await filled(self.decompose, problem=problem, tests=TESTS if self.tests else "")
         form = await reply(session, prompt, json_of(Elements), role="judge", **constrained(Elements))
         return dict(enumerate(form.elements, 1))
 
@@ -193,7 +193,7 @@ class ElementCheck(Verifier):
             return found
 
         statements = "\n".join(f"{i}. {elements[i].text}" for i in left)
-        prompt = fill(self.compare, evidence=evidence, choices=choices, statements=statements)
+        prompt = await filled(self.compare, evidence=evidence, choices=choices, statements=statements)
         return await reply(session, prompt, read, role="judge", **constrained(Findings))
 
     async def _probed(

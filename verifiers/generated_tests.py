@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from tts.base import ScoreVerifier
-from tts.prompting import ask, constrained, fill, json_of, problem_text, template
+from tts.prompting import ask, constrained, filled, json_of, template
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 from tts.verifiers.programs.extract import fenced_blocks, syntax
@@ -98,7 +98,7 @@ class GeneratedTests(ScoreVerifier):
 
     async def _written(self, problem: Problem, session: Session) -> TestSuite:
         prompt = self.prompt or (ASSERTS if self.form == "asserts" else STDIN)
-        messages = [{"role": "user", "content": fill(prompt, problem=problem_text(problem), count=self.count)}]
+        messages = [{"role": "user", "content": await filled(prompt, problem=problem, count=self.count)}]
         known = await session.resources.get(VerdictCache).suite(problem) or TestSuite()
         kept: dict[str, Any] = {
             name: getattr(known, name) for name in ("entry_point", "container", "prompt", "setup", "output")

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, NonNegativeFloat, PositiveInt, create_model, model_validator
 from pydantic import Field as Limits
 
 from tts.base import ScoreVerifier
-from tts.prompting import answer_of, ask, constrained, fill, json_of, problem_text, shown, template
+from tts.prompting import ask, constrained, filled, json_of, shown, template
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 
@@ -80,13 +81,13 @@ class Judge(ScoreVerifier):
         return self
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        form, answer = self._form(), answer_of(candidate)
+        form = _form(self.low, self.high)
         scale = {
             "rubric": self.partial_rubric if candidate.partial else self.rubric,
             "low": self.low,
             "high": self.high,
         }
-        prompt = await shown(session, self.prompt, candidate, problem=problem_text(problem), **scale)
+        prompt = await shown(session, self.prompt, candidate, problem=problem, **scale)
         (role,) = self.roles
         messages = [{"role": "user", "content": prompt}]
         judged = ask(session, messages, json_of(form), role=role, n=self.votes, **constrained(form))
@@ -95,11 +96,13 @@ class Judge(ScoreVerifier):
             return Verdict(None, details={"reason": "no judgement could be read"})
         grades = [grade for grade, _ in found]
         mean = (sum(grades) / len(grades) - self.low) / (self.high - self.low)
-        return self.rated(mean - self.length_penalty * len(answer) / 1000, found[0][1], grades=grades)
+        length = len(await filled("$answer", answer=candidate)) if self.length_penalty else 0
+        return self.rated(mean - self.length_penalty * length / 1000, found[0][1], grades=grades)
 
-    def _form(self) -> type[Judgement]:
-        grade = Annotated[int, Limits(ge=self.low, le=self.high)]
-        return create_model("Judgement", __base__=Judgement, grade=(grade, ...))
+
+@lru_cache
+def _form(low: int, high: int) -> type[Judgement]:
+    return create_model("Judgement", __base__=Judgement, grade=(Annotated[int, Limits(ge=low, le=high)], ...))
 
 
 SELF_CHECK = """\
@@ -174,7 +177,7 @@ class LogprobJudge(ScoreVerifier):
         """The probability of yes. Raises `ValueError` where the judge's tokens do not give it."""
         words = {"yes": self.yes, "no": self.no}
         prompt = self.partial_prompt if candidate.partial else self.prompt
-        prompt = fill(prompt, problem=problem_text(problem), answer=answer_of(candidate), **words)
+        prompt = await filled(prompt, problem=problem, answer=candidate, **words)
         body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": 1, "logprobs": True}
         settings = {k: v for k, v in session.sampler("judge").endpoint.params.items() if not k.startswith("max_")}
         data = await session.post("/chat/completions", {**settings, **body, "top_logprobs": 20}, role="judge")

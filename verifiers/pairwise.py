@@ -13,7 +13,7 @@ from pydantic import BaseModel, PositiveInt
 from tts.base import ScoreVerifier
 from tts.concurrency import together
 from tts.errors import ConfigError, SamplingFailed
-from tts.prompting import answer_of, ask, constrained, fill, json_of, problem_text, template
+from tts.prompting import ask, constrained, filled, json_of, template
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 
@@ -71,20 +71,20 @@ class Pairwise(ScoreVerifier):
             raise ConfigError("pairwise needs answers to compare with: rivals=[...], or the strategy tournament")
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        answer, task = answer_of(candidate), problem_text(problem)
+        answer = await filled("$answer", answer=candidate)
 
         async def play(rival: str) -> float | None:
             orders = ((answer, rival), (rival, answer))
-            ahead, behind = await together(self._worth(session, task, *order) for order in orders)
+            ahead, behind = await together(self._worth(session, problem, *order) for order in orders)
             return None if ahead is None or behind is None else (ahead + 1 - behind) / 2
 
         wins = await together(play(rival) for rival in self.rivals)
         known = [win for win in wins if win is not None]
         return self.rated(fmean(known), wins=wins) if known else Verdict(None, details={"wins": wins})
 
-    async def _worth(self, session: Session, task: str, first: str, second: str) -> float | None:
+    async def _worth(self, session: Session, problem: Problem, first: str, second: str) -> float | None:
         """How strongly the judge prefers the `first`, from 0 to 1; None where no judgement can be read."""
-        prompt = fill(self.prompt, problem=task, first=first, second=second, rubric=self.rubric)
+        prompt = await filled(self.prompt, problem=problem, first=first, second=second, rubric=self.rubric)
         messages = [{"role": "user", "content": prompt}]
         judged = ask(session, messages, json_of(Preference), role="judge", n=self.votes, **constrained(Preference))
         try:

@@ -19,7 +19,7 @@ from pydantic import PositiveInt
 from tts.base import AnswerField, AnswerVerifier, Strategy, answer_reader, best, majority, selectable
 from tts.concurrency import Flow, flow, merge
 from tts.errors import SamplingFailed
-from tts.prompting import answer_of, fill, problem_text, template, without_thoughts
+from tts.prompting import answer_of, filled, template, without_thoughts
 from tts.session import Session
 from tts.types import Candidate, Problem, Sample
 
@@ -50,8 +50,10 @@ async def show(
 
     None where no answer could be had, which is noted.
     """
-    numbered = (f'<answer number="{i}">\n{answer_of(one)}\n</answer>' for i, one in enumerate(candidates, 1))
-    words = fill(prompt, problem=problem_text(problem), candidates="\n\n".join(numbered), own=own)
+    answers = {f"answer{i}": one for i, one in enumerate(candidates, 1)}
+    frames = (f'<answer number="{i}">\n${name}\n</answer>' for i, name in enumerate(answers, 1))
+    told = await filled("\n\n".join(frames), **answers)
+    words = await filled(prompt, problem=problem, candidates=told, own=own)
     try:
         return await session.one([{"role": "user", "content": words}], role=role, inner=inner)
     except SamplingFailed:  # loses this answer; the others go on

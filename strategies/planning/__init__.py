@@ -17,7 +17,7 @@ from tts import registry
 from tts.base import AnswerVerifier, Strategy, answer_classes, rank
 from tts.concurrency import Flow
 from tts.errors import SamplingFailed
-from tts.prompting import NoAnswer, ask, constrained, fill, insist, problem_text, prose
+from tts.prompting import NoAnswer, ask, constrained, fill, filled, insist, problem_text, prose
 from tts.session import Session
 from tts.strategies.planning.prompts import CODE, Observations, Prompts, PromptsField
 from tts.types import Candidate, Problem, Sample
@@ -61,7 +61,7 @@ class Author:
         """New observations, derived from those `known`, and the samples they took."""
         prompts = self.prompts
         first = prompts.derive if known or (trail.steps and prompts.nothing) else prompts.observe
-        turns = [self._fill(first, count=count, observations=_listed(known) or prompts.nothing)]
+        turns = [await self._fill(first, count=count, observations=_listed(known) or prompts.nothing)]
         paid: tuple[Sample, ...] = ()
         for further in prompts.refine:
             samples, said = await insist(
@@ -80,12 +80,12 @@ class Author:
         """A plan that uses the observations."""
         prompts = self.prompts
         asked = prompts.sketch if observations or prompts.nothing else prompts.idea
-        words = self._fill(asked, observations=_listed(observations) or prompts.nothing)
+        words = await self._fill(asked, observations=_listed(observations) or prompts.nothing)
         return await self._step("plan", trail, words)
 
     async def ideas(self, n: int) -> AsyncGenerator[Trail, None]:
         """`n` independent plans without observations, as they complete; unusable ones are left out."""
-        prompt = self.prompts.dialogue(self._fill(self.prompts.idea))
+        prompt = self.prompts.dialogue(await self._fill(self.prompts.idea))
         async for sample, plan in ask(self.session, prompt, prose, role=self.idea_role, n=n, **self._ideas):
             yield Trail().then("plan", plan, [sample])
 
@@ -93,17 +93,17 @@ class Author:
         """A plan to replace the one that the trail ends with."""
         plan = trail.steps[-1][1]
         if not self.prompts.criticise:
-            return await self._step("fix", trail, self._fill(self.prompts.fix, plan=plan))
-        asked = self._fill(self.prompts.criticise, plan=plan)
+            return await self._step("fix", trail, await self._fill(self.prompts.fix, plan=plan))
+        asked = await self._fill(self.prompts.criticise, plan=plan)
         criticised = await self._step("criticism", trail, asked)
-        return await self._step("fix", criticised, asked, criticised.steps[-1][1], self._fill(self.prompts.fix))
+        return await self._step("fix", criticised, asked, criticised.steps[-1][1], await self._fill(self.prompts.fix))
 
     async def write(self, trail: Trail, spawned: tuple[int, ...]) -> Candidate:
         """The answer that follows the plan with which the trail ends."""
         if self.pseudocode and self.prompts.pseudocode:
-            words = self._fill(self.prompts.pseudocode, plan=trail.steps[-1][1])
+            words = await self._fill(self.prompts.pseudocode, plan=trail.steps[-1][1])
             trail = await self._step("pseudocode", trail, words)
-        prompt = self.prompts.dialogue(self._fill(self.prompts.answer, plan=trail.steps[-1][1]))
+        prompt = self.prompts.dialogue(await self._fill(self.prompts.answer, plan=trail.steps[-1][1]))
         sample = await self.session.one(prompt, **self._writing)  # whatever it is, as in repeated sampling
         if sample is None:
             raise NoAnswer("the server rejects the request for the answer")
@@ -115,12 +115,8 @@ class Author:
         samples, said = await insist(self.session, self.prompts.dialogue(*turns), prose, role=role, tries=[params])
         return trail.then(kind, said, samples)
 
-    def _fill(self, prompt: str, **values: object) -> str:
-        return fill(prompt, problem=self._problem, **values)
-
-    @cached_property
-    def _problem(self) -> str:
-        return problem_text(self.session.problem)
+    async def _fill(self, prompt: str, **values: object) -> str:
+        return await filled(prompt, problem=self.session.problem, **values)
 
     @cached_property
     def _ideas(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from tts.base import rank
 from tts.concurrency import merge
 from tts.errors import ConfigError, SamplingFailed
-from tts.prompting import NoAnswer, fill, insist, plain_text, prose
+from tts.prompting import NoAnswer, fill, filled, insist, plain_text, prose
 from tts.session import Session
 from tts.strategies.redesign.prompts import RedesignPrompts
 from tts.types import Candidate, Charge, Drawing, Problem, Prompt, Sample
@@ -168,7 +168,7 @@ class Rewriter:
     async def expanded(self) -> Attempt:
         """The problem's prompt, expanded."""
         wording = wording_of(self.session.problem)
-        asked = fill(self.prompts.expand, prompt=wording)
+        asked = await filled(self.prompts.expand, prompt=wording)
         return await self._reworded(wording, asked)
 
     async def redesigned(
@@ -200,9 +200,9 @@ class Rewriter:
         if missed := failures(group):
             kept = [i for i in range(len(elements(best))) if i not in missed]
             why, met = (described(group, numbers, self.prompts.element) for numbers in (missed, kept))
-            asked = fill(self.prompts.rewrite, prompt=wording, missed=why, met=met or "(nothing)")
+            asked = await filled(self.prompts.rewrite, prompt=wording, missed=why, met=met or "(nothing)")
         else:
-            why, asked = "nothing in common", fill(self.prompts.paraphrase, prompt=wording)
+            why, asked = "nothing in common", await filled(self.prompts.paraphrase, prompt=wording)
         async with asyncio.TaskGroup() as running:
             tasks = [running.create_task(self._reworded(wording, asked, ("missed", why))) for _ in range(variants)]
         return [task.result() for task in tasks]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tts.calls import digest
 from tts.continuation import Continuation
-from tts.prompting import fill, problem_text
+from tts.prompting import filled
 from tts.types import Drawing
 
 
@@ -41,7 +41,7 @@ class Film(Continuation):
         options: dict[str, Any] = {"seed": int.from_bytes(digest([seed, self.path])[:4], "big"), **params}
         if self.samples:
             options["image"] = await self.session.images.inline(self.samples[-1].text)
-        words = fill(self.asked, problem=problem_text(self.session.problem), number=number, count=self.frames)
+        words = await filled(self.asked, problem=self.session.problem, number=number, count=self.frames)
         grown: list[Continuation] = [
             replace(
                 self,

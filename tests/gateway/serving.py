@@ -67,7 +67,7 @@ async def serving(double: ModelDouble, **settings: Any) -> AsyncIterator[Served]
         base_url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
         many = httpx.Limits(max_connections=None, max_keepalive_connections=50)
         try:
-            async with httpx.AsyncClient(base_url=base_url, timeout=30, limits=many) as http:
+            async with httpx.AsyncClient(base_url=base_url, timeout=300, limits=many) as http:
                 async with asyncio.timeout(20):
                     while not server.started:
                         await asyncio.sleep(0.005)

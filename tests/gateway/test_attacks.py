@@ -1,8 +1,6 @@
 """What one client sends holds up nobody: each request is answered soon, and the event loop never stands still."""
 
 import asyncio
-import gc
-import itertools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +11,7 @@ import pytest
 
 from tests.gateway.serving import ASK, serving, settings_for
 from tests.support.double import ModelDouble
-from tests.support.lag import loop_lag
+from tests.support.lag import MOST, standstill
 from tts import registry
 from tts.errors import ConfigError
 from tts.gateway.admission import hashed
@@ -71,28 +69,28 @@ async def test_no_request_holds_up_the_loop(name: str):
             lambda: json.dumps({"model": "qwen", "messages": ASK, **ATTACKS[name]}).encode()
         )
         await served.chat("best_of_n:n=1,verifier=regex(pattern=4)@qwen")  # what starts once has started
-        began = time.monotonic()
-        async with loop_lag() as lag:
-            answer = await served.http.post("/chat/completions", content=content)
-        assert answer.status_code in (200, 400, 404, 413), answer.text[:500]
-        assert len(answer.content) < 20_000
-        assert time.monotonic() - began < 10
-        assert lag.worst < 0.1
+
+        async def attack() -> None:
+            async with asyncio.timeout(120):
+                answer = await served.http.post("/chat/completions", content=content)
+            assert answer.status_code in (200, 400, 404, 413), answer.text[:500]
+            assert len(answer.content) < 20_000
+
+        assert await standstill(attack) < MOST
 
 
 @pytest.mark.parametrize("pattern", ["(a|aa)+$b", "(a{1,50}){1,50}b", "(a|aa)+?b|a"])
 async def test_a_pattern_without_end_is_searched_for_a_bounded_time(pattern: str):
     async with ModelDouble(answer=lambda request, rng: "a" * 200) as double, serving(double) as served:
         await served.chat("best_of_n:n=1,verifier=regex(pattern=4)@qwen")
-        for again in (True, True, False):
+
+        async def attack() -> None:
             before = time.process_time()
-            async with loop_lag() as lag:
-                answer = await served.chat(tts={"strategy": "best_of_n:n=64", "format": pattern})
+            answer = await served.chat(tts={"strategy": "best_of_n:n=64", "format": pattern})
             assert answer.status_code == 200, answer.text
             assert time.process_time() - before < 10
-            if lag.worst < 0.1 or not again:  # else tried again, since a busy machine lags too
-                break
-        assert lag.worst < 0.1
+
+        assert await standstill(attack) < MOST
 
 
 @pytest.mark.parametrize(
@@ -110,23 +108,24 @@ async def test_a_long_prompt_that_is_sent_many_times_holds_up_nobody(spec: str):
     endpoint = {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(handle), "max_n": 1}
     async with ModelDouble() as double, serving(double, endpoint=endpoint) as served:
         await served.chat("best_of_n:n=1,verifier=regex(pattern=4)@qwen")
-        for again in (True, True, False):
-            async with loop_lag() as lag:
-                answer = await served.http.post("/chat/completions", content=content)
+
+        async def attack() -> None:
+            answer = await served.http.post("/chat/completions", content=content)
             assert answer.status_code == 200, answer.text[:500]
-            if lag.worst < 0.1 or not again:  # else tried again, since a busy machine lags too
-                break
-    assert lag.worst < 0.1
+
+        assert await standstill(attack) < MOST
 
 
 async def test_a_spec_as_deep_and_long_as_may_be_is_read_at_once():
     spec = "best_of_n:verifier=" + "cached(verifier=" * 14 + "regex(pattern=" + "x" * 1900 + ")" * 15
     async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
         await served.chat("best_of_n:n=1,verifier=regex(pattern=4)@qwen")
-        async with loop_lag() as lag:
+
+        async def attack() -> None:
             answer = await served.chat(spec + "@qwen")
-        assert answer.status_code == 200, answer.text
-        assert lag.worst < 0.1
+            assert answer.status_code == 200, answer.text
+
+        assert await standstill(attack) < MOST
     with pytest.raises(ConfigError, match="nested deeper than 16"):
         registry.make("verifiers", "cached:verifier=" + "cached(verifier=" * 17 + "regex(pattern=x)" + ")" * 17)
     assert registry.parse_spec('regex:pattern="((((((((((((((((((a"')[1] == {"pattern": "((((((((((((((((((a"}
@@ -177,12 +176,14 @@ async def test_a_stream_is_passed_on_in_time_that_is_linear_in_its_events():
     whole = f"data: {event}\r\n\r\ndata: [DONE]\n\n".encode()
     events = lambda body: httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Pieces(whole))  # noqa: E731
     async with ModelDouble() as double, serving(double, endpoint=upstream(events)) as served:
-        began = time.process_time()
-        async with loop_lag() as lag:
+
+        async def attack() -> None:
+            began = time.process_time()
             answer = await served.chat(stream=True)
-        assert answer.content == whole
-        assert time.process_time() - began < 2
-        assert lag.worst < 0.1
+            assert answer.content == whole
+            assert time.process_time() - began < 5
+
+        assert await standstill(attack) < MOST
 
 
 async def test_checking_many_calls_costs_little_more_than_not_checking_them():
@@ -202,13 +203,14 @@ async def test_checking_many_calls_costs_little_more_than_not_checking_them():
     async with ModelDouble() as double, serving(double, endpoint=upstream(answer)) as served:
         spec = "best_of_n:n=8,verifier=tool_call@qwen"
         await served.chat(spec, tools=tools, n=2)  # the sandbox has started
-        began = time.monotonic()
-        async with loop_lag() as lag:
-            told = (await served.chat(spec, tools=tools, n=2, tts={"details": True})).json()
-        assert sorted(one["passed"] for one in told["tts"]["candidates"]) == [False] * 4 + [True] * 4
-        assert "f: $.p1: 3 is not of type 'string'" in [one["feedback"] for one in told["tts"]["candidates"]]
-        assert time.monotonic() - began < 10
-        assert lag.worst < 0.1
+
+        async def attack() -> None:
+            async with asyncio.timeout(120):
+                told = (await served.chat(spec, tools=tools, n=2, tts={"details": True})).json()
+            assert sorted(one["passed"] for one in told["tts"]["candidates"]) == [False] * 4 + [True] * 4
+            assert "f: $.p1: 3 is not of type 'string'" in [one["feedback"] for one in told["tts"]["candidates"]]
+
+        assert await standstill(attack) < MOST
 
 
 @pytest.mark.parametrize(
@@ -256,24 +258,15 @@ async def test_no_answer_of_a_model_server_holds_up_the_loop(name: str):
     kind = "application/json" if said.startswith(b"{") or status >= 400 else "text/event-stream"
     say = lambda body: httpx.Response(status, headers={"content-type": kind}, stream=Pieces(said))  # noqa: E731
     async with ModelDouble() as double, serving(double, endpoint={**upstream(say), "max_attempts": 1}) as served:
-        steps = list[float]()
-
-        async def probe() -> None:
-            while True:
-                await asyncio.sleep(0)
-                steps.append(time.thread_time())
-
         await served.chat(model="nobody")  # what starts once has started
-        gc.collect()
-        gc.freeze()  # what other tests left is no part of the steps
-        probing = asyncio.create_task(probe())
-        answer = await served.chat(stream=kind == "text/event-stream")
-        probing.cancel()
-        gc.unfreeze()
-        assert answer.status_code == told, answer.text[:300]
-        if status < 400:
-            assert answer.content == said
-        assert max(later - earlier for earlier, later in itertools.pairwise(steps)) < 0.1
+
+        async def attack() -> None:
+            answer = await served.chat(stream=kind == "text/event-stream")
+            assert answer.status_code == told, answer.text[:300]
+            if status < 400:
+                assert answer.content == said
+
+        assert await standstill(attack) < MOST
 
 
 SIZE = 15 * 2**20
@@ -306,11 +299,9 @@ async def test_no_large_answer_holds_up_a_strategy(name: str, stream: bool):
     async with ModelDouble() as double, serving(double, endpoint={**upstream(say), "max_attempts": 1}) as served:
         spec = "self_consistency:n=1,answer=numeric_answer@qwen"
         await served.chat(model="nobody")
-        for again in (True, True, False):
-            gc.collect()
-            async with loop_lag() as lag:
-                answer = await served.chat(spec, stream=stream)
+
+        async def attack() -> None:
+            answer = await served.chat(spec, stream=stream)
             assert answer.status_code in (200, 502)
-            if lag.worst < 0.1 or not again:  # else tried again, since a busy machine lags too
-                break
-        assert lag.worst < 0.1
+
+        assert await standstill(attack) < MOST

@@ -13,7 +13,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from tts.concurrency import aside
+from tts.concurrency import LARGE, aside
 from tts.errors import RequestRejected, TransientError
 from tts.sampler import protocol, refusals
 from tts.sampler.compression import inflater
@@ -21,6 +21,7 @@ from tts.sampler.endpoint import Endpoint, in_process, joined
 from tts.sampler.limits import most_in_flight
 from tts.sampler.redaction import Redactor, secret_headers
 from tts.sampler.sse import BYTE_ORDER_MARK, EventReader, ServerEvent
+from tts.text import size_of
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class HttpClient:
         `path` is below the URL `base`: `/models`, or `/../tokenize` for what is beside its `/v1`. Raises an
         `EndpointError` of the right kind for error statuses, lost connections and unreadable answers.
         """
-        method, content = ("GET", b"") if body is None else ("POST", _written(body))
+        method, content = ("GET", b"") if body is None else ("POST", await _written(body))
         return await self._read(self.parts(await self.send(method, base, path, content)), base, path, read)
 
     async def _read(
@@ -101,7 +102,7 @@ class HttpClient:
 
         A server that does not stream answers in one piece, which is then given instead, as it is.
         """
-        response = await self.send("POST", base, path, _written(body))
+        response = await self.send("POST", base, path, await _written(body))
         async with aclosing(self.parts(response)) as arriving:
             head, blank = b"", 0
             async for part in arriving:  # a stream begins with a field or a comment, JSON with a bracket
@@ -219,8 +220,8 @@ class HttpClient:
         return response
 
 
-def _written(body: Any) -> bytes:
-    return body if isinstance(body, bytes) else protocol.bytes_of(body)
+async def _written(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else await aside(size_of(body, LARGE), protocol.bytes_of, body)
 
 
 async def _collected(arriving: AsyncGenerator[bytes, None], limit: int, *, cut: bool = False) -> bytes:

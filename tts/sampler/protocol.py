@@ -507,7 +507,7 @@ def usage_of(data: Any) -> Usage | None:
 
 def estimate_tokens(text: str) -> int:
     """Tokens of `text` where nobody counts them: four bytes each, the usual rule for English."""
-    return -(-len(text.encode(errors="surrogatepass")) // 4)
+    return -(-(len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))) // 4)
 
 
 def estimate_prompt(prompt: Prompt) -> int:
