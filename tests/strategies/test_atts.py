@@ -380,7 +380,7 @@ def failing(kind: str, fault: FaultKind, share: float = 1.0) -> Callable[[int, d
 
 
 async def test_a_draft_whose_score_cannot_be_had_is_never_kept_and_the_rate_holds_among_the_scored():
-    impatient = {"attempt_timeout": 0.3, "max_attempts": 1}
+    impatient = {"attempt_timeout": 2.0, "max_attempts": 1}
     async with Pair(faults=failing("score", FaultKind.HANG, 0.1)) as pair:
         results = await many(pair, "atts:n=8,draft_tokens=60,target_tokens=40,rejection_rate=0.3", 6, **impatient)
     turns = turns_of(results)
