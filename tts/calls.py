@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tts.accounts import Allowance, Grant, Ledger, Quota, Tariff
-from tts.concurrency import LARGE, Flow, aside, flow
+from tts.concurrency import LARGE, Flow, aside, flow, in_turn
 from tts.errors import ConfigError, RequestRejected, SamplingFailed
 from tts.files import ImageFolder
 from tts.policies import under
@@ -119,6 +119,7 @@ class Calls:
         base = params.get("seed", sampler.endpoint.params.get("seed"))
         if isinstance(base, int | float) and self._seed:  # another seed of the run is another stream of samples
             params = {**params, "seed": int(base) + SEED_STRIDE * self._seed}
+        await in_turn()
         key = await aside(prompt_size(prompt), self._address, sampler, prompt, params, stop_when)
         first = self._occurrences.get(key, 0)
         self._occurrences[key] = first + len(spawns)
@@ -294,7 +295,8 @@ class Calls:
     async def post(self, path: str, body: Mapping[str, Any], role: str) -> tuple[Any, tuple[Charge, ...]]:
         """The JSON answer to `body`, with the model filled in, and what it cost. See `Session.post`."""
         sampler = self.sampler(role)
-        body = {"model": sampler.endpoint.model, **body}
+        body = {**body, "model": sampler.endpoint.model}
+        await in_turn()
         size = size_of(body, LARGE)
         key = await aside(size, self._address, sampler, path, body)
         if (joined := self._posted.setdefault(key, None)) and (found := await joined):
@@ -311,7 +313,7 @@ class Calls:
     async def post_joined(self, path: str, bodies: Sequence[Mapping[str, Any]], field: str, role: str) -> None:
         """See `Session.post_joined`."""
         sampler = self.sampler(role)
-        known = [{"model": sampler.endpoint.model, **body} for body in bodies]
+        known = [{**body, "model": sampler.endpoint.model} for body in bodies]
         new = {key: body for body in known if (key := self._address(sampler, path, body)) not in self._posted}
         answers = {key: asyncio.get_running_loop().create_future() for key in new}
         self._posted |= answers

@@ -81,12 +81,11 @@ async def in_turn() -> None:
 
 
 async def aside(size: int, work: Callable[..., T], *args: Any) -> T:
-    """What `work` makes of `args`: in a thread if their `size` in bytes is `LARGE`, else here, in turn with others.
+    """What `work` makes of `args`: in a thread if their `size` in bytes is `LARGE`.
 
     It is one thread for all: each would hold the interpreter, and several of them would keep the loop from its turn.
     """
     if size <= LARGE:
-        await in_turn()
         return work(*args)
     return await asyncio.get_running_loop().run_in_executor(_WORKER, partial(copy_context().run, work, *args))
 

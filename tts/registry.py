@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tts.errors import ConfigError, MissingExtra, complaints
 
@@ -54,6 +55,13 @@ class Plugin(BaseModel):
         if "name" not in cls.__dict__:
             cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
 
+    @model_validator(mode="after")
+    def _names_no_file_of_ours(self) -> Self:
+        for name in () if trusted() else type(self).model_fields:
+            if _has_path(getattr(self, name)):
+                raise ValueError(f"{name}: a request may not name files; the operator can, in a preset")
+        return self
+
     def config(self) -> dict[str, Any]:
         """Name and all parameters as plain data, from which `make` builds an equal object."""
         return {"name": self.name, **self.model_dump(mode="json")}
@@ -72,6 +80,12 @@ class Plugin(BaseModel):
         copied = super().model_copy(update=update, deep=deep)
         vars(copied).pop("spec", None)
         return copied
+
+
+def _has_path(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_path, value.values()))
+    return isinstance(value, Path) or (isinstance(value, list | tuple | set | frozenset) and any(map(_has_path, value)))
 
 
 # -- finding and making ------------------------------------------------------------------------------------------------

@@ -13,13 +13,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
-from tts import registry
 from tts.base import Strategy, StrategyField, tally
 from tts.calls import digest
 from tts.errors import ConfigError
@@ -37,18 +36,12 @@ HOW = (
 )
 
 
-def _ours(path: Path | None) -> Path | None:
-    if path is not None and not registry.trusted():
-        raise ValueError("a request may not name files; the operator can, in a preset")
-    return path
-
-
 class OnPolicies(Strategy):
     """A strategy whose work another one does, on one policy of a set at a time."""
 
     strategy: StrategyField = Single()
     """What draws from a policy and selects: `best_of_n(n=4)`, `self_consistency(n=8)`, ..."""
-    calibration: Annotated[Path | None, AfterValidator(_ours)] = None
+    calibration: Path | None = None
     """How the policies did on other problems: the file that `tts calibrate RUN FILE` writes."""
     accuracy: float | None = Field(default=None, gt=0, le=1)
     """The mean accuracy to reach as cheaply as the calibration allows; left out, the most accurate is chosen."""

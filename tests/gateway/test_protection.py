@@ -15,12 +15,16 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import Field
 
 from tests.gateway.serving import ASK, NUMBERS, serving, settings_for
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
+from tts import registry
+from tts.base import Strategy, StrategyField
 from tts.errors import ConfigError
 from tts.gateway import GatewaySettings
 from tts.gateway.admission import hashed, new_key
+from tts.strategies.single import Single
 
 RIGHT = solvable({}, otherwise=1.0)
 KEY, OTHER = "tts-alice", "tts-bob"
@@ -317,6 +321,43 @@ async def test_what_cannot_be_chosen_is_refused_with_what_exists(model: str, tts
         assert words in message
         assert "root:" not in message
         assert "oracle" in words or double.stats.received == 0
+
+
+class Filing(Strategy):
+    """A plug-in of somebody else's whose parameters are files."""
+
+    name = "filing"
+    files: tuple[Path, ...] = ()
+    by_name: dict[str, Path] = Field(default_factory=dict)
+    verifier_file: Path | None = None
+    inner: StrategyField = Single()
+
+
+async def test_no_parameter_of_a_request_names_a_file(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(registry, "_registered", registry.registered())
+    registry.register("strategies", Filing)
+    groups: list[registry.Group] = ["strategies", "verifiers"]
+    plugins = {(group, name): registry.load(group, name) for group in groups for name in registry.names(group)}
+    of_files = [
+        (group, name, field)
+        for (group, name), plugin in plugins.items()
+        for field, info in plugin.model_fields.items()
+        if "Path" in str(info.annotation)
+    ]
+    assert {name for _, name, _ in of_files} >= {"atts", "atts_best", "atts_sync", "cascade", "route", "filing"}
+    async with ModelDouble(answer=RIGHT) as double, serving(double, run_code=True) as served:
+        for group, name, field in of_files:
+            for value in ("/etc/passwd", ["/etc/passwd"], {"a": "/etc/passwd"}):
+                named = {"name": name, field: value}
+                outer = {"name": "filing", "inner": named} if group == "strategies" else "best_of_n"
+                for one in (named, outer) if group == "strategies" else ({"name": "best_of_n", "verifier": named},):
+                    answer = await served.chat(tts={"strategy": one})
+                    assert answer.status_code == 400, answer.text
+                    assert "a request may not name files" in answer.text or "nput" in answer.text
+                    assert "root:" not in answer.text
+        answer = await served.chat(tts={"strategy": "first_pass:verifier=unit_tests(preload=[this])"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_allowed")
+        assert double.stats.received == 0
 
 
 async def test_a_misspelt_role_is_refused_with_those_that_are_asked():

@@ -55,6 +55,15 @@ async def test_every_route_gives_the_reward_and_its_tokens_are_the_rewards(route
         assert [message["role"] for message in body["messages"]] == ["user", "assistant"]
 
 
+@pytest.mark.parametrize("route", ["classify", "score"])
+async def test_parameters_do_not_choose_another_model(route: str):
+    async with RewardDouble(reward=by_quality) as rewards:
+        spec = f'outcome_reward:route={route},params={{"model": "another", "priority": 1}}'
+        (verdict,), _ = await rated(rewards, spec, "quality 4")
+    assert verdict.score == 0.4
+    assert {(body["model"], body["priority"]) for _, body in rewards.asked} == {("reward", 1)}
+
+
 async def test_a_failed_rating_is_a_missing_score_and_the_next_one_is_had():
     async with RewardDouble(reward=by_quality, failing=2) as rewards:
         (lost, found), session = await rated(rewards, "outcome_reward", "quality 3", "quality 4")

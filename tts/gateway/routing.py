@@ -252,6 +252,8 @@ def _check_allowed(settings: GatewaySettings, part: Plugin) -> None:
             raise APIError(403, f"'{part.name}' runs programs, which is off here (run_code)", "code_is_off", group)
         if getattr(part, "isolation", "required") != "required":
             raise APIError(403, "this gateway runs programs only in isolation", "not_allowed", "isolation")
+        if getattr(part, "preload", ()):  # what is imported is not held to a program's limits
+            raise APIError(403, "this gateway preloads modules only for its own presets", "not_allowed", "preload")
     for name, info in type(part).model_fields.items():
         value, most = getattr(part, name), settings.limits.samples
         if isinstance(info.default, int | float):
