@@ -49,7 +49,12 @@ ATTEMPTS = 2
 
 PROGRAM = (Path(__file__).parent / "answers" / "math_child.py").read_text(encoding="utf-8")
 LIMITS = ProgramLimits(
-    cpu_seconds=1e5, case_cpu_seconds=CPU_SECONDS, wall_seconds=1e6, memory_mb=1024, output_kb=1 << 16
+    cpu_seconds=1e5,
+    case_cpu_seconds=CPU_SECONDS,
+    load_cpu_seconds=60.0,  # SymPy, where its bytecode is not kept, and the first comparison: no text's fault
+    wall_seconds=1e6,
+    memory_mb=1024,
+    output_kb=1 << 16,
 )
 JOB = Job(PROGRAM, limits=LIMITS, preload=("math_verify",), isolation="best_effort")
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -22,6 +23,7 @@ from tts.solving import drive, open_models, open_session
 from tts.strategies.self_consistency import SelfConsistency
 from tts.tasks.loading import read_jsonl
 from tts.types import Problem, total
+from tts.verifiers import math_answer
 from tts.verifiers.answers.math_forms import normal
 from tts.verifiers.math_answer import MathAnswer
 
@@ -151,6 +153,13 @@ async def test_votes_meet_in_one_class_and_what_comparing_costs_is_the_candidate
     voted = [await session.classify(session.candidate(text), reader, known) for text in texts]
     assert [candidate.notes["answer"] for candidate in voted] == [r"\frac{\sqrt{97}}{97}"] * 3 + [r"\sqrt{97}"]
     assert [candidate.usage.verifier_seconds > 0 for candidate in voted] == [False, True, True, True]
+
+
+async def test_what_loading_takes_is_no_texts_fault(monkeypatch: pytest.MonkeyPatch):
+    slow = "import time\nwhile time.process_time() < 1.5: pass"
+    monkeypatch.setattr(math_answer, "JOB", replace(math_answer.JOB, program=f"{math_answer.PROGRAM}\n{slow}"))
+    async with Resources() as own:
+        assert await own.get(math_answer.MathEquality).same("x + 1", "1 + x") == (True, pytest.approx(0.0, abs=1.2))
 
 
 async def test_a_vote_over_formulas_is_held_by_their_meaning(resources: Resources):

@@ -94,7 +94,7 @@ async def run_remote_tests(
 
 async def _run_one(candidate: RunningProgram, host: RunningProgram, test: RemoteTest | RemoteCalls) -> TestOutcome:
     order = await asyncio.to_thread(test.order)  # it holds what is expected, which may be large
-    with candidate.timed():
+    with candidate.timed(candidate.limits.case_cpu_seconds):
         said = await host.call(order)
     if said.status != "ok":
         return TestOutcome.of(said, "the tests")

@@ -180,7 +180,9 @@ class RunningProgram:
 
     async def load(self, source: str) -> None:
         """Execute the module's body."""
-        self.loaded = await self._timed(self.loading(source))
+        limits = self.limits
+        most = limits.case_cpu_seconds if limits.load_cpu_seconds is None else limits.load_cpu_seconds
+        self.loaded = await self._timed(self.loading(source), most)
 
     def loading(self, source: str) -> dict[str, Any]:
         """The order to execute the module's body."""
@@ -188,25 +190,27 @@ class RunningProgram:
 
     async def call(self, *calls: Invocation) -> CaseResult:
         """Calls that make up one case. After the program's end, every further one returns that end again."""
-        return await self._timed(order_of(calls)) if self.fate is None else self.fate
+        if self.fate is not None:
+            return self.fate
+        return await self._timed(order_of(calls), self.limits.case_cpu_seconds)
 
     def hand_over(self) -> int:
         """The judge's end of the channel, for another program: nothing is said or heard here any more."""
         return self._data.hand_over()
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Inside, the program has the limit of one case."""
-        self._watch.limit_case(self.limits.case_cpu_seconds)
+    def timed(self, most: float | None) -> Iterator[None]:
+        """Inside, the program has `most` seconds of CPU time."""
+        self._watch.limit_case(most)
         try:
             yield
         finally:
             self._watch.limit_case(None)
 
-    async def _timed(self, order: Any) -> CaseResult:
+    async def _timed(self, order: Any, limit: float | None) -> CaseResult:
         self.send(order)
-        start, limit = self._handle.cpu_seconds(), self.limits.case_cpu_seconds
-        with self.timed():
+        start = self._handle.cpu_seconds()
+        with self.timed(limit):
             result = await self.answer()
         used = (self._handle.cpu_seconds() if self.fate is None else self._cpu_seconds) - start
         if limit is not None and used > limit and self.fate is None:

@@ -27,6 +27,8 @@ class ProgramLimits:
     """For the whole program, all cases together; for each script."""
     case_cpu_seconds: float | None = None
     """For each case; None: only the total counts."""
+    load_cpu_seconds: float | None = None
+    """For the module's body, where cases have limits; None: as for a case."""
     wall_seconds: float | None = None
     """Elapsed time, to stop programs that sleep; by default `max(30, 10 * cpu_seconds)`."""
     memory_mb: int = 4096

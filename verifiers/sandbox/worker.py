@@ -21,7 +21,7 @@ from tts.verifiers.sandbox.types import Isolation, SandboxError
 
 ZYGOTE = Path(__file__).parent / "child" / "zygote.py"
 TMP_MB = 64
-START = 60.0  # seconds that a zygote may need on a busy machine
+START = 300.0  # seconds that a zygote may need on a busy machine, for libraries whose bytecode is not kept too
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 GIVES = {
