@@ -297,7 +297,7 @@ class Calls:
         sampler = self.sampler(role)
         body = {**body, "model": sampler.endpoint.model}
         await in_turn()
-        size = size_of(body, LARGE)
+        size = size_of(body, LARGE, 16)
         key = await aside(size, self._address, sampler, path, body)
         if (joined := self._posted.setdefault(key, None)) and (found := await joined):
             return found

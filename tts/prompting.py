@@ -83,7 +83,7 @@ def _size_of(value: object) -> int:
     if isinstance(value, Problem):
         return prompt_size(value.messages)
     if isinstance(value, Candidate):
-        return len(value.content) + size_of(value.tool_calls, LARGE)
+        return len(value.content) + size_of(value.tool_calls, LARGE, 16)
     return len(value) if isinstance(value, str) else 0
 
 
@@ -225,7 +225,7 @@ async def ask(
     async with aclosing(session.sample(prompt, n=n, role=role, inner=True, **params)) as samples:
         async for sample in samples:
             try:
-                yield sample, _whole(sample, read)
+                yield sample, await aside(len(sample.text), _whole, sample, read)
             except ValueError as error:
                 _note(session, role, error)
 
@@ -250,7 +250,7 @@ async def insist(
             async with aclosing(session.sample(prompt, role=role, inner=True, **params)) as samples:
                 async for sample in samples:
                     paid.append(sample)
-                    return tuple(paid), _whole(sample, read)
+                    return tuple(paid), await aside(len(sample.text), _whole, sample, read)
         except ValueError as error:
             _note(session, role, error)
         except SamplingFailed as error:  # the sampler has retried and recorded it

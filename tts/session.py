@@ -274,7 +274,7 @@ class Session:
             session._recorded.update(charges)
             return data
 
-        return await self.once(("post", role, path, await aside(size_of(body, LARGE), digest, body)), ask)
+        return await self.once(("post", role, path, await aside(size_of(body, LARGE, 16), digest, body)), ask)
 
     async def post_joined(self, path: str, bodies: Sequence[Mapping[str, Any]], *, field: str, role: str) -> None:
         """Send in one request what `post` will be asked with each of `bodies`, which differ in `field`, a list there.

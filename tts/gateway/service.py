@@ -218,7 +218,7 @@ class Gateway:
 
 
 async def _written(answer: StrategyAnswer, form: ChatFormat | ResponsesFormat, write: Callable[[], bytes]) -> bytes:
-    size = size_of([[one.content, one.samples and one.samples[-1].raw] for one in answer.candidates], LARGE)
+    size = size_of([[one.content, one.samples and one.samples[-1].raw] for one in answer.candidates], LARGE, 16)
     form.large = size > LARGE
     return await aside(size, write)
 

@@ -221,7 +221,7 @@ class HttpClient:
 
 
 async def _written(body: Any) -> bytes:
-    return body if isinstance(body, bytes) else await aside(size_of(body, LARGE), protocol.bytes_of, body)
+    return body if isinstance(body, bytes) else await aside(size_of(body, LARGE, 16), protocol.bytes_of, body)
 
 
 async def _collected(arriving: AsyncGenerator[bytes, None], limit: int, *, cut: bool = False) -> bytes:

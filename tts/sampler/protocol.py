@@ -527,7 +527,7 @@ def prompt_size(prompt: Prompt) -> int:
     """About the characters of `prompt`, as far as they matter to `aside`."""
     if not isinstance(prompt, str) and prompt and isinstance(prompt[0], int):
         return 4 * len(prompt)
-    return size_of(prompt, LARGE)
+    return size_of(prompt, LARGE, 16)
 
 
 def prompt_usage(prompt: Prompt) -> Usage:
