@@ -15,11 +15,22 @@ import builtins
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tts.verifiers.programs.compare import call_text, shortened, shown
 from tts.verifiers.programs.extract import syntax
-from tts.verifiers.programs.safe_eval import STEPS, Evaluation, NotPlain, bound, computable, evaluate, weight
+from tts.verifiers.programs.safe_eval import (
+    STEPS,
+    Evaluation,
+    NotPlain,
+    bound,
+    computable,
+    evaluate,
+    is_constant,
+    parts_of,
+    weight,
+)
 from tts.verifiers.sandbox import Invocation, encode, is_plain
 
 MOST_CASES = 10_000
@@ -57,10 +68,10 @@ def foreign_names(source: str, tested: frozenset[str], known: frozenset[str]) ->
     any other name of the program is for making arguments, and for exceptions to catch: a function of the program that
     is given a result, or what is expected, could decide the verdict.
     """
-    tree = syntax(source)
+    tree = _tree(source)
     if isinstance(tree, int):
         return [], frozenset()
-    nodes = list(ast.walk(tree))
+    nodes = list(parts_of(tree))
     names = [node for node in nodes if isinstance(node, ast.Name)]
     own = {node.id for node in names if not isinstance(node.ctx, ast.Load)} | {
         *(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)),
@@ -127,7 +138,7 @@ def translate_assert(source: str, program: Mapping[str, str], local: frozenset[s
     called = {
         call.func.id
         for node in body
-        for call in ast.walk(node)
+        for call in parts_of(node)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
     }
     return tuple(_Translation({**program, **{name: name for name in called}}, local).statements(body, {}))
@@ -147,8 +158,11 @@ def translate_check(source: str, program: Mapping[str, str], local: frozenset[st
     return (*translation.statements(others, names), *translation.statements(checks[0].body, names))
 
 
+_tree = lru_cache(1)(syntax)  # of what is asked for several times in a row, and changed by nobody
+
+
 def _parsed(source: str) -> list[ast.stmt]:
-    tree = syntax(source)
+    tree = _tree(source)
     if isinstance(tree, int):
         raise Untranslatable(f"line {tree} is not Python")
     return tree.body
@@ -226,7 +240,7 @@ class _Translation:
         if self.handed & _loaded(template):
             raise Untranslatable("an object that the program may have changed")
         text = ", ".join(source for _, source in calls)
-        yield Case(tuple(call for call, _ in calls), text, _complaint(template, condition, known, text))
+        yield Case(tuple(call for call, _ in calls), text, _complaint(template, _copied(condition), known, text))
 
     def call(self, node: ast.Call, names: Mapping[str, Any]) -> tuple[Invocation, str]:
         arguments = tuple(self.evaluate(part, names) for part in _unstarred(node.args))
@@ -252,7 +266,7 @@ def _unstarred(nodes: Sequence[ast.expr]) -> Sequence[ast.expr]:
 def _loaded(node: ast.expr) -> frozenset[str]:
     """The names that an expression reads."""
     return frozenset(
-        part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
+        part.id for part in parts_of(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
     )
 
 
@@ -263,7 +277,31 @@ def _unchanging(value: Any) -> bool:
 
 
 def _copied(node: ast.expr) -> ast.expr:
-    return ast.parse(ast.unparse(node), mode="eval").body
+    """A copy that shares constants, which nothing changes, with others: a list of numbers takes hundreds of bytes for
+    each of them."""
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, list):
+            return [copied(one) for one in value]
+        if type(value) is ast.Constant and type(value.value) in (int, float):
+            return _number(type(value.value), value.value)
+        if not isinstance(value, ast.AST) or type(value) is ast.Constant:
+            return value
+        if is_constant(value):
+            return _negative(copied(value.operand))
+        return type(value)(**{name: copied(one) for name, one in ast.iter_fields(value)})
+
+    return copied(node)
+
+
+@lru_cache(1 << 14)
+def _number(kind: type, value: float) -> ast.Constant:
+    return ast.Constant(value)
+
+
+@lru_cache(1 << 14)
+def _negative(number: ast.Constant) -> ast.UnaryOp:
+    return ast.UnaryOp(ast.USub(), number)
 
 
 class _Calls(ast.NodeTransformer):
@@ -288,6 +326,12 @@ class _Calls(ast.NodeTransformer):
         if name in self.program:
             return True
         return not hasattr(builtins, name) and name not in self.local and name not in self.names
+
+    def visit_List(self, node: ast.List | ast.Tuple | ast.Set) -> ast.expr:
+        node.elts = [part if is_constant(part) else self.visit(part) for part in node.elts]
+        return node
+
+    visit_Tuple = visit_Set = visit_List
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
         """What `or` may skip must not be called in advance."""
@@ -357,4 +401,4 @@ def _complaint(
 
 
 def _has_place(node: ast.expr) -> bool:
-    return any(isinstance(part, ast.Name) and part.id.startswith("<") for part in ast.walk(node))
+    return any(isinstance(part, ast.Name) and part.id.startswith("<") for part in parts_of(node))

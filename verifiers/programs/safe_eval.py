@@ -138,9 +138,27 @@ def weight(value: Any, most: int) -> int:
 _LIGHT = frozenset((bool, float, complex, type(None)))
 
 
+def is_constant(node: ast.AST) -> bool:
+    """Whether it is a text or a number as it is written, such as -1."""
+    if type(node) is ast.UnaryOp and type(node.op) is ast.USub:
+        node = node.operand
+    return type(node) is ast.Constant
+
+
+def parts_of(node: ast.AST) -> Iterator[ast.AST]:
+    """`node` and all in it, without the constants that lists, tuples and sets consist of: there may be very many."""
+    left = [node]
+    while left:
+        yield (one := left.pop())
+        if isinstance(one, ast.List | ast.Tuple | ast.Set):
+            left.extend(part for part in one.elts if not is_constant(part))
+        else:
+            left.extend(ast.iter_child_nodes(one))
+
+
 def computable(node: ast.expr, names: Iterable[str]) -> bool:
     """Whether `evaluate` knows everything in `node`, once `names` have values."""
-    parts = [part for part in ast.walk(node) if isinstance(part, ast.expr)]
+    parts = [part for part in parts_of(node) if isinstance(part, ast.expr)]
     bound_here = {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
     known = {*names, *FUNCTIONS, *bound_here}
     called = [part.func for part in parts if isinstance(part, ast.Call)]
