@@ -230,15 +230,6 @@ async def test_a_server_that_dies_ends_the_search_with_what_it_found():
     assert not result.selected.cut_off
 
 
-@pytest.mark.parametrize("text", ["", "on and on without an end. " * 40])
-async def test_steps_of_nothing_and_steps_without_an_end_are_bounded(text):
-    async with asyncio.timeout(60):
-        strategy = Mcts(step="\n", step_tokens=16, depth=4, simulations=5, branching=2)
-        result = await solve(DIGITS, strategy, MockModel(lambda request: text), verifier=VALUES, stop_early=False)
-    assert result.ended == "complete"
-    assert result.candidates
-
-
 def rated(*logprobs: tuple[float, ...] | None) -> list[Node]:
     root = Node(answer=Continuation(session=cast(Any, None), heads={}))
     made = [replace(root.answer, samples=(Sample("x", logprobs=one),), ended="stop") for one in logprobs]
