@@ -144,10 +144,12 @@ async def together(works: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
 
     An error cancels the others; a spent budget is raised once the others have finished.
     """
-    tasks: list[asyncio.Task[R]] = []
+    coroutines, tasks = list(works), list[asyncio.Task[R]]()
+    if len(coroutines) == 1:
+        return [await coroutines[0]]
 
     async def start_all(out: Flow[None]) -> None:
-        tasks.extend(out.start(work) for work in works)
+        tasks.extend(out.start(work) for work in coroutines)
 
     async for _ in flow(start_all):
         pass
