@@ -144,12 +144,10 @@ async def together(works: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
 
     An error cancels the others; a spent budget is raised once the others have finished.
     """
-    coroutines, tasks = list(works), list[asyncio.Task[R]]()
-    if len(coroutines) == 1:
-        return [await coroutines[0]]
+    tasks: list[asyncio.Task[R]] = []
 
     async def start_all(out: Flow[None]) -> None:
-        tasks.extend(out.start(work) for work in coroutines)
+        tasks.extend(out.start(work) for work in works)
 
     async for _ in flow(start_all):
         pass

@@ -234,8 +234,8 @@ class Continuation:
                 raise ConfigError(f"{sample.model} returns no token ids; serve it with vLLM or llama.cpp")
             ids = (*self.ids, *(sample.token_ids or ()))
         stepped = bool(stops) and sample.text.endswith(tuple(stops))
-        if stepped and sample.token_ids:
-            sample = replace(sample, text=sample.text + await self._overhang(sample))
+        if stepped and sample.token_ids and (overhang := await self._overhang(sample)):
+            sample = replace(sample, text=sample.text + overhang)
         goes_on = bool(sample.text or sample.token_ids) and (stepped or sample.finish_reason in ("length", "budget"))
         return replace(
             self,

@@ -43,7 +43,8 @@ class Node:
     @classmethod
     def below(cls, above: Node, answer: Continuation) -> Node:
         """`answer`, which goes one step on from `above`, with nobody's verdict yet."""
-        return cls(answer=answer, above=above, cost=_cost(answer))
+        added = answer.samples[len(above.answer.samples) :]
+        return cls(answer=answer, above=above, cost=answer.charges.union(*(sample.charges for sample in added)))
 
     @property
     def done(self) -> bool:
