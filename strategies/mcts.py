@@ -118,14 +118,20 @@ class Mcts(StepSearch):
         tree.close(self.for_want(tree, found), visits=visits)
 
     def places(self, children: Sequence[Node]) -> list[Place]:
-        """The steps below a node with their priors; what cannot be rated is not gone through."""
-        known = [child for child in children if isfinite(self.value(child))]
+        """The steps below a node with their priors; what cannot be rated is gone through, worth 0, only where nothing
+        can be."""
+        known = [child for child in children if isfinite(self.value(child))] or children
         likely = [child.answer.samples[-1].logprobs if self.policy == "puct" else None for child in known]
         weights = [exp(fmean(one)) for one in likely if one]
         if len(weights) < len(known):
             weights = [1.0] * len(known)
         return [
-            Place(child, self.value(child), weight / sum(weights), closed=child.done or child.depth >= self.depth)
+            Place(
+                child,
+                value if isfinite(value := self.value(child)) else 0.0,
+                weight / sum(weights),
+                closed=child.done or child.depth >= self.depth,
+            )
             for child, weight in zip(known, weights, strict=True)
         ]
 

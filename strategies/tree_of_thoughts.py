@@ -63,7 +63,8 @@ class TreeOfThoughts(StepSearch):
     keep_by: Literal["value", "draw"] = "value"
     """Whether those are the best, or drawn in proportion to their values."""
     prune_below: float = 0.0
-    """What a thought must be worth to be followed (`order=depth`); one that cannot be rated is not."""
+    """What a thought must be worth to be followed (`order=depth`); one that cannot be rated is only where nothing else
+    is left and nothing was found."""
     nodes: PositiveInt = 100
     """Partial answers that are gone on from, at most (`order=depth`)."""
     thoughts: Literal["sample", "propose"] = "sample"
@@ -97,7 +98,7 @@ class TreeOfThoughts(StepSearch):
 
     async def grow(self, tree: Tree) -> None:
         seen, found = set[str](), list[Node]()
-        live, rng = [tree.root], tree.session.rng
+        live, rng, unrated = [tree.root], tree.session.rng, list[Node]()
         for _ in range(self.depth if self.order == "breadth" else self.nodes):
             now = live if self.order == "breadth" else [live.pop()]
             children = await self._followed(tree, now, seen)
@@ -106,13 +107,17 @@ class TreeOfThoughts(StepSearch):
             if self.order == "breadth":
                 live = [child for child in self.kept(rivals, rng) if not child.done]
             else:
-                live += [child for child in reversed(self.best_first(children)) if self._worth_while(child)]
+                open_ones = [child for child in reversed(self.best_first(children)) if self._grows(child)]
+                live += [child for child in open_ones if self.value(child) >= self.prune_below]
+                unrated += [child for child in open_ones if child.reward is None]
+                if not live and unrated and not tree.given:
+                    live = [unrated.pop()]
             if not live or tree.spent:
                 break
         tree.close(self.for_want(tree, found))
 
-    def _worth_while(self, node: Node) -> bool:
-        return not node.done and node.depth < self.depth and self.value(node) >= self.prune_below
+    def _grows(self, node: Node) -> bool:
+        return not node.done and node.depth < self.depth
 
     def kept(self, nodes: Sequence[Node], rng: np.random.Generator) -> list[Node]:
         """The `keep` of `nodes` that go on."""

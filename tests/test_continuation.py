@@ -127,17 +127,25 @@ async def test_raw_text_is_continued_anywhere_and_chat_only_where_it_is_rendered
             await Continuation.start(session)
 
 
-async def test_seeded_branches_differ_and_come_again():
-    async def drawn() -> list[str]:
+@pytest.mark.parametrize("where", ["endpoint", "run", "request"])
+async def test_seeded_branches_differ_and_come_again(where: str):
+    seeded: dict[str, dict[str, Any]] = {where: {"seed": 7}}
+
+    async def drawn(seed: int = 0) -> list[str]:
         double = ModelDouble(answer=lambda body, rng: str(rng.integers(10**9)))
-        async with opened(double, params={"seed": 7}) as session:
+        async with double, Sampler(endpoint(double, params=seeded.get("endpoint", {}))) as sampler:
+            session = Session(PROBLEM, {"policy": sampler}, sampling=seeded.get("run"), seed=seed)
+            asked = seeded.get("request", {})
             start = await Continuation.start(session)
-            ends = await session.together([start.extend(tokens=4), *(one.extend() for one in await start.branch(3))])
+            steps = await start.branch(3, tokens=4, **asked)
+            ends = await session.together([start.extend(tokens=5, **asked), *(one.extend(**asked) for one in steps)])
+            assert len({one.text for one in steps}) == 3
+            assert len({end.text.removeprefix(end.before.text if end.before else "") for end in ends}) == 4
             return [end.text for end in ends]
 
     first = await drawn()
-    assert len(set(first)) == 4
     assert await drawn() == first
+    assert not {*await drawn(seed=1)} & {*first}
 
 
 async def test_a_server_that_fails_or_refuses_says_so():

@@ -126,7 +126,7 @@ class Continuation:
                 cut = tuple(replace(sample, finish_reason="length") for sample in self.samples[-1:])
                 samples = (*self.samples[:-1], *cut)
                 return [replace(self, path=(*self.path, 0), samples=samples, ended="length", before=self)]
-        options = {**self._options(role, tokens, stops), **params}
+        options = self._options(role, tokens, stops, params)
         samples = await self._drawn(await self._sent(role), n, role, options)
         return [await self._grown(sample, place, stops) for place, sample in enumerate(samples)]
 
@@ -201,17 +201,20 @@ class Continuation:
             raise SamplingFailed(f"{role}: no continuation could be sampled")
         return sorted(samples, key=lambda sample: sample.index)
 
-    def _options(self, role: str, tokens: int | None, stops: Sequence[str]) -> dict[str, Any]:
-        known = {**self.session.sampler(role).endpoint.params, **self.session.sampling}
+    def _options(
+        self, role: str, tokens: int | None, stops: Sequence[str], params: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        known = {**self.session.sampler(role).endpoint.params, **self.session.sampling, **params}
         options: dict[str, Any] = {} if tokens is None else {"max_tokens": tokens}
         if self.exact:
             options["return_token_ids"] = True
         elif self.rendered:
             options["add_special_tokens"] = False
-        if (seed := known.get("seed")) is not None:  # answers must not share their noise
-            options["seed"] = int.from_bytes(digest([seed, role, self.path])[:3], "big")
         if stops:
             options |= {"stop": list(stops), "include_stop_str_in_output": True}
+        options |= params
+        if (seed := known.get("seed")) is not None:  # answers must not share their noise
+            options["seed"] = int.from_bytes(digest([seed, role, self.path])[:3], "big")
         return options
 
     def _room(self) -> int | None:
@@ -231,8 +234,8 @@ class Continuation:
                 raise ConfigError(f"{sample.model} returns no token ids; serve it with vLLM or llama.cpp")
             ids = (*self.ids, *(sample.token_ids or ()))
         stepped = bool(stops) and sample.text.endswith(tuple(stops))
-        if stepped and sample.token_ids:
-            sample = replace(sample, text=sample.text + await self._overhang(sample))
+        if stepped and sample.token_ids and (overhang := await self._overhang(sample)):
+            sample = replace(sample, text=sample.text + overhang)
         goes_on = bool(sample.text or sample.token_ids) and (stepped or sample.finish_reason in ("length", "budget"))
         return replace(
             self,

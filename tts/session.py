@@ -335,11 +335,13 @@ class Session:
         parents: Sequence[Candidate] = (),
         spawned: tuple[int, ...] | None = None,
         charges: Iterable[Charge] = (),
+        partial: bool = False,
         **notes: Any,
     ) -> Candidate:
         """A candidate made of `samples` and `parents`, with everything they cost, and `charges` on top.
 
-        `content` may be the sample that is the answer. `spawned` defaults to the answer's spawn number.
+        `content` may be the sample that is the answer. `spawned` defaults to the answer's spawn number. `partial` marks
+        a step on the way to an answer.
         """
         if isinstance(content, Sample):
             samples, content = (*samples, content), content.text
@@ -352,6 +354,7 @@ class Session:
             samples=samples,
             parents=tuple(parent.id for parent in parents),
             charges=paid,
+            partial=partial,
             notes=notes,
         )
 

@@ -79,6 +79,9 @@ class Charge:
     place: tuple[int, ...] | None = field(default=None, compare=False)
     """Where a candidate would have been spawned that it led to, for charges that led to none; None: nobody knows."""
 
+    def __hash__(self) -> int:
+        return hash(self.id)
+
 
 def total(charges: Iterable[Charge]) -> Usage:
     """The sum of `charges`, each payment once."""

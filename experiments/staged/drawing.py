@@ -4,7 +4,8 @@ python -m experiments.staged.drawing [--problems 200] [--sigma 0.1] [--out drawi
 
 Scenes of six things are drawn in six pictures: all things at once, or one more in each. Right is the share of the
 things that are in the last picture of the film selected, by its pixels; whoever guides the search sees that share with
-noise. Compute is counted in pictures, those of pruned branches included. Intervals are 95 %, over scenes; all
+noise. Compute is counted in pictures, those of pruned branches included, and beside that in the pixels of a model that
+draws coarse pictures first, where picture k of 6 costs (k/6)^2 of the last. Intervals are 95 %, over scenes; all
 strategies draw the same scenes, so that differences are paired.
 """
 
@@ -13,12 +14,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -43,15 +47,28 @@ FAMILIES = {
     "tree_of_frames": {
         n: f"tree_of_frames:n={n},keep=[{k}],stages=[2,{FRAMES}]" for n, k in ((7, 2), (14, 3), (28, 4))
     },
+    "the same by the last rating": {28: f"tree_of_frames:n=28,keep=[4],stages=[2,{FRAMES}],aggregate=last"},
+    "a stage for each picture": {10: "tree_of_frames:n=10,keep=[4],stages=[2,3,4,5,6],aggregate=last"},
     "staged_resampling": {n: f"staged_resampling:n={n},embed=true" for n in (1, 2, 4)},
     "by likeness alone": {2: "staged_resampling:n=2,embed=true,resample_from=1"},
     "by merit alone": {2: "staged_resampling:n=2,resample_from=0"},
 }
+PIXELS = np.square(np.arange(1, FRAMES + 1) / FRAMES)
+"""What each picture of a film costs, of the last, where they become finer."""
 
 
-def pictures(result: Result) -> int:
-    """Pictures drawn, as the tree tells."""
-    return sum(len(candidate.notes["tree"]) for candidate in result.candidates)
+LEAST = ("equal", "three times", "equal pixels")
+"""Beside how many films of linear search a strategy is set: of as many pictures, thrice as many, or as many pixels."""
+
+
+def drawn(painter: Painter) -> NDArray[np.float64]:
+    """How many first, second, ... pictures the server was asked for since it was last asked this."""
+    told = [(int(re.findall(r"picture (\d+) of", body["prompt"])[0]), body.get("n", 1)) for body in painter.requests]
+    painter.requests.clear()
+    counts = Counter[int]()
+    for number, n in told:
+        counts[number] += n
+    return np.array([counts[number] for number in range(1, FRAMES + 1)], dtype=float)
 
 
 def correlations(results: list[Result], finals: list[list[float]]) -> list[dict[str, list[float]]]:
@@ -71,18 +88,20 @@ async def world(habits: Mapping[str, float], problems: list[Problem], sigma: flo
     """What every strategy selects of every scene, and at what cost."""
     verifier, painter = Measured(folder=folder, sigma=sigma), Painter(seed=1, **habits)  # type: ignore[arg-type]
 
-    async def run(spec: str) -> list[Result]:
+    async def run(spec: str) -> tuple[list[Result], NDArray[np.float64]]:
+        """The results, and how many of each picture of a film a scene has taken on average."""
         strategy = make("strategies", spec).model_copy(update={"images": True, "depth": FRAMES})
-        results = []
+        results, counts = list[Result](), np.zeros(FRAMES)
         for problem in problems:
-            before = painter.drawn
             results.append(await solve(problem, strategy, models, verifier=verifier, folder=folder, stop_early=False))
             assert not results[-1].failures, results[-1].failures
-            assert pictures(results[-1]) == painter.drawn - before
-        return results
+            asked = drawn(painter)
+            assert sum(len(candidate.notes["tree"]) for candidate in results[-1].candidates) == asked.sum()
+            counts += asked / len(problems)
+        return results, counts
 
     async with drawing_world(painter, Vision()) as models:
-        linear = await run(LINEAR)
+        linear, _ = await run(LINEAR)
         finals, chosen = [], []
         for problem, result in zip(problems, linear, strict=True):
             ordered = sorted(result.candidates, key=lambda candidate: candidate.spawned)
@@ -96,14 +115,14 @@ async def world(habits: Mapping[str, float], problems: list[Problem], sigma: flo
         }
         for family, specs in FAMILIES.items():
             for n, spec in specs.items():
-                results = await run(spec)
+                results, counts = await run(spec)
                 pairs = zip(problems, results, strict=True)
                 shares = np.array([[accuracy(problem, result.selected, folder)] for problem, result in pairs])
-                drawn = float(np.mean([pictures(result) for result in results]))
-                row = {"spec": spec, "pictures": drawn, "share": as_dict(mean_interval(shares))}
-                for name, factor in (("equal", 1), ("three times", 3)):
-                    films = min(FILMS, max(1, round(factor * drawn / FRAMES)))
-                    row[name] = {"films": films, **as_dict(paired_difference(shares, base[:, films - 1 : films]))}
+                row = {"spec": spec, "pictures": counts.sum(), "share": as_dict(mean_interval(shares))}
+                films, in_pixels = counts.sum() / FRAMES, counts @ PIXELS / PIXELS.sum()
+                for name, worth in (("equal", films), ("three times", 3 * films), ("equal pixels", in_pixels)):
+                    k = min(FILMS, max(1, round(worth)))
+                    row[name] = {"films": k, **as_dict(paired_difference(shares, base[:, k - 1 : k]))}
                 found.setdefault(family, {})[str(n)] = row
     return found
 
@@ -112,15 +131,15 @@ def show(found: Mapping[str, Any]) -> None:
     """The figures as tables."""
     console = Console(width=160)
     for name in WORLDS:
-        heads = ("strategy", "pictures", "things drawn, %", "over linear, equal pictures", "over linear, three times")
+        heads = ("strategy", "pictures", "things drawn, %", *(f"over linear, {part}" for part in LEAST))
         table = Table(*heads, title=name)
         linear = found[name]["linear"]
         for films in (1, 4, 8, 16, FILMS):
             upto = {part: linear[part][:films] for part in ("mean", "low", "high")}
-            table.add_row(f"linear, {films} films", str(linear["pictures"][films - 1]), words(upto), "", "")
+            table.add_row(f"linear, {films} films", str(linear["pictures"][films - 1]), words(upto), "", "", "")
         for family in FAMILIES:
             for n, row in found[name][family].items():
-                least = [f"{words(row[part])}, {row[part]['films']} films" for part in ("equal", "three times")]
+                least = [f"{words(row[part])}, {row[part]['films']} films" for part in LEAST]
                 table.add_row(f"{family}, N = {n}", f"{row['pictures']:.0f}", words(row["share"]), *least)
         console.print(table)
         told = [f"{one['mean'][0]:.2f}" for one in found[name]["correlation with the end"]]

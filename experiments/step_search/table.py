@@ -1,22 +1,26 @@
 """Searches over steps beside best of N and a weighted vote with the same reward, at equal tokens.
 
-python -m experiments.step_search.table RUN [--out lab_math.json] [--plot lab_math.svg]
+python -m experiments.step_search.table RUN [--answer numeric_answer] [--out lab_math.json] [--plot lab_math.svg]
 
 Each search is set beside the least number of whole samples that cost at least as many tokens as it did, over the
-problems that all strategies have finished. Differences are paired by problem, with 95 % intervals.
+problems that all strategies have finished. Differences are paired by problem, with 95 % intervals. With `--answer`, how
+answers are read, it also tells what a weighted vote would have chosen of each search's answers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tts.base import AnswerVerifier, by_verdict, majority, selectable
 from tts.curves import mean_interval, paired_difference
+from tts.registry import make
 from tts.runs import Run
 from tts.runs.estimates import GradedPool, final_accuracies
 from tts.runs.run import Track
@@ -36,13 +40,23 @@ def prefixes(track: Track, shared: list[str]) -> tuple[NDArray[np.float64], NDAr
     """Problems x numbers of samples: accuracies; and what so many samples cost on average."""
     pool = GradedPool.of(track, lambda row: row.problem in shared)
     most = int(pool.sizes.min())
-    values = pool.selected(np.tile(np.arange(1, most + 1), (len(pool.kept), 1)))[0]
+    values = pool.estimates[0].values(np.tile(np.arange(1, most + 1), (len(pool.kept), 1)))[0]
     order = np.argsort([pool.rows[i].problem for i in range(len(pool.kept))])
     costs = track.mean_cost("completion_tokens")
     return values[order], np.mean([costs[i][:most] for i in pool.kept], axis=0)
 
 
-def measured(run: Run) -> dict[str, Any]:
+def by_vote(track: Track, shared: list[str], reader: AnswerVerifier) -> NDArray[np.float64]:
+    """Whether each problem is solved by the answer that a vote weighted by verdicts chooses."""
+    solved = dict[str, float]()
+    for row, correct in zip(track.rows, track.correct, strict=True):
+        read = [replace(one, notes={"answer": reader.parse(one.content)}) for one in track.candidates(row)]
+        chosen = majority(selectable(read), by_verdict)
+        solved[row.problem] = 0.0 if chosen is None else float(correct[chosen.spawned[0]])
+    return np.array([solved[problem] for problem in shared])
+
+
+def measured(run: Run, reader: AnswerVerifier | None = None) -> dict[str, Any]:
     """By strategy: accuracy, tokens, and the difference from each baseline at equal tokens."""
     tracks = list(run.tracks)
     shared = sorted(set.intersection(*({row.problem for row in track.rows} for track in tracks)))
@@ -61,6 +75,10 @@ def measured(run: Run) -> dict[str, Any]:
         for label, (values, costs) in known.items():
             k = min(int(np.searchsorted(costs, tokens)), len(costs) - 1)
             row[label] = {"n": k + 1, **told(paired_difference(solved[:, np.newaxis], values[:, k : k + 1]))}
+            if reader is not None and label == "weighted vote":
+                voted = by_vote(track, shared, reader)[:, np.newaxis]
+                row["voted"] = told(mean_interval(voted))
+                row["voted over weighted vote"] = told(paired_difference(voted, values[:, k : k + 1]))
         found["searches"][track.strategy] = row
     return found
 
@@ -78,14 +96,17 @@ def words(row: dict[str, Any], i: int = 0) -> str:
 def show(found: dict[str, Any]) -> None:
     """The figures as a table in Markdown."""
     print(f"{found['problems']} problems\n")
-    print(
-        "| strategy | tokens a problem | accuracy, % | over best of N | over the weighted vote |\n|---|--:|---|---|---|"
-    )
+    voted = any("voted" in row for row in found["searches"].values())
+    heads = ["strategy", "tokens a problem", "accuracy, %", "over best of N", "over the weighted vote"]
+    heads += ["by a vote, over the weighted vote"] * voted
+    print(f"| {' | '.join(heads)} |\n|---|--:{'|---' * (len(heads) - 2)}|")
     for label, row in found["baselines"].items():
-        for k in (1, 4, 16, 64):
-            print(f"| {label}, N = {k} | {row['tokens'][k - 1]:.0f} | {words(row, k - 1)} | | |")
+        for k in sorted({*(k for k in (1, 4, 16, 64) if k <= len(row["tokens"])), len(row["tokens"])}):
+            print(f"| {label}, N = {k} | {row['tokens'][k - 1]:.0f} | {words(row, k - 1)} {'| ' * (len(heads) - 2)}")
     for spec, row in found["searches"].items():
         against = [f"{words(row[label])}, N = {row[label]['n']}" for label in BASELINES]
+        if voted:
+            against.append(f"{words(row['voted'])}: {words(row['voted over weighted vote'])}")
         print(f"| `{spec}` | {row['tokens']:.0f} | {words(row)} | {' | '.join(against)} |")
 
 
@@ -116,10 +137,12 @@ def draw(found: dict[str, Any], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--answer", help="the verifier that reads answers, for votes among each search's own")
     parser.add_argument("--out", type=Path, help="write everything as JSON")
     parser.add_argument("--plot", type=Path, help="draw it: .png or .svg")
     options = parser.parse_args()
-    found = measured(Run(options.run))
+    reader = make("verifiers", options.answer) if options.answer else None
+    found = measured(Run(options.run), cast(AnswerVerifier | None, reader))
     show(found)
     if options.out:
         options.out.write_text(json.dumps(found) + "\n")

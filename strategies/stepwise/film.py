@@ -37,8 +37,8 @@ class Film(Continuation):
         The server gets the picture before as `image`, a data URI, and a seed that no other branch has.
         """
         number = len(self.samples) + 1
-        seed = self.session.sampler("image").endpoint.params.get("seed", 0)
-        options: dict[str, Any] = {"seed": int.from_bytes(digest([seed, self.path])[:4], "big"), **params}
+        seed = {**self.session.sampler("image").endpoint.params, **params}.get("seed", 0)
+        options: dict[str, Any] = {**params, "seed": int.from_bytes(digest([seed, self.path])[:4], "big")}
         if self.samples:
             options["image"] = await self.session.images.inline(self.samples[-1].text)
         words = await filled(self.asked, problem=self.session.problem, number=number, count=self.frames)

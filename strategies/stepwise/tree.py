@@ -43,7 +43,8 @@ class Node:
     @classmethod
     def below(cls, above: Node, answer: Continuation) -> Node:
         """`answer`, which goes one step on from `above`, with nobody's verdict yet."""
-        return cls(answer=answer, above=above, cost=_cost(answer))
+        added = answer.samples[len(above.answer.samples) :]
+        return cls(answer=answer, above=above, cost=answer.charges.union(*(sample.charges for sample in added)))
 
     @property
     def done(self) -> bool:
@@ -197,8 +198,8 @@ class Tree:
         except EndpointError as error:
             self._note(error, f"looking ahead from {node.name}")
             return node
-        cost = node.cost | _cost(ahead) | verdict.charges
-        return replace(node, verdict=verdict, reward=verdict.weight, cost=cost)
+        cost = node.cost.union(verdict.charges, () if ahead is answer else _cost(ahead))
+        return Node(answer=answer, above=above, verdict=verdict, reward=verdict.weight, cost=cost)
 
     def _note(self, error: EndpointError, where: str) -> None:
         """List `error` among the failures; raise it where every request would meet it."""
@@ -329,10 +330,8 @@ def _cost(answer: Continuation) -> frozenset[Charge]:
 
 def _candidate(answer: Continuation, place: tuple[int, ...], **notes: Any) -> Candidate:
     """`answer` with its pieces put together into one sample, to be rated or given."""
-    return replace(
-        answer.session.candidate(_whole(answer), spawned=place, charges=answer.charges, **notes),
-        partial=not answer.ended,
-    )
+    whole, unfinished = _whole(answer), not answer.ended
+    return answer.session.candidate(whole, spawned=place, charges=answer.charges, partial=unfinished, **notes)
 
 
 def _whole(answer: Continuation) -> Sample:

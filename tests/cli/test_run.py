@@ -305,6 +305,15 @@ def test_an_interruption_at_any_moment_is_told(number: int, code: int, word: str
     assert capsys.readouterr().err == f"{word}\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_ignores_ctrl_c_is_terminated_all_the_same(number: int, capsys: pytest.CaptureFixture[str]):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for what a script starts with `&`
+    try:
+        test_an_interruption_at_any_moment_is_told(number, 143, "terminated", capsys)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_full_disk_behind_stdout_is_told_without_a_traceback(clean: Path):
     with open("/dev/full", "w") as full:
         ended = finished(start("list", "tasks", cwd=clean, stdout=full))

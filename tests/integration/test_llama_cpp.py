@@ -90,7 +90,10 @@ async def test_a_step_ends_with_its_stop_string_and_text_and_ids_never_part(endp
 
 async def test_what_a_search_costs_is_what_the_server_counts(endpoint: Endpoint):
     before, short = await billed(endpoint), endpoint.model_copy(update={"params": {"max_tokens": 32}})
-    results = [await solve(QUESTION, one, short) for one in (BeamSearch(), "best_of_n:n=4,verifier=regex(pattern=red)")]
+    searches = (BeamSearch(), "best_of_n:n=4,verifier=regex(pattern=red)")
+    results = [
+        await solve(QUESTION, one, short, stop_early=False) for one in searches
+    ]  # what is cancelled is counted late
     after = await billed(endpoint)
     spent = sum_usage(result.usage for result in results)
     assert (spent.prompt_tokens, spent.completion_tokens) == (after[0] - before[0], after[1] - before[1])

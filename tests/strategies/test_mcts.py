@@ -190,10 +190,14 @@ async def test_what_cannot_be_rated_is_not_gone_through_and_not_lost():
     assert any("not a finite number" in words for words in result.failures)
 
 
-async def test_where_nothing_can_be_rated_the_search_ends_with_what_there_is():
+async def test_where_nothing_can_be_rated_it_goes_on_as_if_nothing_were_worth_anything():
     blind = KnownValue(nameless=("0", "1"))
     result = await searched(Branching(3), {"verifier": blind}, simulations=9, branching=2)
-    assert [(one.content, one.cut_off) for one in result.candidates] == [("0\n", True)]
+    visits, _ = read(result)
+    assert {"0\n", "1\n"} <= visits.keys()
+    assert result.ended == "complete"
+    assert result.selected is not None
+    assert not result.selected.cut_off
     assert not result.unused
 
 
@@ -224,15 +228,6 @@ async def test_a_server_that_dies_ends_the_search_with_what_it_found():
     assert 2 <= len(result.candidates) <= 4
     assert result.selected is not None
     assert not result.selected.cut_off
-
-
-@pytest.mark.parametrize("text", ["", "on and on without an end. " * 40])
-async def test_steps_of_nothing_and_steps_without_an_end_are_bounded(text):
-    async with asyncio.timeout(60):
-        strategy = Mcts(step="\n", step_tokens=16, depth=4, simulations=5, branching=2)
-        result = await solve(DIGITS, strategy, MockModel(lambda request: text), verifier=VALUES, stop_early=False)
-    assert result.ended == "complete"
-    assert result.candidates
 
 
 def rated(*logprobs: tuple[float, ...] | None) -> list[Node]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -569,43 +570,79 @@ async def test_a_server_that_dies_keeps_what_was_found(name: str, after: int, fi
     assert total(known).completion_tokens == double.stats.completion_tokens
 
 
-OTHERS = [
-    'mcts:simulations=4,branching=2,in_flight=2,step="\\n"',
-    'tree_of_thoughts:branching=2,keep=2,step="\\n"',
-    'tree_of_thoughts:order=depth,branching=2,nodes=9,step="\\n"',
-    'tree_of_frames:n=4,depth=3,step="\\n"',
-    'staged_resampling:n=1,depth=3,step="\\n"',
+BOUNDS = 'step="\\n",step_tokens=20,depth=6'
+EVERY = [
+    *(f"{name}:n=4,{BOUNDS}" for name in SEARCHES),
+    f"particle_filter:n=4,wait_for=0.4,{BOUNDS}",
+    f"mcts:simulations=4,branching=2,in_flight=2,{BOUNDS}",
+    f"mcts:simulations=4,branching=2,until=leaf,rollouts=1,rollout_share=0.5,{BOUNDS}",
+    f"tree_of_thoughts:branching=2,keep=2,{BOUNDS}",
+    f"tree_of_thoughts:order=depth,branching=2,nodes=9,{BOUNDS}",
+    f"tree_of_frames:n=4,{BOUNDS}",
+    f"staged_resampling:n=1,{BOUNDS}",
     "ab_mcts:n=6,in_flight=2",
 ]
+AT_TAGS = 'process_reward:step="\n",separator="<step>"'
 
 
-@pytest.mark.parametrize("spec", OTHERS)
-@pytest.mark.parametrize("after", [0, 2])
-async def test_whatever_the_search_a_server_that_dies_ends_it_with_what_was_found(spec: str, after: int) -> None:
+class Paying(Worth):
+    """Asks a model for each verdict."""
+
+    roles: ClassVar[frozenset[str]] = frozenset({"judge"})
+
+    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
+        await session.one(f"How good is {candidate.content}?", role="judge", max_tokens=5)
+        return Verdict(worth(candidate.content))
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "a stop that never comes": {"says": lambda body, rng: "x" * 5000},
+    "steps of nothing": {"says": lambda body, rng: ""},
+    "steps of white space": {"says": lambda body, rng: " \t\nand on"},
+    "no reward": {"verifier": Rates()},
+    "a reward that is no number": {"verifier": Rates(says="nan"), "told": "not a finite number"},
+    "a reward without an end": {"verifier": Rates(says="-inf"), "told": "not a finite number"},
+    "too few rewards": {"verifier": AT_TAGS, "rewards": {"separator": "no such"}, "told": "and 0 rewards"},
+    "too many rewards": {"verifier": AT_TAGS, "rewards": {"separator": ""}, "told": r"steps and \d+ rewards"},
+    "a reward model that is gone": {"verifier": AT_TAGS, "rewards": {"failing": 10**9}, "told": "out of memory"},
+    "a server that is not there": {"dies": 0, "told": "500", "ended": {"failed"}},
+    "a server that dies": {"dies": 2, "told": "500", "ended": {"failed", "complete"}},
+    "a budget that ends before the verdict": {"verifier": Paying(), "requests": 1, "ended": {"budget"}},
+    "a budget that ends between verdicts": {"verifier": Paying(), "requests": 3, "ended": {"budget"}},
+}
+"""What may go wrong: in the model's answers, in the rewards, in the servers, with the budget."""
+
+
+@pytest.mark.parametrize("spec", EVERY)
+@pytest.mark.parametrize("wrong", BAD)
+async def test_whatever_goes_wrong_every_search_ends_and_what_it_found_is_there_and_paid_for(
+    spec: str, wrong: str
+) -> None:
+    bad = BAD[wrong]
+    world = StepWorld(ends=0.0 if "dies" in bad else 0.3)
+
+    def said(body: dict[str, Any], rng: Any) -> str:
+        return "fine" if body["model"] == "judge" else bad.get("says", world.answer)(body, rng)
+
     def dies(number: int, body: dict[str, Any]) -> Fault | None:
-        return Fault(FaultKind.SERVER_ERROR) if number >= after else None
+        return Fault(FaultKind.SERVER_ERROR) if number >= bad.get("dies", math.inf) else None
 
-    async with asyncio.timeout(60), StepWorld(ends=0.0).double(faults=dies) as double:
-        model = one_by_one(double, max_attempts=2)
-        result = await solve(PROBLEM, spec, model, verifier=Worth(), stop_early=False)
-        check_account(result, double.stats)
-    assert result.failures
-    assert bool(result.candidates) == (after > 0)
-    assert after or result.ended == "failed"
+    double = ModelDouble(models=("policy", "judge"), answer=said, faults=dies)
+    rewards = RewardDouble(reward=worth, **bad.get("rewards", {}))
+    async with asyncio.timeout(60), double, rewards:
+        models = {role: one_by_one(double, model=role, max_attempts=2) for role in double.models}
+        models["reward"] = Endpoint(model="reward", base_url=rewards.base_url, max_attempts=2, retry_wait=0.001)
+        budget = Budget(requests=bad.get("requests"))
+        verifier = bad.get("verifier", Worth())
+        result = await solve(PROBLEM, spec, models, verifier=verifier, budget=budget, stop_early=False)
+    assert result.ended in bad.get("ended", {"complete"})
+    assert bool(result.candidates) == (bad.get("dies") != 0)
+    assert bool(result.failures) == ("told" in bad)
+    assert re.search(bad.get("told", ""), " ".join(result.failures))
+    assert "says" in bad or "ended" in bad or any(not candidate.cut_off for candidate in result.candidates)
+    assert double.stats.choices <= 100
     known = result.loose.union(*(candidate.charges for candidate in result.candidates))
-    assert total(known).completion_tokens == double.stats.completion_tokens
-
-
-@pytest.mark.parametrize("spec", OTHERS)
-@pytest.mark.parametrize("says", ["nan", "inf", "-inf", None])
-async def test_whatever_the_search_rewards_that_say_nothing_lose_nothing(spec: str, says: Any) -> None:
-    async with asyncio.timeout(60), StepWorld().double() as double:
-        result = await solve(PROBLEM, spec, one_by_one(double), verifier=Rates(says=says), stop_early=False)
-        check_exact(result, double.stats)
-    assert result.candidates
-    if not spec.startswith(("mcts", "tree_of_thoughts:order=depth")):  # which follow no step that cannot be rated
-        assert result.ended == "complete"
-    assert bool(result.failures) == (says is not None)
+    assert total(one for one in known if one.role != "reward").completion_tokens == double.stats.completion_tokens
 
 
 @pytest.mark.parametrize("name", ALSO_EAGER)
@@ -622,16 +659,6 @@ async def test_one_branch_that_fails_is_told_and_the_others_go_on(name: str) -> 
     assert result.selected is not None
     assert not result.selected.cut_off
     assert name != "dvts" or {candidate.spawned[0] for candidate in result.candidates} == {0, 1}
-
-
-class Paying(Worth):
-    """Asks a model for each verdict."""
-
-    roles: ClassVar[frozenset[str]] = frozenset({"judge"})
-
-    async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
-        await session.one(f"How good is {candidate.content}?", role="judge", max_tokens=5)
-        return Verdict(worth(candidate.content))
 
 
 @settings(max_examples=20)

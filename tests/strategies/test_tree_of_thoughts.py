@@ -243,14 +243,6 @@ async def test_a_budget_may_end_anywhere(order, requests):
     assert sum_usage(result.needed.values()) == max(result.candidates, key=lambda one: one.spawned).usage
 
 
-@pytest.mark.parametrize("order", ["breadth", "depth"])
-@pytest.mark.parametrize("text", ["", "no end in sight " * 50])
-async def test_thoughts_of_nothing_and_without_an_end_are_bounded(order, text):
-    result = await searched(MockModel(lambda request: text), order=order, depth=4, step_tokens=16, branching=2)
-    assert result.ended == "complete"
-    assert result.candidates
-
-
 async def test_unreadable_lists_end_the_search_without_an_answer_and_say_nothing_false():
     async with ModelDouble(answer=lambda body, rng: "\n\n") as double:
         strategy = TreeOfThoughts(thoughts="propose")

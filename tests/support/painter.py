@@ -145,9 +145,10 @@ class Painter:
         return self.keeps * self.fade**place
 
     def _luck(self, thing: Thing, prompt: str, seed: int) -> float:
-        of_seed = np.random.default_rng((seed, crc32(str(thing).encode())))
-        of_wording = np.random.default_rng((seed, crc32(f"{prompt}\0{thing}".encode())))
-        return float((of_seed if of_wording.random() < self.loyal else of_wording).random())
+        luck = np.random.default_rng((seed, crc32(f"{prompt}\0{thing}".encode())))
+        if luck.random() < self.loyal:
+            luck = np.random.default_rng((seed, crc32(str(thing).encode())))
+        return float(luck.random())
 
 
 def _refusal(status: int, message: str, param: str | None, code: str = "invalid_request") -> web.Response:

@@ -23,8 +23,10 @@ _PLACE = rf"at the ({'|'.join(PLACES)})"
 _PHRASE = re.compile(
     rf"(?:({'|'.join(COUNTS)}) ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})s?|the word ({'|'.join(WORDS)})) {_PLACE}"
 )
-Pixels = NDArray[np.int64]
-"""Colours as whole numbers, one a pixel."""
+Pixels = NDArray[np.uint32]
+"""Colours as whole numbers, one a pixel: red in the lowest byte, then green and blue."""
+OPAQUE, WHITE = 0xFF000000, 0xFFFFFFFF
+PIXELS = {colour: OPAQUE + red + (green << 8) + (blue << 16) for colour, (red, green, blue) in COLOURS.items()}
 
 
 class Thing(NamedTuple):
@@ -88,25 +90,28 @@ def painted(scene: Iterable[Thing], rng: np.random.Generator) -> bytes:
 @functools.lru_cache(maxsize=4096)
 def measured(png: bytes) -> Sequence[Thing]:
     """What is in a picture, place by place, from its pixels."""
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) @ np.array([1 << 16, 1 << 8, 1])
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).view("<u4")[:, :, 0]
     found = []
     for i, place in enumerate(PLACES):
         row, column = divmod(i, 3)
         cell = pixels[CELL * row : CELL * (row + 1), CELL * column : CELL * (column + 1)]
-        found += [Thing(what, place) for what in _in_cell(cell)]
+        inked = cell != WHITE
+        if inked.any():
+            found += [Thing(what, place) for what in _in_cell(cell[inked.any(axis=1)])]
     return found
 
 
 def _in_cell(cell: Pixels) -> Iterable[str]:
-    for colour, (red, green, blue) in COLOURS.items():
-        mask = cell == (red << 16) + (green << 8) + blue
+    for colour, pixel in PIXELS.items():
+        mask = cell == pixel
         if not mask.any():
             continue
         found = [_shape(mask[:, begin:end]) for begin, end in _runs(mask.any(axis=0))]
         for shape in dict.fromkeys(found):
             if found.count(shape) <= len(COUNTS):
                 yield shapes(found.count(shape), colour, shape)
-    dark = (cell % 256 < 128) & (cell % 256 * 0x10101 == cell)
+    grey = cell & 0xFF
+    dark = (grey < 128) & (cell == grey * 0x10101 + OPAQUE)
     if dark.any():
         seen = _cropped(dark)
         yield from (f"the word {word}" for word in WORDS if np.array_equal(_template(word), seen))

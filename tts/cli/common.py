@@ -79,6 +79,8 @@ def _signals_interrupt() -> Iterator[list[int]]:
 
     def interrupt(number: int, _: object) -> None:
         received.append(number)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells have it for what is started with `&`
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 
     if current_thread() is not main_thread():  # where Python delivers no signals

@@ -121,8 +121,10 @@ function cellView(cell) {
   };
   const show = (filter) => fillCandidates(list, cell, filter);
   show("all");
+  const way = cell.tree && h("h3", {}, "How they came about");
   return [
-    h("p", { class: "soft" }, facts.join(" · ")),
+    h("p", { class: "soft" }, facts.join(" · "), way && [" · ",
+      h("button", { type: "button", class: "link", onclick: () => way.scrollIntoView() }, "how they came about")]),
     cell.failures.length ? h("details", { class: "bad" }, h("summary", {}, `${plural(cell.failures.length, "sample")} or verdicts were lost`),
       h("ul", {}, cell.failures.slice(0, 50).map((reason) => h("li", {}, reason)))) : null,
     dots(candidates, cell.selected, jump),
@@ -130,7 +132,7 @@ function cellView(cell) {
     h("div", { class: "controls" }, choice("Show", [["all", "all"], ["right", "right"], ["wrong", "wrong"],
       ["mistaken", "wrong, but accepted"], ["refused", "right, but refused"]], "all", show)),
     list,
-    cell.tree && h("h3", {}, "How they came about"), cell.tree && treeView(cell, jump),
+    way, cell.tree && treeView(cell, jump),
     cell.calls.length ? h("h3", {}, "When") : null, cell.calls.length ? timeline(cell) : null,
     h("h3", {}, "What it cost"), costTable(cell),
   ].filter(Boolean);

@@ -217,6 +217,7 @@ function treePicture(nodes, shape, pick, told) {
   });
   const scale = [0, 0.25, 0.5, 0.75, 1].map((part) => h("i", { style: { background: shareColour(part) } }));
   return { draw, point, figure: h("figure", {}, h("div", { class: "picture" }, canvas, mark), h("figcaption", { class: "scale soft" }, shape.low < Infinity
-    ? ["reward ", precise(shape.low), h("span", { class: "steps" }, scale), precise(shape.high), " · pale: passed over · line: the way to the selected answer"]
+    ? [h("span", {}, "reward ", precise(shape.low), " ", h("span", { class: "steps" }, scale), " ", precise(shape.high)),
+      "pale: passed over · line: the way to the selected answer"]
     : "line: the way to the selected answer")) };
 }
