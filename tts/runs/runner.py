@@ -79,7 +79,8 @@ class Experiment(Grid):
                 turns = None
                 if self.total_budget:
                     roles, (strategy,) = models[part[0].model], part[0].strategies
-                    params = [roles[role].endpoint.params for role in drawn_from(strategy, roles)]
+                    endpoints = {role: sampler.endpoint for role, sampler in roles.items()}
+                    params = [endpoints[role].params for role in drawn_from(strategy, endpoints)]
                     ids = [row.example.problem.id for row in part]
                     turns = SharedBudget(self.total_budget, ids, strategy, params, part[0].seed)
                 await executor.run(replace(runner, turns=turns), part)
