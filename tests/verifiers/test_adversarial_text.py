@@ -168,7 +168,7 @@ ELSEWHERE = {
     "cached": "asks another verifier",
     "deduplicated": "asks another verifier", "noisy": "asks another verifier", "oracle": "asks the truth",
     "mean_logprob": "reads numbers", "self_certainty": "reads numbers", "min_window_confidence": "reads numbers",
-    "logprob_judge": "reads numbers", "outcome_reward": "reads numbers", "process_reward": "reads numbers",
+    "logprob_contrast": "reads numbers", "logprob_judge": "reads numbers", "outcome_reward": "reads numbers", "process_reward": "reads numbers",
     "embedding_similarity": "reads numbers", "pairwise": "reads JSON as judge does",
     "element_check": "reads JSON as judge does", "generated_tests": "reads texts with an extractor below",
     "unit_tests": "runs programs: see the tests of the sandbox", "behaviour": "runs programs as unit_tests does",
