@@ -1,8 +1,8 @@
 """What tuning a small model changed, added to a large one: a tuned large model that nobody has trained.
 
-Mitchell et al. 2023, "An Emulator for Fine-Tuning Large Language Models using Small Language Models" (arXiv 2310.12962),
-section 3: log p(y) = log p_base(y) + beta (log p_tuned(y) - log p_anchor(y)) + constant. There each token is drawn by it;
-here whole answers of another model are rated by it, or drawn anew in proportion to it.
+Mitchell et al. 2023, "An Emulator for Fine-Tuning Large Language Models using Small Language Models" (arXiv
+2310.12962), section 3: log p(y) = log p_base(y) + beta (log p_tuned(y) - log p_anchor(y)) + constant. There each token
+is drawn by it; here whole answers of another model are rated by it, or drawn anew in proportion to it.
 """
 
 from __future__ import annotations
