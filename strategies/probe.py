@@ -31,8 +31,8 @@ ASK = "Can you answer this at once and be right, without working it out step by 
 class Probe(Strategy):
     """Draws a few samples, and only where they leave doubt goes on to `then`, perhaps in another mode.
 
-    The answer is what `then` selects: of all samples, or on a hard problem of its own alone where `easy` and `hard` make
-    them different ones.
+    The answer is what `then` selects: of all samples, or on a hard problem of its own alone where `easy` and `hard`
+    differ.
     """
 
     then: StrategyField = Field(default_factory=SelfConsistency)

@@ -165,13 +165,17 @@ class Replay:
         chosen = majority_of(ranks) if self.kind == "votes" else best_of(ranks)
         return 0.0 if chosen is None else float(self.outcomes[problem][order[chosen]])
 
-    def spend(self, policy: Way, orders: Sequence[NDArray[np.int64]], budgets: Floats, seed: int) -> Floats:
-        """Whether each problem is solved at each total budget (problems x budgets)."""
+    def spend(
+        self, policy: Way | Allocator, orders: Sequence[NDArray[np.int64]], budgets: Floats, seed: int = 0
+    ) -> Floats:
+        """Whether each problem is solved at each total budget (problems x budgets); `seed` is for a policy's chance."""
         if policy == "oracle":
             return self._clairvoyant(orders, budgets)
         if policy == "rates":
             return self._foreseeing(orders, budgets)
-        allocator = Allocator(policy, self.kind, len(orders), np.random.default_rng(seed))
+        allocator = policy
+        if isinstance(allocator, str):
+            allocator = Allocator(allocator, self.kind, len(orders), np.random.default_rng(seed))
         drawn, right = np.zeros(len(orders), dtype=np.int64), np.zeros(len(orders))
         spent, sizes = 0.0, np.array([len(one) for one in orders])
         costs = [np.cumsum(cost[order]) for cost, order in zip(self.costs, orders, strict=True)]
