@@ -157,6 +157,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
             {"kind": "language", "value": "German"},
         ]
     },
+    "requested_length": {"words": 100},
     "sat_assignment": {}, "tour": {}, "meeting_slot": {"best": "any"}, "agreement": {},
     "judge": {}, "self_check": {},
     "python_expr": {"expression": "len(answer) < 9 and len(text) < 9"},
