@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from tts import registry
 from tts.errors import ConfigError
-from tts.policies import PolicyNames, short
+from tts.policies import PolicyNames
 from tts.registry import Plugin
 from tts.resources import Resources
 from tts.session import Session
@@ -210,13 +210,7 @@ class Strategy(Plugin):
         """Raise `ConfigError` if it cannot work on `problem`; asked before anything is spent."""
 
     def check_policies(self, policies: Mapping[str, str]) -> None:
-        """Raise `ConfigError` if it cannot choose among `policies` (roles and models); asked before anything is spent.
-
-        By default it must be one, unless it can draw from `several`.
-        """
-        if len(policies) > 1 and not self.several:
-            each = ", ".join(f"{self.name}:policies={short(role)}" for role in policies)
-            raise ConfigError(f"{self.spec} draws from one policy; say from which: {each}")
+        """Raise `ConfigError` if it cannot choose among `policies` (models by role); asked before anything is spent."""
 
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         """The candidates as they are made: an async generator, or a stream of the session returned as it is.

@@ -70,6 +70,9 @@ def drawn_from(strategy: Strategy, models: Mapping[str, Endpoint]) -> tuple[str,
         known = f"there are: {names}" if names else "this model is no set of policies, [models.NAME.policies.NAME]"
         raise ConfigError(f"{strategy.spec}: no policy '{short(unknown[0])}'; {known}")
     chosen = named or there
+    if len(chosen) > 1 and not strategy.several:
+        each = ", ".join(f"{strategy.name}:policies={short(role)}" for role in chosen)
+        raise ConfigError(f"{strategy.spec} draws from one policy; say from which: {each}")
     strategy.check_policies({role: models[role].model for role in chosen})
     return chosen
 
