@@ -31,7 +31,8 @@ ASK = "Can you answer this at once and be right, without working it out step by 
 class Probe(Strategy):
     """Draws a few samples, and only where they leave doubt goes on to `then`, perhaps in another mode.
 
-    The answer is what `then` selects: of its own samples on a hard problem, else of the probe's.
+    The answer is what `then` selects: of all samples, or on a hard problem of its own alone where `easy` and `hard`
+    differ.
     """
 
     then: StrategyField = Field(default_factory=SelfConsistency)
@@ -101,7 +102,7 @@ class Probe(Strategy):
         return lead_probability(*[*votes, 0, 0][:2]) >= self.confidence
 
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        later = [candidate for candidate in candidates if not candidate.notes.get("probe")]
+        later = [one for one in candidates if not one.notes.get("probe") and self.easy != self.hard]
         return self.then.select(later or candidates)
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:

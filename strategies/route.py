@@ -7,7 +7,7 @@ succeeds: Ong et al. 2024, "RouteLLM" (arXiv 2406.18665), section 4. Both are ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from pydantic import PositiveInt
 from tts.base import Estimator
 from tts.prompting import problem_text
 from tts.session import Session
-from tts.strategies.routing import Floats, OnPolicies, Profile, aimed
+from tts.strategies.routing import OnPolicies, Profile, aimed
 from tts.strategies.routing.expected import expected
 from tts.types import Candidate, Problem
 
@@ -50,8 +50,10 @@ class Route(OnPolicies):
         return self.k if self.by == "neighbours" else None
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        policies = session.policies
-        order = policies if len(policies) < 2 else await preferred(self, session, policies, problem_text(problem))
+        order: Sequence[str] = session.policies
+        if len(order) > 1:
+            best_first = await asyncio.to_thread(preferred, self, session.every_policy, problem_text(problem))
+            order = [role for role in best_first if role in order]
         for stage, role in enumerate(order):
             any_came = False
             async for one in self.work(problem, session, role, stage):
@@ -60,33 +62,28 @@ class Route(OnPolicies):
             if any_came:
                 return
 
+    def decide(self, known: Profile, columns: Sequence[int]) -> float:
+        """How much accuracy a unit of cost must buy, such that the calibration's problems, each decided by the others,
+        come out on target."""
+        solved, costs, cost = known.solved[:, columns], known.cost[:, columns], known.cost[:, columns].mean(axis=0)
+        chances, rows = expected(known, k=self.neighbours)[:, columns], np.arange(len(solved))
+        pairs = [(a, b) for a in range(len(cost)) for b in range(len(cost)) if cost[b] > cost[a]]
+        turns = np.concatenate(
+            [*((chances[:, b] - chances[:, a]) / (cost[b] - cost[a]) for a, b in pairs), np.zeros(1)]
+        )
+        turns = np.quantile(turns[turns >= 0], np.linspace(0, 1, PRICES))  # at which choices change
+        prices = np.unique(np.append((turns[1:] + turns[:-1]) / 2, [0.0, turns[-1] * 2 + 1e-30]))
+        picks = [np.argmax(chances - price * cost, axis=1) for price in prices]
+        accuracies = np.array([solved[rows, pick].mean() for pick in picks])
+        spent = np.array([costs[rows, pick].mean() for pick in picks])
+        return float(prices[aimed(accuracies, spent, self.accuracy, self.cost)])
+
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         return self.strategy.settled(candidates)
 
 
-async def preferred(route: Route, session: Session, policies: Sequence[str], text: str) -> list[str]:
-    """The policies from the best for `text` to the worst."""
-    known = route.known
-    columns = known.of(session, policies)
-
-    def values() -> Floats:
-        price = known.once((route.spec, *columns), lambda: worth_of_cost(route, known, columns))
-        return expected(known, [text], k=route.neighbours)[0, columns] - price * known.cost[:, columns].mean(axis=0)
-
-    order = np.argsort(-await asyncio.to_thread(values), kind="stable")
-    return [policies[int(i)] for i in order]
-
-
-def worth_of_cost(route: Route, known: Profile, columns: Sequence[int]) -> float:
-    """How much accuracy a unit of cost must buy, such that the calibration's problems, each decided by the others, come
-    out on target."""
-    solved, costs, cost = known.solved[:, columns], known.cost[:, columns], known.cost[:, columns].mean(axis=0)
-    chances, rows = expected(known, k=route.neighbours)[:, columns], np.arange(len(solved))
-    pairs = [(a, b) for a in range(len(cost)) for b in range(len(cost)) if cost[b] > cost[a]]
-    turns = np.concatenate([*((chances[:, b] - chances[:, a]) / (cost[b] - cost[a]) for a, b in pairs), np.zeros(1)])
-    turns = np.quantile(turns[turns >= 0], np.linspace(0, 1, PRICES))  # at which choices change
-    prices = np.unique(np.append((turns[1:] + turns[:-1]) / 2, [0.0, turns[-1] * 2 + 1e-30]))
-    picks = [np.argmax(chances - price * cost, axis=1) for price in prices]
-    accuracies = np.array([solved[rows, pick].mean() for pick in picks])
-    spent = np.array([costs[rows, pick].mean() for pick in picks])
-    return float(prices[aimed(accuracies, spent, route.accuracy, route.cost)])
+def preferred(route: Route, policies: Mapping[str, str], text: str) -> list[str]:
+    """The policies (roles and models) from the best for `text` to the worst."""
+    (columns, price), known = route.decided(policies), route.known
+    values = expected(known, [text], k=route.neighbours)[0, columns] - price * known.cost[:, columns].mean(axis=0)
+    return [list(policies)[int(i)] for i in np.argsort(-values, kind="stable")]

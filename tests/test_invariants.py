@@ -61,6 +61,7 @@ SPECS = {
     f"calibration={calibration('self_consistency:n=4', NAMES)}",
     "route": f"route:strategy=best_of_n(n=5),k=3,verifier={JUDGE},calibration={calibration('best_of_n:n=5', NAMES)}",
     "fuse": "fuse:n=5,rounds=3",
+    "write_in_parts": "write_in_parts:n=3,parts=3",
     "aggregate": f"aggregate:n=4,k=2,verifier={RIGHT}",
     "debate": "debate:n=3",
     "gen_select": "gen_select:n=5,window=3,runs=2,summarise=true",
@@ -73,6 +74,7 @@ RACING = {
     "best_of_n", "tournament", "prompt_redesign", "atts", "atts_best", "atts_sync", "spec_reason",
     "sequential_feedback", "self_refine", "beam_search", "dvts", "rebase", "particle_filter",
     "mcts", "tree_of_thoughts", "ab_mcts", "tree_of_frames", "staged_resampling", "route", "fuse", "aggregate",
+    "write_in_parts",
     "debate", "gen_select", "universal_self_consistency",
 }  # fmt: skip
 """Their branches, or their judges beside their samples, ask for the same few requests side by side: who asks first

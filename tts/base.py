@@ -224,6 +224,9 @@ class Strategy(Plugin):
     def ready(self, problem: Problem) -> None:
         """Raise `ConfigError` if it cannot work on `problem`; asked before anything is spent."""
 
+    def check_policies(self, policies: Mapping[str, str]) -> None:
+        """Raise `ConfigError` if it cannot choose among `policies` (models by role); asked before anything is spent."""
+
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         """The candidates as they are made: an async generator, or a stream of the session returned as it is.
 

@@ -18,7 +18,7 @@ from tts.types import Sample
 
 if TYPE_CHECKING:
     from tts.base import Strategy
-    from tts.sampler import Sampler
+    from tts.sampler import Endpoint, Sampler
 
 PolicyNames = Annotated[
     tuple[str, ...],
@@ -58,10 +58,10 @@ def as_roles(members: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str,
     }
 
 
-def drawn_from(strategy: Strategy, models: Iterable[str]) -> tuple[str, ...]:
+def drawn_from(strategy: Strategy, models: Mapping[str, Endpoint]) -> tuple[str, ...]:
     """The roles of the policies that `strategy` draws from: those it names, in its order, else all.
 
-    Raises `ConfigError` where it names one that is not there, or can draw from one alone and does not say which.
+    Raises `ConfigError` where it names one that is not there, or cannot choose among them.
     """
     there = policies_of(models)
     named = tuple(f"policy.{name}" for name in strategy.policies)
@@ -73,6 +73,7 @@ def drawn_from(strategy: Strategy, models: Iterable[str]) -> tuple[str, ...]:
     if len(chosen) > 1 and not strategy.several:
         each = ", ".join(f"{strategy.name}:policies={short(role)}" for role in chosen)
         raise ConfigError(f"{strategy.spec} draws from one policy; say from which: {each}")
+    strategy.check_policies({role: models[role].model for role in chosen})
     return chosen
 
 

@@ -186,6 +186,11 @@ class Session:
         """The roles of the policies to draw from: `policy`, or those of a set that are not down, the strongest last."""
         return up(self._policies, self._calls.models, self.ledger)
 
+    @property
+    def every_policy(self) -> dict[str, str]:
+        """The models of all policies to draw from by role, of those too that are down."""
+        return {role: self._calls.sampler(role).endpoint.model for role in self._policies}
+
     def on(self, policy: str) -> Session:
         """This session with one of the `policies` as the policy."""
         view = copy(self)

@@ -127,7 +127,8 @@ def open_session(
     strategy.ready(problem)
     if verifier is not None:
         verifier.ready(problem)
-    policies = drawn_from(strategy, models)
+    endpoints = {role: sampler.endpoint for role, sampler in models.items()}
+    policies = drawn_from(strategy, endpoints)
     there = {*models, "policy"} if policies else set(models)
     missing = sorted((strategy.roles | (verifier.roles if verifier else frozenset())) - there)
     if missing:
@@ -137,7 +138,7 @@ def open_session(
         )
     budget: Budget | None = settings.get("budget")
     if budget is not None and budget.money is not None:
-        check_prices("a cap on money", {role: model.endpoint for role, model in models.items()})
+        check_prices("a cap on money", endpoints)
     return Session(problem, models, verifier=verifier, stream=strategy.spec, policies=policies, **settings)
 
 

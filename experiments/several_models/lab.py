@@ -23,8 +23,8 @@ from tts.curves import mean_interval, paired_difference
 from tts.runs import Experiment
 from tts.runs.config import load
 from tts.runs.estimates import final_accuracies
-from tts.strategies.cascade import PolicyCascade, best_way
-from tts.strategies.route import Route, worth_of_cost
+from tts.strategies.cascade import PolicyCascade
+from tts.strategies.route import Route
 from tts.strategies.routing import Floats, Profile
 from tts.strategies.routing import load as load_profile
 from tts.strategies.routing.expected import expected
@@ -42,11 +42,11 @@ def decided(known: Profile, other: Profile, path: Path, cost: float) -> Iterator
     """For each way to decide: whether the problems of `other` are solved and what that costs, decided by `known`."""
     rows = np.arange(len(other.texts))
     cascade = PolicyCascade(strategy=INNER, by="agreement", calibration=path, cost=cost)
-    end = np.argmax(other.agreement >= best_way(known, COLUMNS, cascade), axis=1)
+    end = np.argmax(other.agreement >= cascade.decide(known, COLUMNS), axis=1)
     yield "cascade", other.solved[rows, end], other.cost.cumsum(axis=1)[rows, end]
     for by in ("neighbours", "learned"):
         route = Route(strategy=INNER, by=by, calibration=path, cost=cost)
-        price = worth_of_cost(route, known, COLUMNS)
+        price = route.decide(known, COLUMNS)
         value = expected(known, other.texts, k=route.neighbours) - price * known.cost.mean(axis=0)
         pick = np.argmax(value, axis=1)
         yield f"route, {by}", other.solved[rows, pick], other.cost[rows, pick]

@@ -83,9 +83,13 @@ class Company(Strategy):
         """What votes go by; None: nothing."""
         return answer_reader(problem, self.answer) if self.answer or problem.answer else None
 
+    def first(self, session: Session) -> Sequence[str]:
+        """The policies that write the first answers."""
+        return session.policies
+
     async def drawn(self, problem: Problem, session: Session) -> AsyncGenerator[Candidate, None]:
         """The first answers, each verified where there is a verifier."""
-        roles = session.policies
+        roles = self.first(session)
         counts = Counter(roles[i % len(roles)] for i in range(self.n))
         proposed = merge(session.propose(n=counts[role], role=role) for role in roles if counts[role])
         async with aclosing(session.verified(proposed) if session.verifier is not None else proposed) as answers:
@@ -119,6 +123,10 @@ class Rounds(Company):
     def written(self, previous: Sequence[Candidate], last: bool) -> Sequence[Candidate]:
         """Those of the `previous` round in whose place, and by whose model, a new answer is written."""
         return previous
+
+    def writer(self, before: Candidate, session: Session, last: bool) -> str:
+        """The policy that writes in the place of `before`: its own."""
+        return before.samples[-1].role
 
     def read(self, place: int, previous: Sequence[Candidate], session: Session) -> Sequence[Candidate]:
         """What the writer in the place of `previous[place]` reads of it."""
@@ -154,7 +162,7 @@ class Rounds(Company):
         out: Flow[Candidate],
     ) -> None:
         before, read = previous[index], self.read(index, previous, session)
-        role = before.samples[-1].role
+        role = self.writer(before, session, last=spawned[0] + 1 == self.rounds)
         sample = await show(session, problem, read, self.prompt, own=answer_of(before), role=role)
         if sample is None:
             return

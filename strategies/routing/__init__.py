@@ -8,7 +8,7 @@ FrugalGPT chooses thresholds (Chen et al. 2023, arXiv 2305.05176, section 3); ne
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -31,13 +31,15 @@ T = TypeVar("T")
 Floats = NDArray[np.float64]
 
 HOW = (
-    "needs a calibration, over other problems. Make one: tts run ... --strategy {inner}policies=NAME for each policy "
-    "--out RUN, then tts calibrate RUN FILE, then {name}:calibration=FILE"
+    "Make one, over other problems: tts run ... --strategy {inner}policies=NAME for each policy --out RUN, then tts "
+    "calibrate RUN FILE, then {name}:calibration=FILE"
 )
 
 
 class OnPolicies(Strategy):
     """A strategy whose work another one does, on one policy of a set at a time."""
+
+    several = True
 
     strategy: StrategyField = Single()
     """What draws from a policy and selects: `best_of_n(n=4)`, `self_consistency(n=8)`, ..."""
@@ -47,14 +49,6 @@ class OnPolicies(Strategy):
     """The mean accuracy to reach as cheaply as the calibration allows; left out, the most accurate is chosen."""
     cost: PositiveFloat | None = None
     """The mean cost of a problem that may not be exceeded, in the calibration's measure (money, FLOPs or tokens)."""
-
-    @property
-    def several(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """True. Raises `ConfigError` where it cannot choose among policies for want of a calibration."""
-        if self.calibration is None and self.needs_calibration:
-            inner = self.strategy.spec + ("," if ":" in self.strategy.spec else ":")
-            raise ConfigError(f"{self.spec} {HOW.format(inner=inner, name=self.name)}")
-        return True
 
     @property
     def needs_calibration(self) -> bool:
@@ -94,12 +88,43 @@ class OnPolicies(Strategy):
 
     @property
     def known(self) -> Profile:
-        """The calibration. Raises `ConfigError` if it was made with another strategy or cannot be read."""
-        assert self.calibration is not None
-        profile = load(self.calibration)
+        """The calibration. Raises `ConfigError` if there is none, it was made otherwise, or it cannot be read."""
+        if self.calibration is None:
+            raise self.lacking(f"{self.spec} needs a calibration")
+        try:
+            profile = load(self.calibration)
+        except ConfigError as error:
+            raise self.lacking(str(error)) from error
         if profile.strategy != self.strategy.spec:
-            raise ConfigError(f"{self.calibration} was made with {profile.strategy}, not with {self.strategy.spec}")
+            raise self.lacking(f"{self.calibration} was made with {profile.strategy}, not with {self.strategy.spec}")
         return profile
+
+    def lacking(self, what: str, inner: str = "") -> ConfigError:
+        """An error that says `what` is wrong, and how to make a calibration with the strategy `inner`, or its own."""
+        inner = inner or self.strategy.spec
+        inner += "," if ":" in inner else ":"
+        return ConfigError(f"{what}. {HOW.format(inner=inner, name=self.name)}")
+
+    def check_policies(self, policies: Mapping[str, str]) -> None:
+        if len(policies) > 1 and self.needs_calibration:
+            self.decided(policies)
+
+    def decided(self, policies: Mapping[str, str]) -> tuple[list[int], Any]:
+        """The calibration's columns for `policies` (roles and models), and what `decide` makes of them.
+
+        Raises `ConfigError` for a policy that the calibration lacks, or that was another model.
+        """
+        known = self.known
+        for role, model in policies.items():
+            if (before := known.models.get(short(role))) != model:
+                words = "knows no policy" if before is None else f"knows {before}, not {model}, as policy"
+                raise self.lacking(f"{self.calibration} {words} {short(role)}")
+        columns = [list(known.models).index(short(role)) for role in policies]
+        return columns, known.once((self.spec, *columns), lambda: self.decide(known, columns))
+
+    def decide(self, known: Profile, columns: Sequence[int]) -> Any:
+        """What it goes by for its target among the policies in `columns`. Raises `ConfigError` if none reaches it."""
+        raise NotImplementedError
 
     async def work(self, problem: Problem, session: Session, role: str, stage: int) -> AsyncGenerator[Candidate, None]:
         """The inner strategy's candidates with the policy of `role`, after those of earlier stages."""
@@ -168,14 +193,6 @@ class Profile:
             self.made[key] = make()
         return self.made[key]
 
-    def of(self, session: Session, roles: Sequence[str]) -> list[int]:
-        """The columns of the policies. Raises `ConfigError` for one that it lacks, or that was another model."""
-        for role in roles:
-            name, now = short(role), session.sampler(role).endpoint.model
-            if self.models.get(name) != now:
-                raise ConfigError(f"the calibration's policy {name} is {self.models.get(name)!r}, not {now!r}")
-        return [list(self.models).index(short(role)) for role in roles]
-
 
 def aimed(accuracies: Floats, costs: Floats, accuracy: float | None, cost: float | None) -> int:
     """The place of the best of several ways to decide, in order: where an accuracy is asked for the cheapest that has
@@ -217,4 +234,9 @@ def _load(path: Path, changed: int) -> Profile:
     content = json.loads(path.read_text(encoding="utf-8"))
     tables = {name: np.array(content.pop(name), dtype=float) for name in ("solved", "cost", "agreement", "score")}
     tables = {name: np.where(np.isnan(table), -np.inf, table) for name, table in tables.items()}
+    shape = len(content["texts"]), len(content["models"])
+    if {table.shape for table in tables.values()} != {shape} or not all(shape):
+        raise ValueError(f"its tables are not of {shape[0]} problems by {shape[1]} policies")
+    if not np.isfinite([tables["solved"], tables["cost"]]).all():
+        raise ValueError("who solved what, or a cost, is missing")
     return Profile(digests=frozenset(content.pop("digests")), **tables, **content)

@@ -316,11 +316,12 @@ class Tree:
 
 
 async def first(session: Session, place: tuple[int, ...], running: Mapping[str, asyncio.Task[Any]]) -> str:
-    """The name of one that has ended: the first, or the one that was first in the run that is resumed."""
+    """The name of one that has ended: the first, or the one that was first of the same in the run that is resumed."""
     done, _ = await asyncio.wait(running.values(), return_when=asyncio.FIRST_COMPLETED)
     name = next(name for name, task in running.items() if task in done)
-    name = await session.remember(("first", *place), name)
-    await asyncio.wait([running[name]])
+    if len(running) > 1:
+        name = await session.remember(("first", *place, *sorted(running)), name)
+        await asyncio.wait([running[name]])
     return name
 
 

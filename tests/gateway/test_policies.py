@@ -7,10 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
+
 from tests.gateway.serving import ASK, Served, serving
 from tests.support.calibration import calibration
 from tests.support.double import ModelDouble
 from tests.test_policies import closed_port
+from tts.errors import ConfigError
 from tts.gateway import GatewaySettings
 
 NAMES = ("small", "large")
@@ -77,6 +81,86 @@ async def test_tools_pass_through_and_streams_end_in_the_same_account():
         assert usage[-1].completion_tokens == double.by_model["large"].completion_tokens - before
 
 
+def calls_from(name: str, asked: list[dict[str, Any]]) -> dict[str, Any]:
+    """A model whose every answer calls a tool, five tokens each."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"data": [{"id": name}]})
+        body = json.loads(request.content)
+        asked.append(body)
+        made = {"id": "c", "type": "function", "function": {"name": "add", "arguments": f'{{"by": "{name}"}}'}}
+        message = {"role": "assistant", "content": None, "tool_calls": [made]}
+        choices = [{"index": i, "message": message, "finish_reason": "tool_calls"} for i in range(body.get("n") or 1)]
+        usage = {"prompt_tokens": 7, "completion_tokens": 5 * len(choices)}
+        return httpx.Response(200, json={"model": name, "choices": choices, "usage": usage})
+
+    return {"base_url": f"mock://{name}", "transport": httpx.MockTransport(answer)}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_calls_of_the_routed_models_tools_come_back_accounted_by_model(streamed: bool):
+    async with ModelDouble(models=NAMES) as double:
+        settings, asked = table(double), {name: list[dict[str, Any]]() for name in NAMES}
+        for name, policy in settings["models"]["mixed"]["policies"].items():
+            policy |= calls_from(name, asked[name])
+        settings["presets"]["smart"]["verifier"] = "tool_call"
+        async with serving(double, **settings) as served, served.openai() as client:
+            for name, messages in (("small", EASY), ("large", HARD)):
+                given: Any = {"model": "smart", "messages": messages, "tools": [CALL], "tool_choice": "auto"}
+                if streamed:
+                    async with client.chat.completions.stream(
+                        **given, stream_options={"include_usage": True}
+                    ) as stream:
+                        answer = await stream.get_final_completion()
+                else:
+                    answer = await client.chat.completions.create(**given, extra_body={"tts": {"details": True}})
+                    assert set(answer.tts["usage"]) == {f"policy.{name}", "verifier"}
+                (choice,) = answer.choices
+                (made,) = choice.message.tool_calls
+                assert (made.function.name, json.loads(made.function.arguments)) == ("add", {"by": name})
+                assert choice.finish_reason == "tool_calls"
+                assert answer.usage.completion_tokens == 5 * sum(body.get("n") or 1 for body in asked[name])
+                assert all(body["tools"] == [CALL] and body["tool_choice"] == "auto" for body in asked[name])
+            tokens = await metrics(served, "tts_tokens_total")
+            for name in NAMES:
+                paid = 5 * sum(body.get("n") or 1 for body in asked[name])
+                assert tokens[f'kind="completion",name="smart",role="policy.{name}"'] == paid
+
+
+async def metrics(served: Served, name: str) -> dict[str, float]:
+    """The values of a metric by labels."""
+    text = (await served.http.get(served.base_url.replace("/v1", "/metrics"))).text
+    lines = (line.removeprefix(f"{name}{{").rpartition("} ") for line in text.splitlines() if line.startswith(name))
+    return {labels: float(value) for labels, _, value in lines}
+
+
+@pytest.mark.parametrize("budget", [{"requests": 2}, {"completion_tokens": 120}, {"total_tokens": 300}], ids=str)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_no_cap_is_passed_whatever_the_routed_model_says(budget: dict[str, int], streamed: bool):
+    async with ModelDouble(models=NAMES, tokens=(60, 60)) as double:
+        settings = table(double)
+        settings["presets"]["smart"] |= {"budget": budget}
+        async with serving(double, **settings) as served:
+            for messages in (EASY, HARD):
+                before = double.stats.served, double.stats.completion_tokens, double.stats.prompt_tokens
+                answer = await served.chat("smart", messages, stream=streamed, max_tokens=60)
+                assert answer.status_code == 200, answer.text
+                after = double.stats.served, double.stats.completion_tokens, double.stats.prompt_tokens
+                requests, completion, prompt = (b - a for a, b in zip(before, after, strict=True))
+                ((name, cap),) = budget.items()
+                assert {"requests": requests, "completion_tokens": completion}.get(name, completion + prompt) <= cap
+
+
+@pytest.mark.parametrize("strategy", ["route", "cascade:by=agreement", "best_of_n:n=2"])
+def test_a_preset_that_cannot_choose_is_refused_with_the_command_that_helps(strategy: str):
+    settings = table(ModelDouble(models=NAMES, port=9))
+    settings["presets"]["smart"]["strategy"] = strategy
+    words = "say from which" if "best" in strategy else "tts calibrate RUN FILE"
+    with pytest.raises(ConfigError, match=rf"presets\.smart: .*{words}"):
+        GatewaySettings.parse(settings)
+
+
 async def test_the_budget_is_hard_and_in_money_of_the_model_that_is_asked():
     async with ModelDouble(models=NAMES) as double:
         settings = table(double)
@@ -90,16 +174,23 @@ async def test_the_budget_is_hard_and_in_money_of_the_model_that_is_asked():
             assert used["completion_tokens"] * 10 / 1e6 <= 0.0021
 
 
-async def test_a_client_that_leaves_cancels_what_the_routed_model_is_writing():
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_client_that_leaves_cancels_what_the_routed_model_is_writing_and_that_is_accounted(streamed: bool):
     async with ModelDouble(models=NAMES, latency=5.0) as double, serving(double, **table(double)) as served:
-        asking = asyncio.create_task(served.chat("smart", HARD))
+        asking = asyncio.create_task(served.chat("smart", HARD, stream=streamed))
         async with asyncio.timeout(10):
             while not double.by_model["large"].running:
                 await asyncio.sleep(0.005)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
             await double.idle()
-        assert double.by_model["large"].cancelled
+            await served.at_rest()
+            assert double.by_model["large"].cancelled
+            assert not double.by_model["small"].received
+            assert (await metrics(served, "tts_requests_total"))['name="smart",status="499"'] == 1
+            wasted = await metrics(served, "tts_tokens_total")
+            assert wasted['kind="prompt",name="smart",role="policy.large"'] > 0
+            assert not any("policy.small" in labels for labels in wasted)
 
 
 async def test_a_model_of_the_set_that_is_down_is_left_out_and_the_client_is_told():

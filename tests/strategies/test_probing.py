@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from tests.runs.conftest import task as task
 from tests.support.double import ModelDouble
 from tests.support.solving import PROBLEM, RIGHT, check_exact
 from tests.support.solving import endpoint as at
+from tests.support.wire import bigram_logprobs
 from tts import Endpoint, Experiment, registry, solve
 from tts.errors import ConfigError
+from tts.sampler.mock import MockModel
 from tts.studies.probe import ProbeGain, probe_report
 
 MODES = (
@@ -51,6 +54,35 @@ async def test_the_probe_chooses_who_thinks(by: str, easy: str):
     assert len(result.candidates) == {"samples": {"Yes.": 4, "No.": 10}, "ask": {"Yes.": 4, "No.": 6}}[by][easy]
     check_exact(result, double.stats)
     assert sum(usage.completion_tokens for usage in result.needed.values()) == double.stats.completion_tokens
+
+
+@pytest.mark.parametrize("sure", [True, False])
+async def test_a_sure_first_sample_is_easy(sure: bool):
+    """As likely as the first sample's tokens are by the table that the double speaks by, whatever the others say."""
+    table, texts = bigram_logprobs("test-model"), iter(["Answer: 42", "Answer: 7", "Answer: 7", "Answer: 7"])
+    read = b"\n" + b"Answer: 42"
+    likely = float(np.exp(np.mean([table[a, b] for a, b in pairwise(read)])))
+    spec = f"probe:first=2,by=confidence,confidence={likely * (0.99 if sure else 1.01)},then=self_consistency(n=2)"
+    async with ModelDouble(answer=lambda request, rng: next(texts)) as double:
+        result = await solve(PROBLEM, spec, at(double, max_n=1, max_concurrency=1), stop_early=False)
+        asked = [request.body.get("logprobs", False) for request in double.requests if "messages" in request.body]
+        check_exact(result, double.stats)
+    assert asked == [True, True] + ([] if sure else [False, False])
+    assert (result.answer or "")[-2:] == ("42" if sure else " 7")  # of one vote each the first, of four three
+
+
+async def test_a_server_without_log_probabilities_cannot_be_probed_by_them():
+    with pytest.raises(ConfigError, match=r"by=confidence needs a server that gives log-probabilities .*tts doctor"):
+        await solve(PROBLEM, "probe:by=confidence", MockModel(lambda request: "Answer: 42"))
+
+
+@pytest.mark.parametrize("modes", ["", ',hard={"temperature": 0.1}'])
+async def test_samples_of_the_probe_count_on_a_hard_problem_unless_they_are_of_another_mode(modes: str):
+    texts = iter(["Answer: 1", "Answer: 2", "Answer: 2", "Answer: 3"])
+    spec = f"probe:first=3,then=self_consistency(n=1){modes}"
+    async with ModelDouble(answer=lambda request, rng: next(texts)) as double:
+        result = await solve(PROBLEM, spec, at(double, max_n=1, max_concurrency=1), stop_early=False)
+    assert result.answer == ("Answer: 3" if modes else "Answer: 2")
 
 
 async def test_what_a_verifier_accepts_is_easy():

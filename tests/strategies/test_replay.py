@@ -100,6 +100,7 @@ STRATEGIES = {
     "cascade": "cascade:strategy=best_of_n(n=4)",
     "route": "route:strategy=self_consistency(n=6)",
     "fuse": "fuse:n=4,rounds=3",
+    "write_in_parts": "write_in_parts:n=4,parts=3",
     "aggregate": "aggregate:n=4,k=2",
     "debate": "debate:n=3",
     "gen_select": "gen_select:n=6,window=4,runs=3",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from tests.support.calibration import calibration
 from tests.support.double import ModelDouble
 from tests.support.solving import PROBLEM, check_account, endpoint
+from tests.test_policies import closed_port
 from tts import Budget, Experiment, Problem, Result, registry, solve
 from tts.cli.calibrate import _by_strategy, write_profile
 from tts.errors import ConfigError
@@ -21,6 +23,8 @@ from tts.strategies.routing import aimed, load
 from tts.strategies.routing.expected import expected
 
 NAMES = ("small", "large")
+TABLES = ("solved", "cost", "agreement", "score")
+MAKES = r"tts run .*policies=NAME.* tts calibrate RUN FILE"
 EASY = Problem.from_prompt("An easy problem about 999", answer="numeric_answer")
 HARD = Problem.from_prompt("A hard and long problem about 999", answer="numeric_answer")
 
@@ -83,7 +87,7 @@ async def test_what_no_threshold_reaches_is_refused_with_what_can_be_had():
 async def test_without_a_calibration_the_command_that_makes_it_is_said_before_anything_is_sent(spec: str):
     async with ModelDouble(models=NAMES) as double:
         models = {f"policy.{name}": endpoint(double, model=name) for name in NAMES}
-        with pytest.raises(ConfigError, match=r"tts run .*policies=NAME.* tts calibrate RUN FILE"):
+        with pytest.raises(ConfigError, match=MAKES):
             await solve(PROBLEM, spec, models, verifier="mean_logprob")
         assert not double.stats.choices
         result = await solve(PROBLEM, "route", endpoint(double, model="small"))  # of one there is nothing to choose
@@ -97,16 +101,73 @@ async def test_a_calibration_of_the_problem_itself_or_of_others_than_these_is_re
     with pytest.raises(ConfigError, match=r"was made with single, not with best_of_n:n=2"):
         await asked(f"route:strategy=best_of_n(n=2),calibration={path}", verifier="mean_logprob")
     other = calibration("single", ("small", "huge"), folder=tmp_path)
-    with pytest.raises(ConfigError, match="policy large is None, not 'large'"):
+    with pytest.raises(ConfigError, match=f"knows no policy large.*{MAKES}"):
         await asked(f"route:calibration={other}")
-    for text in ("{}", "no json", '{"scores": []}'):
+    content = json.loads(other.read_text()) | {"models": dict.fromkeys(NAMES, "huge")}
+    other.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=f"knows huge, not small, as policy small.*{MAKES}"):
+        await asked(f"route:calibration={other}")
+    wrong = [content | {"solved": content["solved"][:5]}, content | {"texts": []}, content | {"cost": [[None, 1]] * 24}]
+    for text in ("{}", "no json", '{"scores": []}', *map(json.dumps, wrong)):
         path.write_text(text)
-        with pytest.raises(ConfigError, match="is no calibration of policies"):
+        with pytest.raises(ConfigError, match=f"is no calibration of policies.*{MAKES}"):
             await asked(f"route:calibration={path}")
     with pytest.raises(ConfigError, match="cannot read the calibration"):
         await asked(f"route:calibration={tmp_path}/none.json")
     with registry.from_stranger(), pytest.raises(ConfigError, match="a request may not name files"):
         registry.make("strategies", f"route:calibration={path}")
+
+
+BAD = [
+    ({"models": {"small": "small"}, **{name: [[1]] * 24 for name in TABLES}}, "knows no policy large"),
+    ({name: [[None] * 2] * 24 for name in ("agreement", "score")}, "has no agreement to go by"),
+    ({"solved": [[0, 0]] * 24}, "no way to decide reaches accuracy"),
+]
+
+
+@pytest.mark.parametrize(("changed", "words"), BAD, ids=[words for _, words in BAD])
+async def test_what_cannot_decide_is_refused_before_anything_is_spent_on_what_runs_beside_it(
+    changed: dict[str, Any], words: str, tmp_path: Path
+):
+    file = calibration("self_consistency:n=4", NAMES, folder=tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    spec = f"cascade:strategy=self_consistency(n=4),by=agreement,accuracy=0.9,calibration={file}"
+    (path := tmp_path / "problems.jsonl").write_text(json.dumps({"prompt": "six times seven?", "answer": "42"}))
+    async with ModelDouble(models=NAMES, answer=says) as double:
+        common = {"base_url": double.base_url, "params": {"max_tokens": 60}}
+        grid = {
+            "task": f'jsonl:path="{path}",answer_verifier=numeric_answer',
+            "models": {"mixed": {**common, "policies": {name: {} for name in NAMES}}},
+            "strategies": ["single:policies=small", spec],
+        }
+        with pytest.raises(ConfigError, match=words) as refused:
+            await Experiment.parse(grid).run(tmp_path / "run")
+        assert not double.stats.choices
+    assert "no way" in words or re.search(MAKES, str(refused.value))
+
+
+def test_a_target_that_nothing_is_set_for_is_refused():
+    with pytest.raises(ConfigError, match="by=agreement and by=score do"):
+        registry.make("strategies", "cascade:accuracy=0.9")
+
+
+@pytest.mark.parametrize("outer", ["route:k=5", "cascade:by=agreement"])
+async def test_where_a_model_is_down_without_which_the_target_cannot_be_reached_the_others_answer(
+    outer: str, tmp_path: Path
+):
+    names = ("tiny", *NAMES)
+    path = calibration("self_consistency:n=4", names, folder=tmp_path)
+    content = json.loads(path.read_text())
+    content["solved"] = [[tiny, tiny, large] for tiny, _, large in content["solved"]]
+    path.write_text(json.dumps(content))
+    async with ModelDouble(models=names, answer=says) as double:
+        models = {f"policy.{name}": endpoint(double, model=name) for name in names}
+        gone = {"base_url": f"http://127.0.0.1:{closed_port()}/v1"}
+        models["policy.large"] = models["policy.large"].model_copy(update=gone)
+        spec = f"{outer},strategy=self_consistency(n=4),accuracy=1,calibration={path}"
+        result = await solve(HARD, spec, models)
+    assert result.selected is not None
+    assert result.failures[0].startswith("policy.large is left out")
 
 
 async def test_what_a_strategy_in_a_strategy_may_not_have_is_refused():

@@ -13,6 +13,7 @@ from tests.support.double import ModelDouble
 from tests.support.solving import PROBLEM, check_account, endpoint
 from tts import Budget, Candidate, Problem, Result, Verdict, registry, solve
 from tts.base import Verifier
+from tts.errors import ConfigError
 from tts.strategies.gen_select import CHOICE
 
 NAMES = ("small", "large")
@@ -62,6 +63,24 @@ async def test_in_a_mixture_every_layer_reads_the_whole_one_before_and_the_stron
     assert result.selected is not None
     assert result.selected.usage.completion_tokens == double.stats.completion_tokens
     assert set(result.spent) == {"policy.small", "policy.large"}
+
+
+@pytest.mark.parametrize(("n", "proposers"), [(1, "small"), (3, "small"), (1, "")])
+async def test_the_strongest_writes_the_last_layer_in_the_light_of_what_the_proposers_drafted(n: int, proposers: str):
+    """A small expert's draft in the context of a large model."""
+
+    def say(model: str, asked: str, read: list[str]) -> str:
+        return f"{model} reads {','.join(read)}" if read else f"draft of {model}"
+
+    spec = f"fuse:n={n}" + (f",proposers={proposers}" if proposers else "")
+    result, double = await searched(spec, say)
+    layers = rounds(result)
+    assert [one.content for one in layers[1]] == ["draft of small"] * n
+    assert [one.content for one in layers[2]] == [f"large reads {','.join(['draft of small'] * n)}"]
+    assert result.answer == layers[2][0].content
+    assert double.by_model["large"].served == 1
+    with pytest.raises(ConfigError, match=r"no policy 'tiny' to propose; there are: policy\.small, policy\.large"):
+        await searched("fuse:proposers=tiny", say)
 
 
 async def test_with_one_policy_a_mixture_is_of_its_own_answers():

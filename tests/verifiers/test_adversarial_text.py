@@ -157,6 +157,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
             {"kind": "language", "value": "German"},
         ]
     },
+    "requested_length": {"words": 100},
     "sat_assignment": {}, "tour": {}, "meeting_slot": {"best": "any"}, "agreement": {},
     "judge": {}, "self_check": {},
     "python_expr": {"expression": "len(answer) < 9 and len(text) < 9"},
@@ -168,6 +169,7 @@ ELSEWHERE = {
     "cached": "asks another verifier",
     "deduplicated": "asks another verifier", "noisy": "asks another verifier", "oracle": "asks the truth",
     "mean_logprob": "reads numbers", "self_certainty": "reads numbers", "min_window_confidence": "reads numbers",
+    "logprob_contrast": "reads numbers",
     "logprob_judge": "reads numbers", "outcome_reward": "reads numbers", "process_reward": "reads numbers",
     "embedding_similarity": "reads numbers", "pairwise": "reads JSON as judge does",
     "element_check": "reads JSON as judge does", "generated_tests": "reads texts with an extractor below",

@@ -30,7 +30,7 @@ log = logging.getLogger("tts")
 Models = Mapping[str, Mapping[str, Sampler]]
 """Samplers by the configured name and role."""
 
-NO_CHAT = frozenset({"reward", "embed", "image"})
+NO_CHAT = frozenset({"reward", "embed", "image", "base", "tuned", "anchor"})
 """Roles that the requested model cannot fill by itself."""
 
 WHOLE_ONLY = ("tools", "tool_choice", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs")

@@ -25,7 +25,7 @@ from pydantic import (
 from tts import registry
 from tts.base import AnswerVerifier, StrategyField, VerifierField
 from tts.errors import ConfigError, complaints
-from tts.policies import policies_of
+from tts.policies import drawn_from, policies_of
 from tts.registry import nested
 from tts.runs.config import ModelsField, load
 from tts.sampler import Endpoint
@@ -181,6 +181,11 @@ class GatewaySettings(SettingsTable):
                 raise ValueError(f"presets.{name}: a model already has this name")
             if preset.model is not None and preset.model not in self.models:
                 raise ValueError(f"presets.{name}.model: no model named '{preset.model}'")
+            if model := preset.model or (next(iter(self.models)) if len(self.models) == 1 else None):
+                try:
+                    drawn_from(preset.strategy, self.models[model])
+                except ConfigError as error:
+                    raise ConfigError(f"presets.{name}: {error}") from error
         for group in ("strategies", "verifiers"):
             self._check_known(group, getattr(self, group), registry.names(group))
         for name, key in self.keys.items():

@@ -78,8 +78,8 @@ class Experiment(Grid):
             for part in parts:  # under a total budget one strategy, model and seed after the other
                 turns = None
                 if self.total_budget:
-                    roles, (strategy,) = models[part[0].model], part[0].strategies
-                    params = [roles[role].endpoint.params for role in drawn_from(strategy, roles)]
+                    roles, (strategy,) = self.endpoints(part[0].model), part[0].strategies
+                    params = [roles[role].params for role in drawn_from(strategy, roles)]
                     ids = [row.example.problem.id for row in part]
                     turns = SharedBudget(self.total_budget, ids, strategy, params, part[0].seed)
                 await executor.run(replace(runner, turns=turns), part)

@@ -26,9 +26,9 @@ from tts.studies.stopping import best_of, majority_of
 from tts.tables import interval, number, percent, points, points_between
 
 Floats = NDArray[np.float64]
-Way = Policy | Literal["oracle"]
+Way = Policy | Literal["rates", "oracle"]
 
-WAYS: tuple[Way, ...] = ("greedy", "thompson", "uniform", "oracle")
+WAYS: tuple[Way, ...] = ("greedy", "thompson", "uniform", "rates", "oracle")
 GRID = 48
 """Total budgets between which is interpolated."""
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -64,6 +64,8 @@ class Allocation(Study):
             made.notes += [f"{label}: {words}" for words in one.sentences()]
         made.notes += [
             "saves: by how much less the policy reaches what uniform reaches with this budget; intervals over problems",
+            "rates: knows beforehand how often each problem's samples are right, as a perfect guess would, and what "
+            "they cost; where a verifier accepts",
             "oracle: knows beforehand which samples are right, and draws those problems' first that take least",
         ]
         return StudyFindings(rows, [made])
@@ -163,11 +165,17 @@ class Replay:
         chosen = majority_of(ranks) if self.kind == "votes" else best_of(ranks)
         return 0.0 if chosen is None else float(self.outcomes[problem][order[chosen]])
 
-    def spend(self, policy: Way, orders: Sequence[NDArray[np.int64]], budgets: Floats, seed: int) -> Floats:
-        """Whether each problem is solved at each total budget (problems x budgets)."""
+    def spend(
+        self, policy: Way | Allocator, orders: Sequence[NDArray[np.int64]], budgets: Floats, seed: int = 0
+    ) -> Floats:
+        """Whether each problem is solved at each total budget (problems x budgets); `seed` is for a policy's chance."""
         if policy == "oracle":
             return self._clairvoyant(orders, budgets)
-        allocator = Allocator(policy, self.kind, len(orders), np.random.default_rng(seed))
+        if policy == "rates":
+            return self._foreseeing(orders, budgets)
+        allocator = policy
+        if isinstance(allocator, str):
+            allocator = Allocator(allocator, self.kind, len(orders), np.random.default_rng(seed))
         drawn, right = np.zeros(len(orders), dtype=np.int64), np.zeros(len(orders))
         spent, sizes = 0.0, np.array([len(one) for one in orders])
         costs = [np.cumsum(cost[order]) for cost, order in zip(self.costs, orders, strict=True)]
@@ -189,6 +197,22 @@ class Replay:
         solved[:, reached:] = right[:, np.newaxis]
         return solved
 
+    def _foreseeing(self, orders: Sequence[NDArray[np.int64]], budgets: Floats) -> Floats:
+        """One problem after the other, from the one whose samples are right oftenest for their cost, each until one is
+        accepted."""
+        hits = [
+            [one == 1.0 for one in seen] & (right > 0) for seen, right in zip(self.seen, self.outcomes, strict=True)
+        ]
+        rates = [hit.mean() / cost.mean() for hit, cost in zip(hits, self.costs, strict=True)]
+        solved, spent = np.zeros((len(orders), len(budgets))), 0.0
+        for i in np.argsort(-np.array(rates), kind="stable").tolist():
+            for k, j in enumerate(orders[i].tolist(), 1):
+                spent += self.costs[i][j]
+                solved[i, budgets >= spent * (1 - 1e-9)] = self.select(i, orders[i], k)
+                if self.seen[i][j] == 1.0:
+                    break
+        return solved
+
     def _clairvoyant(self, orders: Sequence[NDArray[np.int64]], budgets: Floats) -> Floats:
         first = np.full(len(orders), np.inf)
         for i, order in enumerate(orders):
@@ -205,7 +229,8 @@ def _report(track: Track, replayed: Replay, orders: int, seed: int) -> Allocatio
     rng, count = np.random.default_rng(seed), len(replayed.outcomes)
     whole = float(sum(cost.sum() for cost in replayed.costs))
     budgets = np.unique([*np.geomspace(whole / 64, whole, GRID).tolist(), *(share * whole for share in SHARES)])
-    solved: dict[Way, Floats] = {way: np.zeros((count, len(budgets))) for way in WAYS}
+    ways: list[Way] = [way for way in WAYS if way != "rates" or replayed.kind == "passes"]
+    solved: dict[Way, Floats] = {way: np.zeros((count, len(budgets))) for way in ways}
     for number_ in range(orders):
         shuffled = [rng.permutation(len(one)) for one in replayed.outcomes]
         for way, sums in solved.items():
