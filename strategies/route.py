@@ -78,9 +78,6 @@ class Route(OnPolicies):
         spent = np.array([costs[rows, pick].mean() for pick in picks])
         return float(prices[aimed(accuracies, spent, self.accuracy, self.cost)])
 
-    def settled(self, candidates: Sequence[Candidate]) -> bool:
-        return self.strategy.settled(candidates)
-
 
 def preferred(route: Route, policies: Mapping[str, str], text: str) -> list[str]:
     """The policies (roles and models) from the best for `text` to the worst."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.calibration import calibration
+from tests.support.calibration import calibration, corpus
 from tests.support.double import Fault, FaultKind, ModelDouble, Stats, solvable
 from tests.support.solving import PROBLEM, check_account, endpoint
 from tts import Endpoint, Experiment, Run, Strategy, registry, solve
@@ -64,6 +64,10 @@ SPECS = {
     "write_in_parts": "write_in_parts:n=3,parts=3",
     "aggregate": f"aggregate:n=4,k=2,verifier={RIGHT}",
     "debate": "debate:n=3",
+    "many_shot": "many_shot:k=2,strategy=self_consistency(n=5),examples=lab_math(part=train,size=20)",
+    "retrieve": f'retrieve:k=2,strategy=best_of_n(n=4),verifier={JUDGE},corpus="{corpus()}"',
+    "format_spread": "format_spread:n=6",
+    "thinksum": "thinksum:n=4,options=[41,42,43],prior=true",
     "gen_select": "gen_select:n=5,window=3,runs=2,summarise=true",
     "universal_self_consistency": "universal_self_consistency:n=4",
 }
@@ -71,7 +75,7 @@ SPECS = {
 
 
 RACING = {
-    "best_of_n", "tournament", "prompt_redesign", "atts", "atts_best", "atts_sync", "spec_reason",
+    "best_of_n", "retrieve", "tournament", "prompt_redesign", "atts", "atts_best", "atts_sync", "spec_reason",
     "sequential_feedback", "self_refine", "beam_search", "dvts", "rebase", "particle_filter",
     "mcts", "tree_of_thoughts", "ab_mcts", "tree_of_frames", "staged_resampling", "route", "fuse", "aggregate",
     "write_in_parts",

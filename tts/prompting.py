@@ -133,6 +133,27 @@ def problem_text(problem: Problem) -> str:
     return "\n\n".join(f"[{role}]\n{text}" if turns else text for role, text in said if text)
 
 
+def reworded(problem: Problem, change: Callable[[str], str], *, last: bool = False) -> Problem:
+    """`problem` with `change` made to what its users say, or to the `last` thing they say; pictures stay as they are.
+
+    Of a message in parts it is the last text that changes.
+    """
+    if isinstance(problem.messages, str):
+        return problem.model_copy(update={"messages": change(problem.messages)})
+
+    def changed(content: Any) -> Any:
+        if not isinstance(content, list):
+            return change(content or "")
+        texts = [i for i, part in enumerate(content) if part.get("type") == "text"]
+        return [{**part, "text": change(part["text"])} if i in texts[-1:] else part for i, part in enumerate(content)]
+
+    turns = problem.turns
+    said = [i for i, turn in enumerate(turns) if turn.get("role", "user") == "user"]
+    for i in said[-1:] if last else said:
+        turns[i] = {**turns[i], "content": changed(turns[i].get("content"))}
+    return problem.model_copy(update={"messages": tuple(turns)})
+
+
 _KINDS = r"think(?:ing)?|thoughts?|reason(?:ing)?|reflections?|scratch_?pad|analysis"
 _THOUGHT = re.compile(
     rf"<(?P<end>/?)(?:\w{{1,20}}:)?(?P<tag>{_KINDS})(?:\s[^<>]{{0,200}})?>"

@@ -115,6 +115,7 @@ class Session:
         from, by default all that are policies.
         """
         self.problem = problem
+        self._judged = problem
         self.turn = turn
         self.budget = budget or Budget()
         self.verifier = verifier
@@ -195,6 +196,12 @@ class Session:
         """This session with one of the `policies` as the policy."""
         view = copy(self)
         view._policies = (policy,)
+        return view
+
+    def asking(self, problem: Problem) -> Session:
+        """This session for work on its problem asked in other words, those of `problem`; verifiers see its own."""
+        view = copy(self)
+        view.problem = problem
         return view
 
     def _role(self, role: str) -> str:
@@ -293,7 +300,7 @@ class Session:
     async def foresee(self, candidates: Sequence[Candidate]) -> None:
         """Let the verifier ask in one request for what it needs to rate all of `candidates`, which share its cost."""
         if self.verifier is not None and len(candidates) > 1:
-            await self.verifier.foresee(self.problem, candidates, self)
+            await self.verifier.foresee(self._judged, candidates, self.asking(self._judged))
 
     async def once(self, key: Hashable, make: Callable[[Session], Awaitable[T]]) -> T:
         """The result of `make(session)`, made once for this problem however many candidates need it.
@@ -391,14 +398,14 @@ class Session:
             raise ConfigError("this run has no verifier; name one (--verifier, or `verifier` of the strategy)")
         if self.budget.verifier_seconds is not None:
             self._calls.allowance.check_verifier()
-        inner = self._inner(f"{verifier.name}\0{candidate.spawned}", candidate.spawned)
+        inner = self._inner(f"{verifier.name}\0{candidate.spawned}", candidate.spawned).asking(self._judged)
         if candidate.samples and candidate.samples[-1].role in self._policies:  # who wrote it is asked about it
             inner._policies = (candidate.samples[-1].role,)
         self.ledger.verdicts += 1
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            verdict = await verifier.verify(self.problem, candidate, inner)
+            verdict = await verifier.verify(self._judged, candidate, inner)
         except Exception as raised:
             words = self._noted(verifier.name, raised, forgiving=self._forgiving)
             verdict = Verdict(None, details={"error": words})

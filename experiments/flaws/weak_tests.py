@@ -93,7 +93,7 @@ async def sampled(out: Path, each: int, n: int) -> Run:
 
 def line(id: str, example: Example) -> str:
     """A problem with its public and hidden tests, as the task `jsonl` reads it."""
-    problem, truth = example
+    problem, truth, _ = example
     assert isinstance(truth, UnitTests)
     assert truth.tests is not None
     hidden = truth.tests.model_dump(mode="json", exclude_defaults=True)

@@ -13,18 +13,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat
 
-from tts.base import Strategy, StrategyField, tally
+from tts.base import tally
 from tts.calls import digest
 from tts.errors import ConfigError
 from tts.policies import short
 from tts.session import Session
-from tts.strategies.single import Single
+from tts.strategies.wrapping import Wrapping
 from tts.types import Candidate, Problem
 
 T = TypeVar("T")
@@ -36,13 +36,11 @@ HOW = (
 )
 
 
-class OnPolicies(Strategy):
+class OnPolicies(Wrapping):
     """A strategy whose work another one does, on one policy of a set at a time."""
 
     several = True
 
-    strategy: StrategyField = Single()
-    """What draws from a policy and selects: `best_of_n(n=4)`, `self_consistency(n=8)`, ..."""
     calibration: Path | None = None
     """How the policies did on other problems: the file that `tts calibrate RUN FILE` writes."""
     accuracy: float | None = Field(default=None, gt=0, le=1)
@@ -55,34 +53,8 @@ class OnPolicies(Strategy):
         """Whether it decides by a calibration."""
         return True
 
-    @property
-    def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.roles
-
-    @property
-    def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.needs_verifier
-
-    @property
-    def rates_steps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.rates_steps
-
-    @property
-    def in_pieces(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.in_pieces
-
-    @property
-    def weighs_votes(self) -> bool:
-        return self.strategy.weighs_votes
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.strategy.verifier is not None or self.strategy.policies:
-            raise ValueError(f"give verifier= and policies= to {self.name}, not to the strategy in it")
-        return self
-
     def ready(self, problem: Problem) -> None:
-        self.strategy.ready(problem)
+        super().ready(problem)
         if self.calibration is not None and digest_of(problem) in self.known.digests:
             raise ConfigError(f"{self.calibration} was made of {problem.id} itself; calibrate on other problems")
 

@@ -52,6 +52,10 @@ STRATEGIES = {
     "write_in_parts": "write_in_parts",
     "aggregate": "aggregate:n=2,rounds=2",
     "debate": "debate:n=2",
+    "many_shot": f"many_shot:k=0,strategy=best_of_n(n=2),{VERIFIED}",
+    "retrieve": f"retrieve:k=0,strategy=self_consistency(n=3,{NUMBERS})",
+    "format_spread": f"format_spread:n=3,{NUMBERS}",
+    "thinksum": 'thinksum:n=2,options=["42","so Answer: 42"]',
     "gen_select": "gen_select:n=3",
     "universal_self_consistency": "universal_self_consistency:n=3",
 }

@@ -36,7 +36,7 @@ def test_the_summary_and_the_curves_are_those_of_the_run(run: Run, tmp_path: Pat
             name: row[name] for name in ("strategy", "accuracy", "low", "candidates", "completion_tokens")
         }
     names = [one["name"] for one in report["measures"]]
-    assert names == ["samples", "completion_tokens", "total_tokens", "seconds", "flops", "money"]
+    assert names == ["samples", "completion_tokens", "prompt_tokens", "total_tokens", "seconds", "flops", "money"]
     for measure in names:
         expected = [curve for track in run.tracks for curve in track_curves(track, measure)]
         assert [one["k"] for one in report["curves"][measure]] == [curve.k.tolist() for curve in expected]

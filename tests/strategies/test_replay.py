@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.calibration import corpus
 from tests.support.double import ModelDouble, reply
 from tests.support.solving import PROBLEM, endpoint
 from tts import Experiment, registry
@@ -103,6 +104,10 @@ STRATEGIES = {
     "write_in_parts": "write_in_parts:n=4,parts=3",
     "aggregate": "aggregate:n=4,k=2",
     "debate": "debate:n=3",
+    "many_shot": "many_shot:k=2,strategy=self_consistency(n=5,weighted=true),examples=lab_math(part=train,size=20)",
+    "retrieve": f'retrieve:k=2,strategy=best_of_n(n=5),corpus="{corpus()}"',
+    "format_spread": "format_spread:n=6,weighted=true",
+    "thinksum": "thinksum:n=5,options=[41,42,43]",
     "gen_select": "gen_select:n=6,window=4,runs=3",
     "universal_self_consistency": "universal_self_consistency:n=5",
 }

@@ -1,4 +1,4 @@
-"""A calibration of policies as `tts calibrate` writes it, with known chances."""
+"""Files that strategies go by: a calibration of policies, as `tts calibrate` writes it, and a corpus."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from pathlib import Path
 
 from tts import Problem
 from tts.strategies.routing import digest_of
+
+
+def corpus(*texts: str, folder: Path | None = None) -> Path:
+    """A file of passages, by default some about numbers."""
+    lines = texts or ("Six times seven is often asked for.", "A dozen is twelve.", "Seven is prime, six is not.")
+    path = (folder or Path(tempfile.mkdtemp())) / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in lines))
+    return path
 
 
 def calibration(strategy: str, names: Sequence[str], problems: int = 24, folder: Path | None = None) -> Path:

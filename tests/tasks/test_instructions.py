@@ -53,7 +53,7 @@ def test_every_problem_can_be_solved_and_is_the_same_each_time():
     examples = list(task.examples())
     assert list(Instructions(count=10).examples()) == examples[:10]
     assert len({example.problem.id for example in examples}) == 150
-    for problem, truth in examples:
+    for problem, truth, _ in examples:
         assert isinstance(truth, Constraints)
         assert len({one.kind for one in truth.constraints}) == 5
         assert all(one.text in problem.messages[0]["content"] for one in truth.constraints)  # type: ignore[index]

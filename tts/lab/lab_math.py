@@ -193,7 +193,7 @@ class LabMath(Task):
         tree = self._tree(number, chain=style == "words")
         prompt, name = wording(tree, style), f"lab_math/{self.seed}/{number}"
         problem = Problem.from_prompt(prompt, id=name, answer=NumericAnswer.name)
-        return Example(problem, SteppedAnswer(reference=str(tree.value), tree=tree))
+        return Example(problem, SteppedAnswer(reference=str(tree.value), tree=tree), solution(tree))
 
     def _tree(self, number: int, *, chain: bool) -> Operation:
         rng = Random(f"lab_math {self.seed} {self.steps} {self.digits} {number}")

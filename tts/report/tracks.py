@@ -30,7 +30,7 @@ from tts.runs.run import Floats, Row, Track
 from tts.runs.worth import told
 from tts.tables import Table, points, points_between
 
-MEASURES = ("samples", "completion_tokens", "total_tokens", "seconds", "flops", "money")
+MEASURES = ("samples", "completion_tokens", "prompt_tokens", "total_tokens", "seconds", "flops", "money")
 """What accuracy is drawn against, where known."""
 
 ProblemKey = tuple[str, str | None]

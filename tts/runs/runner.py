@@ -158,7 +158,7 @@ class RowRunner:
 
     async def run(self, row: GridRow) -> None:
         """Run the strategies of a row one after the other, and store each with its grades."""
-        problem, truth = row.example
+        problem, truth, _ = row.example
         samplers = self.models[row.model]
         grading = Session(problem, samplers, verifier=truth, resources=self.resources, folder=self.folder)
         grades: dict[str, asyncio.Task[bool | None]] = {}  # the same text is graded once

@@ -19,6 +19,8 @@ class Example(NamedTuple):
 
     problem: Problem
     truth: Verifier
+    solution: str = ""
+    """A worked answer as a model would write it, where the task has one: what a demonstration shows."""
 
 
 class Task(Plugin):

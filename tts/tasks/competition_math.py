@@ -47,7 +47,7 @@ class Math500(Task):
                 truth = registry.make("verifiers", {"name": self.comparison, "reference": reference})
             except ConfigError as error:
                 raise record.error(str(error)) from error
-            yield Example(problem, truth)
+            yield Example(problem, truth, str(record.fields.get("solution") or ""))
 
 
 def _question(record: Record) -> str:

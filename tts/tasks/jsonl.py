@@ -38,6 +38,8 @@ class Jsonl(Task):
     answer_field: str = "answer"
     tests_field: str = "tests"
     public_tests_field: str = "public_tests"
+    solution_field: str = "solution"
+    """The field with a worked answer, for those who show the problem as a solved example."""
     grader: VerifierField | None = None
     """Grades problems that have neither an answer nor tests: a verifier such as judge(accept=0.8)."""
     id_field: str = "id"
@@ -65,7 +67,8 @@ class Jsonl(Task):
         if answered:
             fields["answer"] = self.answer_verifier
         try:
-            return Example(Problem(**fields), self._truth(record, answered))
+            problem, solution = Problem(**fields), str(record.fields.get(self.solution_field) or "")
+            return Example(problem, self._truth(record, answered), solution)
         except ValidationError as error:
             raise record.error(f"'{self.prompt_field}' is not a list of chat messages: {error}") from error
 
