@@ -27,7 +27,6 @@ from tts.strategies.cascade import PolicyCascade
 from tts.strategies.route import Route
 from tts.strategies.routing import Floats, Profile
 from tts.strategies.routing import load as load_profile
-from tts.strategies.routing.expected import expected
 from tts.strategies.self_consistency import SelfConsistency
 
 INNER = SelfConsistency(n=4)
@@ -44,10 +43,10 @@ def decided(known: Profile, other: Profile, path: Path, cost: float) -> Iterator
     cascade = PolicyCascade(strategy=INNER, by="agreement", calibration=path, cost=cost)
     end = np.argmax(other.agreement >= cascade.decide(known, COLUMNS), axis=1)
     yield "cascade", other.solved[rows, end], other.cost.cumsum(axis=1)[rows, end]
-    for by in ("neighbours", "learned"):
+    for by in ("neighbours", "learned", "abilities"):
         route = Route(strategy=INNER, by=by, calibration=path, cost=cost)
         price = route.decide(known, COLUMNS)
-        value = expected(known, other.texts, k=route.neighbours) - price * known.cost.mean(axis=0)
+        value = route.expects(known, other.texts) - price * known.cost.mean(axis=0)
         pick = np.argmax(value, axis=1)
         yield f"route, {by}", other.solved[rows, pick], other.cost[rows, pick]
 

@@ -20,7 +20,7 @@ from tts import Budget, Experiment, Problem, Result, registry, solve
 from tts.cli.calibrate import _by_strategy, write_profile
 from tts.errors import ConfigError
 from tts.strategies.routing import aimed, load
-from tts.strategies.routing.expected import expected
+from tts.strategies.routing.expected import Abilities, expected, expected_by_abilities
 
 NAMES = ("small", "large")
 TABLES = ("solved", "cost", "agreement", "score")
@@ -178,7 +178,7 @@ async def test_what_a_strategy_in_a_strategy_may_not_have_is_refused():
 # -- route -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", ["neighbours", "learned"])
+@pytest.mark.parametrize("by", ["neighbours", "learned", "abilities"])
 async def test_a_problem_goes_to_the_cheapest_policy_that_solves_its_like(by: str):
     spec = f"route:by={by},k=5,accuracy=0.95,calibration={calibration('single', NAMES)}"
     assert (await asked(spec, EASY))[1] == ["small"]
@@ -206,10 +206,20 @@ def test_nobody_is_expected_to_solve_a_problem_by_that_problem_itself(tmp_path: 
     content["texts"] = ["the same text"] * 20
     content["solved"] = [[float(i == 0), 1.0] for i in range(20)]
     path.write_text(json.dumps(content))
-    for k in (3, None):
-        chances = expected(load(path), k=k)[:, 0]
+    known = load(path)
+    for found in (expected(known, k=3), expected(known, k=None), expected_by_abilities(known, probes=4)):
+        chances = found[:, 0]
         assert chances[0] < chances[1:].max() + 1e-9
         assert chances[0] < 0.2
+
+
+def test_a_few_probes_describe_what_each_policy_can_do():
+    known = load(calibration("single", NAMES, problems=40))
+    found = Abilities.of(known, 2)
+    assert sorted(found.solved.tolist()) == [pytest.approx([0, 1], abs=0.15), pytest.approx([1, 1], abs=0.15)]
+    easy, hard = expected_by_abilities(known, ["An easy problem about 999", "A hard and long problem"], probes=2)
+    assert easy[0] > 0.8 > 0.3 > hard[0]
+    assert len(Abilities.of(load(calibration("single", NAMES, problems=3)), 16).probes) == 3
 
 
 @given(

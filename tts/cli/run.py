@@ -263,8 +263,8 @@ def _show_plan(experiment: Experiment, out: Path, as_json: bool) -> None:
 
 def _samples(strategy: Strategy) -> int | None:
     """The most samples of the policy that a strategy draws for a problem; None if its parameters do not tell."""
-    if (inner := getattr(strategy, "strategy", None)) is not None and not strategy.several:
-        return _samples(inner)
+    if (inner := getattr(strategy, "strategy", None)) is not None:
+        return None if strategy.name == "cascade" else _samples(inner)
     if strategy.name == "single":
         return 1
     return getattr(strategy, "n", None) or getattr(strategy, "k", None)
