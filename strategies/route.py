@@ -1,8 +1,8 @@
 """One policy for each problem, the one that is expected to solve it at the least cost.
 
 Nearest stored problems: Hu et al. 2024, "RouterBench" (arXiv 2403.12031), section 4; a learned predictor of who
-succeeds: Ong et al. 2024, "RouteLLM" (arXiv 2406.18665), section 4; a description of what each model can do: Zhang et al.
-2025, "Capability Instruction Tuning" (Model-SAT, arXiv 2502.17282), section 3. All are calibrated on stored runs.
+succeeds: Ong et al. 2024, "RouteLLM" (arXiv 2406.18665), section 4; a description of what each model can do: Zhang et
+al. 2025, "Capability Instruction Tuning" (Model-SAT, arXiv 2502.17282), section 3. All are calibrated on stored runs.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ def test_a_few_probes_describe_what_each_policy_can_do():
     assert sorted(found.solved.tolist()) == [pytest.approx([0, 1], abs=0.15), pytest.approx([1, 1], abs=0.15)]
     easy, hard = expected_by_abilities(known, ["An easy problem about 999", "A hard and long problem"], probes=2)
     assert easy[0] > 0.8 > 0.3 > hard[0]
-    assert len(Abilities.of(load(calibration("single", NAMES, problems=3)), 16).probes) == 3
+    assert len(Abilities.of(load(calibration("single", NAMES, problems=3)), 16).probes) == 2  # two are alike
 
 
 @given(
