@@ -107,7 +107,7 @@ def test_the_bandit_finds_best_and_worst_with_half_the_evaluations():
         rates = np.clip(rng.normal(0.5, 0.12, 64), 0.02, 0.98)
         outcomes = [(rng.random(200) < rate).astype(float) for rate in rates]
         for name, ends in (
-            ("bandit", bandit(outcomes, 1600, 5, float(rates[0]), rng)),
+            ("bandit", bandit(outcomes, 1600, 5, rng)),
             ("uniform", uniform(outcomes, 1600)),
             ("twice", uniform(outcomes, 3200)),
         ):
@@ -133,7 +133,7 @@ def test_a_bandit_never_evaluates_more_than_it_may_and_all_it_may_tell_it_all(ev
         made = one.view(Counted)
         made.place = place  # type: ignore[attr-defined]
         counted.append(made)
-    ends = bandit(counted, evaluations, batch, 0.5, rng)
+    ends = bandit(counted, evaluations, batch, rng)
     assert sum(read) == min(evaluations, 18)
     assert evaluations < 18 or ends == (1, 0)
 
@@ -152,11 +152,11 @@ async def test_the_study_tells_best_and_worst_format_of_a_run(tmp_path: Path):
     table = {"task": f'jsonl:path="{path}"', "strategies": ["format_spread:n=8"], "stop_early": False}
     async with ModelDouble(answer=answer) as double:
         run = await Experiment.parse({**table, "models": endpoint(double)}).run(tmp_path / "run")
-    (row,) = Formats(evaluations=100).findings({"": run}).data  # type: ignore[misc]
+    (row,) = Formats(evaluations=160).findings({"": run}).data  # type: ignore[misc]
     assert (row["formats"][row["best"]], row["formats"][row["worst"]]) == (str(formats[2]), str(formats[5]))
     assert (row["accuracies"][row["best"]], row["accuracies"][row["worst"]]) == (1.0, 0.0)
     assert row["held_out"] == [1.0, 0.0]
-    assert row["bandit"][0] > 0.9
+    assert row["bandit"] == [1.0, 0.0]
     assert row["size"] == 160
     plain = await Experiment.parse(
         {**table, "strategies": ["single"], "models": {"m": MockModel(lambda body: "Answer: 42")}}

@@ -77,14 +77,13 @@ class Formats(Study):
         over = [mean_interval(row[~np.isnan(row), np.newaxis]).at() for row in table]
         accuracies, low, high = map(list, zip(*over, strict=True))
         limit = self.evaluations or int((~np.isnan(table)).sum()) // 4
-        prior = accuracies[names.index("as given")] if "as given" in names else float(np.mean(accuracies))
         rng, means = np.random.default_rng(0), np.array(accuracies)
         results: dict[str, list[tuple[float, float]]] = {"bandit": [], "uniform": [], "held_out": []}
         for _ in range(self.orders):
             shuffled = table[:, rng.permutation(len(cells))]
             outcomes = [row[~np.isnan(row)] for row in shuffled]
             for way, ends in (
-                ("bandit", bandit(outcomes, limit, self.batch, prior, rng)),
+                ("bandit", bandit(outcomes, limit, self.batch, rng)),
                 ("uniform", uniform(outcomes, limit)),
             ):
                 results[way].append((means[ends[0]], means[ends[1]]))
@@ -124,15 +123,13 @@ class FormatReport(TrackReport):
             yield f"as given: {percent(self.accuracies[self.formats.index('as given')])}"
 
 
-def bandit(
-    outcomes: Sequence[Floats], evaluations: int, batch: int, prior: float, rng: np.random.Generator
-) -> Extremes:
+def bandit(outcomes: Sequence[Floats], evaluations: int, batch: int, rng: np.random.Generator) -> Extremes:
     """What Thompson sampling takes for the best and the worst of formats whose outcomes, 0 or 1, come one by one.
 
-    `prior` is the accuracy that formats are expected to have. It weighs as much as two outcomes, in the paper as
-    10 or more, which takes more evaluations to overrule than a small run has.
+    It begins with no opinion of a format. In the paper that is the accuracy of the format as given, with the weight of six
+    outcomes or more, which takes more evaluations to overrule than a small run has.
     """
-    a, b = 0.1 + 2 * prior, 0.1 + 2 * (1 - prior)
+    a = b = 1.0
     sizes = np.array([len(one) for one in outcomes])
     drawn, right, spent = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(sizes)), 0
     while spent < min(evaluations, sizes.sum()):
