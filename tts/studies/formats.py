@@ -126,8 +126,8 @@ class FormatReport(TrackReport):
 def bandit(outcomes: Sequence[Floats], evaluations: int, batch: int, rng: np.random.Generator) -> Extremes:
     """What Thompson sampling takes for the best and the worst of formats whose outcomes, 0 or 1, come one by one.
 
-    It begins with no opinion of a format. In the paper that is the accuracy of the format as given, with the weight of six
-    outcomes or more, which takes more evaluations to overrule than a small run has.
+    It begins with no opinion of a format. In the paper it begins with the accuracy of the format as given, which weighs
+    as six outcomes or more and takes more evaluations to overrule than a small run has.
     """
     a = b = 1.0
     sizes = np.array([len(one) for one in outcomes])
