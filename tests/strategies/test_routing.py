@@ -114,7 +114,7 @@ async def test_a_calibration_of_the_problem_itself_or_of_others_than_these_is_re
             await asked(f"route:calibration={path}")
     with pytest.raises(ConfigError, match="cannot read the calibration"):
         await asked(f"route:calibration={tmp_path}/none.json")
-    with registry.from_stranger(), pytest.raises(ConfigError, match="a request may not name files or tasks"):
+    with registry.from_stranger(), pytest.raises(ConfigError, match="a request may not name files"):
         registry.make("strategies", f"route:calibration={path}")
 
 
