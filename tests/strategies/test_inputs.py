@@ -135,7 +135,7 @@ async def test_what_cannot_be_shown_is_said_before_anything_is_sent(spec: str, w
 
 @pytest.mark.parametrize("spec", [f"many_shot:examples={POOL}", "retrieve:corpus=/etc/passwd"])
 def test_a_request_may_not_name_what_is_read(spec: str):
-    with registry.from_stranger(), pytest.raises(ConfigError, match="a request may not name (files|tasks)"):
+    with registry.from_stranger(), pytest.raises(ConfigError, match=r"a request may not name (files|tasks)"):
         registry.make("strategies", spec)
 
 
