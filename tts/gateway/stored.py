@@ -1,0 +1,175 @@
+"""Responses that clients may come back to: kept for each key apart, for a time, in a bounded room."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import time
+from typing import Any, TypeVar
+
+from tts.errors import ConfigError
+from tts.gateway.exchange import APIError
+from tts.gateway.settings import GatewayLimits
+from tts.sampler.protocol import bytes_of
+
+log = logging.getLogger("tts")
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS responses (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    owner TEXT NOT NULL,
+    id TEXT NOT NULL,
+    made REAL NOT NULL,
+    size INTEGER NOT NULL,
+    response BLOB NOT NULL,
+    input BLOB NOT NULL,
+    UNIQUE (owner, id)
+) STRICT;
+CREATE TABLE IF NOT EXISTS items (
+    owner TEXT NOT NULL,
+    item TEXT NOT NULL,
+    number INTEGER NOT NULL REFERENCES responses ON DELETE CASCADE
+) STRICT;
+CREATE INDEX IF NOT EXISTS items_by_id ON items (owner, item);
+CREATE INDEX IF NOT EXISTS items_by_response ON items (number);
+"""
+TRIM = """
+DELETE FROM responses WHERE owner = :owner AND number NOT IN (
+    SELECT number FROM (
+        SELECT number, row_number() OVER newest AS place, sum(size) OVER newest AS total
+        FROM responses WHERE owner = :owner WINDOW newest AS (ORDER BY number DESC)
+    ) WHERE place <= :most AND total <= :bytes
+)
+"""
+
+
+class ResponseStore:
+    """What each key's responses said, and what they answered. Several processes may share its file.
+
+    Raises `ConfigError` where the file cannot be used.
+    """
+
+    def __init__(self, path: Path | None, limits: GatewayLimits) -> None:
+        """Without a `path`, they are kept until the gateway stops, in a temporary file."""
+        self._limits, self._lock = limits, threading.Lock()
+        try:
+            if path is not None:
+                path.touch(0o600)
+            self._connection = sqlite3.connect(path or "", isolation_level=None, timeout=5, check_same_thread=False)
+            for pragma in ("journal_mode=WAL", "synchronous=OFF", "foreign_keys=ON"):
+                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection.executescript(SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"cannot keep responses in {path}: {error} (responses = PATH)") from None
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._connection.close)
+
+    async def keep(self, owner: str, response: Mapping[str, Any], items: str | Sequence[Json]) -> bool:
+        """Remember a response to `items`, for as long as there is room; whether that was possible."""
+
+        def work() -> bool:
+            given = [{"role": "user", "content": items}] if isinstance(items, str) else items
+            said, asked = bytes_of(response, large=True), bytes_of(given, large=True)
+            size = len(said) + len(asked)
+            if size > self._limits.stored_bytes or not self._limits.stored_responses:
+                return False
+            ids = {item["id"] for item in [*given, *response.get("output", ())] if isinstance(item.get("id"), str)}
+            with self._connection as db:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("DELETE FROM responses WHERE made < ?", (time() - self._limits.stored_seconds,))
+                row = (owner, str(response["id"]), time(), size, said, asked)
+                made = db.execute("INSERT OR REPLACE INTO responses VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
+                db.executemany("INSERT INTO items VALUES (?, ?, ?)", [(owner, one, made.lastrowid) for one in ids])
+                room = {"most": self._limits.stored_responses, "bytes": self._limits.stored_bytes}
+                db.execute(TRIM, {"owner": owner, **room})
+            return True
+
+        try:
+            return await self._aside(work)
+        except sqlite3.Error as error:
+            log.error("a response cannot be kept: %s", error)
+            return False
+
+    async def find(self, owner: str, name: str) -> tuple[Json, list[Json]]:
+        """The response called `name`, and what it answered. Raises `APIError` (404) if this owner has none."""
+        query = "SELECT response, input FROM responses WHERE owner = ? AND id = ? AND made >= ?"
+        return await self._aside(lambda: self._read(query, owner, name)) or _missing(name)
+
+    async def delete(self, owner: str, name: str) -> None:
+        """Forget it. Raises as `find` does."""
+
+        def work() -> int:
+            query = "DELETE FROM responses WHERE owner = ? AND id = ? AND made >= ?"
+            return self._connection.execute(query, (owner, name, time() - self._limits.stored_seconds)).rowcount
+
+        if not await self._aside(work):
+            _missing(name)
+
+    async def whole(self, owner: str, body: Mapping[str, Any]) -> Json:
+        """The body with all that its `previous_response_id` and its references stand for as its input.
+
+        Raises `APIError` (404) for what this owner does not have.
+        """
+        given, before = body.get("input"), list[Json]()
+        if (previous := body.get("previous_response_id")) is not None:
+            try:
+                response, before = await self.find(owner, str(previous))
+            except APIError as error:
+                message = f"previous_response_id: {error.message}"
+                raise APIError(404, message, "previous_response_not_found", "previous_response_id") from None
+            before += response.get("output", ())
+            given = [{"role": "user", "content": given}] if isinstance(given, str) else given
+        if not isinstance(given, list):
+            return dict(body)
+        items = [await self._item(owner, item) if _is_reference(item) else item for item in given]
+        return {**body, "input": [*before, *items]} if before or items != given else dict(body)
+
+    async def _item(self, owner: str, reference: Json) -> Json:
+        query = (
+            "SELECT response, input FROM responses JOIN items USING (number) "
+            "WHERE items.owner = ? AND item = ? AND made >= ? ORDER BY number DESC"
+        )
+        name = str(reference.get("id"))
+        response, given = await self._aside(lambda: self._read(query, owner, name)) or _missing(name, "input")
+        return next(item for item in [*given, *response.get("output", ())] if item.get("id") == name)
+
+    def _read(self, query: str, owner: str, name: str) -> tuple[Json, list[Json]] | None:
+        oldest = time() - self._limits.stored_seconds
+        row = self._connection.execute(f"{query} LIMIT 1", (owner, name, oldest)).fetchone()
+        return None if row is None else (json.loads(row[0]), json.loads(row[1]))
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        def locked() -> T:
+            with self._lock:
+                return work()
+
+        return await asyncio.to_thread(locked)
+
+
+def _is_reference(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("type") == "item_reference"
+
+
+def _missing(name: str, param: str | None = None) -> Any:
+    raise APIError(404, f"there is nothing called '{name[:200]}' here, or no longer", "not_found", param)
+
+
+def listed(items: Sequence[Json], response: str) -> list[Json]:
+    """The input items of a response as they are listed: each with an id, texts as parts."""
+    named, run = list[Json](), response.rpartition("_")[2]
+    for place, item in enumerate(items):
+        item = {"id": f"in_{place}_{run}", "type": "message", "status": "completed", **item}
+        if isinstance(item.get("content"), str) and item["type"] == "message":
+            kind = "output_text" if item.get("role") == "assistant" else "input_text"
+            item["content"] = [{"type": kind, "text": item["content"]}]
+        named.append(item)
+    return named
