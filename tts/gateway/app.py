@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -20,7 +20,6 @@ from tts.gateway.routing import allowed
 from tts.gateway.schemas import BODIES
 from tts.gateway.service import Gateway
 from tts.gateway.settings import GatewaySettings
-from tts.gateway.stored import listed
 
 
 def gateway_app(settings: GatewaySettings) -> Starlette:
@@ -61,13 +60,13 @@ def gateway_app(settings: GatewaySettings) -> Starlette:
         if request.method == "DELETE":
             await gateway.responses.delete(owner, name)
             return JSONResponse({"id": name, "object": "response", "deleted": True})
-        return JSONResponse((await gateway.responses.find(owner, name))[0])
+        return Response(await gateway.responses.find(owner, name), media_type="application/json")
 
     async def input_items(request: Request) -> Response:
         """What it answers, page by page."""
-        name, asked = request.path_params["id"], request.query_params
-        _, items = await gateway.responses.find(gateway.caller(request).key.sha256, name)
-        return JSONResponse(page(listed(items, name), asked))
+        owner, name = gateway.caller(request).key.sha256, request.path_params["id"]
+        page = await gateway.responses.page(owner, name, request.query_params)
+        return Response(page, media_type="application/json")
 
     async def healthz(request: Request) -> Response:
         """Whether the gateway runs."""
@@ -116,24 +115,6 @@ def gateway_app(settings: GatewaySettings) -> Starlette:
     app = Starlette(routes=[*posts, *gets], lifespan=lifespan, exception_handlers=handlers)
     app.state.gateway = gateway
     return app
-
-
-def page(items: list[dict[str, Any]], asked: Mapping[str, str]) -> dict[str, Any]:
-    """A page of a list, by the query's `limit`, `order` and `after`. Raises `APIError` for what these cannot be."""
-    limit, order, after = asked.get("limit", "20"), asked.get("order", "desc"), asked.get("after")
-    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= 100:
-        raise bad_request("limit must be a number from 1 to 100", "limit")
-    if order not in ("asc", "desc"):
-        raise bad_request("order must be asc or desc", "order")
-    items = items if order == "asc" else items[::-1]
-    ids = [item["id"] for item in items]
-    if after is not None:
-        if after not in ids:
-            raise bad_request(f"after: there is no item '{after[:200]}'", "after")
-        items = items[ids.index(after) + 1 :]
-    data = items[: int(limit)]
-    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
-    return {"object": "list", "data": data, **ends, "has_more": len(items) > len(data)}
 
 
 def document(gets: list[Route]) -> dict[str, Any]:

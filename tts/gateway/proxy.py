@@ -295,10 +295,13 @@ async def _relay_events(
     out, reader, began = request.out, http.reader(), now()
     held: list[ServerEvent] = []
 
-    async def begin() -> None:
-        await out.start(response.status_code, EVENTS)
-        if request.format is not None:
-            await out.write(request.format.start())
+    async def say(events: list[ServerEvent]) -> bytes:
+        """What the client is told of `events`, once the response has begun."""
+        opening = request.format.start() if request.format and out.status is None else b""
+        said = opening + await _said(events, request, limit)
+        if out.status is None:
+            await out.start(response.status_code, EVENTS)
+        return said
 
     async with aclosing(http.parts(response)) as parts:
         async for part in parts:
@@ -313,18 +316,13 @@ async def _relay_events(
                 continue
             if out.status is None and first is not None:
                 _check_first(first)
-            said = await _said(held, request, limit)
-            if out.status is None:
-                await begin()
-            await out.write(said)
+            await out.write(await say(held))
             held.clear()
     last = reader.rest()
     meter.feed(last)
     if not meter.complete:
         raise TransientError("the stream broke off")
-    said = await _said([*held, last], request, limit)
-    if out.status is None:
-        await begin()
+    said = await say([*held, last])
     if (form := request.format) is not None:
         said += form.finish(meter.usage(request), {})
         await request.keep(form.made)

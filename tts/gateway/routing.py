@@ -158,7 +158,7 @@ async def read(
         if "policy" not in settings.models[name]:
             raise bad_request(f"'{name}' is a set of policies; ask STRATEGY@{name} or a preset", "model")
         if kind == "responses":
-            body, content = await _whole(body, content, caller, store)
+            body, content = await _whole(body, content, caller, store, settings.limits.body_bytes)
         request = GatewayRequest(kind, run, caller, content, body, body, RequestPlan(name, name), out, store)
         if kind in TRANSLATIONS and kind != "responses":
             check_sizes(body, {"tools": SIZES["tools"]})
@@ -167,7 +167,7 @@ async def read(
     if kind in PASSED:
         raise unsupported(f"{kind} is for plain models: {', '.join(settings.models)}", "model")
     if kind == "responses":
-        body, content = await _whole(body, content, caller, store)
+        body, content = await _whole(body, content, caller, store, settings.limits.body_bytes)
     if len(content) > settings.limits.strategy_bytes:
         message = f"a request with a strategy may have at most {settings.limits.strategy_bytes} bytes"
         raise APIError(413, message, "request_too_large")
@@ -193,14 +193,18 @@ async def read(
 
 
 async def _whole(
-    body: dict[str, Any], content: bytes, caller: Caller, store: ResponseStore
+    body: dict[str, Any], content: bytes, caller: Caller, store: ResponseStore, most: int
 ) -> tuple[dict[str, Any], bytes]:
-    """A Responses body with what it refers to, and the bytes that say the same without reference."""
+    """A Responses body with what it refers to, and the bytes, `most` at most, that say the same without reference."""
     whole = await store.whole(caller.key.sha256, body)
-    if whole == body and body.get("previous_response_id") is None:
+    if whole is body and body.get("previous_response_id") is None:
         return body, content
     unlinked = {name: value for name, value in whole.items() if name != "previous_response_id"}
-    return whole, await aside(2**20, lambda: bytes_of(unlinked, large=True))
+    content = await asyncio.to_thread(bytes_of, unlinked, large=True)
+    if len(content) > most:
+        message = f"previous_response_id: a request may have at most {most} bytes, what it goes on from included"
+        raise APIError(413, message, "request_too_large")
+    return whole, content
 
 
 def _authorise(caller: Caller, names: Iterable[str]) -> None:

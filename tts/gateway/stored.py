@@ -12,10 +12,11 @@ from pathlib import Path
 from time import time
 from typing import Any, TypeVar
 
+from tts.concurrency import LARGE
 from tts.errors import ConfigError
-from tts.gateway.exchange import APIError
+from tts.gateway.exchange import APIError, bad_request
 from tts.gateway.settings import GatewayLimits
-from tts.sampler.protocol import bytes_of
+from tts.sampler.protocol import YIELDING, bytes_of
 
 log = logging.getLogger("tts")
 
@@ -77,12 +78,13 @@ class ResponseStore:
         """Remember a response to `items`, for as long as there is room; whether that was possible."""
 
         def work() -> bool:
-            given = [{"role": "user", "content": items}] if isinstance(items, str) else items
+            given = [{"role": "user", "content": items}] if isinstance(items, str) else [*items]
             said, asked = bytes_of(response, large=True), bytes_of(given, large=True)
             size = len(said) + len(asked)
             if size > self._limits.stored_bytes or not self._limits.stored_responses:
                 return False
-            ids = {item["id"] for item in [*given, *response.get("output", ())] if isinstance(item.get("id"), str)}
+            known = [*given, *response.get("output", ())]
+            ids = {one["id"] for one in known if isinstance(one, dict) and isinstance(one.get("id"), str)}
             with self._connection as db:
                 db.execute("BEGIN IMMEDIATE")
                 db.execute("DELETE FROM responses WHERE made < ?", (time() - self._limits.stored_seconds,))
@@ -99,60 +101,81 @@ class ResponseStore:
             log.error("a response cannot be kept: %s", error)
             return False
 
-    async def find(self, owner: str, name: str) -> tuple[Json, list[Json]]:
-        """The response called `name`, and what it answered. Raises `APIError` (404) if this owner has none."""
-        query = "SELECT response, input FROM responses WHERE owner = ? AND id = ? AND made >= ?"
-        return await self._aside(lambda: self._read(query, owner, name)) or _missing(name)
+    async def find(self, owner: str, name: str) -> bytes:
+        """The response called `name`, in JSON. Raises `APIError` (404) if this owner has none."""
+        return (await self._aside(self._read, BY_NAME, owner, name) or _missing(name))[0]
+
+    async def page(self, owner: str, name: str, asked: Mapping[str, str]) -> bytes:
+        """A page of the items that the response called `name` answers, by a query's `limit`, `order` and `after`.
+
+        Raises as `find` does, and `APIError` (400) for a query that cannot be.
+        """
+
+        def work() -> bytes | None:
+            row = self._read(BY_NAME, owner, name)
+            return None if row is None else bytes_of(_page(_listed(_loads(row[1]), name), asked), large=True)
+
+        return await self._aside(work) or _missing(name)
 
     async def delete(self, owner: str, name: str) -> None:
         """Forget it. Raises as `find` does."""
 
         def work() -> int:
-            query = "DELETE FROM responses WHERE owner = ? AND id = ? AND made >= ?"
-            return self._connection.execute(query, (owner, name, time() - self._limits.stored_seconds)).rowcount
+            row = (owner, name, time() - self._limits.stored_seconds)
+            return self._connection.execute(
+                "DELETE FROM responses WHERE owner = ? AND id = ? AND made >= ?", row
+            ).rowcount
 
         if not await self._aside(work):
             _missing(name)
 
-    async def whole(self, owner: str, body: Mapping[str, Any]) -> Json:
+    async def whole(self, owner: str, body: Json) -> Json:
         """The body with all that its `previous_response_id` and its references stand for as its input.
 
         Raises `APIError` (404) for what this owner does not have.
         """
-        given, before = body.get("input"), list[Json]()
-        if (previous := body.get("previous_response_id")) is not None:
-            try:
-                response, before = await self.find(owner, str(previous))
-            except APIError as error:
-                message = f"previous_response_id: {error.message}"
-                raise APIError(404, message, "previous_response_not_found", "previous_response_id") from None
-            before += response.get("output", ())
-            given = [{"role": "user", "content": given}] if isinstance(given, str) else given
-        if not isinstance(given, list):
-            return dict(body)
-        items = [await self._item(owner, item) if _is_reference(item) else item for item in given]
-        return {**body, "input": [*before, *items]} if before or items != given else dict(body)
+        given, previous = body.get("input"), body.get("previous_response_id")
+        items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+        if not isinstance(items, list) or (previous is None and not any(map(_is_reference, items))):
+            return body
+        before = [] if previous is None else await self._aside(self._conversation, owner, str(previous))
+        named = [await self._aside(self._item, owner, one) if _is_reference(one) else one for one in items]
+        return {**body, "input": [*before, *named]}
 
-    async def _item(self, owner: str, reference: Json) -> Json:
-        query = (
-            "SELECT response, input FROM responses JOIN items USING (number) "
-            "WHERE items.owner = ? AND item = ? AND made >= ? ORDER BY number DESC"
-        )
+    def _conversation(self, owner: str, name: str) -> list[Json]:
+        """What the response called `name` answers, and what it says."""
+        row = self._read(BY_NAME, owner, name)
+        if row is None:
+            message = f"previous_response_id: there is no response '{name[:200]}' here, or no longer"
+            raise APIError(404, message, "previous_response_not_found", "previous_response_id")
+        return [*_loads(row[1]), *_loads(row[0]).get("output", ())]
+
+    def _item(self, owner: str, reference: Json) -> Json:
         name = str(reference.get("id"))
-        response, given = await self._aside(lambda: self._read(query, owner, name)) or _missing(name, "input")
-        return next(item for item in [*given, *response.get("output", ())] if item.get("id") == name)
+        response, given = self._read(BY_ITEM, owner, name) or _missing(name, "input")
+        items = [*_loads(given), *_loads(response).get("output", ())]
+        return next(item for item in items if isinstance(item, dict) and item.get("id") == name)
 
-    def _read(self, query: str, owner: str, name: str) -> tuple[Json, list[Json]] | None:
-        oldest = time() - self._limits.stored_seconds
-        row = self._connection.execute(f"{query} LIMIT 1", (owner, name, oldest)).fetchone()
-        return None if row is None else (json.loads(row[0]), json.loads(row[1]))
+    def _read(self, query: str, owner: str, name: str) -> tuple[bytes, bytes] | None:
+        return self._connection.execute(query, (owner, name, time() - self._limits.stored_seconds)).fetchone()
 
-    async def _aside(self, work: Callable[[], T]) -> T:
+    async def _aside(self, work: Callable[..., T], *args: Any) -> T:
         def locked() -> T:
             with self._lock:
-                return work()
+                return work(*args)
 
         return await asyncio.to_thread(locked)
+
+
+BY_NAME = "SELECT response, input FROM responses WHERE owner = ? AND id = ? AND made >= ?"
+BY_ITEM = """
+SELECT response, input FROM responses JOIN items USING (number)
+WHERE items.owner = ? AND item = ? AND made >= ? ORDER BY number DESC LIMIT 1
+"""
+
+
+def _loads(data: bytes) -> Any:
+    return json.loads(data, **(YIELDING if len(data) > LARGE else {}))
 
 
 def _is_reference(item: Any) -> bool:
@@ -163,13 +186,30 @@ def _missing(name: str, param: str | None = None) -> Any:
     raise APIError(404, f"there is nothing called '{name[:200]}' here, or no longer", "not_found", param)
 
 
-def listed(items: Sequence[Json], response: str) -> list[Json]:
+def _listed(items: Sequence[Any], response: str) -> list[Json]:
     """The input items of a response as they are listed: each with an id, texts as parts."""
     named, run = list[Json](), response.rpartition("_")[2]
-    for place, item in enumerate(items):
-        item = {"id": f"in_{place}_{run}", "type": "message", "status": "completed", **item}
+    for place, one in enumerate(items):
+        item = {"id": f"in_{place}_{run}", "type": "message", "status": "completed", **one}
         if isinstance(item.get("content"), str) and item["type"] == "message":
             kind = "output_text" if item.get("role") == "assistant" else "input_text"
             item["content"] = [{"type": kind, "text": item["content"]}]
         named.append(item)
     return named
+
+
+def _page(items: list[Json], asked: Mapping[str, str]) -> Json:
+    limit, order, after = asked.get("limit", "20"), asked.get("order", "desc"), asked.get("after")
+    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= 100:
+        raise bad_request("limit must be a number from 1 to 100", "limit")
+    if order not in ("asc", "desc"):
+        raise bad_request("order must be asc or desc", "order")
+    items = items if order == "asc" else items[::-1]
+    ids = [item["id"] for item in items]
+    if after is not None:
+        if after not in ids:
+            raise bad_request(f"after: there is no item '{after[:200]}'", "after")
+        items = items[ids.index(after) + 1 :]
+    data = items[: int(limit)]
+    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+    return {"object": "list", "data": data, **ends, "has_more": len(items) > len(data)}

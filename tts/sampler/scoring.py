@@ -43,8 +43,8 @@ async def tokenize(
 ) -> list[int]:
     """Token ids of `prompt` under the endpoint's own template and tokenizer, as vLLM and llama.cpp give them.
 
-    Chat messages are rendered with the generation prompt and `tools`; `special` adds the begin-of-text token to raw text.
-    Raises `ConfigError` if the server has no such route.
+    Chat messages are rendered with the generation prompt and `tools`; `special` adds the begin-of-text token to raw
+    text. Raises `ConfigError` if the server has no such route.
     """
     if not isinstance(prompt, str) and (not prompt or isinstance(prompt[0], int)):
         return [int(token) for token in prompt]  # type: ignore[arg-type]
