@@ -34,7 +34,7 @@ class Served:
     def openai(self, key: str = "none", **settings: Any) -> Any:
         return AsyncOpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=30, **settings)
 
-    def anthropic(self, **settings: Any) -> AsyncAnthropic:
+    def anthropic(self, **settings: Any) -> Any:
         base_url = self.base_url.removesuffix("/v1")
         return AsyncAnthropic(base_url=base_url, max_retries=0, timeout=30, **{"api_key": "none", **settings})
 

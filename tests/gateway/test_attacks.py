@@ -75,7 +75,11 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "a large definition": {"path": "messages", "tools": [{"name": "f", "input_schema": {"properties": WIDE}}]},
     "many stop sequences": {"path": "messages", "stop_sequences": ["x"] * 100_000},
     "many blocks of instructions": {"path": "messages", "system": TEXTS[:60_000]},
-    "turns to be counted": {"path": "messages/count_tokens", "messages": [{"role": "user", "content": "x" * 2**22}]},
+    "turns to be counted": {"path": "messages/count_tokens", "messages": [{"role": "user", "content": "x" * 2**18}]},
+    "turns too long to be counted": {
+        "path": "messages/count_tokens",
+        "messages": [{"role": "user", "content": "x" * 2**23}],
+    },
     "a long input": {"path": "responses", "input": "x" * 2**23},
     "many items": {"path": "responses", "input": [*ASK, {"role": "assistant", "content": "x"}] * 4_999},
     "many parts": {"path": "responses", "input": [{"role": "user", "content": TEXTS[:60_000]}]},

@@ -323,6 +323,16 @@ async def test_an_answer_that_has_begun_goes_on_with_a_plain_model_and_is_refuse
         assert (await ask(served, VOTE, messages=begun)).status_code == 400
 
 
+async def test_a_length_goes_under_the_name_that_the_server_takes():
+    params = {"max_completion_tokens": 500}
+    async with ModelDouble(answer=RIGHT) as double, serving(double, endpoint={"params": params}) as served:
+        for model in ("qwen", "single@qwen"):
+            assert (await ask(served, model, max_tokens=50)).status_code == 200
+            sent = double.requests[-1].body
+            lengths = {name: sent[name] for name in ("max_tokens", "max_completion_tokens") if name in sent}
+            assert lengths == ({"max_completion_tokens": 50} if model == "qwen" else {"max_tokens": 50})
+
+
 # -- tokens ------------------------------------------------------------------------------------------------------------
 
 

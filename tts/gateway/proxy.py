@@ -102,7 +102,7 @@ class Meter:
         self._tokens = len(answer) // BYTES_PER_TOKEN
         if len(answer) <= SMALL:
             self._counted = reported_usage(json_of(decoded(answer)))
-        elif answer.strip()[:1] + answer.strip()[-1:] != b"{}":
+        elif answer.strip()[:1] + answer.strip()[-1:] not in (b"{}", b"[]"):
             raise ValueError("it is no JSON object")
         else:
             self._counted = reported_usage(_last_usage(answer))
@@ -194,6 +194,7 @@ async def pass_through(request: GatewayRequest, sampler: Sampler, path: str) -> 
         except TransientError as error:
             if error.status is not None or out.status is not None or len(connection.pool.replicas) == 1:
                 raise
+            request.begin_anew()
             await relay(avoid=error.server)
 
 
@@ -208,6 +209,8 @@ async def _rewritten(request: GatewayRequest, changes: Table, defaults: Table) -
     sized = not body.keys().isdisjoint(LENGTHS)
     missing = {name: value for name, value in defaults.items() if name not in body and not (sized and name in LENGTHS)}
     whole = {**missing, **body, **changes}
+    if request.format is not None and "max_completion_tokens" in defaults and "max_tokens" in whole:
+        whole["max_completion_tokens"] = whole.pop("max_tokens")  # the name that this server takes
     if whole == body and request.format is None:
         return content
     if len(content) <= SMALL:
@@ -376,13 +379,14 @@ async def _relay_whole(
     form, out = request.format, request.out
     try:
         meter.whole(answer)
-        if form is None:
-            if request.kind == "responses" and request.body.get("store") is not False:
-                await request.keep(await aside(len(answer), lambda: json_of(decoded(answer))))
-            await out.whole(status, [(b"content-type", kind)], answer)
-            return
+        if form is None and request.kind == "responses" and request.body.get("store") is not False:
+            await request.keep(await aside(len(answer), lambda: json_of(decoded(answer))))
     except ValueError as error:
-        raise TransientError("the answer is not JSON") from error
+        if request.kind not in PASSED:  # embeddings may be bare numbers
+            raise TransientError("the answer is not JSON") from error
+    if form is None:
+        await out.whole(status, [(b"content-type", kind)], answer)
+        return
 
     def work() -> bytes:
         check_values(answer, limit)

@@ -105,18 +105,23 @@ class GatewayRequest:
     async def translate(self) -> None:
         """Make chat of the request. Raises `APIError`, naming the field, for what chat does not have."""
 
-        def work() -> tuple[dict[str, Any], list[str], Translation]:
+        def work() -> tuple[dict[str, Any], list[str]]:
+            self.body, self.content = _mended(self.body, self.content)
             check(self.kind, self.content)
-            as_chat, made = TRANSLATIONS[self.kind]
-            chat, unheard = as_chat(self.body)
-            return chat, unheard, made(self.body, chat, self.run)
+            return TRANSLATIONS[self.kind][0](self.body)
 
-        self.chat, unheard, self.format = await aside(SLOWER * len(self.content), work)
-        self.out.failed = self.format.failed
+        self.chat, unheard = await aside(SLOWER * len(self.content), work)
+        self.begin_anew()
         if self.plan.strategy is None and self.chat.get("stream"):
             self.chat["stream_options"] = {"include_usage": True}
         if unheard:
             self.out.headers.append((b"x-tts-ignored", ", ".join(unheard).encode("ascii", "replace")))
+
+    def begin_anew(self) -> None:
+        """Forget what was told of an answer, where it is translated."""
+        if self.chat is not self.body:
+            self.format = TRANSLATIONS[self.kind][1](self.body, self.chat, self.run)
+            self.out.failed = self.format.failed
 
     async def keep(self, response: Any) -> None:
         """Remember what a client may come back to, unless it does not want that."""
@@ -161,6 +166,8 @@ async def read(
             body, content = await _whole(body, content, caller, store, settings.limits.body_bytes)
         request = GatewayRequest(kind, run, caller, content, body, body, RequestPlan(name, name), out, store)
         if kind in TRANSLATIONS and kind != "responses":
+            if kind == "messages/count_tokens":
+                _check_length(content, settings)
             check_sizes(body, {"tools": SIZES["tools"]})
             await request.translate()
         return request
@@ -168,16 +175,12 @@ async def read(
         raise unsupported(f"{kind} is for plain models: {', '.join(settings.models)}", "model")
     if kind == "responses":
         body, content = await _whole(body, content, caller, store, settings.limits.body_bytes)
-    if len(content) > settings.limits.strategy_bytes:
-        message = f"a request with a strategy may have at most {settings.limits.strategy_bytes} bytes"
-        raise APIError(413, message, "request_too_large")
+    _check_length(content, settings)
     check_sizes(body, SIZES)
     spec = size_of([name, body.get("tts")], LARGE)
     plan = await aside(len(content) + SLOWER * spec, _plan, settings, name, body, caller)
     await asyncio.sleep(0)  # each step is short enough to hold nobody up, but not all together
-    if b"\\ud" in content.lower():  # half a surrogate pair is no character; a plain model's server decides for itself
-        body = await aside(len(content), lambda body=body: well_formed(body))
-        content = bytes_of(body)
+    body, content = await aside(len(content), _mended, body, content)
 
     request = GatewayRequest(kind, run, caller, content, body, body, plan, out, store)
     if kind in TRANSLATIONS:
@@ -190,6 +193,14 @@ async def read(
     sampling, form = sampling_of(request.chat)
     request.plan = replace(plan, sampling={**plan.sampling, **sampling}, form=merged(plan.form, form))
     return request
+
+
+def _mended(body: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Without halves of surrogate pairs, which are no characters: where bytes pass through, the server decides."""
+    if b"\\ud" not in content.lower():
+        return body, content
+    body = well_formed(body)
+    return body, bytes_of(body)
 
 
 async def _whole(
@@ -205,6 +216,14 @@ async def _whole(
         message = f"previous_response_id: a request may have at most {most} bytes, what it goes on from included"
         raise APIError(413, message, "request_too_large")
     return whole, content
+
+
+def _check_length(content: bytes, settings: GatewaySettings) -> None:
+    if len(content) > settings.limits.strategy_bytes:
+        message = (
+            f"a request with a strategy, or to be counted, may have at most {settings.limits.strategy_bytes} bytes"
+        )
+        raise APIError(413, message, "request_too_large")
 
 
 def _authorise(caller: Caller, names: Iterable[str]) -> None:

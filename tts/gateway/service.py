@@ -74,7 +74,7 @@ class Gateway:
             sampler.connection.impatient = True
         self.models = {name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in models.items()}
         await self._stack.enter_async_context(self._shared)
-        self._stack.push_async_callback(self.responses.aclose)
+        await self._stack.enter_async_context(self.responses)
         if self._quotas is not None:
             await self._stack.enter_async_context(self._quotas)
         if self._trace is not None:

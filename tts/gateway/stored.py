@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import time
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from tts.concurrency import LARGE
 from tts.errors import ConfigError
@@ -53,26 +53,30 @@ DELETE FROM responses WHERE owner = :owner AND number NOT IN (
 
 
 class ResponseStore:
-    """What each key's responses said, and what they answered. Several processes may share its file.
+    """What each key's responses said, and what they answered. An async context manager.
 
-    Raises `ConfigError` where the file cannot be used.
+    Several processes may share its file. Raises `ConfigError` where that cannot be used.
     """
 
     def __init__(self, path: Path | None, limits: GatewayLimits) -> None:
         """Without a `path`, they are kept until the gateway stops, in a temporary file."""
-        self._limits, self._lock = limits, threading.Lock()
+        self._path, self._limits, self._lock = path, limits, threading.Lock()
+
+    async def __aenter__(self) -> Self:
         try:
-            if path is not None:
-                path.touch(0o600)
-            self._connection = sqlite3.connect(path or "", isolation_level=None, timeout=5, check_same_thread=False)
+            if self._path is not None:
+                self._path.touch(0o600)
+            path = self._path or ""
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)
             for pragma in ("journal_mode=WAL", "synchronous=OFF", "foreign_keys=ON"):
                 self._connection.execute(f"PRAGMA {pragma}")
             self._connection.executescript(SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"cannot keep responses in {path}: {error} (responses = PATH)") from None
+            raise ConfigError(f"cannot keep responses in {self._path}: {error} (responses = PATH)") from None
+        return self
 
-    async def aclose(self) -> None:
-        await asyncio.to_thread(self._connection.close)
+    async def __aexit__(self, *_: object) -> None:
+        await self._aside(self._connection.close)
 
     async def keep(self, owner: str, response: Mapping[str, Any], items: str | Sequence[Json]) -> bool:
         """Remember a response to `items`, for as long as there is room; whether that was possible."""
