@@ -1,10 +1,10 @@
 """The gateway beside its-hub's `its-iaas` and optillm, in front of the same server in one run.
 
 `python experiments/benchmarks/gateway.py [--rounds N] [GATEWAY ...]`. Each round runs every gateway once, in turn; the
-median round counts. Measured: a plain request with one client and with 32, best-of-8 with 200 at once, the CPU time
-that each takes, the time and the CPU time from start to the first answer, and the resident memory at the end. The
-figures go to `gateway.json` beside this file, with the load average of the machine: above the number of CPUs only
-ratios mean something, and best those of CPU time.
+median round counts. Measured: a plain request with one client and with 32, of ours also one that is translated from
+Anthropic's API and back, best-of-8 with 200 at once, the CPU time that each takes, the time and the CPU time from start
+to the first answer, and the resident memory at the end. The figures go to `gateway.json` beside this file, with the
+load average of the machine: above the number of CPUs only ratios mean something, and best those of CPU time.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Gateway:
     plain: str = "test-model"
     vote: dict[str, Any] | None = None
     configure: dict[str, Any] | None = None
+    translates: bool = False
+    """Whether it speaks Anthropic's API as well."""
     health: str = "/v1/models"
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ GATEWAYS = {
         None,
         [sys.executable, "-m", "tts", "serve", "--base-url", "URL", "--model", "test-model", "--port", "PORT"],
         vote={"model": VOTE},
+        translates=True,
         health="/healthz",
     ),
     "its-iaas": Gateway(
@@ -141,9 +144,9 @@ def cpu_seconds(process: int) -> float:
     return round((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), 2)
 
 
-def load(url: str, body: dict[str, Any], requests: int, at_once: int) -> dict[str, Any]:
+def load(url: str, body: dict[str, Any], requests: int, at_once: int, *headers: str) -> dict[str, Any]:
     """One run of the load."""
-    words = [url, json.dumps({"messages": QUESTION, **body}), str(requests), str(at_once)]
+    words = [url, json.dumps({"messages": QUESTION, **body}), str(requests), str(at_once), *headers]
     command = [sys.executable, str(HERE / "clients" / "gateway_load.py"), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return json.loads(done.stdout)
@@ -158,6 +161,16 @@ def measure(url: str, gateway: Gateway, slow: bool, process: int = 0) -> dict[st
     many = load(url, plain, crowd, 32)
     figures = {"p50_ms": one["p50_ms"], "per_second": many["per_second"], "failed": one["failed"] + many["failed"]}
     figures["cpu_ms"] = round((cpu_seconds(process) - before) / crowd * 1e3, 3)
+    if gateway.translates:
+        turn, asked = {**plain, "max_tokens": 300}, "path=messages"
+        load(url, turn, 20, 1, asked)
+        alternated = [(load(url, turn, 100, 1), load(url, turn, 100, 1, asked)) for _ in range(3)]
+        added = [translated["p50_ms"] - passed["p50_ms"] for passed, translated in alternated]
+        before = cpu_seconds(process)
+        translated = load(url, turn, crowd, 32, asked)
+        figures["translation_p50_ms"] = round(median(added), 2)
+        figures["translated_cpu_ms"] = round((cpu_seconds(process) - before) / crowd * 1e3, 3)
+        figures["failed"] += translated["failed"]
     if gateway.vote:
         load(url, gateway.vote, 200, 200)
         before = cpu_seconds(process)

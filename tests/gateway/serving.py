@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
 from tests.support.double import ModelDouble
@@ -32,6 +33,10 @@ class Served:
 
     def openai(self, key: str = "none", **settings: Any) -> Any:
         return AsyncOpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=30, **settings)
+
+    def anthropic(self, **settings: Any) -> Any:
+        base_url = self.base_url.removesuffix("/v1")
+        return AsyncAnthropic(base_url=base_url, max_retries=0, timeout=30, **{"api_key": "none", **settings})
 
     async def chat(self, model: str = "qwen", messages: Any = ASK, **fields: Any) -> httpx.Response:
         return await self.http.post("/chat/completions", json={"model": model, "messages": messages, **fields})

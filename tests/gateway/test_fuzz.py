@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from tts import registry
 from tts.gateway.app import gateway_app
-from tts.gateway.exchange import KINDS, Kind
+from tts.gateway.exchange import KINDS, PASSED, Kind
 from tts.gateway.schemas import BODIES
 from tts.gateway.settings import GatewaySettings
 
@@ -72,7 +72,30 @@ GOOD: dict[Kind, dict[str, Any]] = {
     "chat/completions": {"messages": [{"role": "user", "content": "6 * 7?"}]},
     "completions": {"prompt": "6 * 7?"},
     "responses": {"input": "6 * 7?"},
+    "messages": {"messages": [{"role": "user", "content": "6 * 7?"}], "max_tokens": 9},
+    "messages/count_tokens": {"messages": [{"role": "user", "content": "6 * 7?"}]},
+    **{kind: {"input": "6 * 7?"} for kind in PASSED},
 }
+NESTED = {  # what the fields of these requests may hold
+    "messages": [
+        "content",
+        "role",
+        "type",
+        "text",
+        "source",
+        "input",
+        "id",
+        "name",
+        "tool_use_id",
+        "thinking",
+        "is_error",
+    ],
+    "responses": ["content", "role", "type", "text", "output", "call_id", "name", "arguments", "id", "summary"],
+}
+TYPES = [
+    *("text", "image", "document", "thinking", "redacted_thinking", "tool_use", "tool_result", "message", "reasoning"),
+    *("function_call", "function_call_output", "item_reference", "input_text", "input_image", "refusal", "base64"),
+]
 TTS = ["strategy", "verifier", "answer", "tests", "schema", "format", "rubric", "models", "budget", "deadline"]
 
 
@@ -80,13 +103,32 @@ TTS = ["strategy", "verifier", "answer", "tests", "schema", "format", "rubric", 
 @QUICK
 @given(data=st.data())
 def test_no_value_of_any_field_makes_the_gateway_fail(gateway: TestClient, kind: Kind, data: st.DataObject) -> None:
-    fields = sorted(set(BODIES[kind].model_fields) - {"model"})
+    fields = sorted(set(BODIES[kind].model_fields) - {"model"}) or ["input", "query", "prompt"]
     odd = data.draw(st.dictionaries(st.sampled_from(fields), anything, min_size=1, max_size=2))
     if data.draw(st.booleans()):
         odd = {"tts": data.draw(st.dictionaries(st.sampled_from(TTS), anything, min_size=1, max_size=2))}
     body = {"model": data.draw(st.sampled_from(MODELS)), **GOOD[kind], **odd}
     content = json.dumps(body).encode()
     response = gateway.post(f"/v1/{kind}", content=content, headers={"content-type": "application/json"})
+    assert response.status_code < 500, response.text
+
+
+@pytest.mark.parametrize(("kind", "field"), [("messages", "messages"), ("responses", "input"), ("messages", "system")])
+@QUICK
+@given(data=st.data())
+def test_no_conversation_makes_the_gateway_fail(
+    gateway: TestClient, kind: Kind, field: str, data: st.DataObject
+) -> None:
+    odd = anything | st.sampled_from(TYPES)
+    block = st.fixed_dictionaries({"type": st.sampled_from(TYPES)}) | st.just({})
+    more = st.dictionaries(st.sampled_from(NESTED[kind]), odd | st.just("x"), max_size=4)
+    blocks = st.lists(st.builds(lambda one, two: {**two, **one}, block, more), max_size=3)
+    turn = st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant"]), "content": blocks | st.text(max_size=4)}
+    )
+    turns = data.draw(blocks if field == "system" else st.lists(turn | st.builds(dict, more), min_size=1, max_size=3))
+    body = {"model": data.draw(st.sampled_from(MODELS)), **GOOD[kind], field: turns, "stream": data.draw(st.booleans())}
+    response = gateway.post(f"/v1/{kind}", content=json.dumps(body).encode())
     assert response.status_code < 500, response.text
 
 

@@ -17,6 +17,13 @@ A_MARK, B_MARK = "from A", "from B"
 A_ASKS = [{"role": "user", "content": f"{A_MARK}: what is 6 times 7?"}]
 B_ASKS = [{"role": "user", "content": f"{B_MARK}: what is 6 times 7?"}]
 
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "/messages": {"messages": A_ASKS, "max_tokens": 9},
+    "/responses": {"input": A_ASKS},
+    "/embeddings": {"input": A_MARK},
+}
+"""How A asks other APIs."""
+
 B_REQUESTS: list[dict[str, Any]] = [
     {"model": f"self_consistency:n=4,{NUMBERS}@qwen", "response_format": SCHEMA, "temperature": 0.5},
     {"model": f"self_consistency:n=3,{NUMBERS}@qwen", "max_tokens": 50, "seed": 1, "logprobs": True},
@@ -89,8 +96,9 @@ async def served_b(server: Server, *from_a: dict[str, Any]) -> tuple[list[str], 
         for fields in from_a:
             for model in ("qwen", f"self_consistency:n=4,{NUMBERS}@qwen", f"self_consistency:n=1,{NUMBERS}@qwen"):
                 body = {"model": model, "messages": A_ASKS, **fields}
-                answer = await served.http.post("/chat/completions", json=body)
-                assert answer.status_code < 600
+                assert (await served.http.post("/chat/completions", json=body)).status_code < 600
+            for path, asked in OTHERWISE.items():
+                assert (await served.http.post(path, json={"model": "qwen", **asked, **fields})).status_code < 600
         return server.from_b, [first, *[await ask(served, body) for body in B_REQUESTS]]
 
 

@@ -1,4 +1,4 @@
-"""The official client, unchanged, with every strategy there is."""
+"""The official clients, unchanged, with every strategy there is."""
 
 import asyncio
 from typing import Any
@@ -98,6 +98,11 @@ async def test_the_client_works_with_every_strategy_and_is_told_what_it_cost(nam
         response = await client.responses.create(model=model, input="[[p]] What is 6 times 7?", max_output_tokens=400)
         assert response.output_text.endswith("Answer: 42")
         assert response.usage.output_tokens == double.stats.completion_tokens - before[1]
+
+        before = spent(double)
+        message = await served.anthropic().messages.create(model=model, messages=ASK, max_tokens=400)
+        assert message.content[-1].text.endswith("Answer: 42")
+        assert message.usage.output_tokens == double.stats.completion_tokens - before[1]
 
 
 class Number(BaseModel):

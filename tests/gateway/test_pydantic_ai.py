@@ -1,4 +1,4 @@
-"""pydantic-ai, unchanged, over both APIs: texts, streams, tools and structured answers through strategies."""
+"""pydantic-ai, unchanged, over all three APIs: texts, streams, tools and structured answers through strategies."""
 
 import json
 from typing import Any
@@ -8,7 +8,10 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput, PromptedOutput, ToolOutput
 from pydantic_ai.models import Model
+from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.profiles import ModelProfile
+from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.gateway.serving import Served, serving
@@ -21,7 +24,7 @@ STRATEGIES = [
     "tool_vote:n=3",
     "self_consistency:n=3,answer=regex(pattern=4)",
 ]
-APIS = {"chat": OpenAIChatModel, "responses": OpenAIResponsesModel}
+APIS = {"chat": OpenAIChatModel, "responses": OpenAIResponsesModel, "messages": AnthropicModel}
 every_way = pytest.mark.parametrize(("api", "strategy"), [(api, strategy) for api in APIS for strategy in STRATEGIES])
 
 
@@ -65,6 +68,10 @@ def upstream() -> dict[str, Any]:
 
 
 def model_of(served: Served, api: str, strategy: str) -> Model:
+    if api == "messages":
+        able = ModelProfile(supports_json_schema_output=True)
+        provider = AnthropicProvider(anthropic_client=served.anthropic())
+        return AnthropicModel(f"{strategy}@qwen", provider=provider, profile=able)
     return APIS[api](f"{strategy}@qwen", provider=OpenAIProvider(served.base_url, "none"))
 
 

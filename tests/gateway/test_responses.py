@@ -86,7 +86,7 @@ async def test_tools_and_their_results_go_round():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"previous_response_id": "resp_1"},
+        {"conversation": "conv_1"},
         {"input": [{"type": "computer_call"}]},
         {"tools": [{"type": "web_search"}]},
         {"input": 3},
@@ -137,7 +137,6 @@ IDLE: dict[str, Any] = {
 }
 """Fields that ask for what is so anyway."""
 REFUSED: dict[str, Any] = {
-    "previous_response_id": "resp_1",
     "conversation": "conv_1",
     "background": True,
     "prompt": {"id": "p"},

@@ -97,18 +97,21 @@ def quota_spent(message: str, now: float) -> APIError:
     return APIError(429, message, "insufficient_quota", None, DAY - now % DAY)
 
 
-def identify(callers: Sequence[Caller], authorization: str | None) -> Caller:
-    """The holder of a bearer key, found in a time that does not depend on the key; anybody where there are no keys.
+def identify(callers: Sequence[Caller], authorization: str | None, api_key: str | None = None) -> Caller:
+    """The holder of a bearer key, or of one in `x-api-key`, as Anthropic's clients send it; anybody where there are no
+    keys. The time that it takes does not depend on the key.
 
     Raises `APIError` (401).
     """
     if not callers:
         return Caller("anybody")
-    scheme, _, key = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise APIError(401, "an API key is required: Authorization: Bearer KEY", "missing_api_key")
-    digest = hashed(key.strip())
-    found = [caller for caller in callers if hmac.compare_digest(caller.key.sha256, digest)]  # asks all, always
+    scheme, _, bearer = (authorization or "").partition(" ")
+    given = [key.strip() for key in (bearer if scheme.lower() == "bearer" else "", api_key or "") if key.strip()]
+    if not given:
+        raise APIError(401, "an API key is required: Authorization: Bearer KEY, or x-api-key: KEY", "missing_api_key")
+    digests = [hashed(key) for key in given]
+    # asks all, always
+    found = [caller for caller in callers for digest in digests if hmac.compare_digest(caller.key.sha256, digest)]
     if not found:
         raise APIError(401, "unknown API key", "invalid_api_key")
     return found[0]

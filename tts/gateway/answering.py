@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -13,7 +13,7 @@ from typing import Any
 from tts.base import Strategy, rank, selectable
 from tts.errors import EndpointError
 from tts.gateway.exchange import EVENTS, APIError, ResponseWriter, as_api_error, bad_request
-from tts.gateway.formats import ChatFormat, ResponsesFormat
+from tts.gateway.formats import ChatFormat, Translation
 from tts.gateway.routing import GatewayRequest
 from tts.gateway.settings import ROLES
 from tts.policies import is_policy, policies_of
@@ -44,7 +44,7 @@ class Search:
     request: GatewayRequest
     strategy: Strategy
     session: Session
-    format: ChatFormat | ResponsesFormat
+    format: ChatFormat | Translation
     n: int
     """How many answers are wanted."""
 
@@ -236,9 +236,7 @@ def open_search(request: GatewayRequest, strategy: Strategy, models: Models, res
         form=_form(plan.form, strategy),
         forgiving=True,
     )
-    if kind == "responses":
-        return Search(request, strategy, session, ResponsesFormat(request.body, chat, run), n)
-    return Search(request, strategy, session, ChatFormat(chat, run, chat=not text), n)
+    return Search(request, strategy, session, request.format or ChatFormat(chat, run, chat=not text), n)
 
 
 def _samplers(request: GatewayRequest, strategy: Strategy, models: Models) -> dict[str, Sampler]:
@@ -281,24 +279,24 @@ def _form(form: Mapping[str, Any], strategy: Strategy) -> Mapping[str, Any]:
 
 @asynccontextmanager
 async def kept_alive(
-    out: ResponseWriter, seconds: float, start: Callable[[], bytes], report: Callable[[dict[str, Any]], bytes] | None
+    out: ResponseWriter, seconds: float, form: ChatFormat | Translation, *, reports: bool
 ) -> AsyncIterator[OnCandidate]:
-    """Writes a comment every `seconds`, so that the stream stays open, and what `report` makes of new candidates.
+    """Writes a sign of life every `seconds`, so that the stream stays open, and `reports` of new candidates.
 
-    The response begins with the first of these, followed by what `start` gives: until then an error has a status.
+    The response begins with the first of these, followed by what `form` starts with: until then an error has a status.
     """
     news, arrived, began = asyncio.Event(), 0, monotonic()
 
     def on_candidate(_: Candidate) -> None:
         nonlocal arrived
         arrived += 1
-        if report is not None:
+        if reports:
             news.set()
 
     async def begin() -> None:
         if out.status is None:
             await out.start(200, EVENTS)
-            await out.write(start())
+            await out.write(form.start())
 
     async def write() -> None:
         while True:
@@ -307,11 +305,11 @@ async def kept_alive(
                     await news.wait()
             except TimeoutError:
                 await begin()
-                await out.write(b": at work\n\n")
-            if report is not None and news.is_set():
+                await out.write(form.alive)
+            if news.is_set():
                 news.clear()
                 await begin()
-                await out.write(report({"candidates": arrived, "seconds": round(monotonic() - began, 3)}))
+                await out.write(form.progress({"candidates": arrived, "seconds": round(monotonic() - began, 3)}))
 
     writing = asyncio.create_task(write())
     try:

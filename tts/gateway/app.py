@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tts.errors import EndpointError
-from tts.gateway.exchange import KINDS, APIError
+from tts.gateway.exchange import KINDS, PASSED, APIError, bad_request
 from tts.gateway.routing import allowed
 from tts.gateway.schemas import BODIES
 from tts.gateway.service import Gateway
@@ -51,6 +51,23 @@ def gateway_app(settings: GatewaySettings) -> Starlette:
                 return JSONResponse(card)
         raise APIError(404, f"no model named '{name[:200]}'", "model_not_found", "model")
 
+    async def response(request: Request) -> Response:
+        """A response that this key was given, or, with DELETE, its end."""
+        owner, name = gateway.caller(request).key.sha256, request.path_params["id"]
+        for option in ("stream", "starting_after"):
+            if request.query_params.get(option, "false") != "false":
+                raise bad_request(f"{option} is not supported: a response is kept as a whole", option, "not_supported")
+        if request.method == "DELETE":
+            await gateway.responses.delete(owner, name)
+            return JSONResponse({"id": name, "object": "response", "deleted": True})
+        return Response(await gateway.responses.find(owner, name), media_type="application/json")
+
+    async def input_items(request: Request) -> Response:
+        """What it answers, page by page."""
+        owner, name = gateway.caller(request).key.sha256, request.path_params["id"]
+        page = await gateway.responses.page(owner, name, request.query_params)
+        return Response(page, media_type="application/json")
+
     async def healthz(request: Request) -> Response:
         """Whether the gateway runs."""
         return JSONResponse({"status": "ok"})
@@ -76,7 +93,7 @@ def gateway_app(settings: GatewaySettings) -> Starlette:
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, APIError)
         headers = {name.decode(): value.decode() for name, value in error.headers}
-        return Response(error.body, error.status, headers)
+        return Response(error.body("responses"), error.status, headers)
 
     async def no_route(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -85,12 +102,15 @@ def gateway_app(settings: GatewaySettings) -> Starlette:
     gets = [
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", model),
+        Route("/v1/responses/{id}", response, methods=["GET", "DELETE"]),
+        Route("/v1/responses/{id}/input_items", input_items),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", metrics),
         Route("/openapi.json", openapi),
     ]
-    posts = [Route(f"/v1/{kind}", gateway, methods=["POST"]) for kind in KINDS]
+    beside = [f"/{kind}" for kind, places in PASSED.items() if len(places) > 1]  # where vLLM has them
+    posts = [Route(path, gateway, methods=["POST"]) for path in (*(f"/v1/{kind}" for kind in KINDS), *beside)]
     handlers = {APIError: refused, HTTPException: no_route}
     app = Starlette(routes=[*posts, *gets], lifespan=lifespan, exception_handlers=handlers)
     app.state.gateway = gateway
@@ -111,7 +131,8 @@ def document(gets: list[Route]) -> dict[str, Any]:
         place = {"in": "path", "required": True, "schema": {"type": "string"}}
         parameters = [{"name": name, **place} for name in route.param_convertors]
         operation = {"summary": route.endpoint.__doc__, "parameters": parameters, "responses": responses}
-        paths[route.path_format] = {"get": operation}
+        methods = sorted((route.methods or {"GET"}) - {"HEAD"})
+        paths[route.path_format] = {method.lower(): operation for method in methods}
     bearer = {"type": "http", "scheme": "bearer"}
     return {
         "openapi": "3.1.0",

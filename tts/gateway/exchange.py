@@ -1,4 +1,4 @@
-"""Responses: whole or streamed, and errors in OpenAI's form."""
+"""Responses: whole or streamed, and errors in the form of the API that was asked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,27 @@ from tts.errors import BudgetSpent, ConfigError, EndpointError, MissingExtra, St
 from tts.sampler.protocol import json_of
 from tts.sampler.refusals import server_message
 
-Kind = Literal["chat/completions", "completions", "responses"]
+Kind = Literal[
+    "chat/completions",
+    "completions",
+    "responses",
+    "messages",
+    "messages/count_tokens",
+    "embeddings",
+    "score",
+    "rerank",
+    "tokenize",
+    "detokenize",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+PASSED: dict[Kind, tuple[str, ...]] = {
+    "embeddings": ("/embeddings",),
+    "score": ("/score", "/../score"),
+    "rerank": ("/rerank", "/../rerank"),
+    "tokenize": ("/../tokenize", "/tokenize"),
+    "detokenize": ("/../detokenize", "/detokenize"),
+}
+"""Where model servers have what is only passed through, below their base URL or beside its `/v1`."""
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -23,6 +42,16 @@ JSON = (b"content-type", b"application/json")
 EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+ANTHROPIC_TYPES = {
+    **ERROR_TYPES,
+    413: "request_too_large",
+    500: "api_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+OVERLOADED = 529
+"""What Anthropic's clients are told where others get 503."""
 
 NOT_WORTH_A_RETRY = frozenset(
     {
@@ -48,11 +77,27 @@ class APIError(Exception):
     original: bytes | None = None
     """The model server's own body, passed on unchanged."""
 
-    @property
-    def body(self) -> bytes:
+    def body(self, kind: Kind) -> bytes:
+        """The body of the response to a request of this kind."""
+        if is_anthropic(kind):
+            return json.dumps(self._anthropic).encode()
         if self.original is not None:
             return self.original
         return json.dumps({"error": self.told, **self.details}).encode()
+
+    def status_for(self, kind: Kind) -> int:
+        """The status of that response."""
+        overloaded = self.status == 503 or self.code == "overloaded"
+        return OVERLOADED if overloaded and is_anthropic(kind) else self.status
+
+    @property
+    def _anthropic(self) -> dict[str, Any]:
+        """The error in Anthropic's form, which has no field for the parameter at fault."""
+        status, told = self.status_for("messages"), self.told
+        kind = ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+        message, param = told["message"], told["param"]
+        named = message if not param or str(param) in message else f"{param}: {message}"
+        return {"type": "error", "error": {"type": kind, "message": named}, **self.details}
 
     def event(self, kind: Kind, number: int) -> bytes:
         """The same inside a stream that has begun, after `number` events.
@@ -61,6 +106,8 @@ class APIError(Exception):
         below `error`, where it sends them and clients look for them.
         """
         error = self.told
+        if is_anthropic(kind):
+            return b"event: error\ndata: " + self.body(kind) + b"\n\n"
         if kind != "responses":
             return f"data: {json.dumps({'error': error, **self.details})}\n\n".encode()
         error |= {"code": str(error["code"] or error["type"])}
@@ -78,7 +125,10 @@ class APIError(Exception):
         if self.original is None:
             return {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         text = self.original.decode(errors="replace")
-        given = json.loads(text).get("error")
+        try:
+            given = json_of(text).get("error")
+        except (ValueError, AttributeError):
+            given = None
         given = given if isinstance(given, Mapping) else {}
         message = given.get("message")
         words = message if isinstance(message, str) else server_message(text) or "The model server refused the request."
@@ -95,6 +145,11 @@ class APIError(Exception):
         if self.code in NOT_WORTH_A_RETRY:
             headers.append((b"x-should-retry", b"false"))
         return headers
+
+
+def is_anthropic(kind: Kind) -> bool:
+    """Whether requests of this kind are of Anthropic's API."""
+    return kind.startswith("messages")
 
 
 def bad_request(message: str, param: str, code: str = "invalid_value") -> APIError:
@@ -150,6 +205,7 @@ class ResponseWriter:
 
     def __init__(self, send: Send, kind: Kind, headers: Headers) -> None:
         self._send, self.headers = send, list(headers)
+        self._kind: Kind = kind
         self._events = 0
         self.failed: Callable[[APIError], bytes] = lambda error: error.event(kind, self._events)
         """How an error is told inside a stream that has begun."""
@@ -177,15 +233,24 @@ class ResponseWriter:
         await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self.end(body)
 
+    async def fail(self, error: APIError) -> None:
+        """Send an error: as the response, or inside the stream that has begun."""
+        if self.status is None:
+            await self.whole(error.status_for(self._kind), error.headers, error.body(self._kind))
+        elif not self.ended:
+            await self.end(self.failed(error))
+            self.status = error.status
+
     async def refuse(self, error: APIError, rest: AsyncIterator[object]) -> None:
         """Send an error before the request was read, and close the connection.
 
         What is still to come of the request, its `rest`, is thrown away for a moment, or else a client that is busy
         sending would see the connection reset, and not why.
         """
-        size = (b"content-length", str(len(error.body)).encode())
-        await self.start(error.status, [*error.headers, size, (b"connection", b"close")])
-        await self.write(error.body)
+        body = error.body(self._kind)
+        size = (b"content-length", str(len(body)).encode())
+        await self.start(error.status_for(self._kind), [*error.headers, size, (b"connection", b"close")])
+        await self.write(body)
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGERING):
                 async for _ in rest:

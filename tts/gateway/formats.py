@@ -1,17 +1,22 @@
-"""Answers in the formats of the APIs, whole or streamed, and requests of the stateless Responses API as chat."""
+"""Answers in the formats of the APIs, whole or streamed: those of chat, and what other APIs make of a chat answer."""
 
 from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from tts.errors import TransientError
 from tts.gateway.exchange import APIError, bad_request
 from tts.sampler.protocol import bytes_of, text_of
 from tts.types import Candidate, Usage
 
 Json = dict[str, Any]
+ALIVE = b": at work\n\n"
+"""What keeps a stream open."""
 
 
 def usage_body(usage: Usage) -> Json:
@@ -39,7 +44,9 @@ class ChatFormat:
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{run}"
         self._created = int(time.time())
 
-    def start(self) -> bytes:
+    alive = ALIVE
+
+    def start(self, usage: Usage | None = None) -> bytes:
         """What a stream starts with: nothing."""
         return b""
 
@@ -110,349 +117,211 @@ class ChatFormat:
         return value is not None and value is not False
 
 
-class ResponsesFormat:
-    """The format of the answers to one request of the Responses API."""
+PieceKind = Literal["thought", "text", "refusal", "call"]
 
-    def __init__(self, body: Mapping[str, Any], chat: Mapping[str, Any], run: str) -> None:
-        self._body, self._run, self.large = body, run, False
+
+@dataclass(eq=False)
+class AnswerPiece:
+    """A part of an answer that an API tells as one thing."""
+
+    kind: PieceKind
+    place: int
+    """Its number among the pieces of the answer."""
+    id: str = ""
+    name: str = ""
+    """A call's id and function."""
+    texts: list[str] = field(default_factory=list)
+    logprobs: list[Json] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """What it says as far as it has come; of a call, its arguments."""
+        return "".join(self.texts)
+
+    @property
+    def arguments(self) -> Json | None:
+        """A call's arguments; None where they are no JSON object."""
+        try:
+            made = json.loads(self.text or "{}")
+        except (ValueError, RecursionError):
+            return None
+        return made if isinstance(made, dict) else None
+
+
+class Translation(ABC):
+    """A chat answer in the format of another API, whole or piece by piece: what a server sent, or a strategy found.
+
+    Pieces are told one after the other, as other APIs want them: where a server mixes its tool calls, those that come
+    second wait. `TransientError` where it is no chat answer.
+    """
+
+    alive = ALIVE
+
+    def __init__(self, body: Mapping[str, Any], chat: Mapping[str, Any], run: str, *, thoughts: bool = False) -> None:
+        """`thoughts` says whether the client is told what the model thought."""
+        self._body, self._run, self._thoughts = body, run, thoughts
         self._chat = ChatFormat(chat, run, chat=True)
-        self._created = int(time.time())
-        self._sequence = -1
+        self.large = False
+        """Whether the answer is written in a thread."""
+        self.made: Json = {}
+        """The answer as a whole, once it is complete."""
+        self.pieces: list[AnswerPiece] = []
+        self._open: list[AnswerPiece] = []
+        """What is being told, and what waits for that."""
+        self._calls: dict[int, AnswerPiece] = {}
+        self._reason: str | None = None
+        self._stop: str | None = None
+        """Which of the client's stop sequences ended the answer, where the server tells."""
 
-    def start(self) -> bytes:
-        """The first event of a stream."""
-        return self._event("response.created", response=self._response("in_progress", []))
+    @abstractmethod
+    def start(self, usage: Usage | None = None) -> bytes:
+        """The first events of a stream, where `usage` may be known already."""
 
+    @abstractmethod
+    def begun(self, piece: AnswerPiece) -> bytes:
+        """The events with which a piece begins."""
+
+    @abstractmethod
+    def told(self, piece: AnswerPiece, text: str, logprobs: Sequence[Json]) -> bytes:
+        """The event with the next `text` of a piece."""
+
+    @abstractmethod
+    def done(self, piece: AnswerPiece) -> bytes:
+        """The events with which a piece ends."""
+
+    @abstractmethod
+    def complete(self, usage: Usage, extra: Json) -> Json:
+        """The answer as a whole."""
+
+    @abstractmethod
+    def end(self, usage: Usage, extra: Json) -> bytes:
+        """The last events of a stream."""
+
+    @abstractmethod
     def failed(self, error: APIError) -> bytes:
-        """How a stream that has begun ends without an answer: with the error, and with the response that failed."""
-        self._sequence += 1
-        told = error.event("responses", self._sequence)
-        response = self._response("failed", [])
-        response["error"] = {"code": error.code or "server_error", "message": error.told["message"]}
-        return told + self._event("response.failed", response=response)
+        """How a stream that has begun ends without an answer."""
 
     def progress(self, report: Json) -> bytes:
-        """A progress report inside a stream: a comment, since this API has no event for it."""
+        """A progress report inside a stream: a comment, since other APIs have no event for it."""
         return b": " + json.dumps(report).encode() + b"\n\n"
 
+    def feed(self, answer: Mapping[str, Any]) -> bytes:
+        """The events for an event of a chat stream, or for a whole chat answer."""
+        try:
+            choices = [one for one in answer.get("choices") or () if not one.get("index")]
+            return b"".join(told for choice in choices for told in self._take(choice))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise TransientError(f"unreadable answer: {error}") from error
+
+    def finish(self, usage: Usage, extra: Json) -> bytes:
+        """The events that end a stream."""
+        told = list[bytes]()
+        while self._open:
+            told += [self.done(self._open.pop(0)), *self._next()]
+        return b"".join([*told, self.end(usage, extra)])
+
     def whole(self, candidates: Sequence[Candidate], usage: Usage, extra: Json) -> bytes:
-        return bytes_of(self._complete(candidates[0], usage, extra), large=self.large)
+        """A strategy's answer in one piece."""
+        self.feed({"choices": [self._chat.choice(candidates[0], 0)]})
+        return self.written(usage, extra)
+
+    def written(self, usage: Usage, extra: Json) -> bytes:
+        """What was fed, as an answer in one piece."""
+        return bytes_of(self.complete(usage, extra), large=self.large)
 
     def chunks(self, candidates: Sequence[Candidate], usage: Usage, extra: Json) -> Iterator[bytes]:
-        response = self._complete(candidates[0], usage, extra)
-        for place, item in enumerate(response["output"]):
-            at = {"output_index": place}
-            of = {**at, "item_id": item["id"]}
-            begun = {**item, "status": "in_progress", **({"content": []} if "content" in item else {"arguments": ""})}
-            yield self._event("response.output_item.added", **at, item=begun)
-            for i, part in enumerate(item.get("content", ())):
-                yield from self._part({**of, "content_index": i}, part)
-            if "arguments" in item:
-                call = {"name": item["name"], "arguments": item["arguments"]}
-                yield self._event("response.function_call_arguments.delta", **of, delta=item["arguments"])
-                yield self._event("response.function_call_arguments.done", **of, **call)
-            yield self._event("response.output_item.done", **at, item=item)
-        yield self._event(f"response.{response['status']}", response=response)
+        """The same as a stream, after its start."""
+        yield self.feed({"choices": [self._chat.choice(candidates[0], 0)]})
+        yield self.finish(usage, extra)
 
-    def _part(self, of: Json, part: Json) -> Iterator[bytes]:
-        """The events of one part of an item."""
-        kind = part["type"]
-        field = "refusal" if kind == "refusal" else "text"
-        known = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
-        emptied = {**part, field: "", **({"logprobs": []} if known else {})}
-        yield self._event("response.content_part.added", **of, part=emptied)
-        yield self._event(f"response.{kind}.delta", **of, delta=part[field], **known)
-        yield self._event(f"response.{kind}.done", **of, **{field: part[field]}, **known)
-        yield self._event("response.content_part.done", **of, part=part)
+    def _take(self, choice: Json) -> Iterator[bytes]:
+        said = choice.get("delta") or choice.get("message") or {}
+        thought = text_of(said.get("reasoning_content")) or text_of(said.get("reasoning"))
+        if thought and self._thoughts:
+            yield from self._say("thought", thought)
+        logprobs = (choice.get("logprobs") or {}).get("content") or ()
+        if text := text_of(said.get("content")):
+            yield from self._say("text", text, logprobs)
+        if refusal := text_of(said.get("refusal")):
+            yield from self._say("refusal", refusal)
+        for place, call in enumerate(said.get("tool_calls") or ()):
+            yield from self._call(call.get("index", place), call)
+        self._reason = choice.get("finish_reason") or self._reason
+        stop = choice.get("stop_reason", choice.get("matched_stop"))  # vLLM's name, and SGLang's
+        self._stop = stop if isinstance(stop, str) else self._stop
 
-    def _event(self, kind: str, **fields: Any) -> bytes:
-        self._sequence += 1
-        data = {"type": kind, "sequence_number": self._sequence, **fields}
-        return b"event: " + kind.encode() + b"\ndata: " + bytes_of(data, large=self.large) + b"\n\n"
+    def _say(self, kind: PieceKind, text: str, logprobs: Sequence[Json] = ()) -> Iterator[bytes]:
+        last = self._open[-1] if self._open else None
+        if last is None or last.kind != kind:
+            last = AnswerPiece(kind, len(self.pieces))
+            yield from self._add(last)
+        yield from self._more(last, text, logprobs)
 
-    def _complete(self, candidate: Candidate, usage: Usage, extra: Json) -> Json:
-        choice = self._chat.choice(candidate, 0)
-        reason = CUT.get(choice.get("finish_reason") or "")
-        status = "incomplete" if reason else "completed"
-        output = self._output(choice, status)
-        response = self._response(status, output)
-        if reason:
-            response["incomplete_details"] = {"reason": reason}
-        counted = usage_body(usage)
-        response["usage"] = {
-            "input_tokens": counted["prompt_tokens"],
-            "input_tokens_details": counted["prompt_tokens_details"],
-            "output_tokens": counted["completion_tokens"],
-            "output_tokens_details": counted["completion_tokens_details"],
-            "total_tokens": counted["total_tokens"],
-        }
-        return {**response, **extra}
-
-    def _output(self, choice: Json, status: str) -> list[Json]:
-        """The items of an answer: what was thought, what is said (if only that it is nothing), and the calls."""
-        message, output = choice["message"], list[Json]()
-        thoughts = message.get("reasoning_content") or message.get("reasoning")
-        if thoughts and self._body.get("reasoning"):  # where the client knows of thoughts
-            part = {"type": "reasoning_text", "text": str(thoughts)}
-            output.append({"id": f"rs_{self._run}", "type": "reasoning", "summary": [], "content": [part]})
-        text, calls, parts = text_of(message.get("content")), message.get("tool_calls") or (), list[Json]()
-        if refusal := message.get("refusal"):
-            parts = [{"type": "refusal", "refusal": str(refusal)}]
-        if text or not (parts or calls):
-            logprobs = [_token(one) for one in (choice.get("logprobs") or {}).get("content") or ()]
-            parts = [{"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}, *parts]
-        if parts:
-            item = {"id": f"msg_{self._run}", "type": "message", "role": "assistant", "content": parts}
-            output.append(item | {"status": status})
-        for i, call in enumerate(calls):
-            function, place = call.get("function") or {}, f"{i}_{self._run}"
-            arguments = function.get("arguments")
-            output.append(
-                {
-                    "id": f"fc_{place}",
-                    "type": "function_call",
-                    "call_id": call.get("id") or f"call_{place}",
-                    "name": str(function.get("name") or ""),
-                    "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments or {}),
-                    "status": status,
-                }
+    def _call(self, index: int, call: Json) -> Iterator[bytes]:
+        function = call.get("function") or {}
+        piece, arguments = self._calls.get(index), function.get("arguments")
+        if piece is None:
+            place = len(self.pieces)
+            piece = AnswerPiece(
+                "call", place, call.get("id") or f"call_{place}_{self._run}", str(function.get("name") or "")
             )
-        return output
+            self._calls[index] = piece
+            yield from self._add(piece)
+        if arguments:
+            yield from self._more(piece, arguments if isinstance(arguments, str) else json.dumps(arguments))
 
-    def _response(self, status: str, output: list[Json]) -> Json:
-        body = self._body
-        return {
-            "id": f"resp_{self._run}",
-            "object": "response",
-            "created_at": self._created,
-            "status": status,
-            "error": None,
-            "incomplete_details": None,
-            "instructions": body.get("instructions"),
-            "max_output_tokens": body.get("max_output_tokens"),
-            "metadata": body.get("metadata") or {},
-            "model": body["model"],
-            "output": output,
-            "parallel_tool_calls": body.get("parallel_tool_calls", True),
-            "reasoning": body.get("reasoning"),
-            "temperature": body.get("temperature"),
-            "text": body.get("text") or {"format": {"type": "text"}},
-            "tool_choice": body.get("tool_choice", "auto"),
-            "tools": body.get("tools") or [],
-            "top_logprobs": body.get("top_logprobs"),
-            "top_p": body.get("top_p"),
-            "truncation": "disabled",
-            "store": False,
-            "usage": None,
-        }
+    def _add(self, piece: AnswerPiece) -> Iterator[bytes]:
+        self.pieces.append(piece)
+        self._open.append(piece)
+        if len(self._open) == 1:
+            yield self.begun(piece)
+        yield from self._settle()
 
+    def _more(self, piece: AnswerPiece, text: str, logprobs: Sequence[Json] = ()) -> Iterator[bytes]:
+        piece.texts.append(text)
+        piece.logprobs += logprobs
+        if piece is self._open[0]:
+            yield self.told(piece, text, logprobs)
+            yield from self._settle()
 
-CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
-"""Why a response is incomplete, by the finish reason of the choice."""
+    def _settle(self) -> Iterator[bytes]:
+        """End what is told while others wait for it, unless it is a call whose arguments have not all come."""
+        while len(self._open) > 1:
+            first = self._open[0]
+            if first.kind == "call" and not (
+                first.texts and first.texts[-1].rstrip().endswith("}") and first.arguments is not None
+            ):
+                return
+            yield self.done(self._open.pop(0))
+            yield from self._next()
 
-
-def _token(known: Mapping[str, Any]) -> Json:
-    """A token's log-probability, as a response has it."""
-    tops = [{**top, "bytes": top.get("bytes") or []} for top in known.get("top_logprobs") or ()]
-    return {**known, "bytes": known.get("bytes") or [], "top_logprobs": tops}
-
-
-# -- a Responses request as chat ---------------------------------------------------------------------------------------
-
-STATE = ("previous_response_id", "conversation", "background", "prompt")
-"""Fields that need state."""
-OTHERWISE = {
-    "n": "a response has one answer; ask chat/completions for more",
-    "messages": "it is called input here",
-    "max_tokens": "it is called max_output_tokens here",
-    "max_completion_tokens": "it is called max_output_tokens here",
-    "response_format": "it is called text.format here",
-    "reasoning_effort": "it is called reasoning.effort here",
-    "verbosity": "it is called text.verbosity here",
-    "logprobs": "ask for top_logprobs, or include message.output_text.logprobs",
-    "functions": "they are called tools here",
-    "function_call": "it is called tool_choice here",
-    "max_tool_calls": "only functions are supported, which the client calls",
-}
-"""Fields that a strategy cannot honour here, and what to do about each."""
-ANSWERED = frozenset({"input", "instructions", "include", "metadata", "store", "stream_options", "truncation"})
-"""Fields that are honoured in the answer or have no counterpart in chat."""
-TRANSLATED = frozenset({"max_output_tokens", "parallel_tool_calls", "reasoning", "text", "tool_choice", "tools"})
-INCLUDED = frozenset(
-    {
-        *("code_interpreter_call.outputs", "computer_call_output.output.image_url", "file_search_call.results"),
-        *("message.input_image.image_url", "message.output_text.logprobs", "reasoning.encrypted_content"),
-        *("web_search_call.action.sources", "web_search_call.results"),
-    }
-)
-"""What `include` may name; all but the log-probabilities are parts of what no answer has here."""
-LOGPROBS = "message.output_text.logprobs"
-TEXTS = ("input_text", "output_text", "text")
+    def _next(self) -> Iterator[bytes]:
+        """Begin what waited."""
+        if self._open:
+            piece = self._open[0]
+            yield self.begun(piece)
+            if piece.texts:
+                yield self.told(piece, piece.text, piece.logprobs)
 
 
-def as_chat(body: Mapping[str, Any]) -> Json:
-    """The request as a chat completion's body: every field is honoured, or refused by name.
-
-    Fields that the Responses API does not have are taken to be the model server's own sampling parameters. Raises
-    `APIError` for what needs state, or does not exist in chat.
-    """
-    given = {name: value for name, value in body.items() if value is not None}
-    for name in STATE:
-        if given.get(name):
-            message = f"strategies keep no state, so {name} is not supported; send the whole input"
-            raise _unsupported(message, name)
-    for name in OTHERWISE.keys() & given.keys():
-        raise _unsupported(f"{name} is not supported: {OTHERWISE[name]}", name)
-    if given.get("truncation", "disabled") != "disabled":
-        raise _unsupported("inputs are not truncated here; leave truncation out", "truncation")
-    handled = {*STATE, *ANSWERED, *TRANSLATED}
-    chat: Json = {name: value for name, value in given.items() if name not in handled}
-    chat["messages"] = _messages(given)
-    included = given.get("include", [])
-    if not isinstance(included, list) or not all(isinstance(name, str) and name in INCLUDED for name in included):
-        raise bad_request(f"include may name: {', '.join(sorted(INCLUDED))}", "include")
-    if LOGPROBS in included or "top_logprobs" in chat:
-        chat["logprobs"] = True
-    if "max_output_tokens" in given:
-        chat["max_tokens"] = given["max_output_tokens"]
-    reasoning = _table(given, "reasoning", {"effort", "summary", "generate_summary"})
-    if reasoning.get("effort") is not None:
-        chat["reasoning_effort"] = reasoning["effort"]
-    for name in ("summary", "generate_summary"):  # what a model thought is given whole
-        if reasoning.get(name, "auto") not in ("auto", None):
-            raise _unsupported(
-                f"reasoning.{name} is not supported: thoughts are given as they are", f"reasoning.{name}"
-            )
-    text = _table(given, "text", {"format", "verbosity"})
-    if text.get("verbosity") is not None:
-        chat["verbosity"] = text["verbosity"]
-    if text.get("format") is not None:
-        chat |= _format(text["format"])
-    return chat | _tools(given)
+def event(kind: str, data: Json, *, large: bool = False) -> bytes:
+    """An event that has its kind beside its data, as APIs other than chat want it."""
+    return b"event: " + kind.encode() + b"\ndata: " + bytes_of(data, large=large) + b"\n\n"
 
 
-def _unsupported(message: str, param: str) -> APIError:
+# -- what requests of other APIs have in common ------------------------------------------------------------------------
+
+
+def unsupported(message: str, param: str) -> APIError:
+    """The error for what exists in the API, but not here."""
     return bad_request(message, param, "not_supported")
 
 
-def _table(given: Mapping[str, Any], name: str, known: set[str]) -> Json:
-    """The table `name` of the body, none of whose fields is unknown."""
+def table_of(given: Mapping[str, Any], name: str, known: set[str]) -> Json:
+    """The table `name` of a body. Raises `APIError` where it has a field that is not `known`."""
     table = given.get(name) or {}
     for key, value in table.items():
         if key not in known and value is not None:
-            raise _unsupported(
-                f"{name}.{key} is not supported; {name} has: {', '.join(sorted(known))}", f"{name}.{key}"
-            )
+            words = f"{name}.{key} is not supported; {name} has: {', '.join(sorted(known))}"
+            raise unsupported(words, f"{name}.{key}")
     return table
-
-
-def _format(form: Any) -> Json:
-    kind = form.get("type") if isinstance(form, Mapping) else None
-    if kind == "json_schema":
-        schema = {key: value for key, value in form.items() if key != "type"}
-        return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    if kind == "json_object":
-        return {"response_format": {"type": "json_object"}}
-    if kind != "text":
-        raise _unsupported("text.format must be of the type text, json_object or json_schema", "text.format")
-    return {}
-
-
-def _tools(given: Mapping[str, Any]) -> Json:
-    """The tools as chat has them, and how they are chosen."""
-    choice, tools = given.get("tool_choice"), given.get("tools")
-    if isinstance(choice, Mapping):
-        choice = _chosen(choice)
-    elif choice not in (None, "auto", "none", "required"):
-        raise bad_request("tool_choice must be auto, none, required, or name a function", "tool_choice")
-    if not tools:
-        if choice not in (None, "auto", "none"):
-            raise bad_request("tool_choice asks for a call, but there are no tools", "tool_choice")
-        return {}
-    more = {"tool_choice": choice, "parallel_tool_calls": given.get("parallel_tool_calls")}
-    return {
-        "tools": [_tool(tool) for tool in tools],
-        **{key: value for key, value in more.items() if value is not None},
-    }
-
-
-def _chosen(choice: Mapping[str, Any]) -> Json:
-    if choice.get("type") == "function" and isinstance(choice.get("name"), str):
-        return {"type": "function", "function": {"name": choice["name"]}}
-    if choice.get("type") == "allowed_tools":
-        tools = choice.get("tools")
-        if isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools):
-            allowed = {"mode": choice.get("mode", "auto"), "tools": [_chosen(tool) for tool in tools]}
-            return {"type": "allowed_tools", "allowed_tools": allowed}
-    raise _unsupported(f"a tool_choice of the type {choice.get('type')!r} is not supported", "tool_choice")
-
-
-def _tool(tool: Json) -> Json:
-    if tool.get("type") != "function":
-        raise _unsupported(f"tools of type {tool.get('type')!r} are not supported, only functions are", "tools")
-    return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
-
-
-def _messages(body: Mapping[str, Any]) -> list[Json]:
-    messages: list[Json] = []
-    if body.get("instructions"):
-        messages.append({"role": "system", "content": body["instructions"]})
-    if isinstance(body["input"], str):
-        return [*messages, {"role": "user", "content": body["input"]}]
-    for item in body["input"]:
-        kind = item.get("type", "message")
-        if kind == "message":
-            role, content = item.get("role", "user"), _content(item.get("content"))
-            if role == "assistant" and messages and messages[-1].get("tool_calls") and not messages[-1]["content"]:
-                messages[-1]["content"] = content  # said together with the calls before it
-            else:
-                messages.append({"role": role, "content": content})
-        elif kind == "function_call":
-            name, arguments, place = (_text(item, key) for key in ("name", "arguments", "call_id"))
-            if not (messages and messages[-1]["role"] == "assistant"):  # a turn of the model's is one message
-                messages.append({"role": "assistant", "content": None})
-            call = {"id": place, "type": "function", "function": {"name": name, "arguments": arguments}}
-            messages[-1].setdefault("tool_calls", []).append(call)
-        elif kind == "function_call_output":
-            messages.append({"role": "tool", "tool_call_id": _text(item, "call_id"), "content": _output(item)})
-        elif kind != "reasoning":  # a model's own thoughts are not part of chat
-            raise _unsupported(f"items of type {kind!r} are not supported", "input")
-    return messages
-
-
-def _text(item: Mapping[str, Any], name: str) -> str:
-    if not isinstance(item.get(name), str):
-        raise bad_request(f"{name} of a {item.get('type')} must be text", "input")
-    return item[name]
-
-
-def _output(item: Mapping[str, Any]) -> Any:
-    """What a function gave back; parts of text and images are content."""
-    output = item.get("output")
-    if isinstance(output, list) and output and all(isinstance(one, Mapping) and "type" in one for one in output):
-        return _content(output)
-    return output if isinstance(output, str) else json.dumps(output)
-
-
-def _content(content: Any) -> Any:
-    """Content as chat has it: one text where all parts are text."""
-    if not isinstance(content, list):
-        if not isinstance(content, str):
-            raise bad_request("the content of a message must be text, or a list of parts", "input")
-        return content
-    parts: list[Json] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind in TEXTS or kind == "refusal":
-            said = part.get("refusal" if kind == "refusal" else "text")
-            if not isinstance(said, str):
-                raise bad_request(f"a part of type {kind!r} must have text", "input")
-            parts.append({"type": "text", "text": said})
-        elif kind == "input_image" and part.get("image_url"):
-            detail = {"detail": part["detail"]} if part.get("detail") else {}
-            parts.append({"type": "image_url", "image_url": {"url": part["image_url"], **detail}})
-        else:
-            raise _unsupported(f"content of type {kind!r} is not supported", "input")
-    if all(part["type"] == "text" for part in parts):
-        return "".join(part["text"] for part in parts)
-    return parts

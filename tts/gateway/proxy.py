@@ -1,4 +1,7 @@
-"""Requests to a plain model: the bytes pass through unchanged, and only their cost is read."""
+"""Requests to a plain model: the bytes pass through unchanged, and only their cost is read.
+
+Where its server does not speak the API that was asked, its chat answers are translated as they come.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from uuid import uuid4
 import httpx
 
 from tts.accounts import Grant, Ledger
-from tts.concurrency import now
+from tts.concurrency import LARGE, aside, now
 from tts.errors import EndpointError, TransientError
 from tts.gateway.admission import quota_spent
-from tts.gateway.exchange import EVENTS, APIError, ResponseWriter
+from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError
 from tts.gateway.routing import GatewayRequest
 from tts.gateway.schemas import Table
 from tts.sampler import Sampler
@@ -25,6 +28,7 @@ from tts.sampler.client import HttpClient
 from tts.sampler.parameters import LENGTHS, merged, token_limit
 from tts.sampler.protocol import (
     bytes_of,
+    check_values,
     decoded,
     estimate_prompt,
     estimate_tokens,
@@ -38,6 +42,12 @@ from tts.types import Charge, Usage, sum_usage
 
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 """Events with which a stream of the Responses API says that it is complete; others end with `[DONE]`."""
+
+KEPT = ("response.completed", "response.incomplete")
+"""Events that have a response as it is kept."""
+
+ABSENT = (404, 405, 501)
+"""What servers say of a route that they do not have, and some of a model."""
 
 FINISHED = re.compile(rb'"finish_reason":\s*"')
 """In an event after which a choice has nothing more to say; inside a text the quotes would be escaped."""
@@ -92,12 +102,12 @@ class Meter:
         self._tokens = len(answer) // BYTES_PER_TOKEN
         if len(answer) <= SMALL:
             self._counted = reported_usage(json_of(decoded(answer)))
-        elif answer.strip()[:1] + answer.strip()[-1:] != b"{}":
+        elif answer.strip()[:1] + answer.strip()[-1:] not in (b"{}", b"[]"):
             raise ValueError("it is no JSON object")
         else:
             self._counted = reported_usage(_last_usage(answer))
 
-    def usage(self, body: Mapping[str, Any]) -> Usage:
+    def usage(self, request: GatewayRequest) -> Usage:
         """The usage that the server reported; an estimate if there was none, or the stream broke off before it."""
         counted = self._counted
         if counted is None:
@@ -106,9 +116,18 @@ class Meter:
                 counted = reported_usage(json_of(decoded(event)) if len(event) <= SMALL else _last_usage(event))
         if counted is not None:
             return counted
+        if request.kind in PASSED:
+            return _passed_usage(request)
+        body = request.chat
         prompt = estimate_prompt(body.get("messages") or str(body.get("prompt") or body.get("input") or ""))
         completion = max(0, self._tokens - 1)
         return Usage(1, prompt, 0, completion, estimated_tokens=prompt + completion)
+
+
+def _passed_usage(request: GatewayRequest) -> Usage:
+    """What a request that generates nothing costs: tokenizers ask no model."""
+    prompt = 0 if request.kind.endswith("tokenize") else len(request.content) // BYTES_PER_TOKEN
+    return Usage(1, prompt, 0, 0, estimated_tokens=prompt)
 
 
 def _last_usage(text: bytes) -> dict[str, Any]:
@@ -122,35 +141,51 @@ def reported_usage(data: Any) -> Usage | None:
     """The usage in an answer or event, under the names of either API; None if there is none."""
     for place in (data, data.get("response")) if isinstance(data, Mapping) else ():
         with suppress(TransientError):  # counts that cannot be are no counts
-            if isinstance(place, Mapping) and (usage := usage_of(place.get("usage"))) is not None:
+            if not isinstance(place, Mapping) or not isinstance(told := place.get("usage"), Mapping):
+                continue
+            if told.keys().isdisjoint(("prompt_tokens", "input_tokens")):  # what reads and does not write
+                told = {"prompt_tokens": told.get("total_tokens")}
+            if (usage := usage_of(told)) is not None:
                 return usage + Usage(requests=1)
     return None
 
 
-async def pass_through(request: GatewayRequest, sampler: Sampler) -> None:
-    """Send the request on and its answer back, and book what it cost, even if the client leaves halfway.
+async def lacks(sampler: Sampler, path: str) -> bool:
+    """Whether the server turns out to have no such route, by a request of our own that asks for nothing."""
+    connection = sampler.connection
+    try:
+        async with connection.exchange("policy", Ledger(), 0, queued=False) as exchange:
+            await connection.http.body(await connection.http.send("POST", exchange.url, path, b"{}"))
+    except EndpointError as error:
+        return error.status in ABSENT
+    return False
+
+
+async def pass_through(request: GatewayRequest, sampler: Sampler, path: str) -> None:
+    """Send the request on to `path` and its answer back, and book what it cost, even if the client leaves halfway.
 
     Raises an `EndpointError` if the server refuses, cannot be reached or breaks off. If a connection fails before
     anything was received, another replica gets the request once; any other retry is up to the client.
     """
-    began, out, body, endpoint = now(), request.out, request.body, sampler.endpoint
-    connection = sampler.connection
+    began, out, body, endpoint = now(), request.out, request.chat, sampler.endpoint
+    connection, limit = sampler.connection, endpoint.max_answer_bytes
     async with _within_quota(request, sampler) as length:
-        sent = await _rewritten(request.content, body, {"model": endpoint.model, **length}, endpoint.params)
+        sent = await _rewritten(request, {"model": endpoint.model, **length}, endpoint.params)
         affinity = connection.affinity(sent)
 
         async def relay(avoid: str | None = None) -> None:
             async with connection.exchange("policy", Ledger(), affinity, avoid, queued=False) as exchange:
-                response = await connection.http.send("POST", exchange.url, f"/{request.kind}", sent)
+                response = await connection.http.send("POST", exchange.url, path, sent)
                 meter = Meter(_choices(body))
                 try:
                     kind = response.headers.get("content-type", "application/json").encode("latin-1")
                     if kind.startswith(b"text/event-stream"):
-                        await _relay_events(connection.http, response, meter, out, exchange.flows)
+                        await _relay_events(connection.http, response, meter, request, exchange.flows, limit)
                     else:
-                        await _relay_whole(await connection.http.body(response), response.status_code, meter, out, kind)
+                        answer = await connection.http.body(response)
+                        await _relay_whole(answer, response.status_code, meter, request, kind, limit)
                 finally:
-                    usage = meter.usage(body) + Usage(seconds=now() - began)
+                    usage = meter.usage(request) + Usage(seconds=now() - began)
                     request.charges.add(Charge(uuid4().hex, "policy", usage, began))
                     request.book("policy", usage, endpoint.money(usage))
 
@@ -159,18 +194,24 @@ async def pass_through(request: GatewayRequest, sampler: Sampler) -> None:
         except TransientError as error:
             if error.status is not None or out.status is not None or len(connection.pool.replicas) == 1:
                 raise
+            request.begin_anew()
             await relay(avoid=error.server)
 
 
-async def _rewritten(content: bytes, body: Table, changes: Table, defaults: Table) -> bytes:
+async def _rewritten(request: GatewayRequest, changes: Table, defaults: Table) -> bytes:
     """The body with `changes`, and with the `defaults` that it does not set: as it was written if that is nothing new.
 
     A default length gives way to the client's, under whatever name.
     """
+    content, body = request.content, request.chat
+    if request.kind in PASSED:
+        defaults = {}
     sized = not body.keys().isdisjoint(LENGTHS)
     missing = {name: value for name, value in defaults.items() if name not in body and not (sized and name in LENGTHS)}
     whole = {**missing, **body, **changes}
-    if whole == body:
+    if request.format is not None and "max_completion_tokens" in defaults and "max_tokens" in whole:
+        whole["max_completion_tokens"] = whole.pop("max_tokens")  # the name that this server takes
+    if whole == body and request.format is None:
         return content
     if len(content) <= SMALL:
         return bytes_of(whole)
@@ -183,15 +224,20 @@ async def _within_quota(request: GatewayRequest, sampler: Sampler) -> AsyncItera
 
     The length is the client's own where there is room for it. Raises `APIError` (429) where there is none for a token.
     """
-    quota, body = request.caller.quota, request.body
+    quota, body = request.caller.quota, request.chat
     if quota is None:
         yield {}
         return
+    reads = request.kind in PASSED
     await sampler.identify()
     endpoint = sampler.endpoint
-    prompt = estimate_prompt(_prompt_of(body)) + estimate_tokens(json.dumps(body.get("tools") or ""))
+    if reads:
+        prompt = int(_passed_usage(request).prompt_tokens)
+    else:
+        prompt = estimate_prompt(_prompt_of(body)) + estimate_tokens(json.dumps(body.get("tools") or ""))
     choices = _choices(body)
-    name = "max_output_tokens" if request.kind == "responses" else token_limit(merged(endpoint.params, body))
+    responds = request.kind == "responses" and request.format is None
+    name = "max_output_tokens" if responds else token_limit(merged(endpoint.params, body))
     asked = min((body[one] for one in (name, *LENGTHS) if _is_number(body.get(one))), default=endpoint.params.get(name))
     context = sampler.context_length
     most = asked or context or LONGEST_ANSWER
@@ -205,13 +251,15 @@ async def _within_quota(request: GatewayRequest, sampler: Sampler) -> AsyncItera
             message = "what is left of this key's day is reserved by its other requests"
             raise APIError(429, message, "rate_limit_exceeded", None, 1)
         raise quota_spent("what is left of this key's day is not enough for this request", time())
-    if length < most and context is not None:  # the server refuses a length beyond its context
+    if reads:
+        length = 0
+    elif length < most and context is not None:  # the server refuses a length beyond its context
         length = max(1, min(length, context - len(request.content)))
     price = endpoint.money(Usage(1, prompt, 0, choices * length))
     grant = Grant(choices, 1, prompt, choices * length, price, length)
     await quota.hold(grant)
     try:
-        yield {} if length == most and (asked or context) else {name: length}
+        yield {} if reads or (length == most and (asked or context)) else {name: length}
     finally:
         quota.spend(sum_usage(request.spent.values()).total_tokens, request.money)
         quota.release(grant)
@@ -236,14 +284,28 @@ def _is_number(value: Any) -> bool:
 
 
 async def _relay_events(
-    http: HttpClient, response: httpx.Response, meter: Meter, out: ResponseWriter, flows: Callable[[], None]
+    http: HttpClient,
+    response: httpx.Response,
+    meter: Meter,
+    request: GatewayRequest,
+    flows: Callable[[], None],
+    limit: int,
 ) -> None:
     """Passes on whole events only, so that an error can follow wherever the stream breaks off.
 
     The response begins with the first event: what goes wrong before it has a status of its own.
     """
-    reader, began = http.reader(), now()
+    out, reader, began = request.out, http.reader(), now()
     held: list[ServerEvent] = []
+
+    async def say(events: list[ServerEvent]) -> bytes:
+        """What the client is told of `events`, once the response has begun."""
+        opening = request.format.start() if request.format and out.status is None else b""
+        said = opening + await _said(events, request, limit)
+        if out.status is None:
+            await out.start(response.status_code, EVENTS)
+        return said
+
     async with aclosing(http.parts(response)) as parts:
         async for part in parts:
             flows()
@@ -255,19 +317,46 @@ async def _relay_events(
             first = next((event for event in held if event.data), None)
             if not held or (out.status is None and first is None and now() - began < COMMENTS_ALONE):
                 continue
-            if out.status is None:
-                if first is not None:
-                    _check_first(first)
-                await out.start(response.status_code, EVENTS)
-            await out.write(b"".join(event.raw for event in held))
+            if out.status is None and first is not None:
+                _check_first(first)
+            await out.write(await say(held))
             held.clear()
     last = reader.rest()
     meter.feed(last)
     if not meter.complete:
         raise TransientError("the stream broke off")
-    if out.status is None:
-        await out.start(response.status_code, EVENTS)
-    await out.end(b"".join(event.raw for event in held) + last.raw)
+    said = await say([*held, last])
+    if (form := request.format) is not None:
+        said += form.finish(meter.usage(request), {})
+        await request.keep(form.made)
+    await out.end(said)
+
+
+async def _said(events: list[ServerEvent], request: GatewayRequest, limit: int) -> bytes:
+    """What the client is told of events: as they are, or translated."""
+    form = request.format
+    raw = b"".join(event.raw for event in events)
+    if form is None:
+        for event in events:
+            if event.kind in KEPT and event.data and request.body.get("store") is not False:
+                with suppress(ValueError, AttributeError):  # what is no response is the client's to judge
+                    await request.keep((await aside(len(event.data), json_of, decoded(event.data))).get("response"))
+        return raw
+
+    def work() -> bytes:
+        told = list[bytes]()
+        for event in events:
+            if event.data is None:
+                told.append(form.alive if event.raw.strip() else b"")
+            elif event.data.strip() != b"[DONE]":
+                check_values(event.data, limit)
+                said = event_of(event) or {}
+                raise_told(said)
+                told.append(form.feed(said))
+        return b"".join(told)
+
+    form.large = len(raw) > LARGE
+    return await aside(len(raw), work)
 
 
 def _check_first(event: ServerEvent) -> None:
@@ -284,9 +373,33 @@ def _check_first(event: ServerEvent) -> None:
             raise APIError(error.status or 502, "", original=error.body.encode()) from error
 
 
-async def _relay_whole(answer: bytes, status: int, meter: Meter, out: ResponseWriter, kind: bytes) -> None:
+async def _relay_whole(
+    answer: bytes, status: int, meter: Meter, request: GatewayRequest, kind: bytes, limit: int
+) -> None:
+    form, out = request.format, request.out
     try:
         meter.whole(answer)
+        if form is None and request.kind == "responses" and request.body.get("store") is not False:
+            await request.keep(await aside(len(answer), lambda: json_of(decoded(answer))))
     except ValueError as error:
-        raise TransientError("the answer is not JSON") from error
-    await out.whole(status, [(b"content-type", kind)], answer)
+        if request.kind not in PASSED:  # embeddings may be bare numbers
+            raise TransientError("the answer is not JSON") from error
+    if form is None:
+        await out.whole(status, [(b"content-type", kind)], answer)
+        return
+
+    def work() -> bytes:
+        check_values(answer, limit)
+        said = json_of(decoded(answer))
+        raise_told(said)
+        if not said.get("choices"):
+            raise TransientError("the answer has no choices")
+        form.large, usage = len(answer) > LARGE, meter.usage(request)
+        if request.chat.get("stream"):  # of a server that does not
+            return form.start(usage) + form.feed(said) + form.finish(usage, {})
+        form.feed(said)
+        return form.written(usage, {})
+
+    told = await aside(len(answer), work)
+    await request.keep(form.made)
+    await out.whole(status, EVENTS if request.chat.get("stream") else [JSON], told)

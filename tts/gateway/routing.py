@@ -10,7 +10,7 @@ The model's name or the body's field `tts` says so, and nothing else: the text o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,9 +18,10 @@ from tts import registry
 from tts.base import AnswerVerifier, Strategy, Verifier
 from tts.concurrency import LARGE, aside
 from tts.errors import ConfigError
+from tts.gateway import messages, responses
 from tts.gateway.admission import Caller
-from tts.gateway.exchange import APIError, Kind, ResponseWriter, bad_request
-from tts.gateway.formats import as_chat
+from tts.gateway.exchange import PASSED, APIError, Kind, ResponseWriter, bad_request
+from tts.gateway.formats import Translation, unsupported
 from tts.gateway.schemas import (
     MOST_PARAMETERS,
     OPTION_SIZES,
@@ -35,12 +36,20 @@ from tts.gateway.schemas import (
     sampling_of,
 )
 from tts.gateway.settings import GatewaySettings
+from tts.gateway.stored import ResponseStore
 from tts.registry import Plugin, nested
 from tts.resources import Resources
 from tts.sampler.parameters import merged
 from tts.sampler.protocol import bytes_of
 from tts.text import size_of, well_formed
 from tts.types import Budget, Charge, Usage
+
+TRANSLATIONS: dict[Kind, tuple[Callable[[Mapping[str, Any]], tuple[dict[str, Any], list[str]]], type[Translation]]] = {
+    "responses": (responses.as_chat, responses.ResponsesFormat),
+    "messages": (messages.as_chat, messages.MessagesFormat),
+    "messages/count_tokens": (messages.as_chat, messages.MessagesFormat),
+}
+"""What makes chat of a request of another API, and its format for chat's answers."""
 
 SLOWER = 16
 """How many times as long it takes to make something of a text as to read it, at worst."""
@@ -80,15 +89,48 @@ class GatewayRequest:
     content: bytes
     body: dict[str, Any]
     chat: dict[str, Any]
-    """The body; for a strategy, a Responses body as chat."""
+    """The body; where another API is translated, as chat."""
     plan: RequestPlan
     out: ResponseWriter
+    store: ResponseStore
+    format: Translation | None = None
+    """How chat's answer is told, where another API is translated."""
     charges: set[Charge] = field(default_factory=set)
     """What was paid for it."""
     spent: dict[str, Usage] = field(default_factory=dict)
     """The same by role, including wasted work."""
     money: float = 0.0
     """What that costs."""
+
+    async def translate(self) -> None:
+        """Make chat of the request. Raises `APIError`, naming the field, for what chat does not have."""
+
+        def work() -> tuple[dict[str, Any], list[str]]:
+            self.body, self.content = _mended(self.body, self.content)
+            check(self.kind, self.content)
+            return TRANSLATIONS[self.kind][0](self.body)
+
+        self.chat, unheard = await aside(SLOWER * len(self.content), work)
+        self.begin_anew()
+        if self.plan.strategy is None and self.chat.get("stream"):
+            self.chat["stream_options"] = {"include_usage": True}
+        if unheard:
+            self.out.headers.append((b"x-tts-ignored", ", ".join(unheard).encode("ascii", "replace")))
+
+    def begin_anew(self) -> None:
+        """Forget what was told of an answer, where it is translated."""
+        if self.chat is not self.body:
+            self.format = TRANSLATIONS[self.kind][1](self.body, self.chat, self.run)
+            self.out.failed = self.format.failed
+
+    async def keep(self, response: Any) -> None:
+        """Remember what a client may come back to, unless it does not want that."""
+        if self.kind != "responses" or self.body.get("store") is False or not isinstance(response, Mapping):
+            return
+        if response.get("id") and response.get("status") in ("completed", "incomplete"):
+            kept = await self.store.keep(self.caller.key.sha256, response, self.body.get("input") or [])
+            if not kept and self.out.status is None:
+                self.out.headers.append((b"x-tts-ignored", b"store"))
 
     def book(self, role: str, usage: Usage, money: float) -> None:
         """Count work."""
@@ -97,7 +139,13 @@ class GatewayRequest:
 
 
 async def read(
-    settings: GatewaySettings, kind: Kind, run: str, caller: Caller, content: bytes, out: ResponseWriter
+    settings: GatewaySettings,
+    kind: Kind,
+    run: str,
+    caller: Caller,
+    content: bytes,
+    out: ResponseWriter,
+    store: ResponseStore,
 ) -> GatewayRequest:
     """The request in `content`. Raises `APIError` if it is invalid, or if the caller may not use what it names.
 
@@ -106,34 +154,76 @@ async def read(
     body = await parsed(content, settings.limits)
     check_sizes(body, {"model": SIZES["model"]})
     name = body.get("model")
+    if name is None and kind in PASSED and len(settings.models) == 1:
+        name = body["model"] = next(iter(settings.models))
     if not isinstance(name, str):
         raise bad_request(f"model must be a name; available: {_available(settings)}", "model")
     if "tts" not in body and name in settings.models:
         _authorise(caller, [name])
         if "policy" not in settings.models[name]:
             raise bad_request(f"'{name}' is a set of policies; ask STRATEGY@{name} or a preset", "model")
-        plan = RequestPlan(name, name)
-        return GatewayRequest(kind, run, caller, content, body, body, plan, out)
-    if len(content) > settings.limits.strategy_bytes:
-        message = f"a request with a strategy may have at most {settings.limits.strategy_bytes} bytes"
-        raise APIError(413, message, "request_too_large")
+        if kind == "responses":
+            body, content = await _whole(body, content, caller, store, settings.limits.body_bytes)
+        request = GatewayRequest(kind, run, caller, content, body, body, RequestPlan(name, name), out, store)
+        if kind in TRANSLATIONS and kind != "responses":
+            if kind == "messages/count_tokens":
+                _check_length(content, settings)
+            check_sizes(body, {"tools": SIZES["tools"]})
+            await request.translate()
+        return request
+    if kind in PASSED:
+        raise unsupported(f"{kind} is for plain models: {', '.join(settings.models)}", "model")
+    if kind == "responses":
+        body, content = await _whole(body, content, caller, store, settings.limits.body_bytes)
+    _check_length(content, settings)
     check_sizes(body, SIZES)
     spec = size_of([name, body.get("tts")], LARGE)
     plan = await aside(len(content) + SLOWER * spec, _plan, settings, name, body, caller)
     await asyncio.sleep(0)  # each step is short enough to hold nobody up, but not all together
-    if b"\\ud" in content.lower():  # half a surrogate pair is no character; a plain model's server decides for itself
-        body = await aside(len(content), lambda body=body: well_formed(body))
-        content = bytes_of(body)
+    body, content = await aside(len(content), _mended, body, content)
 
-    def checked(content: bytes = content, body: dict[str, Any] = body) -> dict[str, Any]:
-        check(kind, content)
-        return as_chat(body) if kind == "responses" else body
-
-    chat = await aside(SLOWER * len(content), checked)
+    request = GatewayRequest(kind, run, caller, content, body, body, plan, out, store)
+    if kind in TRANSLATIONS:
+        await request.translate()
+    else:
+        await aside(SLOWER * len(content), check, kind, content)
     await asyncio.sleep(0)
-    sampling, form = sampling_of(chat)
-    plan = replace(plan, sampling={**plan.sampling, **sampling}, form=merged(plan.form, form))
-    return GatewayRequest(kind, run, caller, content, body, chat, plan, out)
+    if request.chat.get("continue_final_message") and kind != "chat/completions":
+        raise unsupported("a strategy begins its answer itself: end with the user's turn", "messages")
+    sampling, form = sampling_of(request.chat)
+    request.plan = replace(plan, sampling={**plan.sampling, **sampling}, form=merged(plan.form, form))
+    return request
+
+
+def _mended(body: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Without halves of surrogate pairs, which are no characters: where bytes pass through, the server decides."""
+    if b"\\ud" not in content.lower():
+        return body, content
+    body = well_formed(body)
+    return body, bytes_of(body)
+
+
+async def _whole(
+    body: dict[str, Any], content: bytes, caller: Caller, store: ResponseStore, most: int
+) -> tuple[dict[str, Any], bytes]:
+    """A Responses body with what it refers to, and the bytes, `most` at most, that say the same without reference."""
+    whole = await store.whole(caller.key.sha256, body)
+    if whole is body and body.get("previous_response_id") is None:
+        return body, content
+    unlinked = {name: value for name, value in whole.items() if name != "previous_response_id"}
+    content = await asyncio.to_thread(bytes_of, unlinked, large=True)
+    if len(content) > most:
+        message = f"previous_response_id: a request may have at most {most} bytes, what it goes on from included"
+        raise APIError(413, message, "request_too_large")
+    return whole, content
+
+
+def _check_length(content: bytes, settings: GatewaySettings) -> None:
+    if len(content) > settings.limits.strategy_bytes:
+        message = (
+            f"a request with a strategy, or to be counted, may have at most {settings.limits.strategy_bytes} bytes"
+        )
+        raise APIError(413, message, "request_too_large")
 
 
 def _authorise(caller: Caller, names: Iterable[str]) -> None:

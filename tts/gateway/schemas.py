@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator
 
 from tts.concurrency import LARGE, aside
-from tts.gateway.exchange import APIError, Kind, bad_request
+from tts.gateway.exchange import PASSED, APIError, Kind, bad_request
 from tts.gateway.settings import GatewayLimits
 from tts.sampler.parameters import LENGTHS
 from tts.sampler.protocol import values_in
@@ -181,7 +181,67 @@ class Responses(Body):
     metadata: Table | None = None
 
 
-BODIES: dict[Kind, type[Body]] = {"chat/completions": Chat, "completions": Completion, "responses": Responses}
+class Turn(BaseModel, strict=True, extra="forbid"):
+    """A turn of a conversation with Anthropic's API."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list[Table]
+
+
+class CountTokens(BaseModel, strict=True, extra="forbid", use_attribute_docstrings=True):
+    """The tokens of a message's prompt."""
+
+    model: str
+    """A model, a preset, or STRATEGY@MODEL."""
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MOST_MESSAGES)]
+    system: str | list[Table] | None = None
+    tools: Annotated[list[Table], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: Table | None = None
+    thinking: Table | None = None
+    output_config: Table | None = None
+    output_format: Table | None = None
+    cache_control: Table | None = None
+    context_management: Table | None = None
+    speed: str | None = None
+
+
+class Messages(CountTokens):
+    """A request of Anthropic's Messages API; with fields of other servers that say how the model samples."""
+
+    max_tokens: PositiveInt
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: NonNegativeInt | None = None
+    metadata: Table | None = None
+    service_tier: str | None = None
+    diagnostics: Table | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: Table | None = None
+    tts: str | RequestOptions | None = None
+    """A strategy's spec, or a table with it and with what the answer must satisfy."""
+
+
+class Passed(BaseModel, extra="allow"):
+    """A request that goes to the model's server as it is."""
+
+    model: str
+
+
+BODIES: dict[Kind, type[BaseModel]] = {
+    "chat/completions": Chat,
+    "completions": Completion,
+    "responses": Responses,
+    "messages": Messages,
+    "messages/count_tokens": CountTokens,
+    **dict.fromkeys(PASSED, Passed),
+}
 
 
 async def parsed(content: bytes, limits: GatewayLimits) -> Table:

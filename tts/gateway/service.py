@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -17,16 +18,20 @@ from tts.concurrency import LARGE, aside, now
 from tts.errors import ConfigError, EndpointError, MissingExtra
 from tts.gateway.admission import Caller, Gate, check_page, identify
 from tts.gateway.answering import Search, StrategyAnswer, kept_alive, open_search
-from tts.gateway.exchange import EVENTS, JSON, APIError, Kind, ResponseWriter, as_api_error
-from tts.gateway.formats import ChatFormat, ResponsesFormat
-from tts.gateway.proxy import pass_through
+from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error, is_anthropic
+from tts.gateway.formats import ChatFormat, Translation
+from tts.gateway.proxy import ABSENT, lacks, pass_through
 from tts.gateway.quotas import QuotaFile, daily_quota
 from tts.gateway.routing import GatewayRequest, read, vet
 from tts.gateway.settings import GatewayLimits, GatewaySettings
+from tts.gateway.stored import ResponseStore
 from tts.gateway.telemetry import Metrics, Spans, Trace
-from tts.policies import check_models
+from tts.policies import check_models, policies_of
 from tts.resources import Resources
 from tts.sampler import Sampler
+from tts.sampler.protocol import estimate_prompt, estimate_tokens
+from tts.sampler.refusals import server_message
+from tts.sampler.scoring import tokenize
 from tts.session import Session
 from tts.solving import OnCandidate, drive, open_models
 from tts.text import size_of
@@ -52,6 +57,9 @@ class Gateway:
         self.metrics = Metrics(self.gate)
         self.models: dict[str, dict[str, Sampler]] = {}
         self._shared = Resources()
+        self.responses = ResponseStore(settings.responses, settings.limits)
+        self._chat_only: set[str] = set()
+        """Models whose server has no Responses API."""
         self._trace = Trace(settings.trace, settings) if settings.trace is not None else None
         self._spans = Spans() if settings.otel else None
         self._stack = AsyncExitStack()
@@ -66,6 +74,7 @@ class Gateway:
             sampler.connection.impatient = True
         self.models = {name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in models.items()}
         await self._stack.enter_async_context(self._shared)
+        await self._stack.enter_async_context(self.responses)
         if self._quotas is not None:
             await self._stack.enter_async_context(self._quotas)
         if self._trace is not None:
@@ -89,13 +98,14 @@ class Gateway:
     def caller(self, http: Request) -> Caller:
         """Who is asking. Raises `APIError` (401; 403 and 415 for web pages, see `check_page`)."""
         self.check_page(http)
-        return identify(self._callers, http.headers.get("authorization"))
+        return identify(self._callers, http.headers.get("authorization"), http.headers.get("x-api-key"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever becomes of it."""
         http, run, began = Request(scope, receive), uuid4().hex, now()
-        kind = cast(Kind, scope["path"].rpartition("/v1/")[2])
-        out = ResponseWriter(send, kind, [(b"x-tts-run", run.encode())])
+        kind = cast(Kind, scope["path"].removeprefix("/v1").strip("/"))
+        named = [(b"request-id", f"req_{run}".encode())] if is_anthropic(kind) else []
+        out = ResponseWriter(send, kind, [(b"x-tts-run", run.encode()), *named])
         request: GatewayRequest | None = None
         try:
             caller = self.caller(http)
@@ -103,7 +113,7 @@ class Gateway:
                 content = await read_body(http, self.settings.limits)
                 async with while_connected(receive, out):
                     try:
-                        request = await read(self.settings, kind, run, caller, content, out)
+                        request = await read(self.settings, kind, run, caller, content, out, self.responses)
                         await self._answer(request)
                     except asyncio.CancelledError:
                         if out.client_left:
@@ -121,9 +131,9 @@ class Gateway:
 
     async def _answer(self, request: GatewayRequest) -> None:
         strategy = request.plan.strategy
-        if strategy is None:
+        if strategy is None or request.kind == "messages/count_tokens":
             async with self.gate.room():
-                await pass_through(request, self.models[request.plan.model]["policy"])
+                await self._plain(request)
             return
         await vet(request.plan, self._shared)
         search = open_search(request, strategy, self.models, self._shared, self.settings.limits.samples)
@@ -134,23 +144,55 @@ class Gateway:
         finally:
             self._book(request, search.session)
 
+    async def _plain(self, request: GatewayRequest) -> None:
+        """Let the model's own server answer: in the API that was asked if it has that, else in chat."""
+        kind, model, out = request.kind, request.plan.model, request.out
+        roles = self.models[model]
+        sampler = roles[policies_of(roles)[-1]]
+        if kind == "messages/count_tokens":
+            await _count(request, sampler)
+            return
+        if kind == "responses" and model in self._chat_only:
+            await request.translate()
+        missing: EndpointError | None = None
+        for path in ("/chat/completions",) if request.format else PASSED.get(kind, (f"/{kind}",)):
+            try:
+                await pass_through(request, sampler, path)
+                return
+            except EndpointError as error:
+                known = kind not in PASSED and (kind != "responses" or request.format is not None)
+                if known or error.status not in ABSENT or out.status is not None:
+                    raise
+                missing = error
+        assert missing is not None
+        if kind in PASSED:
+            words = f"the server of '{model}' has no {kind}: {server_message(missing.body)}"
+            raise APIError(404, words[:500], "not_supported") from missing
+        if not await lacks(sampler, f"/{kind}"):
+            raise missing
+        self._chat_only.add(model)
+        await self._plain(request)
+
     async def _whole(self, search: Search) -> None:
         answer = self._counted(search, await self._run(search))
         body = await _written(answer, search.format, lambda: search.format.whole(*answer.parts))
+        if isinstance(search.format, Translation):
+            await search.request.keep(search.format.made)
         await search.request.out.whole(200, [JSON, *answer.headers], body)
 
     async def _stream(self, search: Search) -> None:
         out, form, seconds = search.request.out, search.format, self.settings.limits.keep_alive
-        if isinstance(form, ResponsesFormat):
-            out.failed = form.failed
-        report = form.progress if search.request.plan.options.progress else None
-        async with kept_alive(out, seconds, form.start, report) as on_candidate:
+        reports = search.request.plan.options.progress
+        async with kept_alive(out, seconds, form, reports=reports) as on_candidate:
             result = await self._run(search, on_candidate)
         answer = self._counted(search, result)
         if out.status is None:
             await out.start(200, [*EVENTS, *answer.headers])
-            await out.write(form.start())
-        await out.write(await _written(answer, form, lambda: b"".join(form.chunks(*answer.parts))))
+            await out.write(form.start(answer.usage))
+        events = await _written(answer, form, lambda: b"".join(form.chunks(*answer.parts)))
+        if isinstance(form, Translation):
+            await search.request.keep(form.made)
+        await out.write(events)
         await out.end()
 
     def _counted(self, search: Search, result: Result) -> StrategyAnswer:
@@ -210,17 +252,25 @@ class Gateway:
         for one in (error, error.__cause__):
             if isinstance(one, EndpointError):  # its message is not for the client: it says where the server is
                 log.warning("a request failed: %s", one)
-        if out.status is None:
-            await out.whole(told.status, told.headers, told.body)
-        elif not out.ended:
-            await out.end(out.failed(told))
-            out.status = told.status
+        await out.fail(told)
 
 
-async def _written(answer: StrategyAnswer, form: ChatFormat | ResponsesFormat, write: Callable[[], bytes]) -> bytes:
+async def _written(answer: StrategyAnswer, form: ChatFormat | Translation, write: Callable[[], bytes]) -> bytes:
     size = size_of([[one.content, one.samples and one.samples[-1].raw] for one in answer.candidates], LARGE, 16)
     form.large = size > LARGE
     return await aside(size, write)
+
+
+async def _count(request: GatewayRequest, sampler: Sampler) -> None:
+    """Answer with the tokens of the request's prompt: the server's own count, or an estimate that says so."""
+    messages, tools = request.chat["messages"], request.chat.get("tools")
+    headers: list[tuple[bytes, bytes]] = [JSON]
+    try:
+        count = len(await tokenize(sampler, messages, tools=tools))
+    except ConfigError:
+        count = estimate_prompt(messages) + (estimate_tokens(json.dumps(tools)) if tools else 0)
+        headers.append((b"x-tts-estimated", b"input_tokens"))
+    await request.out.whole(200, headers, json.dumps({"input_tokens": count}).encode())
 
 
 def _load_plugins() -> None:

@@ -71,6 +71,12 @@ class GatewayLimits(SettingsTable):
     """Largest number that a request may give any parameter of a strategy or verifier (or the default, if larger)."""
     keep_alive: PositiveFloat = 10.0
     """Seconds between the comments that keep a stream open while a strategy works."""
+    stored_responses: NonNegativeInt = 1000
+    """Responses kept for each key, which it may come back to; the oldest give way to new ones."""
+    stored_bytes: NonNegativeInt = 64 * 2**20
+    """Bytes of them, with what they answered."""
+    stored_seconds: PositiveFloat = 86_400.0
+    """How long they are kept."""
     drain_seconds: PositiveInt = 30
     """Time for open requests to finish when the gateway is told to stop."""
 
@@ -138,6 +144,8 @@ class GatewaySettings(SettingsTable):
     quotas: Path | None = None
     """The file that keeps what each key has spent today, where keys have caps for a day. Default: `NAME.quotas` beside
     the settings' file `NAME.toml`; without such a file the memory alone keeps it."""
+    responses: Path | None = None
+    """The file that keeps responses, through restarts and for several processes; else they are kept until the end."""
     trace: Path | None = None
     """A directory that keeps every request; those with a strategy form a run that `tts report` opens."""
     otel: bool = False

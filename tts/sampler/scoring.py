@@ -38,24 +38,27 @@ class TokenScores:
 # -- other requests ------------------------------------------------------------------------------------------------
 
 
-async def tokenize(sampler: Sampler, prompt: Prompt, *, special: bool = True) -> list[int]:
+async def tokenize(
+    sampler: Sampler, prompt: Prompt, *, special: bool = True, tools: Sequence[Mapping[str, Any]] | None = None
+) -> list[int]:
     """Token ids of `prompt` under the endpoint's own template and tokenizer, as vLLM and llama.cpp give them.
 
-    Chat messages are rendered with the generation prompt; `special` adds the begin-of-text token to raw text.
-    Raises `ConfigError` if the server has no such route.
+    Chat messages are rendered with the generation prompt and `tools`; `special` adds the begin-of-text token to raw
+    text. Raises `ConfigError` if the server has no such route.
     """
     if not isinstance(prompt, str) and (not prompt or isinstance(prompt[0], int)):
         return [int(token) for token in prompt]  # type: ignore[arg-type]
+    given = {"tools": tools} if tools else {}
     why = "cannot tokenize ({}); that needs vLLM or llama.cpp's server"
     await sampler.identify()
     if sampler.llama_cpp:
         if not isinstance(prompt, str):
-            prompt = str(await _beside(sampler, "apply-template", {"messages": prompt}, "prompt", why))
+            prompt = str(await _beside(sampler, "apply-template", {"messages": prompt, **given}, "prompt", why))
         body: dict[str, Any] = {"content": prompt, "add_special": special, "parse_special": True}
     elif isinstance(prompt, str):
         body = {"prompt": prompt, "add_special_tokens": special}
     else:
-        body = {"messages": prompt, "add_generation_prompt": True}
+        body = {"messages": prompt, "add_generation_prompt": True, **given}
     return list(await _beside(sampler, "tokenize", body, "tokens", why))
 
 
