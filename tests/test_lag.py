@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 
@@ -34,7 +34,9 @@ def busy() -> Iterator[None]:
 
 @pytest.mark.parametrize("machine", [nullcontext, busy])
 @pytest.mark.parametrize("block", [work, lambda: time.sleep(0.15)])
-async def test_work_and_blocking_calls_are_seen(block: Callable[[], None], machine: Callable[[], Iterator[None]]):
+async def test_work_and_blocking_calls_are_seen(
+    block: Callable[[], None], machine: Callable[[], AbstractContextManager[None]]
+):
     async def blocked() -> None:
         await asyncio.sleep(0.02)
         block()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from time import monotonic, thread_time
+from time import thread_time
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, PlainSerializer
 
 from tts import registry
-from tts.concurrency import LARGE, aside
+from tts.concurrency import LARGE, aside, timed
 from tts.errors import ConfigError
 from tts.policies import PolicyNames
 from tts.registry import Plugin
@@ -73,16 +73,10 @@ class Verifier(Plugin):
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """Rate `candidate`. Every call through `session` is charged to the verdict."""
-
-        def checked() -> Verdict:
-            begin = thread_time()
-            verdict = self.check(problem, candidate)
-            if isinstance(verdict, Verdict):
-                return verdict
-            accepted = verdict if isinstance(verdict, bool) else None
-            return Verdict(float(verdict), accepted, cpu_seconds=thread_time() - begin)
-
-        return await aside(len(candidate.content), checked)
+        verdict, seconds = await aside(len(candidate.content), timed, self.check, problem, candidate)
+        if isinstance(verdict, Verdict):
+            return verdict
+        return Verdict(float(verdict), verdict if isinstance(verdict, bool) else None, cpu_seconds=seconds)
 
     def check(self, problem: Problem, candidate: Candidate) -> Verdict | bool | float:
         """The plain form: a verdict, accepted or not, or a score. It must be quick: it runs on the loop, or for a large
@@ -125,15 +119,9 @@ class AnswerVerifier(Verifier):
 
     async def read(self, text: str, session: Session) -> str | None:
         """`parse`, for what takes too long to hold up the loop; what that costs is charged to `session`."""
-        began = monotonic()
-
-        def parsed() -> tuple[str | None, float]:
-            begin = thread_time()
-            return self.parse(text), thread_time() - begin
-
-        answer, seconds = await aside(len(text), parsed)
+        answer, seconds = await aside(len(text), timed, self.parse, text)
         if len(text) > LARGE:
-            session.pay_verifier(seconds, monotonic() - began)
+            session.pay_verifier(seconds, seconds)
         return answer
 
     async def equal(self, one: str, other: str, session: Session) -> bool:

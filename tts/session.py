@@ -317,12 +317,9 @@ class Session:
 
         (value, error, charges), _ = await self._made.get(key, made)
         self._recorded |= charges
-        try:
-            if error is not None:
-                raise error
-            return value
-        finally:
-            del error  # as in `own_failure`
+        if error is not None:
+            raise error
+        return value
 
     async def remember(self, about: Any, value: str) -> str:
         """`value`, or what an interrupted run remembered about the same: for decisions that must not fall twice."""
@@ -536,9 +533,9 @@ class Session:
         forgiven = forgiving and isinstance(cause_of(raised), EndpointRefused | UnreadableKey)
         try:
             error = cause_of(raised) if forgiven else own_failure(raised)
-            words = f"{type(error).__name__}: {error}"
         finally:
-            error = raised = None  # as in `own_failure`
+            del raised  # as in `own_failure`
+        words = f"{type(error).__name__}: {error}"
         self.ledger.failures.append(f"{name}: {words}")
         return words
 

@@ -56,6 +56,15 @@ def _mended(data: Any) -> Any:
     return data
 
 
+def head_of(value: Any, most: int) -> Any:
+    """Plain data with all that the first `most` characters of its JSON can show, and little more."""
+    if isinstance(value, str):
+        return value[:most]
+    if isinstance(value, Mapping):
+        return {key: head_of(one, most) for key, one in value.items()}
+    return [head_of(one, most) for one in value[: most // 3]] if isinstance(value, list | tuple) else value
+
+
 def size_of(value: Any, most: int, each: int = 1) -> int:
     """The characters of all texts in plain data, and `each` for every value; beyond `most` it is not counted further.
 

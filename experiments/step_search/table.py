@@ -101,8 +101,10 @@ def show(found: dict[str, Any]) -> None:
     heads += ["by a vote, over the weighted vote"] * voted
     print(f"| {' | '.join(heads)} |\n|---|--:{'|---' * (len(heads) - 2)}|")
     for label, row in found["baselines"].items():
-        for k in sorted({*(k for k in (1, 4, 16, 64) if k <= len(row["tokens"])), len(row["tokens"])}):
-            print(f"| {label}, N = {k} | {row['tokens'][k - 1]:.0f} | {words(row, k - 1)} {'| ' * (len(heads) - 2)}")
+        most = len(row["tokens"])
+        for k in sorted({*(k for k in (1, 4, 16, 64) if k < most), most}):
+            cells = [f"{label}, N = {k}", f"{row['tokens'][k - 1]:.0f}", words(row, k - 1)]
+            print(f"| {' | '.join(cells)} {' '.join('|' * (len(heads) - 2))}")
     for spec, row in found["searches"].items():
         against = [f"{words(row[label])}, N = {row[label]['n']}" for label in BASELINES]
         if voted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +21,7 @@ from tts.sampler.endpoint import Endpoint, joined
 from tts.sampler.health import Health
 from tts.sampler.limits import most_in_flight, out_of_files
 from tts.sampler.pool import LONGEST_WAIT, AttemptOutcome, Pool
+from tts.text import head_of
 from tts.types import Prompt, Usage
 
 NOTHING, ONE_REQUEST = Usage(), Usage(requests=1)
@@ -83,7 +84,7 @@ class Connection:
         """The number that sends requests with the same beginning to the same replica."""
         if len(self.pool.replicas) == 1:
             return 0
-        return crc32((prefix if isinstance(prefix, bytes) else json.dumps(_head(prefix)).encode())[:2048])
+        return crc32((prefix if isinstance(prefix, bytes) else json.dumps(head_of(prefix, 2048)).encode())[:2048])
 
     async def post(
         self,
@@ -183,15 +184,6 @@ class Connection:
             self.pool.release(replica, outcome, exchange.seconds, pause, failure)
             if failure:
                 self.health.examine()
-
-
-def _head(value: Any) -> Any:
-    """`value` with its texts and lists cut to what the first 2,048 characters of its JSON can show."""
-    if isinstance(value, str):
-        return value[:2048]
-    if isinstance(value, Mapping):
-        return {key: _head(one) for key, one in value.items()}
-    return list(map(_head, value[:700])) if isinstance(value, list | tuple) else value
 
 
 @dataclass(slots=True)

@@ -287,7 +287,7 @@ def _copied(node: ast.expr) -> ast.expr:
             return _number(type(value.value), value.value)
         if not isinstance(value, ast.AST) or type(value) is ast.Constant:
             return value
-        if is_constant(value):
+        if isinstance(value, ast.UnaryOp) and is_constant(value):
             return _negative(copied(value.operand))
         return type(value)(**{name: copied(one) for name, one in ast.iter_fields(value)})
 
