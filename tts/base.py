@@ -187,6 +187,8 @@ def answer_reader(problem: Problem, named: AnswerVerifier | None = None) -> Answ
 class Strategy(Plugin):
     """Searches for candidates, and selects one from any prefix of them."""
 
+    stated = frozenset({"n", "k", "simulations", "nodes", "waits"})  # a curve that does not say how many tells nothing
+
     roles: ClassVar[frozenset[str]] = frozenset({"policy"})
     """Roles that it samples from."""
     several: ClassVar[bool] = False

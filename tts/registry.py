@@ -48,6 +48,8 @@ class Plugin(BaseModel):
 
     name: ClassVar[str] = ""
     """The name it is found by: the class name in snake case unless set."""
+    stated: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that its `spec` names even where they have their defaults."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -68,7 +70,8 @@ class Plugin(BaseModel):
 
     @property
     def spec(self) -> str:
-        """The short text form, with the parameters that differ from their defaults: `best_of_n:n=32`."""
+        """The short text form, with the parameters that differ from their defaults or are always `stated`:
+        `best_of_n:n=16`."""
         known = vars(self)  # by hand: type checkers do not take a `cached_property` for a protocol's property
         if "spec" not in known:
             arguments = _arguments(self)
@@ -248,8 +251,9 @@ def _split(text: str) -> list[str]:
 
 
 def _arguments(plugin: Plugin) -> str:
-    """The parameters that differ from their defaults, as a spec has them, with other plug-ins last."""
-    changed = plugin.model_dump(mode="json", exclude_defaults=True)
+    """The parameters that differ from their defaults or are `stated`, as a spec has them, with other plug-ins last."""
+    always = {name: getattr(plugin, name) for name in type(plugin).model_fields if name in plugin.stated}
+    changed = always | plugin.model_dump(mode="json", exclude_defaults=True)
 
     def text(value: Any, plain: Any) -> str:
         if isinstance(value, Plugin):

@@ -226,7 +226,7 @@ async def test_the_first_error_that_ends_a_run_cancels_all_other_problems(
 async def test_what_cannot_work_is_refused_before_anything_is_spent(
     task: str, endpoint: Endpoint, double: ModelDouble, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="best_of_n needs a verifier"):
+    with pytest.raises(ConfigError, match="best_of_n:n=16 needs a verifier"):
         await experiment(task, endpoint, "best_of_n").run(tmp_path / "a")
     with pytest.raises(ConfigError, match="did you mean 'best_of_n'"):
         experiment(task, endpoint, "best_of_m")
