@@ -24,6 +24,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from tts.errors import ConfigError, MissingExtra, complaints
 
 Group = Literal["strategies", "verifiers", "tasks", "studies"]
+SINGULAR: dict[Group, str] = {
+    "strategies": "strategy",
+    "verifiers": "verifier",
+    "tasks": "task",
+    "studies": "study",
+}
 P = TypeVar("P", bound="type[Plugin]")
 
 _trusted: ContextVar[bool] = ContextVar("trusted", default=True)
@@ -133,7 +139,7 @@ def load(group: Group, name: str) -> type[Plugin]:
         raise
     except Exception as error:  # third-party code may fail in any way
         words = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{group} '{name}' ({point.value}) cannot be imported: {words}") from error
+        raise ConfigError(f"{SINGULAR[group]} '{name}' ({point.value}) cannot be imported: {words}") from error
 
 
 def make(group: Group, spec: str | dict[str, Any]) -> Any:
@@ -147,7 +153,9 @@ def make(group: Group, spec: str | dict[str, Any]) -> Any:
         return plugin(**parameters)
     except ValidationError as error:
         known = ", ".join(plugin.model_fields) or "none"
-        raise ConfigError(f"cannot make {group} '{name}': {complaints(error, name)}. Parameters: {known}") from error
+        raise ConfigError(
+            f"cannot make {SINGULAR[group]} '{name}': {complaints(error, name)}. Parameters: {known}"
+        ) from error
 
 
 def nested(value: Any) -> Iterator[Plugin]:

@@ -331,12 +331,19 @@ class Result:
     oracle: bool = False
     """Whether the hidden truth was used to find or select the answer."""
     seconds: float = 0.0
+    parsed: str | None = None
+    """The final answer that was read in the selected candidate, such as `18`; None where none was, as in a program."""
     loose: frozenset[Charge] = field(default=frozenset(), repr=False)
     """What was needed and no candidate descends from, such as a plan that was cut off."""
 
     @property
     def answer(self) -> str | None:
-        """The selected candidate's text; None when the strategy abstains."""
+        """What was `parsed`, else the selected candidate's whole text; None when the strategy abstains."""
+        return self.text if self.parsed is None else self.parsed
+
+    @property
+    def text(self) -> str | None:
+        """The selected candidate's whole text; None when the strategy abstains."""
         return None if self.selected is None else self.selected.content
 
     @property

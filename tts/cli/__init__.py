@@ -16,7 +16,7 @@ EPILOG = """\
 \b
 Examples:
   tts demo
-  tts solve "What is 17 * 23?" --strategy self_consistency:n=8,answer=numeric_answer
+  tts solve "What is 17 * 23?" --strategy self_consistency:n=8
   tts run --task gsm8k --strategy best_of_n:n=16 --limit 100 --temperature 0.8
   tts report runs/gsm8k-*
   tts view runs

@@ -171,14 +171,14 @@ class Grid(BaseModel):
         return json.loads(json.dumps(essence, default=str))
 
 
-def load(path: Path | None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The table of a TOML file, with dotted `overrides` (`sampling.temperature` -> 0.5) applied to it."""
+def load(source: Path | dict[str, Any] | None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A table, or that of a TOML file, with dotted `overrides` (`sampling.temperature` -> 0.5) applied to it."""
     try:
-        table = tomllib.loads(path.read_text()) if path else {}
+        table = tomllib.loads(source.read_text()) if isinstance(source, Path) else source or {}
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot read {source}: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        raise ConfigError(f"{source} is not valid TOML: {error}") from None
     for dotted, value in (overrides or {}).items():
         *parents, last = dotted.split(".")
         place = table
