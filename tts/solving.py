@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from tts import registry
 from tts.base import Strategy, Verifier, selectable
-from tts.concurrency import scope
+from tts.concurrency import blocking, scope
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, NoReader, StoreError, cause_of
 from tts.policies import check_models, drawn_from
 from tts.prompting import problem_text
@@ -84,6 +84,10 @@ async def solve(
             session = open_session(problem, chosen, samplers, verifier=judge, resources=resources, **settings)
         result = await drive(chosen, session, stop_early=stop_early, on_candidate=on_candidate)
         return replace(result, warnings=(*said, *result.warnings))
+
+
+solve_sync = blocking(solve)
+"""`solve` without await, for scripts and notebooks; its models are endpoints."""
 
 
 _PROGRAM = re.compile(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from html import escape
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
+from tts.errors import ConfigError
 from tts.lacks import lacking
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from tts.curves import Curve
+    from tts.types import Result
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -76,6 +80,16 @@ class Table:
         yield made
         yield from (Padding(Text(f"- {note}"), (0, 0, 0, 2)) for note in self.notes)
 
+    def html(self) -> str:
+        """The table in HTML, for notebooks."""
+        names, told = [*self.left, *self.right], self._told
+        aligned = [f"<td style='text-align: {'left' if i < len(self.left) else 'right'}'>" for i in range(len(names))]
+        lines = ["".join(f"{aligned[i]}{escape(str(row[i]))}</td>" for i in told) for row in self.rows]
+        head = "".join(f"<th>{escape(names[i])}</th>" for i in told)
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        notes = "".join(f"<div>{escape(note)}</div>" for note in self.notes)
+        return f"<table><caption>{escape(self.title)}</caption><tr>{head}</tr>{body}</table>{notes}"
+
     def markdown(self) -> str:
         """The table in Markdown; names in its first column are set as code."""
         names, told = [*self.left, *self.right], self._told
@@ -95,6 +109,28 @@ def broken(text: str, width: int) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(line.rstrip() for line in lines)
+
+
+def frame(rows: Iterable[Mapping[str, Any]], library: Literal["pandas", "polars"]) -> Any:
+    """`rows` as a DataFrame of `library`. Raises `ConfigError` where that is not installed."""
+    try:
+        module = import_module(library)
+    except ImportError:
+        raise ConfigError(f"{library} is not installed: pip install {library}") from None
+    options = {"infer_schema_length": None} if library == "polars" else {}
+    return module.DataFrame(list(rows), **options)
+
+
+def result_table(result: Result) -> Table:
+    """What came of one problem: its answer, how the search ended, what it cost."""
+    usage, count = result.usage, len(result.candidates)
+    made = Table("", ("answer", "strategy", "ended"), ("candidates", "tokens", "requests", "seconds"))
+    numbers = (f"{usage.total_tokens:,.0f}", f"{usage.requests:,.0f}", f"{result.seconds:.1f}")
+    made.add_row(
+        "none" if result.answer is None else result.answer, result.strategy, result.ended, str(count), *numbers
+    )
+    made.notes = [*result.warnings, *result.failures]
+    return made
 
 
 AVERAGED = (

@@ -346,6 +346,11 @@ class Result:
         """The selected candidate's whole text; None when the strategy abstains."""
         return None if self.selected is None else self.selected.content
 
+    def _repr_html_(self) -> str:
+        from tts.tables import result_table
+
+        return result_table(self).html()
+
     @property
     def unused(self) -> dict[str, Usage]:
         """By role: what was needed and no candidate descends from: lost, or delivered when all was settled."""

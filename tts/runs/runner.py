@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tts.allocation import SharedBudget
 from tts.base import Strategy
+from tts.concurrency import blocking
 from tts.errors import ConfigError
 from tts.policies import check_models, drawn_from
 from tts.resources import Resources
@@ -84,6 +85,18 @@ class Experiment(Grid):
                     turns = SharedBudget(self.total_budget, ids, strategy, params, part[0].seed)
                 await executor.run(replace(runner, turns=turns), part)
         return Run(folder)
+
+    def run_sync(
+        self,
+        out: Path | str,
+        *,
+        resume: bool = False,
+        progress: Progress | None = None,
+        executor: Executor | str = "local",
+    ) -> Run:
+        """`run` without await, for scripts and notebooks."""
+        blocking(self.run)(out, resume=resume, progress=progress, executor=executor)
+        return Run(out, checked=False)  # in this thread
 
 
 @dataclass(frozen=True)
