@@ -156,7 +156,7 @@ def _write(run: Run, table: Path, figure: Path) -> None:
 
     write_csv(curves(run), table)
     try:
-        plot_curves(curves(run), figure)
+        plot_curves(curves(run), figure, title=figure.stem)
     except MissingExtra as missing:
         say(f"wrote {table}; no figure: {missing}")
     else:

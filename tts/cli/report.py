@@ -16,6 +16,7 @@ from tts.errors import ConfigError
 
 if TYPE_CHECKING:
     from tts.curves import Curve
+    from tts.curves.plot import Style
     from tts.report import RunComparison
     from tts.runs.analysis import By
     from tts.studies import Study, StudyFindings
@@ -29,6 +30,7 @@ Examples:
   tts report runs/a --format md --format parquet
   tts report runs/a --by budget --x money
   tts report runs/a --details
+  tts report runs/a --out curves.pdf --style paper
   tts report runs/a --at 2000 --reach 0.8 --json
   tts report runs/a --study verifiers --study repeats
   tts report runs/a --study 'imperfect_verifier:cost_ratio=[2],plot=rewards.svg'
@@ -44,6 +46,7 @@ Studies: tts list studies
 
 Format = StrEnum("Format", ["html", "md", "csv", "parquet", "png", "svg", "pdf"])
 Along = StrEnum("Along", ["k", "budget"])
+Looks = StrEnum("Looks", ["screen", "paper"])
 
 
 def report(
@@ -85,6 +88,9 @@ def report(
     candidates: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every candidate with its cost: .csv or .jsonl.")
     ] = None,
+    style: Annotated[
+        Looks, typer.Option(help="Of figures: paper is as wide as a column, with fonts to match.")
+    ] = Looks.screen,
     details: Annotated[
         bool, typer.Option("--details", help="Every column, every point of the curves with its interval, fits.")
     ] = False,
@@ -114,16 +120,18 @@ def report(
         if not files and not as_json:
             _write_beside(comparison)
     for path in files:
-        _write(comparison, path, x, along)
+        _write(comparison, path, x, along, cast("Style", str(style)))
     if candidates:
         write_candidates(comparison, candidates)
         say(f"wrote {candidates}")
 
 
-def _write(comparison: RunComparison, path: Path, x: str | None = None, by: By | None = None) -> None:
+def _write(
+    comparison: RunComparison, path: Path, x: str | None = None, by: By | None = None, style: Style = "screen"
+) -> None:
     from tts.report import write_report
 
-    write_report(comparison, path, x or comparison.measure, by)
+    write_report(comparison, path, x or comparison.measure, by, style)
     say(f"wrote {path}")
 
 

@@ -6,10 +6,11 @@ import csv
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tts.curves import plot_curves, write_csv, write_parquet, writing
+from tts.curves.plot import Style
 from tts.errors import ConfigError
 from tts.report.page import write_page
 from tts.report.tracks import RunComparison
@@ -36,7 +37,7 @@ def check_format(path: Path, formats: Sequence[str]) -> str:
     return kind
 
 
-def write_report(comparison: RunComparison, path: Path, x: str, by: By | None = None) -> None:
+def write_report(comparison: RunComparison, path: Path, x: str, by: By | None = None, style: Style = "screen") -> None:
     """Write the page, the tables as Markdown, the curves' points or their figure, as the suffix of `path` says.
 
     Curves are over the measure `x`, `by` as in `tts.runs.analysis.curves`; the page has all measures. Raises
@@ -52,8 +53,10 @@ def write_report(comparison: RunComparison, path: Path, x: str, by: By | None = 
             curves, missing = comparison.curves(x, by)
             if not curves:
                 raise ConfigError(f"no curve for {path}: {'; '.join(missing) or 'nothing is graded yet'}")
-            write: Callable[..., None] = {"csv": write_csv, "parquet": write_parquet}.get(kind, plot_curves)
-            write(curves, path)
+            if kind in ("csv", "parquet"):
+                (write_csv if kind == "csv" else write_parquet)(curves, path)
+            else:
+                plot_curves(comparison.panels(x, by)[0], path, style=style)
 
 
 def write_candidates(comparison: RunComparison, path: Path) -> None:
