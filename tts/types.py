@@ -228,6 +228,9 @@ class Candidate:
     """Seconds from the start of the session to its arrival."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Whatever the strategy wants kept and shown: the plan, the round, the parsed answer."""
+    graded: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Of a wrong one in a run, for people: what grading said (`feedback`), the `answer` it read and the `expected` one.
+    It is written when the search is over, and no strategy ever sees it."""
 
     @property
     def usage(self) -> Usage:

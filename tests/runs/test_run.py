@@ -230,7 +230,7 @@ async def test_what_cannot_work_is_refused_before_anything_is_spent(
         await experiment(task, endpoint, "best_of_n").run(tmp_path / "a")
     with pytest.raises(ConfigError, match="did you mean 'best_of_n'"):
         experiment(task, endpoint, "best_of_m")
-    with pytest.raises(ConfigError, match=r"strategies.*n.*greater than 0.*Parameters: verifier, policies, n"):
+    with pytest.raises(ConfigError, match=r"strategy.*n.*greater than 0.*Parameters: verifier, policies, n"):
         experiment(task, endpoint, "best_of_n:n=0")
     dead = Endpoint(model="test-model", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(EndpointRefused, match="Is the server running"):

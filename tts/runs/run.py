@@ -103,11 +103,26 @@ class Run:
         return summary_table({"": self.summary()}).html()
 
     def export(self) -> Iterator[dict[str, Any]]:
-        """One flat row for each candidate, with its marginal cost: the whole run as a table."""
+        """One flat row for each candidate, with its marginal cost: the whole run as a table.
+
+        `answer` is the final answer that was read in it, if any, `feedback` what the verifier said; `graded` and
+        `expected` tell of wrong ones what grading said and the right answer.
+        """
+        places = {
+            "finish_reason": ("$.finish_reason",),
+            "answer": ("$.notes.said", "$.notes.answer", "$.graded.answer"),
+            "feedback": ("$.feedback",),
+            "graded": ("$.graded.feedback",),
+            "expected": ("$.graded.expected",),
+        }
+        texts = ", ".join(
+            f"COALESCE({', '.join(f'json_extract(details, {place!r})' for place in found)}, NULL) AS {name}"
+            for name, found in places.items()
+        )
         sums = ", ".join(f"COALESCE(SUM(charges.{name}), 0) AS {name}" for name in USAGE_FIELDS)
         query = f"""
             SELECT problem, strategy, model, seed, candidates.position AS position, arrived, elapsed, score, passed,
-                   correct, candidates.position IS selected AS chosen, content, {sums}
+                   correct, candidates.position IS selected AS chosen, content, {texts}, {sums}
             FROM cells JOIN candidates ON candidates.cell = cells.id
             LEFT JOIN charges ON charges.cell = cells.id AND {PLACE} = candidates.position
             GROUP BY cells.id, candidates.position ORDER BY cells.id, candidates.position"""
