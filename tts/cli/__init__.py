@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tts.cli import calibrate, demo, doctor, listing, local, report, run, serve, solve, verify
+from tts.cli import calibrate, demo, doctor, init, listing, local, report, run, serve, solve, verify
 from tts.cli.common import Commands, DottedCommand, say, show_any_text
 from tts.errors import ConfigError, TTSError
 
@@ -36,6 +36,7 @@ app = typer.Typer(
     epilog=EPILOG,
 )
 app.command("solve", cls=DottedCommand, epilog=solve.EPILOG)(solve.solve)
+app.command("init", epilog=init.EPILOG)(init.init)
 app.command("run", cls=DottedCommand, epilog=run.EPILOG)(run.run)
 app.command("report", epilog=report.EPILOG)(report.report)
 app.command("view", epilog=report.VIEW_EPILOG)(report.view)
