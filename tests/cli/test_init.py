@@ -17,7 +17,7 @@ def test_the_file_runs_as_it_is_and_can_be_used_with_all_that_is_commented_out(t
     assert tts("run", "mine.toml", "--limit", 2, "--out", "mine", "--quiet").code == 0
     text = (clean / "mine.toml").read_text()
     setting = re.compile(
-        r"# ((?:verifier|seeds|completion_tokens|api_key_env|max_concurrency|parameters|model|base_url|\w+_million) = |\[)"
+        r"# ((?:verifier|seeds|\w+_tokens|api_key_env|max_concurrency|parameters|model|base_url|\w+_million) = |\[)"
     )
     (clean / "all.toml").write_text("\n".join(setting.sub(r"\1", line) for line in text.splitlines()))
     everything = tts("run", "all.toml", "--limit", 2, "--dry-run", "--json")

@@ -222,7 +222,7 @@ def test_cells_that_fail_are_exit_code_1_and_are_tried_again_by_resume(tts: Comm
         words = ["run", "--task", task, "--strategy", "single", "--out", "found", "--base-url", double.base_url]
         ended = tts(*words)
         assert ended.code == 1
-        assert "1 cells failed" in ended.err
+        assert "1 cell failed" in ended.err
         assert "unfit" in ended.err
         unfit.clear()
         double.requests.clear()

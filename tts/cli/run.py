@@ -140,7 +140,7 @@ def run(
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:
-        say(f"{len(failed)} cells failed: {failed[0].failures[-1]}; --resume tries them again")
+        say(f"{len(failed)} cell{'s' * (len(failed) > 1)} failed: {failed[0].failures[-1]}; --resume tries them again")
         raise typer.Exit(1)
 
 
