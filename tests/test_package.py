@@ -42,7 +42,7 @@ def test_running_loads_nothing_that_belongs_to_an_extra() -> None:
 
 def test_every_public_name_is_there() -> None:
     for name in tts.__all__:
-        assert getattr(tts, name).__name__ in (name, "solve", "MockModel")
+        assert getattr(tts, name).__name__ in (name, f"tts.{name}", "solve", "MockModel")
 
 
 def test_a_checkout_without_links_says_what_to_do(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -10,7 +14,10 @@ from hypothesis import strategies as st
 
 from tts import Verifier, registry
 from tts.base import VerifierField
-from tts.errors import ConfigError
+from tts.cli.common import checked
+from tts.errors import ConfigError, MissingExtra
+from tts.runs import Experiment
+from tts.sampler import Endpoint
 
 
 class Rated(Verifier):
@@ -75,3 +82,40 @@ def test_a_value_is_json_a_nested_spec_a_list_or_text(text: str, value: Any):
 def test_what_is_not_key_and_value_is_refused_with_the_form_to_write(spec: str):
     with pytest.raises(ConfigError, match="write name:key=value,key=value"):
         registry.parse_spec(spec)
+
+
+def test_a_strategys_spec_says_how_many_samples_even_where_that_is_the_default():
+    for name in registry.names("strategies"):
+        if registry.load("strategies", name).model_fields.keys() & {"n", "k"}:
+            try:
+                made = registry.make("strategies", name)
+            except ConfigError:  # it needs more than its name
+                continue
+            assert re.search(r"\b(n|k)=\d+", made.spec)
+            assert registry.make("strategies", made.spec) == made
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 2.5, float("nan"), "x", [], [1], {}, {"a": 1}])
+def test_complaints_are_in_plain_words(value: object):
+    endpoint = {"model": "m", "base_url": "http://h/v1"}
+    table = {"task": "lab_math", "strategies": ["single"], "models": {"m": endpoint}}
+    groups: tuple[registry.Group, ...] = ("strategies", "verifiers", "tasks")
+    makes: list[Callable[[], object]] = [
+        partial(registry.make, group, {"name": name, parameter: value})
+        for group in groups
+        for name in registry.names(group)
+        for parameter in (*registry.load(group, name).model_fields, "absent")
+    ]
+    makes += [partial(Experiment.parse, {**table, parameter: value}) for parameter in (*Experiment.model_fields, "no")]
+    makes += [partial(checked, Endpoint, **{**endpoint, parameter: value}) for parameter in Endpoint.model_fields]
+    said = []
+    for make in makes:
+        with suppress(MissingExtra):
+            try:
+                make()
+            except ConfigError as error:
+                said.append(str(error))
+    assert said
+    assert not [
+        words for words in said if re.search(r"Input should|Extra inputs|unable to|pydantic|instance of", words)
+    ]

@@ -10,11 +10,12 @@ import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tests.support.solving import PROBLEM, RIGHT, STRATEGIES, account, endpoint, settle
+from tts import registry
 from tts.base import Strategy, Verifier
 from tts.errors import ConfigError, EndpointRefused
 from tts.sampler import Sampler
 from tts.session import Session
-from tts.solving import drive, open_models, open_session, solve
+from tts.solving import drive, open_models, open_session, reader_for, solve
 from tts.types import Candidate, Problem, Result, Verdict
 
 
@@ -183,10 +184,10 @@ async def test_what_is_missing_is_said_before_anything_is_spent(strategy, option
     assert double.stats.received == 0
 
 
-async def test_a_vote_on_a_problem_that_does_not_say_how_to_read_answers_is_refused():
+async def test_a_vote_on_programs_without_a_reader_is_refused():
     async with ModelDouble() as double:
         with pytest.raises(ConfigError, match="set answer="):
-            await solve("What is 6 times 7?", "self_consistency", endpoint(double))
+            await solve("Write a function that adds.", "self_consistency", endpoint(double))
     assert double.stats.received == 0
 
 
@@ -237,3 +238,24 @@ async def test_a_callback_may_start_work_that_outlives_the_search():
         )
         async with asyncio.timeout(10):
             assert [(await task).score for task in later] == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reader"),
+    [
+        ("What is 6 * 7? End with `Answer: x`.", "numeric_answer"),
+        ("How many apples are left?", "numeric_answer"),
+        ("Compute the sum of the first ten primes.", "numeric_answer"),
+        ("Simplify \\frac{x^2-1}{x-1}.", "math_answer"),
+        ("Find $x$ with $x^2 = 2$ and put it in \\boxed{}.", "math_answer"),
+        ("Which is a noble gas?\nA. iron\nB. neon\nC. tin\nD. lead", "choice:letters=ABCD"),
+        ("Yes or no: is it red? (A) yes (B) no", "choice:letters=AB"),
+        ("Who wrote Faust?", "exact_answer"),
+        ("Plan A. Then wait.", "exact_answer"),
+        ("Write a Python function that adds two numbers.", None),
+        ("Complete it:\n\ndef add(a, b):", None),
+    ],
+)
+def test_a_reader_is_chosen_by_the_words_of_the_prompt(prompt: str, reader: str | None):
+    assert reader_for(prompt) == reader
+    assert reader is None or registry.make("verifiers", reader).parse("Answer: B") is not None or "numeric" in reader

@@ -1,12 +1,17 @@
 """Tables as Markdown, and data as JSON knows it."""
 
+import io
 import json
+import re
 from math import inf, nan
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
-from tts.tables import Table, number, plain
+from tts.tables import Table, broken, number, plain
 
 
 def test_markdown_sets_names_as_code_aligns_columns_and_keeps_notes():
@@ -37,3 +42,50 @@ def test_arrays_and_what_is_not_finite_are_plain_in_json():
 @pytest.mark.parametrize(("value", "text"), [(None, ""), (0.123456, "0.1235"), (12345.6, "12,346"), (2e12, "2e+12")])
 def test_numbers_are_short(value: float | None, text: str):
     assert number(value) == text
+
+
+SPEC = "best_of_n:n=64,verifier=all_of(verifiers=[unit_tests(timeout=5),judge(criterion=brevity)])"
+
+
+def printed(table: Table, width: int) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=width).print(table)
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_table_fits_whole_numbers_and_names_broken_between_words(width: int):
+    made = Table("Costs", ("strategy", "model"), ("accuracy", "95 %", "tokens", "money"), notes=["a note " * 30])
+    made.add_row("single", "Qwen/Qwen2.5-Coder-0.5B-Instruct", "41.7%", "19.0 to 68.6%", "123,456,789", "")
+    made.add_row(SPEC, "Qwen/Qwen2.5-Coder-0.5B-Instruct", "100.0%", "45.5 to 92.3%", "4,612", "")
+    lines = printed(made, width)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for whole in (
+        "single ",
+        "123,456,789",
+        "45.5 to 92.3%",
+        "accuracy",
+        "best_of_n:",
+        "unit_tests(",
+        "timeout",
+        "judge(",
+    ):
+        assert whole in text
+    assert "money" not in text
+
+
+@given(st.text("ab:,=/ ([", max_size=60), st.integers(8, 30))
+def test_a_broken_name_loses_nothing_and_is_cut_after_a_mark(text: str, width: int):
+    lines = broken(text, width).split("\n")
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(
+        re.search(r"[,:/=(]$", line) or text[: text.find(line) + len(line) + 1].endswith(" ") for line in lines[:-1]
+    )
+    assert all(len(line) <= width or not re.search(r"[,:/=(\s].", line) for line in lines)
+
+
+def test_an_empty_column_is_left_out_of_markdown_and_a_shared_name_of_all():
+    made = Table("Of x · m", ("curve", "model"), ("k",), notes=["x · m: few"])
+    made.add_row("x · m", "", "1")
+    assert made.without(" · m").markdown() == "### Of x\n\n| curve | k |\n|---|--:|\n| `x` | 1 |\n\nx: few"

@@ -10,6 +10,7 @@ from os.path import isdir
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tts import curves
     from tts.base import AnswerVerifier, Strategy, Verifier
     from tts.compute import ModelCard
     from tts.continuation import Continuation
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tts.sampler import Endpoint, Sampler
     from tts.sampler.mock import MockModel
     from tts.session import Session
-    from tts.solving import solve
+    from tts.solving import solve, solve_sync
     from tts.tasks import Example, Task
     from tts.types import Budget, Candidate, Problem, Result, Sample, Usage, Verdict
 
@@ -33,7 +34,7 @@ _HOMES = {
     "tts.sampler": ("Endpoint", "Sampler"),
     "tts.sampler.mock": ("MockModel",),
     "tts.session": ("Session",),
-    "tts.solving": ("solve",),
+    "tts.solving": ("solve", "solve_sync"),
     "tts.tasks": ("Example", "Task"),
     "tts.types": ("Budget", "Candidate", "Problem", "Result", "Sample", "Usage", "Verdict"),
 }
@@ -62,7 +63,9 @@ __all__ = [
     "Usage",
     "Verdict",
     "Verifier",
+    "curves",
     "solve",
+    "solve_sync",
 ]
 
 
@@ -74,6 +77,8 @@ if not isdir(f"{__path__[0]}/strategies"):
 
 
 def __getattr__(name: str) -> Any:
+    if name == "curves":
+        return import_module("tts.curves")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'tts' has no attribute '{name}'")
     globals()[name] = value = getattr(import_module(_HOME_OF[name]), name)

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from tts import registry
 from tts.concurrency import LARGE, aside, timed
-from tts.errors import ConfigError
+from tts.errors import ConfigError, NoReader
 from tts.policies import PolicyNames
 from tts.registry import Plugin
 from tts.resources import Resources
@@ -168,12 +168,14 @@ def answer_reader(problem: Problem, named: AnswerVerifier | None = None) -> Answ
         return named
     if problem.answer is None:
         names = "say exact_answer, or behaviour for programs"
-        raise ConfigError(f"{problem.id} does not say how its answers are read; set answer=, {names}")
+        raise NoReader(f"{problem.id} does not say how its answers are read; set answer=, {names}")
     return registry.make("verifiers", problem.answer)
 
 
 class Strategy(Plugin):
     """Searches for candidates, and selects one from any prefix of them."""
+
+    stated = frozenset({"n", "k", "simulations", "nodes", "waits"})  # a curve that does not say how many tells nothing
 
     roles: ClassVar[frozenset[str]] = frozenset({"policy"})
     """Roles that it samples from."""

@@ -18,12 +18,13 @@ from collections.abc import (
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import ContextVar, copy_context
-from functools import partial
-from typing import Any, Generic, TypeVar
+from functools import partial, wraps
+from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from tts.errors import BudgetSpent, cause_of
 
+P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 Work = Coroutine[Any, Any, object]
@@ -313,3 +314,38 @@ class Once(Generic[T]):
                     self._making.pop(key, None)
         self._made.move_to_end(key)
         return self._made[key], True
+
+
+# -- without await ---------------------------------------------------------------------------------------------------
+
+
+def blocking(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """`work` for callers that cannot await, also where a loop is running (as in notebooks), which then stands still.
+
+    What it is given must not belong to that loop, as an open `Sampler` does. Ctrl-C cancels it.
+    """
+
+    @wraps(work)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+
+        async def main() -> T:
+            task = asyncio.current_task()
+            assert task is not None
+            running.append((asyncio.get_running_loop(), task))
+            return await work(*args, **kwargs)
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(main())
+        with ThreadPoolExecutor(1, "blocking") as thread:
+            done = thread.submit(copy_context().run, asyncio.run, main())
+            try:
+                return done.result()
+            except BaseException:
+                for loop, task in () if done.done() else running:
+                    loop.call_soon_threadsafe(task.cancel)
+                raise
+
+    return run

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tts.text import well_formed
 
@@ -20,6 +21,10 @@ class ConfigError(TTSError):
 
 class UnreadableKey(ConfigError):
     """The file that holds an endpoint's API key cannot be read."""
+
+
+class NoReader(ConfigError):
+    """Answers are to be compared, and nothing says how they are read."""
 
 
 class MissingExtra(TTSError, ImportError):
@@ -131,9 +136,44 @@ def own_failure(raised: Exception) -> BaseException:
         del error, raised  # an error that a frame of its own holds is left to the garbage collector
 
 
+PLAIN = {
+    "extra_forbidden": "there is no such parameter",
+    "missing": "must be given",
+    "none_required": "cannot be set",
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), "must be a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type", "decimal_parsing"), "must be a number"),
+    "finite_number": "must be a finite number",
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
+    **dict.fromkeys(("string_type", "path_type"), "must be a text"),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "must be a list"),
+    **dict.fromkeys(("dict_type", "mapping_type"), "must be a table"),
+    **dict.fromkeys(("model_type", "model_attributes_type"), "must be a {class_name} or a table of one"),
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "is_instance_of": "must be a {class}",
+    "too_short": "must have {min_length} or more",
+    "too_long": "must have {max_length} or fewer",
+    "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "must match {pattern}",
+}
+"""What is wrong, by pydantic's name for it; filled in from its context."""
+NUMERIC = ("int_", "float_", "finite_", "greater_", "less_", "literal_")
+"""Beginnings of the names of complaints that may repeat the value: it can be no secret."""
+
+
 def complaints(error: ValidationError, whole: str = "") -> str:
     """What is wrong with which field, `field: complaint; ...`; `whole` stands where it is no single field."""
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or whole}: {item['msg'].removeprefix('Value error, ')}"
-        for item in error.errors()
-    )
+
+    def plain(item: Mapping[str, Any]) -> str:
+        kind, words = item["type"], item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        if kind in PLAIN:
+            words = PLAIN[kind].format(**item.get("ctx", {}))
+        if kind.startswith(NUMERIC) and len(told := repr(item["input"])) < 40:
+            words += f", not {told}"
+        return f"{'.'.join(map(str, item['loc'])) or whole}: {words}"
+
+    return "; ".join(map(plain, error.errors()))

@@ -24,6 +24,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from tts.errors import ConfigError, MissingExtra, complaints
 
 Group = Literal["strategies", "verifiers", "tasks", "studies"]
+SINGULAR: dict[Group, str] = {
+    "strategies": "strategy",
+    "verifiers": "verifier",
+    "tasks": "task",
+    "studies": "study",
+}
 P = TypeVar("P", bound="type[Plugin]")
 
 _trusted: ContextVar[bool] = ContextVar("trusted", default=True)
@@ -48,6 +54,8 @@ class Plugin(BaseModel):
 
     name: ClassVar[str] = ""
     """The name it is found by: the class name in snake case unless set."""
+    stated: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that its `spec` names even where they have their defaults."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -68,7 +76,8 @@ class Plugin(BaseModel):
 
     @property
     def spec(self) -> str:
-        """The short text form, with the parameters that differ from their defaults: `best_of_n:n=32`."""
+        """The short text form, with the parameters that differ from their defaults or are always `stated`:
+        `best_of_n:n=16`."""
         known = vars(self)  # by hand: type checkers do not take a `cached_property` for a protocol's property
         if "spec" not in known:
             arguments = _arguments(self)
@@ -130,7 +139,7 @@ def load(group: Group, name: str) -> type[Plugin]:
         raise
     except Exception as error:  # third-party code may fail in any way
         words = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{group} '{name}' ({point.value}) cannot be imported: {words}") from error
+        raise ConfigError(f"{SINGULAR[group]} '{name}' ({point.value}) cannot be imported: {words}") from error
 
 
 def make(group: Group, spec: str | dict[str, Any]) -> Any:
@@ -144,7 +153,9 @@ def make(group: Group, spec: str | dict[str, Any]) -> Any:
         return plugin(**parameters)
     except ValidationError as error:
         known = ", ".join(plugin.model_fields) or "none"
-        raise ConfigError(f"cannot make {group} '{name}': {complaints(error, name)}. Parameters: {known}") from error
+        raise ConfigError(
+            f"cannot make {SINGULAR[group]} '{name}': {complaints(error, name)}. Parameters: {known}"
+        ) from error
 
 
 def nested(value: Any) -> Iterator[Plugin]:
@@ -248,8 +259,9 @@ def _split(text: str) -> list[str]:
 
 
 def _arguments(plugin: Plugin) -> str:
-    """The parameters that differ from their defaults, as a spec has them, with other plug-ins last."""
-    changed = plugin.model_dump(mode="json", exclude_defaults=True)
+    """The parameters that differ from their defaults or are `stated`, as a spec has them, with other plug-ins last."""
+    always = {name: getattr(plugin, name) for name in type(plugin).model_fields if name in plugin.stated}
+    changed = always | plugin.model_dump(mode="json", exclude_defaults=True)
 
     def text(value: Any, plain: Any) -> str:
         if isinstance(value, Plugin):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 from tts import registry
 from tts.base import Strategy, Verifier, selectable
-from tts.concurrency import scope
-from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, StoreError, cause_of
+from tts.concurrency import blocking, scope
+from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, NoReader, StoreError, cause_of
 from tts.policies import check_models, drawn_from
+from tts.prompting import problem_text
 from tts.resources import Resources, SampleStore
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.endpoint import check_prices
@@ -50,10 +53,14 @@ async def solve(
     not the result. Images are files in `folder`/images, by default below the working directory; a candidate's content
     is the file's name.
 
+    `seed` tells repetitions apart, as in a run: of the strategy's own choices and, where the endpoint's params have a
+    `seed`, of the samples. Where answers must be read and nothing says how, a reader is chosen from the prompt
+    (`reader_for`), and `warnings` say which.
+
     Raises `ConfigError` before anything is spent when a role or the verifier is missing, and `EndpointRefused` when
     the endpoint rejects the key or does not know the model.
 
-        result = await tts.solve("What is 6 * 7?", "self_consistency:n=8,answer=numeric_answer", endpoint)
+        result = await tts.solve("What is 6 * 7?", "self_consistency:n=8", endpoint)
         result.answer, result.usage.completion_tokens
     """
     problem = Problem.from_prompt(problem) if isinstance(problem, str) else problem
@@ -62,19 +69,59 @@ async def solve(
     async with open_models(models) as samplers, Resources() as resources:
         given = models.items() if isinstance(models, Mapping) else [("policy", models)]
         await check_models({role: samplers[role] for role, model in given if isinstance(model, Endpoint)})
-        session = open_session(
-            problem,
-            chosen,
-            samplers,
-            verifier=judge,
-            truth=truth,
-            budget=budget,
-            seed=seed,
-            store=store,
-            resources=resources,
-            folder=folder,
-        )
-        return await drive(chosen, session, stop_early=stop_early, on_candidate=on_candidate)
+        settings: dict[str, Any] = {"truth": truth, "budget": budget, "seed": seed, "store": store, "folder": folder}
+        said: tuple[str, ...] = ()
+        try:
+            session = open_session(problem, chosen, samplers, verifier=judge, resources=resources, **settings)
+        except NoReader as missing:
+            reader = None
+            with suppress(ConfigError):  # a prompt with pictures
+                reader = reader_for(problem_text(problem))
+            if reader is None:
+                raise missing
+            said = (f"answers are read by {reader}, chosen from the prompt; answer=NAME names another",)
+            problem = problem.model_copy(update={"answer": reader})
+            session = open_session(problem, chosen, samplers, verifier=judge, resources=resources, **settings)
+        result = await drive(chosen, session, stop_early=stop_early, on_candidate=on_candidate)
+        return replace(result, warnings=(*said, *result.warnings))
+
+
+solve_sync = blocking(solve)
+"""`solve` without await, for scripts and notebooks; its models are endpoints."""
+
+
+_PROGRAM = re.compile(
+    r"```|\bdef \w+\(|\b(?:write|implement|complete|fix|code)\b.{0,80}"
+    r"\b(?:function|program|method|class|script|query)\b",
+    re.I | re.S,
+)
+_OPTION = re.compile(r"(?:^|[\s(\[])([A-J])[).\]:]\s+\S", re.M)
+_MATHEMATICS = re.compile(
+    r"\\boxed|\\[dt]?frac|\\sqrt|\$[^$]*[\\^_=][^$]*\$|\b(?:in terms of|simplif|factori[sz]e|solve for|derivative|"
+    r"integral|polynomial)",
+    re.I,
+)
+_NUMBER = re.compile(
+    r"\bhow (?:many|much|old|far|long|tall|fast|often|big|large|heavy)\b|\d\s*(?:[-+*/×÷·^%−]|\*\*)\s*\d|"
+    r"\b(?:sum|product|difference|quotient|average|mean|median|total|percent|percentage|probability|remainder|"
+    r"number of|calculate|compute|evaluate)\b",
+    re.I,
+)
+
+
+def reader_for(prompt: str) -> str | None:
+    """The spec of the verifier that reads answers to `prompt`, judged by its words; None if it asks for a program.
+
+    What programs do can be compared only on tests, which a prompt alone does not have.
+    """
+    if _PROGRAM.search(prompt):
+        return None
+    letters = "".join(dict.fromkeys(_OPTION.findall(prompt)))
+    if len(letters) > 1 and "ABCDEFGHIJ".startswith(letters):
+        return f"choice:letters={letters}"
+    if _MATHEMATICS.search(prompt) and find_spec("math_verify") is not None:
+        return "math_answer"
+    return "numeric_answer" if _NUMBER.search(prompt) else "exact_answer"
 
 
 @asynccontextmanager
@@ -113,7 +160,10 @@ def open_session(
     if verifier is None and problem.verifier is not None:
         verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
     if verifier is None and strategy.needs_verifier:
-        raise ConfigError(f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME")
+        raise ConfigError(
+            f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME. For a prompt alone "
+            "there are judge and agreement; all: tts list verifiers"
+        )
     if verifier is not None and strategy.rates_steps and not verifier.rates_partial:
         raise ConfigError(
             f"{strategy.spec} has unfinished answers rated, and {verifier.spec} can rate only whole ones. Use one that "
@@ -241,5 +291,13 @@ async def drive(
         warnings=tuple(filter(None, warnings)),
         oracle=ledger.oracle_used,
         seconds=session.elapsed,
+        parsed=_parsed(selected, session.problem),
         loose=loose,
     )
+
+
+def _parsed(selected: Candidate | None, problem: Problem) -> str | None:
+    """The answer that was read in `selected`. Votes on programs compare digests of what they do, which are none."""
+    notes = {} if selected is None or problem.tests is not None else selected.notes
+    found = notes.get("said", notes.get("answer"))
+    return found if isinstance(found, str) else None

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
+from tts.errors import ConfigError
 from tts.lacks import lacking
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.text import Text
 
     from tts.curves import Curve
+    from tts.types import Result
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -35,27 +41,96 @@ class Table:
         """Append a row of one cell for each column."""
         self.rows.append(cells)
 
-    def __rich__(self) -> RenderableType:
-        from rich import box
-        from rich.console import Group
-        from rich.table import Table as RichTable
+    def without(self, words: str) -> Table:
+        """The table without `words`, such as a name that all its rows share."""
 
-        made = RichTable(title=self.title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-        for name in self.left:
-            made.add_column(name, overflow="fold")
-        for name in self.right:
-            made.add_column(name, justify="right", overflow="fold")
+        def cut(cell: Any) -> Any:
+            return cell.replace(words, "") if isinstance(cell, str) else cell
+
+        rows = [tuple(map(cut, row)) for row in self.rows]
+        return replace(self, title=cut(self.title), rows=rows, notes=[cut(note) for note in self.notes])
+
+    @property
+    def _told(self) -> list[int]:
+        """The columns that have anything to tell."""
+        return [i for i in range(len(self.left) + len(self.right)) if any(str(row[i]) for row in self.rows)]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """As wide as it must be. Where that is too wide, names are broken after their commas and the like."""
+        from rich import box
+        from rich.padding import Padding
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        names, told = [*self.left, *self.right], self._told
+        widths = {i: max(len(names[i]), *(len(str(row[i])) for row in self.rows)) for i in told}
+        room = options.max_width - sum(widths.values()) - 3 * len(told) + 1
+        for least in (24, 16):
+            for i in sorted((i for i in told if i < len(self.left)), key=lambda i: -widths[i]):
+                spared = min(max(0, -room), max(0, widths[i] - max(least, len(names[i]))))
+                widths[i], room = widths[i] - spared, room + spared
+        made = RichTable(box=box.SIMPLE, pad_edge=False)
+        for i in told:
+            is_left = i < len(self.left)
+            made.add_column(names[i], justify="left" if is_left else "right", no_wrap=not is_left, overflow="fold")
         for row in self.rows:
-            made.add_row(*row)
-        return Group(made, *(f"  {note}" for note in self.notes)) if self.notes else made
+            made.add_row(*(Text(broken(cell, widths[i])) if isinstance(cell := row[i], str) else cell for i in told))
+        if self.title:
+            yield Text(self.title, "bold")
+        yield made
+        yield from (Padding(Text(f"- {note}"), (0, 0, 0, 2)) for note in self.notes)
+
+    def html(self) -> str:
+        """The table in HTML, for notebooks."""
+        names, told = [*self.left, *self.right], self._told
+        aligned = [f"<td style='text-align: {'left' if i < len(self.left) else 'right'}'>" for i in range(len(names))]
+        lines = ["".join(f"{aligned[i]}{escape(str(row[i]))}</td>" for i in told) for row in self.rows]
+        head = "".join(f"<th>{escape(names[i])}</th>" for i in told)
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        notes = "".join(f"<div>{escape(note)}</div>" for note in self.notes)
+        return f"<table><caption>{escape(self.title)}</caption><tr>{head}</tr>{body}</table>{notes}"
 
     def markdown(self) -> str:
         """The table in Markdown; names in its first column are set as code."""
-        lines = [[*self.left, *self.right], *([f"`{name}`" if name else "", *cells] for name, *cells in self.rows)]
-        text = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
-        text.insert(1, "|" + "---|" * len(self.left) + "--:|" * len(self.right))
+        names, told = [*self.left, *self.right], self._told
+        cells = [[f"`{row[i]}`" if i == 0 and str(row[i]) else str(row[i]) for i in told] for row in self.rows]
+        rows = [[names[i] for i in told], *cells]
+        text = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in rows]
+        text.insert(1, "|" + "".join("---|" if i < len(self.left) else "--:|" for i in told))
         title = [f"### {self.title}\n"] if self.title else []
         return "\n".join([*title, *text, *(f"\n{note}" for note in self.notes)])
+
+
+def broken(text: str, width: int) -> str:
+    """`text` in lines of at most `width` characters, broken after spaces and the marks of a spec where it can be."""
+    lines = [""]
+    for part in re.findall(r"\(?[^\s,:/=(]*(?:[,:/=(]|\s+|$)", text):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def frame(rows: Iterable[Mapping[str, Any]], library: Literal["pandas", "polars"]) -> Any:
+    """`rows` as a DataFrame of `library`. Raises `ConfigError` where that is not installed."""
+    try:
+        module = import_module(library)
+    except ImportError:
+        raise ConfigError(f"{library} is not installed: pip install {library}") from None
+    options = {"infer_schema_length": None} if library == "polars" else {}
+    return module.DataFrame(list(rows), **options)
+
+
+def result_table(result: Result) -> Table:
+    """What came of one problem: its answer, how the search ended, what it cost."""
+    usage, count = result.usage, len(result.candidates)
+    made = Table("", ("answer", "strategy", "ended"), ("candidates", "tokens", "requests", "seconds"))
+    numbers = (f"{usage.total_tokens:,.0f}", f"{usage.requests:,.0f}", f"{result.seconds:.1f}")
+    made.add_row(
+        "none" if result.answer is None else result.answer, result.strategy, result.ended, str(count), *numbers
+    )
+    made.notes = [*result.warnings, *result.failures]
+    return made
 
 
 AVERAGED = (
@@ -76,24 +151,33 @@ COUNTED = {
 }
 
 
-def summary_table(runs: Mapping[str, Rows]) -> Table:
-    """The summaries (`tts.runs.analysis.summary`) of runs by their labels, which stand before the strategies."""
-    columns = ("problems", "accuracy", "95 %", "coverage", "its 95 %", "candidates", "generated", "requests", "money")
-    made = Table("", ("strategy", "model"), (*columns, "lost"))
+def summary_table(runs: Mapping[str, Rows], *, details: bool = False) -> Table:
+    """The summaries (`tts.runs.analysis.summary`) of runs by their labels, which stand before the strategies.
+
+    What all rows share stands in the title; the cost in candidates and requests, and intervals of the coverage, are
+    `details`.
+    """
+    every = [row for rows in runs.values() for row in rows]
+    models, counts = {row["model"] for row in every}, {row["problems"] for row in every}
+    title = [f"{counts.pop():,} problems"] if len(counts) == 1 and not details else []
+    title += [*models] if len(models) == 1 and not details else []
+    columns = ("problems", "accuracy", "95 %", "coverage", "its 95 %", "candidates", "tokens", "requests", "money")
+    made = Table(", ".join(title), ("strategy", "model"), (*columns, "lost"))
     notes = set()
     for label, rows in runs.items():
         for row in rows:
+            name = (f"{label}/" if label else "") + row["strategy"]
             made.add_row(
-                (f"{label}/" if label else "") + row["strategy"] + (" (oracle)" if row["oracle"] else ""),
-                row["model"],
-                f"{row['problems']:,}",
+                name + (" (oracle)" if row["oracle"] else ""),
+                row["model"] if details or len(models) > 1 else "",
+                f"{row['problems']:,}" if details or counts else "",
                 percent(row["accuracy"]),
                 interval(row["low"], row["high"]),
                 percent(row["coverage"]),
-                interval(row.get("coverage_low"), row.get("coverage_high")),
-                f"{row['candidates']:,}",
+                interval(row.get("coverage_low"), row.get("coverage_high")) if details else "",
+                f"{row['candidates']:,}" if details else "",
                 f"{row['completion_tokens']:,.0f}",
-                f"{row['requests']:,.0f}",
+                f"{row['requests']:,.0f}" if details else "",
                 "" if row["money"] is None else f"{row['money']:.4g} {row['currency']}",
                 f"{row['lost_samples']:,}" if row["lost_samples"] else "",
             )
@@ -101,9 +185,10 @@ def summary_table(runs: Mapping[str, Rows]) -> Table:
             notes |= {words for key, words in NOTES.items() if row[key]}
             notes |= {f"{words}: {row[key]:,}" for key, words in COUNTED.items() if row[key]}
             notes |= {f"answers: {words}" for words in lacking(row)}
-            notes |= {f"{row['strategy']} · {row['model']}: {words}" for words in _paid_in_vain(row)}
+            full = name if len(models) == 1 else f"{name} · {row['model']}"
+            notes |= {f"{full}: {words}" for words in _paid_in_vain(row)}
             if row.get("warning"):
-                notes.add(f"{row['strategy']}: {row['warning']}")
+                notes.add(f"{name}: {row['warning']}")
     made.notes = sorted(notes) + [f"{label}: {words}" if label else words for label, words in _unlike(runs)]
     return made
 
@@ -161,13 +246,35 @@ def curve_table(curves: Sequence[Curve], title: str = "Accuracy against compute"
             limit = [number(cap)] if capped else []
             made.add_row(*names, str(k), *limit, number(x), percent(y), interval(low, high))
             names = ("", "")
-    made.notes = [
+    made.notes = _curve_notes(curves)
+    return made
+
+
+def growth_table(curves: Sequence[Curve], title: str = "Accuracy") -> Table:
+    """How curves rise, in one row each: a column for each k, or for each cap of the first curve; at most seven."""
+    capped = curves[0].cap is not None
+    paths = [(curve.k if curve.cap is None else curve.cap, curve.y) for curve in curves]
+    steps = sorted({float(step) for path, _ in (paths[:1] if capped else paths) for step in path})
+    steps = steps[:: -max(1, -(-len(steps) // 7))][::-1]
+    along = f"at most so many {curves[0].x_label}" if capped else "so many candidates"
+    made = Table(f"{title} with {along}", ("",), [number(step) for step in steps])
+    for curve, (path, heights) in zip(curves, paths, strict=True):
+        places = [bisect_right(path, step) - 1 for step in steps]
+        known = [i >= 0 and (capped or path[i] == step) for i, step in zip(places, steps, strict=True)]
+        made.add_row(
+            curve.label, *(percent(heights[i]) if is_known else "" for i, is_known in zip(places, known, strict=True))
+        )
+    made.notes = _curve_notes(curves)
+    return made
+
+
+def _curve_notes(curves: Sequence[Curve]) -> list[str]:
+    return [
         *(words for name, words in ESTIMATED.items() if any(curve.estimator == name for curve in curves)),
         *dict.fromkeys(
             f"{curve.label.removesuffix(' coverage')}: {words}" for curve in curves if (words := uneven(curve))
         ),
     ]
-    return made
 
 
 def uneven(curve: Curve) -> str:
@@ -208,7 +315,7 @@ def percent(value: float | None) -> str:
 
 def interval(low: float | None, high: float | None) -> str:
     """The bounds of a share as text; empty where they are unknown."""
-    return "" if low is None else f"{percent(low)} to {percent(high)}"
+    return "" if low is None else f"{100 * low:.1f} to {percent(high)}"
 
 
 def points(value: float) -> str:

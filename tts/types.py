@@ -228,6 +228,9 @@ class Candidate:
     """Seconds from the start of the session to its arrival."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Whatever the strategy wants kept and shown: the plan, the round, the parsed answer."""
+    graded: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Of a wrong one in a run, for people: what grading said (`feedback`), the `answer` it read and the `expected` one.
+    It is written when the search is over, and no strategy ever sees it."""
 
     @property
     def usage(self) -> Usage:
@@ -331,13 +334,25 @@ class Result:
     oracle: bool = False
     """Whether the hidden truth was used to find or select the answer."""
     seconds: float = 0.0
+    parsed: str | None = None
+    """The final answer that was read in the selected candidate, such as `18`; None where none was, as in a program."""
     loose: frozenset[Charge] = field(default=frozenset(), repr=False)
     """What was needed and no candidate descends from, such as a plan that was cut off."""
 
     @property
     def answer(self) -> str | None:
-        """The selected candidate's text; None when the strategy abstains."""
+        """What was `parsed`, else the selected candidate's whole text; None when the strategy abstains."""
+        return self.text if self.parsed is None else self.parsed
+
+    @property
+    def text(self) -> str | None:
+        """The selected candidate's whole text; None when the strategy abstains."""
         return None if self.selected is None else self.selected.content
+
+    def _repr_html_(self) -> str:
+        from tts.tables import result_table
+
+        return result_table(self).html()
 
     @property
     def unused(self) -> dict[str, Usage]:

@@ -22,7 +22,9 @@ def test_help_loads_nothing_heavy():
     assert done.stderr.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["solve", "run", "report", "list", "doctor", "demo", "embedded", "serve", "vllm"])
+@pytest.mark.parametrize(
+    "command", ["solve", "init", "run", "report", "list", "doctor", "demo", "embedded", "serve", "vllm"]
+)
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_every_command_has_help_with_examples(tts: Command, command: str, option: str):
     ended = tts(command, option)

@@ -13,12 +13,16 @@ from tts.cli.listing import type_text
 
 
 def test_lists_every_strategy_verifier_task_and_study(tts: Command):
-    said = tts("list").out
+    index, details = tts("list").out, tts("list", "--details").out
     groups: list[registry.Group] = ["strategies", "verifiers", "tasks", "studies"]
     for group in groups:
-        assert f"{group}\n" in said
+        assert f"{group}\n" in index
+        assert f"{group}\n" in details
         for name in registry.names(group):
-            assert re.search(rf"^  {name}( \(from .+\))?: ", said, re.MULTILINE)  # those of other packages say whose
+            assert re.search(rf"^  {name}  ", index, re.MULTILINE)
+            assert re.search(rf"^  {name}( \(from .+\))?: ", details, re.MULTILINE)  # those of others say whose
+    assert len(index.splitlines()) == sum(1 + len(registry.names(group)) for group in groups) + 2
+    assert max(map(len, index.splitlines())) <= 120
 
 
 def test_shows_the_parameters_of_one_with_type_default_and_meaning(tts: Command):
@@ -52,9 +56,11 @@ def test_a_plug_in_that_cannot_be_imported_is_shown_with_its_reason(clean: Path)
     where = {"PYTHONPATH": f"{site}:{Path(__file__).parents[2]}"}
     ended = finished(start("list", env=where))
     assert ended.code == 0
-    assert "broken (from broken-things): cannot be used" in ended.out
-    assert "a_module_that_is_missing" in ended.out
+    assert re.search(r"broken +\(from broken-things\) cannot be used", ended.out)
     assert "best_of_n" in ended.out
+    details = finished(start("list", "broken", env=where)).out
+    assert "broken (from broken-things): cannot be used" in details
+    assert "a_module_that_is_missing" in details
     used = finished(start("solve", "What?", "--strategy", "broken", env=where))
     assert used.code == 2
     assert used.err.startswith("error: ")

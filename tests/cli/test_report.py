@@ -26,8 +26,12 @@ def test_shows_accuracy_curves_and_the_coverage_law_and_writes_one_page(tts: Com
     before = files()
     ended = tts("report", run)
     assert ended.code == 0
-    for words in ("self_consistency:n=8", "majority@k", "pass@k", "(oracle)", "Coverage law", "completion tokens"):
+    for words in ("self_consistency:n=8", "(oracle)", "self_consistency:n=8 coverage", "10 problems, test-model"):
         assert words in ended.out
+    assert "Coverage law" not in ended.out
+    details = tts("report", run, "--details").out
+    for words in ("self_consistency:n=8", "majority@k", "pass@k", "(oracle)", "Coverage law", "completion tokens"):
+        assert words in details
     assert files() - before == {clean / run / "report.html"}
     assert tts("report", run, "--study", "verifiers").code == 0
     assert tts("report", run, "--json").code == 0
@@ -123,11 +127,14 @@ def test_several_runs_are_compared_under_their_directories_names(
         (["one", "--candidates", "all.txt"], ".jsonl"),
         (["one", "--out", "absent/c.csv"], "absent/c.csv"),
         (["one", "--out", "c.bmp"], ".svg"),
+        (["one", "--out", "c.csv", "--out", "c.bmp"], ".svg"),
     ],
 )
-def test_what_the_user_must_put_right_is_told_in_one_line(tts: Command, run: str, words: list[str], named: str):
+def test_what_the_user_must_put_right_is_told_in_one_line_before_the_work(
+    tts: Command, run: str, words: list[str], named: str
+):
     ended = tts("report", *words)
-    assert ended.code == 2
+    assert (ended.code, ended.out) == (2, "")
     assert ended.err.splitlines()[-1].startswith("error: ")
     assert named in ended.err
 

@@ -148,6 +148,21 @@ def test_another_configuration_is_refused_with_the_key_that_differs(tts: Command
     assert double.stats.received == served
 
 
+def test_a_run_is_continued_and_enlarged_by_its_directory_alone(tts: Command, double: ModelDouble, task: str):
+    first = ["--task", task, "--strategy", VOTE, "--temperature", 0.5, "--limit", 3, "--base-url", double.base_url]
+    assert tts("run", *first, "--out", "found").code == 0
+    served = double.stats.received
+    again = tts("run", "--resume", "--out", "found")
+    assert again.code == 0, again.err
+    assert double.stats.received == served
+    more = tts("run", "--resume", "--out", "found", "--limit", 5, "--json")
+    assert more.json["summary"][0]["problems"] == 5
+    assert double.requests[-1].body["temperature"] == 0.5
+    absent = tts("run", "--resume", "--out", "absent")
+    assert absent.code == 2
+    assert "absent is not a run directory (run.json: No such file or directory)" in absent.err
+
+
 def test_ctrl_c_keeps_what_was_answered_and_the_printed_words_resume(double: ModelDouble, task: str, clean: Path):
     def latency(request: dict, index: int) -> float:
         return 0.0 if request["messages"][-1]["content"][:4] in ("[[p0", "[[p1", "[[p2") else 600.0
@@ -207,7 +222,7 @@ def test_cells_that_fail_are_exit_code_1_and_are_tried_again_by_resume(tts: Comm
         words = ["run", "--task", task, "--strategy", "single", "--out", "found", "--base-url", double.base_url]
         ended = tts(*words)
         assert ended.code == 1
-        assert "1 cells failed" in ended.err
+        assert "1 cell failed" in ended.err
         assert "unfit" in ended.err
         unfit.clear()
         double.requests.clear()

@@ -37,8 +37,16 @@ def test_reads_the_prompt_from_stdin(tts: Command, double: ModelDouble):
 
 
 def test_options_and_dotted_options_reach_the_server(tts: Command, double: ModelDouble):
-    words = ["--temperature", 0.5, "--max-tokens", 70, "--seed", 7, "--system", "Be brief."]
-    dotted = ["--sampling.top_k", 20, '--sampling.stop=["END"]', "--sampling.chat_template_kwargs.thinking", "false"]
+    words = ["--temperature", 0.5, "--max-tokens", 70, "--system", "Be brief."]
+    dotted = [
+        "--sampling.seed",
+        7,
+        "--sampling.top_k",
+        20,
+        '--sampling.stop=["END"]',
+        "--sampling.chat_template_kwargs.thinking",
+        "false",
+    ]
     tts("solve", *dotted, "What?", *words, "--base-url", double.base_url)
     body = double.requests[-1].body
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
@@ -57,7 +65,8 @@ def test_runs_a_strategy_with_n_samples(tts: Command, double: ModelDouble):
 
 def test_json_has_every_candidate_and_the_exact_cost(tts: Command, double: ModelDouble):
     result = tts("solve", "What?", "--strategy", VOTE, "--no-stop-early", "--json", "--base-url", double.base_url).json
-    assert [c["content"] for c in result["candidates"] if c["selected"]] == [result["answer"]]
+    assert [c["content"] for c in result["candidates"] if c["selected"]] == [result["text"]]
+    assert [c["notes"]["answer"] for c in result["candidates"] if c["selected"]] == [result["answer"]]
     assert result["usage"]["completion_tokens"] == double.stats.completion_tokens
     assert result["usage"]["requests"] == double.stats.received
     assert result["ended"] == "complete"
@@ -158,7 +167,9 @@ async def test_pictures_are_drawn_and_judged_by_the_models_of_their_roles(tts: C
         (["What?", "--strategy", "nope"], "best_of_n"),
         (["What?", "--strategy", "best_of_n:m=3"], "Parameters: verifier, policies, n"),
         (["What?", "--strategy", "best_of_n"], "--verifier"),
-        (["What?", "--strategy", "self_consistency"], "exact_answer"),
+        (["Write a function that adds.", "--strategy", "self_consistency"], "behaviour for programs"),
+        (["What?", "--strategy", "self_consistency:n=2.5"], "n: must be a whole number, not 2.5"),
+        (["What?", "--models.policy.base_url", "[3]"], "must be a URL"),
         (["What?", "-n", "4"], "single"),
         (["What?", "--budget.tokens", "4"], "completion_tokens"),
         (["What?", "--sample.top_k", "4"], "--sampling."),
@@ -261,3 +272,26 @@ def test_says_what_a_strategy_warns_of(tts: Command, double: ModelDouble):
     strategy = "atts:n=2,rejection_rate=0,answer=numeric_answer"
     ended = tts("solve", "What?", "--strategy", strategy, *pair, "--base-url", double.base_url)
     assert "drafts was rejected: the target wrote nothing" in ended.err
+
+
+def test_a_vote_chooses_its_reader_from_the_prompt_and_says_which(tts: Command, double: ModelDouble):
+    double.answer = lambda request, rng: "17 times 23 is 391.\n\nAnswer: 391."
+    ended = tts("solve", "What is 17 * 23?", "--strategy", "self_consistency:n=3", "--base-url", double.base_url)
+    assert (ended.code, ended.out) == (0, "391\n")
+    assert "answers are read by numeric_answer, chosen from the prompt" in ended.err
+    named = tts("solve", "What is 17 * 23?", "--strategy", VOTE, "--base-url", double.base_url)
+    assert "chosen from the prompt" not in named.err
+    lone = tts("solve", "What is 17 * 23?", "--json", "--base-url", double.base_url)
+    assert lone.json["answer"] == lone.json["text"] == "17 times 23 is 391.\n\nAnswer: 391."
+    assert lone.json["warnings"] == []
+
+
+def test_a_seed_is_a_repetition_and_the_servers_seed_follows_it(tts: Command, double: ModelDouble):
+    for seed in (0, 1):
+        words = ["--seed", seed, "--sampling.seed", 5, "--base-url", double.base_url]
+        assert tts("solve", "What?", *words).code == 0
+    first, second = (request.body["seed"] for request in double.requests)
+    assert first == 5
+    assert second != first
+    assert tts("solve", "What?", "--seed", 1, "--base-url", double.base_url).code == 0
+    assert "seed" not in double.requests[-1].body

@@ -4,12 +4,14 @@ import csv
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 
 from tts.curves import Curve, CurveError, draw_curves, pass_at_k, plot_curves, write_csv, write_parquet
 from tts.curves.plot import COLUMNS, curve_rows, short_number, spread
@@ -58,7 +60,7 @@ def test_the_figure_shows_every_curve_with_its_interval(curves):
         assert corners >= set(zip(curve.x, curve.low, strict=True)) | set(zip(curve.x, curve.high, strict=True))
     assert [text.get_text() for text in axes.texts] == [curve.label for curve in sorted(curves, key=lambda c: c.y[-1])]
     assert axes.get_xscale() == "log"
-    assert axes.get_xlabel() == "samples"
+    assert axes.get_xlabel() == "samples per problem"
 
 
 def test_figures_are_written_as_png_svg_and_pdf_and_svg_is_reproducible(curves, tmp_path):
@@ -70,6 +72,53 @@ def test_figures_are_written_as_png_svg_and_pdf_and_svg_is_reproducible(curves, 
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     words = "".join(ElementTree.parse(tmp_path / "a.svg").getroot().itertext())
     assert "large <70B>" in words
+
+
+def looks(figure) -> dict[str, tuple[str, str]]:
+    return {line.get_label(): (line.get_color(), line.get_linestyle()) for axes in figure.axes for line in axes.lines}
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_a_coverage_has_its_strategys_colour_dashed_and_nothing_else_is_dashed(curves, count):
+    pytest.importorskip("matplotlib")
+    many = [replace(curves[0], label=f"s{i}{end}") for i in range(count) for end in ("", " coverage")]
+    found = looks(draw_curves(many))
+    for i in range(count):
+        assert found[f"s{i}"][0] == found[f"s{i} coverage"][0]
+        assert (found[f"s{i}"][1], found[f"s{i} coverage"][1]) == ("-", "--")
+
+
+@pytest.mark.parametrize("style", ["screen", "paper"])
+def test_each_task_has_a_panel_with_fonts_that_can_be_read_and_names_off_the_axes(curves, style):
+    pytest.importorskip("matplotlib")
+    many = [replace(curves[0], label=f"best_of_n:n=64,verifier=number_{i}") for i in range(8)]
+    figure = draw_curves({"one": curves, "two": many}, style=style)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["one", "two"]
+    figure.draw_without_rendering()
+    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
+    if style == "paper":
+        assert figure.get_figwidth() == pytest.approx(6.6)
+        assert draw_curves(curves, style=style).get_figwidth() == pytest.approx(3.3)
+    for axes in figure.axes:  # the legend leaves the panels their room
+        assert axes.get_window_extent().height > 0.25 * figure.bbox.height
+
+
+def test_a_curve_that_ends_early_is_named_at_its_end(curves):
+    pytest.importorskip("matplotlib")
+    point = Curve.from_values("single", "replay", [1], np.ones((20, 1)) * 0.4)
+    (text,) = [text for text in draw_curves([*curves, point]).axes[0].texts if text.get_text() == "single"]
+    assert text.xy == (1, pytest.approx(0.4))
+
+
+def test_ticks_are_powers_of_two_for_samples_and_plain_numbers_elsewhere(curves):
+    pytest.importorskip("matplotlib")
+    figure = draw_curves(curves)
+    figure.draw_without_rendering()
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2", "4", "8", "16", "32"]
+    tokens = [replace(curve, x=curve.x * 100.0, x_name="completion tokens") for curve in curves]
+    figure = draw_curves(tokens)
+    figure.draw_without_rendering()
+    assert {"100", "200", "500", "1,000", "2,000"} <= {label.get_text() for label in figure.axes[0].get_xticklabels()}
 
 
 def test_a_figure_that_would_mislead_or_has_no_format_is_refused(curves, tmp_path):
@@ -96,8 +145,9 @@ def test_labels_are_moved_apart_around_where_they_belong(places, distance):
     [
         (1, "1"),
         (64, "64"),
-        (1024, "1.02k"),
-        (1500, "1.5k"),
+        (1024, "1,024"),
+        (250_000, "250,000"),
+        (1.5e6, "1.5M"),
         (2e6, "2M"),
         (3e15, "3e15"),
         (2e-6, "2e-6"),

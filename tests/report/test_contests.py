@@ -189,3 +189,18 @@ async def test_equals_are_called_so_in_the_text_on_the_page_and_in_the_data(tmp_
     assert "Most accurate" in page  # what the card is called where there are equals
     assert contest.words in contest.table().notes
     assert "may be equal" in markdown(comparison, "completion_tokens")
+
+
+def test_curves_of_different_tasks_have_panels_of_their_own_and_short_names(tmp_path: Path):
+    model = MockModel(lambda body: "Answer: 42")
+    for task in ("lab_math", "lab_code"):
+        Experiment(task=task, strategies="best_of_n:n=2,verifier=oracle", models=model, limit=2).run_sync(
+            tmp_path / task
+        )
+    comparison = RunComparison([Run(tmp_path / "lab_math"), Run(tmp_path / "lab_code")])
+    panels, missing = comparison.panels("samples")
+    name = "best_of_n:n=2,verifier=oracle (oracle)"
+    assert {task: [curve.label for curve in curves] for task, curves in panels.items()} == {
+        task: [name, f"{name} coverage"] for task in ("lab_math", "lab_code")
+    }
+    assert missing == []

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.report.conftest import HOSTILE, made
+from tts import MockModel
 from tts.report import RunComparison, write_page
 from tts.report.page import size
-from tts.runs import Run
+from tts.runs import Experiment, Run
 from tts.runs.analysis import summary, track_curves
 
 SCRIPT = re.compile(r'<script(?: type="text/plain" id="([^"]*)")?>(.*?)</script>', re.DOTALL)
@@ -96,3 +97,26 @@ async def test_tasks_that_use_the_same_names_for_other_problems_are_kept_apart(r
     comparison = RunComparison([run, Run(tmp_path / "runs" / "same")])
     assert [name for name, _ in comparison.problems] == [*(f"<b>{i}" for i in range(6)), "<b>1"]
     assert comparison.place == tmp_path / "runs"
+
+
+def test_a_wrong_candidate_stands_beside_what_was_expected_and_why_it_ended_on_the_page_and_in_the_table(
+    run: Run, tmp_path: Path
+):
+    _, packed = page_of(RunComparison([run]), tmp_path / "page.html")
+    wrong = packed["chunk-0"]["5"]["cells"][0]["candidates"][0]
+    assert wrong["graded"] == {"answer": "45", "expected": "42", "feedback": "wrong answer"}
+    assert wrong["finish"] == "stop"
+    assert "graded" not in packed["chunk-0"]["0"]["cells"][0]["candidates"][0]
+    rows = list(run.export())
+    told = {(row["answer"], row["expected"], row["graded"], row["finish_reason"]) for row in rows if not row["correct"]}
+    assert ("45", "42", "wrong answer", "stop") in told
+    assert {row["expected"] for row in rows if row["correct"]} == {None}
+    assert not any(one.graded for track in run.tracks for row in track.rows for one in track.candidates(row))
+
+
+def test_a_wrong_program_is_told_with_the_hidden_test_that_it_fails(tmp_path: Path):
+    model = MockModel(lambda body: "```python\ndef f(*args):\n    return 'nonsense'\n```")
+    run = Experiment(task="lab_code", strategies="single", models=model, limit=1).run_sync(tmp_path / "run")
+    (row,) = run.export()
+    assert row["correct"] == 0
+    assert row["graded"]

@@ -1,6 +1,9 @@
 """`tts view` as a server: a folder's runs, reports that change when runs do, and who may ask."""
 
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -29,6 +32,30 @@ async def test_runs_are_listed_with_how_far_they_are(folder: Path, tmp_path: Pat
     assert "error" in rows["broken"]
     assert rows["one"]["progress"] == {"done": 18, "expected": 18}
     assert rows["one"]["tracks"][0]["accuracy"] == 0.5
+    assert rows["one"]["state"] == "finished"
+    assert rows["one"]["settings"]["task.answer_verifier"] == "numeric_answer"
+
+
+async def test_what_runs_has_stalled_or_stopped_is_told_apart_and_problems_are_not_counted_by_seeds(tmp_path: Path):
+    record = (
+        await made(tmp_path).model_copy(update={"seeds": (0, 1)}).run(tmp_path / "runs" / "one")
+    ).path / "run.json"
+    folder, config = record.parent.parent, json.loads(record.read_text())
+
+    async def row() -> dict[str, Any]:
+        async with client(folder) as http:
+            return (await http.get("/api/runs")).json()[0]
+
+    assert (await row())["tracks"][0]["problems"] == 6
+    config["config"]["seeds"] = [0, 1, 2]  # as if a seed were missing
+    record.write_text(json.dumps(config))
+    (record.parent / "lock").write_text("999999999")
+    assert (await row())["state"] == "stopped"
+    (record.parent / "lock").write_text(str(os.getpid()))
+    assert (await row())["state"] == "running"
+    for file in record.parent.iterdir():
+        os.utime(file, (0, 0))
+    assert (await row())["state"] == "stalled"
 
 
 async def test_a_report_is_sent_again_only_when_the_run_has_changed(folder: Path, tmp_path: Path):

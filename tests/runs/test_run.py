@@ -226,11 +226,11 @@ async def test_the_first_error_that_ends_a_run_cancels_all_other_problems(
 async def test_what_cannot_work_is_refused_before_anything_is_spent(
     task: str, endpoint: Endpoint, double: ModelDouble, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="best_of_n needs a verifier"):
+    with pytest.raises(ConfigError, match="best_of_n:n=16 needs a verifier"):
         await experiment(task, endpoint, "best_of_n").run(tmp_path / "a")
     with pytest.raises(ConfigError, match="did you mean 'best_of_n'"):
         experiment(task, endpoint, "best_of_m")
-    with pytest.raises(ConfigError, match=r"strategies.*n.*greater than 0.*Parameters: verifier, policies, n"):
+    with pytest.raises(ConfigError, match=r"strategy.*n.*greater than 0.*Parameters: verifier, policies, n"):
         experiment(task, endpoint, "best_of_n:n=0")
     dead = Endpoint(model="test-model", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(EndpointRefused, match="Is the server running"):

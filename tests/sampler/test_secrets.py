@@ -25,7 +25,7 @@ from tts.concurrency import aside
 from tts.errors import TTSError
 from tts.runs.config import Grid
 from tts.sampler import Endpoint
-from tts.sampler.redaction import HIDDEN, WINDOW, Redactor, secret_headers
+from tts.sampler.redaction import HIDDEN, PLACEHOLDERS, WINDOW, Redactor, secret_headers
 from tts.session import Session
 from tts.solving import open_models, solve
 from tts.strategies.single import Single
@@ -94,6 +94,7 @@ KEYS = st.one_of(
 @settings(max_examples=60, deadline=None)
 @given(KEYS, st.sampled_from(sorted(WRITTEN)), st.text(" ab1.\n", max_size=3))
 def test_any_secret_is_found_however_it_is_written(secret: str, way: str, around: str):
+    assume(secret not in PLACEHOLDERS)
     assume(secret.isascii() or way != "all escaped in hexadecimal")  # which bytes are meant?
     written = WRITTEN[way](secret)
     text = Redactor([secret])(f"say: {around} {written} {around} on")

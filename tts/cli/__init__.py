@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tts.cli import calibrate, demo, doctor, listing, local, report, run, serve, solve, verify
+from tts.cli import calibrate, demo, doctor, init, listing, local, report, run, serve, solve, verify
 from tts.cli.common import Commands, DottedCommand, say, show_any_text
 from tts.errors import ConfigError, TTSError
 
@@ -16,7 +16,7 @@ EPILOG = """\
 \b
 Examples:
   tts demo
-  tts solve "What is 17 * 23?" --strategy self_consistency:n=8,answer=numeric_answer
+  tts solve "What is 17 * 23?" --strategy self_consistency:n=8
   tts run --task gsm8k --strategy best_of_n:n=16 --limit 100 --temperature 0.8
   tts report runs/gsm8k-*
   tts view runs
@@ -29,13 +29,14 @@ working directory may set.
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
 )
 app.command("solve", cls=DottedCommand, epilog=solve.EPILOG)(solve.solve)
+app.command("init", epilog=init.EPILOG)(init.init)
 app.command("run", cls=DottedCommand, epilog=run.EPILOG)(run.run)
 app.command("report", epilog=report.EPILOG)(report.report)
 app.command("view", epilog=report.VIEW_EPILOG)(report.view)

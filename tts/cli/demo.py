@@ -94,7 +94,7 @@ def demo(
     from tts.cli.common import console
     from tts.runs.analysis import curves, summary
     from tts.runs.progress import progress_on_stderr
-    from tts.tables import curve_table, summary_table
+    from tts.tables import growth_table, summary_table
 
     plan = fetched(model)
     grids = {task: [spec.format(n=n or plan.n) for spec in specs] for task, specs in plan.strategies.items()}
@@ -105,8 +105,8 @@ def demo(
         show_json({task: {"run": str(run.path), "summary": summary(run)} for task, run in runs.items()})
     else:
         console().print(summary_table({task: summary(run) for task, run in runs.items()}))
-        for run in runs.values():
-            console().print(curve_table(curves(run)))
+        for task, run in runs.items():
+            console().print(growth_table(curves(run), f"{task}: accuracy"))
     for task, run in runs.items():
         _write(run, out / f"{task}.csv", out / f"{task}.png")
     say(f"more: tts report {shlex.join(str(run.path) for run in runs.values())}")
@@ -156,7 +156,7 @@ def _write(run: Run, table: Path, figure: Path) -> None:
 
     write_csv(curves(run), table)
     try:
-        plot_curves(curves(run), figure)
+        plot_curves(curves(run), figure, title=figure.stem)
     except MissingExtra as missing:
         say(f"wrote {table}; no figure: {missing}")
     else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from types import UnionType
@@ -25,6 +27,7 @@ Examples:
   tts list
   tts list strategies
   tts list best_of_n
+  tts list verifiers --details
 
 A parameter is set in a spec: best_of_n:n=32,verifier=unit_tests(timeout=5)
 """
@@ -37,12 +40,17 @@ def list_(
     words: Annotated[
         list[str] | None, typer.Argument(metavar=f"[{'|'.join(GROUPS)}] [NAME]", show_default=False)
     ] = None,
+    details: Annotated[bool, typer.Option("--details", help="Show the parameters of all.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List strategies, verifiers, tasks and studies with their parameters, and the package they come from."""
-    entries = [describe(group, name) for group, name in _wanted(words or [])]
+    """List strategies, verifiers, tasks and studies in a line each, or those that are named with their parameters."""
+    words = words or []
+    entries = [describe(group, name) for group, name in _wanted(words)]
     if as_json:
         show_json(entries)
+        return
+    if not details and not any(word not in GROUPS for word in words[:2]):
+        _show_index(entries)
         return
     for group in GROUPS:
         members = [entry for entry in entries if entry["group"] == group]
@@ -123,8 +131,27 @@ def type_text(annotation: Any, metadata: Any = ()) -> str:
     return text + "".join(bounds)
 
 
+def _show_index(entries: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each plug-in, cut to the terminal's width."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
+    longest = max((len(entry["name"]) for entry in entries), default=0)
+    for group in GROUPS:
+        members = [entry for entry in entries if entry["group"] == group]
+        if members:
+            typer.secho(group, bold=True)
+        for entry in members:
+            told = f"cannot be used: {entry['error']}" if entry["error"] else entry["summary"]
+            line = f"  {entry['name']:<{longest}}  {_origin(entry).lstrip()}{told}"
+            typer.echo(line if len(line) <= width else f"{line[: width - 1].rstrip()}…")
+    typer.echo("\nParameters: tts list NAME, or --details for all")
+
+
+def _origin(entry: Mapping[str, Any]) -> str:
+    return f" (from {entry['source']}) " if entry["source"] not in (None, "ttscale") else ""
+
+
 def _show(entry: Mapping[str, Any]) -> None:
-    theirs = f" (from {entry['source']})" if entry["source"] not in (None, "ttscale") else ""
+    theirs = _origin(entry).rstrip()
     if entry["error"]:
         typer.echo(f"  {entry['name']}{theirs}: cannot be used: {entry['error']}\n")
         return

@@ -16,9 +16,11 @@ from tts.errors import ConfigError
 
 if TYPE_CHECKING:
     from tts.curves import Curve
+    from tts.curves.plot import Style
     from tts.report import RunComparison
     from tts.runs.analysis import By
     from tts.studies import Study, StudyFindings
+    from tts.tables import Table
 
 EPILOG = """\
 \b
@@ -27,6 +29,8 @@ Examples:
   tts report runs/a runs/b --x flops --out curves.svg
   tts report runs/a --format md --format parquet
   tts report runs/a --by budget --x money
+  tts report runs/a --details
+  tts report runs/a --out curves.pdf --style paper
   tts report runs/a --at 2000 --reach 0.8 --json
   tts report runs/a --study verifiers --study repeats
   tts report runs/a --study 'imperfect_verifier:cost_ratio=[2],plot=rewards.svg'
@@ -42,6 +46,7 @@ Studies: tts list studies
 
 Format = StrEnum("Format", ["html", "md", "csv", "parquet", "png", "svg", "pdf"])
 Along = StrEnum("Along", ["k", "budget"])
+Looks = StrEnum("Looks", ["screen", "paper"])
 
 
 def report(
@@ -83,6 +88,12 @@ def report(
     candidates: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every candidate with its cost: .csv or .jsonl.")
     ] = None,
+    style: Annotated[
+        Looks, typer.Option(help="Of figures: paper is as wide as a column, with fonts to match.")
+    ] = Looks.screen,
+    details: Annotated[
+        bool, typer.Option("--details", help="Every column, every point of the curves with its interval, fits.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show accuracy, cost and curves of runs, and write the whole report as a page for the browser.
@@ -91,9 +102,13 @@ def report(
     directories of several runs; with --json or --study it is written only where --out or --format asks for it.
     """
     from tts import registry
-    from tts.report import RunComparison, write_candidates
+    from tts.report import CANDIDATE_FORMATS, FORMATS, RunComparison, check_format, write_candidates
     from tts.runs import Run
 
+    for path in out or ():
+        check_format(path, FORMATS)
+    if candidates:
+        check_format(candidates, CANDIDATE_FORMATS)
     studies: list[Study] = [registry.make("studies", spec) for spec in study or ()]
     comparison = RunComparison([Run(path) for path in runs])
     along = cast("By | None", by and str(by))
@@ -101,20 +116,22 @@ def report(
     if studies:
         _show_studies(studies, comparison, as_json)
     else:
-        _show_overview(comparison, x, along, at or (), reach or (), as_json)
+        _show_overview(comparison, x, along, at or (), reach or (), details, as_json)
         if not files and not as_json:
             _write_beside(comparison)
     for path in files:
-        _write(comparison, path, x, along)
+        _write(comparison, path, x, along, cast("Style", str(style)))
     if candidates:
         write_candidates(comparison, candidates)
         say(f"wrote {candidates}")
 
 
-def _write(comparison: RunComparison, path: Path, x: str | None = None, by: By | None = None) -> None:
+def _write(
+    comparison: RunComparison, path: Path, x: str | None = None, by: By | None = None, style: Style = "screen"
+) -> None:
     from tts.report import write_report
 
-    write_report(comparison, path, x or comparison.measure, by)
+    write_report(comparison, path, x or comparison.measure, by, style)
     say(f"wrote {path}")
 
 
@@ -144,13 +161,19 @@ def _show_studies(studies: Sequence[Study], comparison: RunComparison, as_json: 
 
 
 def _show_overview(
-    comparison: RunComparison, x: str | None, by: By | None, at: Sequence[float], reach: Sequence[float], as_json: bool
+    comparison: RunComparison,
+    x: str | None,
+    by: By | None,
+    at: Sequence[float],
+    reach: Sequence[float],
+    details: bool,
+    as_json: bool,
 ) -> None:
     """Print the summary, the curves and what is read off them."""
     from tts.curves import curve_rows
     from tts.runs.analysis import summary
     from tts.runs.coverage import coverage_laws
-    from tts.tables import FILTERED, curve_table, law_table, number, percent, readout_table, summary_table
+    from tts.tables import FILTERED, curve_table, growth_table, law_table, number, percent, readout_table, summary_table
 
     summaries = {label: summary(run) for label, run in comparison.runs.items()}
     curves, missing = comparison.curves(x or comparison.measure, by)
@@ -176,22 +199,26 @@ def _show_overview(
         )
         return
 
-    def tables() -> Iterator[Any]:
-        yield summary_table(summaries)
+    models = {shown.track.model for shown in comparison.tracks}
+
+    def tables() -> Iterator[Table]:
+        yield summary_table(summaries, details=details)
         yield from (contest.table() for contest in comparison.contests if contest.differences)
+        drawn = curve_table if details else growth_table
         if curves:
-            yield curve_table(curves)
+            yield drawn(curves)
         if comparison.filtered:
-            yield curve_table(comparison.filtered, FILTERED)
+            yield drawn(comparison.filtered, FILTERED)
         for c, rows in accuracies.items():
             yield readout_table(f"At {number(c)} {curves[0].x_label}", rows, "accuracy", percent)
         for a, rows in computes.items():
             yield readout_table(f"To reach {percent(a)}", rows, curves[0].x_label, number)
-        if laws:
+        if laws and details:
             yield law_table(laws)
 
+    shared = f" · {models.pop()}" if len(models) == 1 and not details else ""
     for made in tables():
-        console().print(made)
+        console().print(made.without(shared))
     for words in missing:
         say(f"no curve of {words}")
 

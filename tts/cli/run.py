@@ -44,6 +44,7 @@ EPILOG = """\
 Examples:
   tts run --task gsm8k --strategy self_consistency:n=16 --strategy single --limit 100 --temperature 0.8
   tts run --task humaneval --strategy best_of_n -n 64 --out runs/he --resume
+  tts run --resume --out runs/he
   tts run grid.toml --executor ray:address=auto
   tts run grid.toml --sampling.top_p 0.95 --budget.completion_tokens 20000
 
@@ -96,7 +97,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/TASK-MODEL-DATE-TIME.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, which alone suffices.")] = False,
     executor: Annotated[
         str, typer.Option(metavar="SPEC", help="Where: local, or ray:address=auto,workers=4 (docs/scale.md).")
     ] = "local",
@@ -110,6 +111,7 @@ def run(
     """
     from tts.runs.executors import executor_named
     from tts.runs.progress import progress_on_stderr
+    from tts.runs.record import read_record
 
     where = executor_named(executor)
     if resume and out is None:
@@ -126,7 +128,10 @@ def run(
         "sampling.max_tokens": max_tokens,
     }
     given = {key: value for key, value in options.items() if value is not None}
-    experiment = _experiment(config, {**given, **dotted(ctx)}, model or [], base_url, n, ask=not dry_run)
+    source = config
+    if resume and out is not None and config is None and not {"task", "strategies"} & given.keys():
+        source = read_record(out)["config"]
+    experiment = _experiment(source, {**given, **dotted(ctx)}, model or [], base_url, n, ask=not dry_run)
     out = out or Path("runs") / _name(experiment)
     if dry_run:
         _show_plan(experiment, out, as_json)
@@ -135,12 +140,12 @@ def run(
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:
-        say(f"{len(failed)} cells failed: {failed[0].failures[-1]}; --resume tries them again")
+        say(f"{len(failed)} cell{'s' * (len(failed) > 1)} failed: {failed[0].failures[-1]}; --resume tries them again")
         raise typer.Exit(1)
 
 
 def _experiment(
-    config: Path | None,
+    source: Path | dict[str, Any] | None,
     options: Mapping[str, Any],
     models: list[str],
     base_url: str | None,
@@ -148,11 +153,11 @@ def _experiment(
     *,
     ask: bool,
 ) -> Experiment:
-    """The configuration. With `ask`, the endpoint is asked for its model if none is named."""
+    """The configuration, of a file or a run. With `ask`, the endpoint is asked for its model if none is named."""
     from tts.runs import Experiment
     from tts.runs.config import load
 
-    table = load(config, options)
+    table = load(source, options)
     if not {"task", "strategies"} <= table.keys():
         raise ConfigError("nothing to run: give --task and --strategy, or a TOML file that has task and strategies")
     known = table.get("models", {})

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 \b
 Examples:
-  tts solve "What is 17 * 23?" --strategy self_consistency:n=8,answer=numeric_answer
+  tts solve "What is 17 * 23?" --strategy self_consistency:n=8
   git diff | tts solve - --system "Write a commit message." > message.txt
 
 \b
@@ -71,13 +71,16 @@ def solve(
     max_tokens: MaxTokens = None,
     n: N = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="S", help="Seed, for servers that take one.")] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="S", help="Repetition, as in a run; --sampling.seed is the server's.")
+    ] = 0,
     stop_early: Annotated[bool, typer.Option(help="Stop when the selection is settled.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Answer one prompt with a strategy.
 
-    Only the answer goes to stdout; a line on its cost goes to stderr.
+    Only the answer goes to stdout: the final one where the strategy reads it, else the whole text, which --json has
+    in either case. A line on the cost goes to stderr.
     """
     from tts import registry
     from tts.types import Budget, Problem
@@ -86,7 +89,7 @@ def solve(
     if not question.strip():
         raise ConfigError('the prompt is empty: tts solve "QUESTION", or - to read it from stdin')
     options = tree(dotted(ctx), ("sampling", "budget", "models"))
-    given = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    given = {"temperature": temperature, "max_tokens": max_tokens}
     sampling = {**options["sampling"], **{key: value for key, value in given.items() if value is not None}}
     budget = checked(Budget, **options["budget"])
     chosen = with_n([registry.make("strategies", strategy)], n)[0]
@@ -109,6 +112,7 @@ def solve(
                     samplers,
                     verifier=verifier,
                     budget=budget,
+                    seed=seed,
                     stop_early=stop_early,
                     on_candidate=lambda _: status.update(f"{next(count)} candidates"),
                 )
@@ -176,7 +180,7 @@ def summary_line(result: Result) -> str:
 def as_table(result: Result) -> dict[str, Any]:
     """The result as plain data for JSON."""
     return {
-        **{name: getattr(result, name) for name in ("answer", "strategy", "ended", "oracle", "seconds")},
+        **{name: getattr(result, name) for name in ("answer", "text", "strategy", "ended", "oracle", "seconds")},
         "usage": result.usage.as_dict(),
         "spent": {role: usage.as_dict() for role, usage in result.spent.items()},
         "unused": {role: usage.as_dict() for role, usage in result.unused.items()},

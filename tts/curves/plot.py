@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX"
 GREY = "#666666"
+COVERAGE = " coverage"
+"""What the label of a curve of coverage ends in."""
+Style = Literal["screen", "paper"]
+Looks = dict[str, tuple[str, str, str]]
 STYLE: Any = {
     "font.size": 9,
     "axes.edgecolor": GREY,
@@ -36,6 +40,10 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tts",
 }
+PAPER: Any = {"font.size": 7.5, "axes.titlesize": 8, "pdf.fonttype": 42, "axes.linewidth": 0.6, "lines.linewidth": 1.2}
+"""What differs in a paper: panels as wide as a column, and fonts that are embedded in PDFs."""
+COLUMN_INCHES = 3.3
+"""Width of a column of a paper; two panels take the width of a page."""
 COLUMNS: tuple[str, ...] = (
     "label", "estimator", "problems", "level", "x_name", "x_unit", "k", "cap", "x", "accuracy", "low", "high",
 )  # fmt: skip
@@ -94,31 +102,33 @@ def write_parquet(curves: Iterable[Curve], path: str | Path) -> None:
 
 
 @contextmanager
-def drawing(what: str) -> Iterator[type[Figure]]:
+def drawing(what: str, style: Style = "screen") -> Iterator[type[Figure]]:
     """Matplotlib's class of figures, in the style of the library. Raises `MissingExtra` without the extra `plot`."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("plot", f"drawing {what}") from error
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE | (PAPER if style == "paper" else {})):
         yield Figure
 
 
 def plot_curves(
-    curves: Sequence[Curve],
+    curves: Sequence[Curve] | Mapping[str, Sequence[Curve]],
     path: str | Path,
     *,
     title: str = "",
     y_label: str = "accuracy",
     log_x: bool | None = None,
+    style: Style = "screen",
 ) -> None:
     """Write curves over one x axis as a figure; the suffix of `path` names the format (.png, .svg, .pdf).
 
-    The shaded bands are the confidence intervals; `log_x=None` chooses by the range of x. Raises `CurveError` for no
-    curves or different x axes, `MissingExtra` without the extra `plot`.
+    Curves in a mapping have a panel for each of its titles, such as the tasks that they are of. The shaded bands are
+    the confidence intervals; `log_x=None` chooses by the range of x; `style="paper"` is as wide as a column. Raises
+    `CurveError` for no curves or different x axes, `MissingExtra` without the extra `plot`.
     """
-    save_figure(draw_curves(curves, title=title, y_label=y_label, log_x=log_x), path)
+    save_figure(draw_curves(curves, title=title, y_label=y_label, log_x=log_x, style=style), path)
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -128,52 +138,94 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         raise CurveError(f"cannot tell the figure's format from '{path}': end the name in .png, .svg or .pdf")
     import matplotlib
 
+    options = STYLE | {"pdf.fonttype": 42}
     undated = {"CreationDate" if suffix == ".pdf" else "Date": None} if suffix != ".png" else None
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(options):
         figure.savefig(path, dpi=200, metadata=undated)
 
 
 def draw_curves(
-    curves: Sequence[Curve], *, title: str = "", y_label: str = "accuracy", log_x: bool | None = None
+    curves: Sequence[Curve] | Mapping[str, Sequence[Curve]],
+    *,
+    title: str = "",
+    y_label: str = "accuracy",
+    log_x: bool | None = None,
+    style: Style = "screen",
 ) -> Figure:
     """The figure of `plot_curves`, to be changed before it is saved."""
-    with drawing("curves") as figures:
-        from matplotlib.ticker import PercentFormatter
-
-        if len({curve.x_label for curve in curves}) != 1:
-            raise CurveError("a figure needs at least one curve, and all of them over the same x axis")
-        longest = max(len(curve.label) for curve in curves) if len(curves) > 1 else 0  # they stand beside the axes
-        figure = figures(figsize=(max(5.2, 3.9 + 0.065 * longest), 3.4), layout="constrained")
-        axes = figure.add_subplot()
-        for i, curve in enumerate(curves):
-            colour = COLOURS[i % len(COLOURS)]
-            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(
-                curve.x,
-                curve.y,
-                color=colour,
-                marker=MARKERS[i % len(MARKERS)],
-                markersize=3.5,
-                linewidth=1.5,
-                linestyle="-" if i < len(COLOURS) else "--",
-                label=curve.label,
-            )
-        _scale_x(axes, curves, log_x)
-        _scale_y(axes, curves)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.set_xlabel(curves[0].x_label)
-        axes.set_ylabel(y_label)
-        if title:
-            axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
-        if len(curves) > 1:
-            _name_lines(axes, curves)
+    panels = {name: list(some) for name, some in (curves if isinstance(curves, Mapping) else {title: curves}).items()}
+    every = [curve for some in panels.values() for curve in some]
+    if len({curve.x_label for curve in every}) != 1 or not all(panels.values()):
+        raise CurveError("a figure needs at least one curve, and all of them over the same x axis")
+    looks = _looks(every)
+    width, height = (COLUMN_INCHES, 2.3) if style == "paper" else (5.2, 3.4)
+    named = 0.06 * max(len(curve.label) for curve in every) * (len(every) > 1)
+    direct = all(len(some) <= MOST_NAMED for some in panels.values()) and (style == "screen" or named < width / 3)
+    if style == "screen" and direct:
+        width = max(width, 3.9 + named)
+    across = min(len(panels), 2)
+    rows = -(-len(panels) // across)
+    owners = list(dict.fromkeys(curve.label.removesuffix(COVERAGE) for curve in every))
+    ncols = max(1, int(width * across / (0.45 + 0.062 * max(map(len, owners)))))
+    below = 0 if direct else 0.18 * (2 - (-len(owners) // ncols))
+    with drawing("curves", style) as figures:
+        figure = figures(figsize=(width * across, height * rows + below), layout="constrained")
+        for place, (name, some) in enumerate(panels.items(), 1):
+            axes = figure.add_subplot(rows, across, place)
+            _draw(axes, some, looks, log_x)
+            axes.set_xlabel(_per_problem(some[0]))
+            axes.set_ylabel(y_label)
+            if name:
+                axes.set_title(name, loc="left", fontweight="bold")
+            if direct and len(some) > 1:
+                _name_lines(axes, some, looks)
+        if title and isinstance(curves, Mapping):
+            figure.suptitle(title, fontweight="bold")
+        if not direct:
+            _legend(figure, owners, ncols)
     return figure
 
 
+MOST_NAMED = 6
+"""Curves of a panel that are named at their ends; more are named below."""
+
+
+def _looks(curves: Sequence[Curve]) -> dict[str, tuple[str, str, str]]:
+    """Colour, marker and dashes of each label: a coverage is its strategy's colour, dashed."""
+    owners = list(dict.fromkeys(curve.label.removesuffix(COVERAGE) for curve in curves))
+    return {
+        curve.label: (
+            COLOURS[i % len(COLOURS)],
+            MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+            "--" if curve.label.endswith(COVERAGE) else "-",
+        )
+        for curve in curves
+        for i in [owners.index(curve.label.removesuffix(COVERAGE))]
+    }
+
+
+def _draw(axes: Axes, curves: Sequence[Curve], looks: Looks, log_x: bool | None) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    for curve in curves:
+        colour, marker, dashes = looks[curve.label]
+        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
+        if len(curve.x) == 1:
+            axes.vlines(curve.x, curve.low, curve.high, color=colour, alpha=0.5, linewidth=1)
+        axes.plot(curve.x, curve.y, color=colour, marker=marker, markersize=3.5, linestyle=dashes, label=curve.label)
+    _scale_x(axes, curves, log_x)
+    _scale_y(axes, curves)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _per_problem(curve: Curve) -> str:
+    return f"{curve.x_name} per problem" + (f" ({curve.x_unit})" if curve.x_unit else "")
+
+
 def _scale_x(axes: Axes, curves: Sequence[Curve], log_x: bool | None) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     low = min(float(curve.x[0]) for curve in curves)
     high = max(float(curve.x[-1]) for curve in curves)
@@ -182,13 +234,17 @@ def _scale_x(axes: Axes, curves: Sequence[Curve], log_x: bool | None) -> None:
     if log_x and low <= 0:
         raise CurveError("a logarithmic x axis needs positive compute: leave out the points at 0, or use log_x=False")
     if log_x:
-        counts = low >= 1 and high <= 4096  # samples double; tokens, FLOPs and money read better in 1, 2, 5
-        few_decades = high < 500 * low
+        counts = curves[0].x_name == "samples"  # they double; tokens, FLOPs and money read better in 1, 2, 5
+        few_decades = high < 100 * low
         axes.set_xscale("log", base=2 if counts else 10)
-        ticks = (
-            LogLocator(2, numticks=10) if counts else LogLocator(10, (1, 2, 5) if few_decades else (1,), numticks=12)
+        doubled = [2.0**i for i in range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)]
+        stride = max(1, -(-len(doubled) // 8))
+        places = (
+            FixedLocator(doubled[::stride])
+            if counts
+            else LogLocator(10, (1, 2, 5) if few_decades else (1,), numticks=12)
         )
-        axes.xaxis.set_major_locator(ticks)
+        axes.xaxis.set_major_locator(places)
         axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
 
@@ -201,28 +257,43 @@ def _scale_y(axes: Axes, curves: Sequence[Curve]) -> None:
     axes.set_ylim(max(floor, -0.02) if low >= 0 else floor, min(ceiling, 1.02) if high <= 1 else ceiling)
 
 
-def _name_lines(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Each line's name at its right end, moved apart where they would overlap; a legend for many lines."""
-    order = sorted(range(len(curves)), key=lambda i: curves[i].y[-1])
-    if len(curves) > 6:
-        highest_first = [axes.lines[i] for i in reversed(order)]
-        axes.legend(handles=highest_first, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
-        return
+def _name_lines(axes: Axes, curves: Sequence[Curve], looks: Looks) -> None:
+    """Each line's name beside the axes, moved apart where they would overlap; that of one that ends early, there."""
     bottom, top = axes.get_ylim()
-    line_height = 0.06 * (top - bottom)
-    places = spread([float(curves[i].y[-1]) for i in order], line_height)
     right = max(float(curve.x[-1]) for curve in curves)
-    for i, place in zip(order, places, strict=True):
+
+    def across(x: float) -> float:
+        """Where a compute lies on the axis, from 0 to 1."""
+        return float(axes.transAxes.inverted().transform(axes.transData.transform((x, bottom)))[0])
+
+    early = [curve for curve in curves if across(float(curve.x[-1])) < across(right) - 0.25]
+    whole = sorted((curve for curve in curves if curve not in early), key=lambda curve: float(curve.y[-1]))
+    spots = spread([float(curve.y[-1]) for curve in whole], 0.07 * (top - bottom))
+    places = [(curve, right, spot, (8, 0)) for curve, spot in zip(whole, spots, strict=True)]
+    places += [(curve, float(curve.x[-1]), float(curve.y[-1]), (5, 6)) for curve in early]
+    for curve, x, y, offset in places:
         axes.annotate(
-            curves[i].label,
-            (right, place),
-            xytext=(8, 0),
+            curve.label,
+            (x, y),
+            xytext=offset,
             textcoords="offset points",
             va="center",
-            color=COLOURS[i],
-            fontsize=8.5,
+            color=looks[curve.label][0],
             annotation_clip=False,
+            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},
         )
+
+
+def _legend(figure: Figure, owners: Sequence[str], ncols: int) -> None:
+    """The names of all strategies below the panels, and that dashes are their coverage."""
+    lines = {str(line.get_label()).removesuffix(COVERAGE): line for axes in figure.axes for line in axes.lines}
+    lines |= {name: line for axes in figure.axes for line in axes.lines if (name := str(line.get_label())) in owners}
+    title = (
+        "dashed: coverage" if any(line.get_linestyle() == "--" for axes in figure.axes for line in axes.lines) else None
+    )
+    figure.legend(
+        [lines[name] for name in owners], owners, title=title, frameon=False, loc="outside lower center", ncols=ncols
+    )
 
 
 def spread(places: Sequence[float], distance: float) -> list[float]:
@@ -239,9 +310,11 @@ def spread(places: Sequence[float], distance: float) -> list[float]:
 
 
 def short_number(value: float) -> str:
-    """A tick label of at most a few characters: 64, 1.5k, 2M, 3e15."""
+    """A tick label of at most a few characters: 64, 1,024, 1.5M, 3e15."""
     size = abs(value)
+    if 1000 <= size < 1e6:
+        return f"{value:,.0f}"
     if not 1e-3 <= size < 1e12:
         return f"{value:.3g}".replace("e+", "e").replace("e-0", "e-")
-    power = max(0, min(3, int(math.log10(size) // 3)))
+    power = 0 if size < 1e6 else min(3, int(math.log10(size) // 3))
     return f"{value / 1000**power:.3g}{('', 'k', 'M', 'B')[power]}"

@@ -6,10 +6,11 @@ import csv
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tts.curves import plot_curves, write_csv, write_parquet, writing
+from tts.curves.plot import Style
 from tts.errors import ConfigError
 from tts.report.page import write_page
 from tts.report.tracks import RunComparison
@@ -19,21 +20,30 @@ from tts.studies.verifiers import Verifiers
 from tts.tables import FILTERED, Table, curve_table, summary_table
 from tts.text import one_line
 
-__all__ = ["RunComparison", "write_candidates", "write_page", "write_report"]
+__all__ = ["RunComparison", "check_format", "write_candidates", "write_page", "write_report"]
 
 
 FORMATS = ("html", "md", "csv", "parquet", "png", "svg", "pdf")
+CANDIDATE_FORMATS = ("csv", "jsonl")
 
 
-def write_report(comparison: RunComparison, path: Path, x: str, by: By | None = None) -> None:
+def check_format(path: Path, formats: Sequence[str]) -> str:
+    """The format that the suffix of `path` names; a `ConfigError` if it is none of `formats`, or its folder missing."""
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in formats:
+        raise ConfigError(f"cannot tell the format of {path}: end the name in one of .{', .'.join(formats)}")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
+    return kind
+
+
+def write_report(comparison: RunComparison, path: Path, x: str, by: By | None = None, style: Style = "screen") -> None:
     """Write the page, the tables as Markdown, the curves' points or their figure, as the suffix of `path` says.
 
     Curves are over the measure `x`, `by` as in `tts.runs.analysis.curves`; the page has all measures. Raises
     `ConfigError` for an unknown suffix, a path that cannot be written, or where there is nothing to write.
     """
-    kind = path.suffix.removeprefix(".")
-    if kind not in FORMATS:
-        raise ConfigError(f"cannot tell the format of {path}: end the name in one of .{', .'.join(FORMATS)}")
+    kind = check_format(path, FORMATS)
     with writing(path):
         if kind == "html":
             write_page(comparison, path)
@@ -43,8 +53,10 @@ def write_report(comparison: RunComparison, path: Path, x: str, by: By | None = 
             curves, missing = comparison.curves(x, by)
             if not curves:
                 raise ConfigError(f"no curve for {path}: {'; '.join(missing) or 'nothing is graded yet'}")
-            write: Callable[..., None] = {"csv": write_csv, "parquet": write_parquet}.get(kind, plot_curves)
-            write(curves, path)
+            if kind in ("csv", "parquet"):
+                (write_csv if kind == "csv" else write_parquet)(curves, path)
+            else:
+                plot_curves(comparison.panels(x, by)[0], path, style=style)
 
 
 def write_candidates(comparison: RunComparison, path: Path) -> None:
@@ -52,10 +64,9 @@ def write_candidates(comparison: RunComparison, path: Path) -> None:
     rows = (
         {**({"run": label} if label else {}), **row} for label, run in comparison.runs.items() for row in run.export()
     )
-    if path.suffix not in (".csv", ".jsonl"):
-        raise ConfigError(f"cannot tell the format of {path}: end the name in .csv or .jsonl")
+    kind = check_format(path, CANDIDATE_FORMATS)
     with writing(path), path.open("w", encoding="utf-8", newline="") as file:
-        if path.suffix == ".jsonl":
+        if kind == "jsonl":
             file.writelines(one_line(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
         elif first := next(rows, None):
             writer = csv.DictWriter(file, list(first))
@@ -72,7 +83,7 @@ def markdown(comparison: RunComparison, x: str, by: By | None = None) -> str:
 def _sections(comparison: RunComparison, x: str, by: By | None) -> Iterator[str]:
     yield f"# {' and '.join(run.path.resolve().name for run in comparison.runs.values())}"
     yield "\n## Summary\n"
-    yield summary_table({label: summary(run) for label, run in comparison.runs.items()}).markdown()
+    yield summary_table({label: summary(run) for label, run in comparison.runs.items()}, details=True).markdown()
     yield from ("\n" + one.table().markdown() for one in comparison.contests if one.differences)
     curves, missing = comparison.curves(x, by)
     if curves:

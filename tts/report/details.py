@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -94,7 +95,8 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
         (position if position is not None and position >= 0 else None, Charge("", role, Usage(*usage), started))
         for position, role, started, *usage in track.run.db.execute(query, (row.cell,))
     ]
-    right = dict(track.run.db.execute("SELECT position, correct FROM candidates WHERE cell = ?", (row.cell,)))
+    query = "SELECT correct, json_extract(details, '$.graded') FROM candidates WHERE cell = ? ORDER BY position"
+    grades = list(track.run.db.execute(query, (row.cell,)))
     tokens = [0.0] * len(candidates)
     for position, charge in charges:
         if position is not None:
@@ -112,8 +114,8 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
             for name, account in (("spent", row.spent), ("reused", row.reused), ("wasted", row.wasted))
         },
         "candidates": [
-            _candidate(track.run, one, right[i], cost)
-            for i, (one, cost) in enumerate(zip(candidates, tokens, strict=True))
+            _candidate(track.run, one, *grade, cost)
+            for one, grade, cost in zip(candidates, grades, tokens, strict=True)
         ],
         "tree": [{**node.as_dict(), "text": _cut(node.text)} for node in search_tree(candidates, row.selected, tokens)]
         if grown
@@ -122,7 +124,7 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
     }
 
 
-def _candidate(run: Run, candidate: Candidate, right: int | None, tokens: float) -> dict[str, Any]:
+def _candidate(run: Run, candidate: Candidate, right: int | None, graded: str | None, tokens: float) -> dict[str, Any]:
     verdict = candidate.verdict
     notes = {name: value for name, value in candidate.notes.items() if name not in TREES}
     pictures = pictures_in(candidate.content)
@@ -134,6 +136,8 @@ def _candidate(run: Run, candidate: Candidate, right: int | None, tokens: float)
         "feedback": _cut(verdict.feedback) if verdict else "",
         "verdict": dict(verdict.details) if verdict else {},
         "notes": notes,
+        "graded": json.loads(graded or "{}"),
+        "finish": candidate.samples[-1].finish_reason if candidate.samples else None,
         "tokens": tokens,
         "elapsed": round(candidate.elapsed, 3),
         "image": inline(run.path / pictures[-1], LARGEST_IMAGE) if pictures else None,

@@ -15,6 +15,7 @@ import numpy as np
 
 from tts.curves import Curve, Interval, mean_interval, paired_difference
 from tts.errors import TTSError
+from tts.registry import parse_spec
 from tts.runs import Run
 from tts.runs.analysis import (
     By,
@@ -189,6 +190,19 @@ class RunComparison:
             if not made:
                 missing.append(f"{shown.label}: none of its candidates is graded")
         return found, missing
+
+    def panels(self, x: str, by: By | None = None) -> tuple[dict[str, list[Curve]], list[str]]:
+        """`curves` by the name of their task, called no more than what tells those of a task apart."""
+        curves, missing = self.curves(x, by)
+        tasks = {label: parse_spec(run.record["config"]["task"])[0] for label, run in self.runs.items()}
+        models = {f" · {shown.track.model}" for shown in self.tracks}
+        found: defaultdict[str, list[Curve]] = defaultdict(list)
+        for curve in curves:
+            run = next(label for label in tasks if curve.label.startswith(prefixed(label, "")))
+            alone = list(tasks.values()).count(tasks[run]) == 1
+            label = curve.label.removeprefix(prefixed(run, "")) if alone else curve.label
+            found[tasks[run]].append(replace(curve, label=label.replace(*models, "") if len(models) == 1 else label))
+        return dict(found), missing
 
     def solved(self, shown: Shown) -> dict[ProblemKey, float]:
         """For each problem of a track that could be graded, its accuracy (`final_accuracies`), the mean over seeds."""

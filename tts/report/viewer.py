@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -177,21 +178,49 @@ def _touched(path: Path) -> float:
     return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
 
 
+STALLED = 300.0
+"""Seconds without anything stored after which a run that goes on is said to be stalled."""
+
+
+def _state(path: Path, far: dict[str, int]) -> str:
+    """finished, running, stalled (it runs and nothing has come for long) or stopped (it does not run)."""
+    if far["done"] >= far["expected"]:
+        return "finished"
+    try:
+        os.kill(int((path / "lock").read_text()), 0)
+    except (OSError, ValueError):
+        return "stopped"
+    return "stalled" if time() - _touched(path) > STALLED else "running"
+
+
+def _settings(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """The settings of a run by their dotted names, for comparison with those of others."""
+    found = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found |= _settings(value, f"{prefix}{key}.")
+        elif value not in (None, [], ()) and key != "strategies":
+            found[f"{prefix}{key}"] = str(value)
+    return found
+
+
 def _row(name: str, path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "touched": _touched(path)}
     try:
         run = Run(path, checked=False)
     except TTSError as error:
         return {**row, "error": str(error)}
-    config = run.record["config"]
-    query = """SELECT strategy, model, MAX(oracle), COUNT(*), AVG(COALESCE(correct, 0)) FROM cells
+    config, far = run.record["config"], progress(run)
+    query = """SELECT strategy, model, MAX(oracle), COUNT(DISTINCT problem), AVG(COALESCE(correct, 0)) FROM cells
                LEFT JOIN candidates ON candidates.cell = cells.id AND candidates.position = cells.selected
                GROUP BY strategy, model ORDER BY MIN(cells.id)"""
-    columns = ("strategy", "model", "oracle", "cells", "accuracy")
+    columns = ("strategy", "model", "oracle", "problems", "accuracy")
     return {
         **row,
         "task": config["task"]["name"] if isinstance(config["task"], dict) else str(config["task"]),
         "started": run.record.get("started"),
-        "progress": progress(run),
+        "progress": far,
+        "state": _state(path, far),
+        "settings": _settings(config),
         "tracks": [dict(zip(columns, found, strict=True)) for found in run.db.execute(query)],
     }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from tts.allocation import TotalBudget
-from tts.base import Strategy, StrategyField, VerifierField, as_config, made_from_spec
+from tts.base import Strategy, StrategyField, Verifier, VerifierField, as_config, made_from_spec
 from tts.errors import ConfigError, complaints
 from tts.policies import as_roles, policies_of
 from tts.registry import parse_spec
@@ -100,6 +100,32 @@ class Grid(BaseModel):
     stop_early: bool = False
     """End a search when its selection is settled. Cheaper, but the curves then cover only what was drawn by then."""
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            task: Task | str | Mapping[str, Any],
+            strategies: Strategy | str | Sequence[Strategy | str | Mapping[str, Any]],
+            models: Endpoint | Mapping[str, Any],
+            verifier: Verifier | str | Mapping[str, Any] | None = None,
+            sampling: Mapping[str, Any] = ...,
+            budget: Budget | Mapping[str, Any] = ...,
+            total_budget: TotalBudget | str | Mapping[str, Any] | None = None,
+            seeds: Sequence[int] = (0,),
+            limit: int | None = None,
+            stop_early: bool = False,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, **fields: Any) -> None:
+            """Fields may be given as specs and tables. Raises `ConfigError` that names those at fault."""
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise ConfigError(f"the configuration cannot be used: {complaints(error)}") from None
+
     @model_validator(mode="after")
     def _set_once(self) -> Self:
         for name, roles in self.models.items():
@@ -138,10 +164,7 @@ class Grid(BaseModel):
     @classmethod
     def parse(cls, table: Mapping[str, Any]) -> Self:
         """An experiment from a table as in TOML. Raises `ConfigError` that names the keys at fault."""
-        try:
-            return cls.model_validate(table)
-        except ValidationError as error:
-            raise ConfigError(f"the configuration cannot be used: {complaints(error)}") from None
+        return cls(**table)
 
     def endpoints(self, model: str) -> dict[str, Endpoint]:
         """The endpoints of a model by role, with `sampling` in the policies' parameters."""
@@ -171,14 +194,14 @@ class Grid(BaseModel):
         return json.loads(json.dumps(essence, default=str))
 
 
-def load(path: Path | None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The table of a TOML file, with dotted `overrides` (`sampling.temperature` -> 0.5) applied to it."""
+def load(source: Path | dict[str, Any] | None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A table, or that of a TOML file, with dotted `overrides` (`sampling.temperature` -> 0.5) applied to it."""
     try:
-        table = tomllib.loads(path.read_text()) if path else {}
+        table = tomllib.loads(source.read_text()) if isinstance(source, Path) else source or {}
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot read {source}: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        raise ConfigError(f"{source} is not valid TOML: {error}") from None
     for dotted, value in (overrides or {}).items():
         *parents, last = dotted.split(".")
         place = table

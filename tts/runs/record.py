@@ -52,7 +52,7 @@ def read_record(directory: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"{directory} is not a run directory ({error}); `tts run --out {directory}` makes one"
+            f"{directory} is not a run directory (run.json: {error.strerror}); `tts run --out {directory}` makes one"
         ) from None
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 from tts import registry
 from tts.base import Estimator, Strategy, Verifier, answer_classes
 from tts.compute import ModelCard
-from tts.curves import best_of_k
+from tts.curves import Curve, best_of_k, curve_rows
 from tts.errors import ConfigError, StoreError
 from tts.lacks import Lack
 from tts.runs.damage import check
 from tts.runs.database import connect
 from tts.runs.record import read_record
+from tts.tables import frame, summary_table
 from tts.types import USAGE_FIELDS, Candidate, Sample, Scale, Usage, Verdict, sum_usage
 
 Floats = NDArray[np.float64]
+Content = Literal["candidates", "curves", "summary"]
+"""What of a run is made a frame."""
 
 
 class Run:
@@ -71,12 +74,55 @@ class Run:
         known = {name: value for name, value in endpoint.get("card", {}).items() if name in ModelCard.model_fields}
         return ModelCard(**known)
 
+    def curves(self, x: str | None = None, **options: Any) -> list[Curve]:
+        """Its curves against `x`; see `tts.runs.analysis.curves`."""
+        from tts.runs.analysis import curves
+
+        return curves(self, x, **options)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """A row for each strategy and model; see `tts.runs.analysis.summary`."""
+        from tts.runs.analysis import summary
+
+        return summary(self)
+
+    def to_pandas(self, what: Content = "candidates") -> Any:
+        """The candidates (`export`), the points of the curves, or the summary as a DataFrame of pandas."""
+        return frame(self._rows(what), "pandas")
+
+    def to_polars(self, what: Content = "candidates") -> Any:
+        """The candidates (`export`), the points of the curves, or the summary as a DataFrame of polars."""
+        return frame(self._rows(what), "polars")
+
+    def _rows(self, what: Content) -> Iterable[Mapping[str, Any]]:
+        return (
+            self.export() if what == "candidates" else curve_rows(self.curves()) if what == "curves" else self.summary()
+        )
+
+    def _repr_html_(self) -> str:
+        return summary_table({"": self.summary()}).html()
+
     def export(self) -> Iterator[dict[str, Any]]:
-        """One flat row for each candidate, with its marginal cost: the whole run as a table."""
+        """One flat row for each candidate, with its marginal cost: the whole run as a table.
+
+        `answer` is the final answer that was read in it, if any, `feedback` what the verifier said; `graded` and
+        `expected` tell of wrong ones what grading said and the right answer.
+        """
+        places = {
+            "finish_reason": ("$.finish_reason",),
+            "answer": ("$.notes.said", "$.notes.answer", "$.graded.answer"),
+            "feedback": ("$.feedback",),
+            "graded": ("$.graded.feedback",),
+            "expected": ("$.graded.expected",),
+        }
+        texts = ", ".join(
+            f"COALESCE({', '.join(f'json_extract(details, {place!r})' for place in found)}, NULL) AS {name}"
+            for name, found in places.items()
+        )
         sums = ", ".join(f"COALESCE(SUM(charges.{name}), 0) AS {name}" for name in USAGE_FIELDS)
         query = f"""
             SELECT problem, strategy, model, seed, candidates.position AS position, arrived, elapsed, score, passed,
-                   correct, candidates.position IS selected AS chosen, content, {sums}
+                   correct, candidates.position IS selected AS chosen, content, {texts}, {sums}
             FROM cells JOIN candidates ON candidates.cell = cells.id
             LEFT JOIN charges ON charges.cell = cells.id AND {PLACE} = candidates.position
             GROUP BY cells.id, candidates.position ORDER BY cells.id, candidates.position"""

@@ -10,9 +10,11 @@ from functools import partial
 from itertools import chain, islice, product
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from tts.allocation import SharedBudget
-from tts.base import Strategy
+from tts.base import AnswerVerifier, Strategy, Verifier
+from tts.concurrency import blocking
 from tts.errors import ConfigError
 from tts.policies import check_models, drawn_from
 from tts.resources import Resources
@@ -28,7 +30,7 @@ from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import drive, open_models, open_session
 from tts.tasks import Example
-from tts.types import Candidate
+from tts.types import Candidate, Verdict
 
 
 class Experiment(Grid):
@@ -84,6 +86,18 @@ class Experiment(Grid):
                     turns = SharedBudget(self.total_budget, ids, strategy, params, part[0].seed)
                 await executor.run(replace(runner, turns=turns), part)
         return Run(folder)
+
+    def run_sync(
+        self,
+        out: Path | str,
+        *,
+        resume: bool = False,
+        progress: Progress | None = None,
+        executor: Executor | str = "local",
+    ) -> Run:
+        """`run` without await, for scripts and notebooks."""
+        blocking(self.run)(out, resume=resume, progress=progress, executor=executor)
+        return Run(out, checked=False)  # in this thread
 
 
 @dataclass(frozen=True)
@@ -161,10 +175,10 @@ class RowRunner:
         problem, truth, _ = row.example
         samplers = self.models[row.model]
         grading = Session(problem, samplers, verifier=truth, resources=self.resources, folder=self.folder)
-        grades: dict[str, asyncio.Task[bool | None]] = {}  # the same text is graded once
+        grades: dict[str, asyncio.Task[Verdict]] = {}  # the same text is graded once
 
-        async def grade(candidate: Candidate) -> bool | None:
-            return (await grading.verify(candidate)).passed
+        async def grade(candidate: Candidate) -> Verdict:
+            return await grading.verify(candidate)
 
         for strategy in row.strategies:
             session = open_session(
@@ -194,8 +208,28 @@ class RowRunner:
                 finally:
                     if self.turns is not None:
                         self.turns.leave(problem.id)
-            correct = {candidate.id: grades[candidate.content].result() for candidate in result.candidates}
+            verdicts = {candidate.id: grades[candidate.content].result() for candidate in result.candidates}
+            correct = {name: verdict.passed for name, verdict in verdicts.items()}
+            told = (replace(one, graded=_told(verdicts[one.id], truth)) for one in result.candidates)
+            result = replace(result, candidates=tuple(told))
             if ungraded := grading.ledger.failures:
                 result = replace(result, failures=(*result.failures, *(f"grading: {reason}" for reason in ungraded)))
             await self.store.finish(row.cell(strategy), result, correct)
             self.progress.cell(row.cell(strategy), result, correct)
+
+
+LONGEST_FEEDBACK = 1000
+"""Characters of what grading says of a wrong candidate that are stored."""
+
+
+def _told(verdict: Verdict, truth: Verifier) -> dict[str, Any]:
+    """What is stored of a verdict of the truth, for people who look at wrong answers."""
+    if verdict.passed:
+        return {}
+    expected = truth.reference if isinstance(truth, AnswerVerifier) else None
+    said = {
+        "feedback": verdict.feedback[:LONGEST_FEEDBACK],
+        "answer": verdict.details.get("answer"),
+        "expected": expected,
+    }
+    return {name: value for name, value in said.items() if value not in ("", None)}

@@ -160,6 +160,7 @@ def _candidate_row(
         "finish_reason": candidate.samples[-1].finish_reason if candidate.samples else None,
         "tool_calls": candidate.tool_calls,
         "lack": lack_of(candidate),
+        "graded": dict(candidate.graded),
     }
     told = {name: value for name, value in details.items() if value not in ("", (), {}, None)}
     score, passed, content = verdict.score, verdict.passed, well_formed(candidate.content)

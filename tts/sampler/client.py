@@ -181,7 +181,7 @@ class HttpClient:
             await response.stream.aclose()
 
     def _lost(self, url: str, error: Exception) -> TransientError:
-        words = self.hide.error(str(error) or type(error).__name__)
+        words = self.hide.error(_in_the_systems_words(error) or str(error) or type(error).__name__)
         return TransientError(f"connection to {url} failed: {words}. Is the server running there?")
 
     def _cause(self, error: Exception) -> Exception | None:
@@ -262,3 +262,12 @@ def _network(endpoint: Endpoint) -> AiohttpTransport:
         return aiohttp.ClientSession(connector=connector, trust_env=proxied, cookie_jar=aiohttp.DummyCookieJar())
 
     return AiohttpTransport(verify=False, client=session)
+
+
+def _in_the_systems_words(error: BaseException | None) -> str:
+    """`Connection refused` and the like, if `error` comes down to such a failure; else empty."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None and not error.__cause__:
+            return os.strerror(error.errno) if error.errno > 0 else error.strerror or ""
+        error = error.__cause__ or error.__context__
+    return ""

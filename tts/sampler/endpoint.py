@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
@@ -118,7 +118,7 @@ class Endpoint(BaseModel):
     def _start_engine(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or (engine := data.get("engine")) is None:
             return data
-        if engine not in ENGINES:
+        if not isinstance(engine, str) or engine not in ENGINES:
             raise ValueError(f"no engine '{engine}'; there are: {', '.join(ENGINES)}")
         scheme, place = ENGINES[engine]
         transport = resolve_name(place)(data.get("model"), data.get("engine_settings") or {})
@@ -145,6 +145,8 @@ class Endpoint(BaseModel):
     @classmethod
     def _join_urls(cls, value: Any) -> Any:
         urls = value.split(",") if isinstance(value, str) else value
+        if not isinstance(urls, Sequence) or not all(isinstance(url, str) for url in urls):
+            raise ValueError("must be a URL, several with commas between them, or a list of URLs")
         return ",".join(_without_slash(url.strip()) for url in urls)
 
     @field_validator("base_url")

@@ -180,6 +180,7 @@ function candidate(one, i, selected) {
       badge(decision(one), one.passed ? "good" : "bad"),
       known(one.score) && h("span", { class: "badge" }, `score ${precise(one.score)}`),
       badge(selected && "selected", "picked"),
+      badge(one.finish && one.finish !== "stop" && one.finish, "bad"),
       h("span", { class: "preview soft" }, preview(one)),
       h("span", { class: "soft side" }, [one.tokens ? `${count(one.tokens)} tokens` : "", one.elapsed ? `at ${duration(one.elapsed)}` : ""]
         .filter(Boolean).join(" · "))));
@@ -191,16 +192,22 @@ function candidate(one, i, selected) {
   return details;
 }
 
+const answerOf = (one) => one.notes?.said ?? one.notes?.answer ?? one.graded?.answer;
+
 const preview = (one) => {
-  const line = (one.notes?.answer ? `answer ${one.notes.answer} · ` : "") + (one.text ?? "").trim().replace(/\s+/g, " ");
+  const said = answerOf(one);
+  const line = (said ? `answer ${said} · ` : "") + (one.graded?.expected ? `expected ${one.graded.expected} · ` : "") + (one.text ?? "").trim().replace(/\s+/g, " ");
   return line.slice(0, 160);
 };
 
 function candidateBody(one) {
-  const rest = Object.entries({ ...one.notes, ...one.verdict });
+  const told = { answer: answerOf(one), expected: one.graded?.expected, "finish reason": one.finish };
+  const rest = Object.entries({ ...one.notes, ...one.verdict, ...told }).filter(([, value]) => value != null);
   return [
     one.image ? h("img", { src: one.image, alt: "the drawn image" }) : h("pre", { tabindex: 0 }, one.text ?? ""),
     one.feedback && h("div", { class: "feedback" }, h("small", { class: "soft" }, "the verifier says"), h("pre", { tabindex: 0 }, one.feedback)),
+    one.graded?.feedback && h("div", { class: "feedback" }, h("small", { class: "soft" }, "grading says"),
+      h("pre", { tabindex: 0 }, one.graded.feedback)),
     rest.length ? h("dl", {}, rest.map(([key, value]) => [h("dt", {}, key.replaceAll("_", " ")),
       h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))])) : null,
   ].filter(Boolean);
