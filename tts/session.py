@@ -19,7 +19,7 @@ from collections.abc import (
 from contextlib import aclosing, suppress
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -36,6 +36,7 @@ from tts.sampler.parameters import LENGTHS, merged
 from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores
 from tts.text import size_of
+from tts.trajectories import Environment, trajectories
 from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Scale, Usage, Verdict, total
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Session:
         forgiving: bool = False,
         turn: Turn | None = None,
         policies: Sequence[str] = (),
+        environment: Environment | None = None,
     ) -> None:
         """`seed` and `stream` (a name, such as the strategy's) determine `rng`; `seed` is part of stored addresses.
 
@@ -112,12 +114,13 @@ class Session:
         the answer: its length, tools, response format, where it stops. `quota` is what it shares with other sessions.
         With `forgiving`, a verifier whose server refuses every request costs the candidates their verdicts, and not the
         search. `turn` lets searches that share a total budget take turns. `policies` are the roles that it may draw
-        from, by default all that are policies.
+        from, by default all that are policies. In an `environment` each sample of an answer is a trajectory.
         """
         self.problem = problem
         self._judged = problem
         self.turn = turn
         self.budget = budget or Budget()
+        self.environment = environment
         self.verifier = verifier
         self.resources = resources if resources is not None else Resources()
         self.ledger = Ledger()
@@ -151,6 +154,11 @@ class Session:
 
         digest = hashlib.blake2b(f"{self.seed}\0{self.problem.id}\0{self._stream}".encode(), digest_size=16)
         return np.random.default_rng(int.from_bytes(digest.digest(), "big"))
+
+    @property
+    def store(self) -> SampleStore | None:
+        """Where answers are kept."""
+        return self._calls.store
 
     @property
     def elapsed(self) -> float:
@@ -232,7 +240,17 @@ class Session:
         spawns, role = list(islice(self._spawned, n)), self._role(role)
         if (form := self._form.get("policy" if is_policy(role) else role)) is not None:
             params = merged(self.sampling, {} if inner else form, params)
+            if self.environment is not None and not inner:
+                if stop_when is not None:
+                    raise ConfigError(f"{self._stream} ends answers early, which trajectories are not: use another")
+                drawn = partial(self._drawn, role)
+                return self._recording(trajectories(self, self.environment, prompt, spawns, params, drawn), role)
         return self._recording(self._calls.samples(prompt, spawns, role, params, self._place, stop_when), role)
+
+    def _drawn(
+        self, role: str, prompt: Prompt, spawns: Sequence[int], params: Mapping[str, Any]
+    ) -> AsyncGenerator[Sample, None]:
+        return self._calls.samples(prompt, spawns, role, params, self._place)
 
     async def _recording(self, drawn: AsyncGenerator[Sample, None], role: str) -> AsyncGenerator[Sample, None]:
         try:
@@ -357,6 +375,8 @@ class Session:
         """
         if isinstance(content, Sample):
             samples, content = (*samples, content), content.text
+        if samples and samples[-1].trajectory is not None:
+            notes["trajectory"] = samples[-1].trajectory
         paid = frozenset(charges).union(*(one.charges for one in (*samples, *parents)))
         number = next(self._ids)
         return Candidate(
@@ -554,6 +574,7 @@ class Session:
         """A session with the same ledger and budget, but a record and random numbers of its own."""
         inner = copy(self)
         inner._recorded, inner.unverified, inner._spawned = set(), {}, count()
+        inner.environment = None
         inner._form = {role: form for role, form in self._form.items() if role in IN_PIECES}
         inner._place = place or self._place
         inner._stream = f"{self._stream}\0{stream}"

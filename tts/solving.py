@@ -19,6 +19,7 @@ from tts.resources import Resources, SampleStore
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.endpoint import check_prices
 from tts.session import Session
+from tts.trajectories import Environment
 from tts.types import Budget, Candidate, Ended, Problem, Result, by_role
 
 Models = Endpoint | Sampler | Mapping[str, Endpoint | Sampler]
@@ -40,6 +41,7 @@ async def solve(
     store: SampleStore | None = None,
     on_candidate: OnCandidate | None = None,
     folder: Path | None = None,
+    environment: Environment | str | None = None,
 ) -> Result:
     """Run `strategy` on `problem` and return every candidate, the selected one and the cost.
 
@@ -48,7 +50,7 @@ async def solve(
     then says `ended="settled"`, and what was delivered too late to be a candidate is `unused`. Otherwise candidates
     that were paid for are always returned: a spent budget, a deadline or a server that fails halfway ends the search,
     not the result. Images are files in `folder`/images, by default below the working directory; a candidate's content
-    is the file's name.
+    is the file's name. In an `environment`, by default the problem's, candidates are trajectories.
 
     Raises `ConfigError` before anything is spent when a role or the verifier is missing, and `EndpointRefused` when
     the endpoint rejects the key or does not know the model.
@@ -73,6 +75,7 @@ async def solve(
             store=store,
             resources=resources,
             folder=folder,
+            environment=registry.make("environments", environment) if isinstance(environment, str) else environment,
         )
         return await drive(chosen, session, stop_early=stop_early, on_candidate=on_candidate)
 
@@ -103,12 +106,19 @@ def open_session(
     models: Mapping[str, Sampler],
     *,
     verifier: Verifier | None = None,
+    environment: Environment | None = None,
     **settings: Any,
 ) -> Session:
     """A session for `strategy`, after checking that every role and verifier it needs is there.
 
-    The verifier is the strategy's own, else `verifier`, else the one that the problem names.
+    The verifier is the strategy's own, else `verifier`, else the one that the problem names; so is the environment.
     """
+    if environment is None and problem.environment is not None:
+        environment = cast(Environment, registry.make("environments", problem.environment))
+    if environment is not None and strategy.in_pieces:
+        raise ConfigError(f"{strategy.spec} writes its answers in pieces, and {environment.spec} needs whole messages")
+    if environment is not None:
+        environment.ready(problem)
     verifier = strategy.verifier or verifier
     if verifier is None and problem.verifier is not None:
         verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
@@ -139,7 +149,9 @@ def open_session(
     budget: Budget | None = settings.get("budget")
     if budget is not None and budget.money is not None:
         check_prices("a cap on money", endpoints)
-    return Session(problem, models, verifier=verifier, stream=strategy.spec, policies=policies, **settings)
+    return Session(
+        problem, models, verifier=verifier, stream=strategy.spec, policies=policies, environment=environment, **settings
+    )
 
 
 async def _search(strategy: Strategy, session: Session, at_least: int) -> AsyncGenerator[Candidate, None]:

@@ -1,4 +1,4 @@
-"""`tts list`: the strategies, verifiers, tasks and studies that are installed, with their parameters."""
+"""`tts list`: the strategies, verifiers, tasks, environments and studies that are installed, with their parameters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Examples:
 A parameter is set in a spec: best_of_n:n=32,verifier=unit_tests(timeout=5)
 """
 
-GROUPS: Sequence[Group] = ("strategies", "verifiers", "tasks", "studies")
+GROUPS: Sequence[Group] = ("strategies", "verifiers", "tasks", "environments", "studies")
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
@@ -39,7 +39,7 @@ def list_(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List strategies, verifiers, tasks and studies with their parameters, and the package they come from."""
+    """List the plug-ins of all kinds with their parameters, and the package they come from."""
     entries = [describe(group, name) for group, name in _wanted(words or [])]
     if as_json:
         show_json(entries)

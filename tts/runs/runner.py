@@ -123,7 +123,9 @@ def _shared(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[li
 def _check_needs(grid: Grid, examples: list[Example], models: Models) -> None:
     """Check, before anything is spent, that every strategy can work on every problem with every model."""
     for roles, strategy, example in product(models.values(), grid.strategies, examples):
-        session = open_session(example.problem, strategy, roles, verifier=grid.verifier, budget=grid.budget)
+        session = open_session(
+            example.problem, strategy, roles, verifier=grid.verifier, budget=grid.budget, environment=grid.environment
+        )
         named = strategy.verifier or grid.verifier
         if session.verifier is not None and session.verifier.relative and named is None:
             raise ConfigError(
@@ -172,6 +174,7 @@ class RowRunner:
                 strategy,
                 samplers,
                 verifier=self.grid.verifier,
+                environment=self.grid.environment,
                 truth=truth,
                 budget=self.grid.budget,
                 seed=row.seed,
