@@ -16,6 +16,7 @@ from tests.support.processes import living_processes
 from tests.verifiers.hostile import intrusions
 from tests.verifiers.hostile.host import SECRET, guarded
 from tts import Episode, Problem, ToolCall, registry, solve
+from tts.environments.workspace import FolderEpisode
 from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.verifiers.sandbox import Sandbox
@@ -38,6 +39,11 @@ async def opened(shared: Resources, spec: str = "workspace", problem: Problem = 
 
 async def call(episode: Episode, name: str, **arguments: Any) -> str:
     return (await episode.step(ToolCall(name, arguments))).text
+
+
+async def kept(episode: Episode) -> dict[str, bytes]:
+    assert isinstance(episode, FolderEpisode)
+    return episode.folder
 
 
 async def test_its_tools_work_on_one_folder(shared: Resources):
@@ -123,7 +129,7 @@ async def test_what_a_command_does_to_the_folder_is_bounded(shared: Resources):
     assert await call(episode, "read", path="small") == "kept\n"
     said = await call(episode, "bash", command="for i in $(seq 100); do echo > $i; done")
     assert "no room" in said
-    assert len(episode.folder) <= 20
+    assert len(await kept(episode)) <= 20
     said = await call(episode, "bash", command="seq 100000")
     assert len(said) < 1200
     assert said.startswith("1\n2\n")

@@ -10,13 +10,24 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from tts.concurrency import aside
-from tts.environments.folder import PatchError, applied, difference, digest_of, folder_of, path_of, text_of, visible
+from tts.environments.folder import (
+    Folder,
+    PatchError,
+    applied,
+    difference,
+    digest_of,
+    folder_of,
+    path_of,
+    text_of,
+    visible,
+)
 from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.trajectories import EndState, Environment, Episode, Observation, ToolCall
@@ -62,6 +73,21 @@ TOOLS = (
 )
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What came of a command."""
+
+    output: str
+    ended: str
+    """How it ended, unless with the exit status 0."""
+    folder: Folder
+    """What the folder has become."""
+    left_out: list[str]
+    """What is there and cannot be kept."""
+    cpu: float
+    """Seconds of CPU time, of all that has ended by itself."""
+
+
 class Workspace(Environment):
     """A folder in the sandbox, with bash, read, write and apply_patch. The answer is what has changed, as a patch.
 
@@ -104,6 +130,37 @@ class Workspace(Environment):
             return {path_of(name): path.read_bytes() for name, path in named.items()}
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot read {self.folder}: {error}") from error
+
+    async def run(self, sandbox: Sandbox, folder: Folder, command: str) -> Ran:
+        """Run one command in a sandboxed copy of `folder`. Raises `SandboxError` where there are no namespaces."""
+        order = {
+            "files": {path: base64.b64encode(data).decode() for path, data in folder.items()},
+            "command": command,
+            "seconds": self.timeout,
+            "output": self.output,
+            "bytes": self.size_kb * 1024,
+            "count": self.files,
+        }
+        limits = ProgramLimits(
+            cpu_seconds=4 * self.timeout,
+            wall_seconds=2 * self.timeout + 30,
+            memory_mb=max(self.memory_mb, 8 * self.size_kb // 1024 + 64),
+            output_kb=2 * self.size_kb + 1024,
+            processes=self.processes,
+        )
+        done = await sandbox.run(Job(CHILD, scripts=(json.dumps(order),), limits=limits, starting="processes"))
+        result = done.cases[0] if done.cases else done.loaded
+        try:
+            answer = json.loads(result.stdout)
+            output, ended = base64.b64decode(answer["output"]).decode(errors="replace"), answer["ended"]
+            changed = {path: base64.b64decode(data) for path, data in answer["changed"].items()}
+        except (ValueError, KeyError, TypeError):
+            words = f"error: it could not be run to its end ({result.status}), and the folder is as it was before"
+            return Ran(words, result.status, folder, [], done.cpu_seconds)
+        odd = [f"{path!r} (its name)" for path in changed if not is_path(path)]
+        kept = {path: data for path, data in folder.items() if path not in answer["removed"]}
+        kept |= {path: data for path, data in changed.items() if is_path(path)}
+        return Ran(output, ended, kept, [*answer["left_out"], *odd], done.cpu_seconds)
 
     async def reset(self, problem: Problem, resources: Resources) -> Episode:
         return FolderEpisode(self, self.begin(problem), resources.get(Sandbox))
@@ -176,49 +233,17 @@ class FolderEpisode(Episode):
         self.folder = {path: data for path, data in folder.items() if path not in filled}
 
     async def _bash(self, command: str) -> Observation:
-        space = self.workspace
-        order = {
-            "files": {path: base64.b64encode(data).decode() for path, data in self.folder.items()},
-            "command": command,
-            "seconds": space.timeout,
-            "output": space.output,
-            "bytes": space.size_kb * 1024,
-            "count": space.files,
-        }
-        limits = ProgramLimits(
-            cpu_seconds=4 * space.timeout,
-            wall_seconds=2 * space.timeout + 30,
-            memory_mb=max(space.memory_mb, 8 * space.size_kb // 1024 + 64),
-            output_kb=2 * space.size_kb + 1024,
-            processes=space.processes,
-        )
-        done = await self.sandbox.run(Job(CHILD, scripts=(json.dumps(order),), limits=limits, starting="processes"))
-        result = done.cases[0] if done.cases else done.loaded
+        ran = await self.workspace.run(self.sandbox, self.folder, command)
+        words = [self._shortened(ran.output)]
+        if ran.left_out:
+            words.append(f"(not kept in the folder: {', '.join(ran.left_out)[:1000]})")
         try:
-            answer = json.loads(result.stdout)
-            output, ended = base64.b64decode(answer["output"]).decode(errors="replace"), answer["ended"]
-            changed = {path: base64.b64decode(data) for path, data in answer["changed"].items()}
-        except (ValueError, KeyError, TypeError):
-            words = f"error: the command could not be run to its end ({result.status}); the folder is as it was before"
-            return Observation(words, cpu_seconds=done.cpu_seconds)
-        folder = {path: data for path, data in self.folder.items() if path not in answer["removed"]}
-        left_out = list(answer["left_out"])
-        for path, data in changed.items():
-            if is_path(path):
-                folder[path] = data
-            else:
-                left_out.append(f"{path!r} (its name)")
-        words = [self._shortened(output)]
-        if left_out:
-            words.append(f"(not kept in the folder: {', '.join(left_out)[:1000]})")
-        try:
-            self.put(folder)
+            self.put(ran.folder)
         except ValueError as error:
             words.append(f"(the folder is as it was before: {error})")
-        return Observation(
-            "\n".join([*filter(None, words), *([f"({ended})"] if ended else [])]) or "(no output)",
-            cpu_seconds=done.cpu_seconds,
-        )
+        if ran.ended:
+            words.append(f"({ran.ended})")
+        return Observation("\n".join(filter(None, words)) or "(no output)", cpu_seconds=ran.cpu)
 
     def _shortened(self, text: str) -> str:
         most = self.workspace.output
