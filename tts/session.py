@@ -36,7 +36,7 @@ from tts.sampler.parameters import LENGTHS, merged
 from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores
 from tts.text import size_of
-from tts.trajectories import Environment, trajectories
+from tts.trajectories import Agent, Environment, trajectories
 from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Scale, Usage, Verdict, total
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Session:
         turn: Turn | None = None,
         policies: Sequence[str] = (),
         environment: Environment | None = None,
+        agent: Agent | None = None,
     ) -> None:
         """`seed` and `stream` (a name, such as the strategy's) determine `rng`; `seed` is part of stored addresses.
 
@@ -114,13 +115,14 @@ class Session:
         the answer: its length, tools, response format, where it stops. `quota` is what it shares with other sessions.
         With `forgiving`, a verifier whose server refuses every request costs the candidates their verdicts, and not the
         search. `turn` lets searches that share a total budget take turns. `policies` are the roles that it may draw
-        from, by default all that are policies. In an `environment` each sample of an answer is a trajectory.
+        from, by default all that are policies. In an `environment` each sample of an answer is a trajectory, which
+        the `agent`, if there is one, goes through by itself.
         """
         self.problem = problem
         self._judged = problem
         self.turn = turn
         self.budget = budget or Budget()
-        self.environment = environment
+        self.environment, self.agent = environment, agent
         self.verifier = verifier
         self.resources = resources if resources is not None else Resources()
         self.ledger = Ledger()
@@ -154,6 +156,11 @@ class Session:
 
         digest = hashlib.blake2b(f"{self.seed}\0{self.problem.id}\0{self._stream}".encode(), digest_size=16)
         return np.random.default_rng(int.from_bytes(digest.digest(), "big"))
+
+    @property
+    def stream(self) -> str:
+        """The name of the strategy, and of what it is at work on."""
+        return self._stream
 
     @property
     def store(self) -> SampleStore | None:

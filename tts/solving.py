@@ -119,6 +119,8 @@ def open_session(
         raise ConfigError(f"{strategy.spec} writes its answers in pieces, and {environment.spec} needs whole messages")
     if environment is not None:
         environment.ready(problem)
+    elif settings.get("agent") is not None:
+        raise ConfigError("an agent needs somewhere to act: name an environment, such as --environment workspace")
     verifier = strategy.verifier or verifier
     if verifier is None and problem.verifier is not None:
         verifier = cast(Verifier, registry.make("verifiers", problem.verifier))

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from uuid import uuid4
 
 from pydantic import PositiveInt
@@ -122,6 +122,23 @@ Draw = Callable[[Prompt, Sequence[int], Mapping[str, Any]], AsyncGenerator[Sampl
 """Samples of a prompt under these spawn numbers, with these parameters."""
 
 
+class Agent(Protocol):
+    """A policy that is not asked turn by turn but acts by itself, such as an outside program."""
+
+    async def play(
+        self,
+        session: Session,
+        environment: Environment,
+        episode: Episode,
+        prompt: Prompt,
+        spawn: int,
+        params: dict[str, Any],
+        draw: Draw,
+    ) -> tuple[Sample, Exception | None]:
+        """A trajectory from `prompt` on whose answers come from `draw`, and the error that it ran into, if any."""
+        ...
+
+
 async def trajectories(
     session: Session,
     environment: Environment,
@@ -138,6 +155,10 @@ async def trajectories(
     failures: list[SamplingFailed] = []
 
     async def begin(out: Flow[Sample]) -> None:
+        if session.agent is not None:
+            for spawn in spawns:
+                out.start(run(out, session.agent, spawn))
+            return
         first = await environment.reset(session.problem, session.resources)
         ready, turns, tools = [first], opened(prompt, first.observation), {"tools": first.tools} if first.tools else {}
         try:
@@ -149,9 +170,22 @@ async def trajectories(
                 await unused.close()
 
     async def play(out: Flow[Sample], episode: Episode | None, turns: list[Any], first: Sample) -> None:
+        async with kept_open(episode) as episode:
+            out.emit(await Trajectory(session, environment, episode, turns, params, draw).played(first, out))
+
+    async def run(out: Flow[Sample], agent: Agent, spawn: int) -> None:
+        async with kept_open(None) as episode:
+            sample, error = await agent.play(session, environment, episode, prompt, spawn, dict(params), draw)
+            out.emit(sample)
+            if error is not None:
+                raise error
+
+    @asynccontextmanager
+    async def kept_open(episode: Episode | None) -> AsyncGenerator[Episode, None]:
+        """The episode, or a new one; what fails within loses this trajectory alone."""
         episode = episode or await environment.reset(session.problem, session.resources)
         try:
-            out.emit(await Trajectory(session, environment, episode, turns, params, draw).played(first, out))
+            yield episode
         except SamplingFailed as error:
             failures.append(error)
         except Exception as raised:

@@ -80,6 +80,13 @@ def run(
     environment: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Where the model acts; see: tts list environments.")
     ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="A program that acts there instead of the default loop: 'mini -y -m openai/{model} -t {problem}'.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Use only the first N problems.")] = None,
     seed: Annotated[list[int] | None, typer.Option(metavar="S", help="Repeatable: each seed is a repetition.")] = None,
     temperature: Temperature = None,
@@ -122,6 +129,7 @@ def run(
         "strategies": strategy or None,
         "verifier": verifier,
         "environment": environment,
+        "agent": agent,
         "limit": limit,
         "seeds": seed or None,
         "stop_early": stop_early,

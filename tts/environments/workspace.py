@@ -18,6 +18,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from tts.concurrency import aside
 from tts.environments.folder import (
+    HIDDEN,
     Folder,
     PatchError,
     applied,
@@ -35,6 +36,8 @@ from tts.types import Problem
 from tts.verifiers.sandbox import Job, ProgramLimits, Sandbox
 
 CHILD = Path(__file__).with_name("workspace_child.py").read_text(encoding="utf-8")
+NOT_READ = HIDDEN | {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
+"""Names that are left out of a folder of this machine."""
 SHOWN = 100
 """Files that are listed at the beginning."""
 INTRODUCTION = """\
@@ -124,7 +127,8 @@ class Workspace(Environment):
             return folder_of(problem)
         try:
             found = sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.is_symlink())
-            named = {path.relative_to(self.folder).as_posix(): path for path in found if ".git" not in path.parts}
+            named = {path.relative_to(self.folder).as_posix(): path for path in found}
+            named = {name: path for name, path in named.items() if not NOT_READ.intersection(name.split("/"))}
             if not self.folder.is_dir() or len(named) > self.files:
                 raise ConfigError(f"{self.folder} is no folder, or has more than files={self.files} files")
             return {path_of(name): path.read_bytes() for name, path in named.items()}

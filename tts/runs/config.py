@@ -88,6 +88,9 @@ class Grid(BaseModel):
     """What strategies verify with; by default what the task's problems name."""
     environment: EnvironmentField | None = None
     """In what answers are sought, turn by turn; by default what the task's problems name."""
+    agent: str | None = None
+    """The command of an outside agent that acts in the environment: `mini -y -m openai/{model} -t {problem}`. It speaks
+    to the model through a gateway of the run's own (docs/agents.md)."""
     sampling: Annotated[dict[str, Any], AfterValidator(check_params)] = Field(default_factory=dict)
     """Sampling parameters of the role `policy`: temperature, max_tokens, top_p, ..."""
     budget: Budget = Budget()
@@ -172,6 +175,8 @@ class Grid(BaseModel):
         }
         if self.environment is not None:
             essence["environment"] = self.environment.config()
+        if self.agent is not None:
+            essence["agent"] = self.agent
         if self.total_budget is not None:
             essence["total_budget"] = self.total_budget.model_dump(exclude_none=True)
         return json.loads(json.dumps(essence, default=str))

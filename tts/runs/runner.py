@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain, islice, product
 from math import inf
 from pathlib import Path
+from pkgutil import resolve_name
 
 from tts.allocation import SharedBudget
 from tts.base import Strategy
@@ -28,7 +29,11 @@ from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import drive, open_models, open_session
 from tts.tasks import Example
+from tts.trajectories import Agent
 from tts.types import Candidate
+
+OUTSIDE_AGENT = "tts.gateway.agents:OutsideAgent"
+"""Where it is: an annex, which only those need who name an agent."""
 
 
 class Experiment(Grid):
@@ -123,15 +128,19 @@ def _shared(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[li
 def _check_needs(grid: Grid, examples: list[Example], models: Models) -> None:
     """Check, before anything is spent, that every strategy can work on every problem with every model."""
     for roles, strategy, example in product(models.values(), grid.strategies, examples):
-        session = open_session(
-            example.problem, strategy, roles, verifier=grid.verifier, budget=grid.budget, environment=grid.environment
-        )
+        world = {"environment": grid.environment, "agent": outside_agent(grid)}
+        session = open_session(example.problem, strategy, roles, verifier=grid.verifier, budget=grid.budget, **world)
         named = strategy.verifier or grid.verifier
         if session.verifier is not None and session.verifier.relative and named is None:
             raise ConfigError(
                 f"{session.verifier.spec} rates candidates relative to each other, which curves must replay; "
                 f"name it for the run, not in the problem {example.problem.id}"
             )
+
+
+def outside_agent(grid: Grid) -> Agent | None:
+    """What acts in the environment, if it is a program. Raises `MissingExtra`."""
+    return None if grid.agent is None else resolve_name(OUTSIDE_AGENT)(grid.agent)
 
 
 @dataclass(frozen=True)
@@ -175,6 +184,7 @@ class RowRunner:
                 samplers,
                 verifier=self.grid.verifier,
                 environment=self.grid.environment,
+                agent=outside_agent(self.grid),
                 truth=truth,
                 budget=self.grid.budget,
                 seed=row.seed,
