@@ -250,14 +250,9 @@ class Session:
             if self.environment is not None and not inner:
                 if stop_when is not None:
                     raise ConfigError(f"{self._stream} ends answers early, which trajectories are not: use another")
-                drawn = partial(self._drawn, role)
-                return self._recording(trajectories(self, self.environment, prompt, spawns, params, drawn), role)
+                draw = partial(self._calls.samples, role=role, place=self._place)
+                return self._recording(trajectories(self, self.environment, prompt, spawns, params, draw), role)
         return self._recording(self._calls.samples(prompt, spawns, role, params, self._place, stop_when), role)
-
-    def _drawn(
-        self, role: str, prompt: Prompt, spawns: Sequence[int], params: Mapping[str, Any]
-    ) -> AsyncGenerator[Sample, None]:
-        return self._calls.samples(prompt, spawns, role, params, self._place)
 
     async def _recording(self, drawn: AsyncGenerator[Sample, None], role: str) -> AsyncGenerator[Sample, None]:
         try:

@@ -14,7 +14,7 @@ what follows is drawn anew.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -118,8 +118,15 @@ class Environment(Plugin):
 
 # -- the default loop ----------------------------------------------------------------------------------------------
 
-Draw = Callable[[Prompt, Sequence[int], Mapping[str, Any]], AsyncGenerator[Sample, None]]
-"""Samples of a prompt under these spawn numbers, with these parameters."""
+
+class Draw(Protocol):
+    """Draws answers of the policy, stored and accounted."""
+
+    def __call__(
+        self, prompt: Prompt, spawns: Sequence[int], *, params: Mapping[str, Any]
+    ) -> AsyncGenerator[Sample, None]:
+        """Samples of a prompt under these spawn numbers, with these parameters."""
+        ...
 
 
 class Agent(Protocol):
@@ -162,7 +169,7 @@ async def trajectories(
         first = await environment.reset(session.problem, session.resources)
         ready, turns, tools = [first], opened(prompt, first.observation), {"tools": first.tools} if first.tools else {}
         try:
-            async with aclosing(draw(turns, spawns, merged(params, tools))) as samples:
+            async with aclosing(draw(turns, spawns, params=merged(params, tools))) as samples:
                 async for sample in samples:
                     out.start(play(out, ready.pop() if ready else None, list(turns), sample))
         finally:
@@ -267,7 +274,7 @@ class Trajectory:
         if left is not None:
             name = token_limit(params)
             params = merged(params, {name: min(params.get(name) or left, left)})
-        async with aclosing(self.draw(self.turns, [spawn], params)) as samples:
+        async with aclosing(self.draw(self.turns, [spawn], params=params)) as samples:
             return await anext(samples, None)
 
     async def _done(self, sample: Sample) -> bool:

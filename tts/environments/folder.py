@@ -166,7 +166,7 @@ def applied(folder: Folder, patch: str) -> dict[str, bytes]:
             raise PatchError(f"{old} is no text")
         lines, shift = _lines(text), 0
         for number, hunk in enumerate(hunks, 1):
-            place = _place(lines, hunk, hunk.place + shift)
+            place = _place(lines, hunk, hunk.place + shift, search=len(lines) * len(hunks) <= QUADRATIC)
             if place is None:
                 raise PatchError(
                     f"hunk {number} of {new or old} does not fit: no such lines there\n{''.join(hunk.old)}"
@@ -182,11 +182,15 @@ def applied(folder: Folder, patch: str) -> dict[str, bytes]:
     return made
 
 
-def _place(lines: Sequence[str], hunk: Hunk, wanted: int) -> int | None:
-    """Where the hunk's lines are, nearest to where they should be."""
+def _place(lines: Sequence[str], hunk: Hunk, wanted: int, *, search: bool) -> int | None:
+    """Where the hunk's lines are: where they should be, or else nearest to that."""
     size = len(hunk.old)
     if not size:
         return min(max(wanted, 0), len(lines))
+    if wanted >= 0 and lines[wanted : wanted + size] == hunk.old:
+        return wanted
+    if not search:
+        return None
     found = [i for i in range(len(lines) - size + 1) if lines[i] == hunk.old[0] and lines[i : i + size] == hunk.old]
     return min(found, key=lambda i: abs(i - wanted), default=None)
 

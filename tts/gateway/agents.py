@@ -81,7 +81,7 @@ class AgentRun:
         prompt: Prompt = chat["prompt"] if kind == "completions" else chat["messages"]
         params = merged(sampling, form, self.params)
         try:
-            found = [one async for one in self.draw(prompt, [self.spawn] * (chat.get("n") or 1), params)]
+            found = [one async for one in self.draw(prompt, [self.spawn] * (chat.get("n") or 1), params=params)]
         except (BudgetSpent, EndpointRefused) as error:
             self.error = error
             raise self._end("budget") if isinstance(error, BudgetSpent) else error from error
