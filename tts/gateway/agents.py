@@ -33,9 +33,10 @@ from starlette.types import Receive, Scope, Send
 
 from tts.environments.workspace import FolderEpisode, Workspace
 from tts.errors import BudgetSpent, ConfigError, EndpointRefused
+from tts.gateway import messages, responses
 from tts.gateway.admission import Caller, identify, new_key
-from tts.gateway.exchange import EVENTS, JSON, KINDS, APIError, Kind, ResponseWriter, as_api_error
-from tts.gateway.formats import ChatFormat, ResponsesFormat, as_chat
+from tts.gateway.exchange import EVENTS, JSON, APIError, Kind, ResponseWriter, as_api_error
+from tts.gateway.formats import ChatFormat
 from tts.gateway.schemas import check, parsed, sampling_of
 from tts.gateway.service import read_body, while_connected
 from tts.gateway.settings import GatewayLimits, Key
@@ -49,6 +50,12 @@ from tts.types import Candidate, Charge, Prompt, Sample, total
 AT_ONCE = 4 * (os.cpu_count() or 1)
 """Agents at work at the same time."""
 SPENT = APIError(429, "this trajectory has used up what it may", "budget_spent")
+TRANSLATED = {
+    "responses": (responses.as_chat, responses.ResponsesFormat),
+    "messages": (messages.as_chat, messages.MessagesFormat),
+}
+SPOKEN = ("chat/completions", "completions", *TRANSLATED)
+"""What agents may ask."""
 GRACE = 2.0
 """Seconds for which a program may end by itself after it was refused a further answer."""
 
@@ -108,7 +115,7 @@ class AgentServer:
         self._callers: list[Caller] = []
         self._serving: tuple[asyncio.Task[None], Any, str] | None = None
         self._limits = GatewayLimits()
-        routes = [Route(f"/v1/{kind}", self, methods=["POST"]) for kind in KINDS]
+        routes = [Route(f"/v1/{kind}", self, methods=["POST"]) for kind in SPOKEN]
         self._app = Starlette(routes=[*routes, Route("/v1/models", self._models)])
 
     @property
@@ -144,7 +151,9 @@ class AgentServer:
     def _run(self, http: Request) -> AgentRun:
         if not self._callers:  # without keys anybody would be let in
             raise APIError(401, "no agent is at work", "invalid_api_key")
-        return self._runs[identify(self._callers, http.headers.get("authorization")).name]
+        return self._runs[
+            identify(self._callers, http.headers.get("authorization"), http.headers.get("x-api-key")).name
+        ]
 
     async def _models(self, http: Request) -> JSONResponse:
         try:
@@ -175,13 +184,14 @@ class AgentServer:
     async def _answer(self, run: AgentRun, kind: Kind, content: bytes, out: ResponseWriter) -> None:
         body = await parsed(content, self._limits)
         check(kind, content)
-        chat = as_chat(body) if kind == "responses" else body
+        translated = TRANSLATED.get(kind)
+        chat = body if translated is None else translated[0](body)[0]
         found, id = await run.answer(chat, kind), uuid4().hex
         candidates = [Candidate(id=i, content=one.text, spawned=(i,), samples=(one,)) for i, one in enumerate(found)]
         usage = total(charge for one in found for charge in one.charges)
         form = ChatFormat(chat, id, chat=kind != "completions")
-        if kind == "responses":
-            form = ResponsesFormat(body, chat, id)
+        if translated is not None:
+            form = translated[1](body, chat, id)
         if not body.get("stream"):
             return await out.whole(200, [JSON], form.whole(candidates, usage, {}))
         await out.start(200, EVENTS)
