@@ -13,9 +13,10 @@ from tests.support.solving import PROBLEM, RIGHT, STRATEGIES, account, endpoint,
 from tts import registry
 from tts.base import Strategy, Verifier
 from tts.errors import ConfigError, EndpointRefused
+from tts.readers import reader_for
 from tts.sampler import Sampler
 from tts.session import Session
-from tts.solving import drive, open_models, open_session, reader_for, solve
+from tts.solving import drive, open_models, open_session, solve
 from tts.types import Candidate, Problem, Result, Verdict
 
 

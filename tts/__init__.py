@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tts.session import Session
     from tts.solving import solve, solve_sync
     from tts.tasks import Example, Task
+    from tts.trajectories import EndState, Environment, Episode, Observation, ToolCall
     from tts.types import Budget, Candidate, Problem, Result, Sample, Usage, Verdict
 
 _HOMES = {
@@ -36,6 +37,7 @@ _HOMES = {
     "tts.session": ("Session",),
     "tts.solving": ("solve", "solve_sync"),
     "tts.tasks": ("Example", "Task"),
+    "tts.trajectories": ("Environment", "Episode", "EndState", "Observation", "ToolCall"),
     "tts.types": ("Budget", "Candidate", "Problem", "Result", "Sample", "Usage", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -45,12 +47,16 @@ __all__ = [
     "Budget",
     "Candidate",
     "Continuation",
+    "EndState",
     "Endpoint",
+    "Environment",
+    "Episode",
     "Example",
     "Experiment",
     "LocalVLLM",
     "MockModel",
     "ModelCard",
+    "Observation",
     "Problem",
     "Result",
     "Run",
@@ -60,6 +66,7 @@ __all__ = [
     "Strategy",
     "TTSError",
     "Task",
+    "ToolCall",
     "Usage",
     "Verdict",
     "Verifier",

@@ -32,7 +32,7 @@ FILTERED = frozenset({"content_filter", "safety", "recitation", "prohibited_cont
 
 def lack_of(candidate: Candidate) -> Lack | None:
     """What the answer lacks, as far as the server and the text tell; None: nothing."""
-    if not candidate.samples:
+    if not candidate.samples or candidate.samples[-1].trajectory is not None:
         return None
     last = candidate.samples[-1]
     reason = (last.finish_reason or "").lower()

@@ -1,7 +1,7 @@
 """Plug-ins: what strategies, verifiers, tasks and studies have in common, how they are found by name, and their specs.
 
-They are entry points of the groups `tts.strategies`, `tts.verifiers`, `tts.tasks` and `tts.studies`, ours like
-anyone's: a package that declares one in its own metadata adds it. `register` adds one by hand, in a notebook or a test.
+They are entry points of groups such as `tts.strategies`, ours like anyone's: a package that declares one in its own
+metadata adds it. `register` adds one by hand, in a notebook or a test.
 
 A spec is text: `best_of_n:n=16,verifier=unit_tests(timeout=5)`.
 """
@@ -23,11 +23,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tts.errors import ConfigError, MissingExtra, complaints
 
-Group = Literal["strategies", "verifiers", "tasks", "studies"]
+Group = Literal["strategies", "verifiers", "tasks", "environments", "studies"]
 SINGULAR: dict[Group, str] = {
     "strategies": "strategy",
     "verifiers": "verifier",
     "tasks": "task",
+    "environments": "environment",
     "studies": "study",
 }
 P = TypeVar("P", bound="type[Plugin]")

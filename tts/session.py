@@ -19,7 +19,7 @@ from collections.abc import (
 from contextlib import aclosing, suppress
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -36,6 +36,7 @@ from tts.sampler.parameters import LENGTHS, merged
 from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores
 from tts.text import size_of
+from tts.trajectories import Agent, Environment, trajectories
 from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Scale, Usage, Verdict, total
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class Session:
         forgiving: bool = False,
         turn: Turn | None = None,
         policies: Sequence[str] = (),
+        environment: Environment | None = None,
+        agent: Agent | None = None,
     ) -> None:
         """`seed` and `stream` (a name, such as the strategy's) determine `rng`; `seed` is part of stored addresses.
 
@@ -112,12 +115,14 @@ class Session:
         the answer: its length, tools, response format, where it stops. `quota` is what it shares with other sessions.
         With `forgiving`, a verifier whose server refuses every request costs the candidates their verdicts, and not the
         search. `turn` lets searches that share a total budget take turns. `policies` are the roles that it may draw
-        from, by default all that are policies.
+        from, by default all that are policies. In an `environment` each sample of an answer is a trajectory, which
+        the `agent`, if there is one, goes through by itself.
         """
         self.problem = problem
         self._judged = problem
         self.turn = turn
         self.budget = budget or Budget()
+        self.environment, self.agent = environment, agent
         self.verifier = verifier
         self.resources = resources if resources is not None else Resources()
         self.ledger = Ledger()
@@ -151,6 +156,16 @@ class Session:
 
         digest = hashlib.blake2b(f"{self.seed}\0{self.problem.id}\0{self._stream}".encode(), digest_size=16)
         return np.random.default_rng(int.from_bytes(digest.digest(), "big"))
+
+    @property
+    def stream(self) -> str:
+        """The name of the strategy, and of what it is at work on."""
+        return self._stream
+
+    @property
+    def store(self) -> SampleStore | None:
+        """Where answers are kept."""
+        return self._calls.store
 
     @property
     def elapsed(self) -> float:
@@ -232,6 +247,11 @@ class Session:
         spawns, role = list(islice(self._spawned, n)), self._role(role)
         if (form := self._form.get("policy" if is_policy(role) else role)) is not None:
             params = merged(self.sampling, {} if inner else form, params)
+            if self.environment is not None and not inner:
+                if stop_when is not None:
+                    raise ConfigError(f"{self._stream} ends answers early, which trajectories are not: use another")
+                draw = partial(self._calls.samples, role=role, place=self._place)
+                return self._recording(trajectories(self, self.environment, prompt, spawns, params, draw), role)
         return self._recording(self._calls.samples(prompt, spawns, role, params, self._place, stop_when), role)
 
     async def _recording(self, drawn: AsyncGenerator[Sample, None], role: str) -> AsyncGenerator[Sample, None]:
@@ -354,6 +374,8 @@ class Session:
         """
         if isinstance(content, Sample):
             samples, content = (*samples, content), content.text
+        if samples and samples[-1].trajectory is not None:
+            notes["trajectory"] = samples[-1].trajectory
         paid = frozenset(charges).union(*(one.charges for one in (*samples, *parents)))
         number = next(self._ids)
         return Candidate(
@@ -551,6 +573,7 @@ class Session:
         """A session with the same ledger and budget, but a record and random numbers of its own."""
         inner = copy(self)
         inner._recorded, inner.unverified, inner._spawned = set(), {}, count()
+        inner.environment = None
         inner._form = {role: form for role, form in self._form.items() if role in IN_PIECES}
         inner._place = place or self._place
         inner._stream = f"{self._stream}\0{stream}"

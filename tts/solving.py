@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,10 +16,12 @@ from tts.concurrency import blocking, scope
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, NoReader, StoreError, cause_of
 from tts.policies import check_models, drawn_from
 from tts.prompting import problem_text
+from tts.readers import reader_for
 from tts.resources import Resources, SampleStore
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.endpoint import check_prices
 from tts.session import Session
+from tts.trajectories import Environment
 from tts.types import Budget, Candidate, Ended, Problem, Result, by_role
 
 Models = Endpoint | Sampler | Mapping[str, Endpoint | Sampler]
@@ -43,6 +43,7 @@ async def solve(
     store: SampleStore | None = None,
     on_candidate: OnCandidate | None = None,
     folder: Path | None = None,
+    environment: Environment | str | None = None,
 ) -> Result:
     """Run `strategy` on `problem` and return every candidate, the selected one and the cost.
 
@@ -51,11 +52,11 @@ async def solve(
     then says `ended="settled"`, and what was delivered too late to be a candidate is `unused`. Otherwise candidates
     that were paid for are always returned: a spent budget, a deadline or a server that fails halfway ends the search,
     not the result. Images are files in `folder`/images, by default below the working directory; a candidate's content
-    is the file's name.
+    is the file's name. In an `environment`, by default the problem's, candidates are trajectories.
 
     `seed` tells repetitions apart, as in a run: of the strategy's own choices and, where the endpoint's params have a
     `seed`, of the samples. Where answers must be read and nothing says how, a reader is chosen from the prompt
-    (`reader_for`), and `warnings` say which.
+    (`tts.readers`), and `warnings` say which.
 
     Raises `ConfigError` before anything is spent when a role or the verifier is missing, and `EndpointRefused` when
     the endpoint rejects the key or does not know the model.
@@ -69,10 +70,12 @@ async def solve(
     async with open_models(models) as samplers, Resources() as resources:
         given = models.items() if isinstance(models, Mapping) else [("policy", models)]
         await check_models({role: samplers[role] for role, model in given if isinstance(model, Endpoint)})
+        place = registry.make("environments", environment) if isinstance(environment, str) else environment
         settings: dict[str, Any] = {"truth": truth, "budget": budget, "seed": seed, "store": store, "folder": folder}
+        settings |= {"verifier": judge, "resources": resources, "environment": place}
         said: tuple[str, ...] = ()
         try:
-            session = open_session(problem, chosen, samplers, verifier=judge, resources=resources, **settings)
+            session = open_session(problem, chosen, samplers, **settings)
         except NoReader as missing:
             reader = None
             with suppress(ConfigError):  # a prompt with pictures
@@ -81,47 +84,13 @@ async def solve(
                 raise missing
             said = (f"answers are read by {reader}, chosen from the prompt; answer=NAME names another",)
             problem = problem.model_copy(update={"answer": reader})
-            session = open_session(problem, chosen, samplers, verifier=judge, resources=resources, **settings)
+            session = open_session(problem, chosen, samplers, **settings)
         result = await drive(chosen, session, stop_early=stop_early, on_candidate=on_candidate)
         return replace(result, warnings=(*said, *result.warnings))
 
 
 solve_sync = blocking(solve)
 """`solve` without await, for scripts and notebooks; its models are endpoints."""
-
-
-_PROGRAM = re.compile(
-    r"```|\bdef \w+\(|\b(?:write|implement|complete|fix|code)\b.{0,80}"
-    r"\b(?:function|program|method|class|script|query)\b",
-    re.I | re.S,
-)
-_OPTION = re.compile(r"(?:^|[\s(\[])([A-J])[).\]:]\s+\S", re.M)
-_MATHEMATICS = re.compile(
-    r"\\boxed|\\[dt]?frac|\\sqrt|\$[^$]*[\\^_=][^$]*\$|\b(?:in terms of|simplif|factori[sz]e|solve for|derivative|"
-    r"integral|polynomial)",
-    re.I,
-)
-_NUMBER = re.compile(
-    r"\bhow (?:many|much|old|far|long|tall|fast|often|big|large|heavy)\b|\d\s*(?:[-+*/×÷·^%−]|\*\*)\s*\d|"
-    r"\b(?:sum|product|difference|quotient|average|mean|median|total|percent|percentage|probability|remainder|"
-    r"number of|calculate|compute|evaluate)\b",
-    re.I,
-)
-
-
-def reader_for(prompt: str) -> str | None:
-    """The spec of the verifier that reads answers to `prompt`, judged by its words; None if it asks for a program.
-
-    What programs do can be compared only on tests, which a prompt alone does not have.
-    """
-    if _PROGRAM.search(prompt):
-        return None
-    letters = "".join(dict.fromkeys(_OPTION.findall(prompt)))
-    if len(letters) > 1 and "ABCDEFGHIJ".startswith(letters):
-        return f"choice:letters={letters}"
-    if _MATHEMATICS.search(prompt) and find_spec("math_verify") is not None:
-        return "math_answer"
-    return "numeric_answer" if _NUMBER.search(prompt) else "exact_answer"
 
 
 @asynccontextmanager
@@ -150,12 +119,21 @@ def open_session(
     models: Mapping[str, Sampler],
     *,
     verifier: Verifier | None = None,
+    environment: Environment | None = None,
     **settings: Any,
 ) -> Session:
     """A session for `strategy`, after checking that every role and verifier it needs is there.
 
-    The verifier is the strategy's own, else `verifier`, else the one that the problem names.
+    The verifier is the strategy's own, else `verifier`, else the one that the problem names; so is the environment.
     """
+    if environment is None and problem.environment is not None:
+        environment = cast(Environment, registry.make("environments", problem.environment))
+    if environment is not None and strategy.in_pieces:
+        raise ConfigError(f"{strategy.spec} writes its answers in pieces, and {environment.spec} needs whole messages")
+    if environment is not None:
+        environment.ready(problem)
+    elif settings.get("agent") is not None:
+        raise ConfigError("an agent needs somewhere to act: name an environment, such as --environment workspace")
     verifier = strategy.verifier or verifier
     if verifier is None and problem.verifier is not None:
         verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
@@ -189,7 +167,9 @@ def open_session(
     budget: Budget | None = settings.get("budget")
     if budget is not None and budget.money is not None:
         check_prices("a cap on money", endpoints)
-    return Session(problem, models, verifier=verifier, stream=strategy.spec, policies=policies, **settings)
+    return Session(
+        problem, models, verifier=verifier, stream=strategy.spec, policies=policies, environment=environment, **settings
+    )
 
 
 async def _search(strategy: Strategy, session: Session, at_least: int) -> AsyncGenerator[Candidate, None]:

@@ -133,6 +133,8 @@ class Sample:
     """How many requests had asked for it before and brought others only."""
     top_logprobs: Mapping[str, float] | None = None
     """The most likely first tokens with their log-probabilities, where asked for."""
+    trajectory: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Of a sample that is a whole trajectory: its `turns`, how it `ended`, its end `state` (see `tts.trajectories`)."""
     raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     """The choice as the server sent it, where the sampler keeps it (`Sampler.keep_raw`); it is not stored."""
 
@@ -267,6 +269,8 @@ class Problem(BaseModel):
     """Spec of the verifier that suits the public information of this problem."""
     answer: str | None = None
     """Spec of the answer verifier that parses and compares answers of this kind, for votes."""
+    environment: str | None = None
+    """Spec of the environment in which it is to be solved; its answers are then trajectories (`tts.trajectories`)."""
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")

@@ -89,8 +89,7 @@ class UnitTests(Verifier):
         if not suite:
             return Verdict(None, details={"kind": Kind.untested.value, "reason": "there are no tests"})
         suite = suite.first(self.first) if self.first is not None else suite
-        where = (candidate.content, suite.entry_point, suite.prompt, suite.container)
-        program = await asyncio.to_thread(extract_program, *where, language=suite.language)
+        program, suite = await self.prepared(problem, candidate, suite)
         if program is None:
             verdict = verdict_of([TestOutcome(Kind.error, "there is no program in the answer")], len(suite))
         else:
@@ -100,6 +99,11 @@ class UnitTests(Verifier):
         if self.elements:
             details["elements"] = as_elements(suite, details["outcomes"], said)
         return replace(verdict, details=details)
+
+    async def prepared(self, problem: Problem, candidate: Candidate, suite: TestSuite) -> tuple[str | None, TestSuite]:
+        """The program in the candidate, None where there is none, and the tests to run on it."""
+        where = (candidate.content, suite.entry_point, suite.prompt, suite.container)
+        return await asyncio.to_thread(extract_program, *where, language=suite.language), suite
 
     def _conditions(self) -> Conditions:
         limits = ProgramLimits(

@@ -14,7 +14,7 @@ from tts.cli.listing import type_text
 
 def test_lists_every_strategy_verifier_task_and_study(tts: Command):
     index, details = tts("list").out, tts("list", "--details").out
-    groups: list[registry.Group] = ["strategies", "verifiers", "tasks", "studies"]
+    groups: list[registry.Group] = ["strategies", "verifiers", "tasks", "environments", "studies"]
     for group in groups:
         assert f"{group}\n" in index
         assert f"{group}\n" in details

@@ -159,10 +159,10 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     },
     "requested_length": {"words": 100},
     "sat_assignment": {}, "tour": {}, "meeting_slot": {"best": "any"}, "agreement": {},
-    "judge": {}, "self_check": {},
+    "judge": {}, "self_check": {}, "patch": {"reference": "+x"}, "folder_tests": {}, "folder_command": {},
     "python_expr": {"expression": "len(answer) < 9 and len(text) < 9"},
 }  # fmt: skip
-IN_PROGRAMS = {"math_answer", "json_schema", "tool_call", "python_expr", "regex"}
+IN_PROGRAMS = {"folder_tests", "folder_command", "math_answer", "json_schema", "tool_call", "python_expr", "regex"}
 ELSEWHERE = {
     "all_of": "asks other verifiers", "any_of": "asks other verifiers", "weighted": "asks other verifiers",
     "rank_fusion": "asks other verifiers", "cascade": "asks other verifiers", "staged": "asks other verifiers",

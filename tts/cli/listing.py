@@ -1,4 +1,4 @@
-"""`tts list`: the strategies, verifiers, tasks and studies that are installed, with their parameters."""
+"""`tts list`: the strategies, verifiers, tasks, environments and studies that are installed, with their parameters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Examples:
 A parameter is set in a spec: best_of_n:n=32,verifier=unit_tests(timeout=5)
 """
 
-GROUPS: Sequence[Group] = ("strategies", "verifiers", "tasks", "studies")
+GROUPS: Sequence[Group] = ("strategies", "verifiers", "tasks", "environments", "studies")
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
@@ -43,7 +43,7 @@ def list_(
     details: Annotated[bool, typer.Option("--details", help="Show the parameters of all.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List strategies, verifiers, tasks and studies in a line each, or those that are named with their parameters."""
+    """List plug-ins of all kinds in a line each, or those that are named with their parameters."""
     words = words or []
     entries = [describe(group, name) for group, name in _wanted(words)]
     if as_json:

@@ -78,6 +78,16 @@ def run(
     ] = None,
     base_url: BaseUrl = None,
     verifier: Verifier = None,
+    environment: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Where the model acts; see: tts list environments.")
+    ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="A program that acts there instead of the default loop: 'mini -y -m openai/{model} -t {problem}'.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Use only the first N problems.")] = None,
     seed: Annotated[list[int] | None, typer.Option(metavar="S", help="Repeatable: each seed is a repetition.")] = None,
     temperature: Temperature = None,
@@ -120,6 +130,8 @@ def run(
         "task": task,
         "strategies": strategy or None,
         "verifier": verifier,
+        "environment": environment,
+        "agent": agent,
         "limit": limit,
         "seeds": seed or None,
         "stop_early": stop_early,

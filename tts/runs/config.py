@@ -27,9 +27,11 @@ from tts.registry import parse_spec
 from tts.sampler import Endpoint
 from tts.sampler.parameters import check_params, token_limit
 from tts.tasks import Task
+from tts.trajectories import Environment
 from tts.types import Budget
 
 TaskField = Annotated[Task, made_from_spec("tasks"), as_config]
+EnvironmentField = Annotated[Environment, made_from_spec("environments"), as_config]
 
 
 def _models(value: Any) -> Any:
@@ -84,6 +86,11 @@ class Grid(BaseModel):
     cheapest to the strongest, `[models.NAME.policies.small]`."""
     verifier: VerifierField | None = None
     """What strategies verify with; by default what the task's problems name."""
+    environment: EnvironmentField | None = None
+    """In what answers are sought, turn by turn; by default what the task's problems name."""
+    agent: str | None = None
+    """The command of an outside agent that acts in the environment: `mini -y -m openai/{model} -t {problem}`. It speaks
+    to the model through a gateway of the run's own (docs/agents.md)."""
     sampling: Annotated[dict[str, Any], AfterValidator(check_params)] = Field(default_factory=dict)
     """Sampling parameters of the role `policy`: temperature, max_tokens, top_p, ..."""
     budget: Budget = Budget()
@@ -189,6 +196,10 @@ class Grid(BaseModel):
             "stop_early": self.stop_early,
             "models": models,
         }
+        if self.environment is not None:
+            essence["environment"] = self.environment.config()
+        if self.agent is not None:
+            essence["agent"] = self.agent
         if self.total_budget is not None:
             essence["total_budget"] = self.total_budget.model_dump(exclude_none=True)
         return json.loads(json.dumps(essence, default=str))

@@ -58,7 +58,9 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 def fingerprint(example: Example) -> str:
     """A digest of a problem and its truth, which tells whether they have changed."""
-    content = json.dumps([example.problem.model_dump(mode="json"), example.truth.config()], sort_keys=True, default=str)
+    unsaid = set[str]() if example.problem.environment else {"environment"}  # older runs have no such field
+    problem = example.problem.model_dump(mode="json", exclude=unsaid)
+    content = json.dumps([problem, example.truth.config()], sort_keys=True, default=str)
     return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
 
 

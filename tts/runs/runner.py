@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain, islice, product
 from math import inf
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from tts.allocation import SharedBudget
@@ -30,7 +31,11 @@ from tts.sampler import Sampler
 from tts.session import Session
 from tts.solving import drive, open_models, open_session
 from tts.tasks import Example
+from tts.trajectories import Agent
 from tts.types import Candidate, Verdict
+
+OUTSIDE_AGENT = "tts.gateway.agents:OutsideAgent"
+"""Where it is: an annex, which only those need who name an agent."""
 
 
 class Experiment(Grid):
@@ -137,13 +142,19 @@ def _shared(grid: Grid, examples: list[Example], done: set[Cell]) -> Iterator[li
 def _check_needs(grid: Grid, examples: list[Example], models: Models) -> None:
     """Check, before anything is spent, that every strategy can work on every problem with every model."""
     for roles, strategy, example in product(models.values(), grid.strategies, examples):
-        session = open_session(example.problem, strategy, roles, verifier=grid.verifier, budget=grid.budget)
+        world = {"environment": grid.environment, "agent": outside_agent(grid)}
+        session = open_session(example.problem, strategy, roles, verifier=grid.verifier, budget=grid.budget, **world)
         named = strategy.verifier or grid.verifier
         if session.verifier is not None and session.verifier.relative and named is None:
             raise ConfigError(
                 f"{session.verifier.spec} rates candidates relative to each other, which curves must replay; "
                 f"name it for the run, not in the problem {example.problem.id}"
             )
+
+
+def outside_agent(grid: Grid) -> Agent | None:
+    """What acts in the environment, if it is a program. Raises `MissingExtra`."""
+    return None if grid.agent is None else resolve_name(OUTSIDE_AGENT)(grid.agent)
 
 
 @dataclass(frozen=True)
@@ -186,6 +197,8 @@ class RowRunner:
                 strategy,
                 samplers,
                 verifier=self.grid.verifier,
+                environment=self.grid.environment,
+                agent=outside_agent(self.grid),
                 truth=truth,
                 budget=self.grid.budget,
                 seed=row.seed,

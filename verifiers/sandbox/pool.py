@@ -18,6 +18,7 @@ from tts.verifiers.sandbox.types import LANGUAGES, CaseResult, Job, JobResult, L
 from tts.verifiers.sandbox.worker import Ladder, Worker, WorkerDied
 
 ATTEMPTS = 2  # at a job whose zygote dies
+SELDOM = 64  # programs that mostly wait, at once
 
 MUCH = 1 << 16  # characters of output, to compare on the event loop
 COMPLAINT = 1000  # characters of a compiler's messages that are kept
@@ -34,6 +35,9 @@ class Sandbox:
         self.workers = workers or usable_cores()
         self._places = asyncio.Semaphore(self.workers + 1)
         self._cores = Cores(self.workers)
+        self.core = self._cores.one
+        """A core, for a call of a program that has none of its own."""
+        self._seldom = asyncio.Semaphore(SELDOM)
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
         self._ladder = Ladder(without)
@@ -60,13 +64,18 @@ class Sandbox:
         raise AssertionError
 
     @asynccontextmanager
-    async def open(self, job: Job, *, remote: RunningProgram | None = None) -> AsyncIterator[RunningProgram]:
+    async def open(
+        self, job: Job, *, remote: RunningProgram | None = None, seldom: bool = False
+    ) -> AsyncIterator[RunningProgram]:
         """The job's program, kept open for calls; its limits apply to its whole life.
 
         `remote` is an open program that this one calls directly, over a descriptor of its own; the two share a slot,
-        since one of them always waits.
+        since one of them always waits. One that is called `seldom` holds none: its owner takes a `core` for each call.
         """
-        if remote is None:
+        if seldom:
+            async with self._seldom, self._open(job, seldom=True) as program:
+                yield program
+        elif remote is None:
             async with self._places, self._open(job) as program:
                 yield program
         else:
@@ -74,10 +83,14 @@ class Sandbox:
                 yield program
 
     @asynccontextmanager
-    async def _open(self, job: Job, remote: int | None = None) -> AsyncIterator[RunningProgram]:
-        async with self._worker(job) as worker, RunningProgram(worker, job.limits, remote=remote).running() as program:
-            await program.load(job.program)
-            yield program
+    async def _open(
+        self, job: Job, remote: int | None = None, *, seldom: bool = False
+    ) -> AsyncIterator[RunningProgram]:
+        async with self._worker(job) as worker:
+            opened = RunningProgram(worker, job.limits, remote=remote)
+            async with opened.running(core=remote is None and not seldom) as program:
+                await program.load(job.program)
+                yield program
 
     @asynccontextmanager
     async def _worker(self, job: Job) -> AsyncIterator[Worker]:
@@ -134,9 +147,12 @@ async def run_job(worker: Worker, job: Job) -> JobResult:
 
 async def run_scripts(worker: Worker, job: Job) -> tuple[list[CaseResult], float]:
     """The program as `__main__`, anew for each standard input."""
+    if job.starting == "processes" and not worker.layers.get("namespaces"):
+        raise SandboxError("programs that start others can only be run where namespaces are available")
     results: list[CaseResult] = []
     for index, given in enumerate(job.scripts):
-        async with RunningProgram(worker, job.limits, scripted=True).running(file=len(given) * 4) as program:
+        started = RunningProgram(worker, job.limits, scripted=True)
+        async with started.running(starting=job.starting, file=len(given) * 4) as program:
             program.send({"script": job.program, "stdin": given})
             said = await program.answer()
             await program.over()

@@ -66,9 +66,15 @@ class RunningProgram:
 
     @asynccontextmanager
     async def running(
-        self, *, starting: str = "threads", fresh: bool = True, memory: int | None = None, file: int = 0
+        self,
+        *,
+        starting: str = "threads",
+        fresh: bool = True,
+        memory: int | None = None,
+        file: int = 0,
+        core: bool = True,
     ) -> AsyncIterator[RunningProgram]:
-        """Fork it and wait for a core; on leaving, kill it and wait for its end."""
+        """Fork it and wait for a `core`, if it is to have one; on leaving, kill it and wait for its end."""
         ours, theirs = socket.socketpair()
         outputs = os.pipe() if self._scripted else ()
         order = {
@@ -93,7 +99,7 @@ class RunningProgram:
             self._watch = Watch(self._handle, self.limits)
             self._worker.ended.add_done_callback(self._over)
             try:
-                async with nullcontext() if self._remote else self._worker.core():
+                async with self._worker.core() if core else nullcontext():
                     self._watch.start()
                     async with self._within_quota():
                         yield self

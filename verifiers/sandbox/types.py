@@ -87,6 +87,8 @@ class Job:
     the program there. The values of a case that ended well are not kept then."""
     language: str = "python"
     """A name in `LANGUAGES`; languages other than Python run scripts alone."""
+    starting: Literal["threads", "processes"] = "threads"
+    """What its scripts may start. Processes can be contained only where namespaces are available."""
     isolation: Literal["required", "best_effort"] = "required"
     """Whether to refuse the job where only resource limits can contain the program, or to run it anyway."""
 

@@ -2,15 +2,14 @@
 
 import asyncio
 import os
-import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.support.processes import living_processes
 from tests.verifiers.hostile import EXPECTED, INPUTS, Hostile, exits, intrusions, resources, spoofs
+from tests.verifiers.hostile.host import SECRET, Host, guarded
 from tts.verifiers.sandbox import Invocation, Job, JobResult, ProgramLimits, Sandbox, encode
 
 FAMILIES = exits.FAMILIES | resources.FAMILIES | intrusions.FAMILIES | spoofs.FAMILIES
@@ -21,42 +20,18 @@ HOSTILE = [
 ]
 CASES = tuple((Invocation("solve", encode((n,))),) for n in INPUTS)
 RIGHT = Job("def solve(n): return n * n + 1", CASES)
-SECRET = "tts-hostile-secret"
 RUNGS = {"namespaces": (), "landlock": ("namespaces",)}
-
-
-@dataclass
-class Host:
-    """What programs must not touch."""
-
-    outside: Path
-    port: int
-
-    def fill(self, program: Hostile) -> Job:
-        source = program.source.replace("{{outside}}", str(self.outside)).replace("{{secret}}", SECRET)
-        source = source.replace("{{judge}}", str(os.getpid()))
-        limits = ProgramLimits(cpu_seconds=0.5, wall_seconds=1.5 if program.sleeps else 120, memory_mb=600)
-        return Job(source.replace("{{port}}", str(self.port)), CASES, limits=limits)
-
-    def state(self) -> dict[str, object]:
-        return {
-            "files": {p: (p.stat().st_mode, p.read_bytes()) for p in self.outside.rglob("*") if p.is_file()},
-            "mode": self.outside.stat().st_mode,
-            "ipc": [Path(f"/proc/sysvipc/{kind}").read_text() for kind in ("shm", "msg", "sem")],
-            "shared memory": sorted(p.name for p in Path("/dev/shm").glob("*hostile*")),
-            "strays": [p for p in ("/tts-hostile", "/etc/tts-hostile", "/usr/tts-hostile", "/root/tts-hostile",
-                                   "/home/tts-hostile", "/var/tmp/tts-hostile") if os.path.exists(p)],
-        }  # fmt: skip
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    (tmp_path / "seen").write_text(SECRET)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0)
-        yield Host(tmp_path, server.getsockname()[1])
-        with pytest.raises(BlockingIOError):
-            server.accept()
+    with guarded(tmp_path) as host:
+        yield host
+
+
+def job(host: Host, program: Hostile) -> Job:
+    limits = ProgramLimits(cpu_seconds=0.5, wall_seconds=1.5 if program.sleeps else 120, memory_mb=600)
+    return Job(host.fill(program), CASES, limits=limits)
 
 
 def accepted(result: JobResult) -> bool:
@@ -83,7 +58,7 @@ async def test_a_hostile_program_gains_nothing_and_leaves_nothing(program: Hosti
     try:
         assert accepted(await sandbox.run(RIGHT))
         before, warm, descriptors = host.state(), sorted(idle_processes(sandbox)), os.listdir("/proc/self/fd")
-        result = await sandbox.run(host.fill(program))
+        result = await sandbox.run(job(host, program))
         assert not accepted(result)
         end = result.cases[-1] if result.cases else result.loaded
         assert end.status in program.ends, result
@@ -102,7 +77,7 @@ async def test_a_hostile_program_gains_nothing_and_leaves_nothing(program: Hosti
 async def test_a_right_program_that_behaves_oddly_is_accepted(program: Hostile, rung: str, host: Host) -> None:
     sandbox = Sandbox(1, without=RUNGS[rung])
     try:
-        result = await sandbox.run(Job(host.fill(program).program, CASES, limits=ProgramLimits(cpu_seconds=20)))
+        result = await sandbox.run(Job(host.fill(program), CASES, limits=ProgramLimits(cpu_seconds=20)))
         assert accepted(result), result
     finally:
         await sandbox.aclose()
@@ -112,9 +87,9 @@ async def test_right_programs_beside_hostile_ones_are_accepted(host: Host) -> No
     sandbox = Sandbox()
     chosen = [p for family in FAMILIES.values() for p in list(family.values())[:4] if not p.sleeps]
     try:
-        jobs = [job for program in chosen for job in (RIGHT, host.fill(program))]
+        jobs = [one for program in chosen for one in (RIGHT, job(host, program))]
         results = await asyncio.gather(*map(sandbox.run, jobs))
-        assert [accepted(result) for result in results] == [job is RIGHT for job in jobs]
+        assert [accepted(result) for result in results] == [one is RIGHT for one in jobs]
     finally:
         await sandbox.aclose()
 

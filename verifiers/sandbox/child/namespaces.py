@@ -1,8 +1,8 @@
 """A world of its own for programs: namespaces(7) without any rights of the user.
 
-The root is a small read-only tree that holds the system's libraries, the standard library under `/python` and the
-package folders under `/packages/N`; `/tmp` is a private file system in memory, the only writable place.
-The network is unconnected, there is no `/proc`, and nothing of the host can be named.
+The root is a small read-only tree that holds the system's libraries, the standard library under `/python`, the package
+folders under `/packages/N` and the interpreter as `/interpreter/bin/python3`; `/tmp` is a private file system in
+memory, the only writable place. The network is unconnected, there is no `/proc`, and nothing of the host can be named.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
 
 def build_root(library: str, packages: Sequence[str]) -> None:
     """Make the tree described above this process's root. `library` is the folder that holds the standard library."""
+    executable = os.path.realpath(sys.executable)
     mount("none", "/", "none", RECURSIVE | PRIVATE)
     mount("root", "/tmp", "tmpfs", NOSUID | NODEV, "mode=755,size=1m")
     os.chdir("/tmp")
@@ -82,10 +83,16 @@ def build_root(library: str, packages: Sequence[str]) -> None:
     places = {name: name for name in SYSTEM} | {f"packages/{i}": path[1:] for i, path in enumerate(packages)}
     if not library.startswith("/usr/"):
         places["python"] = library[1:]
+    places["interpreter/bin/interpreter"] = executable[1:]
     for target, source in places.items():
         _graft(source, target)
     for device in DEVICES:
         _graft(f"dev/{device}", f"dev/{device}", devices=True)
+    os.symlink("/python" if "python" in places else library, "/interpreter/lib")
+    with open("/interpreter/bin/python3", "w") as script:
+        script.write('#!/bin/sh\nLD_LIBRARY_PATH=/interpreter/lib exec /interpreter/bin/interpreter "$@"\n')
+    os.chmod("/interpreter/bin/python3", 0o755)
+    os.symlink("python3", "/interpreter/bin/python")
     os.symlink("/tmp/stdin", "/dev/stdin")
     os.symlink("/tmp", "/dev/shm")  # for the semaphores of locks between processes
     os.mkdir("/tmp")

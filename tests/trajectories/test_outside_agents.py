@@ -1,0 +1,173 @@
+"""Any program that speaks to a model server can be the policy: a trajectory is one run of it, in its own folder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.acting import acting, policy, replies
+from tests.trajectories.test_trajectory_runs import PROBLEMS, SOLUTIONS, N
+from tts import Experiment
+from tts.errors import ConfigError
+
+AGENT = """
+import json, os, subprocess, sys, urllib.request
+
+def ask(turns, **more):
+    tools = [{"type": "function", "function": {"name": "sh"}}]
+    body = json.dumps({"model": "any", "messages": turns, "tools": tools, **more})
+    headers = {"Authorization": "Bearer " + os.environ["OPENAI_API_KEY"], "Content-Type": "application/json"}
+    request = urllib.request.Request(os.environ["OPENAI_BASE_URL"] + "/chat/completions", body.encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)["choices"][0]["message"]
+
+turns = [{"role": "user", "content": sys.argv[1]}]
+while True:
+    said = ask(turns)
+    turns.append(said)
+    if not said.get("tool_calls"):
+        break
+    for call in said["tool_calls"]:
+        command = json.loads(call["function"]["arguments"])["command"]
+        done = subprocess.run(command, shell=True, capture_output=True, text=True)
+        turns.append({"role": "tool", "tool_call_id": call["id"], "content": done.stdout + done.stderr})
+print("the agent is done")
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> str:
+    (tmp_path / "agent.py").write_text(AGENT)
+    return f"{sys.executable} {tmp_path / 'agent.py'} {{problem}}"
+
+
+def moves(turns: list[dict[str, Any]], number: int) -> Any:
+    """Repairs the fault with git in every fourth run of the agent, and looks around in the others."""
+    patch = next(patch for question, patch in SOLUTIONS.items() if turns[0]["content"].startswith(question))
+    repair = ("sh", {"command": f"git apply - <<'END'\n{patch}END"})
+    look = ("sh", {"command": "ls; pwd; mkdir -p __pycache__; echo x > __pycache__/a.pyc"})
+    return [look if number % 4 else repair, "Done."][len(replies(turns))]
+
+
+def grid(server: Any, command: str, **more: Any) -> dict[str, Any]:
+    table = {"task": "repair_tasks", "limit": PROBLEMS, "strategies": [f"best_of_n:n={N}"], "agent": command}
+    return {**table, "models": {"m": policy(server)}, **more}
+
+
+async def test_a_program_is_the_policy_and_a_run_of_it_is_a_trajectory(command: str, tmp_path: Path):
+    async with acting(moves) as server:
+        run = await Experiment.parse(grid(server, command)).run(tmp_path / "run")
+        (track,) = run.tracks
+        assert not [row.failures for row in track.rows if row.failures]
+        assert [flags.astype(bool).sum() for flags in track.correct] == [2] * PROBLEMS
+        assert len(server.seen) == track.usage().requests == PROBLEMS * N * 2
+        assert track.usage().completion_tokens == PROBLEMS * N * 2 * 5
+        for row in track.rows:
+            candidates = list(track.candidates(row))
+            assert [one.content for one in candidates].count("") == 6
+            assert candidates[row.selected or 0].content
+            for one in candidates:
+                told = one.notes["trajectory"]
+                assert [turn["role"] for turn in told["turns"]] == ["user", "assistant", "tool", "assistant"]
+                assert (told["ended"], told["status"], told["printed"]) == ("stop", 0, "the agent is done\n")
+        left = await asyncio.to_thread(lambda: list(Path(tempfile.gettempdir(), f"tts-agents-{os.getuid()}").glob("*")))
+        assert not [path for path in left if path.name in json.dumps(server.seen)]
+        again = grid(server, command, strategies=[f"best_of_n:n={N}", f"first_pass:k={N}"])
+        asked = len(server.seen)
+        await Experiment.parse(again).run(tmp_path / "run", resume=True)
+        assert len(server.seen) - asked <= 2 * PROBLEMS, "another folder is another conversation; it begins alike"
+
+
+@pytest.mark.parametrize(
+    ("spec", "ended"), [("workspace:turns=2", "turns"), ("workspace:tokens=9", "tokens"), ("workspace", "budget")]
+)
+async def test_each_run_has_caps_of_its_own(spec: str, ended: str, command: str, tmp_path: Path):
+    async with acting(lambda turns, number: ("sh", {"command": "echo more >> notes"})) as server:
+        budget = {"budget": {"requests": 5}} if ended == "budget" else {}
+        table = grid(server, command, environment=spec, strategies=["best_of_n:n=2"], limit=1, **budget)
+        run = await Experiment.parse(table).run(tmp_path / "run")
+    (track,) = run.tracks
+    (row,) = track.rows
+    told = [one.notes["trajectory"] for one in track.candidates(row)]
+    assert {one["ended"] for one in told} == {ended}
+    assert any(one["changed"] == ["notes"] for one in told)
+    assert len(server.seen) == (5 if ended == "budget" else 4)
+    assert row.ended == ("budget" if ended == "budget" else "complete")
+
+
+async def test_a_key_opens_nothing_but_its_own_trajectory_and_only_while_it_lasts(tmp_path: Path):
+    """The key of one run, kept by it, is refused afterwards; without a key nobody comes in."""
+    script, keys = tmp_path / "agent.py", tmp_path / "keys"
+    head, tail = AGENT.split("turns = [")
+    script.write_text(f"""{head}
+import urllib.error
+own = os.environ["OPENAI_API_KEY"]
+open({str(keys)!r}, "a").write(own + "\\n")
+for key in ("wrong", "", open({str(keys)!r}).read().split()[0]):
+    os.environ["OPENAI_API_KEY"] = key
+    try:
+        key == own or ask([])
+    except urllib.error.HTTPError as error:
+        print("refused", error.code)
+os.environ["OPENAI_API_KEY"] = own
+turns = [{tail}""")
+    async with acting(lambda turns, number: "Done.") as server:
+        table = grid(server, f"{sys.executable} {script} {{problem}}", strategies=["first_pass:k=2"], limit=1)
+        run = await Experiment.parse(table).run(tmp_path / "run")
+    assert len(set(keys.read_text().split())) == 2
+    (row,) = run.tracks[0].rows
+    assert not row.failures
+    printed = [one.notes["trajectory"]["printed"] for one in run.tracks[0].candidates(row)]
+    assert [words.count("refused 401") for words in printed] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("/no/such/program {problem}", "cannot start the agent"), ("false", "ended with status 1 before it asked")],
+)
+async def test_an_agent_that_does_not_work_is_said_to(command: str, words: str, tmp_path: Path):
+    async with acting(moves) as server:
+        table = grid(server, command, limit=1, strategies=["best_of_n:n=2"])
+        if "start" in words:
+            with pytest.raises(ConfigError, match=words):
+                await Experiment.parse(table).run(tmp_path / "run")
+            return
+        run = await Experiment.parse(table).run(tmp_path / "run")
+    (row,) = run.tracks[0].rows
+    assert row.ended == "failed"
+    assert words in row.failures[0]
+
+
+async def test_an_agent_needs_a_folder_to_work_in(tmp_path: Path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps({"id": "a", "prompt": "What is 6 * 7?", "answer": "42"}))
+    async with acting(moves) as server:
+        for environment, words in ((None, "somewhere to act"), ("python", "works in a folder")):
+            table = grid(server, "true", task=f'jsonl:path="{path}"', strategies=["self_consistency:n=2"])
+            with pytest.raises(ConfigError, match=words):
+                await Experiment.parse({**table, "environment": environment}).run(tmp_path / f"run-{environment}")
+
+
+async def test_leaving_ends_the_program_and_what_it_started(tmp_path: Path):
+    mark = tmp_path / "alive"
+    script = tmp_path / "agent.py"
+    loop = f"while :; do date > {mark}; sleep 0.05; done"
+    script.write_text(f"import subprocess, time\nsubprocess.Popen(['sh', '-c', {loop!r}])\ntime.sleep(1000)")
+    async with acting(moves) as server:
+        table = grid(server, f"{sys.executable} {script}", limit=1, strategies=["best_of_n:n=1"])
+        running = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run"))
+        async with asyncio.timeout(60):
+            while not mark.exists():
+                await asyncio.sleep(0.05)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        mark.unlink(missing_ok=True)
+        await asyncio.sleep(0.5)
+    assert not mark.exists()

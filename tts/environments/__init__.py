@@ -1,0 +1,1 @@
+"""Environments: where policies act (see `tts.trajectories` for what one is)."""
