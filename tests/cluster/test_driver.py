@@ -16,6 +16,9 @@ from tts import Experiment
 from tts.cluster import driver, worker
 from tts.errors import EndpointLost, StoreError
 from tts.runs import Run
+from tts.sampler import Sampler
+
+pytestmark = pytest.mark.filterwarnings("error")  # such as what a worker has left open, or never awaited
 
 SAMPLES = 20 * 16
 
@@ -108,9 +111,8 @@ async def test_a_worker_that_is_cut_off_is_written_off_and_ends_itself(
     cut.cut = True
     async with asyncio.timeout(30):
         assert results(await run) == local
-        while not cut.worker.ended:
-            await asyncio.sleep(0.05)
-    cut.cut = False
+        await cut.worker.gone()
+    assert cut.worker.ended
 
 
 async def test_a_short_cut_heals(table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path) -> None:
@@ -144,14 +146,23 @@ async def test_a_worker_that_comes_later_is_used(
 
 
 async def test_an_interrupted_run_stores_what_its_workers_have(
-    table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+    table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    aclose, closed = Sampler.aclose, list[Sampler]()
+
+    async def slowly(self: Sampler) -> None:
+        await asyncio.sleep(0.1)
+        await aclose(self)
+        closed.append(self)
+
+    monkeypatch.setattr(Sampler, "aclose", slowly)
     before = double.stats.choices
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=FleetExecutor(2)))
     await more(double, 30)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
+    assert len(closed) == 1 + 2, "workers are told to stop more than once, and close what they hold all the same"
     await double.idle()
     paid = double.stats.choices - before
     kept = len(stored(tmp_path / "run"))

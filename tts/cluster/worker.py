@@ -97,7 +97,12 @@ class ClusterWorker:
         for sampler, grant in zip(self._samplers, told.grants, strict=False):
             if isinstance(pool := sampler.connection.pool, SharedPool):
                 pool.take_grant(grant)
-        if told.stop and self._work is not None:
+        if told.stop:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the work; what it holds is closed, which being told again must not interrupt."""
+        if self._work is not None and not self._work.cancelling():
             self._work.cancel()
 
     # -- what the work says ---------------------------------------------------------------------------------------
