@@ -202,6 +202,29 @@ async def test_a_notebooks_own_plugins_and_programs_run_at_workers(
     assert track.correct[0].tolist() == [1, 1]
 
 
+SLOW_TO_END = """
+import asyncio, os, signal, sys
+from tts.cluster import RayExecutor
+
+async def main():
+    async with RayExecutor(address=sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(5)
+
+signal.signal(signal.SIGTERM, lambda *_: print("told", flush=True))
+asyncio.run(main())
+"""
+
+
+async def test_a_run_that_is_told_to_end_has_its_time(cluster: Any) -> None:
+    """Ray's own handler lets a process 3 seconds."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SLOW_TO_END, cluster.address, stdout=subprocess.PIPE
+    )
+    said, _ = await child.communicate()
+    assert (child.returncode, said) == (0, b"told\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupted_command_stores_what_it_has_and_leaves_nothing_behind(
     number: int, table: dict[str, Any], double: ModelDouble, tmp_path: Path

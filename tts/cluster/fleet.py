@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Awaitable, Hashable, Sequence
+from threading import current_thread, main_thread
 from types import ModuleType
 from typing import Any, Self, cast
 
@@ -73,6 +75,8 @@ class RayExecutor(BaseModel):
         if not ray.is_initialized():
             await asyncio.to_thread(self._join, ray)
             self._started = True
+            if current_thread() is main_thread() and (handler := signal.getsignal(signal.SIGTERM)) is not None:
+                signal.signal(signal.SIGTERM, handler)  # Ray's own, below Python, aborts a process after 3 s
         return self
 
     async def __aexit__(self, *_: object) -> None:

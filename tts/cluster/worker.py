@@ -14,7 +14,6 @@ from typing import Any
 
 from tts import registry
 from tts.cluster.messages import LEASE, PULSE, Facts, Hello, Inbox, Outbox, pack, portable, unpack
-from tts.cluster.shares import SharedPool
 from tts.errors import cause_of
 from tts.resources import Resources
 from tts.runs.executors import ends
@@ -23,6 +22,7 @@ from tts.runs.runner import GridRow, RowRunner
 from tts.runs.store import Cell
 from tts.sampler import Sampler
 from tts.sampler.connection import Connection
+from tts.sampler.shares import SharedPool
 from tts.types import Result, Sample
 
 ROWS = 4
