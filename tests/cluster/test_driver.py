@@ -62,13 +62,15 @@ async def test_workers_find_what_one_process_finds(
     assert double.stats.choices - before == SAMPLES
 
 
+@pytest.mark.parametrize("workers", [1, 2, 4])
 async def test_executors_take_turns_at_one_run(
-    table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+    workers: int, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
 ) -> None:
     before = double.stats.choices
-    for limit, executor in [(5, "local"), (12, FleetExecutor(2)), (20, "local")]:
+    for limit, executor in [(5, "local"), (12, FleetExecutor(workers)), (20, "local")]:
         run = await Experiment.parse({**table, "limit": limit}).run(tmp_path / "run", resume=True, executor=executor)
     assert results(run) == local
+    assert stored(tmp_path / "run") == stored(tmp_path / "local")
     assert double.stats.choices - before == SAMPLES
 
 

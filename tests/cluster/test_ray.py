@@ -149,14 +149,17 @@ async def test_without_ray_the_error_names_the_extra(
         await Experiment.parse(table).run(tmp_path / "run", executor="ray")
 
 
-async def test_an_untested_ray_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("version", ["9.1.0", "2.9.3", "2.61rc1", "3.0.0.dev0", "nightly", ""])
+async def test_an_untested_ray_says_so(
+    version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     import ray
 
     from tts.cluster.fleet import import_ray
 
-    monkeypatch.setattr(ray, "__version__", "9.1.0")
+    monkeypatch.setattr(ray, "__version__", version)
     import_ray()
-    assert "Ray 9.1.0 is outside the tested range" in caplog.text
+    assert f"Ray {version} is outside the tested range" in caplog.text
 
 
 async def test_four_workers_together_keep_to_the_limit(
