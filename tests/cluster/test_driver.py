@@ -38,10 +38,11 @@ def results(run: Run) -> list[Any]:
     ]
 
 
-async def more(double: ModelDouble, requests: int) -> None:
-    """Wait until so many more are served."""
+async def more(double: ModelDouble, requests: int, work: asyncio.Task[Any]) -> None:
+    """Wait until so many more are served, to `work`, which goes on for so long."""
     served = double.stats.served + requests
     while double.stats.served < served:
+        assert not work.done(), f"it has ended: {work.result()}"
         await asyncio.sleep(0.001)
 
 
@@ -108,7 +109,7 @@ async def test_a_worker_that_is_cut_off_is_written_off_and_ends_itself(
         monkeypatch.setattr(module, "PULSE", 0.2)
     executor = FleetExecutor(2)
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
-    await more(double, 20)
+    await more(double, 20, run)
     cut = executor.fleet.hired[0]
     cut.cut = True
     async with asyncio.timeout(30):
@@ -120,7 +121,7 @@ async def test_a_worker_that_is_cut_off_is_written_off_and_ends_itself(
 async def test_a_short_cut_heals(table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path) -> None:
     executor, before = FleetExecutor(2), double.stats.choices
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
-    await more(double, 20)
+    await more(double, 20, run)
     executor.fleet.hired[0].cut = True
     await asyncio.sleep(1)
     executor.fleet.hired[0].cut = False
@@ -140,7 +141,7 @@ async def test_a_worker_that_comes_later_is_used(
             tmp_path / "run", executor=executor
         )
     )
-    await more(double, 20)
+    await more(double, 20, run)
     executor.fleet.size = 2
     assert results(await run) == local
     assert all(hand.messages > 3 for hand in executor.fleet.hired)
@@ -160,7 +161,7 @@ async def test_an_interrupted_run_stores_what_its_workers_have(
     monkeypatch.setattr(Sampler, "aclose", slowly)
     before = double.stats.choices
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=FleetExecutor(2)))
-    await more(double, 30)
+    await more(double, 30, run)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
@@ -189,7 +190,7 @@ async def test_a_file_that_cannot_be_written_ends_the_run(
     table: dict[str, Any], double: ModelDouble, tmp_path: Path
 ) -> None:
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=FleetExecutor(2)))
-    await more(double, 20)
+    await more(double, 20, run)
     (tmp_path / "run" / "run.sqlite").unlink()
     with pytest.raises(StoreError, match="deleted or replaced"):
         await run

@@ -95,7 +95,7 @@ async def test_a_node_killed_and_a_node_that_joins(
     doomed = cluster.add_node(num_cpus=1, object_store_memory=100 << 20, resources={"brief": 2})
     executor = RayExecutor(address=cluster.address, resources={"brief": 1})
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
-    await more(double, 20)
+    await more(double, 20, run)
     later = cluster.add_node(num_cpus=1, object_store_memory=100 << 20, resources={"brief": 2})
     os.kill(doomed.all_processes["raylet"][0].process.pid, signal.SIGKILL)
     assert results(await run) == local
@@ -241,9 +241,10 @@ async def test_an_interrupted_command_stores_what_it_has_and_leaves_nothing_behi
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )
-    await more(double, 20)
+    ending = asyncio.create_task(child.communicate())
+    await more(double, 20, ending)
     child.send_signal(number)
-    _, said = await child.communicate()
+    _, said = await ending
     assert child.returncode == 128 + number, said.decode()
     assert "all answers so far are stored" in said.decode()
     assert len(stored(tmp_path / "run")) >= 20 * 8 - 8 * 8
