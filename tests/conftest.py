@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from hypothesis import settings
 
 settings.register_profile("tts", deadline=None)  # how busy the machine is decides no test
 settings.load_profile("tts")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with `&`: what tests start would not hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
 

@@ -116,15 +116,25 @@ class Quota:
         """Set when room is given back."""
 
     @property
+    def used_up(self) -> list[str]:
+        """Which of its caps are reached."""
+        kinds = zip(("tokens", "money"), self.caps, self.spent, strict=True)
+        return [kind for kind, cap, spent in kinds if spent >= cap]
+
+    @property
     def room(self) -> tuple[float, float]:
         """Tokens and money that may still be reserved."""
         held = (self.reserved.prompt_tokens + self.reserved.completion_tokens, self.reserved.money)
         tokens, money = (cap - spent - one for cap, spent, one in zip(self.caps, self.spent, held, strict=True))
         return tokens, money
 
-    async def hold(self, grant: Grant) -> None:
-        """Reserve `grant`, for which there is room."""
+    async def look(self) -> None:
+        """See what others have reserved and spent, where it is counted elsewhere."""
+
+    async def hold(self, grant: Grant) -> bool:
+        """Reserve `grant`; False: others have taken the room for it since it was looked at."""
         self.reserved += grant
+        return True
 
     def release(self, grant: Grant) -> None:
         """Give back what was reserved."""
@@ -211,25 +221,29 @@ class Allowance:
         """
         async with self._first:  # else all who wait would look at whatever is released
             while True:
+                if self._quota is not None:
+                    await self._quota.look()
                 self.check()
                 waits = self.in_flight  # what is in flight may leave room
                 grant = self._fit(role, wanted, per_request, prompt, maximum, trim=not waits)
                 if grant is not None:
                     self._reserved += grant
-                    if self._quota is not None:
-                        await self._hold(self._quota, grant)
-                    return grant
+                    if self._quota is None or await self._hold(self._quota, grant):
+                        return grant
+                    continue
                 if not waits:
                     raise self._spent()
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def _hold(self, quota: Quota, grant: Grant) -> None:
+    async def _hold(self, quota: Quota, grant: Grant) -> bool:
+        held = False
         try:
-            await quota.hold(grant)
-        except BaseException:
-            self._reserved -= grant
-            raise
+            held = await quota.hold(grant)
+        finally:
+            if not held:
+                self._reserved -= grant
+        return held
 
     @property
     def in_flight(self) -> bool:

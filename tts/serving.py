@@ -7,8 +7,8 @@ import gc
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -94,9 +94,30 @@ def serve(
     `announce` is called with the base URL, which ends in `path`, once it can be reached. Port 0 is any free one;
     `settings` are those of `server_for`. Raises `ConfigError` if the port is not available.
     """
+    with listening_at(host, port) as listening:
+        announce(url_of(host, listening, path))
+        run_on(listening, app, **settings)
+
+
+def run_on(listening: socket.socket, app: App, **settings: Any) -> None:
+    """Serve `app` on a socket until Ctrl-C or SIGTERM."""
     server = server_for(app, **settings)
     _raise_file_limit()
     gc.set_threshold(20_000, 20, 20)  # by default a tenth of the CPU time goes to looking for cycles; there are few
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal is closed: as gracefully as SIGTERM
+        signal.signal(signal.SIGHUP, server.handle_exit)
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything is closed
+        server.run(sockets=[listening])
+
+
+def url_of(host: str, listening: socket.socket, path: str = "/v1") -> str:
+    """Where a socket that listens at `host` can be reached."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}{path}"
+
+
+@contextmanager
+def listening_at(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that takes connections. Raises `ConfigError` if the port is not available."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -104,8 +125,4 @@ def serve(
         except OSError as error:
             raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
         listening.listen(2048)
-        announce(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}{path}")
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal is closed: as gracefully as SIGTERM
-            signal.signal(signal.SIGHUP, server.handle_exit)
-        with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything is closed
-            server.run(sockets=[listening])
+        yield listening

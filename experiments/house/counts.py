@@ -37,6 +37,7 @@ SUPPORT = [
     *("tts/sampler/probe.py", "tts/sampler/mock.py", "tts/runs/progress.py", "tts/curves/plot.py"),
     *("tts/structured.py", "tts/pictures.py", "tts/port.py", "tts/sampler/capabilities.py", "tts/curves/export.py"),
     *("tts/experiment/progress.py", "tts/conformal.py", "tts/tournaments.py", "tts/cli/tables.py"),
+    "tts/sampler/shares.py",
 ]
 """Beside the spine, for whoever comes to need it: what plug-ins and printing share, the probe, the mock, figures. The
 last two lines are their places before the redesign."""

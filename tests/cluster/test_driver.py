@@ -16,6 +16,9 @@ from tts import Experiment
 from tts.cluster import driver, worker
 from tts.errors import EndpointLost, StoreError
 from tts.runs import Run
+from tts.sampler import Sampler
+
+pytestmark = pytest.mark.filterwarnings("error")  # such as what a worker has left open, or never awaited
 
 SAMPLES = 20 * 16
 
@@ -35,10 +38,11 @@ def results(run: Run) -> list[Any]:
     ]
 
 
-async def more(double: ModelDouble, requests: int) -> None:
-    """Wait until so many more are served."""
+async def more(double: ModelDouble, requests: int, work: asyncio.Task[Any]) -> None:
+    """Wait until so many more are served, to `work`, which goes on for so long."""
     served = double.stats.served + requests
     while double.stats.served < served:
+        assert not work.done(), f"it has ended: {work.result()}"
         await asyncio.sleep(0.001)
 
 
@@ -59,13 +63,15 @@ async def test_workers_find_what_one_process_finds(
     assert double.stats.choices - before == SAMPLES
 
 
+@pytest.mark.parametrize("workers", [1, 2, 4])
 async def test_executors_take_turns_at_one_run(
-    table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+    workers: int, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
 ) -> None:
     before = double.stats.choices
-    for limit, executor in [(5, "local"), (12, FleetExecutor(2)), (20, "local")]:
+    for limit, executor in [(5, "local"), (12, FleetExecutor(workers)), (20, "local")]:
         run = await Experiment.parse({**table, "limit": limit}).run(tmp_path / "run", resume=True, executor=executor)
     assert results(run) == local
+    assert stored(tmp_path / "run") == stored(tmp_path / "local")
     assert double.stats.choices - before == SAMPLES
 
 
@@ -103,20 +109,19 @@ async def test_a_worker_that_is_cut_off_is_written_off_and_ends_itself(
         monkeypatch.setattr(module, "PULSE", 0.2)
     executor = FleetExecutor(2)
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
-    await more(double, 20)
+    await more(double, 20, run)
     cut = executor.fleet.hired[0]
     cut.cut = True
     async with asyncio.timeout(30):
         assert results(await run) == local
-        while not cut.worker.ended:
-            await asyncio.sleep(0.05)
-    cut.cut = False
+        await cut.worker.gone()
+    assert cut.worker.ended
 
 
 async def test_a_short_cut_heals(table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path) -> None:
     executor, before = FleetExecutor(2), double.stats.choices
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
-    await more(double, 20)
+    await more(double, 20, run)
     executor.fleet.hired[0].cut = True
     await asyncio.sleep(1)
     executor.fleet.hired[0].cut = False
@@ -136,7 +141,7 @@ async def test_a_worker_that_comes_later_is_used(
             tmp_path / "run", executor=executor
         )
     )
-    await more(double, 20)
+    await more(double, 20, run)
     executor.fleet.size = 2
     assert results(await run) == local
     assert all(hand.messages > 3 for hand in executor.fleet.hired)
@@ -144,14 +149,23 @@ async def test_a_worker_that_comes_later_is_used(
 
 
 async def test_an_interrupted_run_stores_what_its_workers_have(
-    table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+    table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    aclose, closed = Sampler.aclose, list[Sampler]()
+
+    async def slowly(self: Sampler) -> None:
+        await asyncio.sleep(0.1)
+        await aclose(self)
+        closed.append(self)
+
+    monkeypatch.setattr(Sampler, "aclose", slowly)
     before = double.stats.choices
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=FleetExecutor(2)))
-    await more(double, 30)
+    await more(double, 30, run)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
+    assert len(closed) == 1 + 2, "workers are told to stop more than once, and close what they hold all the same"
     await double.idle()
     paid = double.stats.choices - before
     kept = len(stored(tmp_path / "run"))
@@ -176,7 +190,7 @@ async def test_a_file_that_cannot_be_written_ends_the_run(
     table: dict[str, Any], double: ModelDouble, tmp_path: Path
 ) -> None:
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=FleetExecutor(2)))
-    await more(double, 20)
+    await more(double, 20, run)
     (tmp_path / "run" / "run.sqlite").unlink()
     with pytest.raises(StoreError, match="deleted or replaced"):
         await run

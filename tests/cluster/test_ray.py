@@ -95,7 +95,7 @@ async def test_a_node_killed_and_a_node_that_joins(
     doomed = cluster.add_node(num_cpus=1, object_store_memory=100 << 20, resources={"brief": 2})
     executor = RayExecutor(address=cluster.address, resources={"brief": 1})
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
-    await more(double, 20)
+    await more(double, 20, run)
     later = cluster.add_node(num_cpus=1, object_store_memory=100 << 20, resources={"brief": 2})
     os.kill(doomed.all_processes["raylet"][0].process.pid, signal.SIGKILL)
     assert results(await run) == local
@@ -149,14 +149,17 @@ async def test_without_ray_the_error_names_the_extra(
         await Experiment.parse(table).run(tmp_path / "run", executor="ray")
 
 
-async def test_an_untested_ray_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("version", ["9.1.0", "2.9.3", "2.61rc1", "3.0.0.dev0", "nightly", ""])
+async def test_an_untested_ray_says_so(
+    version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     import ray
 
     from tts.cluster.fleet import import_ray
 
-    monkeypatch.setattr(ray, "__version__", "9.1.0")
+    monkeypatch.setattr(ray, "__version__", version)
     import_ray()
-    assert "Ray 9.1.0 is outside the tested range" in caplog.text
+    assert f"Ray {version} is outside the tested range" in caplog.text
 
 
 async def test_four_workers_together_keep_to_the_limit(
@@ -202,6 +205,29 @@ async def test_a_notebooks_own_plugins_and_programs_run_at_workers(
     assert track.correct[0].tolist() == [1, 1]
 
 
+SLOW_TO_END = """
+import asyncio, os, signal, sys
+from tts.cluster import RayExecutor
+
+async def main():
+    async with RayExecutor(address=sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(5)
+
+signal.signal(signal.SIGTERM, lambda *_: print("told", flush=True))
+asyncio.run(main())
+"""
+
+
+async def test_a_run_that_is_told_to_end_has_its_time(cluster: Any) -> None:
+    """Ray's own handler lets a process 3 seconds."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SLOW_TO_END, cluster.address, stdout=subprocess.PIPE
+    )
+    said, _ = await child.communicate()
+    assert (child.returncode, said) == (0, b"told\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupted_command_stores_what_it_has_and_leaves_nothing_behind(
     number: int, table: dict[str, Any], double: ModelDouble, tmp_path: Path
@@ -215,9 +241,10 @@ async def test_an_interrupted_command_stores_what_it_has_and_leaves_nothing_behi
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )
-    await more(double, 20)
+    ending = asyncio.create_task(child.communicate())
+    await more(double, 20, ending)
     child.send_signal(number)
-    _, said = await child.communicate()
+    _, said = await ending
     assert child.returncode == 128 + number, said.decode()
     assert "all answers so far are stored" in said.decode()
     assert len(stored(tmp_path / "run")) >= 20 * 8 - 8 * 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, Self
 
 from tts.cluster.driver import Driver, Gone
@@ -24,8 +24,12 @@ class TestWorker(ClusterWorker):
 
     def end(self) -> None:
         self.ended = True
-        assert self._work is not None
-        self._work.cancel()
+        self.stop()
+
+    async def gone(self) -> None:
+        """Wait until its work has ended."""
+        if self._work is not None:
+            await asyncio.wait({self._work})
 
 
 class LocalHand:
@@ -38,13 +42,15 @@ class LocalHand:
         self.messages = 0
         self._tells = set[asyncio.Task[Any]]()
 
-    async def _over_the_wire(self, call: Any) -> bytes:
+    async def _over_the_wire(self, method: Callable[[bytes], Coroutine[Any, Any, bytes]], said: bytes) -> bytes:
         self.messages += 1
         while self.cut:
             await asyncio.sleep(0.01)
-        task, down = asyncio.ensure_future(call), asyncio.create_task(self._down.wait())
-        await asyncio.wait({task, down}, return_when=asyncio.FIRST_COMPLETED)
-        down.cancel()
+        task, down = asyncio.create_task(method(said)), asyncio.create_task(self._down.wait())
+        try:
+            await asyncio.wait({task, down}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            down.cancel()
         if self.killed:
             task.cancel()
             gone = Gone("it was killed")
@@ -55,10 +61,10 @@ class LocalHand:
         return task.result()
 
     async def start(self, hello: bytes) -> bytes:
-        return await self._over_the_wire(self.worker.start(hello))
+        return await self._over_the_wire(self.worker.start, hello)
 
     async def exchange(self, inbox: bytes) -> bytes:
-        return await self._over_the_wire(self.worker.exchange(inbox))
+        return await self._over_the_wire(self.worker.exchange, inbox)
 
     def tell(self, inbox: bytes) -> None:
         if not self.cut and not self.killed:
@@ -75,8 +81,8 @@ class LocalHand:
     def kill(self) -> None:
         self.killed = True
         self._down.set()
-        if self.worker._work is not None and not self.cut:
-            self.worker._work.cancel()
+        if not self.cut:
+            self.worker.stop()
 
 
 class LocalFleet:
@@ -114,7 +120,8 @@ class FleetExecutor:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None: ...
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(hand.worker.gone() for hand in self.fleet.hired if not hand.cut))
 
     async def run(self, runner: RowRunner, rows: Sequence[GridRow]) -> None:
         self.driver = Driver(runner, rows, self.fleet)

@@ -43,6 +43,9 @@ def serve(
     host: Annotated[str, typer.Option(metavar="HOST", help="0.0.0.0: reachable from other machines.")] = "127.0.0.1",
     model: Model = None,
     base_url: BaseUrl = None,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes that answer; limits hold for all together.")
+    ] = 1,
     new_key: Annotated[
         str | None, typer.Option("--new-key", metavar="NAME", help="Make a key for a client, and exit.")
     ] = None,
@@ -78,6 +81,7 @@ def serve(
             endpoint.key()  # which must be there before a client asks
     try:
         from tts.gateway.app import gateway_app
+        from tts.serving import listening_at, url_of
         from tts.serving import serve as put_on_port
     except ImportError:
         raise MissingExtra("serve", "the gateway") from None
@@ -87,6 +91,13 @@ def serve(
         typer.echo(f"export OPENAI_BASE_URL={shlex.quote(base_url)}")
         sys.stdout.flush()
 
+    if workers > 1:
+        from tts.gateway.workers import serve_with
+
+        with listening_at(host, port) as listening:
+            announce(url_of(host, listening))
+            serve_with(workers, settings, listening)
+        return say("stopped")
     app, limits = gateway_app(settings), settings.limits
     put_on_port(app, host, port, announce, drain_seconds=limits.drain_seconds, client_seconds=limits.client_seconds)
     say("stopped")

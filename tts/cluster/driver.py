@@ -19,7 +19,6 @@ from pydantic import SecretStr
 
 from tts import registry
 from tts.cluster.messages import LEASE, PULSE, Facts, Hello, Inbox, Outbox, pack, unpack
-from tts.cluster.shares import Governor
 from tts.errors import ConfigError, EndpointLost, WorkersLost, cause_of
 from tts.runs.executors import beat
 from tts.runs.runner import GridRow, RowRunner
@@ -27,6 +26,7 @@ from tts.runs.store import Cell
 from tts.sampler import Endpoint
 from tts.sampler.connection import Connection
 from tts.sampler.pool import Pool
+from tts.sampler.shares import Governor
 
 log = logging.getLogger("tts")
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
+import signal
 from collections.abc import Awaitable, Hashable, Sequence
+from threading import current_thread, main_thread
 from types import ModuleType
 from typing import Any, Self, cast
 
@@ -37,9 +40,9 @@ def import_ray() -> ModuleType:
         import ray
     except ImportError as error:
         raise MissingExtra("ray", "--executor ray") from error
-    minor = tuple(map(int, ray.__version__.split(".")[:2]))
+    told = re.match(r"(\d+)\.(\d+)", ray.__version__)  # what follows may be anything: 2.61.0rc1, 3.0.0.dev0
     first, last = (tuple(map(int, version.split("."))) for version in TESTED)
-    if not first <= minor <= last:
+    if told is None or not first <= tuple(map(int, told.groups())) <= last:
         span = TESTED[0] if first == last else f"{TESTED[0]} to {TESTED[1]}"
         log.warning("Ray %s is outside the tested range, %s; if it misbehaves, try that", ray.__version__, span)
     return ray
@@ -73,6 +76,8 @@ class RayExecutor(BaseModel):
         if not ray.is_initialized():
             await asyncio.to_thread(self._join, ray)
             self._started = True
+            if current_thread() is main_thread() and (handler := signal.getsignal(signal.SIGTERM)) is not None:
+                signal.signal(signal.SIGTERM, handler)  # Ray's own, below Python, aborts a process after 3 s
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tts.cluster.shares import Report, ShareGrant
 from tts.registry import Plugin
 from tts.runs.config import Grid
 from tts.runs.runner import GridRow
 from tts.sampler import Endpoint
+from tts.sampler.shares import Report, ShareGrant
 
 LEASE = 15.0
 """Seconds after which a worker that has heard nothing ends itself, and one that has said nothing is written off."""

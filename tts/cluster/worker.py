@@ -14,7 +14,6 @@ from typing import Any
 
 from tts import registry
 from tts.cluster.messages import LEASE, PULSE, Facts, Hello, Inbox, Outbox, pack, portable, unpack
-from tts.cluster.shares import SharedPool
 from tts.errors import cause_of
 from tts.resources import Resources
 from tts.runs.executors import ends
@@ -23,6 +22,7 @@ from tts.runs.runner import GridRow, RowRunner
 from tts.runs.store import Cell
 from tts.sampler import Sampler
 from tts.sampler.connection import Connection
+from tts.sampler.shares import SharedPool
 from tts.types import Result, Sample
 
 ROWS = 4
@@ -97,7 +97,12 @@ class ClusterWorker:
         for sampler, grant in zip(self._samplers, told.grants, strict=False):
             if isinstance(pool := sampler.connection.pool, SharedPool):
                 pool.take_grant(grant)
-        if told.stop and self._work is not None:
+        if told.stop:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the work; what it holds is closed, which being told again must not interrupt."""
+        if self._work is not None and not self._work.cancelling():
             self._work.cancel()
 
     # -- what the work says ---------------------------------------------------------------------------------------

@@ -8,17 +8,18 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
+from tts.accounts import Quota
 from tts.gateway.exchange import APIError
-from tts.gateway.quotas import DAY, DailyQuota
-from tts.gateway.settings import Key
+from tts.gateway.quotas import DAY, DailyQuota, QuotaFile, daily_quota
+from tts.gateway.settings import GatewaySettings, Key
 
 
 def new_key() -> tuple[str, str]:
@@ -41,7 +42,7 @@ class Caller:
 
     name: str
     key: Key = UNLIMITED
-    quota: DailyQuota | None = None
+    quota: Quota | None = None
     """What it may spend a day; None: anything."""
     running: int = 0
     _allowance: float = field(default=0.0, init=False)
@@ -61,19 +62,27 @@ class Caller:
         """Whether it may use the model or preset."""
         return self.key.models is None or model in self.key.models
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """One request of this caller. Raises `APIError` (429) when its quota, concurrency or rate is used up."""
+    @asynccontextmanager
+    async def request(self) -> AsyncIterator[None]:
+        """One request of this caller, which `enter` lets in."""
+        await self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    async def enter(self) -> None:
+        """Count a request. Raises `APIError` (429) when its quota, concurrency or rate is used up."""
         now = time.time()
         self._check_quota(now)
         if self.key.running is not None and self.running >= self.key.running:
             raise APIError(429, f"this key already has {self.key.running} requests running", "concurrency", None, 1)
         self._check_rate(now)
         self.running += 1
-        try:
-            yield
-        finally:
-            self.running -= 1
+
+    def leave(self) -> None:
+        """Count its end."""
+        self.running -= 1
 
     def _check_quota(self, now: float) -> None:
         if self.quota is not None and (over := self.quota.used_up):
@@ -90,6 +99,13 @@ class Caller:
             wait = (1 - self._allowance) * 60 / rate
             raise APIError(429, f"this key is limited to {rate} requests a minute", "rate_limit_exceeded", None, wait)
         self._allowance -= 1
+
+
+def callers_of(settings: GatewaySettings) -> tuple[list[Caller], QuotaFile | None]:
+    """The holders of all keys, and the file that keeps what they spend, if any is capped."""
+    callers = [Caller(name, key, daily_quota(name, key)) for name, key in settings.keys.items()]
+    capped = [caller.quota for caller in callers if isinstance(caller.quota, DailyQuota)]
+    return callers, QuotaFile(settings.quotas, capped) if capped and settings.quotas is not None else None
 
 
 def quota_spent(message: str, now: float) -> APIError:

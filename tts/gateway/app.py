@@ -16,15 +16,16 @@ from starlette.routing import Route
 
 from tts.errors import EndpointError
 from tts.gateway.exchange import KINDS, PASSED, APIError, bad_request
+from tts.gateway.link import WorkerLink
 from tts.gateway.routing import allowed
 from tts.gateway.schemas import BODIES
 from tts.gateway.service import Gateway
 from tts.gateway.settings import GatewaySettings
 
 
-def gateway_app(settings: GatewaySettings) -> Starlette:
-    """The ASGI app. Its endpoints open with its lifespan."""
-    gateway = Gateway(settings)
+def gateway_app(settings: GatewaySettings, link: WorkerLink | None = None) -> Starlette:
+    """The ASGI app. Its endpoints open with its lifespan. `link` has what it shares with further workers."""
+    gateway = Gateway(settings, link)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -84,7 +85,7 @@ def gateway_app(settings: GatewaySettings) -> Starlette:
     async def metrics(request: Request) -> Response:
         """For Prometheus."""
         gateway.check_page(request)
-        return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4")
+        return Response(await gateway.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def openapi(request: Request) -> Response:
         """This document."""

@@ -241,23 +241,26 @@ async def _within_quota(request: GatewayRequest, sampler: Sampler) -> AsyncItera
     asked = min((body[one] for one in (name, *LENGTHS) if _is_number(body.get(one))), default=endpoint.params.get(name))
     context = sampler.context_length
     most = asked or context or LONGEST_ANSWER
-    tokens, money = quota.room
-    left = tokens - prompt
-    if (per_token := endpoint.money(Usage(completion_tokens=1))) > 0:
-        left = min(left, (money - endpoint.money(Usage(prompt_tokens=prompt))) / per_token)
-    length = int(min(most, left // choices))
-    if length < 1:
-        if quota.reserved.samples:
-            message = "what is left of this key's day is reserved by its other requests"
-            raise APIError(429, message, "rate_limit_exceeded", None, 1)
-        raise quota_spent("what is left of this key's day is not enough for this request", time())
-    if reads:
-        length = 0
-    elif length < most and context is not None:  # the server refuses a length beyond its context
-        length = max(1, min(length, context - len(request.content)))
-    price = endpoint.money(Usage(1, prompt, 0, choices * length))
-    grant = Grant(choices, 1, prompt, choices * length, price, length)
-    await quota.hold(grant)
+    while True:
+        await quota.look()
+        tokens, money = quota.room
+        left = tokens - prompt
+        if (per_token := endpoint.money(Usage(completion_tokens=1))) > 0:
+            left = min(left, (money - endpoint.money(Usage(prompt_tokens=prompt))) / per_token)
+        length = int(min(most, left // choices))
+        if length < 1:
+            if quota.reserved.samples:
+                message = "what is left of this key's day is reserved by its other requests"
+                raise APIError(429, message, "rate_limit_exceeded", None, 1)
+            raise quota_spent("what is left of this key's day is not enough for this request", time())
+        if reads:
+            length = 0
+        elif length < most and context is not None:  # the server refuses a length beyond its context
+            length = max(1, min(length, context - len(request.content)))
+        price = endpoint.money(Usage(1, prompt, 0, choices * length))
+        grant = Grant(choices, 1, prompt, choices * length, price, length)
+        if await quota.hold(grant):
+            break
     try:
         yield {} if reads or (length == most and (asked or context)) else {name: length}
     finally:

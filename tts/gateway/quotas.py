@@ -47,17 +47,15 @@ class DailyQuota(Quota):
 
     @property
     def used_up(self) -> list[str]:
-        """Which of its caps are reached."""
         self._roll()
-        kinds = zip(("tokens", "money"), self.caps, self.spent, strict=True)
-        return [kind for kind, cap, spent in kinds if spent >= cap]
+        return super().used_up
 
     @property
     def room(self) -> tuple[float, float]:
         self._roll()
         return super().room
 
-    async def hold(self, grant: Grant) -> None:
+    async def hold(self, grant: Grant) -> bool:
         """Reserve `grant`, and return when that is on disk. Raises `StoreError` where it cannot be written."""
         await super().hold(grant)
         try:
@@ -66,6 +64,7 @@ class DailyQuota(Quota):
         except BaseException:
             self.release(grant)
             raise
+        return True
 
     def release(self, grant: Grant) -> None:
         super().release(grant)

@@ -16,16 +16,16 @@ from starlette.types import Receive, Scope, Send
 from tts import registry
 from tts.concurrency import LARGE, aside, now
 from tts.errors import ConfigError, EndpointError, MissingExtra
-from tts.gateway.admission import Caller, Gate, check_page, identify
+from tts.gateway.admission import Caller, Gate, callers_of, check_page, identify
 from tts.gateway.answering import Search, StrategyAnswer, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error, is_anthropic
 from tts.gateway.formats import ChatFormat, Translation
+from tts.gateway.link import WorkerLink
 from tts.gateway.proxy import ABSENT, lacks, pass_through
-from tts.gateway.quotas import QuotaFile, daily_quota
 from tts.gateway.routing import GatewayRequest, read, vet
 from tts.gateway.settings import GatewayLimits, GatewaySettings
 from tts.gateway.stored import ResponseStore
-from tts.gateway.telemetry import Metrics, Spans, Trace
+from tts.gateway.telemetry import Metrics, Spans, Trace, trace_line
 from tts.policies import check_models, policies_of
 from tts.resources import Resources
 from tts.sampler import Sampler
@@ -48,28 +48,35 @@ STOPPING = APIError(503, "the gateway is shutting down", "stopping", None, 1)
 class Gateway:
     """An ASGI app that answers the POST requests of the API. An async context manager; it belongs to one event loop."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self.settings = settings
-        self._callers = [Caller(name, key, daily_quota(name, key)) for name, key in settings.keys.items()]
-        capped = [caller.quota for caller in self._callers if caller.quota is not None]
-        self._quotas = QuotaFile(settings.quotas, capped) if capped and settings.quotas is not None else None
-        self.gate = Gate(settings.limits.running, settings.limits.queue)
-        self.metrics = Metrics(self.gate)
+    def __init__(self, settings: GatewaySettings, link: WorkerLink | None = None) -> None:
+        """`link` has what it shares with further workers."""
+        self.settings, self._link = settings, link
+        if link is not None:
+            self._callers, self._quotas, self._trace = link.callers, None, link.trace
+            self.gate, self.metrics = link.gate, link.metrics
+        else:
+            self._callers, self._quotas = callers_of(settings)
+            self.gate = Gate(settings.limits.running, settings.limits.queue)
+            self.metrics = Metrics(self.gate)
+            self._trace = Trace(settings.trace, settings) if settings.trace is not None else None
         self.models: dict[str, dict[str, Sampler]] = {}
         self._shared = Resources()
         self.responses = ResponseStore(settings.responses, settings.limits)
         self._chat_only: set[str] = set()
         """Models whose server has no Responses API."""
-        self._trace = Trace(settings.trace, settings) if settings.trace is not None else None
         self._spans = Spans() if settings.otel else None
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(_load_plugins)
+        await asyncio.to_thread(load_plugins)
+        if self._link is not None:
+            await self._stack.enter_async_context(self._link)
         models = self.settings.models
         named = {f"{name}\0{role}": endpoint for name, roles in models.items() for role, endpoint in roles.items()}
         samplers = await self._stack.enter_async_context(open_models(named))
-        for sampler in samplers.values():
+        for sampler in dict.fromkeys(samplers.values()):
+            if self._link is not None:
+                self._link.share(sampler)
             sampler.keep_raw = True
             sampler.connection.impatient = True
         self.models = {name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in models.items()}
@@ -81,6 +88,8 @@ class Gateway:
             await self._stack.enter_async_context(self._trace)
         if self._spans is not None:
             self._stack.push_async_callback(asyncio.to_thread, self._spans.close)
+        if self._link is not None:
+            self._link.tell("join")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -109,7 +118,7 @@ class Gateway:
         request: GatewayRequest | None = None
         try:
             caller = self.caller(http)
-            with caller.request():
+            async with caller.request():
                 content = await read_body(http, self.settings.limits)
                 async with while_connected(receive, out):
                     try:
@@ -239,7 +248,7 @@ class Gateway:
         if self._spans is not None:
             self._spans.record(request, status, began, seconds, scope["headers"])
         if self._trace is not None:
-            await self._trace.note(request, status)
+            await self._trace.note(trace_line(request, status))
 
     async def _fail(self, error: Exception, out: ResponseWriter, run: str) -> None:
         """Tell the client what went wrong: as the response, or inside the stream that has begun."""
@@ -273,7 +282,7 @@ async def _count(request: GatewayRequest, sampler: Sampler) -> None:
     await request.out.whole(200, headers, json.dumps({"input_tokens": count}).encode())
 
 
-def _load_plugins() -> None:
+def load_plugins() -> None:
     """Import what requests may choose, so that none has to wait for it; what cannot be imported is told when chosen."""
     for group in ("strategies", "verifiers"):
         for name in registry.names(group):

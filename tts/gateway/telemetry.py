@@ -9,12 +9,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from time import time
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from tts.errors import MissingExtra
-from tts.gateway.admission import Gate
 from tts.gateway.routing import GatewayRequest
 from tts.gateway.settings import GatewaySettings
 from tts.runs.database import Lock
@@ -26,10 +25,17 @@ log = logging.getLogger("tts")
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
+class Load(Protocol):
+    """How much is going on."""
+
+    running: int
+    queued: int
+
+
 class Metrics:
     """The counters of one gateway. All labels come from the configuration, so clients cannot create new ones."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Load) -> None:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("tts_requests", "Requests by name and status.", ("name", "status"), registry=registry)
         self._seconds = Histogram(
@@ -55,7 +61,8 @@ class Metrics:
     def unverified(self, name: str) -> None:
         self._unverified.labels(name).inc()
 
-    def text(self) -> bytes:
+    async def text(self) -> bytes:
+        """All of them, for Prometheus."""
         return generate_latest(self._registry)
 
 
@@ -94,20 +101,25 @@ class Trace:
         except Exception as error:  # whatever it is, the answer is paid for
             log.error("request %s was not stored: %s: %s", result.problem, type(error).__name__, error)
 
-    async def note(self, request: GatewayRequest, status: int) -> None:
-        line = {
-            "run": request.run,
-            "time": round(time(), 3),
-            "client": request.caller.name,
-            "kind": request.kind,
-            "status": status,
-            "usage": {role: usage.as_dict() for role, usage in request.spent.items()},
-            "body": request.body,
-        }
+    async def note(self, line: dict[str, Any]) -> None:
+        """Write what `trace_line` says of a request."""
         try:
             await asyncio.to_thread(os.write, self._requests, json.dumps(line).encode() + b"\n")
         except OSError as error:
-            log.error("request %s was not noted: %s", request.run, error.strerror)
+            log.error("request %s was not noted: %s", line["run"], error.strerror)
+
+
+def trace_line(request: GatewayRequest, status: int) -> dict[str, Any]:
+    """What a trace keeps of a request that has ended with `status`."""
+    return {
+        "run": request.run,
+        "time": round(time(), 3),
+        "client": request.caller.name,
+        "kind": request.kind,
+        "status": status,
+        "usage": {role: usage.as_dict() for role, usage in request.spent.items()},
+        "body": request.body,
+    }
 
 
 class Spans:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tts import Endpoint
-from tts.cluster.shares import Governor, SharedPool, deal
 from tts.sampler.pool import AttemptOutcome, Pool
+from tts.sampler.shares import Governor, SharedPool, deal
 
 
 @given(st.integers(1, 300), st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), min_size=1, max_size=20))
