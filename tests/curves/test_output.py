@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 
 from tts.curves import Curve, CurveError, draw_curves, pass_at_k, plot_curves, write_csv, write_parquet
 from tts.curves.plot import COLUMNS, curve_rows, short_number, spread
@@ -95,7 +95,7 @@ def test_each_task_has_a_panel_with_fonts_that_can_be_read_and_names_off_the_axe
     figure = draw_curves({"one": curves, "two": many}, style=style)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["one", "two"]
     figure.draw_without_rendering()
-    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
+    assert min(float(text.get_fontsize()) for text in figure.findobj(Text) if text.get_text()) >= 7
     if style == "paper":
         assert figure.get_figwidth() == pytest.approx(6.6)
         assert draw_curves(curves, style=style).get_figwidth() == pytest.approx(3.3)
@@ -107,6 +107,7 @@ def test_a_curve_that_ends_early_is_named_at_its_end(curves):
     pytest.importorskip("matplotlib")
     point = Curve.from_values("single", "replay", [1], np.ones((20, 1)) * 0.4)
     (text,) = [text for text in draw_curves([*curves, point]).axes[0].texts if text.get_text() == "single"]
+    assert isinstance(text, Annotation)
     assert text.xy == (1, pytest.approx(0.4))
 
 

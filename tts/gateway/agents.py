@@ -179,7 +179,7 @@ class AgentServer:
                     told = as_api_error(error)
                     if told is None:
                         raise
-                    await (out.end(out.failed(told)) if out.status else out.whole(told.status, told.headers, told.body))
+                    await out.fail(told)
 
     async def _answer(self, run: AgentRun, kind: Kind, content: bytes, out: ResponseWriter) -> None:
         body = await parsed(content, self._limits)

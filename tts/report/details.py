@@ -114,8 +114,8 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
             for name, account in (("spent", row.spent), ("reused", row.reused), ("wasted", row.wasted))
         },
         "candidates": [
-            _candidate(track.run, one, *grade, cost)
-            for one, grade, cost in zip(candidates, grades, tokens, strict=True)
+            _candidate(track.run, one, right, graded, cost)
+            for one, (right, graded), cost in zip(candidates, grades, tokens, strict=True)
         ],
         "tree": [{**node.as_dict(), "text": _cut(node.text)} for node in search_tree(candidates, row.selected, tokens)]
         if grown

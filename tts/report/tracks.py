@@ -201,7 +201,9 @@ class RunComparison:
             run = next(label for label in tasks if curve.label.startswith(prefixed(label, "")))
             alone = list(tasks.values()).count(tasks[run]) == 1
             label = curve.label.removeprefix(prefixed(run, "")) if alone else curve.label
-            found[tasks[run]].append(replace(curve, label=label.replace(*models, "") if len(models) == 1 else label))
+            found[tasks[run]].append(
+                replace(curve, label=label.replace(next(iter(models)), "") if len(models) == 1 else label)
+            )
         return dict(found), missing
 
     def solved(self, shown: Shown) -> dict[ProblemKey, float]:

@@ -122,6 +122,8 @@ class Grid(BaseModel):
             seeds: Sequence[int] = (0,),
             limit: int | None = None,
             stop_early: bool = False,
+            environment: Environment | str | Mapping[str, Any] | None = None,
+            agent: str | None = None,
         ) -> None: ...
 
     else:

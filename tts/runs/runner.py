@@ -11,7 +11,7 @@ from itertools import chain, islice, product
 from math import inf
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tts.allocation import SharedBudget
 from tts.base import AnswerVerifier, Strategy, Verifier
@@ -40,6 +40,9 @@ OUTSIDE_AGENT = "tts.gateway.agents:OutsideAgent"
 
 class Experiment(Grid):
     """A grid of strategies x models x seeds over the problems of a task, which `run` runs."""
+
+    if TYPE_CHECKING:
+        __init__ = Grid.__init__  # else type checkers make one of the fields' types
 
     async def run(
         self,
