@@ -28,6 +28,7 @@ TITLES = {
     "prefilled": "HumanEval+, greedy, the answer begun as EvalPlus does",
     "humaneval": "HumanEval+, temperature 0.8",
     "gsm8k": "GSM8K, temperature 0.8",
+    "smollm2_gsm8k": "GSM8K, temperature 0.8, SmolLM2",
     "mbpp": "MBPP, temperature 0.8",
 }
 """By run, in the order of the table."""
