@@ -14,7 +14,7 @@ from tts import registry
 from tts.base import Strategy, Verifier
 from tts.errors import ConfigError, EndpointRefused
 from tts.readers import reader_for
-from tts.sampler import Sampler
+from tts.sampler import Endpoint, Sampler
 from tts.session import Session
 from tts.solving import drive, open_models, open_session, solve
 from tts.types import Candidate, Problem, Result, Verdict
@@ -194,10 +194,13 @@ async def test_a_vote_on_programs_without_a_reader_is_refused():
 
 async def test_the_strategys_own_verifier_comes_first_and_the_problems_last():
     problem = PROBLEM.model_copy(update={"verifier": "exact_answer:reference=1"})
-    strategy = Crashing(verifier=Always())
-    assert open_session(problem, strategy, {"policy": None}).verifier == Always()  # type: ignore[dict-item]
-    assert open_session(problem, Crashing(), {"policy": None}, verifier=Always()).verifier == Always()  # type: ignore[dict-item]
-    named = open_session(problem, Crashing(), {"policy": None}).verifier  # type: ignore[dict-item]
+    strategy, models = (
+        Crashing(verifier=Always()),
+        {"policy": Sampler(Endpoint(model="m", base_url="http://127.0.0.1:9/v1"))},
+    )
+    assert open_session(problem, strategy, models).verifier == Always()
+    assert open_session(problem, Crashing(), models, verifier=Always()).verifier == Always()
+    named = open_session(problem, Crashing(), models).verifier
     assert named is not None
     assert named.spec == 'exact_answer:reference="1"'
 
