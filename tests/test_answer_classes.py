@@ -55,7 +55,7 @@ async def test_who_wins_does_not_depend_on_who_comes_first(texts: tuple[str, ...
     vote = SelfConsistency(n=7, answer=Length())
     async with open_models(MockModel(lambda request: rest.pop())) as models:
         result = await drive(vote, open_session(PROBLEM, vote, models))
-    assert (result.answer or "").startswith("10")
+    assert (result.text or "").startswith("10")
 
 
 @given(some.lists(some.sampled_from(["1", "1 m", "1 cm", "2", "2 m", "3 m", "3 cm", ""]), max_size=9), some.integers())

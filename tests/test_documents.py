@@ -42,7 +42,7 @@ async def test_the_strategy_asks_again_with_the_words_of_the_verifier(plugins: M
 
     verifier, strategy = plugins["ShortAnswer"](words=50), plugins["TwoTries"](hint="No: ")
     result = await solve("Tell me.", strategy, MockModel(answer), verifier=verifier)
-    assert result.answer == "short"
+    assert result.text == "short"
     assert [candidate.passed for candidate in result.candidates] == [False, True]
     assert asked[1][-1]["content"] == "No: 60 words are too many; use 50 at most"
     assert result.candidates[1].usage.requests == result.usage.requests == 2

@@ -115,10 +115,10 @@ def tts(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_is_listed_with_its_package_and_parameters(site: Path):
-    said = tts(site, "list", "strategies").stdout
+    said = tts(site, "list", "strategies", "--details").stdout
     assert "  shortest (from shortest-strategy): Draws n samples and keeps the shortest.\n" in said
     assert "      n: int = 3\n          Samples to draw.\n" in said
-    studies = tts(site, "list", "studies").stdout
+    studies = tts(site, "list", "studies", "--details").stdout
     assert "  lengths (from shortest-strategy): How long candidates are on average.\n" in studies
     assert "  verifiers: " in studies
 

@@ -171,5 +171,5 @@ async def test_one_rejected_request_does_not_end_a_search_that_goes_on(endpoint:
     async with ModelDouble(faults=[Fault(FaultKind.BAD_REQUEST)], answer=lambda *_: "Answer: 42") as double:
         model = Endpoint(model="test-model", base_url=double.base_url)
         result = await solve("What?", "first_pass:k=4", model, verifier=NumericAnswer(reference="42"))
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"
     assert len(result.failures) == 1

@@ -282,4 +282,4 @@ async def test_it_stops_at_an_answer_that_is_accepted():
         stop_early=True,
     )
     assert result.ended == "settled"
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"

@@ -267,7 +267,7 @@ async def test_either_model_may_work_alone(control, role, left_out):
         assert result.spent.keys() == {role}
         assert pair.double.by_model[left_out].received == 0
     assert not turns_of([result])
-    assert result.answer
+    assert result.text
 
 
 async def test_samples_of_presampling_are_paid_once_by_all():
@@ -401,7 +401,7 @@ async def test_a_sample_that_cannot_go_on_fails_alone_and_does_not_vote():
     assert set(ended) == {"answered", "failed"}
     assert len(result.candidates) == 16
     assert all(c.notes["answer"] is None for c in result.candidates if c.notes["ended"] == "failed")
-    assert result.answer
+    assert result.text
     check_account(result, pair.double.stats)
 
 

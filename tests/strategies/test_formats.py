@@ -81,7 +81,7 @@ async def test_each_sample_answers_the_question_in_another_format_and_they_vote(
     assert len(set(asked)) == 6
     assert asked[0] == "What is 6 times 7?"
     assert all(text.endswith("What is 6 times 7?") for text in asked)
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"
     names = [one.notes["format"] for one in sorted(result.candidates, key=lambda one: one.spawned)]
     assert names == ["as given", *map(str, drawn_formats(5, 0))]
 
@@ -90,7 +90,7 @@ async def test_a_verifier_may_choose_and_what_has_no_format_is_refused():
     said = iter(["Answer: 41", "Answer: 42", "Answer: 41"])
     spec = "format_spread:n=3,by=verdicts,verifier=numeric_answer(reference=42)"
     result = await solve(PROBLEM, spec, MockModel(lambda body: next(said)))
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"
     with pytest.raises(ConfigError, match="is a raw text"):
         await solve(Problem(id="raw", messages="def f(", answer="numeric_answer"), "format_spread", MockModel(str))
     with pytest.raises(ConfigError, match="needs a verifier"):

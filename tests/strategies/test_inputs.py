@@ -71,7 +71,7 @@ async def test_examples_are_turns_between_the_system_message_and_the_question():
     assert [turn["role"] for turn in said] == ["system", "user", "assistant", "user", "assistant", "user"]
     assert [turn["content"] for turn in said[2::2]] == [one.solution for one in shown]
     assert [*said[:1], *said[-1:]] == PROBLEM.turns
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"
     plain, _ = await sent("many_shot:k=0")
     assert list(plain) == PROBLEM.turns
 

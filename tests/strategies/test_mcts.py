@@ -95,7 +95,7 @@ def test_visits_are_those_of_a_plain_reference(policy, until, simulations, width
     whole = [text for text in found if text[-1] != "\n"]
     if whole:
         assert {one.content for one in result.candidates} == set(whole)
-        assert result.answer == max(whole, key=chance)
+        assert result.text == max(whole, key=chance)
     else:
         assert [one.cut_off for one in result.candidates] == [True]
 
@@ -186,7 +186,7 @@ async def test_what_cannot_be_rated_is_not_gone_through_and_not_lost():
     assert sum(visits.values()) == 2 * visits[""]
     assert str(best) not in visits
     assert {one.content for one in result.candidates} == {"0", "1", "2"}
-    assert result.answer == max(set("012") - {str(best)}, key=chance)
+    assert result.text == max(set("012") - {str(best)}, key=chance)
     assert any("not a finite number" in words for words in result.failures)
 
 

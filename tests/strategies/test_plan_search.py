@@ -587,8 +587,8 @@ async def test_public_tests_come_first_and_the_vote_second(vote: str, wins: str)
     problem = TASK.model_copy(update={"tests": SUITE, "verifier": "unit_tests:isolation=best_effort"})
     result = await planned(planner, f"idea_search:n=6,vote={vote}", problem=problem)
     assert [candidate.passed for candidate in sorted(result.candidates, key=lambda c: c.spawned)].count(True) == 3
-    assert result.answer is not None
-    assert wins in result.answer
+    assert result.text is not None
+    assert wins in result.text
 
 
 BUDGETS = [Budget(requests=45), Budget(completion_tokens=900), Budget(total_tokens=15_000)]

@@ -49,8 +49,8 @@ async def test_the_probe_chooses_who_thinks(by: str, easy: str):
         result = await solve(PROBLEM, spec, at(double), stop_early=False)
         modes = [request.body.get("chat_template_kwargs", {}).get("enable_thinking") for request in double.requests]
     assert (True in modes) == (easy == "No.")
-    assert result.answer is not None
-    assert result.answer.endswith("Answer: 42")
+    assert result.text is not None
+    assert result.text.endswith("Answer: 42")
     assert len(result.candidates) == {"samples": {"Yes.": 4, "No.": 10}, "ask": {"Yes.": 4, "No.": 6}}[by][easy]
     check_exact(result, double.stats)
     assert sum(usage.completion_tokens for usage in result.needed.values()) == double.stats.completion_tokens
@@ -68,7 +68,7 @@ async def test_a_sure_first_sample_is_easy(sure: bool):
         asked = [request.body.get("logprobs", False) for request in double.requests if "messages" in request.body]
         check_exact(result, double.stats)
     assert asked == [True, True] + ([] if sure else [False, False])
-    assert (result.answer or "")[-2:] == ("42" if sure else " 7")  # of one vote each the first, of four three
+    assert (result.text or "")[-2:] == ("42" if sure else " 7")  # of one vote each the first, of four three
 
 
 async def test_a_server_without_log_probabilities_cannot_be_probed_by_them():
@@ -82,7 +82,7 @@ async def test_samples_of_the_probe_count_on_a_hard_problem_unless_they_are_of_a
     spec = f"probe:first=3,then=self_consistency(n=1){modes}"
     async with ModelDouble(answer=lambda request, rng: next(texts)) as double:
         result = await solve(PROBLEM, spec, at(double, max_n=1, max_concurrency=1), stop_early=False)
-    assert result.answer == ("Answer: 3" if modes else "Answer: 2")
+    assert result.text == ("Answer: 3" if modes else "Answer: 2")
 
 
 async def test_what_a_verifier_accepts_is_easy():

@@ -185,7 +185,7 @@ async def test_a_verdict_without_a_number_is_noted_whichever_answer_comes_first(
         said = iter(order.split("/"))
         model = MockModel(lambda body, said=said: next(said))
         result = await solve(PROBLEM, "best_of_n:n=2", model, verifier=Odd())
-        assert result.answer == "Answer: 42"
+        assert result.text == "Answer: 42"
         assert result.failures == ("odd: the score nan is not a finite number",)
 
 
@@ -233,7 +233,7 @@ async def test_negative_scores_of_an_unknown_kind_do_not_vote_and_that_is_said()
     said = iter(["Answer: 41", "Answer: 41", "Answer: 42"])
     strategy = registry.make("strategies", "self_consistency:n=3,weighted=true")
     result = await solve(PROBLEM, strategy, MockModel(lambda body: next(said)), verifier=Unsaid())
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"
     assert strategy.warning(result.candidates).startswith("2 negative scores did not vote")
 
 

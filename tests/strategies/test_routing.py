@@ -54,7 +54,7 @@ async def test_a_refused_answer_is_escalated_and_an_accepted_one_is_not():
     for problem, models, answer in ((EASY, ["small"], "Answer: 42"), (HARD, ["small", "large"], "Answer: 42")):
         for inner in ("single", "best_of_n(n=2)", "self_consistency(n=3)"):
             result, there = await asked(f"cascade:strategy={inner}", problem, verifier=verifier)
-            assert (result.answer, there) == (answer, models)
+            assert (result.text, there) == (answer, models)
             assert {one.notes["policy"] for one in result.candidates} == set(models)
 
 
@@ -71,7 +71,7 @@ async def test_disagreement_is_escalated_from_the_threshold_that_the_calibration
     spec = f"cascade:strategy=self_consistency(n=4),by=agreement,accuracy=0.9,calibration={path}"
     assert (await asked(spec, EASY))[1] == ["small"]
     result, there = await asked(spec, HARD)
-    assert (result.answer, there) == ("Answer: 42", list(NAMES))
+    assert (result.text, there) == ("Answer: 42", list(NAMES))
     assert (await asked(spec.replace("accuracy=0.9", "cost=1"), HARD))[1] == ["small"]  # there is no money for more
 
 
@@ -91,7 +91,7 @@ async def test_without_a_calibration_the_command_that_makes_it_is_said_before_an
             await solve(PROBLEM, spec, models, verifier="mean_logprob")
         assert not double.stats.choices
         result = await solve(PROBLEM, "route", endpoint(double, model="small"))  # of one there is nothing to choose
-        assert result.answer
+        assert result.text
 
 
 async def test_a_calibration_of_the_problem_itself_or_of_others_than_these_is_refused(tmp_path: Path):
@@ -193,7 +193,7 @@ async def test_a_router_passes_on_to_the_next_best_where_a_model_is_down():
         gone._listener.close()
         await gone._server.shutdown(timeout=0.01)
         result = await solve(HARD, spec, models)
-    assert result.answer is not None
+    assert result.text is not None
     assert result.selected is not None
     assert result.selected.notes["policy"] == "small"
     assert result.failures[0].startswith("policy.large is left out")

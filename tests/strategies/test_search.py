@@ -38,8 +38,8 @@ async def test_a_strategy_draws_as_many_samples_as_it_says(strategy, samples):
 async def test_the_baseline_needs_no_verifier_and_gives_its_answer():
     async with ModelDouble(answer=solvable({"p": 1.0})) as double:
         result = await solved("single", double)
-    assert result.answer is not None
-    assert result.answer.endswith("Answer: 42")
+    assert result.text is not None
+    assert result.text.endswith("Answer: 42")
     assert result.candidates[0].verdict is None
 
 
@@ -79,7 +79,7 @@ async def test_answers_that_mean_the_same_are_counted_together_and_the_unparseab
         stop_early=False,
     )
     assert [candidate.notes["answer"] for candidate in result.candidates] == ["42", None, "42", "42", None, "7", "7"]
-    assert result.answer == "Answer: 42.0"
+    assert result.text == "Answer: 42.0"
 
 
 async def test_a_vote_that_cannot_be_overturned_ends_the_search():
@@ -88,7 +88,7 @@ async def test_a_vote_that_cannot_be_overturned_ends_the_search():
     result = await solve(PROBLEM, "self_consistency:n=5", model)
     assert result.ended == "settled"
     assert len(result.candidates) == 3
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"
 
 
 async def test_a_vote_may_be_weighted_by_a_verifier():
@@ -116,7 +116,7 @@ async def test_the_order_of_the_answers_does_not_change_the_selection(strategy):
         async with texts(latency) as double:
             result = await solved(strategy, double, {"max_n": 1, "params": {"seed": 5}}, stop_early=False)
         assert result.selected is not None
-        selected.add((result.selected.spawned, result.answer))
+        selected.add((result.selected.spawned, result.text))
     assert len(selected) == 1
 
 
@@ -155,8 +155,8 @@ async def test_a_rejected_request_loses_its_sample_and_not_the_search(strategy, 
     assert "The request is malformed" in failure
     if candidates:
         assert result.ended == "complete"
-        assert result.answer is not None
-        assert result.answer.endswith("Answer: 42")
+        assert result.text is not None
+        assert result.text.endswith("Answer: 42")
     else:
         assert result.ended == "failed"
         assert result.selected is None

@@ -45,7 +45,7 @@ async def test_the_student_hears_that_it_was_wrong_and_a_hint_and_never_the_answ
     result, double = await solved("sequential_feedback:rounds=5,verifier=oracle", student(3))
     check_exact(result, double.stats)
     assert result.oracle
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"
     assert [candidate.content for candidate in result.candidates] == ["Answer: 1", "Answer: 2", "Answer: 42"]
     assert [candidate.parents for candidate in result.candidates] == [(), (0,), (1,)]
     said = [request.body["messages"] for request in double.requests]
@@ -75,7 +75,7 @@ async def test_each_attempt_carries_what_came_before_it():
 async def test_an_imperfect_verifier_may_end_it_wrongly_and_is_no_oracle():
     verifier = "numeric_answer(reference=2)"
     result, _ = await solved(f"sequential_feedback:rounds=5,verifier={verifier}", student(4))
-    assert result.answer == "Answer: 2"
+    assert result.text == "Answer: 2"
     assert not result.oracle
 
 
@@ -154,7 +154,7 @@ def improving(body: Body, rng: Any) -> str:
 async def test_without_a_verifier_the_model_improves_its_answer_until_it_finds_nothing_wrong():
     result, double = await solved("self_refine:rounds=6", improving)
     assert [candidate.content for candidate in result.candidates] == ["Answer: 1", "Answer: 2", "Answer: 3"]
-    assert result.answer == "Answer: 3"
+    assert result.text == "Answer: 3"
     assert double.stats.received == 3 + 3
     assert result.candidates[-1].usage.requests == 6, "the last criticism belongs to the attempt that it approves"
     assert not result.loose
@@ -168,7 +168,7 @@ async def test_what_a_verifier_has_refused_is_not_approved_by_the_model():
 
     result, _ = await solved("self_refine:rounds=6", improving, verifier=Strict())
     assert len(result.candidates) == 5
-    assert result.answer == "Answer: 5"
+    assert result.text == "Answer: 5"
 
 
 # -- budget forcing ----------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ async def test_thinking_goes_on_after_each_wait_and_every_length_has_an_answer()
     async with ModelDouble(answer=think) as double:
         result = await solve(PROBLEM, "budget_forcing:waits=2,intermediate=true", endpoint(double), truth=TRUTH)
     assert [candidate.content for candidate in result.candidates] == [f"Final answer: {40 + i}" for i in range(3)]
-    assert result.answer == "Final answer: 42"
+    assert result.text == "Final answer: 42"
     seen = [request.body for request in double.requests]
     head = seen[0]["prompt"].removesuffix("<think>\n")
     assert head.startswith("<|user|>")

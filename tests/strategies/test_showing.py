@@ -58,7 +58,7 @@ async def test_in_a_mixture_every_layer_reads_the_whole_one_before_and_the_stron
         ["small after 4", "small after 4", "large after 4", "large after 4"],
         ["large after 4"],
     ]
-    assert result.answer == "large after 4"
+    assert result.text == "large after 4"
     assert set(layers[3][0].parents) == {one.id for one in layers[2]}
     assert result.selected is not None
     assert result.selected.usage.completion_tokens == double.stats.completion_tokens
@@ -77,7 +77,7 @@ async def test_the_strongest_writes_the_last_layer_in_the_light_of_what_the_prop
     layers = rounds(result)
     assert [one.content for one in layers[1]] == ["draft of small"] * n
     assert [one.content for one in layers[2]] == [f"large reads {','.join(['draft of small'] * n)}"]
-    assert result.answer == layers[2][0].content
+    assert result.text == layers[2][0].content
     assert double.by_model["large"].served == 1
     with pytest.raises(ConfigError, match=r"no policy 'tiny' to propose; there are: policy\.small, policy\.large"):
         await searched("fuse:proposers=tiny", say)
@@ -86,7 +86,7 @@ async def test_the_strongest_writes_the_last_layer_in_the_light_of_what_the_prop
 async def test_with_one_policy_a_mixture_is_of_its_own_answers():
     async with ModelDouble(answer=by_reading(lambda model, asked, read: f"{len(read)}")) as double:
         result = await solve(PROBLEM, "fuse:n=3", endpoint(double), stop_early=False)
-    assert result.answer == "3"
+    assert result.text == "3"
     assert len(result.candidates) == 4
 
 
@@ -101,7 +101,7 @@ async def test_an_aggregation_merges_k_of_the_population_each_time_and_ends_in_a
         there = {one.id for one in populations[before]}
         assert all(len(set(one.parents)) == 2 and set(one.parents) <= there for one in populations[after])
         assert len({one.parents for one in populations[after]}) > 1
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"
     assert result.selected is not None
     assert result.selected.notes["round"] == 3
 
@@ -129,7 +129,7 @@ async def test_what_is_chosen_most_often_wins_and_equal_answers_count_together()
 
     problem = PROBLEM.model_copy(update={"answer": "numeric_answer"})
     result, double = await searched("gen_select:n=6,window=6,runs=3", say, problem)
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"
     last = max(result.candidates, key=lambda one: one.spawned)
     assert len(last.notes["choices"]) == 3
     assert double.stats.received == 2 + 3
@@ -146,14 +146,14 @@ async def test_summaries_are_compared_in_place_of_answers():
         return f"Choice: {read.index('sum of large') + 1}" if read else model
 
     result, _ = await searched("gen_select:n=4,summarise=true", say, Problem.from_prompt("Why?"))
-    assert result.answer == "large"
+    assert result.text == "large"
 
 
 @pytest.mark.parametrize("said", ["no idea", "Choice: 0", "Choice: 9", ""])
 async def test_a_choice_that_cannot_be_read_is_noted_and_the_vote_decides(said: str):
     async with ModelDouble(answer=by_reading(lambda model, asked, read: said if read else "Answer: 42")) as double:
         result = await solve(PROBLEM, "universal_self_consistency:n=3", endpoint(double), stop_early=False)
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"
     assert any("a choice cannot be read" in words for words in result.failures)
 
 
@@ -174,7 +174,7 @@ async def test_a_spent_budget_keeps_the_answers_and_the_choices_that_were_made()
         result = await solve(PROBLEM, "gen_select:n=4,runs=5", models, budget=Budget(requests=4), stop_early=False)
     assert result.ended == "budget"
     assert len(result.candidates) == 4
-    assert result.answer == "Answer: 42"
+    assert result.text == "Answer: 42"
     last = max(result.candidates, key=lambda one: one.spawned)
     assert len(last.notes["choices"]) == 2
 

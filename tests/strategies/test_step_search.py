@@ -140,7 +140,7 @@ async def test_what_is_found_chosen_and_asked_for_is_what_the_plain_form_finds(
     result, double = await searched(strategy, world)
     assert texts(result) == Counter(expected)
     finished = [text for text in expected if done(text)] or expected
-    assert result.answer == max(finished, key=worth)
+    assert result.text == max(finished, key=worth)
     assert double.stats.choices == plain.steps
     assert world.asked == plain.world.asked
     check_exact(result, double.stats)
@@ -431,7 +431,7 @@ async def test_roll_outs_rate_a_step_and_are_answers_of_their_own() -> None:
     assert not result.failures
     finished = [candidate for candidate in result.candidates if not candidate.cut_off]
     assert len(finished) > 4
-    assert result.answer == max((candidate.content for candidate in finished), key=worth)
+    assert result.text == max((candidate.content for candidate in finished), key=worth)
     check_exact(result, double.stats)
 
 
@@ -484,7 +484,7 @@ async def test_an_odd_model_ends_within_bounds_and_its_answers_are_kept(name: st
         result = await solve(PROBLEM, search, endpoint(double), verifier=Worth(), stop_early=False)
         check_exact(result, double.stats)
     assert result.candidates
-    assert result.answer is not None
+    assert result.text is not None
     assert double.stats.choices <= 5 * 4
     assert all(len(candidate.content) <= 5 * 20 for candidate in result.candidates)
     unfinished = said != "steps of nothing"
@@ -547,8 +547,8 @@ async def test_some_rewards_that_are_missing_leave_those_steps_behind(name: str)
 
     result, _ = await searched(made(name, n=6), StepWorld(ends=0.0), verifier=Partly())
     assert any("2 steps and 3 rewards" in failure for failure in result.failures)
-    assert result.answer is not None
-    assert not result.answer.startswith("1 ")
+    assert result.text is not None
+    assert not result.text.startswith("1 ")
 
 
 @pytest.mark.parametrize("name", ALSO_EAGER)

@@ -59,7 +59,7 @@ async def test_options_are_scored_after_each_thought_and_every_charge_is_carried
         logs = one.notes["logprobs"]
         assert [log - logs[0] for log in logs] == pytest.approx([said(o) - said("41") for o in OPTIONS])
         assert sum(one.notes["chances"].values()) == pytest.approx(1)
-    assert prior or result.answer == f"Answer: {likeliest}"
+    assert prior or result.text == f"Answer: {likeliest}"
     assert result.selected is not None
     assert result.selected.spawned == (2,)
     last = result.selected.usage

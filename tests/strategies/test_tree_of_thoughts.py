@@ -63,7 +63,7 @@ def test_breadth_first_follows_the_best_of_each_level(width, keep, depth):
         live = sorted(level, key=chance, reverse=True)[:keep]
     result = asyncio.run(searched(Branching(depth).endpoint, branching=width, keep=keep))
     assert followed(result) == expected
-    assert result.answer == live[0]
+    assert result.text == live[0]
     assert not result.unused
 
 
@@ -181,8 +181,8 @@ async def test_the_game_of_24_is_won_where_it_can_be(numbers, fields):
     won = reachable(tuple(map(Fraction, numbers)))
     assert (result.selected is not None and result.selected.passed) == won
     if won:
-        assert result.answer is not None
-        assert result.answer.count("\n") == 4
+        assert result.text is not None
+        assert result.text.count("\n") == 4
 
 
 async def test_equal_thoughts_are_rated_once_and_paid_for():
@@ -216,7 +216,7 @@ async def test_a_vote_across_thoughts_decides_and_is_paid_for_and_bad_votes_do_n
     assert records["1"]["reward"] == pytest.approx(2 / 3)
     assert {one.content for one in result.candidates} == {"1\n0", "1\n1"}
     assert len([words for words in result.failures if "vote" in words]) == 2
-    assert result.answer == max(["1\n0", "1\n1"], key=chance)
+    assert result.text == max(["1\n0", "1\n1"], key=chance)
 
 
 @pytest.mark.parametrize("fields", [{"thoughts": "propose", "rollouts": 2}, {"weigh": "vote", "lookahead": 1}])

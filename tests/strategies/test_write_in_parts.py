@@ -43,11 +43,11 @@ async def test_each_part_reads_the_plan_and_what_was_written_and_a_text_is_one_c
 async def test_what_the_plan_has_too_much_is_left_out_and_a_plan_of_nothing_is_one_part():
     async with ModelDouble(answer=writes) as double:
         result = await solve(ESSAY, "write_in_parts:parts=2", endpoint(double))
-        assert result.answer == "This is part 1.\n\nThis is part 2."
+        assert result.text == "This is part 1.\n\nThis is part 2."
         assert result.failures == ("a plan has 3 parts; the first 2 are written",)
     async with ModelDouble(answer=lambda request, rng: "" if "Plan" in str(request) else "All.") as double:
         result = await solve(ESSAY, "write_in_parts", endpoint(double))
-    assert result.answer == "All."
+    assert result.text == "All."
 
 
 @pytest.mark.parametrize("budget", [{"requests": 3}, {"completion_tokens": 130}], ids=str)
@@ -57,8 +57,8 @@ async def test_a_spent_budget_leaves_what_was_written(budget: dict[str, int]):
         result = await solve(ESSAY, "write_in_parts", endpoint(double, **settings), budget=Budget(**budget))
         check_account(result, double.stats)
     assert result.ended == "budget"
-    assert (result.answer or "").startswith("This is part 1.")
-    assert "part 3" not in (result.answer or "")
+    assert (result.text or "").startswith("This is part 1.")
+    assert "part 3" not in (result.text or "")
     assert all(one.cut_off for one in result.candidates)
 
 
@@ -81,7 +81,7 @@ async def test_the_best_of_several_texts_is_the_one_of_the_length_that_was_asked
     async with ModelDouble(answer=answer) as double:
         result = await solve(ESSAY, "write_in_parts:n=3,verifier=requested_length", endpoint(double), stop_early=False)
         check_exact(result, double.stats)
-    assert len(str(result.answer).split()) == 1100
+    assert len(str(result.text).split()) == 1100
 
 
 @pytest.mark.parametrize(

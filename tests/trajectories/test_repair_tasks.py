@@ -115,7 +115,7 @@ async def test_a_model_may_answer_with_a_patch_at_once():
     model = MockModel(lambda request: f"Here:\n```diff\n{solution(problem)}```\nIt was simple.")
     result = await solve(problem, "single", model)
     async with Resources() as shared:
-        assert (await judged(shared, EXAMPLES[3], result.answer or "")).passed is True
+        assert (await judged(shared, EXAMPLES[3], result.text or "")).passed is True
 
 
 async def test_an_agent_runs_the_tests_and_repairs_the_fault(shared: Resources):

@@ -79,7 +79,7 @@ async def test_strategies_search_over_trajectories(spec: str, candidates: int):
     async with acting(by_ones) as server:
         result = await solve(COUNT, spec, policy(server), stop_early=False)
     assert not result.failures
-    assert result.answer == "Answer: 3"
+    assert result.text == "Answer: 3"
     assert 1 <= len(result.candidates) <= candidates
     for one in result.candidates:
         told = one.notes["trajectory"]
@@ -149,7 +149,7 @@ async def test_a_trajectory_ends_at_its_caps(spec: str, ended: str, calls: int):
         result = await solve(COUNT, "single", policy(server), environment=f"counting:{spec}")
     assert len(server.seen) == calls
     assert result.candidates[0].notes["trajectory"]["ended"] == ended
-    assert result.answer == f"Answer: {calls}"
+    assert result.text == f"Answer: {calls}"
     if ended == "tokens":
         assert [body.get("max_tokens") for body in server.seen] == [None, 9, 4]
 
@@ -157,7 +157,7 @@ async def test_a_trajectory_ends_at_its_caps(spec: str, ended: str, calls: int):
 async def test_the_environment_may_end_it():
     async with acting(lambda turns, number: ("add", {"n": 5})) as server:
         result = await solve(COUNT, "single", policy(server))
-    assert result.answer == "Answer: 10"
+    assert result.text == "Answer: 10"
     assert len(server.seen) == 2
 
 

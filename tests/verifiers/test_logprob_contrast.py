@@ -103,7 +103,7 @@ async def test_an_empty_answer_and_a_refused_score_lose_one_verdict_and_say_so()
     assert rated == [bool(one.content) for one in result.candidates]
     assert 0 < sum(rated) < 8
     assert "an empty answer has no log-probability" in str(result.failures)
-    assert result.answer == "ab"
+    assert result.text == "ab"
     async with served(faults={Fault(FaultKind.CONTEXT_LENGTH): 0.2}) as (_, models):
         result = await solve(PROBLEM, "best_of_n:n=8,verifier=logprob_contrast", models)
-    assert result.answer
+    assert result.text

@@ -167,7 +167,7 @@ async def test_a_vote_over_formulas_is_held_by_their_meaning(resources: Resource
     vote = SelfConsistency(n=5, answer=MathAnswer())
     async with open_models(MockModel(lambda request: answers.pop())) as models:
         result = await drive(vote, open_session(PROBLEM, vote, models, resources=resources))
-    assert MathAnswer().parse(result.answer or "") in ("(x+1)^2", "x^2+2x+1", "1+2x+x^2")
+    assert MathAnswer().parse(result.text or "") in ("(x+1)^2", "x^2+2x+1", "1+2x+x^2")
     assert result.spent["verifier"].verifier_seconds > 0
 
 

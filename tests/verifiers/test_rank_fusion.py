@@ -37,7 +37,7 @@ async def test_the_lowest_sum_of_weighted_ranks_wins(weights: str, answer: str):
     answers = list(SCORES)
     result = await solve("Which?", SPEC.format(weights), MockModel(lambda request: answers.pop()))
     assert len(result.candidates) == 4
-    assert result.answer == answer
+    assert result.text == answer
 
 
 verdict = st.tuples(st.none() | st.integers(0, 3), st.sampled_from([True, False, None]))
@@ -106,8 +106,8 @@ async def test_ratings_in_company_are_fused_as_they_are_in_that_company(kind: st
     problem = Problem.from_prompt("?", answer="numeric_answer")
     spec = f'best_of_n:n=4,verifier={kind}(verifiers=[agreement,regex(pattern="8")],weights=[{weight},1])'
     result = await solve(problem, spec, MockModel(lambda request: answers.pop()))
-    assert result.answer is not None
-    assert answer in result.answer
+    assert result.text is not None
+    assert answer in result.text
     votes = [c.verdict.details["parts"][0]["score"] for c in result.candidates if c.verdict]
     assert sorted(vote or 0 for vote in votes) == pytest.approx([0, 1 / 3, 2 / 3, 2 / 3])
 
