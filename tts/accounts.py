@@ -163,7 +163,6 @@ class Allowance:
         self._money = 0.0
         self._longest = 0.0
         self._reserved = Grant()
-        self._first = asyncio.Lock()
         self._changed = asyncio.Event() if quota is None else quota.changed
         self.capped = quota is not None or any(cap is not None for name, cap in budget if name != "seconds")
         """Whether anything but time is limited."""
@@ -215,26 +214,25 @@ class Allowance:
     async def reserve(self, role: str, wanted: int, per_request: int, prompt: int, maximum: int | None) -> Grant:
         """Room for 1 to `wanted` samples of at most `maximum` tokens each (None: whatever is left).
 
-        Waits, first come, first served, while work in flight might still leave room; raises `BudgetSpent` when nothing
-        can. When not even one sample fits in full, one with a smaller `tokens` is granted. `per_request` is how many
-        samples share a request, `prompt` the estimated prompt tokens of a request.
+        Waits while work in flight might still leave room; raises `BudgetSpent` when nothing can. When not even one
+        sample fits in full, one with a smaller `tokens` is granted. `per_request` is how many samples share a request,
+        `prompt` the estimated prompt tokens of a request.
         """
-        async with self._first:  # else all who wait would look at whatever is released
-            while True:
-                if self._quota is not None:
-                    await self._quota.look()
-                self.check()
-                waits = self.in_flight  # what is in flight may leave room
-                grant = self._fit(role, wanted, per_request, prompt, maximum, trim=not waits)
-                if grant is not None:
-                    self._reserved += grant
-                    if self._quota is None or await self._hold(self._quota, grant):
-                        return grant
-                    continue
-                if not waits:
-                    raise self._spent()
-                self._changed.clear()
-                await self._changed.wait()
+        while True:
+            if self._quota is not None:
+                await self._quota.look()
+            self.check()
+            waits = self.in_flight  # what is in flight may leave room
+            grant = self._fit(role, wanted, per_request, prompt, maximum, trim=not waits)
+            if grant is not None:
+                self._reserved += grant
+                if self._quota is None or await self._hold(self._quota, grant):
+                    return grant
+                continue
+            if not waits:
+                raise self._spent()
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _hold(self, quota: Quota, grant: Grant) -> bool:
         held = False
