@@ -70,7 +70,7 @@ def test_pass_at_k_has_an_interval_and_says_where_a_problem_has_too_few_samples(
     assert found["too few samples"] == {"10": 1}
     low, high = found["intervals"]["1"]
     assert 0 < low < 0.5 < high < 1
-    assert f"{low:.1%} to {high:.1%}" in said.output
+    assert f"{100 * low:.1f} to {high:.1%}" in said.output
 
 
 def test_a_file_that_is_not_there_is_named(folder: Path):

@@ -75,7 +75,7 @@ def spent(double: ModelDouble) -> tuple[int, int]:
 async def test_the_client_works_with_every_strategy_and_is_told_what_it_cost(name: str):
     model = f"{STRATEGIES[name]}@qwen"
     async with ModelDouble(answer=RIGHT) as double, serving(double) as served, served.openai() as client:
-        raw = await client.chat.completions.with_raw_response.create(model=model, messages=ASK, max_tokens=400)
+        raw = await client.chat.completions.with_raw_response.create(model=model, messages=ASK, max_tokens=2000)
         answer = raw.parse()
         assert answer.choices[0].message.content.endswith("Answer: 42")
         assert answer.choices[0].finish_reason == "stop"
@@ -85,7 +85,7 @@ async def test_the_client_works_with_every_strategy_and_is_told_what_it_cost(nam
 
         before, text, usage = spent(double), "", []
         stream = await client.chat.completions.create(
-            model=model, messages=ASK, max_tokens=400, stream=True, stream_options={"include_usage": True}
+            model=model, messages=ASK, max_tokens=2000, stream=True, stream_options={"include_usage": True}
         )
         async for chunk in stream:
             text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
@@ -95,12 +95,12 @@ async def test_the_client_works_with_every_strategy_and_is_told_what_it_cost(nam
         assert [one.completion_tokens for one in usage] == [double.stats.completion_tokens - before[1]]
 
         before = spent(double)
-        response = await client.responses.create(model=model, input="[[p]] What is 6 times 7?", max_output_tokens=400)
+        response = await client.responses.create(model=model, input="[[p]] What is 6 times 7?", max_output_tokens=2000)
         assert response.output_text.endswith("Answer: 42")
         assert response.usage.output_tokens == double.stats.completion_tokens - before[1]
 
         before = spent(double)
-        message = await served.anthropic().messages.create(model=model, messages=ASK, max_tokens=400)
+        message = await served.anthropic().messages.create(model=model, messages=ASK, max_tokens=2000)
         assert message.content[-1].text.endswith("Answer: 42")
         assert message.usage.output_tokens == double.stats.completion_tokens - before[1]
 
@@ -137,7 +137,7 @@ async def test_structured_answers_are_parsed_by_the_blocking_client(name: str):
 async def test_what_writes_in_pieces_keeps_to_sampling_parameters_and_refuses_what_it_cannot_keep_to(name: str):
     model = f"{STRATEGIES[name]}@qwen"
     async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
-        assert (await served.chat(model, temperature=0.3, min_p=0.1, max_tokens=400)).status_code == 200
+        assert (await served.chat(model, temperature=0.3, min_p=0.1, max_tokens=2000)).status_code == 200
         pieces = [request.body for request in double.requests if request.path.endswith("/completions")]
         written = [body for body in pieces if body.get("max_tokens", 1) > 1]  # one token is a grade or a score
         assert written

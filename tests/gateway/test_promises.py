@@ -208,7 +208,7 @@ ODD = {
     "all thought": ({"content": None, "reasoning_content": "hm"}, "length"),
     "no answer to read": ({"content": "I do not know."}, "stop"),
 }
-WHOLE = sorted(set(STRATEGIES) - IN_PIECES - {"budget_forcing", "deepconf"})  # which need more of a server
+WHOLE = sorted(set(STRATEGIES) - IN_PIECES - {"budget_forcing", "deepconf", "thinksum"})  # which need more of a server
 
 
 def bent(double: ModelDouble, reason: str, client: httpx.AsyncClient) -> dict[str, Any]:
