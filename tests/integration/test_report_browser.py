@@ -179,7 +179,14 @@ def test_the_axis_and_its_scale_are_chosen(chromium: Browser, report: str):
     with opened(chromium, report) as page:
         assert state(page) == ["completion tokens", 3]
         offered = page.locator("#curves select").first.locator("option").all_text_contents()
-        assert offered == ["samples", "completion tokens", "total tokens", "seconds (s)", "flops (FLOPs)"]
+        assert offered == [
+            "samples",
+            "completion tokens",
+            "prompt tokens",
+            "total tokens",
+            "seconds (s)",
+            "flops (FLOPs)",
+        ]
         page.locator("#curves select").first.select_option("samples")
         assert state(page) == ["samples", 3]
         page.get_by_label("log scale").uncheck()
