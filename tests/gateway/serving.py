@@ -2,13 +2,14 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import uvicorn
+from aiohttp import web
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
@@ -20,6 +21,18 @@ from tts.serving import server_for
 
 ASK: Any = [{"role": "user", "content": "[[p]] What is 6 times 7?"}]
 NUMBERS = "answer=numeric_answer"
+
+
+@asynccontextmanager
+async def answered_by(
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+) -> AsyncIterator[ModelDouble]:
+    """A model server whose requests `answer` answers."""
+    server = await asyncio.get_running_loop().create_server(web.Server(answer), "127.0.0.1", 0)
+    try:
+        yield ModelDouble(port=server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
 
 
 @dataclass

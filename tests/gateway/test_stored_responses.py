@@ -14,7 +14,7 @@ import openai
 import pytest
 from aiohttp import web
 
-from tests.gateway.serving import NUMBERS, Served, serving
+from tests.gateway.serving import NUMBERS, Served, answered_by, serving
 from tests.support.double import ModelDouble, solvable
 from tts.gateway.admission import hashed
 
@@ -45,11 +45,8 @@ async def responding(seen: list[Any]) -> AsyncIterator[ModelDouble]:
         await response.write(f"event: response.completed\ndata: {json.dumps(event)}\n\n".encode())
         return response
 
-    server = await asyncio.get_running_loop().create_server(web.Server(answer), "127.0.0.1", 0)
-    try:
-        yield ModelDouble(port=server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
+    async with answered_by(answer) as server:
+        yield server
 
 
 @asynccontextmanager
@@ -221,9 +218,7 @@ async def test_a_server_that_knows_no_such_model_is_not_taken_for_one_without_th
             return web.json_response({"error": {"message": "the model `x` does not exist"}}, status=404)
         return web.json_response({"error": {"message": "model is missing"}}, status=400)
 
-    server = await asyncio.get_running_loop().create_server(web.Server(answer), "127.0.0.1", 0)
-    async with serving(ModelDouble(port=server.sockets[0].getsockname()[1])) as served:
+    async with answered_by(answer) as upstream, serving(upstream) as served:
         refused = await served.http.post("/responses", json={"model": "qwen", "input": "x"})
         assert (refused.status_code, refused.json()["error"]["message"]) == (404, "the model `x` does not exist")
     assert set(asked) <= {"/v1/responses", "/v1/models"}
-    server.close()

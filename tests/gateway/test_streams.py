@@ -12,7 +12,7 @@ import openai
 import pytest
 from aiohttp import web
 
-from tests.gateway.serving import ASK, NUMBERS, Served, serving
+from tests.gateway.serving import ASK, NUMBERS, Served, answered_by, serving
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 
 RIGHT = solvable({}, otherwise=1.0)
@@ -42,11 +42,8 @@ async def streaming(events: Sequence[str | float], *, cut: bool = False) -> Asyn
             request.transport.abort()
         return response
 
-    server = await asyncio.get_running_loop().create_server(web.Server(answer), "127.0.0.1", 0)
-    try:
-        yield ModelDouble(port=server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
+    async with answered_by(answer) as server:
+        yield server
 
 
 async def streamed(served: Served, **fields: Any) -> Any:
@@ -187,12 +184,13 @@ async def test_an_error_of_a_servers_own_form_is_told_in_openais_inside_a_stream
         await asyncio.sleep(0.3)
         return web.json_response({"object": "error", "message": "too long", "code": 400}, status=400)
 
-    server = await asyncio.get_running_loop().create_server(web.Server(answer), "127.0.0.1", 0)
-    upstream = ModelDouble(port=server.sockets[0].getsockname()[1])
-    async with serving(upstream, limits={"keep_alive": 0.05}) as served, served.openai() as client:
+    async with (
+        answered_by(answer) as upstream,
+        serving(upstream, limits={"keep_alive": 0.05}) as served,
+        served.openai() as client,
+    ):
         with pytest.raises(openai.APIError, match="too long"):
             _ = [one async for one in await client.chat.completions.create(model=VOTE, messages=ASK, stream=True)]
-    server.close()
 
 
 async def test_logprobs_ride_on_the_event_with_the_text_and_on_no_other():
