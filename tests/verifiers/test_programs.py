@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts.verifiers.programs.extract import extract_program, fenced_blocks, parses, with_setup
+from tts.verifiers.programs.extract import extract_program, fenced_blocks, parses, syntax, with_setup
 
 PROMPT = 'from math import floor\n\n\ndef half(x):\n    """Half of x, rounded down."""\n'
 WHOLE = "def half(x):\n    return floor(x / 2)\n"
@@ -290,3 +294,35 @@ def test_an_end_that_is_broken_off_does_not_spoil_the_function(end: str) -> None
 
 def test_a_function_that_is_broken_off_is_left_as_it_is() -> None:
     assert not parses(extract_program("```python\ndef half(x):\n    return (x", "half") or "")
+
+
+class _Finalized:
+    """Garbage whose finalizer runs Python, which lets other threads in while a tree is built."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        for _ in range(200):
+            pass
+
+
+def test_threads_parse_side_by_side():
+    """Without the lock CPython 3.11 calls about one in a hundred of these valid programs a SystemError."""
+    program = "assert f([2, 4, -6, -9, 11], [2, 1, 2, -1, -5, 6]) == 1\n" * 3
+
+    def parse_often() -> None:
+        for _ in range(500):
+            _Finalized()
+            assert not isinstance(syntax(program), int)
+
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(20, 2, 2)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            for done in [threads.submit(parse_often) for _ in range(8)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 from tts.tasks import Example, Task
 from tts.tasks.loading import Record, data_file, read_jsonl
 from tts.types import Problem
+from tts.verifiers.programs.extract import parsed
 from tts.verifiers.unit_tests import Reference, TestSuite, UnitTests
 
 Pair = tuple[str, str]
@@ -61,7 +62,7 @@ def prompt_examples(prompt: str, entry_point: str) -> list[str]:
 def _docstring(prompt: str, name: str) -> tuple[str, int] | None:
     """The source of the function's docstring (escapes as written) and its number of parameters."""
     try:
-        body = ast.parse(prompt).body
+        body = parsed(prompt).body
     except (SyntaxError, ValueError):
         return None
     for node in body:
@@ -81,7 +82,7 @@ def _doctests(text: str, name: str) -> Iterator[Pair]:
     for match in re.finditer(r"^[ \t]*>>>(.*)(?=(\n[ \t]*))", text, re.MULTILINE):
         after = match.end(2)
         try:
-            tree = ast.parse(match[1].strip(), mode="eval").body
+            tree = parsed(match[1].strip(), "eval").body
         except (SyntaxError, ValueError):
             continue
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
@@ -146,8 +147,9 @@ def _literal(text: str, start: int) -> tuple[str, int] | None:
         return None
     source = {"true": "True", "false": "False"}.get(text[start:end], text[start:end])
     try:
-        ast.literal_eval(source)
-        return ast.unparse(ast.parse(source, mode="eval")), end
+        value = parsed(source, "eval")
+        ast.literal_eval(value)
+        return ast.unparse(value), end
     except (SyntaxError, ValueError, TypeError):
         return None
 
@@ -155,7 +157,7 @@ def _literal(text: str, start: int) -> tuple[str, int] | None:
 def _literal_call(source: str) -> str | None:
     """`source` normalised, if it is a call with literal arguments."""
     try:
-        call = ast.parse(source, mode="eval").body
+        call = parsed(source, "eval").body
         if not isinstance(call, ast.Call):
             return None
         for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:

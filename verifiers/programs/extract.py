@@ -6,10 +6,12 @@ import ast
 import builtins
 import hashlib
 import re
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
+from typing import Literal, overload
 
 from tts.prompting import without_thoughts
 
@@ -25,6 +27,7 @@ _LANGUAGE = re.compile(r"\s*(?:python3?|py3?)\b[ \t:]*", re.IGNORECASE)
 _LANGUAGE_ALONE = re.compile(r"\s*(?:python3?|py3?|c(?:pp|\+\+)|javascript|js)\s*", re.IGNORECASE)
 _ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\v]")
 _INVISIBLE = re.compile("[\ufeff\u200b-\u200d\u2060\u00ad]")
+_PARSING = threading.Lock()
 _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -150,7 +153,7 @@ def _in_string(code: str) -> bool:
     if len(code) > LONGEST_PARSED or not ('"""' in code or "'''" in code):
         return False
     try:
-        _compiled(code)
+        parsed(code)
     except SyntaxError as error:
         return "unterminated triple-quoted" in error.msg
     except (ValueError, MemoryError, RecursionError):
@@ -252,17 +255,26 @@ def with_setup(setup: str, program: str) -> str:
 def syntax(source: str) -> ast.Module | int:
     """The syntax tree, or the number of the first invalid line."""
     try:
-        return _compiled(source)
+        return parsed(source)
     except SyntaxError as error:
         return error.lineno or 1
     except (ValueError, MemoryError, RecursionError):  # null bytes, nesting too deep
         return 1
 
 
-def _compiled(source: str) -> ast.Module:
-    with warnings.catch_warnings():
+@overload
+def parsed(source: str) -> ast.Module: ...
+@overload
+def parsed(source: str, mode: Literal["eval"]) -> ast.Expression: ...
+def parsed(source: str, mode: Literal["exec", "eval"] = "exec") -> ast.AST:
+    """`ast.parse` that threads may call side by side, without the warnings that `source` deserves.
+
+    CPython counts how deep the tree is in one place for all threads: where a finalizer lets another thread parse too,
+    it raises SystemError for a valid program. `warnings.catch_warnings` is no thread's own either.
+    """
+    with _PARSING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return ast.parse(source)
+        return ast.parse(source, mode=mode)
 
 
 def _lines(text: str) -> list[str]:
