@@ -4,7 +4,8 @@ python -m experiments.reference.run --base-url http://127.0.0.1:8000/v1         
 python -m experiments.reference.run humaneval_greedy humaneval --base-url ...
 
 A row is an experiment in `rows/`, which `tts run` takes as well. One that was interrupted goes on where it was; a row
-`X-Y` goes on with the run of `X`, whose samples it shares. A server that is restarted is waited for.
+`X-Y` goes on with the run of `X`, whose samples it shares. A server that is restarted is waited for. `--limit 2` asks
+the first two problems alone, in runs of their own: enough to compare what is stored with what the server counts.
 """
 
 from __future__ import annotations
@@ -90,10 +91,13 @@ def rows_of(model: str) -> list[str]:
     return sorted(row for row, models in asked.items() if any(one["model"] == model for one in models))
 
 
-async def run_row(row: str, base_url: str, folder: Path) -> dict[str, Any]:
+async def run_row(row: str, base_url: str, folder: Path, limit: int | None = None) -> dict[str, Any]:
     """Run `row` as far as it is not done; returns what that took, which is in the run's ledger too."""
-    experiment = Experiment.parse(served_at(base_url, load(ROWS / f"{row}.toml")))
-    out, server = folder / row.partition("-")[0], base_url.removesuffix("/v1")
+    table, name = served_at(base_url, load(ROWS / f"{row}.toml")), row.partition("-")[0]
+    if limit:
+        table["limit"], name = limit, f"{name}_{limit}"
+    experiment = Experiment.parse(table)
+    out, server = folder / name, base_url.removesuffix("/v1")
     earlier = json.loads((out / LEDGER).read_text()) if (out / LEDGER).exists() else []
     began, cpu, programs = time.monotonic(), time.process_time(), child_seconds()
     async with httpx.AsyncClient(timeout=60) as client:
@@ -141,11 +145,12 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", help="names in rows/ (default: all)")
     parser.add_argument("--base-url", default=os.environ.get("OPENAI_BASE_URL"), help="a vLLM server, with /v1")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where runs are kept")
+    parser.add_argument("--limit", type=int, help="problems (default: the row's)")
     chosen = parser.parse_args()
     register("tasks", Prefilled)
     served = httpx.get(f"{chosen.base_url}/models").raise_for_status().json()["data"][0]["id"]
     for row in chosen.rows or rows_of(served):
-        print(json.dumps(asyncio.run(run_row(row, chosen.base_url, chosen.folder))), flush=True)
+        print(json.dumps(asyncio.run(run_row(row, chosen.base_url, chosen.folder, chosen.limit))), flush=True)
 
 
 if __name__ == "__main__":

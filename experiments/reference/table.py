@@ -173,7 +173,8 @@ def tables(folder: Path) -> str:
     runs = [Run(folder / name) for name in TITLES if (folder / name / "run.json").exists()]
     parts = [list(results(runs)), list(anchor()), list(agreement())]
     parts += [lines for run in runs if run.path.name == "humaneval" and len(lines := list(at_equal_tokens(run))) > 2]
-    return "\n\n".join("\n".join(lines) for lines in [*parts, list(bills(runs))])
+    counted = [Run(path) for name in TITLES for path in sorted(folder.glob(f"{name}_[0-9]*"))]  # with `--limit`
+    return "\n\n".join("\n".join(lines) for lines in [*parts, list(bills([*runs, *counted]))])
 
 
 def written(page: str, made: str) -> str:
