@@ -174,6 +174,6 @@ def complaints(error: ValidationError, whole: str = "") -> str:
             words = PLAIN[kind].format(**item.get("ctx", {}))
         if kind.startswith(NUMERIC) and len(told := repr(item["input"])) < 40:
             words += f", not {told}"
-        return f"{'.'.join(map(str, item['loc'])) or whole}: {words}"
+        return ": ".join(filter(None, (".".join(map(str, item["loc"])) or whole, words)))
 
     return "; ".join(map(plain, error.errors()))

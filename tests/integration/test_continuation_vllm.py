@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -95,7 +96,8 @@ async def test_a_step_ends_with_its_stop_string_and_its_text_is_that_of_its_toke
                 stepped = "\n" in piece.text or "=" in piece.text  # its last token may hold more than the stop string
                 assert stepped or branch.ended or piece.finish_reason == "length"
                 if not branch.ended:
-                    assert await detokenize(sampler, known) == branch.text
+                    shown = re.sub(r"<\|\w+\|>", "", await detokenize(sampler, known))  # texts lack special tokens
+                    assert shown == branch.text
             steps.append(branches[0])
     prompts = [sample.charges[0].usage for sample in steps[-1].samples]
     assert any(usage.cached_tokens for usage in prompts[1:])  # later steps find their prefix in the cache

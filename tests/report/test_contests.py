@@ -24,7 +24,7 @@ from tts.tables import Table
 MANY = 40
 
 
-def knowing(problems: Iterable[int]) -> Endpoint:
+def knowing(problems: Iterable[int], model: str) -> Endpoint:
     """A model that solves these problems."""
     known = set(problems)
 
@@ -32,7 +32,7 @@ def knowing(problems: Iterable[int]) -> Endpoint:
         number = int(re.findall(r"\[(\d+)\]", str(request["messages"]))[0])
         return f"Answer: {42 if number in known else 7}"
 
-    return MockModel(answer)
+    return MockModel(answer, model=model)
 
 
 async def run_of(folder: Path, name: str = "run", *, limit: int = MANY, words: str = "", **known: Iterable[int]) -> Run:
@@ -41,7 +41,7 @@ async def run_of(folder: Path, name: str = "run", *, limit: int = MANY, words: s
     lines = [{"id": f"p{i}", "prompt": f"{words}[{i}] six times seven?", "answer": 42} for i in range(limit)]
     questions.write_text("\n".join(map(json.dumps, lines)))
     task = {"name": "jsonl", "path": str(questions), "answer_verifier": "numeric_answer"}
-    models = {model: knowing(problems) for model, problems in known.items()}
+    models = {model: knowing(problems, model) for model, problems in known.items()}
     return await Experiment.parse({"task": task, "strategies": ["single"], "models": models}).run(folder / name)
 
 

@@ -19,6 +19,7 @@ from tts import (
     Experiment,
     ModelCard,
     Problem,
+    Run,
     Session,
     Strategy,
     Verdict,
@@ -412,3 +413,18 @@ async def test_what_a_budget_cuts_off_is_no_sample(task: str, tmp_path: Path) ->
         assert all(curve.y.tolist() == [1.0] * len(curve.y) for curve in track_curves(track))
         assert "cut off by the budget" in str(summary_table({"": [row]}).notes)
         assert f"ended because their budget was spent: {row['budget_ended']}" in str(summary_table({"": [row]}).notes)
+
+
+async def test_a_run_that_goes_on_is_read_as_it_was(task: str, endpoint: Endpoint, tmp_path: Path) -> None:
+    def problems(number: int) -> Experiment:
+        table = {"task": task, "models": endpoint, "strategies": ["best_of_n:n=4,verifier=oracle"], "limit": number}
+        return Experiment.parse(table)
+
+    run = await problems(2).run(tmp_path / "run")
+    before = Run(run.path)
+    rows = before.tracks[0].rows  # the rest is read when the run has gone on
+    assert len((await problems(4).run(tmp_path / "run", resume=True)).tracks[0].rows) == 4
+    track = before.tracks[0]
+    assert [row.cell for row in track.rows] == [row.cell for row in rows]
+    assert len(track.cost("completion_tokens")) == len(track.correct) == 2
+    assert len(Run(run.path).tracks[0].rows) == 4

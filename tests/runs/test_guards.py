@@ -11,7 +11,20 @@ from typing import Any
 import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
-from tts import Budget, Candidate, Endpoint, Experiment, ModelCard, Problem, Session, Strategy, Task, registry, solve
+from tts import (
+    Budget,
+    Candidate,
+    Endpoint,
+    Experiment,
+    MockModel,
+    ModelCard,
+    Problem,
+    Session,
+    Strategy,
+    Task,
+    registry,
+    solve,
+)
 from tts.errors import ConfigError, RunMismatch
 from tts.runs.analysis import curves, summary
 from tts.runs.record import redacted
@@ -173,3 +186,12 @@ async def test_one_rejected_request_does_not_end_a_search_that_goes_on(endpoint:
         result = await solve("What?", "first_pass:k=4", model, verifier=NumericAnswer(reference="42"))
     assert result.text == "Answer: 42"
     assert len(result.failures) == 1
+
+
+def test_functions_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Answers are stored by the server's and the model's name: one function would be given the other's."""
+    models = {"a": MockModel(lambda request: "Answer: 1"), "b": MockModel(lambda request: "Answer: 2")}
+    with pytest.raises(ConfigError, match=r"two functions are called 'mock'.*model=NAME"):
+        Experiment(task="gsm8k", strategies="single", models=models)
+    one = MockModel(lambda request: "Answer: 1")
+    Experiment(task="gsm8k", strategies="single", models={"a": one, "b": {"policy": one, "judge": one}})

@@ -170,6 +170,16 @@ class Grid(BaseModel):
                 raise ValueError(f"models.{name} has prices in {' and '.join(sorted(currencies))}; use one currency")
         return self
 
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        known: dict[tuple[str, str], Endpoint] = {}
+        for one in (one for roles in self.models.values() for one in roles.values() if one.transport is not None):
+            if known.setdefault((one.filed_as, one.model), one).transport is not one.transport:
+                raise ValueError(
+                    f"two functions are called '{one.model}', and answers are stored by name; use MockModel(model=NAME)"
+                )
+        return self
+
     @classmethod
     def parse(cls, table: Mapping[str, Any]) -> Self:
         """An experiment from a table as in TOML. Raises `ConfigError` that names the keys at fault."""

@@ -32,7 +32,7 @@ Content = Literal["candidates", "curves", "summary"]
 
 
 class Run:
-    """A run directory, finished or still going; reading never disturbs the writer.
+    """A run directory, finished or still going, as it is when first read; reading never disturbs the writer.
 
     Raises `ConfigError` when the directory holds no run, and `StoreError` when its file is damaged: every row is
     `checked`, which takes about a second for a million of them.
@@ -56,7 +56,10 @@ class Run:
     @cached_property
     def db(self) -> sqlite3.Connection:
         """A read-only connection to the run's file; its schema is `tts.runs.store.SCHEMA`."""
-        return connect(self.path / "run.sqlite", read_only=True)
+        connection = connect(self.path / "run.sqlite", read_only=True)
+        if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):  # which a writer may have open
+            connection.execute("BEGIN")  # so that what is read later belongs to what was read before
+        return connection
 
     @property
     def tracks(self) -> list[Track]:
