@@ -315,7 +315,7 @@ class Track:
         query = """SELECT position, arrived, elapsed, score, passed, content, details
                    FROM candidates WHERE cell = ? ORDER BY position"""
         scale = self.verifier.scale if self.verifier is not None else None
-        return [_candidate(scale, *stored) for stored in self.run.db.execute(query, (row.cell,))]
+        return [_candidate(scale, stored) for stored in self.run.db.execute(query, (row.cell,))]
 
     def cost(self, measure: str) -> list[Floats]:
         """Cumulative compute of every prefix in spawned order, one array for each of `rows`.
@@ -333,9 +333,7 @@ class Track:
         if measure == "seconds":
             parts = zip(self.rows, self.split(self._table[:, 5]), strict=True)
             return [np.maximum.accumulate(part) if len(part) else np.array([row.seconds]) for row, part in parts]
-        fields = {"total_tokens": ("prompt_tokens", "completion_tokens"), "flops": _PRICED, "money": _PRICED}.get(
-            measure, (measure,)
-        )
+        fields = _SUMMANDS.get(measure, (measure,))
         if not set(fields) <= set(USAGE_FIELDS):
             known = ["samples", "seconds", "flops", "money", "total_tokens", *USAGE_FIELDS]
             raise ConfigError(f"no measure of compute '{measure}'; there are: {', '.join(dict.fromkeys(known))}")
@@ -419,9 +417,7 @@ class Track:
                 np.arange(1.0, n + 1) if measure == "samples" else _latest(elapsed[whole])
                 for n, (elapsed, whole) in zip(kept, parts, strict=True)
             ]
-        fields = {"total_tokens": ("prompt_tokens", "completion_tokens"), "flops": _PRICED, "money": _PRICED}.get(
-            measure, (measure,)
-        )
+        fields = _SUMMANDS.get(measure, (measure,))
         if not set(fields) <= set(USAGE_FIELDS):
             return self.cost(measure)  # which says what there is
         offset = {row.cell: (i, int(self._bounds[i])) for i, row in enumerate(self.rows)}
@@ -441,8 +437,6 @@ class Track:
                 asking[start + place] |= bool(asked)
                 (shared if asked else own)[row] += value
             for i, (asks, uses) in enumerate(zip(self.split(asking), self.split(using), strict=True)):
-                if not kept[i]:
-                    continue
                 share = np.arange(1, kept[i] + 1) / kept[i]
                 found[i] += own[i] * share
                 if 0 < asks.sum() < uses.sum():
@@ -471,22 +465,15 @@ PLACE = "MAX(charges.position, ~charges.position)"
 
 _MINE = "cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"
 _PRICED = ("prompt_tokens", "completion_tokens", "cached_tokens")
+_SUMMANDS = {"total_tokens": ("prompt_tokens", "completion_tokens"), "flops": _PRICED, "money": _PRICED}
 
 
 def _account(text: str) -> dict[str, Usage]:
     return {role: Usage(**usage) for role, usage in json.loads(text).items()}
 
 
-def _candidate(
-    scale: Scale | None,
-    position: int,
-    arrived: int,
-    elapsed: float,
-    score: float | None,
-    passed: int | None,
-    content: str,
-    details: str,
-) -> Candidate:
+def _candidate(scale: Scale | None, stored: tuple[Any, ...]) -> Candidate:
+    position, arrived, elapsed, score, passed, content, details = stored
     more = json.loads(details)
     accepted = None if passed is None else bool(passed)
     found = more.get("verdict", {})
