@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import model_validator
 
+from tts.base import Estimator
 from tts.session import Session
 from tts.strategies.routing import Floats, OnPolicies, Profile, aimed, sureness
 from tts.types import Candidate, Problem
@@ -34,6 +35,9 @@ class PolicyCascade(OnPolicies):
     """
 
     name: ClassVar[str] = "cascade"
+    # whether more candidates come depends on those before
+    independent: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleMethodOverride]
+    estimator: ClassVar[Estimator] = "replay"  # pyright: ignore[reportIncompatibleMethodOverride]
 
     by: Literal["refusal", "agreement", "score"] = "refusal"
     """What an answer must have: the verifier's acceptance; or, from a threshold that the calibration chooses on, the

@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 from pydantic import PositiveInt
 
-from tts.base import Estimator
 from tts.prompting import problem_text
 from tts.session import Session
 from tts.strategies.routing import Floats, OnPolicies, Profile, aimed
@@ -38,14 +37,6 @@ class Route(OnPolicies):
     """Neighbours."""
     probes: PositiveInt = 16
     """Problems of the calibration, unlike each other, that describe abilities."""
-
-    @property
-    def independent(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.independent
-
-    @property
-    def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.estimator
 
     def expects(self, known: Profile, texts: Sequence[str] | None = None) -> Floats:
         """Each policy's expected accuracy on each text; without `texts` on each problem of the calibration by the

@@ -33,6 +33,14 @@ class Wrapping(Strategy):
         return self.strategy.rates_steps
 
     @property
+    def independent(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.strategy.independent
+
+    @property
+    def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.strategy.estimator
+
+    @property
     def in_pieces(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.strategy.in_pieces
 
@@ -65,14 +73,6 @@ class Reworded(Wrapping):
     @property
     def several(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.strategy.several
-
-    @property
-    def independent(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.independent
-
-    @property
-    def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.estimator
 
     @property
     def exhaustive(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -12,7 +12,6 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Self
 
 from aiohttp import web
 
@@ -21,13 +20,14 @@ from tests.support.delivery import LOST_ON_THE_WAY, cut_connection, deliver
 from tests.support.engine import Engine, tokens_of
 from tests.support.faults import Fault, FaultKind, Faults, Refusal, fault_plan, refuse
 from tests.support.ledger import Ledger, Seen, Stats
+from tests.support.listening import Listening
 from tests.support.wire import Json
 
 __all__ = ["Fault", "FaultKind", "ModelDouble", "Seen", "Stats", "reply", "solvable"]
 
 
 @dataclass(kw_only=True, eq=False)
-class ModelDouble(Engine):
+class ModelDouble(Listening, Engine):
     """An engine and the server in front of it, as an async context manager inside the running loop."""
 
     tokens_per_chunk: int = 8
@@ -63,22 +63,6 @@ class ModelDouble(Engine):
         self.stats, self.by_model, self.requests = ledger.total, ledger.by_model, ledger.requests
         self.cancel_times, self.served_times = ledger.cancel_times, ledger.served_times
         self._fault_for = fault_plan(self.faults, self.seed)
-
-    async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
-        self._listener = await loop.create_server(self._server, "127.0.0.1", self.port, backlog=2048)
-        self.port = self._listener.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._listener.close()
-        await self._server.shutdown(timeout=0.01)
-
-    @property
-    def base_url(self) -> str:
-        """Where the API is, `/v1` included."""
-        return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def is_idle(self) -> bool:

@@ -7,7 +7,6 @@ embeds pictures, too.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from base64 import b64decode, b64encode
@@ -15,12 +14,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any, Self
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 from aiohttp import web
 
+from tests.support.listening import Listening
 from tests.support.scenes import PLACES, Thing, measured, painted, things
 
 STRESS = "Make sure of this: "
@@ -28,7 +28,7 @@ _COUNT = re.compile(r"picture (\d+) of (\d+)")
 
 
 @dataclass(kw_only=True, eq=False)
-class Painter:
+class Painter(Listening):
     """Draws each thing of a prompt with a chance of its own."""
 
     keeps: float = 1.0
@@ -67,20 +67,6 @@ class Painter:
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
         self._files: dict[str, bytes] = {}
-
-    async def __aenter__(self) -> Self:
-        self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
-        self._listener = await asyncio.get_running_loop().create_server(self._server, "127.0.0.1", 0)
-        self.port = self._listener.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._listener.close()
-        await self._server.shutdown(timeout=0.01)
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/v1/models":

@@ -8,9 +8,11 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
+
+from tests.support.listening import Listening
 
 Respond = Callable[[dict[str, Any]], Any]
 """(body of a POST) -> what it is answered: a choice or choices of a chat answer, or a whole response; may wait."""
@@ -23,29 +25,14 @@ def choice(content: str | None, finish_reason: str = "stop", **message: Any) -> 
 
 
 @dataclass
-class ScriptedServer:
-    """An async context manager; `base_url` is where it is. `GET /v1/models` and `/health` say `alive`."""
+class ScriptedServer(Listening):
+    """`GET /v1/models` and `/health` say `alive`."""
 
     respond: Respond
     alive: Callable[[], Any] = lambda: True
     """Whether it says that it is alive; may wait."""
     seen: list[dict[str, Any]] = field(default_factory=list)
     port: int = 0
-
-    async def __aenter__(self) -> Self:
-        self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._server, "127.0.0.1", self.port, backlog=2048)
-        self.port = self._listener.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._listener.close()
-        await self._server.shutdown(timeout=0.01)
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "GET":
