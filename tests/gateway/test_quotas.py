@@ -73,7 +73,10 @@ async def test_two_hundred_at_once_spend_no_more_than_the_day_has(cap: int, fiel
 
 WORDS = "word " * 400
 CALLED = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps({"x": WORDS})}}
-WIDE = {"type": "function", "function": {"name": "f", "parameters": {"properties": dict.fromkeys(WORDS, {})}}}
+WIDE = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"properties": {WORDS[:i]: {} for i in range(100)}}},
+}
 
 
 @pytest.mark.parametrize("model", ["qwen", "single@qwen"])

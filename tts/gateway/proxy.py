@@ -49,11 +49,11 @@ KEPT = ("response.completed", "response.incomplete")
 ABSENT = (404, 405, 501)
 """What servers say of a route that they do not have, and some of a model."""
 
-FINISHED = re.compile(rb'"finish_reason":\s*"')
+FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 """In an event after which a choice has nothing more to say; inside a text the quotes would be escaped."""
 
-COMMENTS_ALONE = 10.0
-"""Seconds for which comments with which a stream begins are held back: an error after them then has a status."""
+SAYING_NOTHING = 10.0
+"""Seconds for which the events before the first token are held back: an error after them then has a status."""
 
 SMALL = 2**17
 """Bytes that are parsed and written at once; more would hold up the event loop."""
@@ -91,7 +91,7 @@ class Meter:
         if (data := event.data) is None:
             return
         self._tokens += 1
-        if data.strip() == b"[DONE]":
+        if data.strip() == b"[DONE]" or data.lstrip().startswith(b'{"error"'):
             self._ended = True
         if b'"usage"' in data and b'"usage":null' not in data and b'"usage": null' not in data:
             self._usage = data
@@ -326,8 +326,8 @@ async def _relay_events(
                 meter.feed(event)
                 if len(event.raw) > SMALL:  # each step with it takes a while
                     await asyncio.sleep(0)
-            first = next((event for event in held if event.data), None)
-            if not held or (out.status is None and first is None and now() - began < COMMENTS_ALONE):
+            first = next((event for event in held if not _opens(event)), None)
+            if not held or (out.status is None and first is None and now() - began < SAYING_NOTHING):
                 continue
             if out.status is None and first is not None:
                 _check_first(first)
@@ -371,8 +371,23 @@ async def _said(events: list[ServerEvent], request: GatewayRequest, limit: int) 
     return await aside(len(raw), work)
 
 
+def _opens(event: ServerEvent) -> bool:
+    """Whether an event of a stream says nothing yet: a comment, or whose turn it is."""
+    data = event.data
+    if not data:
+        return True
+    if b'"role"' not in data or len(data) > SMALL:
+        return False
+    try:
+        choices = json.loads(data)["choices"]
+        said = [value for one in choices for name, value in one["delta"].items() if name != "role"]
+        return not any(said) and not any(one.get("finish_reason") for one in choices)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return False
+
+
 def _check_first(event: ServerEvent) -> None:
-    """Raise `APIError` if a stream's first event is an error, with the words and the status that it has."""
+    """Raise `APIError` if the first event that says something is an error, with the words and the status that it has."""
     data = event.data or b""
     if len(data) > SMALL or not (event.kind == "error" or b'"error"' in data):
         return
