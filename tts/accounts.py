@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -99,6 +100,14 @@ class Tariff:
 
 Price = Callable[[str, Usage], float]
 """Money for a usage under a role."""
+
+
+def affordable(price: Callable[[Usage], float], money: float, prompt: int) -> float:
+    """Tokens that can be written for `money` after reading those of a `prompt`; below 0 where it cannot be read."""
+    spare, each = money - price(Usage(prompt_tokens=prompt)), price(Usage(completion_tokens=1))
+    if each > 0:
+        return spare / each
+    return inf if spare >= 0 else -1.0
 
 
 class Quota:
@@ -310,15 +319,11 @@ class Allowance:
             self._reserved.prompt_tokens + self._reserved.completion_tokens,
         )
         left = min(completion, total - requests * prompt)
-        if (per_token := self._price(role, Usage(completion_tokens=1))) > 0:
-            money = self._left(self.budget.money, self._money, self._reserved.money)
-            left = min(left, (money - self._price(role, Usage(prompt_tokens=requests * prompt))) / per_token)
+        money = self._left(self.budget.money, self._money, self._reserved.money)
         if self._quota is not None:
-            tokens, money = self._quota.room
-            left = min(left, tokens - requests * prompt)
-            if per_token > 0:
-                left = min(left, (money - self._price(role, Usage(prompt_tokens=requests * prompt))) / per_token)
-        return left / count
+            tokens, room = self._quota.room
+            left, money = min(left, tokens - requests * prompt), min(money, room)
+        return min(left, affordable(partial(self._price, role), money, requests * prompt)) / count
 
     @staticmethod
     def _left(cap: float | None, used: float, reserved: float) -> float:

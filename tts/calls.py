@@ -17,7 +17,7 @@ from tts.files import ImageFolder
 from tts.policies import under
 from tts.resources import SampleStore
 from tts.sampler.parameters import merged, token_limit
-from tts.sampler.protocol import estimate_prompt, prompt_size, prompt_usage
+from tts.sampler.protocol import estimate_prompt, estimate_texts, prompt_size, prompt_usage
 from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores, call, score
 from tts.text import size_of
@@ -260,7 +260,7 @@ class Calls:
         if isinstance(order.prompt, Drawing):
             most = 0
         per_request = 1 if sampler.takes_n is False else order.size
-        prompt = estimate_prompt(order.prompt)
+        prompt = estimate_prompt(order.prompt) + estimate_texts(params.get("tools"))
         grant = await self.allowance.reserve(order.role, wanted, per_request, prompt, most)
         if grant.tokens != most:
             params = {**params, limit: grant.tokens}

@@ -79,8 +79,8 @@ def drawn_from(strategy: Strategy, models: Mapping[str, Endpoint]) -> tuple[str,
 
 def why_down(sampler: Sampler) -> str:
     """Why requests are not worth sending: the endpoint is given up, or down and not waited for; empty: they are."""
-    connection = sampler.connection
-    return connection.health.lost or (connection.pool.ailments if connection.impatient and connection.pool.down else "")
+    health, pool = sampler.connection.health, sampler.connection.pool
+    return health.lost or (pool.ailments if health.impatient and pool.down else "")
 
 
 def up(roles: Sequence[str], models: Mapping[str, Sampler], ledger: Ledger) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -13,10 +14,13 @@ from schemathesis import GenerationMode
 from starlette.testclient import TestClient
 
 from tts import registry
+from tts.errors import TransientError
 from tts.gateway.app import gateway_app
-from tts.gateway.exchange import KINDS, PASSED, Kind
-from tts.gateway.schemas import BODIES
+from tts.gateway.exchange import KINDS, PASSED, APIError, Kind
+from tts.gateway.routing import TRANSLATIONS
+from tts.gateway.schemas import BODIES, check
 from tts.gateway.settings import GatewaySettings
+from tts.types import Usage
 
 QUICK = settings(
     max_examples=20,
@@ -130,6 +134,115 @@ def test_no_conversation_makes_the_gateway_fail(
     body = {"model": data.draw(st.sampled_from(MODELS)), **GOOD[kind], field: turns, "stream": data.draw(st.booleans())}
     response = gateway.post(f"/v1/{kind}", content=json.dumps(body).encode())
     assert response.status_code < 500, response.text
+
+
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "x"}}
+TEXT = {"type": "text", "text": "x"}
+RICH: dict[Kind, dict[str, Any]] = {
+    "responses": {
+        "model": "m",
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "x"}, {"type": "refusal", "refusal": "x"}]},
+            {
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_image", "image_url": "x", "detail": "low"}],
+            },
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}]},
+            {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "x"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "x"}]},
+        ],
+        "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+        "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
+        "text": {"format": {"type": "json_schema", "name": "x", "schema": {}}, "verbosity": "low"},
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "include": ["message.output_text.logprobs"],
+    },
+    "messages": {
+        "model": "m",
+        "max_tokens": 5,
+        "system": [TEXT],
+        "messages": [
+            {"role": "user", "content": [TEXT, IMAGE, {"type": "image", "source": {"type": "url", "url": "x"}}]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "document", "source": {"type": "text", "data": "x"}, "citations": {"enabled": False}},
+                    {"type": "document", "source": {"type": "content", "content": [TEXT]}, "title": "t"},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "x", "signature": "s"},
+                    {"type": "redacted_thinking", "data": "x"},
+                    {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+                ],
+            },
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [TEXT, IMAGE]}]},
+        ],
+        "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+        "thinking": {"type": "enabled", "budget_tokens": 5},
+        "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {}}},
+        "metadata": {"user_id": "x"},
+        "stop_sequences": ["x"],
+    },
+}
+"""Requests with all that can be translated."""
+ODD = (None, 5, 1.5, True, "x", "", [], {}, [None], [5], [[]], [{}], {"a": 1}, {"type": 5}, {"type": "x"})
+
+
+def altered(data: Any) -> Iterator[Any]:
+    """`data` with one of its parts, however deep, replaced by something odd or left out."""
+    yield from ODD
+    inside = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for place, part in inside:
+        for one in altered(part):
+            changed = data.copy()
+            changed[place] = one
+            yield changed
+        without = data.copy()
+        del without[place]
+        yield without
+
+
+@pytest.mark.parametrize("kind", RICH)
+def test_no_part_of_a_request_is_translated_before_it_is_looked_at(kind: Kind):
+    as_chat, form = TRANSLATIONS[kind]
+    for body in altered(RICH[kind]):
+        with suppress(APIError):
+            check(kind, json.dumps(body).encode())
+            chat, _ = as_chat(body)
+            form(body, chat, "run").start()
+
+
+CALL = {"id": "c", "index": 0, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+TOKEN = {"token": "x", "logprob": -0.1, "bytes": [1]}
+SAID = {"role": "assistant", "content": "x", "refusal": "r", "reasoning_content": "t", "tool_calls": [CALL]}
+ANSWER = {
+    "choices": [
+        {
+            "index": 0,
+            "message": SAID,
+            "logprobs": {"content": [{**TOKEN, "top_logprobs": [TOKEN]}]},
+            "finish_reason": "stop",
+            "stop_reason": "x",
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize("kind", RICH)
+def test_no_part_of_an_answer_is_translated_before_it_is_looked_at(kind: Kind):
+    body = {"model": "m", "thinking": {"type": "enabled"}, "reasoning": {}, "stop_sequences": ["x"], "input": "x"}
+    for answer in filter(lambda one: isinstance(one, dict), altered(ANSWER)):
+        form = TRANSLATIONS[kind][1](body, body, "run")
+        with suppress(TransientError):
+            form.start()
+            form.feed(answer)
+            form.finish(Usage(), {})
 
 
 @st.composite

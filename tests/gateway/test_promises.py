@@ -48,9 +48,9 @@ def no_json(body: dict[str, Any]) -> dict[str, Any]:
     return {"message": {"role": "assistant", "content": "It is fine."}, "finish_reason": "stop"}
 
 
-def refuses(status: int) -> dict[str, Any]:
+def refuses(status: int, headers: dict[str, str] | None = None) -> dict[str, Any]:
     error = {"error": {"message": "no entry", "type": "x", "code": None, "param": None}}
-    transport = httpx.MockTransport(lambda request: httpx.Response(status, json=error))
+    transport = httpx.MockTransport(lambda request: httpx.Response(status, headers=headers, json=error))
     return {"model": "j", "base_url": "mock://j", "transport": transport}
 
 
@@ -164,6 +164,15 @@ async def test_a_judge_that_is_down_holds_nobody_up(strategy: str):
         async with ModelDouble(answer=RIGHT) as double, serving(double, endpoint=judge) as served:
             async with asyncio.timeout(25):
                 answer = await served.chat(f"{strategy}{joint}verifier=judge@qwen")
+    assert (answer.status_code, answer.headers["x-tts-verified"]) == (200, "false")
+
+
+@pytest.mark.parametrize("strategy", ["first_pass:k=8,batch=4", "best_of_n:n=8"])
+async def test_a_judge_that_asks_for_a_day_holds_nobody_up(strategy: str):
+    judge = {**refuses(429, {"retry-after": "86400"}), "max_n": 1}
+    async with ModelDouble(answer=RIGHT) as double, serving(double, endpoint={"judge": judge}) as served:
+        async with asyncio.timeout(30):
+            answer = await served.chat(f"{strategy},verifier=judge@qwen")
     assert (answer.status_code, answer.headers["x-tts-verified"]) == (200, "false")
 
 

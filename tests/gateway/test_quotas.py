@@ -71,6 +71,81 @@ async def test_two_hundred_at_once_spend_no_more_than_the_day_has(cap: int, fiel
         assert spent["tokens"] <= cap
 
 
+WORDS = "word " * 400
+CALLED = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps({"x": WORDS})}}
+WIDE = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"properties": {WORDS[:i]: {} for i in range(100)}}},
+}
+
+
+@pytest.mark.parametrize("model", ["qwen", "single@qwen"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", {"max_tokens": 5, "max_completion_tokens": 10**5}),
+        ("chat/completions", {"max_tokens": 10**5, "max_completion_tokens": 5}),
+        ("chat/completions", {"max_tokens": -1}),
+        ("chat/completions", {"n_predict": 10**5, "max_tokens": 5}),
+        ("chat/completions", {"n_predict": -1}),
+        ("chat/completions", {"best_of": 50, "max_tokens": 9}),
+        ("chat/completions", {"n": 50}),
+        ("chat/completions", {"n": 50.0}),
+        ("chat/completions", {"n": "50"}),
+        ("chat/completions", {"max_tokens": "50"}),
+        ("chat/completions", {"extra_body": {"max_completion_tokens": 10**5}}),
+        ("chat/completions", {"messages": [*ASK, {"role": "assistant", "tool_calls": [CALLED]}], "max_tokens": 5}),
+        ("chat/completions", {"tools": [WIDE] * 20, "max_tokens": 5}),
+        ("completions", {"prompt": [WORDS] * 3, "max_tokens": 5}),
+        ("completions", {"prompt": [[1] * 500] * 3, "max_tokens": 5}),
+        ("responses", {"input": [{"type": "function_call_output", "call_id": "c", "output": WORDS}]}),
+        ("responses", {"instructions": WORDS, "max_output_tokens": 5}),
+        ("messages", {"system": WORDS, "max_tokens": 5}),
+        ("embeddings", {"input": [WORDS] * 5}),
+    ],
+)
+async def test_no_field_of_a_request_makes_it_cost_more_than_was_reserved(model: str, path: str, body: dict[str, Any]):
+    """With a server that reads numbers as loosely, and lengths by as many names, as any does."""
+    spent = 0
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal spent
+        if request.method == "GET":
+            return httpx.Response(200, json={"data": [{"id": "m"}]})
+        said = json.loads(request.content)
+        lengths = (said.get(name) for name in ("n_predict", "max_completion_tokens", "max_tokens", "max_output_tokens"))
+        length = next((int(one) for one in lengths if one), 0)
+        choices = max(int(said.get("n") or 1), int(said.get("best_of") or 1))
+        read = [said.get(name) for name in ("messages", "prompt", "input", "instructions", "tools")]
+        prompt = len(json.dumps([one for one in read if one])) // 8
+        written = choices * (length if length > 0 else 10**6)
+        spent += prompt + written
+        usage = {"prompt_tokens": prompt, "completion_tokens": written}
+        choice = {"index": 0, "message": {"role": "assistant", "content": "42"}, "finish_reason": "stop"}
+        return httpx.Response(200, json={"choices": [choice], "usage": usage})
+
+    endpoint = {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(answer)}
+    given = {"input": "x"} if path == "responses" else {"prompt": "x"} if path == "completions" else {"messages": ASK}
+    async with ModelDouble() as double, serving(double, endpoint=endpoint, keys=keys(tokens_per_day=300)) as served:
+        asked = {"model": model, **given, **body}
+        for _ in range(2):
+            await asyncio.gather(*(served.http.post(path, json=asked, headers=BEARER) for _ in range(20)))
+        assert spent <= 300
+
+
+async def test_what_only_reads_is_held_to_a_cap_on_money():
+    def answer(request: httpx.Request) -> httpx.Response:
+        usage = {"prompt_tokens": 1000, "total_tokens": 1000}
+        return httpx.Response(200, json={"usage": usage, "data": [{"id": "m", "embedding": []}]})
+
+    card = {"prompt_price_per_million": 1, "completion_price_per_million": 0}
+    endpoint = {"model": "m", "base_url": "mock://m", "card": card, "transport": httpx.MockTransport(answer)}
+    async with ModelDouble() as double, serving(double, endpoint=endpoint, keys=keys(money_per_day=0.0025)) as served:
+        body = {"model": "qwen", "input": "x" * 4000}
+        answers = [served.http.post("embeddings", json=body, headers=BEARER) for _ in range(9)]
+        assert sorted(one.status_code for one in await asyncio.gather(*answers)) == [200] * 2 + [429] * 7
+
+
 async def test_money_is_reserved_like_tokens():
     endpoint, spent = counted({"prompt": 11, "completion": 9})
     card = {"prompt_price_per_million": 1000, "completion_price_per_million": 1000}

@@ -66,6 +66,12 @@ BROKEN: dict[str, list[str | float]] = {
     "an error of its own kind": ['event: error\ndata: {"message": "out of memory", "code": "503"}\n\n'],
     "an error as vLLM once put it": ['data: {"object": "error", "message": "out of memory", "code": 503}\n\n'],
     "an error behind comments": [": at work\n\n", 0.05, 'data: {"error": {"message": "no", "code": 503}}\n\n'],
+    "an error behind the role": [
+        chunk(role="assistant", content=""),
+        0.05,
+        'data: {"error": {"message": "no", "code": 503}}\n\n',
+    ],
+    "a role and no more": [chunk(role="assistant", content=None, tool_calls=[])],
     "nothing": [],
     "half an event": ['data: {"choi'],
 }
@@ -82,8 +88,14 @@ async def test_a_plain_stream_that_fails_before_its_first_token_has_a_status(kin
         assert answer.json()["error"]
 
 
+async def test_an_error_inside_a_stream_is_told_once():
+    error = 'data: {"error": {"message": "no", "code": 503}}\n\n'
+    async with streaming([chunk(content="4"), 0.05, error]) as upstream, serving(upstream) as served:
+        assert (await streamed(served)).text == chunk(content="4") + error
+
+
 async def test_comments_alone_begin_a_stream_where_they_go_on_for_long(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tts.gateway.proxy.COMMENTS_ALONE", 0.0)
+    monkeypatch.setattr("tts.gateway.proxy.SAYING_NOTHING", 0.0)
     events = [": at work\n\n", 0.1, 'data: {"error": {"message": "no", "code": 503}}\n\n']
     async with streaming(events) as upstream, serving(upstream) as served:
         answer = await streamed(served)

@@ -246,7 +246,8 @@ class Translation(ABC):
             yield from self._say("refusal", refusal)
         for place, call in enumerate(said.get("tool_calls") or ()):
             yield from self._call(call.get("index", place), call)
-        self._reason = choice.get("finish_reason") or self._reason
+        reason = choice.get("finish_reason")
+        self._reason = reason if reason and isinstance(reason, str) else self._reason
         stop = choice.get("stop_reason", choice.get("matched_stop"))  # vLLM's name, and SGLang's
         self._stop = stop if isinstance(stop, str) else self._stop
 

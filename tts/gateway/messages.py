@@ -86,6 +86,8 @@ class MessagesFormat(Translation):
         return event(kind, {"type": kind, **fields}, large=self.large)
 
 
+UNCITED = (None, {}, {"enabled": False})
+"""What a document says of citations where it wants none."""
 CUT = {"length": "max_tokens", "content_filter": "refusal", "refusal": "refusal"}
 """Why an answer is not complete, by the finish reason of the choice."""
 DELTAS = {
@@ -282,7 +284,7 @@ def _parts(block: Mapping[str, Any], at: str) -> Iterator[Json]:
     elif kind == "image" and form == "base64":
         data, media = (_text(dict(source), name, at) for name in ("data", "media_type"))
         yield {"type": "image_url", "image_url": {"url": f"data:{media};base64,{data}"}}
-    elif kind == "document" and form in ("text", "content") and not (block.get("citations") or {}).get("enabled"):
+    elif kind == "document" and form in ("text", "content") and block.get("citations") in UNCITED:
         for name in ("title", "context"):
             if block.get(name):
                 yield {"type": "text", "text": f"{_text(dict(block), name, at)}\n\n"}

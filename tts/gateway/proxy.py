@@ -16,12 +16,12 @@ from uuid import uuid4
 
 import httpx
 
-from tts.accounts import Grant, Ledger
+from tts.accounts import Grant, Ledger, affordable
 from tts.concurrency import LARGE, aside, now
 from tts.errors import EndpointError, TransientError
 from tts.gateway.admission import quota_spent
-from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError
-from tts.gateway.routing import GatewayRequest
+from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, bad_request
+from tts.gateway.routing import SLOWER, GatewayRequest
 from tts.gateway.schemas import Table
 from tts.sampler import Sampler
 from tts.sampler.client import HttpClient
@@ -31,7 +31,7 @@ from tts.sampler.protocol import (
     check_values,
     decoded,
     estimate_prompt,
-    estimate_tokens,
+    estimate_texts,
     event_of,
     json_of,
     raise_told,
@@ -49,16 +49,19 @@ KEPT = ("response.completed", "response.incomplete")
 ABSENT = (404, 405, 501)
 """What servers say of a route that they do not have, and some of a model."""
 
-FINISHED = re.compile(rb'"finish_reason":\s*"')
+FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 """In an event after which a choice has nothing more to say; inside a text the quotes would be escaped."""
 
-COMMENTS_ALONE = 10.0
-"""Seconds for which comments with which a stream begins are held back: an error after them then has a status."""
+SAYING_NOTHING = 10.0
+"""Seconds for which the events before the first token are held back: an error after them then has a status."""
 
 SMALL = 2**17
 """Bytes that are parsed and written at once; more would hold up the event loop."""
 
 BYTES_PER_TOKEN = 4
+
+NAMES_OF_LENGTHS = (*LENGTHS, "max_output_tokens", "n_predict")
+"""Fields with the most tokens of an answer, by any API, and by llama.cpp, whose own name goes before the others."""
 
 LONGEST_ANSWER = 32_768
 """Tokens reserved for an answer, and its limit, where neither the request nor the server says how long it may be."""
@@ -88,7 +91,7 @@ class Meter:
         if (data := event.data) is None:
             return
         self._tokens += 1
-        if data.strip() == b"[DONE]":
+        if data.strip() == b"[DONE]" or data.lstrip().startswith(b'{"error"'):
             self._ended = True
         if b'"usage"' in data and b'"usage":null' not in data and b'"usage": null' not in data:
             self._usage = data
@@ -119,7 +122,7 @@ class Meter:
         if request.kind in PASSED:
             return _passed_usage(request)
         body = request.chat
-        prompt = estimate_prompt(body.get("messages") or str(body.get("prompt") or body.get("input") or ""))
+        prompt = _estimate_read(body)
         completion = max(0, self._tokens - 1)
         return Usage(1, prompt, 0, completion, estimated_tokens=prompt + completion)
 
@@ -234,19 +237,21 @@ async def _within_quota(request: GatewayRequest, sampler: Sampler) -> AsyncItera
     if reads:
         prompt = int(_passed_usage(request).prompt_tokens)
     else:
-        prompt = estimate_prompt(_prompt_of(body)) + estimate_tokens(json.dumps(body.get("tools") or ""))
+        prompt = await aside(SLOWER * len(request.content), _estimate_read, body)
     choices = _choices(body)
     responds = request.kind == "responses" and request.format is None
     name = "max_output_tokens" if responds else token_limit(merged(endpoint.params, body))
-    asked = min((body[one] for one in (name, *LENGTHS) if _is_number(body.get(one))), default=endpoint.params.get(name))
+    for one in ("n", "best_of", *NAMES_OF_LENGTHS):  # some servers read "5" and 5.0 as 5
+        if not isinstance(body.get(one, 0), int | None):
+            raise bad_request(f"{one} must be a whole number, as this key has caps for a day", one)
+    lengths = {one: body[one] for one in NAMES_OF_LENGTHS if body.get(one) is not None}
+    asked = max(filter(_is_number, lengths.values()), default=endpoint.params.get(name))
     context = sampler.context_length
     most = asked or context or LONGEST_ANSWER
     while True:
         await quota.look()
         tokens, money = quota.room
-        left = tokens - prompt
-        if (per_token := endpoint.money(Usage(completion_tokens=1))) > 0:
-            left = min(left, (money - endpoint.money(Usage(prompt_tokens=prompt))) / per_token)
+        left = min(tokens - prompt, affordable(endpoint.money, money, prompt))
         length = int(min(most, left // choices))
         if length < 1:
             if quota.reserved.samples:
@@ -262,28 +267,32 @@ async def _within_quota(request: GatewayRequest, sampler: Sampler) -> AsyncItera
         if await quota.hold(grant):
             break
     try:
-        yield {} if reads or (length == most and (asked or context)) else {name: length}
+        if lengths:
+            yield {one: min(given, length) if _is_number(given) else length for one, given in lengths.items()}
+        else:
+            yield {} if reads or (length == most and (asked or context)) else {name: length}
     finally:
         quota.spend(sum_usage(request.spent.values()).total_tokens, request.money)
         quota.release(grant)
 
 
-def _prompt_of(body: Mapping[str, Any]) -> Any:
-    for name in ("messages", "prompt", "input"):
-        if value := body.get(name):
-            return value if isinstance(value, str | list) else json.dumps(value)
-    return ""
+def _estimate_read(body: Mapping[str, Any]) -> int:
+    """Tokens that the server reads of a request, where nobody has counted them yet."""
+    prompt = next((value for name in ("messages", "prompt", "input") if (value := body.get(name))), "")
+    beside = [body.get(name) for name in ("tools", "functions", "instructions", "documents")]
+    begins = 1  # with a token of its own
+    return begins + estimate_prompt(prompt if isinstance(prompt, str | list) else [prompt]) + estimate_texts(beside)
 
 
 def _choices(body: Mapping[str, Any]) -> int:
     """How many answers the server writes for one request."""
     prompts = body.get("prompt")
     several = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
-    return several * max(int(body[one]) if _is_number(body.get(one)) else 1 for one in ("n", "best_of"))
+    return several * max(body[one] if _is_number(body.get(one)) else 1 for one in ("n", "best_of"))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return type(value) is int and value > 0
 
 
 async def _relay_events(
@@ -317,8 +326,8 @@ async def _relay_events(
                 meter.feed(event)
                 if len(event.raw) > SMALL:  # each step with it takes a while
                     await asyncio.sleep(0)
-            first = next((event for event in held if event.data), None)
-            if not held or (out.status is None and first is None and now() - began < COMMENTS_ALONE):
+            first = next((event for event in held if not _opens(event)), None)
+            if not held or (out.status is None and first is None and now() - began < SAYING_NOTHING):
                 continue
             if out.status is None and first is not None:
                 _check_first(first)
@@ -362,8 +371,23 @@ async def _said(events: list[ServerEvent], request: GatewayRequest, limit: int) 
     return await aside(len(raw), work)
 
 
+def _opens(event: ServerEvent) -> bool:
+    """Whether an event of a stream says nothing yet: a comment, or whose turn it is."""
+    data = event.data
+    if not data:
+        return True
+    if b'"role"' not in data or len(data) > SMALL:
+        return False
+    try:
+        choices = json.loads(data)["choices"]
+        said = [value for one in choices for name, value in one["delta"].items() if name != "role"]
+        return not any(said) and not any(one.get("finish_reason") for one in choices)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return False
+
+
 def _check_first(event: ServerEvent) -> None:
-    """Raise `APIError` if a stream's first event is an error, with the words and the status that it has."""
+    """Raise `APIError` if the first event that says something is an error, with the words and the status that it has."""
     data = event.data or b""
     if len(data) > SMALL or not (event.kind == "error" or b'"error"' in data):
         return

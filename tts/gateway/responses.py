@@ -321,7 +321,9 @@ def _messages(body: Mapping[str, Any]) -> list[Json]:
         elif kind == "function_call_output":
             messages.append({"role": "tool", "tool_call_id": _text(item, "call_id"), "content": _output(item)})
         elif kind == "reasoning":
-            parts = item.get("content") or item.get("summary") or ()
+            parts = item.get("content") or item.get("summary") or []
+            if not isinstance(parts, list):
+                raise bad_request("the content of reasoning must be a list of parts", "input")
             if thought := "".join(_text(part, "text") for part in parts):
                 if not (messages and messages[-1]["role"] == "assistant"):
                     messages.append({"role": "assistant", "content": None})

@@ -55,6 +55,13 @@ SLOWER = 16
 """How many times as long it takes to make something of a text as to read it, at worst."""
 
 
+BEYOND = {
+    "best_of": "it draws as many answers as its own parameters say",
+    "extra_body": "put what is in it into the body itself",
+}
+"""Fields that would ask a model's server for more than a strategy knows of."""
+
+
 @dataclass(frozen=True)
 class RequestPlan:
     """What to do for a request."""
@@ -190,6 +197,9 @@ async def read(
     await asyncio.sleep(0)
     if request.chat.get("continue_final_message") and kind != "chat/completions":
         raise unsupported("a strategy begins its answer itself: end with the user's turn", "messages")
+    for name, words in BEYOND.items():
+        if request.chat.get(name) not in (None, 1):
+            raise unsupported(f"a strategy does not support {name}: {words}", name)
     sampling, form = sampling_of(request.chat)
     request.plan = replace(plan, sampling={**plan.sampling, **sampling}, form=merged(plan.form, form))
     return request

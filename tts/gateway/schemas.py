@@ -65,11 +65,12 @@ def sampling_of(body: Table) -> tuple[Table, Table]:
     """What a chat or completion body says of sampling: for every call, and for the one that writes the answer alone.
 
     The latter has what the answer must be (its length, tools, format, where it stops), and fields that nobody here
-    knows: they go to the server as they are. Of two lengths the smaller one holds.
+    knows: they go to the server as they are. Of several lengths the smallest holds; llama.cpp's own name for it would
+    go before the others.
     """
     given = {name: value for name, value in body.items() if name not in PROTOCOL and value is not None}
     form = {name: value for name, value in given.items() if name not in SAMPLING}
-    lengths = [form.pop(name) for name in LENGTHS if name in form]
+    lengths = [form.pop(name) for name in (*LENGTHS, "n_predict") if name in form]
     if lengths:
         form["max_completion_tokens" if "max_completion_tokens" in given else "max_tokens"] = min(lengths)
     return {name: given[name] for name in SAMPLING & given.keys()}, form
@@ -146,6 +147,7 @@ class Completion(Body):
     prompt: str
     n: PositiveInt | None = None
     max_tokens: PositiveInt | None = None
+    n_predict: PositiveInt | None = None
     stop: str | list[str] | None = None
     logprobs: int | None = None
 
@@ -157,6 +159,7 @@ class Chat(Body):
     n: PositiveInt | None = None
     max_tokens: PositiveInt | None = None
     max_completion_tokens: PositiveInt | None = None
+    n_predict: PositiveInt | None = None
     stop: str | list[str] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
@@ -170,6 +173,7 @@ class Responses(Body):
     """A request of the Responses API."""
 
     input: str | Annotated[list[Table], Field(max_length=MOST_MESSAGES)]
+    n_predict: PositiveInt | None = None
     instructions: str | None = None
     max_output_tokens: PositiveInt | None = None
     top_logprobs: int | None = None

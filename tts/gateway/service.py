@@ -78,7 +78,7 @@ class Gateway:
             if self._link is not None:
                 self._link.share(sampler)
             sampler.keep_raw = True
-            sampler.connection.impatient = True
+            sampler.connection.health.impatient = True
         self.models = {name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in models.items()}
         await self._stack.enter_async_context(self._shared)
         await self._stack.enter_async_context(self.responses)

@@ -53,8 +53,6 @@ class Connection:
         self.endpoint = endpoint
         self.pool = pool or Pool(endpoint.urls, most_in_flight(endpoint), endpoint.target_latency)
         self.health = Health(self.pool, endpoint, self._examine)
-        self.impatient = False
-        """Whether a request fails while every replica is set aside, instead of waiting until one may be back."""
         self._has_served = False
 
     @cached_property
@@ -134,8 +132,11 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         self.health.start()
-        if self.impatient and queued and self.pool.down:
-            raise TransientError(f"no server of {self.endpoint.model} works: {self.pool.ailments}")
+        if queued and self.health.impatient:
+            if self.pool.down:
+                raise TransientError(f"no server of {self.endpoint.model} works: {self.pool.ailments}")
+            if self.pool.full and self.health.too_long(0.0, loop.time()):
+                raise self.pool.unavailable()
         replica = await self.pool.acquire(affinity, avoid) if queued else self.pool.take(affinity, avoid)
         exchange = Exchange(replica.url, now())
         start, outcome, pause, failure = loop.time(), AttemptOutcome.ABANDONED, None, ""
@@ -208,6 +209,8 @@ class Retry:
         self.failures += 1
         self._raise_if_lost(error)
         if error.final or self.failures >= endpoint.max_attempts or time + pause >= self.deadline:
+            raise error
+        if self.connection.health.too_long(self.began, time + pause):
             raise error
         self.avoid = error.server
         await self.connection.health.rest(pause)

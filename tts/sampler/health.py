@@ -19,6 +19,8 @@ TICK = 0.25
 QUIET = 20.0
 """Seconds of work without an answer after which a replica is examined; work that has taken as long at a replica that
 lives is taken to go on."""
+PATIENCE = 10.0
+"""Seconds for which an impatient request waits, for a turn or for its next attempt, while nothing is answered."""
 LONGEST_PAUSE = 5.0
 """Seconds between two examinations, at most."""
 
@@ -31,6 +33,9 @@ class Health:
 
     def __init__(self, pool: Pool, endpoint: Endpoint, examine: Examine) -> None:
         self._lost_words = ""
+        self.impatient = False
+        """Whether a request fails while every replica is set aside, or gives no answer for `PATIENCE`, instead of
+        waiting until one may be back."""
         self.working: dict[asyncio.Timeout, float] = {}
         """The limits of the attempts in flight, with the time when each was sent."""
         self._pool, self._endpoint, self._examine = pool, endpoint, examine
@@ -73,6 +78,13 @@ class Health:
     def lost(self) -> str:
         """Why the endpoint counts as down: it was given up and has given no sign of life since; empty: it does not."""
         return self._lost_words if self._lost_at > max(self._pool.served_at, self._well_at) else ""
+
+    def too_long(self, began: float, until: float) -> bool:
+        """Whether a request that `began` must not wait `until` then: it is impatient, and nothing else is at work."""
+        if not self.impatient or self._pool.silent_since is None:
+            return False
+        at_work = any(until - sent >= PATIENCE / 2 for sent in self.working.values())
+        return not at_work and until - max(began, self._pool.silent_since) > PATIENCE
 
     def leave_out(self, words: str) -> None:
         """Take the endpoint for down, for what `words` say, until it is found well."""
@@ -121,6 +133,8 @@ class Health:
             self._give_up(now)
         if now - pool.served_at >= longest:
             pool.fail_waiting(self._too_late, before=now - longest)
+        if self.too_long(0.0, now):
+            pool.fail_waiting(pool.unavailable, before=now - PATIENCE)
         if self._busy or any(replica.down for replica in pool.replicas):
             self.start()
 

@@ -168,6 +168,12 @@ class Pool:
         return all(replica.down for replica in self.replicas)
 
     @property
+    def full(self) -> bool:
+        """Whether no replica may be sent one more request now."""
+        now = asyncio.get_running_loop().time()
+        return not any(replica.has_room(now) for replica in self.replicas)
+
+    @property
     def waiting(self) -> int:
         """Requests in the queue."""
         return len(self._waiting)
@@ -208,11 +214,15 @@ class Pool:
         self._begin(now)
         up = [replica for replica in self.replicas if not replica.down]
         if not up:
-            words = f"no server of this model works: {self.ailments}"
-            raise Throttled(words, status=503, body=without_addresses(words), retry_after=5)
+            raise self.unavailable()
         replica = self._choose(affinity % len(self.replicas), avoid, up, lambda replica: replica.in_flight)
         replica.admit(now)
         return replica
+
+    def unavailable(self) -> Throttled:
+        """The error for those who do not wait until a replica works."""
+        words = f"no server of this model works: {self.ailments}"
+        return Throttled(words, status=503, body=without_addresses(words), retry_after=5)
 
     def release(
         self,

@@ -517,9 +517,29 @@ def estimate_prompt(prompt: Prompt) -> int:
     if prompt and isinstance(prompt[0], int):
         return len(prompt)
     total = 0
-    for message in prompt:
-        with suppress(TransientError):  # what is no message is for the server to refuse
-            total += 4 + estimate_tokens(text_of(_table(message, "a message").get("content")))
+    for one in prompt:
+        if isinstance(one, Mapping):
+            with suppress(TransientError):  # what is no message is for the server to refuse
+                total += 4 + estimate_tokens(text_of(one.get("content")))
+            total += estimate_texts([value for name, value in one.items() if name not in ("role", "content")])
+        else:
+            total += estimate_texts(one)
+    return total
+
+
+def estimate_texts(data: Any) -> int:
+    """Tokens of all texts, names and numbers in plain data, but not of pictures and sounds (`data:` URLs)."""
+    total, left = 0, [data]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            total += 0 if one.startswith("data:") else estimate_tokens(one)
+        elif isinstance(one, Mapping):
+            left += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            left += one
+        else:
+            total += one is not None
     return total
 
 
