@@ -207,6 +207,11 @@ class Session:
         """The models of all policies to draw from by role, of those too that are down."""
         return {role: self._calls.sampler(role).endpoint.model for role in self._policies}
 
+    def __copy__(self) -> Session:
+        view = object.__new__(type(self))  # a quarter of the time of the usual way: each node of a search needs some
+        view.__dict__.update(self.__dict__)
+        return view
+
     def on(self, policy: str) -> Session:
         """This session with one of the `policies` as the policy."""
         view = copy(self)
@@ -417,7 +422,8 @@ class Session:
             raise ConfigError("this run has no verifier; name one (--verifier, or `verifier` of the strategy)")
         if self.budget.verifier_seconds is not None:
             self._calls.allowance.check_verifier()
-        inner = self._inner(f"{verifier.name}\0{candidate.spawned}", candidate.spawned).asking(self._judged)
+        inner = self._inner(f"{verifier.name}\0{candidate.spawned}", candidate.spawned)
+        inner.problem = self._judged
         if candidate.samples and candidate.samples[-1].role in self._policies:  # who wrote it is asked about it
             inner._policies = (candidate.samples[-1].role,)
         self.ledger.verdicts += 1
