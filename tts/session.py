@@ -346,6 +346,13 @@ class Session:
             raise error
         return value
 
+    async def priced(self, make: Callable[[Session], Awaitable[T]]) -> tuple[T, frozenset[Charge]]:
+        """The result of `make(session)`, and what it cost."""
+        inner = self._inner("priced")
+        made = await make(inner)
+        self._recorded |= inner._recorded
+        return made, frozenset(inner._recorded)
+
     async def remember(self, about: Any, value: str) -> str:
         """`value`, or what an interrupted run remembered about the same: for decisions that must not fall twice."""
         if (store := self._calls.store) is None:
