@@ -176,11 +176,6 @@ class Session:
         """What the search needed so far: what it would have cost alone (see `tts.accounts.Tariff`)."""
         return total(self.ledger.needed)
 
-    @property
-    def calls_left(self) -> float:
-        """About how many further calls the budget allows, at the average cost so far; infinite at first."""
-        return self._calls.calls_left
-
     def settle(self, tokens: float, money: float) -> None:
         """Count in the quota what the session spent in all, failed work included, now that it has ended."""
         self._calls.allowance.settle(tokens, money)
@@ -188,7 +183,7 @@ class Session:
     def calls_with_room(self, roles: Iterable[str]) -> float:
         """How many further samples by `roles` the budget has room for whatever they say; infinite without caps.
 
-        Prompts are taken to be no longer than those so far. Unlike `calls_left` it promises what it says.
+        Prompts are taken to be no longer than those so far.
         """
         return self._calls.calls_with_room(map(self._role, roles))
 
