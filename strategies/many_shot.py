@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, NonNegativeInt
 
@@ -18,6 +18,7 @@ from tts import registry
 from tts.base import AnswerVerifier, as_config, made_from_spec
 from tts.errors import ConfigError
 from tts.prompting import problem_text
+from tts.registry import Plugin
 from tts.session import Session
 from tts.strategies.wrapping import Reworded
 from tts.tasks import Example, Task
@@ -25,6 +26,9 @@ from tts.types import Problem
 
 MOST = 20_000
 """Examples of a task that are chosen from."""
+
+
+TaskField = Annotated[Task, made_from_spec("tasks"), as_config]
 
 
 def operators_alone(task: Task | None) -> Task | None:
@@ -43,9 +47,13 @@ class ManyShot(Reworded):
 
     k: NonNegativeInt = 4
     """Examples; 0: the question alone."""
-    examples: Annotated[Task | None, made_from_spec("tasks"), AfterValidator(operators_alone), as_config] = None
-    """The task whose examples are shown, such as a training split: `gsm8k(split=train)`, `lab_math(part=train)`,
-    `jsonl(path=solved.jsonl)`."""
+    examples: Annotated[TaskField | None, AfterValidator(operators_alone)] = None
+    """The task whose examples are shown: `gsm8k(split=train)`, `jsonl(path=solved.jsonl)`; by default the training
+    split of the run's task, where that has one."""
+
+    def taught(self, training: Plugin) -> Self:
+        taught = super().taught(training)
+        return taught if self.examples is not None or not self.k else taught.model_copy(update={"examples": training})
 
     def ready(self, problem: Problem) -> None:
         super().ready(problem)
@@ -60,8 +68,8 @@ class ManyShot(Reworded):
             return []
         if self.examples is None:
             raise ConfigError(
-                f"{self.spec} needs solved examples, examples=TASK: gsm8k(split=train), jsonl(path=FILE) with prompt "
-                "and solution on each line"
+                f"{self.spec} needs solved examples, for the task has no training split: examples=TASK, such as "
+                "jsonl(path=FILE) with prompt and solution on each line"
             )
         pool = solved_examples(self.examples.spec)
         order = Random(f"many_shot {seed}").sample(range(len(pool)), len(pool))

@@ -1,12 +1,14 @@
 """Retrieval: passages of a local corpus before the question.
 
 Shao et al. 2024, "Scaling Retrieval-Based Language Models with a Trillion-Token Datastore" (arXiv 2407.12854),
-section 3. Passages are ranked by BM25 (Robertson and Zaragoza 2009), as the package bm25s computes it.
+section 3. Passages are ranked by BM25 (Robertson and Zaragoza 2009), as the package bm25s computes it, or by their
+embeddings.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -14,14 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, PositiveInt
 
-from tts.errors import ConfigError, MissingExtra
+from tts.errors import ConfigError, MissingExtra, SamplingFailed
 from tts.prompting import fill, problem_text, reworded, template
 from tts.session import Session
 from tts.strategies.wrapping import Reworded
 from tts.tasks.loading import read_jsonl
 from tts.types import Problem
+from tts.verifiers.embedding_similarity import embedding
 
 if TYPE_CHECKING:
     from bm25s import BM25
@@ -32,13 +35,15 @@ These passages may help with what follows. They may also be beside the point.
 $passages
 
 $problem"""
+BATCH = 64
+"""Passages that one request embeds."""
 
 
 class Retrieve(Reworded):
     """The K passages that match the question best, before it; the rest is the inner strategy's.
 
-    A passage that contains the question itself is passed over, and so is one that shares no word with it. The best
-    comes first, so that those of a smaller `k` begin those of a larger one.
+    A passage that contains the question itself is passed over, and so is one that shares no word with it, unless
+    embeddings rank. The best comes first, so that those of a smaller `k` begin those of a larger one.
     """
 
     k: NonNegativeInt = 4
@@ -46,8 +51,16 @@ class Retrieve(Reworded):
     corpus: Path | None = None
     """The file: .jsonl or .jsonl.gz with a passage in the field `text` of each line, or plain text, whose passages are
     parted by empty lines."""
+    embed: bool = False
+    """Whether a model for the role `embed` ranks passages by what they mean, and not BM25 by their words."""
+    among: PositiveInt = 256
+    """Passages that are embedded for a question, those that BM25 ranks highest; each problem is charged for its own."""
     prompt: Annotated[str, template("passages", "problem")] = PROMPT
     """What the last message becomes."""
+
+    @property
+    def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return super().roles | ({"embed"} if self.embed and self.k else set())
 
     def ready(self, problem: Problem) -> None:
         super().ready(problem)
@@ -66,10 +79,13 @@ class Retrieve(Reworded):
     async def asked(self, problem: Problem, session: Session) -> Problem:
         if not self.k or self.corpus is None:
             return problem
-        found = await asyncio.to_thread(passages, self.corpus, problem_text(problem), self.k)
+        question, most = problem_text(problem), self.among if self.embed else self.k
+        found = await asyncio.to_thread(passages, self.corpus, question, most, strangers=self.embed)
         if not found:
             return problem
-        joined = "\n\n".join(found)
+        if self.embed:
+            found = await nearest(found, question, session)
+        joined = "\n\n".join(found[: self.k])
         return reworded(problem, lambda text: fill(self.prompt, passages=joined, problem=text), last=True)
 
 
@@ -83,12 +99,28 @@ class Corpus:
     index: BM25
 
 
-def passages(path: Path, question: str, k: int) -> list[str]:
-    """The `k` passages of a file that match the question best, the best first. Raises `ConfigError` if it has none."""
+def passages(path: Path, question: str, k: int, *, strangers: bool = False) -> list[str]:
+    """The `k` passages of a file that match the question best, the best first, also `strangers` that share no word with
+    it. Raises `ConfigError` if the file has none."""
     corpus, asked = load_corpus(path, path.stat().st_mtime_ns), _plain(question)
     scores = corpus.index.get_scores(_tokens([question])[0])
-    ranked = (i for i in np.argsort(-scores, kind="stable") if scores[i] > 0 and asked not in corpus.plain[i])
+    order = (i for i in np.argsort(-scores, kind="stable") if strangers or scores[i] > 0)
+    ranked = (i for i in order if asked not in corpus.plain[i])
     return [corpus.texts[i] for i in islice(ranked, k)]
+
+
+async def nearest(texts: Sequence[str], question: str, session: Session) -> list[str]:
+    """`texts` by the cosine similarity of their embeddings with that of the question, the nearest first."""
+    asked = [question, *texts]
+    bodies = [{"input": text} for text in asked]
+    for start in range(0, len(bodies), BATCH):
+        await session.post_joined("/embeddings", bodies[start : start + BATCH], field="input", role="embed")
+    try:
+        own, *others = await session.together(embedding(text, session) for text in asked)
+        likeness = np.array(others) @ own
+    except ValueError as error:  # no vectors, or some of other lengths
+        raise SamplingFailed(f"embed: {error}") from error
+    return [texts[i] for i in np.argsort(-likeness, kind="stable")]
 
 
 @lru_cache(maxsize=4)

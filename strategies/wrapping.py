@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Self, cast
 
 from pydantic import model_validator
 
 from tts.base import Estimator, Strategy, StrategyField
+from tts.registry import Plugin
 from tts.session import Session
 from tts.strategies.single import Single
 from tts.types import Candidate, Problem
@@ -57,6 +59,9 @@ class Wrapping(Strategy):
     def ready(self, problem: Problem) -> None:
         self.strategy.ready(problem)
 
+    def taught(self, training: Plugin) -> Self:
+        return self.model_copy(update={"strategy": self.strategy.taught(training)})
+
     def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
         return self.strategy.select(candidates)
 
@@ -82,11 +87,11 @@ class Reworded(Wrapping):
         self.strategy.check_policies(policies)
 
     async def asked(self, problem: Problem, session: Session) -> Problem:
-        """What is asked in place of `problem`."""
+        """What is asked in place of `problem`. What finding it costs is charged to every candidate."""
         raise NotImplementedError
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
-        other = await self.asked(problem, session)
+        other, charges = await session.priced(lambda inner: self.asked(problem, inner))
         async with aclosing(cast(Any, self.strategy.search(other, session.asking(other)))) as found:
             async for one in found:
-                yield one
+                yield replace(one, charges=one.charges | charges) if charges else one

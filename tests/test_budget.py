@@ -275,16 +275,6 @@ async def test_grants_never_add_up_to_more_than_the_budget(caps, orders, per_req
         allowance.release(grant)
 
 
-async def test_the_calls_that_a_budget_has_room_for_are_told_by_what_they_cost_so_far():
-    async with ModelDouble(tokens=(10, 10)) as double, Sampler(endpoint(double)) as model:
-        by_tokens = Session(PROBLEM, {"policy": model}, budget=Budget(completion_tokens=100))
-        by_requests = Session(PROBLEM, {"policy": model}, budget=Budget(requests=5))
-        assert (by_tokens.calls_left, by_requests.calls_left) == (float("inf"), 5)
-        for session in (by_tokens, by_requests, open_ended := Session(PROBLEM, {"policy": model})):
-            assert len([sample async for sample in session.sample(max_tokens=10)]) == 1
-    assert (by_tokens.calls_left, by_requests.calls_left, open_ended.calls_left) == (9, 4, float("inf"))
-
-
 @pytest.mark.parametrize("fault", [None, FaultKind.N_IGNORED, FaultKind.N_REJECTED])
 @pytest.mark.parametrize("owner", ["vllm", "somebody"])
 @pytest.mark.parametrize("cap", [1, 3, 5, 40])

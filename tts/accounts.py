@@ -176,22 +176,6 @@ class Allowance:
         self.capped = quota is not None or any(cap is not None for name, cap in budget if name != "seconds")
         """Whether anything but time is limited."""
 
-    def calls_left(self) -> float:
-        """Further requests that the caps allow at the average cost so far; infinite at first."""
-        used, caps = self._used, self.budget
-        left = float("inf") if caps.requests is None else caps.requests - used.requests
-        for cap, spent in (
-            (caps.completion_tokens, used.completion_tokens),
-            (caps.total_tokens, used.total_tokens),
-            (caps.money, self._money),
-        ):
-            if cap is not None and spent:
-                left = min(left, (cap - spent) * used.requests / spent)
-        if self._quota is not None:
-            for room, spent in zip(self._quota.room, (used.total_tokens, self._money), strict=True):
-                left = min(left, room * used.requests / spent if spent else left)
-        return left
-
     def calls_with_room(self, role: str, tokens: float) -> float:
         """Requests that the caps surely allow if each takes `tokens` and no prompt is longer than those so far.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import thread_time
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, PlainSerializer
 
@@ -213,6 +213,10 @@ class Strategy(Plugin):
 
     def ready(self, problem: Problem) -> None:
         """Raise `ConfigError` if it cannot work on `problem`; asked before anything is spent."""
+
+    def taught(self, training: Plugin) -> Self:
+        """Itself with the examples of the task `training`, if it shows some and nobody has said which."""
+        return self
 
     def check_policies(self, policies: Mapping[str, str]) -> None:
         """Raise `ConfigError` if it cannot choose among `policies` (models by role); asked before anything is spent."""

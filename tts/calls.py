@@ -80,11 +80,6 @@ class Calls:
         if self._capped:
             ledger.watchers.append(self.allowance.book)
 
-    @property
-    def calls_left(self) -> float:
-        """About how many further calls the budget has room for, by what those so far cost; infinite at first."""
-        return self.allowance.calls_left() if self._capped else float("inf")
-
     def calls_with_room(self, roles: Iterable[str]) -> float:
         """How many further samples by `roles` the budget has room for whatever they say; infinite without caps."""
         if not self._capped:

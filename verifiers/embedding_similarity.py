@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tts.base import ScoreVerifier
 from tts.prompting import problem_text, shown
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
+
+Vector = NDArray[np.float64]
 
 
 class EmbeddingSimilarity(ScoreVerifier):
@@ -39,10 +42,10 @@ class EmbeddingSimilarity(ScoreVerifier):
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """The similarity; compared with the others, the `embedding` in `details` from which it follows."""
         content = await shown(session, "$answer", candidate)
-        own = await _embedding(content, session)
+        own = await embedding(content, session)
         if self.to == "others":
             return self.rated(1.0, embedding=own.round(5).tolist())
-        other = await _embedding(self.reference if self.to == "reference" else problem_text(problem), session)
+        other = await embedding(self.reference if self.to == "reference" else problem_text(problem), session)
         return self.rated(float(own @ other))
 
     def among(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
@@ -56,7 +59,7 @@ class EmbeddingSimilarity(ScoreVerifier):
         return [self.rescored(c, float(scores[i])) if i in scores else c for i, c in enumerate(candidates)]
 
 
-async def _embedding(content: Any, session: Session) -> np.ndarray:
+async def embedding(content: Any, session: Session) -> Vector:
     """The unit vector of a text, or of a message with pictures (as vLLM takes it). Raises `ValueError` where the server
     gives none."""
     text = isinstance(content, str)

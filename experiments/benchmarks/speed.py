@@ -52,13 +52,27 @@ GROUPS: dict[str, list[tuple[str, str | None, str, list[str]]]] = {
         ("tts", None, "tts_steps.py", ["URL", f"particle_filter:n=64,{STEPS}"]),
         ("its-hub", "its-hub", "its_hub_steps.py", ["URL", "particles"]),
     ],
+    "beam search, 64 branches, at most 8 at once": [
+        ("tts", None, "tts_steps.py", ["URL", f"beam_search:n=64,width=4,{STEPS}"]),
+        ("its-hub", "its-hub", "its_hub_steps.py", ["URL", "beam"]),
+        ("its-hub, told so", "its-hub", "its_hub_steps.py", ["URL", "beam", "8"]),
+    ],
+    "particle filter, 64 particles, at most 8 at once": [
+        ("tts", None, "tts_steps.py", ["URL", f"particle_filter:n=64,{STEPS}"]),
+        ("its-hub", "its-hub", "its_hub_steps.py", ["URL", "particles"]),
+        ("its-hub, told so", "its-hub", "its_hub_steps.py", ["URL", "particles", "8"]),
+    ],
     "AB-MCTS-A, 256 answers, 8 at once": [
         ("tts", None, "tts_steps.py", ["URL", "ab_mcts:n=256,in_flight=8"]),
-        ("treequest", "treequest", "treequest_answers.py", ["URL", "8"]),
+        ("treequest", "treequest", "treequest_answers.py", ["URL", "8", "A", "256"]),
     ],
     "AB-MCTS-A, 256 answers, 64 at once": [
         ("tts", None, "tts_steps.py", ["URL", "ab_mcts:n=256,in_flight=64"]),
-        ("treequest", "treequest", "treequest_answers.py", ["URL", "64"]),
+        ("treequest", "treequest", "treequest_answers.py", ["URL", "64", "A", "256"]),
+    ],
+    "AB-MCTS-M, 8 answers": [
+        ("tts", None, "tts_steps.py", ["URL", "ab_mcts:n=8,model=mixed"]),
+        ("treequest", "treequest-m", "treequest_answers.py", ["URL", "1", "M", "8"]),
     ],
     "mock samples through the whole runner": [
         ("tts", None, "tts_runner.py", ["2000"]),
@@ -70,10 +84,14 @@ GROUPS: dict[str, list[tuple[str, str | None, str, list[str]]]] = {
 """For each group its clients: label, peer (None: ours), script, arguments. What a search rates is a sample."""
 
 
+FEW = ["--max-running", "8"]
+"""Of the server that refuses a ninth request at once with 429, in groups that say so."""
+
+
 @contextmanager
-def double() -> Iterator[str]:
+def double(*options: str) -> Iterator[str]:
     """A fresh server in a process of its own; gives its base URL."""
-    with subprocess.Popen(DOUBLE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with subprocess.Popen([*DOUBLE, *options], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().split()[1]
@@ -81,28 +99,46 @@ def double() -> Iterator[str]:
             process.terminate()
 
 
+class ClientError(RuntimeError):
+    """A client ended with an error, whose words are the last."""
+
+
 def run_client(peer: str | None, script: str, arguments: list[str], url: str) -> dict[str, Any]:
     """One run of a client in its environment: the JSON line that it prints."""
     python = sys.executable if peer is None else str(peer_python(peer))
     command = [python, str(HERE / "clients" / script), *(url if word == "URL" else word for word in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": ""})
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": ""})
+    except subprocess.TimeoutExpired:
+        raise ClientError("not done within 300 s") from None
     if done.returncode:
-        raise RuntimeError(f"{script} failed:\n{done.stderr[-2000:]}")
+        raise ClientError(f"{script} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(clients: list[tuple[str, str | None, str, list[str]]], rounds: int) -> dict[str, Any]:
-    """Median figures of each client, and the median over rounds of ours over the peer's wall time."""
+def measure(clients: list[tuple[str, str | None, str, list[str]]], rounds: int, *server: str) -> dict[str, Any]:
+    """Median figures of each client, and the median over rounds of ours over the peer's wall time.
+
+    A peer's failure is its figure; ours ends the benchmark.
+    """
     figures: dict[str, list[dict[str, Any]]] = {}
+    failed: dict[str, str] = {}
     for _ in range(rounds):
-        with double() as url:
+        with double(*server) as url:
             for label, peer, script, arguments in clients:
+                if label in failed:
+                    continue
                 try:
                     figures.setdefault(label, []).append(run_client(peer, script, arguments, url))
                 except PeerError as error:
                     print(f"left out {label}: {error}", file=sys.stderr)
+                except ClientError as error:
+                    if peer is None:
+                        raise
+                    failed[label] = str(error).strip().splitlines()[-1]
+    figures = {label: runs for label, runs in figures.items() if label not in failed}
     ours = [one["wall_seconds"] / one["samples"] for one in figures["tts"]]
-    report = {}
+    report: dict[str, Any] = {label: {"failed": words} for label, words in failed.items()}
     for label, runs in figures.items():
         each = [one["wall_seconds"] / one["samples"] for one in runs]
         report[label] = {
@@ -126,7 +162,8 @@ def main() -> None:
     for group, clients in GROUPS.items():
         if options.groups and not any(word in group for word in options.groups):
             continue
-        results[group] = measure(clients, 1 if "200,000" in group else options.rounds)
+        server = FEW if "at most 8" in group else []
+        results[group] = measure(clients, 1 if "200,000" in group else options.rounds, *server)
         print(f"\n{group}")
         for label, figures in results[group].items():
             print(f"  {label:28}", *(f"{name.replace('_', ' ')} {value}" for name, value in figures.items()), sep="  ")

@@ -18,6 +18,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -71,59 +72,67 @@ def drawn(painter: Painter) -> NDArray[np.float64]:
     return np.array([counts[number] for number in range(1, FRAMES + 1)], dtype=float)
 
 
-def correlations(results: list[Result], finals: list[list[float]]) -> list[dict[str, list[float]]]:
+def correlations(ratings: NDArray[np.float64], finals: NDArray[np.float64]) -> list[dict[str, list[float]]]:
     """For each picture of a film, how its rating's rank goes with that of what becomes of it; mean over scenes."""
     found: list[list[float]] = [[] for _ in range(FRAMES)]
-    for result, shares in zip(results, finals, strict=True):
-        ordered = sorted(result.candidates, key=lambda candidate: candidate.spawned)
-        ratings = np.array([[record["reward"] for record in one.notes["tree"]] for one in ordered])
-        for frame, values in enumerate(ratings.T):
+    for films, shares in zip(ratings, finals, strict=True):
+        for frame, values in enumerate(films.T):
             if np.ptp(values) and np.ptp(shares):
-                both = np.corrcoef(mean_ranks(values), mean_ranks(np.array(shares)))
-                found[frame].append(float(both[0, 1]))
+                found[frame].append(float(np.corrcoef(mean_ranks(values), mean_ranks(shares))[0, 1]))
     return [as_dict(mean_interval(np.array(values)[:, np.newaxis], low=-1)) for values in found]
 
 
-async def world(habits: Mapping[str, float], problems: list[Problem], sigma: float, folder: Path) -> dict[str, Any]:
-    """What every strategy selects of every scene, and at what cost."""
-    verifier, painter = Measured(folder=folder, sigma=sigma), Painter(seed=1, **habits)  # type: ignore[arg-type]
+async def played(habits: Mapping[str, float], problems: list[Problem], sigma: float, seed: int) -> dict[str, Any]:
+    """For each strategy what is right of each scene, and how many of each picture of a film that took."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, painter = Path(place), Painter(seed=seed, **habits)  # type: ignore[arg-type]
+        verifier = Measured(folder=folder, sigma=sigma)
+        async with drawing_world(painter, Vision()) as models:
 
-    async def run(spec: str) -> tuple[list[Result], NDArray[np.float64]]:
-        """The results, and how many of each picture of a film a scene has taken on average."""
-        strategy = make("strategies", spec).model_copy(update={"images": True, "depth": FRAMES})
-        results, counts = list[Result](), np.zeros(FRAMES)
-        for problem in problems:
-            results.append(await solve(problem, strategy, models, verifier=verifier, folder=folder, stop_early=False))
-            assert not results[-1].failures, results[-1].failures
-            asked = drawn(painter)
-            assert sum(len(candidate.notes["tree"]) for candidate in results[-1].candidates) == asked.sum()
-            counts += asked / len(problems)
-        return results, counts
+            async def run(spec: str, problem: Problem) -> tuple[Result, list[float]]:
+                strategy = make("strategies", spec).model_copy(update={"images": True, "depth": FRAMES})
+                result = await solve(problem, strategy, models, verifier=verifier, folder=folder, stop_early=False)
+                assert not result.failures, result.failures
+                asked = drawn(painter)
+                assert sum(len(candidate.notes["tree"]) for candidate in result.candidates) == asked.sum()
+                return result, asked.tolist()
 
-    async with drawing_world(painter, Vision()) as models:
-        linear, _ = await run(LINEAR)
-        finals, chosen = [], []
-        for problem, result in zip(problems, linear, strict=True):
-            ordered = sorted(result.candidates, key=lambda candidate: candidate.spawned)
-            scores = [candidate.verdict.score or 0.0 for candidate in ordered if candidate.verdict]
-            finals.append([accuracy(problem, candidate, folder) for candidate in ordered])
-            chosen.append([finals[-1][int(np.argmax(scores[:k]))] for k in range(1, FILMS + 1)])
-        base = np.array(chosen)
-        found: dict[str, Any] = {
-            "linear": {"pictures": [FRAMES * k for k in range(1, FILMS + 1)], **as_dict(mean_interval(base))},
-            "correlation with the end": correlations(linear, finals),
-        }
-        for family, specs in FAMILIES.items():
-            for n, spec in specs.items():
-                results, counts = await run(spec)
-                pairs = zip(problems, results, strict=True)
-                shares = np.array([[accuracy(problem, result.selected, folder)] for problem, result in pairs])
-                row = {"spec": spec, "pictures": counts.sum(), "share": as_dict(mean_interval(shares))}
-                films, in_pixels = counts.sum() / FRAMES, counts @ PIXELS / PIXELS.sum()
-                for name, worth in (("equal", films), ("three times", 3 * films), ("equal pixels", in_pixels)):
-                    k = min(FILMS, max(1, round(worth)))
-                    row[name] = {"films": k, **as_dict(paired_difference(shares, base[:, k - 1 : k]))}
-                found.setdefault(family, {})[str(n)] = row
+            found: dict[str, Any] = {"finals": [], "chosen": [], "ratings": []}
+            for problem in problems:
+                ordered = sorted((await run(LINEAR, problem))[0].candidates, key=lambda candidate: candidate.spawned)
+                scores = [candidate.verdict.score or 0.0 for candidate in ordered if candidate.verdict]
+                finals = [accuracy(problem, candidate, folder) for candidate in ordered]
+                found["finals"].append(finals)
+                found["chosen"].append([finals[int(np.argmax(scores[:k]))] for k in range(1, FILMS + 1)])
+                found["ratings"].append([[record["reward"] for record in one.notes["tree"]] for one in ordered])
+                for spec in (spec for specs in FAMILIES.values() for spec in specs.values()):
+                    result, asked = await run(spec, problem)
+                    row = found.setdefault(spec, {"shares": [], "asked": []})
+                    row["shares"].append(accuracy(problem, result.selected, folder))
+                    row["asked"].append(asked)
+    return found
+
+
+def compared(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """All strategies of a world beside linear search, from what was `played` of it."""
+
+    def whole(*path: str) -> NDArray[np.float64]:
+        return np.array([row for part in parts for row in reduce(lambda table, key: table[key], path, part)])
+
+    base = whole("chosen")
+    found: dict[str, Any] = {
+        "linear": {"pictures": [FRAMES * k for k in range(1, FILMS + 1)], **as_dict(mean_interval(base))},
+        "correlation with the end": correlations(whole("ratings"), whole("finals")),
+    }
+    for family, specs in FAMILIES.items():
+        for n, spec in specs.items():
+            shares, counts = whole(spec, "shares")[:, np.newaxis], whole(spec, "asked").mean(axis=0)
+            row = {"spec": spec, "pictures": counts.sum(), "share": as_dict(mean_interval(shares))}
+            films, in_pixels = counts.sum() / FRAMES, counts @ PIXELS / PIXELS.sum()
+            for name, worth in (("equal", films), ("three times", 3 * films), ("equal pixels", in_pixels)):
+                k = min(FILMS, max(1, round(worth)))
+                row[name] = {"films": k, **as_dict(paired_difference(shares, base[:, k - 1 : k]))}
+            found.setdefault(family, {})[str(n)] = row
     return found
 
 
@@ -168,22 +177,29 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
-async def measure(count: int, sigma: float) -> dict[str, Any]:
-    """Everything, in a folder that is gone afterwards."""
-    problems = scenes(count)
-    with tempfile.TemporaryDirectory() as place:
-        found = {name: await world(habits, problems, sigma, Path(place)) for name, habits in WORLDS.items()}
-    return {"problems": count, "sigma": sigma, **found}
+def measure(count: int, sigma: float, kept: Path | None = None) -> dict[str, Any]:
+    """Everything, ten scenes at a time; what `kept` has already is not played again."""
+    problems, parts = scenes(count), list[dict[str, dict[str, Any]]]()
+    if kept is not None and kept.exists():
+        parts = [json.loads(line) for line in kept.read_text().splitlines()]
+    for place in range(len(parts), -(-count // 10)):
+        some = problems[10 * place : 10 * (place + 1)]
+        parts.append({name: asyncio.run(played(habits, some, sigma, place)) for name, habits in WORLDS.items()})
+        if kept is not None:
+            with kept.open("a") as file:
+                file.write(json.dumps(parts[-1]) + "\n")
+    return {"problems": count, "sigma": sigma, **{name: compared([part[name] for part in parts]) for name in WORLDS}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--sigma", type=float, default=0.1, help="noise of the ratings, in shares")
+    parser.add_argument("--kept", type=Path, help="keep what each ten scenes give, and go on from there")
     parser.add_argument("--out", type=Path, help="write everything as JSON")
     parser.add_argument("--plot", type=Path, help="draw the curves: .png or .svg")
     options = parser.parse_args()
-    found = asyncio.run(measure(options.problems, options.sigma))
+    found = measure(options.problems, options.sigma, options.kept)
     show(found)
     if options.out:
         options.out.write_text(json.dumps(found) + "\n")

@@ -144,7 +144,7 @@ async def test_no_cap_is_passed_whatever_the_routed_model_says(budget: dict[str,
         async with serving(double, **settings) as served:
             for messages in (EASY, HARD):
                 before = double.stats.served, double.stats.completion_tokens, double.stats.prompt_tokens
-                answer = await served.chat("smart", messages, stream=streamed, max_tokens=60)
+                answer = await served.chat("smart", messages, stream=streamed, max_tokens=60, tools=[CALL])
                 assert answer.status_code == 200, answer.text
                 after = double.stats.served, double.stats.completion_tokens, double.stats.prompt_tokens
                 requests, completion, prompt = (b - a for a, b in zip(before, after, strict=True))
@@ -177,7 +177,7 @@ async def test_the_budget_is_hard_and_in_money_of_the_model_that_is_asked():
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_client_that_leaves_cancels_what_the_routed_model_is_writing_and_that_is_accounted(streamed: bool):
     async with ModelDouble(models=NAMES, latency=5.0) as double, serving(double, **table(double)) as served:
-        asking = asyncio.create_task(served.chat("smart", HARD, stream=streamed))
+        asking = asyncio.create_task(served.chat("smart", HARD, stream=streamed, tools=[CALL]))
         async with asyncio.timeout(10):
             while not double.by_model["large"].running:
                 await asyncio.sleep(0.005)

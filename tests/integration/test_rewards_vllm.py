@@ -4,6 +4,7 @@ reward model that comes with the library, which must say the same there as in th
 
 from __future__ import annotations
 
+import math
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.conftest import BUILDER
-from tts import Endpoint
+from tts import Endpoint, solve
 from tts.confidence import LIKELIEST, LowConfidence
 from tts.errors import EndpointRefused
 from tts.lab.engine.models import model_place
 from tts.local_vllm import LocalVLLM
+from tts.prompting import problem_text
 from tts.registry import make
 from tts.session import Session
 from tts.solving import open_models
@@ -126,6 +128,52 @@ async def test_abandoned_answers_end_at_the_server(vllm_server: LocalVLLM) -> No
     generated = after["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"]
     assert generated < 6 * 800 / 4
     assert session.ledger.wasted == {}
+
+
+@pytest.fixture(scope="session")
+def untaught(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the tiny model was before it learnt."""
+    folder = tmp_path_factory.mktemp("models") / "untaught"
+    subprocess.run([vllm_python, str(BUILDER), str(folder), "--train-steps", "0"], check=True)
+    return folder
+
+
+async def test_what_tuning_changed_is_read_by_three_models_and_paid_for(
+    vllm_server: LocalVLLM, vllm_python: str, untaught: Path
+) -> None:
+    async with LocalVLLM(untaught, name="untaught", python=vllm_python) as anchor:
+        tuned = Endpoint(model=vllm_server.name, base_url=vllm_server.base_url)
+        policy = tuned.model_copy(update={"params": {"max_tokens": 40, "logprobs": True}})
+        roles = {"base": tuned, "tuned": tuned, "anchor": Endpoint(model=anchor.name, base_url=anchor.base_url)}
+        before = [await server.metrics() for server in (vllm_server, anchor)]
+        spec = "best_of_n:n=4,verifier=logprob_contrast(beta=0.5)"
+        result = await solve(PROBLEM, spec, {"policy": policy, **roles}, stop_early=False)
+        after = [await server.metrics() for server in (vllm_server, anchor)]
+    assert not result.failures
+    name = "vllm:prompt_tokens_total"
+    grown = [now[name] - then.get(name, 0.0) for then, now in zip(before, after, strict=True)]
+    spent = {role: usage.prompt_tokens for role, usage in result.spent.items()}
+    assert grown == [spent["policy"] + spent["base"] + spent["tuned"], spent["anchor"]]
+    for one in result.candidates:
+        assert one.verdict is not None
+        told, own = one.verdict.details, one.samples[-1].logprobs
+        assert own is not None
+        assert told["base"] == pytest.approx(told["tuned"], abs=0.02 * told["tokens"])
+        assert told["tuned"] == pytest.approx(sum(own[: told["tokens"]]), abs=0.05 * told["tokens"])
+        assert told["anchor"] < told["tuned"]  # which finds its own answers likelier than a stranger does
+        contrast = told["base"] + 0.5 * (told["tuned"] - told["anchor"])
+        assert one.verdict.score == pytest.approx(contrast / told["tokens"])
+
+
+async def test_chances_of_labels_are_the_servers_to_the_last_token(vllm_server: LocalVLLM) -> None:
+    """Also of labels that the model would not say: by what it gives each of them behind the same text."""
+    spec = 'process_reward:labels=["+","-"],separator=" ki",step="\\n",exact=true'
+    (_, verdict, _), session = await rated(vllm_server, spec)
+    assert not session.ledger.failures
+    text = f"{problem_text(PROBLEM)} " + "\n".join(f"{step} ki" for step in ANSWERS[1].split("\n") if step)
+    right, wrong = [sum((await session.score(text, label, role="reward")).logprobs) for label in "+-"]
+    assert len(verdict.details["steps"]) == 3
+    assert verdict.score == pytest.approx(1 / (1 + math.exp(wrong - right)), abs=0.02)
 
 
 SOLUTION = "37 + 58 = 95\n95 * 4 = 380\n380 - 129 = {}\nAnswer: {}"

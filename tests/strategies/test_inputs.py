@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from tests.support.calibration import corpus
 from tests.support.double import ModelDouble
+from tests.support.rewards import RewardDouble
 from tests.support.solving import endpoint
-from tts import Candidate, Experiment, MockModel, Problem, Result, Verifier, registry, solve
+from tts import Candidate, Endpoint, Experiment, MockModel, Problem, Result, Verifier, registry, solve
 from tts.errors import ConfigError
+from tts.lab.lab_math import LabMath
 from tts.strategies.many_shot import ManyShot, solution_of
 from tts.studies.sweep import Sweep
 from tts.tasks.gsm8k import GSM8K
@@ -118,7 +120,7 @@ def test_a_solution_is_the_worked_one_else_the_answer_alone(tmp_path: Path):
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("many_shot:k=2", "needs solved examples, examples=TASK"),
+        ("many_shot:k=2", "has no training split: examples=TASK"),
         (f"many_shot:k=31,examples={POOL}", "lower k=31"),
         ("many_shot:k=1,examples=humaneval(path=/none)", "no file /none"),
         ("retrieve:k=2", "needs passages: corpus=FILE"),
@@ -137,6 +139,34 @@ async def test_what_cannot_be_shown_is_said_before_anything_is_sent(spec: str, w
 def test_a_request_may_not_name_what_is_read(spec: str):
     with registry.from_stranger(), pytest.raises(ConfigError, match=r"a request may not name (files|tasks)"):
         registry.make("strategies", spec)
+
+
+@pytest.mark.parametrize("nested", ["{}", "retrieve:k=0,strategy={}"])
+async def test_a_runs_examples_come_from_its_tasks_training_split_never_from_its_test(nested: str, tmp_path: Path):
+    seen: list[str] = []
+
+    def answer(body: dict[str, Any]) -> str:
+        seen.extend(turn["content"] for turn in body["messages"][:-1])
+        return "Answer: 42"
+
+    inner = "many_shot:k=3" if nested == "{}" else "many_shot(k=3)"
+    table = {
+        "task": "lab_math:size=6,steps=2",
+        "strategies": [nested.format(inner)],
+        "models": {"m": MockModel(answer)},
+    }
+    experiment = Experiment.parse(table)
+    run = await experiment.run(tmp_path / "run")
+    assert "lab_math(size=1000,steps=2,part=train)" in run.tracks[0].method.spec
+    tested = {str(one.problem.turns[-1]["content"]) for one in LabMath(size=400, steps=2).examples()}
+    assert seen
+    assert tested.isdisjoint(seen)
+    named = Experiment.parse({**table, "strategies": [f"many_shot:k=2,examples={POOL}"]})
+    assert named.strategies == (registry.make("strategies", f"many_shot:k=2,examples={POOL}"),)
+    assert GSM8K().training == GSM8K(split="train")
+    assert GSM8K(split="train").training is LabMath(part="train").training is None
+    with pytest.raises(ConfigError, match="has no training split: examples=TASK"):
+        await Experiment.parse({**table, "task": "maze:each=1"}).run(tmp_path / "none")
 
 
 # -- retrieve ----------------------------------------------------------------------------------------------------------
@@ -183,6 +213,49 @@ async def test_pictures_stay_where_they_are_and_an_empty_corpus_is_refused(tmp_p
     parts = [{"type": "text", "text": "six"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     with pytest.raises(ConfigError, match="more than text"):
         await sent("retrieve:k=1", Problem(id="p", messages=[{"role": "user", "content": parts}]))
+
+
+def meaning(text: str) -> list[float]:
+    """How much of a text is about kitchens, and how much about anything else."""
+    kitchen = sum(text.count(word) for word in ("Bread", "oven", "bak"))
+    return [kitchen + 0.1, len(text) / 100]
+
+
+@pytest.mark.parametrize("lists", [True, False])
+async def test_passages_are_ranked_by_what_they_mean_and_the_problem_pays_for_that(lists: bool):
+    question = Problem.from_prompt("How hot is an oven?")
+    path, models = corpus(*PASSAGES), {"policy": MockModel(lambda body: said.append(body) or "Answer: 42")}
+    said: list[Any] = []
+    texts: list[list[str]] = []
+    async with RewardDouble(embed=meaning, lists=lists) as server:
+        models["embed"] = Endpoint(model="reward", base_url=server.base_url)
+        for k in range(5):
+            before, tokens = len(server.asked), server.prompt_tokens
+            result = await solve(question, f'retrieve:k={k},embed=true,corpus="{path}"', models)
+            shown = said[-1]["messages"][-1]["content"]
+            texts.append(sorted((one for one in PASSAGES if one in shown), key=shown.index))
+            (selected,) = result.candidates
+            paid = [charge.usage for charge in selected.charges if charge.role == "embed"]
+            assert sum(one.prompt_tokens for one in paid) == server.prompt_tokens - tokens
+            assert len(server.asked) - before == (0 if not k else 1 if lists else 2 + len(PASSAGES))
+    assert texts[1] == [PASSAGES[0]]  # no word of it is in the question
+    assert all(more[: len(few)] == few for few, more in pairwise(texts))
+    assert len(texts[4]) == 4
+
+
+async def test_only_what_words_rank_highest_is_embedded_and_no_embedding_loses_the_problem_alone():
+    path, question = corpus(*PASSAGES), Problem.from_prompt("The product of six and seven?")
+    async with RewardDouble(embed=lambda text: [0.0]) as server:
+        embed = Endpoint(model="reward", base_url=server.base_url)
+        models = {"policy": MockModel(lambda body: "Answer: 42"), "embed": embed}
+        result = await solve(question, f'retrieve:k=1,embed=true,among=2,corpus="{path}"', models)
+        ((_, body),) = server.asked
+        assert body["input"][:2] == ["The product of six and seven?", PASSAGES[1]]
+        assert len(body["input"]) == 3
+        assert result.selected is None
+        assert "has no embedding" in result.failures[0]
+    with pytest.raises(ConfigError, match="embed"):
+        await solve(question, f'retrieve:k=1,embed=true,corpus="{path}"', MockModel(str))
 
 
 # -- the sweep ---------------------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ class RewardDouble:
         app.router.add_get("/v1/models", self._models)
         for path in ("/classify", "/pooling", "/score", "/v1/embeddings", "/v1/chat/completions", "/v1/completions"):
             app.router.add_post(path, self._rate)
+        app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/generative_scoring", self._score_labels)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -55,6 +57,22 @@ class RewardDouble:
 
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": model, "owned_by": "vllm"} for model in self.models]})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        """A byte is a token."""
+        body = await request.json()
+        text = body["prompt"] if "prompt" in body else "\n".join(m["content"] for m in body["messages"])
+        return web.json_response({"tokens": list(text.encode())})
+
+    async def _score_labels(self, request: web.Request) -> web.Response:
+        """The chance of the first label against the second."""
+        body = await request.json()
+        self.asked.append((request.path, body))
+        tokens = sum(map(len, body["items"]))
+        self.prompt_tokens += tokens
+        data = [{"index": i, "score": self.reward(bytes(ids).decode())} for i, ids in enumerate(body["items"])]
+        usage = {"prompt_tokens": tokens, "completion_tokens": len(data), "total_tokens": tokens + len(data)}
+        return web.json_response({"data": data, "usage": usage})
 
     async def _rate(self, request: web.Request) -> web.Response:
         body = json.loads(await request.read())

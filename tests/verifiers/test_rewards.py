@@ -14,6 +14,7 @@ from tests.support.judges import policy, quality, roles, speaking
 from tests.support.rewards import RewardDouble
 from tests.support.solving import PROBLEM
 from tts import Endpoint, Experiment, solve
+from tts.errors import ConfigError
 from tts.prompting import answer_of
 from tts.registry import make
 from tts.session import Session
@@ -165,6 +166,23 @@ async def test_a_model_that_calls_steps_right_or_wrong_rates_them_by_the_chance_
         assert [turn["content"] for turn in asked[2]["messages"]] == turns
         assert [turn["role"] for turn in asked[2]["messages"]] == ["user", "assistant"] * 2 + ["user"]
     assert by_role(session.ledger.paid)["reward"].requests == 3
+
+
+@pytest.mark.parametrize("separator", ["", ',separator=" ки"'], ids=["turns", "text"])
+async def test_chances_of_labels_are_exact_where_the_server_tells_them_by_token(separator: str):
+    spec = f'process_reward:labels=["+","-"],exact=true{separator}'
+    async with RewardDouble(reward=per_step) as rewards:
+        verdicts, session = await rated(rewards, spec, "step a", "step a\n\nstep b\n\n", "step a\n\nstep b\n\nstep c")
+        with pytest.raises(ConfigError, match="are not one token each"):
+            await rated(rewards, spec.replace('"+"', '"good"'), "step a")
+    assert [verdict.details["steps"] for verdict in verdicts] == [[0.9], [0.9, 0.5], [0.9, 0.5, 0.8]]
+    bodies = [body for path, body in rewards.asked if path == "/generative_scoring"]
+    assert len(bodies) == 3  # each step once
+    assert {tuple(body["label_token_ids"]) for body in bodies} == {(ord("+"), ord("-"))}
+    assert by_role(session.ledger.paid)["reward"].requests == 3
+    assert by_role(session.ledger.paid)["reward"].prompt_tokens == rewards.prompt_tokens
+    with pytest.raises(ConfigError, match="exact needs labels"):
+        make("verifiers", "process_reward:exact=true")
 
 
 async def test_a_model_that_says_something_else_rates_nothing():

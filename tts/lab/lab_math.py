@@ -184,6 +184,10 @@ class LabMath(Task):
     part: Part = "test"
     """Instances reserved for evaluation, or those that models are trained on."""
 
+    @property
+    def training(self) -> Task | None:
+        return self.model_copy(update={"part": "train", "size": 1000}) if self.part == "test" else None
+
     def examples(self) -> Iterator[Example]:
         """Problems `lab_math/SEED/0`, ...; the same parameters give the same problems."""
         return islice(map(self._example, count()), self.size)

@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -63,7 +64,10 @@ def _roles(name: str, entry: Any) -> Any:
     return {"policy": {"model": name, **own}, **roles} if own or not roles else roles
 
 
-def _each_once(strategies: tuple[Strategy, ...]) -> tuple[Strategy, ...]:
+def _each_once(strategies: tuple[Strategy, ...], info: ValidationInfo) -> tuple[Strategy, ...]:
+    task: Task | None = info.data.get("task")  # none where it is at fault itself
+    if task is not None and (training := task.training) is not None:
+        strategies = tuple(strategy.taught(training) for strategy in strategies)
     return tuple({strategy.spec: strategy for strategy in strategies}.values())
 
 

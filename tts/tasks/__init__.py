@@ -32,3 +32,8 @@ class Task(Plugin):
         Raises `ConfigError` if the data is missing or unreadable, saying which line is at fault and what to do.
         """
         raise NotImplementedError
+
+    @property
+    def training(self) -> Task | None:
+        """A task whose examples may be shown to those who are tested on this one, for it has none of its problems."""
+        return None

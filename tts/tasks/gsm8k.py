@@ -32,6 +32,10 @@ class GSM8K(Task):
     path: Path | None = None
     """A local file in the original format; downloaded by default."""
 
+    @property
+    def training(self) -> Task | None:
+        return GSM8K(split="train") if self.split == "test" else None
+
     def examples(self) -> Iterator[Example]:
         """Problems `gsm8k/0`, `gsm8k/1`, ... in the order of the file; of the other split `gsm8k/train/0`, ..."""
         prefix = "gsm8k/" if self.split == "test" else f"gsm8k/{self.split}/"

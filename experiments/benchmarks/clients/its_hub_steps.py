@@ -1,6 +1,6 @@
 """Beam search or particle filtering of one prompt through its-hub, with rewards computed here.
 
-Arguments: base_url, `beam` or `particles`. Nodes are counted where they are rated.
+Arguments: base_url, `beam` or `particles`, requests at once (all by default). Nodes are counted where they are rated.
 """
 
 import asyncio
@@ -22,8 +22,10 @@ class Chance:
         return [chance(text) for text in texts]
 
 
-async def main(base_url: str, name: str) -> None:
-    lm = its_hub.OpenAICompatibleLanguageModel(endpoint=base_url, api_key="none", model_name="test-model")
+async def main(base_url: str, name: str, at_once: int = -1) -> None:
+    lm = its_hub.OpenAICompatibleLanguageModel(
+        endpoint=base_url, api_key="none", model_name="test-model", max_concurrency=at_once
+    )
     steps, prm = its_hub.StepGeneration(max_steps=BRANCH_STEPS - 1, step_token="\n"), Chance()
     search = BeamSearch(steps, prm, BRANCHES // BRANCH_WIDTH) if name == "beam" else ParticleFiltering(steps, prm)
     await search.ainfer(lm, MESSAGES[0]["content"], BRANCHES, return_response_only=False)  # opens the connections
@@ -34,4 +36,4 @@ async def main(base_url: str, name: str) -> None:
     report(f"its-hub {its_hub.__version__} {name}", prm.rated, spent)
 
 
-asyncio.run(main(sys.argv[1], sys.argv[2]))
+asyncio.run(main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])))

@@ -1,6 +1,7 @@
-"""AB-MCTS-A of one prompt through treequest's ask and tell, with rewards computed here.
+"""AB-MCTS of one prompt through treequest's ask and tell, with rewards computed here.
 
-treequest calls no models: those of a batch are asked side by side with the `openai` client. Arguments: base_url, batch.
+treequest calls no models: those of a batch are asked side by side with the `openai` client. Arguments: base_url, batch,
+variant (A or M; M samples in worker processes), answers.
 """
 
 import asyncio
@@ -10,12 +11,12 @@ from typing import Any
 
 import openai  # pyright: ignore[reportMissingImports] - lives in the peer's environment
 import treequest  # pyright: ignore[reportMissingImports]
-from _measure import ANSWERS, MESSAGES, chance, measured, report
+from _measure import MESSAGES, chance, measured, report
 
 WORDS = "This is what is to be improved in your answer:\n\nIt is not right yet.\n\nGive the whole answer anew."
 
 
-async def main(base_url: str, batch: int) -> None:
+async def main(base_url: str, batch: int, variant: str, answers: int) -> None:
     client = openai.AsyncOpenAI(base_url=base_url, api_key="none")
 
     async def answered(parent: str | None) -> tuple[str, float]:
@@ -26,8 +27,8 @@ async def main(base_url: str, batch: int) -> None:
         return text, chance(text)
 
     async def once() -> None:
-        search = treequest.ABMCTSA()
-        state, left = search.init_tree(), ANSWERS
+        search = treequest.ABMCTSA() if variant == "A" else treequest.ABMCTSM()
+        state, left = search.init_tree(), answers
         while left:
             state, trials = search.ask_batch(state, min(batch, left), ["generate"])
             found = await asyncio.gather(*(answered(trial.parent_state) for trial in trials))
@@ -38,7 +39,8 @@ async def main(base_url: str, batch: int) -> None:
     await once()  # opens the connections
     with measured() as spent:
         await once()
-    report(f"treequest {version('treequest')}, batches of {batch}", ANSWERS, spent)
+    report(f"treequest {version('treequest')}, AB-MCTS-{variant}, batches of {batch}", answers, spent)
 
 
-asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+if __name__ == "__main__":  # the workers of variant M import this file
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])))
