@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from tts.accounts import Grant, Quota
 from tts.gateway.admission import Caller, Gate
+from tts.gateway.exchange import APIError
 from tts.gateway.settings import GatewaySettings, Key
 from tts.gateway.telemetry import Metrics, Trace
 from tts.sampler import Endpoint, Sampler
@@ -187,6 +188,10 @@ class WorkerLink:
                 caller.quota.spent, caller.quota.reserved = spent, reserved
                 if freed:
                     caller.quota.changed.set()
+
+    def close(self, error: APIError | None) -> None:
+        """End all requests with `error`, and refuse them until it is None."""
+        self.gate.close(error)
 
     def load(self) -> tuple[int, int]:
         """Requests in progress, and requests that wait."""
