@@ -234,6 +234,16 @@ async def test_model_servers_get_no_more_than_they_take_and_metrics_are_sums(gat
     assert after["tts_requests_running"] == 0
 
 
+async def test_every_worker_goes_on_from_a_response_that_one_gave(gateway: Several):
+    gateway.double.reset()
+    gateway.double.latency = 0.0
+    async with gateway.client("free") as http:
+        first = (await http.post("/responses", json={"model": "qwen", "input": "[[p]] six times seven?"})).json()
+        more = {"model": "qwen", "input": "Why?", "previous_response_id": first["id"]}
+        answers = await asyncio.gather(*(http.post("/responses", json=more) for _ in range(12)))
+    assert [answer.status_code for answer in answers] == [200] * 12, answers[0].text
+
+
 async def test_a_worker_that_is_killed_is_replaced_and_what_it_held_comes_back(gateway: Several):
     await until(gateway.full)
     gateway.double.latency, before = 60.0, gateway.workers()

@@ -18,6 +18,8 @@ from collections.abc import Hashable
 from contextlib import AsyncExitStack
 from functools import partial
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from tts.accounts import Grant, Quota
@@ -209,7 +211,9 @@ def serve_with(workers: int, settings: GatewaySettings, listening: socket.socket
     cannot begin."""
     if workers > settings.limits.running:
         raise ConfigError(f"{workers} workers share limits.running = {settings.limits.running}: start fewer")
-    asyncio.run(Nursery(workers, settings, listening).run())
+    with TemporaryDirectory() as folder:  # for responses that no file of the settings keeps
+        kept = settings.model_copy(update={"responses": settings.responses or Path(folder) / "responses"})
+        asyncio.run(Nursery(workers, kept, listening).run())
 
 
 class Nursery:
