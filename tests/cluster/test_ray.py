@@ -17,7 +17,7 @@ import pytest
 from tests.cluster.test_driver import SAMPLES, local, more, results
 from tests.support.double import ModelDouble
 from tests.support.killing import stored
-from tests.support.processes import living_processes
+from tests.support.processes import ancestors, living_processes, ray_workers
 from tts import Experiment, Run
 from tts.cluster import RayExecutor
 from tts.errors import ConfigError, MissingExtra
@@ -35,26 +35,6 @@ import asyncio, json, sys
 from tts import Experiment
 asyncio.run(Experiment.parse(json.loads(sys.argv[1])).run(sys.argv[2], resume=True, executor=sys.argv[3]))
 """
-
-
-def workers_of(pid: int) -> list[int]:
-    """The processes of workers that descend from `pid`."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"ray::ClusterWorker" in (folder / "cmdline").read_bytes() and pid in ancestors(int(folder.name)):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
-
-
-def ancestors(pid: int) -> list[int]:
-    found = []
-    while pid > 1:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        found.append(pid)
-    return found
 
 
 async def test_a_cluster_finds_what_one_process_finds(
@@ -78,7 +58,9 @@ async def test_workers_killed_at_random_moments(
         while double.stats.served < served and not run.done():
             await asyncio.sleep(0.001)
         if not run.done():
-            living = workers_of(os.getpid())  # none may be left, before the next are started
+            living = [
+                pid for pid in ray_workers() if os.getpid() in ancestors(pid)
+            ]  # none may be left, before the next are started
             for pid in living and [rng.choice(living)]:
                 os.kill(pid, signal.SIGKILL)
                 killed += 1

@@ -116,32 +116,48 @@ async def until_answered(http: httpx.AsyncClient, model: str, **fields: Any) -> 
 
 
 @contextmanager
-def running_gateway(folder: Path, keys: dict[str, str]) -> Iterator[Several]:
+def servers() -> Iterator[tuple[ModelDouble, socket.socket, list[str]]]:
+    """The servers behind gateways, and the tables of their two models."""
     with threaded.serving(answer=RIGHT, max_running=64) as double, socket.socket() as counts:
         counts.bind(("127.0.0.1", 0))
         counts.listen(512)
         place = f"http://127.0.0.1:{counts.getsockname()[1]}/v1"
-        tables = [
-            f'[models.qwen]\nmodel = "test-model"\nbase_url = "{double.base_url}"\nmax_concurrency = 8\nmax_n = 1',
-            f'[models.counted]\nmodel = "test-model"\nbase_url = "{place}"',
-            *(f'[keys.{name}]\nsha256 = "{hashed(name)}"\n{caps}' for name, caps in keys.items()),
-        ]
-        (folder / "gateway.toml").write_text("\n".join(tables))
-        words = [sys.executable, "-m", "tts", "serve", "gateway.toml", "--port", "0", "--workers", "4"]
-        process = subprocess.Popen(
-            words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        assert process.stdout is not None
-        url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
-        try:
-            yield Several(process, url, double, counts)
-        finally:
-            process.terminate()
-            _, said = process.communicate(timeout=120)
-            patience = monotonic() + 30  # the one that forks ends a moment after
-            while living_processes(process.pid):
-                assert monotonic() < patience, said
-                sleep(0.05)
+        qwen = f'[models.qwen]\nmodel = "test-model"\nbase_url = "{double.base_url}"\nmax_concurrency = 8\nmax_n = 1'
+        yield double, counts, [qwen, f'[models.counted]\nmodel = "test-model"\nbase_url = "{place}"']
+
+
+@contextmanager
+def gateway_process(folder: Path, tables: list[str], workers: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A gateway with these settings, and where it is."""
+    (folder / "gateway.toml").write_text("\n".join(tables))
+    words = [sys.executable, "-m", "tts", "serve", "gateway.toml", "--port", "0", "--workers", str(workers)]
+    process = subprocess.Popen(
+        words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
+    try:
+        yield process, url
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=120)
+        patience = monotonic() + 30  # the one that forks ends a moment after
+        while living_processes(process.pid):
+            assert monotonic() < patience, said
+            sleep(0.05)
+
+
+def tables_of(keys: dict[str, str]) -> list[str]:
+    return [f'[keys.{name}]\nsha256 = "{hashed(name)}"\n{caps}' for name, caps in keys.items()]
+
+
+@contextmanager
+def running_gateway(folder: Path, keys: dict[str, str]) -> Iterator[Several]:
+    with (
+        servers() as (double, counts, models),
+        gateway_process(folder, [*models, *tables_of(keys)], workers=4) as (process, url),
+    ):
+        yield Several(process, url, double, counts)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +232,16 @@ async def test_model_servers_get_no_more_than_they_take_and_metrics_are_sums(gat
     assert more("tts_model_requests_total") == stats.served
     assert more("tts_tokens_total") == stats.prompt_tokens + stats.completion_tokens
     assert after["tts_requests_running"] == 0
+
+
+async def test_every_worker_goes_on_from_a_response_that_one_gave(gateway: Several):
+    gateway.double.reset()
+    gateway.double.latency = 0.0
+    async with gateway.client("free") as http:
+        first = (await http.post("/responses", json={"model": "qwen", "input": "[[p]] six times seven?"})).json()
+        more = {"model": "qwen", "input": "Why?", "previous_response_id": first["id"]}
+        answers = await asyncio.gather(*(http.post("/responses", json=more) for _ in range(12)))
+    assert [answer.status_code for answer in answers] == [200] * 12, answers[0].text
 
 
 async def test_a_worker_that_is_killed_is_replaced_and_what_it_held_comes_back(gateway: Several):

@@ -16,3 +16,23 @@ def living_processes(session: int) -> dict[int, str]:
             if state != "Z" and int(its_session) == session:
                 found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     return found
+
+
+def ancestors(pid: int) -> list[int]:
+    """The process that started `pid`, the one that started that, and so on; none once it has ended."""
+    found = []
+    with suppress(OSError):
+        while pid > 1:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            found.append(pid)
+    return found
+
+
+def ray_workers() -> list[int]:
+    """The processes of this machine that run the rows of a run on a Ray cluster."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if b"ray::ClusterWorker" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found

@@ -91,7 +91,7 @@ def serve(
         typer.echo(f"export OPENAI_BASE_URL={shlex.quote(base_url)}")
         sys.stdout.flush()
 
-    if workers > 1:
+    if workers > 1 or settings.redis is not None:
         from tts.gateway.workers import serve_with
 
         with listening_at(host, port) as listening:

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -76,7 +76,7 @@ class Caller:
         now = time.time()
         self._check_quota(now)
         if self.key.running is not None and self.running >= self.key.running:
-            raise APIError(429, f"this key already has {self.key.running} requests running", "concurrency", None, 1)
+            raise too_many(self.key)
         self._check_rate(now)
         self.running += 1
 
@@ -96,8 +96,7 @@ class Caller:
         elapsed = now - self._filled if self._filled else 60.0
         self._allowance, self._filled = min(float(rate), self._allowance + elapsed * rate / 60), now
         if self._allowance < 1:
-            wait = (1 - self._allowance) * 60 / rate
-            raise APIError(429, f"this key is limited to {rate} requests a minute", "rate_limit_exceeded", None, wait)
+            raise too_fast(self.key, (1 - self._allowance) * 60 / rate)
         self._allowance -= 1
 
 
@@ -106,6 +105,17 @@ def callers_of(settings: GatewaySettings) -> tuple[list[Caller], QuotaFile | Non
     callers = [Caller(name, key, daily_quota(name, key)) for name, key in settings.keys.items()]
     capped = [caller.quota for caller in callers if isinstance(caller.quota, DailyQuota)]
     return callers, QuotaFile(settings.quotas, capped) if capped and settings.quotas is not None else None
+
+
+def too_many(key: Key) -> APIError:
+    """The error for a key with as many requests at once as it may have."""
+    return APIError(429, f"this key already has {key.running} requests running", "concurrency", None, 1)
+
+
+def too_fast(key: Key, wait: float) -> APIError:
+    """The error for a key whose next request may come in `wait` seconds."""
+    message = f"this key is limited to {key.requests_per_minute} requests a minute"
+    return APIError(429, message, "rate_limit_exceeded", None, wait)
 
 
 def quota_spent(message: str, now: float) -> APIError:
@@ -180,9 +190,19 @@ class Gate:
         self._most, self._queue = running, queue
         self._places = asyncio.Semaphore(running)
         self._seconds = 1.0  # that a request takes, averaged
+        self._inside = set[asyncio.Task[object]]()
+        self._closed: APIError | None = None
+
+    def close(self, error: APIError | None) -> None:
+        """End all requests with `error`, and let none in; None: let them in again."""
+        self._closed = error
+        for task in self._inside if error is not None else ():
+            task.cancel()
 
     def check(self) -> None:
-        """Raise `APIError` (429) when there is no room, not even to wait."""
+        """Raise `APIError` when it is closed, or (429) when there is no room, not even to wait."""
+        if self._closed is not None:
+            raise replace(self._closed)
         if self._places.locked() and self.queued >= self._queue:
             wait = self._seconds * (1 + self.queued / self._most)
             raise APIError(429, "too many requests are waiting already; try again later", "overloaded", None, wait)
@@ -200,10 +220,19 @@ class Gate:
         finally:
             self.queued -= 1
         self.running += 1
-        began = time.monotonic()
+        began, task = time.monotonic(), asyncio.current_task()
+        assert task is not None
+        self._inside.add(task)
         try:
+            if self._closed is not None:
+                raise replace(self._closed)
             yield
+        except asyncio.CancelledError:
+            if self._closed is None or task.uncancel():
+                raise
+            raise replace(self._closed) from None
         finally:
+            self._inside.discard(task)
             self._seconds += (time.monotonic() - began - self._seconds) / 20
             self.running -= 1
             self._places.release()

@@ -15,6 +15,8 @@ from typing import Any, Self
 
 from tts.accounts import Grant, Quota
 from tts.gateway.admission import Caller, Gate
+from tts.gateway.exchange import APIError
+from tts.gateway.machines import unavailable
 from tts.gateway.settings import GatewaySettings, Key
 from tts.gateway.telemetry import Metrics, Trace
 from tts.sampler import Endpoint, Sampler
@@ -112,7 +114,7 @@ class WorkerLink:
 
     def __init__(self, channel: socket.socket, settings: GatewaySettings, workers: int) -> None:
         """`channel` leads to the parent; `workers` are how many there are."""
-        self._channel, self._workers = channel, workers
+        self._channel, self._workers, self._machines = channel, workers, settings.redis is not None
         self._endpoints, self._pools = distinct_endpoints(settings), dict[int, SharedPool]()
         self._timer: asyncio.TimerHandle | None = None
         self.callers = [
@@ -136,6 +138,8 @@ class WorkerLink:
             await self._line.serve()
         except Exception:
             log.exception("a worker has lost its parent")
+        if self._machines:  # others are soon given what its requests use
+            self.gate.close(unavailable())
         os.kill(os.getpid(), signal.SIGTERM)  # without the parent no limit holds
 
     def share(self, sampler: Sampler) -> None:
@@ -187,6 +191,10 @@ class WorkerLink:
                 caller.quota.spent, caller.quota.reserved = spent, reserved
                 if freed:
                     caller.quota.changed.set()
+
+    def close(self, error: APIError | None) -> None:
+        """End all requests with `error`, and refuse them until it is None."""
+        self.gate.close(error)
 
     def load(self) -> tuple[int, int]:
         """Requests in progress, and requests that wait."""

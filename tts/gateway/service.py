@@ -54,6 +54,8 @@ class Gateway:
         if link is not None:
             self._callers, self._quotas, self._trace = link.callers, None, link.trace
             self.gate, self.metrics = link.gate, link.metrics
+        elif settings.redis is not None:
+            raise ConfigError("redis: only `tts serve` shares limits with other machines")
         else:
             self._callers, self._quotas = callers_of(settings)
             self.gate = Gate(settings.limits.running, settings.limits.queue)

@@ -18,6 +18,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -144,6 +145,9 @@ class GatewaySettings(SettingsTable):
     quotas: Path | None = None
     """The file that keeps what each key has spent today, where keys have caps for a day. Default: `NAME.quotas` beside
     the settings' file `NAME.toml`; without such a file the memory alone keeps it."""
+    redis: SecretStr | None = None
+    """The URL of a Redis server, where gateways of several machines keep in common what keys spend and run and what
+    model servers take: `redis://HOST:6379/0`. `quotas` is not used then. Needs the extra `redis`."""
     responses: Path | None = None
     """The file that keeps responses, through restarts and for several processes; else they are kept until the end."""
     trace: Path | None = None

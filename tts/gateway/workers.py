@@ -18,13 +18,17 @@ from collections.abc import Hashable
 from contextlib import AsyncExitStack
 from functools import partial
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from tts.accounts import Grant, Quota
 from tts.errors import ConfigError, TTSError
-from tts.gateway.admission import callers_of
+from tts.gateway.admission import Caller, callers_of
 from tts.gateway.app import gateway_app
+from tts.gateway.exchange import APIError
 from tts.gateway.link import Line, WorkerLink, distinct_endpoints
+from tts.gateway.machines import MachineLimits
 from tts.gateway.settings import GatewaySettings
 from tts.gateway.telemetry import Metrics, Trace
 from tts.sampler.pool import Pool
@@ -47,15 +51,20 @@ class LimitOwner:
 
     def __init__(self, settings: GatewaySettings) -> None:
         """Raises `ConfigError` where the files of quotas or trace cannot be used."""
-        callers, self._quotas = callers_of(settings)
-        self.callers = {caller.name: caller for caller in callers}
         self.trace = Trace(settings.trace, settings) if settings.trace is not None else None
         self.metrics = Metrics(self)
         self.running = self.queued = 0
         """Requests, as workers last said."""
-        pools = [Pool(one.urls, one.max_concurrency, one.target_latency) for one in distinct_endpoints(settings)]
+        endpoints = distinct_endpoints(settings)
+        pools = [Pool(one.urls, one.max_concurrency, one.target_latency) for one in endpoints]
         self.governors = [Governor(pool, partial(self._grant, place)) for place, pool in enumerate(pools)]
-        self.seats = set[WorkerSeat]()
+        if settings.redis is None:
+            callers, self._quotas = callers_of(settings)
+        else:
+            self._quotas = MachineLimits(settings, endpoints, self.governors, self.show_soon, self._close)
+            callers = self._quotas.callers
+        self.callers: dict[str, Caller] = {caller.name: caller for caller in callers}
+        self.seats, self.closed = set[WorkerSeat](), None
         self._changed = set[str]()
         self._stack = AsyncExitStack()
 
@@ -73,6 +82,11 @@ class LimitOwner:
             if isinstance(seat, WorkerSeat):
                 seat.line.tell("grant", place, self.governors[place].grant(seat))
 
+    def _close(self, error: APIError | None) -> None:
+        self.closed = error
+        for seat in self.seats:
+            seat.line.tell("close", error)
+
     async def pulse(self) -> None:
         """Have workers know, for ever, which model servers work."""
         while True:
@@ -89,7 +103,7 @@ class LimitOwner:
     def _show(self) -> None:
         for name in self._changed:
             for seat in self.seats:
-                seat.look(name, freed=True)
+                seat.show(name, freed=True)
         self._changed.clear()
 
     async def scrape(self) -> bytes:
@@ -135,6 +149,8 @@ class WorkerSeat:
         self._owner.seats.add(self)
         for governor in self._owner.governors:
             governor.join(self)
+        if self._owner.closed is not None:
+            self.line.tell("close", self._owner.closed)
 
     def report(self, place: int, report: Report) -> None:
         if self in self._owner.seats:
@@ -148,7 +164,12 @@ class WorkerSeat:
         self._owner.callers[name].leave()
         self._entered[name] -= 1
 
-    def look(self, name: str, freed: bool = False) -> None:
+    async def look(self, name: str) -> None:
+        await self._quota(name).look()
+        self.show(name)
+
+    def show(self, name: str, freed: bool = False) -> None:
+        """Have the worker see what a key has spent and reserved; room that is `freed` may be waited for."""
         quota = self._quota(name)
         _ = quota.room  # a new day begins where it is looked at
         self.line.tell("show", name, quota.spent, quota.reserved, freed)
@@ -159,7 +180,7 @@ class WorkerSeat:
         if any(need > room * (1 + 1e-9) for need, room in zip(needs, quota.room, strict=True)):
             return False
         held = await quota.hold(grant)
-        self._held[name] += grant
+        self._held[name] += grant if held else Grant()
         return held
 
     def release(self, name: str, grant: Grant) -> None:
@@ -190,7 +211,9 @@ def serve_with(workers: int, settings: GatewaySettings, listening: socket.socket
     cannot begin."""
     if workers > settings.limits.running:
         raise ConfigError(f"{workers} workers share limits.running = {settings.limits.running}: start fewer")
-    asyncio.run(Nursery(workers, settings, listening).run())
+    with TemporaryDirectory() as folder:  # for responses that no file of the settings keeps
+        kept = settings.model_copy(update={"responses": settings.responses or Path(folder) / "responses"})
+        asyncio.run(Nursery(workers, kept, listening).run())
 
 
 class Nursery:

@@ -151,6 +151,8 @@ class Governor:
 
     def __init__(self, pool: Pool, changed: Callable[[set[Hashable]], None]) -> None:
         self.pool = pool
+        self.ceilings = [replica.maximum for replica in pool.replicas]
+        """The most that all workers together may have in flight, where others send to the same replicas too."""
         self._changed = changed
         self._holdings: dict[Hashable, _Holding] = {}
         self._gone: dict[Hashable, _Holding] = {}
@@ -179,6 +181,18 @@ class Governor:
         holding, served = self._holdings[worker], self.pool.served_at
         ago = asyncio.get_running_loop().time() - served if served else None
         return ShareGrant(holding.version, list(holding.shares), ago)
+
+    def load(self, place: int) -> tuple[int, int]:
+        """The most that workers may have in flight at a replica, and what they would have."""
+        holdings = self._holdings.values()
+        most = sum(one.bounds[place] for one in (*holdings, *self._gone.values()))
+        return max(most, self.ceilings[place]), sum(one.in_flight[place] + one.waiting[place] for one in holdings)
+
+    def take_ceiling(self, place: int, ceiling: int) -> None:
+        """Keep to another ceiling from now on."""
+        if ceiling != self.ceilings[place]:
+            self.ceilings[place] = ceiling
+            self._deal_soon()
 
     def held(self, worker: Hashable) -> int:
         """Requests that `worker` has in flight, as it last said."""
@@ -221,11 +235,11 @@ class Governor:
 
     def _deal_replica(self, place: int, replica: Replica, now: float) -> None:
         holdings = list(self._holdings.values())
-        limit = max(1, int(replica.window))
+        limit = min(max(1, int(replica.window)), self.ceilings[place])
         if now < replica.paused_until:
             targets = [0] * len(holdings)
         elif replica.throttles:  # what was sent before the pause may go on, and one request shows whether it is over
-            limit = replica.maximum
+            limit = self.ceilings[place]
             targets = [min(one.shares[place], one.in_flight[place]) for one in holdings]
             self._choose_trial(place, replica, holdings)
             for number, one in enumerate(holdings):
@@ -234,7 +248,7 @@ class Governor:
                     replica.on_trial = True
         else:
             suspect = replica.failures >= SUSPECT and now >= replica.trusted_until
-            limit = 1 if suspect else limit
+            limit = min(1, limit) if suspect else limit
             demands = [one.in_flight[place] + one.waiting[place] for one in holdings]
             targets = deal(limit, demands, [one.shares[place] for one in holdings])
         if not replica.throttles:
