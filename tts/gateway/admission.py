@@ -9,16 +9,17 @@ import hmac
 import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import Self
 from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
 from tts.accounts import Quota
 from tts.gateway.exchange import APIError
-from tts.gateway.quotas import DAY, DailyQuota, QuotaFile, daily_quota
+from tts.gateway.quotas import DAY, DailyQuota, QuotaFile
 from tts.gateway.settings import GatewaySettings, Key
 
 
@@ -42,7 +43,7 @@ class Caller:
 
     name: str
     key: Key = UNLIMITED
-    quota: Quota | None = None
+    quota: Quota | None = field(default=None, init=False)
     """What it may spend a day; None: anything."""
     running: int = 0
     _allowance: float = field(default=0.0, init=False)
@@ -57,6 +58,17 @@ class Caller:
     def money(self) -> float:
         """What that cost."""
         return self.quota.spent[1] if self.quota else 0.0
+
+    def take(self, key: Key) -> None:
+        """Go by the caps of `key` from now on."""
+        self.key, caps = key, (key.tokens_per_day, key.money_per_day)
+        if self.quota is not None:
+            self.quota.cap(*caps)
+        elif any(cap is not None for cap in caps):
+            self.quota = self._new_quota(*caps)
+
+    def _new_quota(self, tokens: float | None, money: float | None) -> Quota:
+        return DailyQuota(self.name, tokens, money)
 
     def may_use(self, model: str) -> bool:
         """Whether it may use the model or preset."""
@@ -101,11 +113,42 @@ class Caller:
         self._allowance -= 1
 
 
-def callers_of(settings: GatewaySettings) -> tuple[list[Caller], QuotaFile | None]:
-    """The holders of all keys, and the file that keeps what they spend, if any is capped."""
-    callers = [Caller(name, key, daily_quota(name, key)) for name, key in settings.keys.items()]
-    capped = [caller.quota for caller in callers if isinstance(caller.quota, DailyQuota)]
-    return callers, QuotaFile(settings.quotas, capped) if capped and settings.quotas is not None else None
+class Keyring:
+    """The holders of keys, and the file that keeps what they spend, if any is capped. An async context manager."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        """Raises `ConfigError` where the file cannot be used."""
+        self.known: dict[str, Caller] = {}
+        """All that there ever were: their requests may go on."""
+        self._file: QuotaFile | None = None
+        self._stack = AsyncExitStack()
+        self._take(settings)
+
+    async def __aenter__(self) -> Self:
+        if self._file is not None:
+            await self._stack.enter_async_context(self._file)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def reload(self, settings: GatewaySettings) -> None:
+        """Go by the keys of `settings` from now on; who stays has spent what he has spent."""
+        before = self._file
+        self._take(settings)
+        if self._file is not before and self._file is not None:
+            await self._stack.enter_async_context(self._file)
+
+    def _take(self, settings: GatewaySettings) -> None:
+        for name, key in settings.keys.items():
+            self.known.setdefault(name, Caller(name, key)).take(key)
+        self.callers = [self.known[name] for name in settings.keys]
+        capped = [caller.quota for caller in self.callers if isinstance(caller.quota, DailyQuota)]
+        if self._file is None and capped and settings.quotas is not None:
+            self._file = QuotaFile(settings.quotas)
+        if self._file is not None:
+            for quota in capped:
+                self._file.resume(quota)
 
 
 def quota_spent(message: str, now: float) -> APIError:
@@ -133,12 +176,12 @@ def identify(callers: Sequence[Caller], authorization: str | None, api_key: str 
     return found[0]
 
 
-def check_page(scope: Scope, hosts: Collection[str]) -> None:
+def check_page(scope: Scope, hosts: Collection[str], origins: Collection[str] = ()) -> None:
     """Refuse what a web page sends, through its reader's browser, to a gateway on the loopback.
 
     Without keys, being on this machine is all that lets a client in, and a browser is on it. A page of elsewhere must
     not post here (its `Origin`, or a content type that needs no permission), nor read by having its own name resolved
-    to this machine (`Host`). `hosts` are further names that are good. Raises `APIError` (403, 415).
+    to this machine (`Host`). `hosts` are further names that are good, `origins` pages. Raises `APIError` (403, 415).
     """
     server = scope.get("server")
     if not server or not _is_loopback(server[0]):
@@ -148,7 +191,7 @@ def check_page(scope: Scope, hosts: Collection[str]) -> None:
     name = urlsplit(f"//{host}").hostname or ""
     if "." in name and not (_is_address(name) or _is_loopback(name) or name in hosts):
         raise APIError(403, f"this gateway does not answer as {name[:200]}; it has no keys", "host_refused")
-    if origin:
+    if origin and origin not in origins:
         site = urlsplit(origin)
         if site.scheme not in ("http", "https") or not (_is_loopback(site.hostname or "") or site.hostname in hosts):
             message = f"pages of {origin[:200]} may not use this gateway, which has no keys"
@@ -179,7 +222,15 @@ class Gate:
         self.queued = 0
         self._most, self._queue = running, queue
         self._places = asyncio.Semaphore(running)
+        self._fewer = 0  # places that go once they are free
         self._seconds = 1.0  # that a request takes, averaged
+
+    def resize(self, running: int, queue: int) -> None:
+        """Let so many in from now on; who is in stays."""
+        more, self._most, self._queue = running - self._most, running, queue
+        self._fewer += max(0, -more)
+        for _ in range(more):
+            self._give_back()
 
     def check(self) -> None:
         """Raise `APIError` (429) when there is no room, not even to wait."""
@@ -206,4 +257,10 @@ class Gate:
         finally:
             self._seconds += (time.monotonic() - began - self._seconds) / 20
             self.running -= 1
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self._fewer:
+            self._fewer -= 1
+        else:
             self._places.release()

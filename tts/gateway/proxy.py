@@ -38,7 +38,7 @@ from tts.sampler.protocol import (
     usage_of,
 )
 from tts.sampler.sse import ServerEvent
-from tts.types import Charge, Usage, sum_usage
+from tts.types import Charge, Usage
 
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 """Events with which a stream of the Responses API says that it is complete; others end with `[DONE]`."""
@@ -264,7 +264,7 @@ async def _within_quota(request: GatewayRequest, sampler: Sampler) -> AsyncItera
     try:
         yield {} if reads or (length == most and (asked or context)) else {name: length}
     finally:
-        quota.spend(sum_usage(request.spent.values()).total_tokens, request.money)
+        quota.spend(*request.unsettled())
         quota.release(grant)
 
 
