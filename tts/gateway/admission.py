@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -219,22 +220,23 @@ class Gate:
 
     def __init__(self, running: int, queue: int) -> None:
         self.running = 0
-        self.queued = 0
         self._most, self._queue = running, queue
-        self._places = asyncio.Semaphore(running)
-        self._fewer = 0  # places that go once they are free
+        self._waiting = deque[asyncio.Future[None]]()
         self._seconds = 1.0  # that a request takes, averaged
+
+    @property
+    def queued(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
     def resize(self, running: int, queue: int) -> None:
         """Let so many in from now on; who is in stays."""
-        more, self._most, self._queue = running - self._most, running, queue
-        self._fewer += max(0, -more)
-        for _ in range(more):
-            self._give_back()
+        self._most, self._queue = running, queue
+        self._admit()
 
     def check(self) -> None:
         """Raise `APIError` (429) when there is no room, not even to wait."""
-        if self._places.locked() and self.queued >= self._queue:
+        if self.running >= self._most and self.queued >= self._queue:
             wait = self._seconds * (1 + self.queued / self._most)
             raise APIError(429, "too many requests are waiting already; try again later", "overloaded", None, wait)
 
@@ -242,25 +244,30 @@ class Gate:
     async def room(self, seconds: float | None = None) -> AsyncIterator[None]:
         """A place to work in, in order of arrival, within `seconds` (504). Raises as `check` does."""
         self.check()
-        self.queued += 1
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._admit()
+        began: float | None = None
         try:
-            async with asyncio.timeout(seconds):
-                await self._places.acquire()
-        except TimeoutError:
-            raise APIError(504, "no place was free before the deadline", "deadline") from None
-        finally:
-            self.queued -= 1
-        self.running += 1
-        began = time.monotonic()
-        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    await turn
+            except TimeoutError:
+                raise APIError(504, "no place was free before the deadline", "deadline") from None
+            began = time.monotonic()
             yield
         finally:
-            self._seconds += (time.monotonic() - began - self._seconds) / 20
-            self.running -= 1
-            self._give_back()
+            if began is not None:
+                self._seconds += (time.monotonic() - began - self._seconds) / 20
+            if turn.done() and not turn.cancelled():
+                self.running -= 1
+                self._admit()
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
 
-    def _give_back(self) -> None:
-        if self._fewer:
-            self._fewer -= 1
-        else:
-            self._places.release()
+    def _admit(self) -> None:
+        while self._waiting and self.running < self._most:
+            turn = self._waiting.popleft()
+            if not turn.done():  # else whoever waited was cancelled a moment ago
+                turn.set_result(None)
+                self.running += 1

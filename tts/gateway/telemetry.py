@@ -33,15 +33,16 @@ SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
-TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def origin_of(headers: Headers) -> Origin:
     """The id of a request, which it gets here if it has none that can be used, and its trace context (W3C), if any."""
-    id, parent, state = (headers.get(name, "") for name in ("x-request-id", "traceparent", "tracestate"))
+    id, parent = headers.get("x-request-id", ""), headers.get("traceparent", "")
+    state = ",".join(headers.getlist("tracestate"))  # it may come in parts
     trace = {"traceparent": parent} if TRACEPARENT.fullmatch(parent) else {}
-    if trace and state and state.isascii():
-        trace["tracestate"] = ",".join(headers.getlist("tracestate"))
+    if trace and state and state.isascii() and state.isprintable():
+        trace["tracestate"] = state
     return Origin(id if REQUEST_ID.fullmatch(id) else f"req_{uuid4().hex}", trace)
 
 
