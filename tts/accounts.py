@@ -118,11 +118,15 @@ class Quota:
 
     def __init__(self, tokens: float | None, money: float | None) -> None:
         """The caps; None: no cap."""
-        self.caps = tuple(float("inf") if cap is None else cap for cap in (tokens, money))
+        self.cap(tokens, money)
         self.spent = (0.0, 0.0)
         self.reserved = Grant()
         self.changed = asyncio.Event()
         """Set when room is given back."""
+
+    def cap(self, tokens: float | None, money: float | None) -> None:
+        """Go by these caps from now on."""
+        self.caps = tuple(float("inf") if cap is None else cap for cap in (tokens, money))
 
     @property
     def used_up(self) -> list[str]:

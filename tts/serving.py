@@ -7,6 +7,7 @@ import gc
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -69,14 +70,17 @@ class TimedProtocol(HttpToolsProtocol):
             timer.cancel()
 
 
-def server_for(app: App, *, drain_seconds: int = 1, client_seconds: float = 60.0) -> uvicorn.Server:
+def server_for(
+    app: App, *, drain_seconds: int = 1, client_seconds: float = 60.0, tls: ssl.SSLContext | None = None
+) -> uvicorn.Server:
     """A server that waits `client_seconds` for slow clients, and `drain_seconds` for open requests when it stops."""
     http: Any = partial(TimedProtocol, seconds=client_seconds)
-    return uvicorn.Server(
-        uvicorn.Config(
-            app, http=http, ws="none", log_level="warning", timeout_graceful_shutdown=drain_seconds, server_header=False
-        )
+    config = uvicorn.Config(
+        app, http=http, ws="none", log_level="warning", timeout_graceful_shutdown=drain_seconds, server_header=False
     )
+    config.load()
+    config.ssl = tls
+    return uvicorn.Server(config)
 
 
 def _raise_file_limit() -> None:
@@ -95,7 +99,7 @@ def serve(
     `settings` are those of `server_for`. Raises `ConfigError` if the port is not available.
     """
     with listening_at(host, port) as listening:
-        announce(url_of(host, listening, path))
+        announce(url_of(host, listening, path, "https" if settings.get("tls") else "http"))
         run_on(listening, app, **settings)
 
 
@@ -110,9 +114,9 @@ def run_on(listening: socket.socket, app: App, **settings: Any) -> None:
         server.run(sockets=[listening])
 
 
-def url_of(host: str, listening: socket.socket, path: str = "/v1") -> str:
+def url_of(host: str, listening: socket.socket, path: str = "/v1", scheme: str = "http") -> str:
     """Where a socket that listens at `host` can be reached."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}{path}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}{path}"
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class Machine:
 
     @property
     def quota(self) -> MachineQuota:
-        return self.limits.callers[0].limits
+        return self.limits.known["k"].limits
 
     def ask_for(self, requests: int) -> None:
         """Have so many requests wait at the model server; none is sent."""
@@ -85,7 +85,8 @@ async def machine(redis: RedisServer, key: str, limit: int = 8, **caps: Any) -> 
     made: list[Machine] = []
     governor.join("worker")
     closed: list[APIError | None] = []
-    limits = MachineLimits(settings, [policy], [governor], lambda name: None, closed.append)
+    limits = MachineLimits(settings, lambda name: None, closed.append)
+    limits.serve(0, policy, governor)
     made.append(Machine(limits, governor, closed))
     async with limits:
         yield made[0]
@@ -153,7 +154,7 @@ async def test_whatever_machines_do_no_more_is_promised_than_there_is(redis: Red
 async def test_a_key_runs_and_asks_as_often_as_it_may_on_all_machines_together(redis: RedisServer):
     caps = {"running": 3, "requests_per_minute": 5}
     async with machine(redis, "often", **caps) as one, machine(redis, "often", **caps) as two:
-        callers = [one.limits.callers[0], two.limits.callers[0]]
+        callers = [one.limits.known["k"], two.limits.known["k"]]
         let_in = []
         for turn in range(6):
             with suppress(APIError):
@@ -197,13 +198,13 @@ async def test_a_model_server_is_shared_and_never_takes_more(redis: RedisServer,
 async def test_what_a_killed_gateway_held_is_free_when_its_lease_has_passed(redis: RedisServer, brisk: None):
     caps = {"tokens_per_day": 100, "running": 1}
     async with machine(redis, "killed", **caps) as one, machine(redis, "killed", **caps) as two:
-        await one.limits.callers[0].enter()
+        await one.limits.known["k"].enter()
         await soon(lambda: one.share + two.share == 8)
         assert await one.quota.hold(tokens(90))
         one.silence()
         assert not await two.quota.hold(tokens(20))
         with pytest.raises(APIError, match="1 requests running"):
-            await two.limits.callers[0].enter()
+            await two.limits.known["k"].enter()
         two.ask_for(20)
         began = monotonic()
         async with asyncio.timeout(30):
@@ -211,12 +212,29 @@ async def test_what_a_killed_gateway_held_is_free_when_its_lease_has_passed(redi
                 await asyncio.sleep(0.05)
                 await two.quota.look()
         assert monotonic() - began > 1
-        await two.limits.callers[0].enter()
+        await two.limits.known["k"].enter()
         await soon(lambda: two.share == 8)
         two.quota.release(tokens(20))
-        two.limits.callers[0].leave()
+        two.limits.known["k"].leave()
         one.quota.release(tokens(90))
-        one.limits.callers[0].leave()
+        one.limits.known["k"].leave()
+
+
+async def test_new_settings_go_by_what_is_spent_already(redis: RedisServer):
+    async with machine(redis, "renewed", tokens_per_day=100) as one:
+        assert await one.quota.hold(tokens(90))
+        assert not await one.quota.hold(tokens(20))
+        entry = {"sha256": b"renewed".hex().ljust(64, "0"), "tokens_per_day": 120, "running": 1}
+        model = {"model": "renewed", "base_url": "http://model/v1"}
+        await one.limits.reload(
+            GatewaySettings.parse({"models": {"m": model}, "keys": {"k": entry, "other": {"sha256": "1" * 64}}})
+        )
+        assert await one.quota.hold(tokens(20))
+        assert not await one.quota.hold(tokens(20))
+        await one.limits.known["k"].enter()
+        with pytest.raises(APIError, match="1 requests running"):
+            await one.limits.known["k"].enter()
+        await one.limits.known["other"].enter()
 
 
 async def test_a_lease_holds_as_long_as_its_gateway_lives(redis: RedisServer, brisk: None):
@@ -239,7 +257,7 @@ async def test_without_redis_requests_are_refused_in_time_and_nothing_is_forgott
             began = monotonic()
             for at in [one, two] * 20:
                 with pytest.raises(APIError, match="limits cannot be checked now") as told:
-                    await at.quota.look() if at is one else await at.limits.callers[0].enter()
+                    await at.quota.look() if at is one else await at.limits.known["k"].enter()
                 assert told.value.status == 503
             assert monotonic() - began < 10
             one.quota.spend(25, 0.0)

@@ -62,7 +62,7 @@ async def test_they_pass_through_and_are_counted_by_key(kind: str, usage: Any):
         ((path, sent),) = seen
         assert path.endswith(f"/{kind}")
         assert sent == {"model": "test-model", **BODIES[kind]}
-        (one, _, _) = served.gateway._callers
+        (one, _, _) = served.gateway.callers
         counted = 7 if usage else 0 if "tokenize" in kind else one.tokens
         assert one.tokens == counted
         assert one.quota is not None

@@ -84,7 +84,7 @@ async def test_money_per_day_binds_in_the_unit_of_the_prices():
                 assert paid < 1
             assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota")
             assert paid >= 0.2
-            (caller,) = served.gateway._callers
+            (caller,) = served.gateway.callers
             assert caller.money == pytest.approx(paid)
 
 

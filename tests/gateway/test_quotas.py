@@ -61,7 +61,7 @@ async def test_two_hundred_at_once_spend_no_more_than_the_day_has(cap: int, fiel
         assert {answer.status_code for answer in answers} <= {200, 429}
         assert spent["requests"] > 0
         assert spent["tokens"] <= cap
-        (caller,) = served.gateway._callers
+        (caller,) = served.gateway.callers
         assert caller.quota is not None
         assert caller.quota.spent[0] == spent["tokens"]
         assert caller.quota.reserved.samples == 0
@@ -191,7 +191,7 @@ async def test_failures_and_clients_that_leave_give_back_what_was_reserved():
                 with pytest.raises(httpx.ReadTimeout):
                     await served.http.post("/chat/completions", json={"model": model, "messages": ASK}, timeout=0.05)
             await served.at_rest()
-            (caller,) = served.gateway._callers
+            (caller,) = served.gateway.callers
             assert caller.quota is not None
             async with asyncio.timeout(10):
                 while caller.quota.reserved.samples:
@@ -213,7 +213,7 @@ async def test_the_file_keeps_it_through_restarts_and_is_for_its_owner_alone(tmp
                 served.http.headers.update(BEARER)
                 answer = await served.chat(max_tokens=50)
                 used += answer.json()["usage"]["total_tokens"]
-                (caller,) = served.gateway._callers
+                (caller,) = served.gateway.callers
                 assert caller.quota is not None
                 assert caller.quota.spent[0] == used
                 assert modes(tmp_path) == {0o600}

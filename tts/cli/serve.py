@@ -74,13 +74,18 @@ def serve(
         overrides = {**_models(model, base_url), **overrides}
     overrides |= {"run_code": True} if run_code else {}
     overrides |= {"trace": trace} if trace is not None else {}
-    settings = GatewaySettings.read(config, overrides)
-    _check_reach(settings, host, open_)
-    for roles in settings.models.values():
-        for endpoint in roles.values():
-            endpoint.key()  # which must be there before a client asks
+
+    def read() -> GatewaySettings:
+        settings = GatewaySettings.read(config, overrides)
+        _check_reach(settings, host, open_)
+        for roles in settings.models.values():
+            for endpoint in roles.values():
+                endpoint.key()  # which must be there before a client asks
+        return settings
+
+    settings, reread = read(), read if config is not None else None
     try:
-        from tts.gateway.app import gateway_app
+        from tts.gateway.app import gateway_app, serving_options
         from tts.serving import listening_at, url_of
         from tts.serving import serve as put_on_port
     except ImportError:
@@ -95,11 +100,11 @@ def serve(
         from tts.gateway.workers import serve_with
 
         with listening_at(host, port) as listening:
-            announce(url_of(host, listening))
-            serve_with(workers, settings, listening)
+            announce(url_of(host, listening, scheme="https" if settings.tls else "http"))
+            serve_with(workers, settings, listening, reread)
         return say("stopped")
-    app, limits = gateway_app(settings), settings.limits
-    put_on_port(app, host, port, announce, drain_seconds=limits.drain_seconds, client_seconds=limits.client_seconds)
+    app = gateway_app(settings, reread=reread)
+    put_on_port(app, host, port, announce, **serving_options(app))
     say("stopped")
 
 

@@ -8,17 +8,19 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from typing import Self
 from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
 from tts.accounts import Quota
 from tts.gateway.exchange import APIError
-from tts.gateway.quotas import DAY, DailyQuota, QuotaFile, daily_quota
+from tts.gateway.quotas import DAY, DailyQuota, QuotaFile
 from tts.gateway.settings import GatewaySettings, Key
 
 
@@ -42,7 +44,7 @@ class Caller:
 
     name: str
     key: Key = UNLIMITED
-    quota: Quota | None = None
+    quota: Quota | None = field(default=None, init=False)
     """What it may spend a day; None: anything."""
     running: int = 0
     _allowance: float = field(default=0.0, init=False)
@@ -57,6 +59,17 @@ class Caller:
     def money(self) -> float:
         """What that cost."""
         return self.quota.spent[1] if self.quota else 0.0
+
+    def take(self, key: Key) -> None:
+        """Go by the caps of `key` from now on."""
+        self.key, caps = key, (key.tokens_per_day, key.money_per_day)
+        if self.quota is not None:
+            self.quota.cap(*caps)
+        elif any(cap is not None for cap in caps):
+            self.quota = self._new_quota(*caps)
+
+    def _new_quota(self, tokens: float | None, money: float | None) -> Quota:
+        return DailyQuota(self.name, tokens, money)
 
     def may_use(self, model: str) -> bool:
         """Whether it may use the model or preset."""
@@ -100,11 +113,42 @@ class Caller:
         self._allowance -= 1
 
 
-def callers_of(settings: GatewaySettings) -> tuple[list[Caller], QuotaFile | None]:
-    """The holders of all keys, and the file that keeps what they spend, if any is capped."""
-    callers = [Caller(name, key, daily_quota(name, key)) for name, key in settings.keys.items()]
-    capped = [caller.quota for caller in callers if isinstance(caller.quota, DailyQuota)]
-    return callers, QuotaFile(settings.quotas, capped) if capped and settings.quotas is not None else None
+class Keyring:
+    """The holders of keys, and the file that keeps what they spend, if any is capped. An async context manager."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        """Raises `ConfigError` where the file cannot be used."""
+        self.known: dict[str, Caller] = {}
+        """All that there ever were: their requests may go on."""
+        self._file: QuotaFile | None = None
+        self._stack = AsyncExitStack()
+        self._take(settings)
+
+    async def __aenter__(self) -> Self:
+        if self._file is not None:
+            await self._stack.enter_async_context(self._file)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def reload(self, settings: GatewaySettings) -> None:
+        """Go by the keys of `settings` from now on; who stays has spent what he has spent."""
+        before = self._file
+        self._take(settings)
+        if self._file is not before and self._file is not None:
+            await self._stack.enter_async_context(self._file)
+
+    def _take(self, settings: GatewaySettings) -> None:
+        for name, key in settings.keys.items():
+            self.known.setdefault(name, Caller(name, key)).take(key)
+        self.callers = [self.known[name] for name in settings.keys]
+        capped = [caller.quota for caller in self.callers if isinstance(caller.quota, DailyQuota)]
+        if self._file is None and capped and settings.quotas is not None:
+            self._file = QuotaFile(settings.quotas)
+        if self._file is not None:
+            for quota in capped:
+                self._file.resume(quota)
 
 
 def too_many(key: Key) -> APIError:
@@ -143,12 +187,12 @@ def identify(callers: Sequence[Caller], authorization: str | None, api_key: str 
     return found[0]
 
 
-def check_page(scope: Scope, hosts: Collection[str]) -> None:
+def check_page(scope: Scope, hosts: Collection[str], origins: Collection[str] = ()) -> None:
     """Refuse what a web page sends, through its reader's browser, to a gateway on the loopback.
 
     Without keys, being on this machine is all that lets a client in, and a browser is on it. A page of elsewhere must
     not post here (its `Origin`, or a content type that needs no permission), nor read by having its own name resolved
-    to this machine (`Host`). `hosts` are further names that are good. Raises `APIError` (403, 415).
+    to this machine (`Host`). `hosts` are further names that are good, `origins` pages. Raises `APIError` (403, 415).
     """
     server = scope.get("server")
     if not server or not _is_loopback(server[0]):
@@ -158,7 +202,7 @@ def check_page(scope: Scope, hosts: Collection[str]) -> None:
     name = urlsplit(f"//{host}").hostname or ""
     if "." in name and not (_is_address(name) or _is_loopback(name) or name in hosts):
         raise APIError(403, f"this gateway does not answer as {name[:200]}; it has no keys", "host_refused")
-    if origin:
+    if origin and origin not in origins:
         site = urlsplit(origin)
         if site.scheme not in ("http", "https") or not (_is_loopback(site.hostname or "") or site.hostname in hosts):
             message = f"pages of {origin[:200]} may not use this gateway, which has no keys"
@@ -186,9 +230,8 @@ class Gate:
 
     def __init__(self, running: int, queue: int) -> None:
         self.running = 0
-        self.queued = 0
         self._most, self._queue = running, queue
-        self._places = asyncio.Semaphore(running)
+        self._waiting = deque[asyncio.Future[None]]()
         self._seconds = 1.0  # that a request takes, averaged
         self._inside = set[asyncio.Task[object]]()
         self._closed: APIError | None = None
@@ -199,11 +242,21 @@ class Gate:
         for task in self._inside if error is not None else ():
             task.cancel()
 
+    @property
+    def queued(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def resize(self, running: int, queue: int) -> None:
+        """Let so many in from now on; who is in stays."""
+        self._most, self._queue = running, queue
+        self._admit()
+
     def check(self) -> None:
         """Raise `APIError` when it is closed, or (429) when there is no room, not even to wait."""
         if self._closed is not None:
             raise replace(self._closed)
-        if self._places.locked() and self.queued >= self._queue:
+        if self.running >= self._most and self.queued >= self._queue:
             wait = self._seconds * (1 + self.queued / self._most)
             raise APIError(429, "too many requests are waiting already; try again later", "overloaded", None, wait)
 
@@ -211,28 +264,39 @@ class Gate:
     async def room(self, seconds: float | None = None) -> AsyncIterator[None]:
         """A place to work in, in order of arrival, within `seconds` (504). Raises as `check` does."""
         self.check()
-        self.queued += 1
-        try:
-            async with asyncio.timeout(seconds):
-                await self._places.acquire()
-        except TimeoutError:
-            raise APIError(504, "no place was free before the deadline", "deadline") from None
-        finally:
-            self.queued -= 1
-        self.running += 1
-        began, task = time.monotonic(), asyncio.current_task()
+        turn, task = asyncio.get_running_loop().create_future(), asyncio.current_task()
         assert task is not None
-        self._inside.add(task)
+        self._waiting.append(turn)
+        self._admit()
+        began: float | None = None
         try:
+            try:
+                async with asyncio.timeout(seconds):
+                    await turn
+            except TimeoutError:
+                raise APIError(504, "no place was free before the deadline", "deadline") from None
             if self._closed is not None:
                 raise replace(self._closed)
+            began = time.monotonic()
+            self._inside.add(task)
             yield
         except asyncio.CancelledError:
-            if self._closed is None or task.uncancel():
+            if task not in self._inside or self._closed is None or task.uncancel():
                 raise
             raise replace(self._closed) from None
         finally:
             self._inside.discard(task)
-            self._seconds += (time.monotonic() - began - self._seconds) / 20
-            self.running -= 1
-            self._places.release()
+            if began is not None:
+                self._seconds += (time.monotonic() - began - self._seconds) / 20
+            if turn.done() and not turn.cancelled():
+                self.running -= 1
+                self._admit()
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+
+    def _admit(self) -> None:
+        while self._waiting and self.running < self._most:
+            turn = self._waiting.popleft()
+            if not turn.done():  # else whoever waited was cancelled a moment ago
+                turn.set_result(None)
+                self.running += 1

@@ -35,7 +35,7 @@ from tts.environments.workspace import FolderEpisode, Workspace
 from tts.errors import BudgetSpent, ConfigError, EndpointRefused
 from tts.gateway import messages, responses
 from tts.gateway.admission import Caller, identify, new_key
-from tts.gateway.exchange import EVENTS, JSON, APIError, Kind, ResponseWriter, as_api_error
+from tts.gateway.exchange import EVENTS, JSON, SPOKEN, APIError, Kind, ResponseWriter, as_api_error
 from tts.gateway.formats import ChatFormat
 from tts.gateway.schemas import check, parsed, sampling_of
 from tts.gateway.service import read_body, while_connected
@@ -54,8 +54,6 @@ TRANSLATED = {
     "responses": (responses.as_chat, responses.ResponsesFormat),
     "messages": (messages.as_chat, messages.MessagesFormat),
 }
-SPOKEN = ("chat/completions", "completions", *TRANSLATED)
-"""What agents may ask."""
 GRACE = 2.0
 """Seconds for which a program may end by itself after it was refused a further answer."""
 

@@ -204,13 +204,13 @@ def _worth(candidate: Candidate) -> tuple[bool, tuple[int, float]]:
     return bool(candidate.content or candidate.tool_calls), rank(candidate)
 
 
-def open_search(request: GatewayRequest, strategy: Strategy, models: Models, resources: Resources, most: int) -> Search:
-    """The search that a request asks for, with at most `most` answers, within its budget and the caller's quota.
+def open_search(request: GatewayRequest, strategy: Strategy, resources: Resources) -> Search:
+    """The search that a request asks for, within its budget and the caller's quota.
 
     Raises `APIError` or `ConfigError` for what cannot work, before anything is spent.
     """
     kind, plan, chat, run = request.kind, request.plan, request.chat, request.run
-    n = chat.get("n") or 1
+    n, most = chat.get("n") or 1, request.offer.settings.limits.samples
     if n > most:
         raise bad_request(f"n must be at most {most}", "n")
     text = kind == "completions"
@@ -227,7 +227,7 @@ def open_search(request: GatewayRequest, strategy: Strategy, models: Models, res
     session = open_session(
         problem,
         strategy,
-        _samplers(request, strategy, models),
+        _samplers(request, strategy, request.offer.models),
         verifier=plan.verifier,
         budget=plan.budget,
         quota=request.caller.quota,

@@ -9,30 +9,41 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tts.errors import EndpointError
 from tts.gateway.exchange import KINDS, PASSED, APIError, bad_request
 from tts.gateway.link import WorkerLink
+from tts.gateway.reloading import Reread, reloading
 from tts.gateway.routing import allowed
 from tts.gateway.schemas import BODIES
 from tts.gateway.service import Gateway
 from tts.gateway.settings import GatewaySettings
+from tts.gateway.telemetry import origin_of
+from tts.sampler.client import ORIGIN
 
 
-def gateway_app(settings: GatewaySettings, link: WorkerLink | None = None) -> Starlette:
-    """The ASGI app. Its endpoints open with its lifespan. `link` has what it shares with further workers."""
+def gateway_app(settings: GatewaySettings, link: WorkerLink | None = None, reread: Reread | None = None) -> Starlette:
+    """The ASGI app. Its endpoints open with its lifespan.
+
+    `link` has what it shares with further workers; `reread` gives the settings to go by after a SIGHUP.
+    """
     gateway = Gateway(settings, link)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with gateway:
+        async with gateway, reloading(reread, gateway.reload):
             yield
 
     def cards(request: Request) -> list[dict[str, Any]]:
+        settings = gateway.settings
         may_use = gateway.caller(request).may_use
         plain = [name for name, roles in settings.models.items() if "policy" in roles]
         names = [name for name in (*plain, *settings.presets) if may_use(name)]
@@ -113,9 +124,56 @@ def gateway_app(settings: GatewaySettings, link: WorkerLink | None = None) -> St
     beside = [f"/{kind}" for kind, places in PASSED.items() if len(places) > 1]  # where vLLM has them
     posts = [Route(path, gateway, methods=["POST"]) for path in (*(f"/v1/{kind}" for kind in KINDS), *beside)]
     handlers = {APIError: refused, HTTPException: no_route}
-    app = Starlette(routes=[*posts, *gets], lifespan=lifespan, exception_handlers=handlers)
+    beside_all = [Middleware(Identified), Middleware(Welcoming, gateway=gateway)]
+    app = Starlette(routes=[*posts, *gets], lifespan=lifespan, exception_handlers=handlers, middleware=beside_all)
     app.state.gateway = gateway
     return app
+
+
+def serving_options(app: Starlette) -> dict[str, Any]:
+    """How to put a gateway's app on a port: options of `tts.serving.server_for`."""
+    gateway: Gateway = app.state.gateway
+    limits = gateway.settings.limits
+    return {"drain_seconds": limits.drain_seconds, "client_seconds": limits.client_seconds, "tls": gateway.tls}
+
+
+class Identified:
+    """Gives every request an id, its own if it comes with one: in the response, in calls of models, in the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        origin = origin_of(Headers(scope=scope))
+        id = origin.id.encode()
+        named = [(b"x-request-id", id)]
+        if scope["path"].startswith("/v1/messages"):  # where Anthropic's clients look
+            named.append((b"request-id", id))
+        ORIGIN.set(origin)
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *named]}
+            await send(message)
+
+        await self._app(scope, receive, answer)
+
+
+class Welcoming:
+    """Lets the web pages in that the operator names."""
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app, self._gateway = app, gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app, origins = self._app, self._gateway.settings.origins
+        if origins and scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
+            app = CORSMiddleware(
+                app, origins, allow_methods=("GET", "POST", "DELETE"), allow_headers=("*",), expose_headers=("*",)
+            )
+        await app(scope, receive, send)
 
 
 def document(gets: list[Route]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ PASSED: dict[Kind, tuple[str, ...]] = {
     "detokenize": ("/../detokenize", "/detokenize"),
 }
 """Where model servers have what is only passed through, below their base URL or beside its `/v1`."""
+SPOKEN: tuple[Kind, ...] = ("chat/completions", "completions", "responses", "messages")
+"""What models answer by generating."""
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -214,6 +216,10 @@ class ResponseWriter:
         self.ended = False
         self.client_left = False
         """Whether the client left before the end."""
+
+    def say(self, name: bytes, value: bytes) -> None:
+        """Have the response say so in a header, and nothing else under its name."""
+        self.headers = [*(one for one in self.headers if one[0] != name), (name, value)]
 
     async def start(self, status: int, headers: Headers) -> None:
         self.status = status

@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import isawaitable
 from typing import Any, Self
@@ -112,17 +112,28 @@ class Line:
 class WorkerLink:
     """The limits, metrics and trace that all workers share. An async context manager."""
 
-    def __init__(self, channel: socket.socket, settings: GatewaySettings, workers: int) -> None:
-        """`channel` leads to the parent; `workers` are how many there are."""
+    def __init__(
+        self, channel: socket.socket, settings: GatewaySettings, endpoints: list[Endpoint], workers: int
+    ) -> None:
+        """`channel` leads to the parent, which knows `endpoints` by their place; `workers` are how many there are."""
         self._channel, self._workers, self._machines = channel, workers, settings.redis is not None
-        self._endpoints, self._pools = distinct_endpoints(settings), dict[int, SharedPool]()
+        self._endpoints, self._pools = endpoints, dict[int, SharedPool]()
         self._timer: asyncio.TimerHandle | None = None
-        self.callers = [
-            SharedCaller(name, key, self) if limited(key) else Caller(name, key) for name, key in settings.keys.items()
-        ]
-        self.gate = Gate(max(1, settings.limits.running // workers), settings.limits.queue // workers)
+        self._known: dict[tuple[str, bool], Caller] = {}
+        self._take(settings)
+        self.gate = Gate(*self._room(settings))
         self.metrics = SharedMetrics(self)
         self.trace = SharedTrace(self) if settings.trace is not None else None
+
+    def _room(self, settings: GatewaySettings) -> tuple[int, int]:
+        return max(1, settings.limits.running // self._workers), settings.limits.queue // self._workers
+
+    def _take(self, settings: GatewaySettings) -> None:
+        named = {(name, limited(key)): key for name, key in settings.keys.items()}
+        for (name, shared), key in named.items():
+            caller = self._known.setdefault((name, shared), SharedCaller(name, self) if shared else Caller(name))
+            caller.take(key)
+        self.callers = [self._known[one] for one in named]
 
     async def __aenter__(self) -> Self:
         self._line = Line(*await asyncio.open_unix_connection(sock=self._channel), self)
@@ -145,9 +156,23 @@ class WorkerLink:
     def share(self, sampler: Sampler) -> None:
         """Have `sampler` send no more than this worker's share."""
         endpoint = sampler.endpoint
-        place, pool = self._endpoints.index(endpoint), SharedPool(endpoint, self._report_soon)
-        self._pools[place], sampler.connection = pool, Connection(endpoint, pool)
+        sampler.connection = Connection(endpoint, self._pool(self._endpoints.index(endpoint)))
         sampler.scoring = asyncio.Semaphore(max(1, endpoint.max_scoring // self._workers))
+
+    def _pool(self, place: int) -> SharedPool:
+        if place not in self._pools:
+            self._pools[place] = SharedPool(self._endpoints[place], self._report_soon)
+        return self._pools[place]
+
+    def join(self, reload: Callable[[GatewaySettings], Awaitable[None]]) -> None:
+        """Have the parent count this worker in, and call `reload` with new settings."""
+        self._reload = reload
+        self.tell("join")
+
+    async def reload(self, settings: GatewaySettings) -> None:
+        """Go by the keys and limits of `settings`."""
+        self._take(settings)
+        self.gate.resize(*self._room(settings))
 
     def tell(self, method: str, *args: Any) -> None:
         self._line.tell(method, *args)
@@ -178,7 +203,12 @@ class WorkerLink:
 
     def grant(self, place: int, grant: ShareGrant) -> None:
         """Go by `grant` at an endpoint."""
-        self._pools[place].take_grant(grant)
+        self._pool(place).take_grant(grant)
+
+    def renew(self, settings: GatewaySettings, endpoints: list[Endpoint]) -> Awaitable[None]:
+        """Go by `settings`; `endpoints` are those so far, and new ones."""
+        self._endpoints = endpoints
+        return self._reload(settings)
 
     def show(self, name: str, spent: tuple[float, float], reserved: Grant, freed: bool) -> None:
         """See what the key called `name` has spent and reserved; room that is `freed` may be waited for.
@@ -186,11 +216,10 @@ class WorkerLink:
         It is seen as it comes: the one who looked goes on a moment later, and must not take for news what was overtaken
         meanwhile.
         """
-        for caller in self.callers:
-            if caller.name == name and caller.quota is not None:
-                caller.quota.spent, caller.quota.reserved = spent, reserved
-                if freed:
-                    caller.quota.changed.set()
+        if (caller := self._known.get((name, True))) is not None and caller.quota is not None:
+            caller.quota.spent, caller.quota.reserved = spent, reserved
+            if freed:
+                caller.quota.changed.set()
 
     def close(self, error: APIError | None) -> None:
         """End all requests with `error`, and refuse them until it is None."""
@@ -207,23 +236,15 @@ def limited(key: Key) -> bool:
     return any(cap is not None for cap in caps)
 
 
-def distinct_endpoints(settings: GatewaySettings) -> list[Endpoint]:
-    """All endpoints, each once: parent and workers name them by their place."""
-    found: list[Endpoint] = []
-    for roles in settings.models.values():
-        for endpoint in roles.values():
-            if endpoint not in found:
-                found.append(endpoint)
-    return found
-
-
 class SharedCaller(Caller):
     """The holder of a key whose limits the parent keeps."""
 
-    def __init__(self, name: str, key: Key, link: WorkerLink) -> None:
-        capped = key.tokens_per_day is not None or key.money_per_day is not None
-        super().__init__(name, key, SharedQuota(name, key, link) if capped else None)
+    def __init__(self, name: str, link: WorkerLink) -> None:
+        super().__init__(name)
         self._link = link
+
+    def _new_quota(self, tokens: float | None, money: float | None) -> Quota:
+        return SharedQuota(self.name, tokens, money, self._link)
 
     async def enter(self) -> None:
         await self._link.take(self.leave, "enter", self.name)
@@ -235,8 +256,8 @@ class SharedCaller(Caller):
 class SharedQuota(Quota):
     """What is known here of a quota that the parent keeps."""
 
-    def __init__(self, name: str, key: Key, link: WorkerLink) -> None:
-        super().__init__(key.tokens_per_day, key.money_per_day)
+    def __init__(self, name: str, tokens: float | None, money: float | None, link: WorkerLink) -> None:
+        super().__init__(tokens, money)
         self._name, self._link = name, link
 
     async def look(self) -> None:
@@ -263,6 +284,12 @@ class SharedMetrics(Metrics):
 
     def spent(self, name: str, role: str, usage: Usage) -> None:
         self._link.tell("count", "spent", name, role, usage)
+
+    def paid(self, key: str, status: int, usage: Usage, money: float) -> None:
+        self._link.tell("count", "paid", key, status, usage, money)
+
+    def fell_back(self, model: str, by: str) -> None:
+        self._link.tell("count", "fell_back", model, by)
 
     def unverified(self, name: str) -> None:
         self._link.tell("count", "unverified", name)

@@ -131,12 +131,7 @@ class MachineLimits:
     """This gateway's part. An async context manager."""
 
     def __init__(
-        self,
-        settings: GatewaySettings,
-        endpoints: list[Endpoint],
-        governors: list[Governor],
-        freed: Callable[[str], None],
-        close: Callable[[APIError | None], None],
+        self, settings: GatewaySettings, freed: Callable[[str], None], close: Callable[[APIError | None], None]
     ) -> None:
         """`freed` is told the name of a key of which something is free again; `close` with what error requests must
         end, and None when they may come again."""
@@ -154,17 +149,28 @@ class MachineLimits:
         except ValueError as error:
             raise ConfigError(f"redis: {error}; write redis://HOST:PORT/0") from None
         self._settle, self._share = self._redis.register_script(SETTLE), self._redis.register_script(SHARE)
-        self.callers = [MachineCaller(name, key, self) for name, key in settings.keys.items()]
-        self._servers = [
-            (f"{PREFIX}server:{url} {endpoint.model}", f"{place}", governor, number, endpoint.max_concurrency)
-            for place, (endpoint, governor) in enumerate(zip(endpoints, governors, strict=True))
-            for number, url in enumerate(endpoint.urls)
-        ]
-        for *_, governor, number, _ in self._servers:
-            governor.ceilings[number] = 0
+        self.known: dict[str, MachineCaller] = {}
+        """All that there ever were: their requests may go on."""
+        self._servers: list[tuple[str, str, Governor, int, int]] = []
+        self._take(settings)
         self.freed, self._close = freed, close
         self._me, self._dirty = uuid4().hex, asyncio.Event()
         self._number, self._answered, self._failing, self._fenced = 0, 0.0, False, False
+
+    def _take(self, settings: GatewaySettings) -> None:
+        for name, key in settings.keys.items():
+            self.known.setdefault(name, MachineCaller(name, self)).take(key)
+
+    async def reload(self, settings: GatewaySettings) -> None:
+        """Go by the keys of `settings` from now on."""
+        self._take(settings)
+
+    def serve(self, place: int, endpoint: Endpoint, governor: Governor) -> None:
+        """Share what the servers of an endpoint take; `governor` shares this gateway's part among its workers."""
+        for number, url in enumerate(endpoint.urls):
+            governor.ceilings[number] = 0
+            record = f"{PREFIX}server:{url} {endpoint.model}"
+            self._servers.append((record, f"{place}", governor, number, endpoint.max_concurrency))
 
     async def __aenter__(self) -> Self:
         try:
@@ -248,7 +254,7 @@ class MachineLimits:
             self._close(None)
 
     async def _tell(self, which: Callable[[MachineQuota], Any]) -> None:
-        await all_of(caller.limits.tell() for caller in self.callers if which(caller.limits))
+        await all_of(caller.limits.tell() for caller in self.known.values() if which(caller.limits))
 
     async def _take_share(self, record: str, place: str, governor: Governor, number: int, limit: int) -> None:
         held, wanted = governor.load(number) if limit else (0, 0)  # with none it goes
@@ -268,18 +274,21 @@ class MachineLimits:
 class MachineQuota(Quota):
     """What one key has spent and holds on all machines, as this gateway last heard, and what of it is its own."""
 
-    def __init__(self, name: str, key: Key, limits: MachineLimits) -> None:
-        super().__init__(key.tokens_per_day, key.money_per_day)
-        caps = (key.tokens_per_day, key.money_per_day, None, key.running)
-        self._most = [UNLIMITED if cap is None else cap for cap in caps]
-        self._rate = key.requests_per_minute or 0
-        self._name, self._record = name, f"{PREFIX}key:{key.sha256}"
-        self._limits, self._lock = limits, asyncio.Lock()
+    def __init__(self, name: str, limits: MachineLimits) -> None:
+        super().__init__(None, None)
+        self._name, self._limits, self._lock = name, limits, asyncio.Lock()
         self.held, self._mine, self._told = [0.0] * 4, [0.0, 0.0], [0.0, 0.0]
         """Held here by kind; spent here since the start; and of that, what Redis knows."""
         self._day, self._begun = 0, 0
         self.dirty = False
         """Whether anything has changed that Redis does not know."""
+
+    def take(self, key: Key) -> None:
+        """Go by the limits of `key` from now on."""
+        self.cap(key.tokens_per_day, key.money_per_day)
+        caps = (key.tokens_per_day, key.money_per_day, None, key.running)
+        self._most = [UNLIMITED if cap is None else cap for cap in caps]
+        self._rate, self._record = key.requests_per_minute or 0, f"{PREFIX}key:{key.sha256}"
 
     @property
     def used_up(self) -> list[str]:
@@ -351,11 +360,17 @@ class MachineQuota(Quota):
 class MachineCaller(Caller):
     """The holder of a key whose limits hold on all machines."""
 
-    def __init__(self, name: str, key: Key, limits: MachineLimits) -> None:
-        self.limits = MachineQuota(name, key, limits)
-        capped = key.tokens_per_day is not None or key.money_per_day is not None
-        super().__init__(name, key, self.limits if capped else None)
+    def __init__(self, name: str, limits: MachineLimits) -> None:
+        super().__init__(name)
+        self.limits = MachineQuota(name, limits)
+
+    def take(self, key: Key) -> None:
+        super().take(key)
+        self.limits.take(key)
         self._counted = key.requests_per_minute is not None or key.running is not None
+
+    def _new_quota(self, tokens: float | None, money: float | None) -> Quota:
+        return self.limits
 
     async def enter(self) -> None:
         if not self._counted:

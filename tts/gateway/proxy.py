@@ -38,7 +38,7 @@ from tts.sampler.protocol import (
     usage_of,
 )
 from tts.sampler.sse import ServerEvent
-from tts.types import Charge, Usage, sum_usage
+from tts.types import Charge, Usage
 
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 """Events with which a stream of the Responses API says that it is complete; others end with `[DONE]`."""
@@ -272,7 +272,7 @@ async def _within_quota(request: GatewayRequest, sampler: Sampler) -> AsyncItera
         else:
             yield {} if reads or (length == most and (asked or context)) else {name: length}
     finally:
-        quota.spend(sum_usage(request.spent.values()).total_tokens, request.money)
+        quota.spend(*request.unsettled())
         quota.release(grant)
 
 
@@ -387,7 +387,7 @@ def _opens(event: ServerEvent) -> bool:
 
 
 def _check_first(event: ServerEvent) -> None:
-    """Raise `APIError` if the first event that says something is an error, with the words and the status that it has."""
+    """Raise `APIError` if the first event that says something is an error, with its words and its status."""
     data = event.data or b""
     if len(data) > SMALL or not (event.kind == "error" or b'"error"' in data):
         return

@@ -10,14 +10,12 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable
 from pathlib import Path
 from time import time
 from typing import Self
 
 from tts.accounts import Grant, Quota
 from tts.errors import ConfigError, StoreError
-from tts.gateway.settings import Key
 
 log = logging.getLogger("tts")
 
@@ -77,11 +75,11 @@ class DailyQuota(Quota):
         if self._file is not None:
             self._file.save(self)
 
-    def resume(self, file: QuotaFile, day: int, tokens: float, money: float) -> None:
+    def keep_in(self, file: QuotaFile, day: int, tokens: float, money: float) -> None:
         """Go on from what `file` says, and keep it up to date."""
         self._file = file
         if day == self.day:
-            self.spent = (tokens, money)
+            self.spend(tokens, money)
 
     def row(self) -> tuple[str, int, float, float, float, float]:
         held = self.reserved
@@ -92,24 +90,14 @@ class DailyQuota(Quota):
             self.day, self.spent = today, (0.0, 0.0)
 
 
-def daily_quota(name: str, key: Key) -> DailyQuota | None:
-    """The quota of the key called `name`, if it has caps."""
-    if key.tokens_per_day is None and key.money_per_day is None:
-        return None
-    return DailyQuota(name, key.tokens_per_day, key.money_per_day)
-
-
 class QuotaFile:
     """The file that keeps quotas. An async context manager; it belongs to one gateway at a time.
 
     Those who wait for a write share it: while one is under way, what changes is written by the next.
     """
 
-    def __init__(self, path: Path, quotas: Iterable[DailyQuota]) -> None:
-        """Lets the quotas go on from what the file says. What was reserved at a kill may have been spent.
-
-        Raises `ConfigError` where the file cannot be used, or another gateway uses it.
-        """
+    def __init__(self, path: Path) -> None:
+        """Raises `ConfigError` where the file cannot be used, or another gateway uses it."""
         self._changed: dict[str, DailyQuota] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._wanted = asyncio.Event()
@@ -126,9 +114,7 @@ class QuotaFile:
             hint = "; another gateway has it open" if "locked" in str(words) else ""
             raise ConfigError(f"cannot keep what keys spend in {path}: {words}{hint} (quotas = PATH)") from None
         query = "SELECT key, day, tokens + reserved_tokens, money + reserved_money FROM spending"
-        known: dict[str, tuple[int, float, float]] = {row[0]: row[1:] for row in self._connection.execute(query)}
-        for quota in quotas:
-            quota.resume(self, *known.get(quota.name, (quota.day, 0.0, 0.0)))
+        self._before: dict[str, tuple[int, float, float]] = {row[0]: row[1:] for row in self._connection.execute(query)}
 
     async def __aenter__(self) -> Self:
         self._writer = asyncio.create_task(self._write())
@@ -140,6 +126,10 @@ class QuotaFile:
         await self._writer
         await self._flush()
         self._connection.close()
+
+    def resume(self, quota: DailyQuota) -> None:
+        """Let a new quota go on from what the file said. What was reserved at a kill may have been spent."""
+        quota.keep_in(self, *self._before.pop(quota.name, (quota.day, 0.0, 0.0)))
 
     def save(self, quota: DailyQuota) -> None:
         """Write what `quota` says, soon."""

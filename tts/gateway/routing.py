@@ -16,12 +16,13 @@ from typing import Any
 
 from tts import registry
 from tts.base import AnswerVerifier, Strategy, Verifier
-from tts.concurrency import LARGE, aside
+from tts.concurrency import LARGE, aside, now
 from tts.errors import ConfigError
 from tts.gateway import messages, responses
 from tts.gateway.admission import Caller
-from tts.gateway.exchange import PASSED, APIError, Kind, ResponseWriter, bad_request
+from tts.gateway.exchange import PASSED, SPOKEN, APIError, Kind, ResponseWriter, bad_request
 from tts.gateway.formats import Translation, unsupported
+from tts.gateway.offer import Offer
 from tts.gateway.schemas import (
     MOST_PARAMETERS,
     OPTION_SIZES,
@@ -42,7 +43,7 @@ from tts.resources import Resources
 from tts.sampler.parameters import merged
 from tts.sampler.protocol import bytes_of
 from tts.text import size_of, well_formed
-from tts.types import Budget, Charge, Usage
+from tts.types import Budget, Charge, Usage, sum_usage
 
 TRANSLATIONS: dict[Kind, tuple[Callable[[Mapping[str, Any]], tuple[dict[str, Any], list[str]]], type[Translation]]] = {
     "responses": (responses.as_chat, responses.ResponsesFormat),
@@ -99,6 +100,7 @@ class GatewayRequest:
     """The body; where another API is translated, as chat."""
     plan: RequestPlan
     out: ResponseWriter
+    offer: Offer
     store: ResponseStore
     format: Translation | None = None
     """How chat's answer is told, where another API is translated."""
@@ -108,6 +110,8 @@ class GatewayRequest:
     """The same by role, including wasted work."""
     money: float = 0.0
     """What that costs."""
+    began: float = field(default_factory=now)
+    _settled: tuple[float, float] = (0.0, 0.0)
 
     async def translate(self) -> None:
         """Make chat of the request. Raises `APIError`, naming the field, for what chat does not have."""
@@ -144,9 +148,32 @@ class GatewayRequest:
         self.spent[role] = self.spent.get(role, Usage()) + usage
         self.money += money
 
+    def unsettled(self) -> tuple[float, float]:
+        """Tokens and money that were booked since this was last asked."""
+        before, self._settled = self._settled, (sum_usage(self.spent.values()).total_tokens, self.money)
+        return self._settled[0] - before[0], self._settled[1] - before[1]
+
+    def stand_ins(self) -> list[str]:
+        """Models to be asked while the server of the one that it names does not work.
+
+        Vectors and tokens of another model are no substitute.
+        """
+        others = self.offer.settings.fallbacks.get(self.plan.model, ()) if self.kind in SPOKEN else ()
+        return [name for name in others if self.caller.may_use(name)]
+
+    def fall_back(self, model: str) -> None:
+        """Ask `model` instead, with what is left of the budget."""
+        self.begin_anew()
+        spent, budget = sum_usage(self.spent.values()), self.plan.budget
+        used = {name: getattr(spent, name) for name in Budget.model_fields if name not in ("money", "seconds")}
+        used |= {"money": self.money, "seconds": now() - self.began}
+        caps = {name: type(cap)(max(0, cap - used[name])) for name, cap in budget if cap is not None}
+        self.plan = replace(self.plan, model=model, budget=Budget(**caps))
+        self.out.say(b"x-tts-fallback", model.encode())
+
 
 async def read(
-    settings: GatewaySettings,
+    offer: Offer,
     kind: Kind,
     run: str,
     caller: Caller,
@@ -158,6 +185,7 @@ async def read(
 
     What the caller may not use is found out first, before anything is made of what the request asks for.
     """
+    settings = offer.settings
     body = await parsed(content, settings.limits)
     check_sizes(body, {"model": SIZES["model"]})
     name = body.get("model")
@@ -171,7 +199,7 @@ async def read(
             raise bad_request(f"'{name}' is a set of policies; ask STRATEGY@{name} or a preset", "model")
         if kind == "responses":
             body, content = await _whole(body, content, caller, store, settings.limits.body_bytes)
-        request = GatewayRequest(kind, run, caller, content, body, body, RequestPlan(name, name), out, store)
+        request = GatewayRequest(kind, run, caller, content, body, body, RequestPlan(name, name), out, offer, store)
         if kind in TRANSLATIONS and kind != "responses":
             if kind == "messages/count_tokens":
                 _check_length(content, settings)
@@ -189,7 +217,7 @@ async def read(
     await asyncio.sleep(0)  # each step is short enough to hold nobody up, but not all together
     body, content = await aside(len(content), _mended, body, content)
 
-    request = GatewayRequest(kind, run, caller, content, body, body, plan, out, store)
+    request = GatewayRequest(kind, run, caller, content, body, body, plan, out, offer, store)
     if kind in TRANSLATIONS:
         await request.translate()
     else:

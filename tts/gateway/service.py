@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Self, cast
@@ -15,12 +17,13 @@ from starlette.types import Receive, Scope, Send
 
 from tts import registry
 from tts.concurrency import LARGE, aside, now
-from tts.errors import ConfigError, EndpointError, MissingExtra
-from tts.gateway.admission import Caller, Gate, callers_of, check_page, identify
-from tts.gateway.answering import Search, StrategyAnswer, kept_alive, open_search
-from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error, is_anthropic
+from tts.errors import ConfigError, EndpointError, EndpointLost, MissingExtra, QuotaSpent, TransientError
+from tts.gateway.admission import Caller, Gate, Keyring, check_page, identify
+from tts.gateway.answering import Models, Search, StrategyAnswer, kept_alive, open_search
+from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error
 from tts.gateway.formats import ChatFormat, Translation
 from tts.gateway.link import WorkerLink
+from tts.gateway.offer import Offer
 from tts.gateway.proxy import ABSENT, lacks, pass_through
 from tts.gateway.routing import GatewayRequest, read, vet
 from tts.gateway.settings import GatewayLimits, GatewaySettings
@@ -28,12 +31,12 @@ from tts.gateway.stored import ResponseStore
 from tts.gateway.telemetry import Metrics, Spans, Trace, trace_line
 from tts.policies import check_models, policies_of
 from tts.resources import Resources
-from tts.sampler import Sampler
+from tts.sampler import Endpoint, Sampler
 from tts.sampler.protocol import estimate_prompt, estimate_tokens
 from tts.sampler.refusals import server_message
 from tts.sampler.scoring import tokenize
 from tts.session import Session
-from tts.solving import OnCandidate, drive, open_models
+from tts.solving import OnCandidate, drive
 from tts.text import size_of
 from tts.types import Result, by_role, sum_usage
 
@@ -50,52 +53,119 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings, link: WorkerLink | None = None) -> None:
         """`link` has what it shares with further workers."""
-        self.settings, self._link = settings, link
-        if link is not None:
-            self._callers, self._quotas, self._trace = link.callers, None, link.trace
-            self.gate, self.metrics = link.gate, link.metrics
-        elif settings.redis is not None:
+        if link is None and settings.redis is not None:
             raise ConfigError("redis: only `tts serve` shares limits with other machines")
-        else:
-            self._callers, self._quotas = callers_of(settings)
-            self.gate = Gate(settings.limits.running, settings.limits.queue)
-            self.metrics = Metrics(self.gate)
-            self._trace = Trace(settings.trace, settings) if settings.trace is not None else None
-        self.models: dict[str, dict[str, Sampler]] = {}
+        self._link = link
+        self._keys = Keyring(settings) if link is None else link
+        self.gate = Gate(settings.limits.running, settings.limits.queue) if link is None else link.gate
+        self.metrics = Metrics(self.gate) if link is None else link.metrics
+        trace = settings.trace
+        self._trace = (None if trace is None else Trace(trace, settings)) if link is None else link.trace
+        self.tls = None if settings.tls is None else ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        if settings.tls is not None and self.tls is not None:
+            settings.tls.fill(self.tls)
+        self.offer = Offer(settings, {})
+        self._samplers: list[tuple[str | None, Sampler]] = []
+        """All that are open, with the key that each uses."""
+        self._open = Counter[Offer]()
+        """How many requests go by each offer."""
         self._shared = Resources()
         self.responses = ResponseStore(settings.responses, settings.limits)
-        self._chat_only: set[str] = set()
-        """Models whose server has no Responses API."""
         self._spans = Spans() if settings.otel else None
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(load_plugins)
-        if self._link is not None:
-            await self._stack.enter_async_context(self._link)
-        models = self.settings.models
-        named = {f"{name}\0{role}": endpoint for name, roles in models.items() for role, endpoint in roles.items()}
-        samplers = await self._stack.enter_async_context(open_models(named))
-        for sampler in dict.fromkeys(samplers.values()):
-            if self._link is not None:
-                self._link.share(sampler)
-            sampler.keep_raw = True
-            sampler.connection.health.impatient = True
-        self.models = {name: {role: samplers[f"{name}\0{role}"] for role in roles} for name, roles in models.items()}
+        await self._stack.enter_async_context(self._keys)
+        self._stack.push_async_callback(self._close_all)
+        self.offer = self._offer_of(self.settings)
         await self._stack.enter_async_context(self._shared)
         await self._stack.enter_async_context(self.responses)
-        if self._quotas is not None:
-            await self._stack.enter_async_context(self._quotas)
         if self._trace is not None:
             await self._stack.enter_async_context(self._trace)
         if self._spans is not None:
             self._stack.push_async_callback(asyncio.to_thread, self._spans.close)
         if self._link is not None:
-            self._link.tell("join")
+            self._link.join(self.reload)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    @property
+    def settings(self) -> GatewaySettings:
+        """What it goes by now."""
+        return self.offer.settings
+
+    @property
+    def callers(self) -> list[Caller]:
+        """The holders of all keys."""
+        return self._keys.callers
+
+    @property
+    def models(self) -> Models:
+        """Those that it offers now."""
+        return self.offer.models
+
+    async def reload(self, settings: GatewaySettings) -> None:
+        """Go by `settings` from now on; what is under way goes on as it began.
+
+        Raises `ConfigError` where that needs a restart, or cannot be; then nothing changes.
+        """
+        self.settings.check_successor(settings)
+        offer = self._offer_of(settings)
+        if settings.tls is not None and self.tls is not None:
+            settings.tls.fill(self.tls)
+        await self._keys.reload(settings)
+        if self._link is None:
+            self.gate.resize(settings.limits.running, settings.limits.queue)
+            if self._trace is not None:
+                self._trace.know(settings)
+        self.responses.limits = settings.limits
+        self.offer = offer
+        await self._close_unused()
+
+    def _offer_of(self, settings: GatewaySettings) -> Offer:
+        """What `settings` say, with the samplers that are open already where endpoint and key have stayed the same."""
+
+        def sampler(endpoint: Endpoint) -> Sampler:
+            key = endpoint.key()
+            for used, one in self._samplers:
+                if (used, one.endpoint) == (key, endpoint):
+                    return one
+            one = Sampler(endpoint)
+            if self._link is not None:
+                self._link.share(one)
+            one.keep_raw = one.connection.health.impatient = True
+            self._samplers.append((key, one))
+            return one
+
+        models = settings.models.items()
+        return Offer(settings, {name: {role: sampler(one) for role, one in roles.items()} for name, roles in models})
+
+    async def _close_all(self) -> None:
+        self.offer = Offer(self.settings, {})
+        await self._close_unused()
+
+    async def _close_unused(self) -> None:
+        """Close the samplers that neither the offer has nor a request that goes by an earlier one."""
+        used = self.offer.samplers.union(*(offer.samplers for offer in self._open))
+        gone = [sampler for _, sampler in self._samplers if sampler not in used]
+        self._samplers = [pair for pair in self._samplers if pair[1] in used]
+        for sampler in gone:
+            await sampler.aclose()
+
+    @asynccontextmanager
+    async def _going_by_offer(self) -> AsyncIterator[Offer]:
+        """What is offered now, for the length of a request."""
+        offer = self.offer
+        self._open[offer] += 1
+        try:
+            yield offer
+        finally:
+            self._open -= Counter([offer])
+            if offer is not self.offer and offer not in self._open:
+                await self._close_unused()
 
     async def check(self) -> None:
         """Raise an `EndpointError` if a model, of a set all, cannot be reached or rejects the gateway's key."""
@@ -103,28 +173,32 @@ class Gateway:
 
     def check_page(self, http: Request) -> None:
         """Raise `APIError` for what a web page may not ask of a gateway without keys."""
-        if not self._callers:
-            check_page(http.scope, self.settings.hosts)
+        if not self.callers:
+            check_page(http.scope, self.settings.hosts, self.settings.origins)
 
     def caller(self, http: Request) -> Caller:
         """Who is asking. Raises `APIError` (401; 403 and 415 for web pages, see `check_page`)."""
         self.check_page(http)
-        return identify(self._callers, http.headers.get("authorization"), http.headers.get("x-api-key"))
+        return identify(self.callers, http.headers.get("authorization"), http.headers.get("x-api-key"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever becomes of it."""
+        async with self._going_by_offer() as offer:
+            await self._respond(offer, scope, receive, send)
+
+    async def _respond(self, offer: Offer, scope: Scope, receive: Receive, send: Send) -> None:
         http, run, began = Request(scope, receive), uuid4().hex, now()
         kind = cast(Kind, scope["path"].removeprefix("/v1").strip("/"))
-        named = [(b"request-id", f"req_{run}".encode())] if is_anthropic(kind) else []
-        out = ResponseWriter(send, kind, [(b"x-tts-run", run.encode()), *named])
+        out = ResponseWriter(send, kind, [(b"x-tts-run", run.encode())])
+        span = None if self._spans is None else self._spans.begin(scope["headers"], began)
         request: GatewayRequest | None = None
         try:
             caller = self.caller(http)
             async with caller.request():
-                content = await read_body(http, self.settings.limits)
+                content = await read_body(http, offer.settings.limits)
                 async with while_connected(receive, out):
                     try:
-                        request = await read(self.settings, kind, run, caller, content, out, self.responses)
+                        request = await read(offer, kind, run, caller, content, out, self.responses)
                         await self._answer(request)
                     except asyncio.CancelledError:
                         if out.client_left:
@@ -138,17 +212,33 @@ class Gateway:
             with suppress(ClientDisconnect):
                 await out.refuse(error, http.stream())
         finally:
-            await self._ended(request, scope, out.status or CLIENT_LEFT, began)
+            await self._ended(request, out.status or CLIENT_LEFT, began)
+            if self._spans is not None and span is not None and request is not None:
+                self._spans.record(span, request, out.status or CLIENT_LEFT, now())
 
     async def _answer(self, request: GatewayRequest) -> None:
+        """Answer by the model that was asked, or by one that stands in for it while its server does not work."""
+        others = request.stand_ins()
+        while True:
+            try:
+                await self._attempt(request)
+                return
+            except Exception as error:
+                if not others or request.out.status is not None or not _is_outage(error):
+                    raise
+                log.warning("'%s' does not answer: %s", request.plan.model, error.__cause__ or error)
+            self.metrics.fell_back(request.plan.model, others[0])
+            request.fall_back(others.pop(0))
+
+    async def _attempt(self, request: GatewayRequest) -> None:
         strategy = request.plan.strategy
         if strategy is None or request.kind == "messages/count_tokens":
             async with self.gate.room():
                 await self._plain(request)
             return
         await vet(request.plan, self._shared)
-        search = open_search(request, strategy, self.models, self._shared, self.settings.limits.samples)
-        request.out.headers.append((b"x-tts-strategy", strategy.name.encode()))
+        search = open_search(request, strategy, self._shared)
+        request.out.say(b"x-tts-strategy", strategy.name.encode())
         try:
             self.gate.check()  # before a stream begins
             await (self._stream(search) if request.body.get("stream") else self._whole(search))
@@ -158,12 +248,12 @@ class Gateway:
     async def _plain(self, request: GatewayRequest) -> None:
         """Let the model's own server answer: in the API that was asked if it has that, else in chat."""
         kind, model, out = request.kind, request.plan.model, request.out
-        roles = self.models[model]
+        roles, chat_only = request.offer.models[model], request.offer.chat_only
         sampler = roles[policies_of(roles)[-1]]
         if kind == "messages/count_tokens":
             await _count(request, sampler)
             return
-        if kind == "responses" and model in self._chat_only:
+        if kind == "responses" and model in chat_only and request.format is None:
             await request.translate()
         missing: EndpointError | None = None
         for path in ("/chat/completions",) if request.format else PASSED.get(kind, (f"/{kind}",)):
@@ -181,7 +271,7 @@ class Gateway:
             raise APIError(404, words[:500], "not_supported") from missing
         if not await lacks(sampler, f"/{kind}"):
             raise missing
-        self._chat_only.add(model)
+        chat_only.add(model)
         await self._plain(request)
 
     async def _whole(self, search: Search) -> None:
@@ -192,7 +282,7 @@ class Gateway:
         await search.request.out.whole(200, [JSON, *answer.headers], body)
 
     async def _stream(self, search: Search) -> None:
-        out, form, seconds = search.request.out, search.format, self.settings.limits.keep_alive
+        out, form, seconds = search.request.out, search.format, search.request.offer.settings.limits.keep_alive
         reports = search.request.plan.options.progress
         async with kept_alive(out, seconds, form, reports=reports) as on_candidate:
             result = await self._run(search, on_candidate)
@@ -237,18 +327,17 @@ class Gateway:
             for role, usage in work.items():
                 money = 0.0 if role == "verifier" else session.sampler(role).endpoint.money(usage)
                 request.book(role, usage, money)
-        session.settle(sum_usage(request.spent.values()).total_tokens, request.money)
+        session.settle(*request.unsettled())
 
-    async def _ended(self, request: GatewayRequest | None, scope: Scope, status: int, began: float) -> None:
-        """Report a request in metrics, spans and trace."""
+    async def _ended(self, request: GatewayRequest | None, status: int, began: float) -> None:
+        """Report a request in metrics and trace."""
         name, seconds = request.plan.label if request else "none", now() - began
         self.metrics.ended(name, status, seconds)
         if request is None:
             return
+        self.metrics.paid(request.caller.name, status, sum_usage(request.spent.values()), request.money)
         for role, usage in request.spent.items():
             self.metrics.spent(name, role, usage)
-        if self._spans is not None:
-            self._spans.record(request, status, began, seconds, scope["headers"])
         if self._trace is not None:
             await self._trace.note(trace_line(request, status))
 
@@ -264,6 +353,15 @@ class Gateway:
             if isinstance(one, EndpointError):  # its message is not for the client: it says where the server is
                 log.warning("a request failed: %s", one)
         await out.fail(told)
+
+
+def _is_outage(error: BaseException | None) -> bool:
+    """Whether it was up to the model's server, and not to the request, that there is no answer."""
+    while error is not None:
+        if isinstance(error, TransientError | EndpointLost | QuotaSpent):
+            return True
+        error = error.__cause__
+    return False
 
 
 async def _written(answer: StrategyAnswer, form: ChatFormat | Translation, write: Callable[[], bytes]) -> bytes:

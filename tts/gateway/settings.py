@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import ssl
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -117,6 +118,28 @@ class Key(SettingsTable):
     """Requests at once."""
 
 
+class Tls(SettingsTable):
+    """What a gateway that speaks HTTPS shows its clients."""
+
+    cert: Path
+    """The certificate, with those that lead to a known authority, in PEM."""
+    key: Path | None = None
+    """Its private key; None: in the same file."""
+
+    def fill(self, context: ssl.SSLContext) -> None:
+        """Have new connections use the files as they are now. Raises `ConfigError`."""
+        try:
+            context.load_cert_chain(self.cert, self.key, password="")  # or else it would ask the terminal for one
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"cannot use the certificate tls.cert = {self.cert}, tls.key = {self.key}: {error}"
+            ) from None
+
+
+KEPT = ("quotas", "redis", "responses", "trace", "otel")
+"""Settings that hold from the gateway's start to its end."""
+
+
 class GatewaySettings(SettingsTable):
     """The whole configuration of a gateway."""
 
@@ -129,6 +152,12 @@ class GatewaySettings(SettingsTable):
     """Who may use the gateway; without keys, anybody who can reach the port."""
     hosts: Annotated[tuple[str, ...], FROM_ONE] = ()
     """Names under which a gateway without keys answers on the loopback, besides this machine's own."""
+    origins: Annotated[tuple[str, ...], FROM_ONE] = ()
+    """Web pages that may use the gateway: `https://chat.example.com`; `*`: all, which needs keys."""
+    tls: Tls | None = None
+    """How it speaks HTTPS; None: it speaks HTTP."""
+    fallbacks: dict[str, Annotated[tuple[str, ...], FROM_ONE]] = Field(default_factory=dict)
+    """By a model's name: models to be asked, one after the other, while the server of the one before does not work."""
     strategies: Names = None
     """Strategies that requests may choose themselves; None: all, (): presets only."""
     verifiers: Names = None
@@ -198,6 +227,16 @@ class GatewaySettings(SettingsTable):
                     drawn_from(preset.strategy, self.models[model])
                 except ConfigError as error:
                     raise ConfigError(f"presets.{name}: {error}") from error
+        for name, others in self.fallbacks.items():
+            self._check_known("fallbacks", (name,), self.models)
+            self._check_known(f"fallbacks.{name}", others, self.models)
+            for one in {name, *others}:
+                if others and "policy" not in self.models[one]:
+                    raise ValueError(f"fallbacks.{name}: '{one}' is a set of policies; name single models")
+            if name in others:
+                raise ValueError(f"fallbacks.{name}: a model cannot stand in for itself")
+        if "*" in self.origins and not self.keys:
+            raise ValueError("origins: without keys every page that a browser shows could use the gateway; name some")
         for group in ("strategies", "verifiers"):
             self._check_known(group, getattr(self, group), registry.names(group))
         for name, key in self.keys.items():
@@ -249,6 +288,16 @@ class GatewaySettings(SettingsTable):
         models = self.models if None in used else used & self.models.keys()
         roles = [(model, role) for model in self.models if model in models for role in self.models[model]]
         check_prices(cap, {f"models.{model}.{role}": self.models[model][role] for model, role in roles})
+
+    def check_successor(self, settings: GatewaySettings) -> None:
+        """Raise `ConfigError` if `settings` cannot take the place of these without a restart."""
+        old, new = self, settings
+        names = [name for name in KEPT if getattr(old, name) != getattr(new, name)]
+        names += ["tls"] if (old.tls is None) != (new.tls is None) else []
+        seconds = ("client_seconds", "drain_seconds")
+        names += [f"limits.{one}" for one in seconds if getattr(old.limits, one) != getattr(new.limits, one)]
+        if names:
+            raise ConfigError(f"{', '.join(names)} cannot change while the gateway runs: restart it")
 
     @classmethod
     def parse(cls, table: Mapping[str, Any]) -> GatewaySettings:

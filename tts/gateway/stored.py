@@ -60,7 +60,7 @@ class ResponseStore:
 
     def __init__(self, path: Path | None, limits: GatewayLimits) -> None:
         """Without a `path`, they are kept until the gateway stops, in a temporary file."""
-        self._path, self._limits, self._lock = path, limits, threading.Lock()
+        self._path, self.limits, self._lock = path, limits, threading.Lock()
 
     async def __aenter__(self) -> Self:
         try:
@@ -85,17 +85,17 @@ class ResponseStore:
             given = [{"role": "user", "content": items}] if isinstance(items, str) else [*items]
             said, asked = bytes_of(response, large=True), bytes_of(given, large=True)
             size = len(said) + len(asked)
-            if size > self._limits.stored_bytes or not self._limits.stored_responses:
+            if size > self.limits.stored_bytes or not self.limits.stored_responses:
                 return False
             known = [*given, *response.get("output", ())]
             ids = {one["id"] for one in known if isinstance(one, dict) and isinstance(one.get("id"), str)}
             with self._connection as db:
                 db.execute("BEGIN IMMEDIATE")
-                db.execute("DELETE FROM responses WHERE made < ?", (time() - self._limits.stored_seconds,))
+                db.execute("DELETE FROM responses WHERE made < ?", (time() - self.limits.stored_seconds,))
                 row = (owner, str(response["id"]), time(), size, said, asked)
                 made = db.execute("INSERT OR REPLACE INTO responses VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
                 db.executemany("INSERT INTO items VALUES (?, ?, ?)", [(owner, one, made.lastrowid) for one in ids])
-                room = {"most": self._limits.stored_responses, "bytes": self._limits.stored_bytes}
+                room = {"most": self.limits.stored_responses, "bytes": self.limits.stored_bytes}
                 db.execute(TRIM, {"owner": owner, **room})
             return True
 
@@ -125,7 +125,7 @@ class ResponseStore:
         """Forget it. Raises as `find` does."""
 
         def work() -> int:
-            row = (owner, name, time() - self._limits.stored_seconds)
+            row = (owner, name, time() - self.limits.stored_seconds)
             return self._connection.execute(
                 "DELETE FROM responses WHERE owner = ? AND id = ? AND made >= ?", row
             ).rowcount
@@ -161,7 +161,7 @@ class ResponseStore:
         return next(item for item in items if isinstance(item, dict) and item.get("id") == name)
 
     def _read(self, query: str, owner: str, name: str) -> tuple[bytes, bytes] | None:
-        return self._connection.execute(query, (owner, name, time() - self._limits.stored_seconds)).fetchone()
+        return self._connection.execute(query, (owner, name, time() - self.limits.stored_seconds)).fetchone()
 
     async def _aside(self, work: Callable[..., T], *args: Any) -> T:
         def locked() -> T:

@@ -6,30 +6,63 @@ import asyncio
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from time import time
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from uuid import uuid4
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.datastructures import Headers
 
 from tts.errors import MissingExtra
 from tts.gateway.routing import GatewayRequest
 from tts.gateway.settings import GatewaySettings
 from tts.runs.database import Lock
 from tts.runs.store import Cell, Store
+from tts.sampler.client import ORIGIN, Origin
 from tts.types import Result, Usage, sum_usage
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 log = logging.getLogger("tts")
 
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
+REQUEST_ID = re.compile(r"[!-~]{1,128}")
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def origin_of(headers: Headers) -> Origin:
+    """The id of a request, which it gets here if it has none that can be used, and its trace context (W3C), if any."""
+    id, parent = headers.get("x-request-id", ""), headers.get("traceparent", "")
+    state = ",".join(headers.getlist("tracestate"))  # it may come in parts
+    trace = {"traceparent": parent} if TRACEPARENT.fullmatch(parent) else {}
+    if trace and state and state.isascii() and state.isprintable():
+        trace["tracestate"] = state
+    return Origin(id if REQUEST_ID.fullmatch(id) else f"req_{uuid4().hex}", trace)
+
+
+def _named(record: logging.LogRecord) -> bool:
+    """Has what is logged on behalf of a request begin with its id."""
+    if (origin := ORIGIN.get()) is not None:
+        record.msg, record.args = f"[{origin.id}] {record.getMessage()}", ()
+    return True
+
+
+log.addFilter(_named)
+
+
 class Load(Protocol):
     """How much is going on."""
 
-    running: int
-    queued: int
+    @property
+    def running(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
 
 
 class Metrics:
@@ -43,6 +76,14 @@ class Metrics:
         )
         self._tokens = Counter("tts_tokens", "Tokens of all inner calls.", ("name", "role", "kind"), registry=registry)
         self._calls = Counter("tts_model_requests", "Inner calls.", ("name", "role"), registry=registry)
+        self._key_requests = Counter(
+            "tts_key_requests", "Requests by key and status.", ("key", "status"), registry=registry
+        )
+        self._key_tokens = Counter("tts_key_tokens", "Tokens by key.", ("key", "kind"), registry=registry)
+        self._key_money = Counter("tts_key_money", "What they cost.", ("key",), registry=registry)
+        self._fallbacks = Counter(
+            "tts_fallbacks", "Requests that another model stood in for.", ("model", "by"), registry=registry
+        )
         self._unverified = Counter(
             "tts_unverified", "Answers whose verification was lost.", ("name",), registry=registry
         )
@@ -57,6 +98,15 @@ class Metrics:
         self._calls.labels(name, role).inc(usage.requests)
         self._tokens.labels(name, role, "prompt").inc(usage.prompt_tokens)
         self._tokens.labels(name, role, "completion").inc(usage.completion_tokens)
+
+    def paid(self, key: str, status: int, usage: Usage, money: float) -> None:
+        self._key_requests.labels(key, str(status)).inc()
+        self._key_tokens.labels(key, "prompt").inc(usage.prompt_tokens)
+        self._key_tokens.labels(key, "completion").inc(usage.completion_tokens)
+        self._key_money.labels(key).inc(money)
+
+    def fell_back(self, model: str, by: str) -> None:
+        self._fallbacks.labels(model, by).inc()
 
     def unverified(self, name: str) -> None:
         self._unverified.labels(name).inc()
@@ -77,13 +127,17 @@ class Trace:
     def __init__(self, directory: Path, settings: GatewaySettings) -> None:
         self._directory = directory
         self._lock = Lock(directory)
-        config = directory / "run.json"  # what `tts report` must know of the models, earlier ones included
+        self.know(settings)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        self._requests = os.open(directory / "requests.jsonl", flags, 0o600)
+
+    def know(self, settings: GatewaySettings) -> None:
+        """Write what `tts report` must know of the models, earlier ones included."""
+        config = self._directory / "run.json"
         models = json.loads(config.read_text())["config"]["models"] if config.exists() else {}
         models |= settings.model_dump(mode="json", include={"models"})["models"]
         config.touch(0o600)
         config.write_text(json.dumps({"config": {"task": {"name": "gateway"}, "verifier": None, "models": models}}))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        self._requests = os.open(directory / "requests.jsonl", flags, 0o600)
 
     async def __aenter__(self) -> Self:
         self._store = Store(self._directory / "run.sqlite")
@@ -114,6 +168,7 @@ def trace_line(request: GatewayRequest, status: int) -> dict[str, Any]:
     return {
         "run": request.run,
         "time": round(time(), 3),
+        "id": origin.id if (origin := ORIGIN.get()) is not None else None,
         "client": request.caller.name,
         "kind": request.kind,
         "status": status,
@@ -136,7 +191,7 @@ class Spans:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError:
             raise MissingExtra("otel", "otel = true") from None
-        self._extract, self._trace = propagate.extract, trace
+        self._extract, self._inject, self._trace = propagate.extract, propagate.inject, trace
         self._provider = TracerProvider()
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("tts.gateway")
@@ -145,10 +200,20 @@ class Spans:
         """Send what is left; may take seconds."""
         self._provider.shutdown()
 
-    def record(
-        self, request: GatewayRequest, status: int, began: float, seconds: float, headers: Iterable[tuple[bytes, bytes]]
-    ) -> None:
-        """The spans of a request that began at the Unix time `began`; a `traceparent` header names the parent."""
+    def begin(self, headers: Iterable[tuple[bytes, bytes]], began: float) -> Span:
+        """The span of a request that begins at the Unix time `began`; a `traceparent` header names its parent.
+
+        It is itself the parent that calls of models name.
+        """
+        outside = self._extract({name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
+        whole = self._tracer.start_span("request", outside, self._trace.SpanKind.SERVER, start_time=_ns(began))
+        if (origin := ORIGIN.get()) is not None:
+            origin.trace = carried = dict[str, str]()
+            self._inject(carried, self._trace.set_span_in_context(whole, outside))
+        return whole
+
+    def record(self, whole: Span, request: GatewayRequest, status: int, ended: float) -> None:
+        """The `whole` span of a request that ended at the Unix time `ended`, and those of its calls."""
         plan, trace = request.plan, self._trace
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
@@ -161,9 +226,9 @@ class Spans:
             attributes["tts.strategy"] = plan.strategy.spec
         if status >= 400:
             attributes["error.type"] = str(status)
-        outside = self._extract({name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
-        server, client = trace.SpanKind.SERVER, trace.SpanKind.CLIENT
-        whole = self._tracer.start_span(f"chat {plan.label}", outside, server, attributes, start_time=_ns(began))
+        whole.update_name(f"chat {plan.label}")
+        whole.set_attributes(attributes)
+        client = trace.SpanKind.CLIENT
         inside = trace.set_span_in_context(whole)
         for charge in sorted(request.charges, key=lambda charge: charge.started):
             kind, start = "verify" if charge.role == "verifier" else "chat", charge.started
@@ -172,7 +237,7 @@ class Spans:
             call.end(_ns(start + charge.usage.seconds))
         if status >= 400:
             whole.set_status(trace.StatusCode.ERROR)
-        whole.end(_ns(began + seconds))
+        whole.end(_ns(ended))
 
 
 def _usage_attributes(usage: Usage) -> dict[str, float]:

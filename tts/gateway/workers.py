@@ -24,13 +24,15 @@ from typing import Any, Self
 
 from tts.accounts import Grant, Quota
 from tts.errors import ConfigError, TTSError
-from tts.gateway.admission import Caller, callers_of
-from tts.gateway.app import gateway_app
+from tts.gateway.admission import Keyring
+from tts.gateway.app import gateway_app, serving_options
 from tts.gateway.exchange import APIError
-from tts.gateway.link import Line, WorkerLink, distinct_endpoints
+from tts.gateway.link import Line, WorkerLink
 from tts.gateway.machines import MachineLimits
+from tts.gateway.reloading import Reread, reloading
 from tts.gateway.settings import GatewaySettings
 from tts.gateway.telemetry import Metrics, Trace
+from tts.sampler import Endpoint
 from tts.sampler.pool import Pool
 from tts.sampler.shares import Governor, Report
 from tts.serving import run_on
@@ -51,28 +53,54 @@ class LimitOwner:
 
     def __init__(self, settings: GatewaySettings) -> None:
         """Raises `ConfigError` where the files of quotas or trace cannot be used."""
+        self._keys = (
+            Keyring(settings) if settings.redis is None else MachineLimits(settings, self.show_soon, self._close)
+        )
+        self.callers = self._keys.known
         self.trace = Trace(settings.trace, settings) if settings.trace is not None else None
         self.metrics = Metrics(self)
         self.running = self.queued = 0
         """Requests, as workers last said."""
-        endpoints = distinct_endpoints(settings)
-        pools = [Pool(one.urls, one.max_concurrency, one.target_latency) for one in endpoints]
-        self.governors = [Governor(pool, partial(self._grant, place)) for place, pool in enumerate(pools)]
-        if settings.redis is None:
-            callers, self._quotas = callers_of(settings)
-        else:
-            self._quotas = MachineLimits(settings, endpoints, self.governors, self.show_soon, self._close)
-            callers = self._quotas.callers
-        self.callers: dict[str, Caller] = {caller.name: caller for caller in callers}
         self.seats, self.closed = set[WorkerSeat](), None
+        self.endpoints = list[Endpoint]()
+        """All that there ever were: the parent and its workers name them by their place."""
+        self.governors = list[Governor]()
+        self._take(settings)
         self._changed = set[str]()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        for file in (self._quotas, self.trace):
+        for file in (self._keys, self.trace):
             if file is not None:
                 await self._stack.enter_async_context(file)
         return self
+
+    def _take(self, settings: GatewaySettings) -> None:
+        """Have a governor for every endpoint."""
+        self.settings = settings
+        for endpoint in (one for roles in settings.models.values() for one in roles.values()):
+            if endpoint not in self.endpoints:
+                pool = Pool(endpoint.urls, endpoint.max_concurrency, endpoint.target_latency)
+                governor = Governor(pool, partial(self._grant, len(self.governors)))
+                self.endpoints.append(endpoint)
+                self.governors.append(governor)
+                if isinstance(self._keys, MachineLimits):
+                    self._keys.serve(len(self.governors) - 1, endpoint, governor)
+                for seat in self.seats:
+                    governor.join(seat)
+
+    async def reload(self, settings: GatewaySettings) -> None:
+        """Go by `settings` from now on, and have all workers do so. Raises `ConfigError` as `Gateway.reload` does."""
+        self.settings.check_successor(settings)
+        for endpoint in (one for roles in settings.models.values() for one in roles.values()):
+            endpoint.key()  # which must be readable
+        await self._keys.reload(settings)
+        self._take(settings)
+        if self.trace is not None:
+            self.trace.know(settings)
+        await asyncio.gather(
+            *(seat.line.ask("renew", settings, self.endpoints) for seat in self.seats), return_exceptions=True
+        )
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
@@ -117,8 +145,15 @@ class LimitOwner:
 class WorkerSeat:
     """What one worker may call, and what it holds."""
 
-    def __init__(self, owner: LimitOwner, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._owner = owner
+    def __init__(
+        self,
+        owner: LimitOwner,
+        settings: GatewaySettings,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """`settings` are those with which the worker begins."""
+        self._owner, self._settings = owner, settings
         self._entered, self._held = Counter[str](), defaultdict[str, Grant](Grant)
         self.line = Line(reader, writer, self)
 
@@ -151,6 +186,8 @@ class WorkerSeat:
             governor.join(self)
         if self._owner.closed is not None:
             self.line.tell("close", self._owner.closed)
+        if self._settings is not self._owner.settings:  # they have changed since it was started
+            self.line.tell("renew", self._owner.settings, self._owner.endpoints)
 
     def report(self, place: int, report: Report) -> None:
         if self in self._owner.seats:
@@ -206,33 +243,38 @@ class WorkerSeat:
         await self._owner.trace.note(line)
 
 
-def serve_with(workers: int, settings: GatewaySettings, listening: socket.socket) -> None:
-    """Serve with so many workers on a socket until Ctrl-C or SIGTERM. Raises `ConfigError`, or `TTSError` where workers
-    cannot begin."""
+def serve_with(workers: int, settings: GatewaySettings, listening: socket.socket, reread: Reread | None = None) -> None:
+    """Serve with so many workers on a socket until Ctrl-C or SIGTERM, and go by what `reread` gives at SIGHUP.
+
+    Raises `ConfigError`, or `TTSError` where workers cannot begin."""
     if workers > settings.limits.running:
         raise ConfigError(f"{workers} workers share limits.running = {settings.limits.running}: start fewer")
     with TemporaryDirectory() as folder:  # for responses that no file of the settings keeps
-        kept = settings.model_copy(update={"responses": settings.responses or Path(folder) / "responses"})
-        asyncio.run(Nursery(workers, kept, listening).run())
+
+        def kept(settings: GatewaySettings) -> GatewaySettings:
+            return settings.model_copy(update={"responses": settings.responses or Path(folder) / "responses"})
+
+        again = None if reread is None else lambda: kept(reread())
+        asyncio.run(Nursery(workers, kept(settings), listening).run(again))
 
 
 class Nursery:
     """Starts worker processes, and starts them again."""
 
     def __init__(self, workers: int, settings: GatewaySettings, listening: socket.socket) -> None:
-        self._workers, self._settings, self._listening = workers, settings, listening
+        self._workers, self._listening = workers, listening
         self._owner = LimitOwner(settings)
         self._processes = set[BaseProcess]()
         self._stopping = False
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tts.gateway.preloaded"])
 
-    async def run(self) -> None:
+    async def run(self, reread: Reread | None) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._stop)
-        async with self._owner:
+        async with self._owner, reloading(reread, self._owner.reload):
             pulse = asyncio.create_task(self._owner.pulse())
             try:
                 async with asyncio.TaskGroup() as group:
@@ -256,7 +298,8 @@ class Nursery:
         loop, failures = asyncio.get_running_loop(), 0
         while not self._stopping:
             ours, theirs = socket.socketpair()
-            args = (self._settings, self._listening, theirs, self._workers)
+            settings = self._owner.settings
+            args = (settings, self._owner.endpoints, self._listening, theirs, self._workers)
             process = self._context.Process(target=_work, args=args, name=f"tts-worker-{number}")
             with theirs:
                 await asyncio.to_thread(process.start)
@@ -264,7 +307,7 @@ class Nursery:
             self._processes.add(process)
             if self._stopping:
                 process.terminate()
-            await WorkerSeat(self._owner, *await asyncio.open_unix_connection(sock=ours)).serve()
+            await WorkerSeat(self._owner, settings, *await asyncio.open_unix_connection(sock=ours)).serve()
             await asyncio.to_thread(process.join)
             self._processes.discard(process)
             if self._stopping:
@@ -275,7 +318,9 @@ class Nursery:
             log.warning("worker %d has ended (exit code %s); another takes its place", process.pid, process.exitcode)
 
 
-def _work(settings: GatewaySettings, listening: socket.socket, channel: socket.socket, workers: int) -> None:
+def _work(
+    settings: GatewaySettings, endpoints: list[Endpoint], listening: socket.socket, channel: socket.socket, workers: int
+) -> None:
     """The process of a worker."""
-    app, limits = gateway_app(settings, WorkerLink(channel, settings, workers)), settings.limits
-    run_on(listening, app, drain_seconds=limits.drain_seconds, client_seconds=limits.client_seconds)
+    app = gateway_app(settings, WorkerLink(channel, settings, endpoints, workers))
+    run_on(listening, app, **serving_options(app))

@@ -7,6 +7,8 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from contextvars import ContextVar
+from itertools import count
 from typing import Any, TypeVar
 
 import aiohttp
@@ -27,6 +29,24 @@ T = TypeVar("T")
 
 LONGEST_ERROR = 1 << 16
 """Bytes that are read of the body of an error."""
+
+
+class Origin:
+    """The request from outside that calls are made for: they carry its id and trace context to the model server."""
+
+    def __init__(self, id: str, trace: Mapping[str, str]) -> None:
+        """`trace` has the headers of its trace context."""
+        self.id, self.trace = id, trace
+        self._calls = count()
+
+    def headers(self) -> dict[str, str]:
+        """What the next call carries. Its id ends in a number after the first: servers want each id once."""
+        number = next(self._calls)
+        return {"x-request-id": f"{self.id}-{number}" if number else self.id, **self.trace}
+
+
+ORIGIN: ContextVar[Origin | None] = ContextVar("origin", default=None)
+"""What calls are made for; None: for this program itself."""
 
 
 class HttpClient:
@@ -196,8 +216,11 @@ class HttpClient:
         place = self._urls.get((base, path))
         if place is None:
             place = self._urls[base, path] = self._place(joined(base, path))
-        options: dict[str, Any] = {"headers": self._headers, "extensions": self._extensions}
-        return await self._send(httpx.Request(method, place, content=content, **options), base, path)
+        headers = self._headers
+        if method == "POST" and (origin := ORIGIN.get()) is not None:  # the rest looks after the server
+            headers = httpx.Headers({**origin.headers(), **headers})
+        request = httpx.Request(method, place, content=content, headers=headers, extensions=self._extensions)
+        return await self._send(request, base, path)
 
     def _place(self, url: str) -> httpx.URL:
         return httpx.URL(url).copy_merge_params(self._query) if self._query else httpx.URL(url)
