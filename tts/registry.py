@@ -3,7 +3,7 @@
 They are entry points of groups such as `tts.strategies`, ours like anyone's: a package that declares one in its own
 metadata adds it. `register` adds one by hand, in a notebook or a test.
 
-A spec is text: `best_of_n:n=16,verifier=unit_tests(timeout=5)`.
+A spec is text: `best_of_n:n=16,verifier=unit_tests(timeout=5)`. A TOML file can hold one, as a table.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import difflib
 import functools
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -144,10 +145,12 @@ def load(group: Group, name: str) -> type[Plugin]:
 
 
 def make(group: Group, spec: str | dict[str, Any]) -> Any:
-    """An object from its spec, or from a mapping of its `name` and parameters.
+    """An object from its spec, from a mapping of its `name` and parameters, or from a TOML file that is such a mapping.
 
     Raises `ConfigError` that names the parameter at fault and lists those there are.
     """
+    if isinstance(spec, str) and re.fullmatch(r"[^:=(]+\.toml", spec) and trusted():
+        spec = _spec_in(Path(spec))
     name, parameters = parse_spec(spec)
     plugin = load(group, name)
     try:
@@ -208,6 +211,17 @@ def parse_spec(spec: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
         return parse_spec(value)
     name, _, rest = spec.strip().partition(":")
     return name, _parameters(rest, spec)
+
+
+def _spec_in(file: Path) -> dict[str, Any]:
+    """The spec that a TOML file holds; a `path` in it starts where the file is."""
+    try:
+        spec = tomllib.loads(file.expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {file}: {error}") from None
+    if "path" in spec and not str(spec["path"]).startswith("hf:"):
+        spec["path"] = str(file.expanduser().parent / Path(spec["path"]).expanduser())
+    return spec
 
 
 def _depth(text: str) -> int:

@@ -77,7 +77,23 @@ async def serving(double: ModelDouble, **settings: Any) -> AsyncIterator[Served]
     """A gateway in front of `double`."""
     app = gateway_app(given := settings_for(double, **settings))
     limits = given.limits
-    server = server_for(app, drain_seconds=min(limits.drain_seconds, 2), client_seconds=limits.client_seconds)
+    server: Any = server_for(app, drain_seconds=min(limits.drain_seconds, 2), client_seconds=limits.client_seconds)
+
+    async def until_told() -> None:  # uvicorn's own loop looks ten times a second
+        while not await server.on_tick(0):
+            await asyncio.sleep(0.005)
+
+    async def shutdown(sockets: list[socket.socket] | None = None) -> None:  # uvicorn's own rests for 0.1 s
+        if still_used or server.server_state.tasks:
+            return await uvicorn.Server.shutdown(server, sockets)
+        for listener in server.servers:
+            listener.close()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        await server.lifespan.shutdown()
+
+    server.main_loop, server.shutdown = until_told, shutdown
+    still_used = True
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(2048)
@@ -91,5 +107,6 @@ async def serving(double: ModelDouble, **settings: Any) -> AsyncIterator[Served]
                         await asyncio.sleep(0.005)
                 yield Served(app.state.gateway, base_url, http, server)
         finally:
+            still_used = False
             server.should_exit = True
             await running

@@ -25,7 +25,8 @@ TEMPLATE = """\
 # Options override what stands here: tts run {path} --limit 5 --sampling.temperature 1.0
 
 # Problems with their truth; `tts list tasks`. Your own: "jsonl:path=FILE,answer_verifier=numeric_answer", a file with a
-# line {{"id": "1", "prompt": "...", "answer": "42"}} for each. Tasks with data of their own take path=FILE as well.
+# line {{"id": "1", "prompt": "...", "answer": "42"}} for each, or a table (docs/data.md).
+# Tasks with data of their own take path=FILE as well.
 task = {task}
 
 # What is compared; `tts list strategies`, and `tts list NAME` for parameters. They share the samples of a prompt, so

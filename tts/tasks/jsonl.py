@@ -1,16 +1,18 @@
-"""Your own problems: a file with one JSON object per line.
+"""Your own problems: a file with one record a line, a table, or a data set of the Hugging Face hub.
 
     {"prompt": "What is 2 + 3?", "answer": 5}
     {"id": "double", "prompt": [{"role": "user", "content": "Write double(x) in Python."}],
      "tests": {"entry_point": "double", "calls": [{"args": [2], "expected": 4}]},
      "public_tests": {"asserts": ["assert double(1) == 2"]}}
 
-(each on one line). `answer` or `tests` is the truth; the solver may see `public_tests`. Both kinds of tests have the
-form of `tts.verifiers.unit_tests.TestSuite`.
+(each on one line of a .jsonl file; the same in .json, .csv, .tsv or .parquet). `answer` or `tests` is the truth;
+the solver may see `public_tests`. Both kinds of tests have the form of `tts.verifiers.unit_tests.TestSuite`.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from tts import registry
 from tts.base import Verifier, VerifierField
 from tts.errors import ConfigError
 from tts.tasks import Example, Task
-from tts.tasks.loading import Record, local_file, read_jsonl
+from tts.tasks.loading import Record, hub_records, local_file, read_records
 from tts.types import Problem
 from tts.verifiers.unit_tests import TestSuite, UnitTests
 
@@ -30,11 +32,19 @@ class Jsonl(Task):
     """Any file of prompts with answers or tests."""
 
     path: Path
-    """The file, .jsonl or .jsonl.gz."""
+    """The file, .jsonl, .json, .csv, .tsv (also .gz) or .parquet; or `hf:NAME`, a data set of the Hugging Face hub."""
+    subset: str | None = None
+    """Of a data set of the hub: which of its configurations."""
+    split: str = "test"
+    """Of a data set of the hub: which of its splits."""
+    revision: str | None = None
+    """Of a data set of the hub: the commit or tag; by default the newest."""
     answer_verifier: str = "exact_answer"
     """Spec of the verifier that compares answers: exact_answer, numeric_answer, math_answer, ..."""
     prompt_field: str = "prompt"
     """The field with the text of a user message or a list of chat messages."""
+    template: str | None = None
+    """The prompt, instead of a field's, with the names of fields in braces: "{question} Choose from {choices}."."""
     answer_field: str = "answer"
     tests_field: str = "tests"
     public_tests_field: str = "public_tests"
@@ -46,18 +56,29 @@ class Jsonl(Task):
     """The field with the id; by default the id is the name of the file and the number of the problem: data/0."""
 
     def examples(self) -> Iterator[Example]:
-        """One example for each line that is not empty."""
-        path = local_file(self.path)
+        """One example for each record."""
         seen: dict[str, str] = {}
-        for number, record in enumerate(read_jsonl(path)):
-            id = str(record.fields.get(self.id_field, f"{path.name.partition('.')[0]}/{number}"))
+        name = self.path.name.removeprefix("hf:").partition(".")[0]
+        for number, record in enumerate(self._records()):
+            id = str(record.fields.get(self.id_field, f"{name}/{number}"))
             if id in seen:
                 raise record.error(f"{seen[id]} already has the id '{id}'; ids must be unique")
             seen[id] = record.place
             yield self._example(record, id)
 
+    def _records(self) -> Iterator[Record]:
+        name = self.path.as_posix()
+        if name.startswith("hf:"):
+            return hub_records(name[3:], self.subset, self.split, self.revision)
+        return read_records(local_file(self.path))
+
+    def _prompt(self, record: Record) -> Any:
+        if self.template is None:
+            return record.need(self.prompt_field, str, list)
+        return re.sub(r"\{(\w+)\}", lambda field: str(record.need(field[1])), self.template)
+
     def _example(self, record: Record, id: str) -> Example:
-        prompt = record.need(self.prompt_field, str, list)
+        prompt = self._prompt(record)
         messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
         public = self._suite(record, self.public_tests_field)
         answered = record.fields.get(self.answer_field) is not None
@@ -90,9 +111,10 @@ class Jsonl(Task):
         return UnitTests(tests=tests)
 
     def _suite(self, record: Record, key: str) -> TestSuite | None:
-        if record.fields.get(key) is None:
+        value = record.fields.get(key)
+        if value is None:
             return None
         try:
-            return TestSuite.model_validate(record.need(key, dict))
-        except ValidationError as error:
+            return TestSuite.model_validate(json.loads(value) if isinstance(value, str) else record.need(key, dict))
+        except ValueError as error:
             raise record.error(f"'{key}' does not have the form of a TestSuite: {error}") from error

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tts.errors import ConfigError
+from tts.errors import ConfigError, MissingExtra
 from tts.files import cache_folder, write_atomically
 from tts.text import well_formed
 
@@ -91,11 +93,76 @@ def read_jsonl(path: Path) -> Iterator[Record]:
         raise ConfigError(f"cannot read {path}: {error}") from error
 
 
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of a .jsonl, .json (a list), .csv, .tsv or .parquet file; all but the last may be .gz as well.
+
+    The cells of .csv and .tsv are text, and empty ones are left out. Raises `ConfigError` naming the line or the file
+    that cannot be read.
+    """
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    match kind.lower():
+        case ".json":
+            yield from read_json_list(path)
+        case ".csv" | ".tsv":
+            yield from _read_csv(path, "," if kind.lower() == ".csv" else "\t")
+        case ".parquet":
+            yield from _read_parquet(path)
+        case _:
+            yield from read_jsonl(path)
+
+
+def _read_csv(path: Path, delimiter: str) -> Iterator[Record]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    csv.field_size_limit(sys.maxsize)
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, delimiter=delimiter, strict=True)
+            for row in rows:
+                if None in row or None in row.values():
+                    columns = len(rows.fieldnames or ())
+                    raise ConfigError(f"{path}:{rows.line_num}: not {columns} cells, as many as the first line has")
+                yield Record(path, rows.line_num, {key: cell for key, cell in row.items() if cell})
+    except (csv.Error, ValueError, OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"cannot read {path} as CSV: {error}") from error
+
+
+def _read_parquet(path: Path) -> Iterator[Record]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise MissingExtra("data", "reading Parquet") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            rows = (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
+            for number, row in enumerate(rows, 1):
+                yield Record(path, number, well_formed(row))
+    except (ArrowException, OSError) as error:
+        raise ConfigError(f"cannot read {path} as Parquet: {error}") from error
+
+
+def hub_records(name: str, subset: str | None, split: str, revision: str | None) -> Iterator[Record]:
+    """The records of a data set of the Hugging Face hub, or of a folder in one of its forms.
+
+    Raises `ConfigError` in the words of the library `datasets` if there is no such one.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtra("hub", f"loading hf:{name}") from None
+    try:
+        rows = datasets.load_dataset(name, subset, split=split, revision=revision)
+    except Exception as error:  # of whatever kind: a network's, a file system's, the library's own
+        raise ConfigError(f"cannot load hf:{name}: {error}") from error
+    for number, row in enumerate(rows):
+        yield Record(Path(f"hf:{name}"), number, well_formed(dict(row)))
+
+
 def read_json_list(path: Path) -> Iterator[Record]:
     """The records of a file that is one JSON list, numbered from 1. Raises `ConfigError` for any other file."""
     try:
-        records = well_formed(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, OSError) as error:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        records = well_formed(json.loads(data.decode()))
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"cannot read {path} as JSON: {error}") from error
     if not isinstance(records, list):
         raise ConfigError(f"{path}: expected a JSON list, found {type(records).__name__}")
