@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,17 @@ async def test_the_task_is_graded_and_the_study_reads_the_run(plugins: Mapping[s
     assert list(found.data.values()) == [len("Answer: 6") / 2]
 
 
+ABSENT = (
+    r"^(?:from|import) (?!tts\b)(\w+).*$",
+    lambda found: found[0] + ("" if find_spec(found[1]) else "  # pyright: ignore[reportMissingImports]"),
+)
+"""Imports of other libraries' packages that are not installed."""
+
+
 def test_the_code_passes_a_type_checker(tmp_path: Path):
     for page in PAGES:
         for number, block in enumerate(blocks(page)):
-            (tmp_path / f"{page.stem.lower()}_{number}.py").write_text(block)
+            (tmp_path / f"{page.stem.lower()}_{number}.py").write_text(re.sub(*ABSENT, block, flags=re.M))
     assert len(list(tmp_path.iterdir())) >= 7
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--project", str(tmp_path)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)

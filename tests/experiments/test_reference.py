@@ -36,18 +36,16 @@ def test_the_page_has_the_tables_of_the_kept_runs(folder: Path):
 
 def test_a_report_of_a_kept_run_has_the_tables_figures(folder: Path):
     lines = [line for line in table.PAGE.read_text().splitlines() if line.startswith("| ")]
-    for path in sorted(one.parent for one in folder.glob("*/run.json")):
-        for row in reported(path):
-            (line,) = [
-                line for line in lines if line.startswith(f"| {table.TITLES[path.name]} | `{row['strategy']}` |")
-            ]
+    for name, title in table.TITLES.items():
+        for row in reported(folder / name):
+            (line,) = [line for line in lines if line.startswith(f"| {title} | `{row['strategy']}` |")]
             cells = [cell.strip() for cell in line.split("|")]
             accuracy = table.share(row["accuracy"], row["low"], row["high"])  # type: ignore[arg-type]
             assert cells[3:5] == [str(row["problems"]), accuracy]
 
 
 def test_kept_runs_are_small_and_name_no_place_of_their_own(folder: Path):
-    assert sum(path.stat().st_size for path in kept.KEPT.iterdir()) < 3_000_000
+    assert sum(path.stat().st_size for path in kept.KEPT.iterdir()) < 3_500_000
     for path in folder.glob("*/run.json"):
         for place in ("/work/", "/root", "/home"):
             assert place not in path.read_text()
