@@ -387,7 +387,7 @@ def _opens(event: ServerEvent) -> bool:
 
 
 def _check_first(event: ServerEvent) -> None:
-    """Raise `APIError` if the first event that says something is an error, with the words and the status that it has."""
+    """Raise `APIError` if the first event that says something is an error, with the words and status that it has."""
     data = event.data or b""
     if len(data) > SMALL or not (event.kind == "error" or b'"error"' in data):
         return
