@@ -108,6 +108,14 @@ def run_on(listening: socket.socket, app: App, **settings: Any) -> None:
     server = server_for(app, **settings)
     _raise_file_limit()
     gc.set_threshold(20_000, 20, 20)  # by default a tenth of the CPU time goes to looking for cycles; there are few
+    startup = server.startup
+
+    async def settled(sockets: list[socket.socket] | None = None) -> None:
+        await startup(sockets)
+        gc.collect()
+        gc.freeze()  # what is there by now stays; to look through it takes longer than the loop may stand still
+
+    server.startup = settled
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal is closed: as gracefully as SIGTERM
         signal.signal(signal.SIGHUP, server.handle_exit)
     with suppress(KeyboardInterrupt):  # uvicorn raises it again once everything is closed

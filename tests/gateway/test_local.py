@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,33 @@ TYPOS: list[tuple[dict[str, Any], str]] = [
 def test_what_is_misspelt_is_refused_at_the_start(settings: dict[str, Any], words: str):
     with pytest.raises(ConfigError, match=words):
         settings_for(ModelDouble(port=1), **settings)
+
+
+LOOKED_AT = """
+import gc, tts.serving
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        return await send({"type": "lifespan.shutdown.complete"})
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(len(gc.get_objects())).encode()})
+tts.serving.serve(app, "127.0.0.1", 0, lambda url: print(url, flush=True))
+"""
+
+
+async def test_what_was_there_before_the_first_request_is_not_searched_for_garbage():
+    """A full search of a gateway's modules takes longer than its loop may stand still."""
+    server = await asyncio.create_subprocess_exec(sys.executable, "-c", LOOKED_AT, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert server.stdout is not None
+        async with httpx.AsyncClient(timeout=30) as client:
+            answer = await client.get((await server.stdout.readline()).decode().strip())
+        assert int(answer.text) < 5_000
+    finally:
+        server.terminate()
+        await server.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])

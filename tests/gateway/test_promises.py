@@ -127,6 +127,19 @@ async def test_lost_verdicts_beside_others_are_counted_and_logged(caplog: pytest
     assert any("lost 2 verdicts" in one for one in caplog.messages)
 
 
+async def test_samples_and_choices_that_are_lost_are_counted():
+    fine = {"message": {"role": "assistant", "content": "Answer: 42"}, "finish_reason": "stop"}
+    said = iter([fine, {"message": {"content": 5}}, fine])
+    endpoint = {**scripted(lambda body: next(said)), "max_n": 1, "max_attempts": 1}
+    async with ModelDouble() as double, serving(double, endpoint=endpoint) as served:
+        answer = await served.chat("best_of_n:n=3,verifier=regex(pattern=4)@qwen")
+        assert (answer.status_code, answer.headers["x-tts-lost"]) == (200, "1")
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        answer = await served.chat("gen_select:n=3@qwen")  # what it chooses cannot be read
+        assert (answer.status_code, answer.headers["x-tts-lost"]) == (200, "1")
+        assert "x-tts-lost" not in (await served.chat("best_of_n:n=3,verifier=regex(pattern=4)@qwen")).headers
+
+
 @pytest.mark.parametrize(
     ("verifier", "verified"),
     [

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.judging import NEXT, Judged
+from tests.support.lag import MOST, standstill
 from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.session import Session
@@ -45,6 +46,41 @@ async def test_a_right_program_passes(judged: Judged):
     assert (verdict.passed, verdict.score, verdict.feedback) == (True, 1.0, "")
     assert verdict.details.pop("isolation")  # type: ignore[attr-defined]
     assert verdict.details == {"kind": "passed", "passed": 2, "total": 2, "outcomes": ["passed", "passed"]}
+
+
+LONG = "x" * 27_000
+LARGE: dict[str, dict[str, Any]] = {
+    "asserts": {"asserts": [f"assert f({LONG!r}, {i}) == {LONG!r}" for i in range(700)]},
+    "calls": {"calls": [{"args": [LONG, i], "expected": LONG} for i in range(700)]},
+}
+
+
+@pytest.mark.parametrize("form", LARGE)
+async def test_many_large_tests_hold_up_nobody_and_allow_as_much_as_they_expect(form: str, judged: Judged):
+    await judged(RIGHT)  # the sandbox has started
+
+    async def judge() -> None:
+        assert (await judged("def f(x, i): return x", {"entry_point": "f", **LARGE[form]})).passed
+
+    assert await standstill(judge) < MOST
+
+
+def test_a_fingerprint_tells_suites_apart():
+    suites: list[dict[str, Any]] = [
+        {},
+        {"setup": "ab"},
+        {"setup": "a", "prompt": "b"},
+        {"asserts": ["assert 1", "assert 2"]},
+        {"asserts": ["assert 1assert 2"]},
+        {"stdin": [{"input": "a", "output": "b"}]},
+        {"stdin": [{"input": "ab", "output": ""}]},
+        {"calls": [{"args": [1], "expected": 1}], "entry_point": "f"},
+        {"calls": [{"args": ["1"], "expected": 1}], "entry_point": "f"},
+        {"calls": [{"args": [[]], "expected": 1}], "entry_point": "f"},
+    ]
+    assert len({TestSuite(**suite).fingerprint for suite in suites}) == len(suites)
+    assert TestSuite(**suites[3]).fingerprint == TestSuite(**suites[3]).fingerprint
+    assert TestSuite(**suites[3]).first(1).fingerprint != TestSuite(**suites[3]).fingerprint
 
 
 @pytest.mark.parametrize(

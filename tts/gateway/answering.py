@@ -93,6 +93,7 @@ class Search:
             "abstained": result.selected is None or None,
             "missing": notices.get("missing"),
             "left-out": ", ".join(left_out) or None,
+            "lost": len(result.failures) or None,
         }
         headers = [
             (f"x-tts-{name}".encode(), str(value).lower().encode())

@@ -68,6 +68,8 @@ class VerdictCache:
         cannot be isolated.
         """
         digest = hashlib.blake2b(program.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if "fingerprint" not in vars(suite):
+            await asyncio.to_thread(lambda: suite.fingerprint)
         key = (digest, suite.fingerprint, conditions, sandbox.version)
         verdict, known = await self._verdicts.get(
             key,

@@ -39,7 +39,7 @@ class SuitePlan:
     """The same tests in the form that runs in an interpreter of its own, for values that are not decided here."""
     stage: Stage
     answers_kb: int
-    """The size of the right answers, as they come out of the program."""
+    """The size of the right answers, as they come out of the program; of asserts, with all that is written there."""
 
     @cached_property
     def total(self) -> int:
@@ -121,7 +121,8 @@ def make_plan(suite: TestSuite, expected: Sequence[Any] = (), *, in_container: b
         except Untranslatable:
             tests.append(RemoteTest(suite.check, calls_check=True, names=tuple(names)))
     stage = Stage(suite.setup, helpers, remote)
-    return SuitePlan(suite, tuple(tests), tuple(beside), stage, sum(sizes) >> 10)
+    written = sum(map(len, suite.asserts)) + len(suite.check or "")  # right answers stand in them as literals
+    return SuitePlan(suite, tuple(tests), tuple(beside), stage, (sum(sizes) + written) >> 10)
 
 
 def _interaction(name: str, interaction: Interaction) -> Case:

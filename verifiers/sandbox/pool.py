@@ -153,7 +153,7 @@ async def run_scripts(worker: Worker, job: Job) -> tuple[list[CaseResult], float
     for index, given in enumerate(job.scripts):
         started = RunningProgram(worker, job.limits, scripted=True)
         async with started.running(starting=job.starting, file=len(given) * 4) as program:
-            program.send({"script": job.program, "stdin": given})
+            await program.send({"script": job.program, "stdin": given})
             said = await program.answer()
             await program.over()
         results.append(_script_result(program, said))
@@ -219,7 +219,7 @@ async def _command(
     program = RunningProgram(worker, job.limits, scripted=True, speaks=False)
     memory = (job.limits.memory_mb + (language.memory_mb or 0)) << 20
     async with program.running(starting=starting, fresh=fresh, memory=memory, file=len(given) * 4):
-        program.send({"run": command, "files": files, "stdin": given})
+        await program.send({"run": command, "files": files, "stdin": given})
         await program.over()
     complaint = program.words.decode("utf-8", "replace")[:COMPLAINT]
     return _script_result(program, CaseResult("error", error=complaint) if complaint else CaseResult("ok"))

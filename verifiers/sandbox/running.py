@@ -17,6 +17,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from tts.concurrency import LARGE, aside
+from tts.text import size_of
 from tts.verifiers.sandbox.child import codec
 from tts.verifiers.sandbox.types import CaseResult, Invocation, Job, ProgramLimits, Status
 from tts.verifiers.sandbox.worker import TMP_MB, Worker
@@ -144,9 +146,13 @@ class RunningProgram:
 
     # -- orders and answers ----------------------------------------------------------------------------------------
 
-    def send(self, *orders: Any) -> None:
+    async def send(self, *orders: Any) -> None:
         """Give orders; several may be pending."""
-        self._data.write("".join(f"{json.dumps(order)}\n" for order in orders).encode())
+
+        def written() -> bytes:
+            return "".join(f"{json.dumps(order)}\n" for order in orders).encode()
+
+        self._data.write(await aside(size_of(orders, LARGE), written))
 
     async def answer(self) -> CaseResult:
         """The next answer, or how the program ended instead."""
@@ -214,7 +220,7 @@ class RunningProgram:
             self._watch.limit_case(None)
 
     async def _timed(self, order: Any, limit: float | None) -> CaseResult:
-        self.send(order)
+        await self.send(order)
         start = self._handle.cpu_seconds()
         with self.timed(limit):
             result = await self.answer()
@@ -331,7 +337,7 @@ async def run_cases(worker: Worker, job: Job) -> tuple[CaseResult, list[CaseResu
     cases: list[CaseResult] = []
     async with RunningProgram(worker, job.limits).running() as program:
         if streamed:
-            program.send(program.loading(job.program), *map(order_of, job.cases))
+            await program.send(program.loading(job.program), *map(order_of, job.cases))
             if stop is None:
                 await program.finish(1 + len(job.cases))
             loaded = await program.answer()
