@@ -8,7 +8,6 @@ embeddings.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -109,7 +108,7 @@ def passages(path: Path, question: str, k: int, *, strangers: bool = False) -> l
     return [corpus.texts[i] for i in islice(ranked, k)]
 
 
-async def nearest(texts: Sequence[str], question: str, session: Session) -> list[str]:
+async def nearest(texts: list[str], question: str, session: Session) -> list[str]:
     """`texts` by the cosine similarity of their embeddings with that of the question, the nearest first."""
     asked = [question, *texts]
     bodies = [{"input": text} for text in asked]

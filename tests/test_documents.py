@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.double import ModelDouble
 from tts import MockModel, Problem, registry, solve
 from tts.runs import Experiment
 from tts.studies import StudyFindings
@@ -81,6 +83,28 @@ def test_the_code_passes_a_type_checker(tmp_path: Path):
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--project", str(tmp_path)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_experiments_can_be_read_as_they_stand(page: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    for block in re.findall(r"^```toml\n(.*?)^```$", page.read_text(), re.M | re.S):
+        if "strategies" in (table := tomllib.loads(block)):
+            Experiment.parse(table)
+
+
+async def test_what_replaces_ask_and_tell_runs(monkeypatch: pytest.MonkeyPatch):
+    (block,) = blocks(ROOT / "docs" / "from_other_libraries.md")
+    space: dict[str, Any] = {}
+    async with ModelDouble(answer=lambda body, rng: "Yes" if "correct" in str(body) else "Answer: 42") as double:
+        exec(
+            block.replace("http://127.0.0.1:8000/v1", double.base_url).replace(
+                "Qwen/Qwen2.5-7B-Instruct", "test-model"
+            ),
+            space,
+        )
+        await space["main"]()
+    assert double.stats.choices >= 50
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -143,7 +143,7 @@ async def test_what_tuning_changed_is_read_by_three_models_and_paid_for(
 ) -> None:
     async with LocalVLLM(untaught, name="untaught", python=vllm_python) as anchor:
         tuned = Endpoint(model=vllm_server.name, base_url=vllm_server.base_url)
-        policy = tuned.model_copy(update={"params": {"max_tokens": 40, "logprobs": True}})
+        policy = tuned.model_copy(update={"max_n": 1, "params": {"max_tokens": 40, "logprobs": True}})
         roles = {"base": tuned, "tuned": tuned, "anchor": Endpoint(model=anchor.name, base_url=anchor.base_url)}
         before = [await server.metrics() for server in (vllm_server, anchor)]
         spec = "best_of_n:n=4,verifier=logprob_contrast(beta=0.5)"
