@@ -38,6 +38,7 @@ class ModelDouble(Engine):
     api_key: str | None = None
     log: int = 10_000
     """How many requests, and times of answers and cancellations, are kept."""
+    host: str = "127.0.0.1"
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -67,7 +68,7 @@ class ModelDouble(Engine):
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
-        self._listener = await loop.create_server(self._server, "127.0.0.1", self.port, backlog=2048)
+        self._listener = await loop.create_server(self._server, self.host, self.port, backlog=2048)
         self.port = self._listener.sockets[0].getsockname()[1]
         return self
 
@@ -78,7 +79,7 @@ class ModelDouble(Engine):
     @property
     def base_url(self) -> str:
         """Where the API is, `/v1` included."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://{self.host}:{self.port}/v1"
 
     @property
     def is_idle(self) -> bool:
