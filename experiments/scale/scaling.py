@@ -25,7 +25,8 @@ SECONDS = 0.25
 """Of one verification, asleep or of CPU time."""
 EACH = 120
 """Answers for each worker."""
-core = Lock()
+CORE = dict[str, Lock]()
+"""The one of a worker, made there: a lock cannot travel."""
 
 
 class OneCore(Verifier):
@@ -38,7 +39,7 @@ class OneCore(Verifier):
         return await asyncio.to_thread(self._work)
 
     def _work(self) -> Verdict:
-        with core:
+        with CORE.setdefault("one", Lock()):
             began, computed = time.time(), time.process_time()
             if self.busy:
                 while time.process_time() - computed < SECONDS:
