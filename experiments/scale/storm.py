@@ -1,8 +1,8 @@
 """How fast a storm of refusals calms down, in one process and on four workers: `python experiments/scale/storm.py`.
 
 A server that has taken 64 requests at once suddenly takes 4 and refuses the rest with 429, with and without a pause
-that it asks for. The driver, its workers and the server are in this process. Counted are refusals, the time until the first
-ten answers in a row without one, and those after it, when the window only feels its way.
+that it asks for. The driver, its workers and the server are in this process. Counted are refusals, the time until the
+first ten answers in a row without one, and those after it, when the window only feels its way.
 """
 
 from __future__ import annotations
