@@ -24,17 +24,17 @@ BEFORE, AFTER = 64, 4
 
 async def storm(workers: int, pause: float | None) -> str:
     """What a run of so many workers meets; 0: a run in this process."""
-    refused, calm_after, row, began = 0, None, 0, 0.0
+    refused, row, began, calm = 0, 0, 0.0, list[tuple[float, int]]()
 
     def fault(number: int, body: dict[str, Any]) -> Fault | None:
-        nonlocal refused, calm_after, row, began
+        nonlocal refused, row, began
         if number < 300:
             return None
         began = began or monotonic()
         if double.stats.running < AFTER:
             row += 1
-            if row == 10 and calm_after is None:
-                calm_after = (monotonic() - began, refused)
+            if row == 10:
+                calm.append((monotonic() - began, refused))
             return None
         refused, row = refused + 1, 0
         return Fault(FaultKind.RATE_LIMITED, retry_after=pause)
@@ -45,8 +45,7 @@ async def storm(workers: int, pause: float | None) -> str:
             table["models"]["m"]["max_concurrency"] = BEFORE
             executor = FleetExecutor(workers) if workers else "local"
             await Experiment.parse(table).run(Path(name) / "run", executor=executor)
-    assert calm_after is not None
-    seconds, first = calm_after
+    seconds, first = calm[0]
     asked = "no pause" if pause is None else f"a pause of {pause:g} s"
     return (
         f"{workers or 'no'} workers, {asked}: calm after {seconds:.2f} s and {first} refusals; {refused - first} later"
