@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -391,7 +390,12 @@ async def test_a_frozen_redis_ends_requests_with_an_error_and_a_thawed_one_lets_
                 await asyncio.sleep(0.1)
 
 
-def test_gateways_that_are_told_to_end_do(two: list[Several]):
-    for gateway in two:
-        gateway.process.send_signal(signal.SIGTERM)
-    assert [gateway.process.wait(60) for gateway in two] == [0, 0]
+async def test_workers_without_a_parent_end_what_they_have_and_a_gateway_that_is_told_to_end_does(two: list[Several]):
+    two[0].double.latency = 60.0
+    async with two[0].client("free") as http:
+        request = asyncio.create_task(asked(http, "qwen"))
+        await until(lambda: two[0].double.stats.running == 1)
+        two[0].process.kill()
+        assert (await request).status_code == 503  # what it uses is soon another's
+    two[1].process.terminate()
+    assert await asyncio.to_thread(two[1].process.wait, 60) == 0
