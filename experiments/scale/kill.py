@@ -32,7 +32,7 @@ PROBLEMS, SAMPLES, AT_ONCE = 60, 16, 8
 SLOW = (0.2, 1.0)
 """Seconds of an answer, while there are moments to come."""
 
-SMALL = {"object_store_memory": 100 << 20}
+SMALL: dict[str, Any] = {"object_store_memory": 100 << 20}
 
 CHILD = """
 import asyncio, json, sys

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -350,14 +349,14 @@ async def at_both(two: list[Several], key: str, count: int, model: str, **fields
 
 
 @pytest.mark.parametrize(
-    ("key", "model", "fields"),
-    [("plain", "counted", {}), ("vote", f"self_consistency:n=4,{NUMBERS}@counted", {"max_tokens": 9})],
+    ("key", "count", "model", "fields"),
+    [("plain", 200, "counted", {}), ("vote", 60, f"self_consistency:n=4,{NUMBERS}@counted", {"max_tokens": 9})],
 )
-async def test_two_hundred_at_once_spend_no_more_than_the_day_has(
-    key: str, model: str, fields: dict[str, Any], two: list[Several]
+async def test_many_at_once_spend_no_more_than_the_day_has(
+    key: str, count: int, model: str, fields: dict[str, Any], two: list[Several]
 ):
     async with counting(two[0].counts) as spent:
-        answers = await at_both(two, key, 200, model, **fields)
+        answers = await at_both(two, key, count, model, **fields)
         assert {answer.status_code for answer in answers} <= {200, 429}
         for gateway in two:
             async with gateway.client(key) as http:
@@ -409,7 +408,12 @@ async def test_a_frozen_redis_ends_requests_with_an_error_and_a_thawed_one_lets_
                 await asyncio.sleep(0.1)
 
 
-def test_gateways_that_are_told_to_end_do(two: list[Several]):
-    for gateway in two:
-        gateway.process.send_signal(signal.SIGTERM)
-    assert [gateway.process.wait(60) for gateway in two] == [0, 0]
+async def test_workers_without_a_parent_end_what_they_have_and_a_gateway_that_is_told_to_end_does(two: list[Several]):
+    two[0].double.latency = 60.0
+    async with two[0].client("free") as http:
+        request = asyncio.create_task(asked(http, "qwen"))
+        await until(lambda: two[0].double.stats.running == 1)
+        two[0].process.kill()
+        assert (await request).status_code == 503  # what it uses is soon another's
+    two[1].process.terminate()
+    assert await asyncio.to_thread(two[1].process.wait, 60) == 0

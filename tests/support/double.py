@@ -38,6 +38,7 @@ class ModelDouble(Listening, Engine):
     api_key: str | None = None
     log: int = 10_000
     """How many requests, and times of answers and cancellations, are kept."""
+    host: str = "127.0.0.1"
     port: int = 0
 
     def __post_init__(self) -> None:

@@ -11,13 +11,14 @@ from aiohttp import web
 class Listening:
     """An async context manager; `base_url` is where it is."""
 
+    host: str = "127.0.0.1"
     port: int = 0
     """0: a free one."""
 
     async def __aenter__(self) -> Self:
         self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._server, "127.0.0.1", self.port, backlog=2048)
+        self._listener = await loop.create_server(self._server, self.host, self.port, backlog=2048)
         self.port = self._listener.sockets[0].getsockname()[1]
         return self
 
@@ -28,7 +29,7 @@ class Listening:
     @property
     def base_url(self) -> str:
         """Where the API is, `/v1` included."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://{self.host}:{self.port}/v1"
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         raise NotImplementedError

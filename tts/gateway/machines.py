@@ -303,14 +303,14 @@ class MachineQuota(Quota):
         if not told["refused"]:
             self.held = [one + another for one, another in zip(self.held, more, strict=True)]
             held = [one + another for one, another in zip(held, more, strict=True)]
+        room, reserved = self.room, self.reserved.samples
         self._told, self._day, self.spent = mine, told["day"], tuple(told["spent"])
         tokens, money, samples, _ = told["held"]
-        freed = samples < self.reserved.samples
         self.reserved = Grant(samples=round(samples), completion_tokens=tokens, money=money)
         self.dirty = (held, mine) != (self.held, self._mine)
         if self.dirty:
             self._limits.tell_soon()
-        if freed:
+        if samples < reserved or any(now > then for now, then in zip(self.room, room, strict=True)):
             self.changed.set()
             self._limits.freed(self._name)
         return told
