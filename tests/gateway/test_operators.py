@@ -68,7 +68,9 @@ async def test_an_answer_of_any_kind_has_an_id_and_the_log_names_it(caplog: pyte
     async with ModelDouble(faults=lambda number, body: fault) as double, serving(double) as served:
         headers = {"x-request-id": "50%d-off"}
         with caplog.at_level(logging.WARNING, "tts"):
-            failed = await served.http.post("/chat/completions", json={"model": "qwen", "messages": ASK}, headers=headers)
+            failed = await served.http.post(
+                "/chat/completions", json={"model": "qwen", "messages": ASK}, headers=headers
+            )
         assert failed.headers["x-request-id"] == "50%d-off"
         assert any(record.getMessage().startswith("[50%d-off] ") for record in caplog.records)
         for path in ("/models", "/nothing", "/models/nothing"):
@@ -78,7 +80,10 @@ async def test_an_answer_of_any_kind_has_an_id_and_the_log_names_it(caplog: pyte
 @given(st.text(max_size=200), st.text(max_size=80) | st.from_regex(TRACEPARENT.pattern, fullmatch=True), st.text())
 @settings(max_examples=200, deadline=None)
 def test_whatever_headers_say_only_what_is_well_formed_goes_on(id: str, parent: str, state: str):
-    raw = [(name, value.encode("utf-8")) for name, value in zip((b"x-request-id", b"traceparent", b"tracestate"), (id, parent, state), strict=True)]
+    raw = [
+        (name, value.encode("utf-8"))
+        for name, value in zip((b"x-request-id", b"traceparent", b"tracestate"), (id, parent, state), strict=True)
+    ]
     sent = origin_of(Headers(raw=raw)).headers()
     assert 0 < len(sent["x-request-id"]) <= 128
     assert all(value.isascii() for value in sent.values())
@@ -127,7 +132,10 @@ async def test_a_model_stands_in_for_one_whose_server_fails(path: str, kind: Fau
 
 async def test_a_stream_that_has_begun_does_not_fall():
     fault = Fault(FaultKind.STREAM_CUT)
-    async with ModelDouble(answer=named("long " * 50), faults=lambda number, body: fault) as double, ModelDouble() as other:
+    async with (
+        ModelDouble(answer=named("long " * 50), faults=lambda number, body: fault) as double,
+        ModelDouble() as other,
+    ):
         second = {"model": "test-model", "base_url": other.base_url}
         async with serving(double, models={"small": second}, fallbacks={"qwen": "small"}) as served:
             answer = await served.chat(stream=True)
@@ -156,10 +164,14 @@ async def test_what_a_key_may_not_use_does_not_stand_in_and_its_day_counts_once(
             assert spent["all"] == other.stats.prompt_tokens + other.stats.completion_tokens
             metrics = (await served.http.get(served.base_url[:-3] + "/metrics")).text
             assert 'tts_key_requests_total{key="all",status="200"} 2.0' in metrics
-            assert f'tts_key_tokens_total{{key="all",kind="completion"}} {float(other.stats.completion_tokens)}' in metrics
+            assert (
+                f'tts_key_tokens_total{{key="all",kind="completion"}} {float(other.stats.completion_tokens)}' in metrics
+            )
 
 
-@pytest.mark.parametrize("fallbacks", [{"qwen": ["nothing"]}, {"nothing": ["qwen"]}, {"qwen": ["qwen"]}, {"qwen": "set"}])
+@pytest.mark.parametrize(
+    "fallbacks", [{"qwen": ["nothing"]}, {"nothing": ["qwen"]}, {"qwen": ["qwen"]}, {"qwen": "set"}]
+)
 def test_fallbacks_that_cannot_be_are_refused_at_the_start(fallbacks: Any):
     several = {"base_url": "http://x/v1", "policies": {"a": {"model": "a"}, "b": {"model": "b"}}}
     with pytest.raises(ConfigError, match="fallbacks"):
@@ -172,9 +184,15 @@ def test_fallbacks_that_cannot_be_are_refused_at_the_start(fallbacks: Any):
 @pytest.mark.parametrize("keyed", [False, True])
 async def test_the_pages_that_the_operator_names_may_ask_and_no_others(keyed: bool):
     keys = {"alice": {"sha256": hashed("alice")}} if keyed else {}
-    async with ModelDouble(answer=RIGHT) as double, serving(double, keys=keys, origins="https://ours.example") as served:
+    async with (
+        ModelDouble(answer=RIGHT) as double,
+        serving(double, keys=keys, origins="https://ours.example") as served,
+    ):
         served.http.headers["authorization"] = "Bearer alice"
-        asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+        asked = {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization,content-type",
+        }
         for origin, welcome in (("https://ours.example", True), ("https://theirs.example", False)):
             before = await served.http.options("/chat/completions", headers={"origin": origin, **asked})
             assert (before.status_code == 200) == welcome
@@ -231,7 +249,9 @@ def test_a_new_configuration_drops_nobody(tmp_path: Path, workers: int):
             return httpx.Client(base_url=url, timeout=60, verify=context, headers={"authorization": "Bearer alice"})
 
         def ask_on() -> None:
-            with httpx.Client(base_url=url, timeout=60, verify=False, headers={"authorization": "Bearer alice"}) as http:
+            with httpx.Client(
+                base_url=url, timeout=60, verify=False, headers={"authorization": "Bearer alice"}
+            ) as http:
                 model = "old"
                 while not over.is_set():
                     try:

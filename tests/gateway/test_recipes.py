@@ -13,7 +13,9 @@ from tests.gateway.serving import serving
 from tests.support.double import ModelDouble
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
-RECIPES = re.findall(r"^```(python|bash)\n(.*?)^```$", PAGE.partition("## Recipes")[2].partition("\n## ")[0], re.M | re.S)
+RECIPES = re.findall(
+    r"^```(python|bash)\n(.*?)^```$", PAGE.partition("## Recipes")[2].partition("\n## ")[0], re.M | re.S
+)
 PYTHON = os.environ.get("TTS_CLIENTS", sys.executable)
 """An interpreter that has the clients; by default the one that runs this."""
 

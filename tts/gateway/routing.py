@@ -22,6 +22,7 @@ from tts.gateway import messages, responses
 from tts.gateway.admission import Caller
 from tts.gateway.exchange import PASSED, SPOKEN, APIError, Kind, ResponseWriter, bad_request
 from tts.gateway.formats import Translation, unsupported
+from tts.gateway.offer import Offer
 from tts.gateway.schemas import (
     MOST_PARAMETERS,
     OPTION_SIZES,
@@ -35,7 +36,6 @@ from tts.gateway.schemas import (
     parsed,
     sampling_of,
 )
-from tts.gateway.offer import Offer
 from tts.gateway.settings import GatewaySettings
 from tts.gateway.stored import ResponseStore
 from tts.registry import Plugin, nested

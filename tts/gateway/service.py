@@ -20,7 +20,7 @@ from tts.concurrency import LARGE, aside, now
 from tts.errors import ConfigError, EndpointError, EndpointLost, MissingExtra, QuotaSpent, TransientError
 from tts.gateway.admission import Caller, Gate, Keyring, check_page, identify
 from tts.gateway.answering import Models, Search, StrategyAnswer, kept_alive, open_search
-from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error, is_anthropic
+from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error
 from tts.gateway.formats import ChatFormat, Translation
 from tts.gateway.link import WorkerLink
 from tts.gateway.offer import Offer

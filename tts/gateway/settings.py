@@ -130,7 +130,9 @@ class Tls(SettingsTable):
         try:
             context.load_cert_chain(self.cert, self.key, password="")  # or else it would ask the terminal for one
         except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot use the certificate tls.cert = {self.cert}, tls.key = {self.key}: {error}") from None
+            raise ConfigError(
+                f"cannot use the certificate tls.cert = {self.cert}, tls.key = {self.key}: {error}"
+            ) from None
 
 
 KEPT = ("quotas", "responses", "trace", "otel")

@@ -223,9 +223,7 @@ class WorkerSeat:
         await self._owner.trace.note(line)
 
 
-def serve_with(
-    workers: int, settings: GatewaySettings, listening: socket.socket, reread: Reread | None = None
-) -> None:
+def serve_with(workers: int, settings: GatewaySettings, listening: socket.socket, reread: Reread | None = None) -> None:
     """Serve with so many workers on a socket until Ctrl-C or SIGTERM, and go by what `reread` gives at SIGHUP.
 
     Raises `ConfigError`, or `TTSError` where workers cannot begin."""
