@@ -113,7 +113,7 @@ class WorkerLink:
     def __init__(
         self, channel: socket.socket, settings: GatewaySettings, endpoints: list[Endpoint], workers: int
     ) -> None:
-        """`channel` leads to the parent, which knows the `endpoints` by their place; `workers` are how many there are."""
+        """`channel` leads to the parent, which has the `endpoints` in this order; `workers` are how many there are."""
         self._channel, self._workers = channel, workers
         self._endpoints, self._pools = endpoints, dict[int, SharedPool]()
         self._timer: asyncio.TimerHandle | None = None
