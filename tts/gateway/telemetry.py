@@ -59,8 +59,11 @@ log.addFilter(_named)
 class Load(Protocol):
     """How much is going on."""
 
-    running: int
-    queued: int
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def queued(self) -> int: ...
 
 
 class Metrics:
