@@ -5,6 +5,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from anthropic.types.beta.message_create_params import MessageCreateParamsBase
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+from openai.types.completion_create_params import CompletionCreateParamsBase as TextCreateParamsBase
+from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
 from tests.gateway.serving import ASK, serving
 from tests.gateway.test_openai import RIGHT, STRATEGIES
@@ -165,3 +169,52 @@ async def test_what_is_written_in_pieces_refuses_a_form_that_it_cannot_keep(name
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] in fields
         assert double.stats.received == 0
+
+
+BASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "/chat/completions": (CompletionCreateParamsBase, {"messages": ASK}),
+    "/completions": (TextCreateParamsBase, {"prompt": "[[p]] What is 6 times 7?"}),
+    "/responses": (ResponseCreateParamsBase, {"input": "[[p]] What is 6 times 7?"}),
+    "/messages": (MessageCreateParamsBase, {"messages": ASK, "max_tokens": 300}),
+}
+VALUES: list[Any] = [True, False, 2, "some", ["some"], {"some": "thing"}, [{"type": "some"}], {"type": "some"}]
+IDLE = {
+    *("betas", "cache_control", "parallel_tool_calls", "store", "stream", "stream_options", "include", "metadata"),
+    *("n", "best_of", "echo", "background", "logprobs", "tool_choice", "stop_sequences", "stop", "tools"),
+}
+"""Fields of which some values ask for what is so anyway."""
+
+
+@pytest.mark.parametrize("model", ["qwen", "single@qwen"])
+@pytest.mark.parametrize("path", BASES)
+async def test_no_published_field_is_dropped(path: str, model: str):
+    """Whatever its value: it changes what the model is asked, or what the client gets, or is refused or named."""
+    published, base = BASES[path]
+    async with ModelDouble(answer=lambda request, rng: "Answer: 42") as double, serving(double) as served:
+
+        async def ask(**fields: Any) -> tuple[Any, str, Any]:
+            double.requests.clear()
+            answer = await served.http.post(path, json={"model": model, **base, **fields})
+            asked = [dict(request.body) for request in double.requests]
+            ignored = answer.headers.get("x-tts-ignored", "")
+            return answer, ignored, asked
+
+        plain, _, usual = await ask()
+        assert plain.status_code == 200, plain.text
+        dropped = []
+        for name in sorted(published.__annotations__.keys() - {*base, "model", "tts"}):
+            heard = False
+            for value in VALUES:
+                answer, ignored, asked = await ask(**{name: value})
+                if answer.status_code >= 400:  # by the model's server, which then was asked, or here, naming the field
+                    named = name.removeprefix("top_") in answer.text
+                    assert asked or (answer.status_code in (400, 404) and named), answer.text
+                    heard = True
+                    continue
+                echoed = name in answer.json() and answer.json()[name] == value != plain.json().get(name)
+                if asked != usual or name in ignored or echoed:
+                    heard = True
+                elif name not in IDLE:
+                    dropped.append((name, value))
+            assert heard, name
+        assert not dropped

@@ -1,4 +1,4 @@
-"""The container image, as far as it can be told without an engine: its file says what it should, and its commands work."""
+"""The container image without an engine: its file is well formed, and its commands work."""
 
 import asyncio
 import json
@@ -50,11 +50,12 @@ def test_what_it_copies_and_installs_is_there(steps: list[tuple[str, str]]):
 
 
 async def test_its_commands_work(steps: list[tuple[str, str]], tmp_path: Path):
-    words = {word: rest for word, rest in steps}
+    words = dict(steps)
     entry, more = json.loads(words["ENTRYPOINT"]), json.loads(words["CMD"])
     assert entry[0] in PROJECT["scripts"]
     port = words["EXPOSE"]
-    assert port in entry and f":{port}/" in words["HEALTHCHECK"]
+    assert port in entry
+    assert f":{port}/" in words["HEALTHCHECK"]
     probe = json.loads(words["HEALTHCHECK"].removeprefix("CMD "))[2]
     async with ModelDouble() as double, serving(double) as served:
         there = probe.replace(f"127.0.0.1:{port}", served.base_url.split("/")[2])

@@ -1,4 +1,4 @@
-"""What operators expect: ids and trace contexts that pass through, models that stand in, pages, HTTPS, a new configuration."""
+"""What operators expect: ids and traces that pass through, models that stand in, pages, HTTPS, a new configuration."""
 
 import asyncio
 import logging
@@ -80,10 +80,8 @@ async def test_an_answer_of_any_kind_has_an_id_and_the_log_names_it(caplog: pyte
 @given(st.text(max_size=200), st.text(max_size=80) | st.from_regex(TRACEPARENT.pattern, fullmatch=True), st.text())
 @settings(max_examples=200, deadline=None)
 def test_whatever_headers_say_only_what_is_well_formed_goes_on(id: str, parent: str, state: str):
-    raw = [
-        (name, value.encode("utf-8"))
-        for name, value in zip((b"x-request-id", b"traceparent", b"tracestate"), (id, parent, state), strict=True)
-    ]
+    given = {b"x-request-id": id, b"traceparent": parent, b"tracestate": state}
+    raw = [(name, value.encode()) for name, value in given.items()]
     sent = origin_of(Headers(raw=raw)).headers()
     assert 0 < len(sent["x-request-id"]) <= 128
     assert all(value.isascii() for value in sent.values())
@@ -93,10 +91,6 @@ def test_whatever_headers_say_only_what_is_well_formed_goes_on(id: str, parent: 
 
 
 # -- models that stand in ------------------------------------------------------------------------------------------
-
-
-def named(text: str) -> Any:
-    return lambda request, rng: f"{text} Answer: 42"
 
 
 OUTAGES: list[tuple[FaultKind | None, bool]] = [
@@ -114,20 +108,19 @@ OUTAGES: list[tuple[FaultKind | None, bool]] = [
 @pytest.mark.parametrize("path", KINDS)
 @pytest.mark.parametrize(("kind", "falls"), OUTAGES)
 async def test_a_model_stands_in_for_one_whose_server_fails(path: str, kind: FaultKind | None, falls: bool):
-    async with ModelDouble(answer=RIGHT, faults=(lambda number, body: Fault(kind)) if kind else None) as double:
-        async with ModelDouble(answer=RIGHT) as other:
-            second = {"model": "test-model", "base_url": other.base_url, "retry_wait": 0.005}
-            down = {"base_url": "http://127.0.0.1:9/v1"} if kind is None else {}
-            options = {"endpoint": {"max_attempts": 2, **down}, "fallbacks": {"qwen": ["small"]}}
-            async with serving(double, models={"small": second}, **options) as served:
-                for model, stream in (("qwen", False), ("qwen", True), (VOTE, False), (VOTE, True)):
-                    answer = await served.http.post(path, json={"model": model, "stream": stream, **KINDS[path]})
-                    assert (answer.status_code == 200) == falls
-                    assert answer.headers.get("x-tts-fallback") == ("small" if falls else None)
-                metrics = (await served.http.get(served.base_url[:-3] + "/metrics")).text
-                counted = 'tts_fallbacks_total{by="small",model="qwen"} 4.0'
-                assert (counted in metrics) == falls
-                assert bool(other.stats.served) == falls
+    faults = None if kind is None else lambda number, body: Fault(kind)
+    async with ModelDouble(answer=RIGHT, faults=faults) as double, ModelDouble(answer=RIGHT) as other:
+        second = {"model": "test-model", "base_url": other.base_url, "retry_wait": 0.005}
+        down = {"base_url": "http://127.0.0.1:9/v1"} if kind is None else {}
+        options = {"endpoint": {"max_attempts": 2, **down}, "fallbacks": {"qwen": ["small"]}}
+        async with serving(double, models={"small": second}, **options) as served:
+            for model, stream in (("qwen", False), ("qwen", True), (VOTE, False), (VOTE, True)):
+                answer = await served.http.post(path, json={"model": model, "stream": stream, **KINDS[path]})
+                assert (answer.status_code == 200) == falls
+                assert answer.headers.get("x-tts-fallback") == ("small" if falls else None)
+            metrics = (await served.http.get(served.base_url[:-3] + "/metrics")).text
+        assert ('tts_fallbacks_total{by="small",model="qwen"} 4.0' in metrics) == falls
+        assert bool(other.stats.served) == falls
 
 
 async def test_a_stream_that_has_begun_does_not_fall():

@@ -84,6 +84,16 @@ async def test_a_conversation_goes_on_and_can_be_read_and_deleted_by_its_key_alo
         assert [turns.count(words) for words in (ASKED, "Answer: 42", "And 6 times 8?", "Be brief.")] == [1, 1, 1, 0]
         third = await respond("Why?", previous_response_id=second.id)
         assert json.dumps(told()).count("Answer: 42") == 2
+        events = [event async for event in await client.responses.retrieve(third.id, stream=True)]
+        assert [event.sequence_number for event in events] == [*range(len(events))]
+        assert (
+            "".join(event.delta for event in events if event.type == "response.output_text.delta") == third.output_text
+        )
+        assert events[-1].response.output_text == third.output_text
+        late = [event async for event in await client.responses.retrieve(third.id, stream=True, starting_after=3)]
+        assert late == events[4:]
+        with pytest.raises(openai.BadRequestError, match="cancelled"):
+            await client.responses.cancel(third.id)
         again = await client.responses.retrieve(third.id)
         assert again.output_text == third.output_text
         assert (again.id, again.status) == (third.id, "completed")
@@ -96,6 +106,7 @@ async def test_a_conversation_goes_on_and_can_be_read_and_deleted_by_its_key_alo
         async with served.openai("tts-two") as other:
             for attempt in (
                 other.responses.retrieve(third.id),
+                other.responses.cancel(third.id),
                 other.responses.delete(third.id),
                 other.responses.input_items.list(third.id),
                 other.responses.create(model=model, input="x", previous_response_id=third.id),
@@ -183,7 +194,7 @@ async def test_pages_and_what_is_not_there_are_told():
         assert ([item["content"][0]["text"] for item in rest["data"]], rest["has_more"]) == (["2", "1", "0"], False)
         for query in ("limit=0", "limit=x", "order=up", "after=nothing"):
             assert (await served.http.get(f"/responses/{name}/input_items?{query}")).status_code == 400
-        assert (await served.http.get(f"/responses/{name}?stream=true")).status_code == 400
+        assert (await served.http.get(f"/responses/{name}?stream=true&starting_after=x")).status_code == 400
         assert (await served.http.get("/responses/resp_none")).status_code == 404
         served.http.headers["authorization"] = "Bearer nobody"
         assert (await served.http.get(f"/responses/{name}")).status_code == 401

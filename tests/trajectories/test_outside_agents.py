@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import finished, start
 from tests.support.acting import acting, policy, replies
-from tests.trajectories.test_trajectory_runs import PROBLEMS, SOLUTIONS, N
-from tts import Experiment
+from tests.trajectories.test_trajectory_runs import PROBLEMS, SOLUTIONS, N, answers
+from tts import Experiment, Run
 from tts.errors import ConfigError
 
 AGENT = """
@@ -171,3 +173,41 @@ async def test_leaving_ends_the_program_and_what_it_started(tmp_path: Path):
         mark.unlink(missing_ok=True)
         await asyncio.sleep(0.5)
     assert not mark.exists()
+
+
+async def test_a_run_from_the_command_line_that_is_killed_pays_again_for_nothing_but_what_was_in_flight(
+    command: str, tmp_path: Path
+):
+    """`kill -9` in the middle of trajectories; the programs that it leaves behind do not meddle with the next."""
+
+    async def slowly(body: dict[str, Any]) -> Any:
+        await asyncio.sleep(random.uniform(0.05, 0.2))
+        return respond(body)
+
+    server = acting(moves)
+    respond, server.respond = server.respond, slowly
+    words = ["run", "--task", "repair_tasks", "--limit", PROBLEMS, "--strategy", "best_of_n:n=8"]
+    async with server:
+        words += ["--model", "test-model", "--base-url", server.base_url, "--agent", command, "--out", tmp_path / "run"]
+        for resume in ([], ["--resume"]):
+            run = await asyncio.to_thread(start, *words, *resume, cwd=tmp_path)
+            until = len(server.seen) + random.randint(3, 10)
+            async with asyncio.timeout(120):
+                while len(server.seen) < until:
+                    assert run.poll() is None, await asyncio.to_thread(run.communicate)
+                    await asyncio.sleep(0.01)
+            run.kill()
+            await asyncio.to_thread(run.communicate)
+            await asyncio.sleep(1.0)  # until what it sent last has been seen
+        kept = answers(tmp_path / "run")
+        before = sum(body.get("n") or 1 for body in server.seen)
+        ended = await asyncio.to_thread(finished, start(*words, "--resume", "--json", cwd=tmp_path))
+        assert ended.code == 0, ended.err
+        drawn = sum(body.get("n") or 1 for body in server.seen) - before
+    assert 0 < kept < PROBLEMS * 8 * 2
+    assert drawn == PROBLEMS * 8 * 2 - kept, "nothing that is stored is asked for again"
+    run = Run(tmp_path / "run")
+    (track,) = run.tracks
+    assert not [row.failures for row in track.rows if row.failures]
+    assert [flags.astype(bool).sum() for flags in track.correct] == [2] * PROBLEMS
+    assert track.usage().completion_tokens == PROBLEMS * 8 * 2 * 5

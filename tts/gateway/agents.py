@@ -16,8 +16,8 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import socket
+import sys
 import tempfile
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -40,6 +40,7 @@ from tts.gateway.formats import ChatFormat
 from tts.gateway.schemas import check, parsed, sampling_of
 from tts.gateway.service import read_body, while_connected
 from tts.gateway.settings import GatewayLimits, Key
+from tts.local_vllm import supervise
 from tts.prompting import problem_text
 from tts.sampler.parameters import merged
 from tts.serving import server_for
@@ -54,6 +55,8 @@ TRANSLATED = {
     "responses": (responses.as_chat, responses.ResponsesFormat),
     "messages": (messages.as_chat, messages.MessagesFormat),
 }
+ENDING = 0.5
+"""Seconds that it has after SIGTERM."""
 GRACE = 2.0
 """Seconds for which a program may end by itself after it was refused a further answer."""
 
@@ -271,19 +274,20 @@ class OutsideAgent:
         bare = base_url.removesuffix("/v1")
         places = {"OPENAI_BASE_URL": base_url, "OPENAI_API_BASE": base_url, "ANTHROPIC_BASE_URL": bare}
         keys = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key, "ANTHROPIC_AUTH_TOKEN": key}
+        if shutil.which(words[0]) is None:
+            raise ConfigError(f"cannot start the agent {words[0]!r}: there is no such program")
+        supervisor = [sys.executable, "-I", "-S", supervise.__file__, str(os.getpid()), f"{ENDING}"]
         with tempfile.TemporaryFile() as printed:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *words,
-                    cwd=folder,
-                    env={**os.environ, **places, **keys, "PWD": str(folder)},
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=printed,
-                    stderr=printed,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise ConfigError(f"cannot start the agent {words[0]!r}: {error.strerror}") from error
+            process = await asyncio.create_subprocess_exec(
+                *supervisor,  # ends it, and what it has started, even if this process is killed
+                *words,
+                cwd=folder,
+                env={**os.environ, **places, **keys, "PWD": str(folder)},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+                start_new_session=True,
+            )
             over = asyncio.create_task(run.over.wait())
             ends = asyncio.create_task(process.wait())
             try:
@@ -294,7 +298,7 @@ class OutsideAgent:
                     run.ended = "time"
             finally:
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # with what it has left running
+                    process.terminate()
                 over.cancel()
                 await process.wait()
                 ends.cancel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -18,11 +20,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tts.concurrency import aside
 from tts.errors import EndpointError
-from tts.gateway.exchange import KINDS, PASSED, APIError, bad_request
+from tts.gateway.exchange import EVENTS, KINDS, PASSED, APIError, bad_request
 from tts.gateway.link import WorkerLink
 from tts.gateway.reloading import Reread, reloading
-from tts.gateway.routing import allowed
+from tts.gateway.responses import replayed
+from tts.gateway.routing import SLOWER, allowed
 from tts.gateway.schemas import BODIES
 from tts.gateway.service import Gateway
 from tts.gateway.settings import GatewaySettings
@@ -65,14 +69,24 @@ def gateway_app(settings: GatewaySettings, link: WorkerLink | None = None, rerea
 
     async def response(request: Request) -> Response:
         """A response that this key was given, or, with DELETE, its end."""
-        owner, name = gateway.caller(request).key.sha256, request.path_params["id"]
-        for option in ("stream", "starting_after"):
-            if request.query_params.get(option, "false") != "false":
-                raise bad_request(f"{option} is not supported: a response is kept as a whole", option, "not_supported")
+        owner, name, asked = gateway.caller(request).key.sha256, request.path_params["id"], request.query_params
+        after = asked.get("starting_after", "-1")
+        if request.method == "GET" and asked.get("stream", "false") != "false":
+            if not re.fullmatch(r"-1|\d{1,9}", after):
+                raise bad_request("starting_after must be the sequence number of an event", "starting_after")
+            whole = await gateway.responses.find(owner, name)
+            events = await aside(SLOWER * len(whole), lambda: replayed(json.loads(whole), int(after)))
+            return Response(events, headers={name.decode(): value.decode() for name, value in EVENTS})
         if request.method == "DELETE":
             await gateway.responses.delete(owner, name)
             return JSONResponse({"id": name, "object": "response", "deleted": True})
         return Response(await gateway.responses.find(owner, name), media_type="application/json")
+
+    async def cancel(request: Request) -> Response:
+        """Nothing: only what was asked in the background could be cancelled, and that is not offered."""
+        owner, name = gateway.caller(request).key.sha256, request.path_params["id"]
+        await gateway.responses.find(owner, name)
+        raise bad_request("this response is complete; only those in the background can be cancelled", "response_id")
 
     async def input_items(request: Request) -> Response:
         """What it answers, page by page."""
@@ -116,6 +130,7 @@ def gateway_app(settings: GatewaySettings, link: WorkerLink | None = None, rerea
         Route("/v1/models/{name:path}", model),
         Route("/v1/responses/{id}", response, methods=["GET", "DELETE"]),
         Route("/v1/responses/{id}/input_items", input_items),
+        Route("/v1/responses/{id}/cancel", cancel, methods=["POST"]),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", metrics),

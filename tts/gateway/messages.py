@@ -142,6 +142,8 @@ def as_chat(body: Mapping[str, Any]) -> tuple[Json, list[str]]:
     if "service_tier" in given:
         chat["service_tier"] = "default" if given["service_tier"] == "standard_only" else given["service_tier"]
     thinking = table_of(given, "thinking", {"type", "budget_tokens", "display"})
+    if thinking.get("type", "disabled") not in ("enabled", "disabled", "adaptive"):
+        raise bad_request("thinking.type must be enabled, disabled or adaptive", "thinking.type")
     if isinstance(budget := thinking.get("budget_tokens"), int):
         chat.setdefault("reasoning_effort", "low" if budget <= SOME else "medium" if budget <= MUCH else "high")
     config = table_of(given, "output_config", {"effort", "format"})

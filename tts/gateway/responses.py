@@ -164,11 +164,41 @@ PARTS = {
     "refusal": ("refusal", "refusal"),
 }
 """The type of the part that a piece is, and the field with its words."""
+KINDS_OF_PARTS = {kind: (kind, field) for kind, field in PARTS.values()}
 ECHOED = ("user", "safety_identifier", "prompt_cache_key", "service_tier")
 
 
 CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Why a response is incomplete, by the finish reason of the choice."""
+
+
+def replayed(response: Mapping[str, Any], after: int) -> bytes:
+    """A response that is kept as a stream tells it: the events behind the sequence number `after`."""
+    events: list[Json] = []
+
+    def say(kind: str, **fields: Any) -> None:
+        events.append({"type": f"response.{kind}", "sequence_number": len(events), **fields})
+
+    begun = {"status": "in_progress", "output": [], "usage": None, "incomplete_details": None}
+    say("created", response={**response, **begun})
+    for place, item in enumerate(response.get("output", ())):
+        of, parts = {"item_id": item.get("id"), "output_index": place}, item.get("content") or ()
+        emptied = {name: type(item[name])() for name in ("content", "arguments") if item.get(name) is not None}
+        say("output_item.added", output_index=place, item={**item, "status": "in_progress", **emptied})
+        if item.get("type") == "function_call":
+            say("function_call_arguments.delta", **of, delta=item["arguments"])
+            say("function_call_arguments.done", **of, name=item["name"], arguments=item["arguments"])
+        for index, part in enumerate(parts):
+            at, (kind, field) = {**of, "content_index": index}, KINDS_OF_PARTS.get(part.get("type"), ("", ""))
+            say("content_part.added", **at, part={**part, **({field: ""} if kind else {})})
+            if kind:
+                known = {"logprobs": part.get("logprobs") or []} if kind == "output_text" else {}
+                say(f"{kind}.delta", **at, delta=part[field], **known)
+                say(f"{kind}.done", **at, **{field: part[field]}, **known)
+            say("content_part.done", **at, part=part)
+        say("output_item.done", output_index=place, item=item)
+    say(response["status"], response=response)
+    return b"".join(event(one["type"], one, large=True) for one in events[after + 1 :])
 
 
 def _token(known: Mapping[str, Any]) -> Json:
@@ -177,7 +207,9 @@ def _token(known: Mapping[str, Any]) -> Json:
     return {**known, "bytes": known.get("bytes") or [], "top_logprobs": tops}
 
 
+ELSEWHERE_ONLY = ("access_programs", "background_options", "context_management", "image")
 OTHERWISE = {
+    **dict.fromkeys(ELSEWHERE_ONLY, "only the vendor's own servers have that"),
     "conversation": "send previous_response_id, or the whole input",
     "background": "wait for the answer, as a stream if it is long",
     "prompt": "send instructions and input",

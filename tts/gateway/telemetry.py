@@ -61,6 +61,7 @@ class Load(Protocol):
 
     @property
     def running(self) -> int: ...
+
     @property
     def queued(self) -> int: ...
 
