@@ -24,7 +24,7 @@ ROWS = [
     {"key": "a", "question": "2 + 3?", "options": "5, 6\nor 7", "gold": 5},
     {"key": "b", "question": 'What is "six" {x}?', "options": "ä", "gold": 6},
 ]
-MAPPED = {
+MAPPED: dict[str, Any] = {
     "template": "{question} One of {options}. \\boxed{}",
     "answer_field": "gold",
     "id_field": "key",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tts.cli import calibrate, demo, doctor, init, listing, local, report, run, serve, solve, verify
+from tts.cli import calibrate, demo, doctor, importing, init, listing, local, report, run, serve, solve, verify
 from tts.cli.common import Commands, DottedCommand, say, show_any_text
 from tts.errors import ConfigError, TTSError
 
@@ -42,6 +42,7 @@ app.command("report", epilog=report.EPILOG)(report.report)
 app.command("view", epilog=report.VIEW_EPILOG)(report.view)
 app.command("calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
+app.command("import", epilog=importing.EPILOG)(importing.import_)
 app.command("list", epilog=listing.EPILOG)(listing.list_)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.command("demo", epilog=demo.EPILOG)(demo.demo)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tts.curves import Curve
     from tts.curves.plot import Style
     from tts.report import RunComparison
+    from tts.report.exports import Export, Label
     from tts.runs.analysis import By
     from tts.studies import Study, StudyFindings
     from tts.tables import Table
@@ -32,6 +33,7 @@ Examples:
   tts report runs/a --details
   tts report runs/a --out curves.pdf --style paper
   tts report runs/a --at 2000 --reach 0.8 --json
+  tts report runs/a --export sft --export preference
   tts report runs/a --study verifiers --study repeats
   tts report runs/a --study 'imperfect_verifier:cost_ratio=[2],plot=rewards.svg'
   tts report runs/a --study tree:problem=HumanEval/3,strategy=beam_search,out=tree.svg
@@ -47,6 +49,8 @@ Studies: tts list studies
 Format = StrEnum("Format", ["html", "md", "csv", "parquet", "png", "svg", "pdf"])
 Along = StrEnum("Along", ["k", "budget"])
 Looks = StrEnum("Looks", ["screen", "paper"])
+Exports = StrEnum("Exports", ["sft", "preference", "samples"])
+Labels = StrEnum("Labels", ["truth", "verifier"])
 
 
 def report(
@@ -88,6 +92,16 @@ def report(
     candidates: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every candidate with its cost: .csv or .jsonl.")
     ] = None,
+    export: Annotated[
+        list[Exports] | None,
+        typer.Option(
+            help="Write sft.jsonl (right answers), preference.jsonl (pairs of a right and a wrong one) or "
+            "samples.jsonl (for EvalPlus) in the run's directory; may be repeated."
+        ),
+    ] = None,
+    label: Annotated[
+        Labels, typer.Option(help="Who says which answers are right for --export: the hidden truth, or the verifier.")
+    ] = Labels.truth,
     style: Annotated[
         Looks, typer.Option(help="Of figures: paper is as wide as a column, with fonts to match.")
     ] = Looks.screen,
@@ -124,6 +138,17 @@ def report(
     if candidates:
         write_candidates(comparison, candidates)
         say(f"wrote {candidates}")
+    for kind in export or ():
+        _export(comparison, cast("Export", str(kind)), cast("Label", str(label)))
+
+
+def _export(comparison: RunComparison, kind: Export, label: Label) -> None:
+    from tts.report import write_lines
+    from tts.report.exports import exported
+
+    path = comparison.place / f"{kind}.jsonl"
+    write_lines((row for run in comparison.runs.values() for row in exported(run, kind, label)), path)
+    say(f"wrote {path}")
 
 
 def _write(

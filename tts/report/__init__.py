@@ -6,8 +6,9 @@ import csv
 import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tts.curves import plot_curves, write_csv, write_parquet, writing
 from tts.curves.plot import Style
@@ -20,7 +21,7 @@ from tts.studies.verifiers import Verifiers
 from tts.tables import FILTERED, Table, curve_table, summary_table
 from tts.text import one_line
 
-__all__ = ["RunComparison", "check_format", "write_candidates", "write_page", "write_report"]
+__all__ = ["RunComparison", "check_format", "write_candidates", "write_lines", "write_page", "write_report"]
 
 
 FORMATS = ("html", "md", "csv", "parquet", "png", "svg", "pdf")
@@ -64,15 +65,20 @@ def write_candidates(comparison: RunComparison, path: Path) -> None:
     rows = (
         {**({"run": label} if label else {}), **row} for label, run in comparison.runs.items() for row in run.export()
     )
-    kind = check_format(path, CANDIDATE_FORMATS)
+    if check_format(path, CANDIDATE_FORMATS) == "jsonl":
+        return write_lines(rows, path)
     with writing(path), path.open("w", encoding="utf-8", newline="") as file:
-        if kind == "jsonl":
-            file.writelines(one_line(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
-        elif first := next(rows, None):
+        if first := next(rows, None):
             writer = csv.DictWriter(file, list(first))
             writer.writeheader()
             writer.writerow(first)
             writer.writerows(rows)
+
+
+def write_lines(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write `rows` as JSON, one a line. Raises `ConfigError` if that cannot be."""
+    with writing(path), path.open("w", encoding="utf-8") as file:
+        file.writelines(one_line(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
 
 
 def markdown(comparison: RunComparison, x: str, by: By | None = None) -> str:

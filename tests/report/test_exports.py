@@ -1,0 +1,81 @@
+"""What others read of a run: right answers, pairs, and samples, each with where it comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tts
+from tts.cli import main
+from tts.errors import ConfigError
+from tts.report.exports import exported
+from tts.runs import Run
+from tts.tasks.jsonl import Jsonl
+
+PROMPTS: dict[str, Any] = {
+    "p0": "p0: 6 * 7?",
+    "p1": [{"role": "system", "content": "Brief."}, {"role": "user", "content": "?"}],
+}
+SAID = {"p0": ["Answer: 42", "Answer: 1", "Answer: 42", ""], "p1": ["It is 42.", "42", "Answer: 42", "Answer: 4"]}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Two problems with four samples each, chosen by a vote and by the truth."""
+    lines = [json.dumps({"id": id, "prompt": prompt, "answer": "42"}) + "\n" for id, prompt in PROMPTS.items()]
+    (tmp_path / "problems.jsonl").write_text("".join(lines))
+    left = {id: iter(texts) for id, texts in SAID.items()}
+    model = tts.MockModel(lambda body: next(left["p0" if len(body["messages"]) == 1 else "p1"]), max_n=1)
+    task = Jsonl(path=tmp_path / "problems.jsonl", answer_verifier="numeric_answer")
+    strategies = ["best_of_n:n=4,verifier=regex(pattern=It)", "best_of_n:n=4,verifier=oracle", "self_consistency:n=2"]
+    return tts.Experiment(task=task, strategies=strategies, models=model).run_sync(tmp_path / "run")
+
+
+def turns(prompt: Any) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def test_right_answers_are_there_once_with_where_they_come_from(run: Run):
+    lines = list(exported(run, "sft"))
+    found = {(tuple(map(str, line["messages"][:-1])), line["messages"][-1]["content"]) for line in lines}
+    expected = {"p0": ["Answer: 42"], "p1": ["It is 42.", "42", "Answer: 42"]}
+    assert len(lines) == 4
+    assert found == {(tuple(map(str, turns(PROMPTS[id]))), text) for id, texts in expected.items() for text in texts}
+    (answer,) = lines[0]["provenance"]["answers"]
+    assert (lines[0]["provenance"]["run"], lines[0]["provenance"]["label"]) == ("run", "truth")
+    assert (answer["problem"], answer["model"], answer["seed"], answer["position"]) == ("p0", "mock", 0, 0)
+
+
+def test_the_verifier_may_say_what_is_right_but_not_where_it_is_the_truth(run: Run):
+    assert [line["messages"][-1]["content"] for line in exported(run, "sft", "verifier")] == ["It is 42."]
+
+
+def test_a_pair_has_a_right_answer_and_a_wrong_one(run: Run):
+    pairs = [(line["prompt"], line["chosen"], line["rejected"]) for line in exported(run, "preference")]
+    said = [[{"role": "assistant", "content": text}] for text in ("Answer: 42", "Answer: 1", "It is 42.", "Answer: 4")]
+    assert pairs == [(turns(PROMPTS["p0"]), *said[:2]), (turns(PROMPTS["p1"]), *said[2:])]
+
+
+def test_samples_are_those_of_one_strategy_with_every_repetition(run: Run):
+    found = [(line["task_id"], line["solution"]) for line in exported(run, "samples")]
+    assert sorted(found) == sorted((id, text) for id, texts in SAID.items() for text in texts)
+
+
+def test_other_problems_than_the_runs_are_refused(run: Run):
+    path = Path(run.record["config"]["task"]["path"])
+    path.write_text(path.read_text().replace("p0: 6 * 7", "p0: 6 * 8"))
+    with pytest.raises(ConfigError, match="'p0' is no longer what it was"):
+        list(exported(run, "sft"))
+
+
+def test_the_command_writes_them_beside_the_run(run: Run, monkeypatch: pytest.MonkeyPatch):
+    words = ["--export", "sft", "--export", "samples", "--label", "verifier", "--json"]
+    monkeypatch.setattr("sys.argv", ["tts", "report", str(run.path), *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, None)
+    assert len((run.path / "sft.jsonl").read_text().splitlines()) == 1
+    assert len((run.path / "samples.jsonl").read_text().splitlines()) == 8

