@@ -126,7 +126,7 @@ async def test_a_model_stands_in_for_one_whose_server_fails(path: str, kind: Fau
 async def test_a_stream_that_has_begun_does_not_fall():
     fault = Fault(FaultKind.STREAM_CUT)
     async with (
-        ModelDouble(answer=named("long " * 50), faults=lambda number, body: fault) as double,
+        ModelDouble(faults=lambda number, body: fault) as double,
         ModelDouble() as other,
     ):
         second = {"model": "test-model", "base_url": other.base_url}
