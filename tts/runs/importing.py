@@ -182,7 +182,8 @@ def _recorded(model: str, answers: Mapping[str, list[StoredAnswer]]) -> Endpoint
             made["usage"] = dict(zip(("prompt_tokens", "completion_tokens"), answer.usage, strict=True))
         return httpx.Response(200, json=made)
 
-    return Endpoint(model=model, base_url="mock://recorded", transport=httpx.MockTransport(respond), max_n=1)
+    transport = httpx.MockTransport(respond)  # one request after the other: samples keep the order of the file
+    return Endpoint(model=model, base_url="mock://recorded", transport=transport, max_n=1, max_concurrency=1)
 
 
 # -- the forms of files ------------------------------------------------------------------------------------------------
