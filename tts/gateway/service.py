@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from tts import registry
 from tts.concurrency import LARGE, aside, now
-from tts.errors import ConfigError, EndpointError, EndpointLost, MissingExtra, QuotaSpent, TransientError
+from tts.errors import ConfigError, EndpointError, EndpointLost, MissingExtra, QuotaSpent, TransientError, UnreadableKey
 from tts.gateway.admission import Caller, Gate, Keyring, check_page, identify
 from tts.gateway.answering import Models, Search, StrategyAnswer, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error
@@ -129,7 +129,10 @@ class Gateway:
         """What `settings` say, with the samplers that are open already where endpoint and key have stayed the same."""
 
         def sampler(endpoint: Endpoint) -> Sampler:
-            key = endpoint.key()
+            try:
+                key = endpoint.key()
+            except UnreadableKey:  # which requests are told, without its place
+                key = None
             for used, one in self._samplers:
                 if (used, one.endpoint) == (key, endpoint):
                     return one

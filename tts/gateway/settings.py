@@ -298,6 +298,8 @@ class GatewaySettings(SettingsTable):
         names += [f"limits.{one}" for one in seconds if getattr(old.limits, one) != getattr(new.limits, one)]
         if names:
             raise ConfigError(f"{', '.join(names)} cannot change while the gateway runs: restart it")
+        for endpoint in (one for roles in new.models.values() for one in roles.values()):
+            endpoint.key()  # which must be readable
 
     @classmethod
     def parse(cls, table: Mapping[str, Any]) -> GatewaySettings:

@@ -92,8 +92,6 @@ class LimitOwner:
     async def reload(self, settings: GatewaySettings) -> None:
         """Go by `settings` from now on, and have all workers do so. Raises `ConfigError` as `Gateway.reload` does."""
         self.settings.check_successor(settings)
-        for endpoint in (one for roles in settings.models.values() for one in roles.values()):
-            endpoint.key()  # which must be readable
         await self._keys.reload(settings)
         self._take(settings)
         if self.trace is not None:
