@@ -22,6 +22,7 @@ from tts.lab.lab_math import LabMath
 from tts.strategies.many_shot import ManyShot, solution_of
 from tts.studies.sweep import Sweep
 from tts.tasks.gsm8k import GSM8K
+from tts.tasks.jsonl import Jsonl
 
 POOL = "lab_math(part=train,size=30,steps=2)"
 PROBLEM = Problem.from_prompt("What is 6 times 7?", system="Be brief.", answer="numeric_answer")
@@ -165,6 +166,9 @@ async def test_a_runs_examples_come_from_its_tasks_training_split_never_from_its
     assert named.strategies == (registry.make("strategies", f"many_shot:k=2,examples={POOL}"),)
     assert GSM8K().training == GSM8K(split="train")
     assert GSM8K(split="train").training is LabMath(part="train").training is None
+    hub = [Jsonl(path=Path("hf:some/set"), split=split) for split in ("validation", "train", "train[:50%]")]
+    assert [one.training for one in hub] == [hub[1], None, None]
+    assert Jsonl(path=tmp_path / "problems.jsonl").training is None
     with pytest.raises(ConfigError, match="has no training split: examples=TASK"):
         await Experiment.parse({**table, "task": "maze:each=1"}).run(tmp_path / "none")
 

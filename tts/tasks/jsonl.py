@@ -55,6 +55,11 @@ class Jsonl(Task):
     id_field: str = "id"
     """The field with the id; by default the id is the name of the file and the number of the problem: data/0."""
 
+    @property
+    def training(self) -> Task | None:
+        other = self.path.as_posix().startswith("hf:") and "train" not in self.split
+        return self.model_copy(update={"split": "train"}) if other else None
+
     def examples(self) -> Iterator[Example]:
         """One example for each record."""
         seen: dict[str, str] = {}
