@@ -40,6 +40,7 @@ class Order:
     """The address of the prompt with these parameters."""
     spawn_of: dict[int, int]
     """By occurrence of the prompt in the search: the number under which its sample is spawned."""
+    apart: int | None
     place: tuple[int, ...] | None
     """Where on the axis of compute charges stand; by default each at its sample's number."""
     alone: bool = False
@@ -104,10 +105,12 @@ class Calls:
         params: Mapping[str, Any],
         place: tuple[int, ...] | None,
         stop_when: StopRule | None = None,
+        apart: int | None = None,
     ) -> AsyncGenerator[Sample, None]:
         """The next samples of `prompt` with these parameters, numbered by `spawns`, as they complete.
 
-        Their charges stand at `place` on the axis of compute, by default each at its number.
+        Their charges stand at `place` on the axis of compute, by default each at its number. Who asks `apart` has
+        answers of its own, whatever others ask before it.
         """
         sampler = self.sampler(role)
         params = merged(params)
@@ -115,7 +118,7 @@ class Calls:
         if isinstance(base, int | float) and self._seed:  # another seed of the run is another stream of samples
             params = {**params, "seed": int(base) + SEED_STRIDE * self._seed}
         await in_turn()
-        key = await aside(prompt_size(prompt), self._address, sampler, prompt, params, stop_when)
+        key = await aside(prompt_size(prompt), self._address, sampler, prompt, params, stop_when, apart)
         first = self._occurrences.get(key, 0)
         self._occurrences[key] = first + len(spawns)
         order = Order(
@@ -124,6 +127,7 @@ class Calls:
             role=role,
             params=params,
             stop_when=stop_when,
+            apart=apart,
             key=key,
             spawn_of={first + i: spawn for i, spawn in enumerate(spawns)},
             place=place,
@@ -225,7 +229,7 @@ class Calls:
                 missing = missing[grant.samples :]
                 part = replace(order, spawn_of=batch)
                 if params is not order.params:
-                    address = self._address(order.sampler, order.prompt, params, order.stop_when)
+                    address = self._address(order.sampler, order.prompt, params, order.stop_when, order.apart)
                     part = replace(part, params=params, key=address)
                     trimmed.update(batch.values())
                 task = out.start(draw(out, part, grant.requests))
@@ -262,13 +266,19 @@ class Calls:
         return grant, params
 
     def _address(
-        self, sampler: Sampler, prompt: Prompt, params: Mapping[str, Any], stop_when: StopRule | None = None
+        self,
+        sampler: Sampler,
+        prompt: Prompt,
+        params: Mapping[str, Any],
+        stop_when: StopRule | None = None,
+        apart: int | None = None,
     ) -> bytes:
         options: dict[Any, Any] = merged(sampler.endpoint.params, params)
         if stop_when is not None:
             options = {"params": options, "stop_when": stop_when}
         asked = {"draw": prompt} if isinstance(prompt, Drawing) else prompt
-        return digest([sampler.endpoint.filed_as, sampler.endpoint.model, asked, options, self._seed])
+        whose = [] if apart is None else [apart]
+        return digest([sampler.endpoint.filed_as, sampler.endpoint.model, asked, options, self._seed, *whose])
 
     # -- scores and other answers ------------------------------------------------------------------------------------
 

@@ -123,9 +123,9 @@ class Draw(Protocol):
     """Draws answers of the policy, stored and accounted."""
 
     def __call__(
-        self, prompt: Prompt, spawns: Sequence[int], *, params: Mapping[str, Any]
+        self, prompt: Prompt, spawns: Sequence[int], *, params: Mapping[str, Any], apart: int | None = None
     ) -> AsyncGenerator[Sample, None]:
-        """Samples of a prompt under these spawn numbers, with these parameters."""
+        """Samples of a prompt under these spawn numbers, with these parameters; who asks `apart` has its own."""
         ...
 
 

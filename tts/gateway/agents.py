@@ -89,7 +89,9 @@ class AgentRun:
         prompt: Prompt = chat["prompt"] if kind == "completions" else chat["messages"]
         params = merged(sampling, form, self.params)
         try:
-            found = [one async for one in self.draw(prompt, [self.spawn] * (chat.get("n") or 1), params=params)]
+            spawns = [self.spawn] * (chat.get("n") or 1)
+            # apart: its folder has a name of its own, and agents that begin at once ask first in any order
+            found = [one async for one in self.draw(prompt, spawns, params=params, apart=self.spawn)]
         except (BudgetSpent, EndpointRefused) as error:
             self.error = error
             raise self._end("budget") if isinstance(error, BudgetSpent) else error from error
