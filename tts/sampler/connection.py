@@ -132,11 +132,8 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         self.health.start()
-        if queued and self.health.impatient:
-            if self.pool.down:
-                raise TransientError(f"no server of {self.endpoint.model} works: {self.pool.ailments}")
-            if self.pool.full and self.health.too_long(0.0, loop.time()):
-                raise self.pool.unavailable()
+        if queued and self.health.closed:
+            raise TransientError(f"no server of {self.endpoint.model} works: {self.pool.ailments}")
         replica = await self.pool.acquire(affinity, avoid) if queued else self.pool.take(affinity, avoid)
         exchange = Exchange(replica.url, now())
         start, outcome, pause, failure = loop.time(), AttemptOutcome.ABANDONED, None, ""
@@ -208,9 +205,8 @@ class Retry:
         pause = max(min(error.retry_after or 0.0, LONGEST_WAIT), random.uniform(0, longest))
         self.failures += 1
         self._raise_if_lost(error)
-        if error.final or self.failures >= endpoint.max_attempts or time + pause >= self.deadline:
-            raise error
-        if self.connection.health.too_long(self.began, time + pause):
+        late = time + pause >= self.deadline or self.connection.health.too_long(self.began, time + pause)
+        if error.final or self.failures >= endpoint.max_attempts or late:
             raise error
         self.avoid = error.server
         await self.connection.health.rest(pause)

@@ -86,6 +86,12 @@ class Health:
         at_work = any(until - sent >= PATIENCE / 2 for sent in self.working.values())
         return not at_work and until - max(began, self._pool.silent_since) > PATIENCE
 
+    @property
+    def closed(self) -> bool:
+        """Whether a request must not even wait for a turn."""
+        silent = self._pool.full and self.too_long(0.0, asyncio.get_running_loop().time())
+        return self.impatient and (self._pool.down or silent)
+
     def leave_out(self, words: str) -> None:
         """Take the endpoint for down, for what `words` say, until it is found well."""
         self._lost_words, self._lost_at = words, asyncio.get_running_loop().time()
