@@ -16,7 +16,7 @@ from tests.support.solving import PROMPT, draw, endpoint
 from tts.accounts import Ledger
 from tts.errors import EndpointRefused, RequestRejected, Throttled, TransientError
 from tts.runs.store import _dump_sample, _load_sample
-from tts.sampler import Endpoint, Sampler, protocol, refusals
+from tts.sampler import Endpoint, Sampler, llama_cpp, protocol, refusals
 from tts.types import Usage, total
 
 
@@ -194,3 +194,15 @@ async def test_the_likeliest_first_tokens_are_kept_where_asked_for_and_survive_t
                 assert max(sample.top_logprobs.values()) >= sample.logprobs[0]
                 assert _load_sample(sample.index, _dump_sample(sample)) == sample
             assert plain.top_logprobs is None
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "known"), [("", {"logprobs": 0}, []), ("", {}, None), ("a", {"logprobs": 0}, None)]
+)
+def test_llama_cpp_tells_no_probabilities_of_a_stop_string_which_is_not_that_it_has_none(
+    text: str, asked: dict[str, Any], known: list[float] | None
+):
+    answer = {"content": text, "stop_type": "word", "stopping_word": ".", "tokens": [30], "timings": {"cache_n": 0}}
+    answer |= {"tokens_evaluated": 9, "tokens_predicted": 1}
+    (choice,) = llama_cpp.parse({"include_stop_str_in_output": True, **asked}, answer).choices
+    assert (choice.text, choice.logprobs) == (f"{text}.", known)

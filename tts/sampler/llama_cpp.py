@@ -66,7 +66,8 @@ def _completion(answer: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str,
         "finish_reason": "length" if ended in ("limit", "none") else "stop",
         "token_ids": answer["tokens"],
     }
-    if probabilities := answer.get("completion_probabilities"):
+    probabilities = answer.get("completion_probabilities") or []
+    if probabilities or ("logprobs" in body and not answer["content"]):  # it tells none of a stop string's tokens
         choice["logprobs"] = {"content": probabilities}
     prompt, completion = answer["tokens_evaluated"], answer["tokens_predicted"]
     cached = {"cached_tokens": answer["timings"]["cache_n"]}
