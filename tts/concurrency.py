@@ -194,9 +194,6 @@ async def together(works: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
 
     An error cancels the others; a spent budget is raised once the others have finished.
     """
-    works = list(works)
-    if len(works) == 1:  # as it mostly is where each node of a search has one child
-        return [await works[0]]
     tasks: list[asyncio.Task[R]] = []
 
     async def start_all(out: Flow[None]) -> None:

@@ -235,7 +235,7 @@ async def test_what_was_said_is_told_again_word_by_word_unless_the_state_differs
         assert one.usage().completion_tokens == other.usage().completion_tokens == 40
         drift[0] = 10
         table["strategies"].append("single")
-        await Experiment.parse(table).run(tmp_path / "run", resume=True)
+        run = await Experiment.parse(table).run(tmp_path / "run", resume=True)
         assert len(server.seen) == 1 + 2 * 3 + 1, "told of another number, the policy is asked anew"
         (single,) = run.tracks[2].rows
         (last,) = run.tracks[2].candidates(single)
