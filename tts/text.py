@@ -65,7 +65,7 @@ def head_of(value: Any, most: int) -> Any:
     return [head_of(one, most) for one in value[: most // 3]] if isinstance(value, list | tuple) else value
 
 
-def size_of(value: Any, most: int, each: int = 1) -> int:
+def size_of(value: Any, most: float, each: int = 1) -> int:
     """The characters of all texts in plain data, and `each` for every value; beyond `most` it is not counted further.
 
     With 16 for `each` it is about the work that the data makes, as `aside` wants to know it.

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+from time import process_time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.double import ModelDouble
 from tests.support.raw_answers import Json, Scripted, answer, response, stream
@@ -253,12 +256,29 @@ WAITS = {
     ("ratelimit-reset", "12"): 12,
     ("ratelimit", "limit=10, remaining=0, reset=5"): 5,
     ("ratelimit", '"day";r=0;t=9'): 9,
+    ("ratelimit", "remaining=., reset=1.2.3"): 1.2,
+    ("ratelimit", "r=...;t=..."): None,
 }
 
 
 @pytest.mark.parametrize(("header", "seconds"), WAITS.items())
 def test_waits_are_read_in_every_usual_form(header, seconds):
     assert refusals.wait_of(dict([header])) == seconds
+
+
+@pytest.mark.parametrize("value", ["1" * 8000 + "x", "1s" * 4000, "a" * 8000, "0" * 8000, ',"' * 4000])
+def test_headers_too_long_for_a_wait_take_no_time(value):
+    begin = process_time()
+    for name in ("retry-after", "x-ratelimit-reset", "ratelimit", "ratelimit-reset" + "-reset" * 500):
+        assert refusals.wait_of({name: value}) is None
+    assert process_time() - begin < 0.05
+
+
+@given(
+    st.sampled_from(["retry-after", "retry-after-ms", "x-ratelimit-reset", "ratelimit"]), st.text('0159.;,=-:"rt smhZT')
+)
+def test_no_header_is_an_error_of_ours(name, value):
+    assert (refusals.wait_of({name: value}) or 0) >= 0
 
 
 def test_moments_are_waits_until_then(monkeypatch):

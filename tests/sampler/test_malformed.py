@@ -11,7 +11,7 @@ from typing import Any
 import brotli
 import pytest
 
-from tests.support.lag import standstill
+from tests.support.lag import MOST, standstill
 from tests.support.raw_answers import Scripted, answer, response
 from tests.support.solving import draw
 from tts.accounts import Ledger
@@ -91,6 +91,7 @@ MALFORMED: dict[str, Any] = {
     "a message in words": choice(message="Hello"),
     "a message that is a list": choice(message=["Hello"]),
     "a message that is a number": choice(message=3),
+    "more choices than anyone asks for": {"choices": [{"index": 0, "text": "a"}] * 5000},
     # text
     "a number for text": message(content=7),
     "true for text": message(content=True),
@@ -260,6 +261,21 @@ async def test_a_large_answer_does_not_hold_up_the_loop(stream):
         assert await standstill(read, 0.7) < 0.7  # read on the loop, it takes well over a second
 
 
+@pytest.mark.parametrize("event", [b": \n\n", b"data: null\r\r", b'data: {"choices": [], "id": "a"}\n\n'])
+async def test_thousands_of_events_at_once_do_not_hold_up_the_loop(event):
+    given = response(event * (2_000_000 // len(event)) + b"data: [DONE]\n\n", content_type="text/event-stream")
+    async with (
+        Scripted(lambda _: given) as server,
+        Sampler(endpoint_of(server, stream=True, max_attempts=1)) as sampler,
+    ):
+
+        async def read() -> None:
+            with pytest.raises(SamplingFailed):
+                await draw(sampler)
+
+        assert await standstill(read) < MOST
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("index", [{}, {"index": None}, {"index": 0}])
 async def test_choices_that_are_not_numbered_are_all_kept(stream, index):
@@ -325,6 +341,18 @@ def endless(head: bytes, piece: bytes) -> Any:
     return pieces
 
 
+def events(*choices: dict[str, Any]) -> Any:
+    """A stream of these choices, over and over."""
+    lines = b"".join(b"data: " + json.dumps({"choices": [{"index": 0, **one}]}).encode() + b"\n\n" for one in choices)
+    return endless(response(b"", content_type="text/event-stream"), lines)
+
+
+def calls(kind: str, *given: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{kind: {"tool_calls": [call]}} for call in given]
+
+
+TOKEN = {"token": "a", "logprob": -1.5, "top_logprobs": [{"token": "a", "logprob": -1.5}]}
+
 BOMB = {"gzip": gzip.compress(b" " * 300_000_000, 1), "br": brotli.compress(b" " * 300_000_000, quality=1)}
 
 ENDLESS = {
@@ -336,10 +364,16 @@ ENDLESS = {
     "an event": endless(response(b"data: ", content_type="text/event-stream"), b"x" * 65536),
     "a comment": endless(response(b": ", content_type="text/event-stream"), b"x" * 65536),
     "lines of an event": endless(response(b"", content_type="text/event-stream"), b"data: x\n" * 8192),
-    "text in events": endless(
-        response(b"", content_type="text/event-stream"),
-        b'data: {"choices": [{"index": 0, "delta": {"content": "' + b"x" * 65536 + b'"}}]}\n\n',
+    "text in events": events({"delta": {"content": "x" * 65536}}),
+    "thoughts in events": events({"delta": {"reasoning": "x" * 65536}}),
+    "short texts in events": events(*[{"delta": {"content": "ab"}}] * 1000),
+    "token ids in events": events({"delta": {}, "token_ids": [*range(10**6, 10**6 + 4096)]}),
+    "log-probabilities in events": events({"delta": {}, "logprobs": {"content": [TOKEN] * 1000}}),
+    "names of a call in events": events(
+        *calls("delta", *({"index": 0, "function": {"name": x * 65536}} for x in "xy"))
     ),
+    "ids of calls in events": events(*calls("delta", *({"index": i, "id": "x" * 65536} for i in range(40)))),
+    "whole calls in events": events(*calls("message", {"id": "a", "more": [[]] * 10_000})),
 }
 
 

@@ -37,7 +37,7 @@ from tts.sampler.protocol import (
     raise_told,
     usage_of,
 )
-from tts.sampler.sse import ServerEvent
+from tts.sampler.sse import ServerEvent, in_steps
 from tts.types import Charge, Usage
 
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
@@ -318,10 +318,10 @@ async def _relay_events(
             await out.start(response.status_code, EVENTS)
         return said
 
-    async with aclosing(http.parts(response)) as parts:
-        async for part in parts:
+    async with aclosing(http.parts(response)) as parts, aclosing(in_steps(parts)) as pieces:
+        async for piece in pieces:
             flows()
-            for event in reader.feed(part):
+            for event in reader.feed(piece):
                 held.append(event)
                 meter.feed(event)
                 if len(event.raw) > SMALL:  # each step with it takes a while

@@ -22,7 +22,7 @@ from tts.sampler.compression import inflater
 from tts.sampler.endpoint import Endpoint, in_process, joined
 from tts.sampler.limits import most_in_flight
 from tts.sampler.redaction import Redactor, secret_headers
-from tts.sampler.sse import BYTE_ORDER_MARK, EventReader, ServerEvent
+from tts.sampler.sse import BYTE_ORDER_MARK, EventReader, ServerEvent, in_steps
 from tts.text import size_of
 
 T = TypeVar("T")
@@ -150,12 +150,13 @@ class HttpClient:
             table = protocol.event_of(event)
             return [] if table is None else [read(table)]
 
-        async for part in arriving:
-            for event in reader.feed(part):
-                if event.data is not None and event.data.strip() == b"[DONE]":
-                    return
-                for one in await aside(len(event.raw), said, event):
-                    yield one
+        async with aclosing(in_steps(arriving)) as pieces:
+            async for piece in pieces:
+                for event in reader.feed(piece):
+                    if event.data is not None and event.data.strip() == b"[DONE]":
+                        return
+                    for one in await aside(len(event.raw), said, event):
+                        yield one
         last = reader.rest()
         if last.data is not None and last.data.strip() == b"[DONE]":
             return

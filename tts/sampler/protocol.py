@@ -33,7 +33,10 @@ MOST_CALLS = 1024
 """Tool calls in one answer."""
 
 MOST_CHOICES = 4096
-"""Choices in one stream."""
+"""Choices in one answer."""
+
+OBJECT = 50
+"""Bytes that a short text or a number in a list takes beside what it says, about."""
 
 DEEPEST = 100
 """Levels of nesting in an answer."""
@@ -177,21 +180,22 @@ class Generation:
                 self._forget(text, thought, message)
             if thought:
                 self._reasoning.append(thought)
-                size += len(thought)
+                size += OBJECT + len(thought)
             for call in filter(None, _list(message.get("tool_calls"), "tool_calls")):
                 size += _extend_call(self.tool_calls, _table(call, "a tool call"), whole=whole)
         if text:
             self._text.append(text)
-            size += len(text)
+            size += OBJECT + len(text)
         if (ids := item.get("token_ids")) is not None:
             self.token_ids = _extended(self.token_ids, _token_ids(ids))
+            size += OBJECT * len(ids)
         if (tokens := read_logprobs(item.get("logprobs"))) is not None:
             self.logprobs = _extended(self.logprobs, [token.logprob for token in tokens])
             confidences = [token.confidence for token in tokens if token.confidence is not None]
             if tokens and len(confidences) == len(tokens):
                 self.confidences = _extended(self.confidences, confidences)
             self.top_logprobs = self.top_logprobs or _first_top_logprobs(item["logprobs"])
-            size += 8 * len(tokens)
+            size += OBJECT * len(tokens)
         reason, error = item.get("finish_reason"), item.get("error")
         if reason is not None:
             if not isinstance(reason, str):
@@ -371,9 +375,7 @@ def _token_ids(value: Any) -> Sequence[int]:
 def parse(data: Any) -> ModelResponse:
     """A complete response. Raises `TransientError` if it is not one, and the error that it tells of."""
     raise_told(data)
-    items = data.get("choices") if isinstance(data, Mapping) else None
-    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
-        raise TransientError(f"the answer has no readable choices: {_shown(data)}")
+    items = _choices(data, "choices")
     indices = [_index(item, place) for place, item in enumerate(items)]
     if len(set(indices)) < len(indices):  # it numbers them all alike
         indices = list(range(len(items)))
@@ -383,6 +385,15 @@ def parse(data: Any) -> ModelResponse:
         if choice.token_ids is not None:
             choice.tokens = len(choice.token_ids)
     return ModelResponse(choices, usage_of(data.get("usage")), _name(data.get("model")))
+
+
+def _choices(data: Any, key: str) -> Sequence[Mapping[str, Any]]:
+    items = data.get(key) if isinstance(data, Mapping) else None
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise TransientError(f"the answer has no readable {key}: {_shown(data)}")
+    if len(items) > MOST_CHOICES:
+        raise TransientError(f"the answer has {len(items):,} {key}, more than {MOST_CHOICES:,}")
+    return items
 
 
 def raise_told(data: Any) -> None:
@@ -470,9 +481,7 @@ def parse_images(data: Any) -> ModelResponse:
     Raises `RequestRejected` if a filter held back every image, `TransientError` if the response is unreadable.
     """
     raise_told(data)
-    items = data.get("data") if isinstance(data, Mapping) else None
-    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
-        raise TransientError(f"the answer has no readable images: {_shown(data)}")
+    items = _choices(data, "data")
     coded = [(text_of(item.get("b64_json")), text_of(item.get("url"))) for item in items]
     urls = [f"data:;base64,{image}" if image else url for image, url in coded]
     choices = [Generation(i, url, "stop", tokens=0) for i, url in enumerate(urls) if url]
@@ -718,4 +727,6 @@ def _extend_call(calls: list[dict[str, Any]], piece: Mapping[str, Any], *, whole
     if (name := text_of(said.get("name"))) != call["function"]["name"]:  # some repeat it with every piece
         call["function"]["name"] += name
     call["function"]["arguments"] += words
-    return len(words)
+    if whole:
+        return size_of(piece, math.inf, OBJECT)
+    return len(call["id"]) + len(call["type"]) + len(name) + len(words)

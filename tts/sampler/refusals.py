@@ -143,11 +143,15 @@ RESET = re.compile(r"(?:x-)?(?:anthropic-)?rate-?limit(?:-[\w-]+?)?-reset(?:-[\w
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ns|us|µs|ms|s|m|h|d)")
 
+LONGEST_HEADER = 500
+"""Characters in the name or value of a header that says when; what follows takes time quadratic in them."""
+
 
 def wait_of(headers: Mapping[str, str], *, limited: bool = True) -> float | None:
     """Seconds that the server asks to wait: `retry-after-ms`, `retry-after`, else, where the request was `limited`,
     until its rate limits are lifted. A limit of which something remains is no reason to wait.
     """
+    headers = {name.lower(): value for name, value in headers.items() if max(len(name), len(value)) <= LONGEST_HEADER}
     with suppress(ValueError):
         wait = float(headers.get("retry-after-ms", ""))
         if math.isfinite(wait):
@@ -160,15 +164,15 @@ def wait_of(headers: Mapping[str, str], *, limited: bool = True) -> float | None
 
 def _resets(headers: Mapping[str, str]) -> Iterator[float | None]:
     for name, value in headers.items():
-        if RESET.fullmatch(name.lower()):
-            left = headers.get(name.lower().replace("-reset", "-remaining"), "0")
+        if RESET.fullmatch(name):
+            left = headers.get(name.replace("-reset", "-remaining"), "0")
             with suppress(ValueError):
                 if float(left.split(",")[0].split(";")[0]) > 0:
                     continue
             yield seconds_of(value)
-        elif name.lower() in ("ratelimit", "x-ratelimit"):  # `limit=9, remaining=0, reset=5`, or `"day";r=0;t=5`
+        elif name in ("ratelimit", "x-ratelimit"):  # `limit=9, remaining=0, reset=5`, or `"day";r=0;t=5`
             for policy in re.split(r",(?=\s*\")", value):
-                fields = dict(re.findall(r"(\w+)\s*=\s*\"?([\d.]+)", policy))
+                fields = dict(re.findall(r"(\w+)\s*=\s*\"?(\d+(?:\.\d+)?)", policy))
                 if float(fields.get("remaining", fields.get("r", 0))) <= 0:
                     yield seconds_of(fields.get("reset", fields.get("t", "")))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import NamedTuple
 
 from tts.errors import RequestRejected
@@ -11,6 +12,8 @@ from tts.sampler.redaction import Redactor, SecretScan
 
 LINE_END = re.compile(rb"\r\n?|\n")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+STEP = 1 << 12
+"""Bytes of a stream that are read in one turn of the loop: they may be hundreds of events."""
 
 
 class ServerEvent(NamedTuple):
@@ -22,6 +25,15 @@ class ServerEvent(NamedTuple):
     """Its `data` lines, joined by line feeds; None where it has none, as a comment that keeps the stream open."""
     raw: bytes
     """All of its bytes, the blank line included: joined together, they are the stream."""
+
+
+async def in_steps(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The stream of `parts` in pieces, between which others get their turn."""
+    async for part in parts:
+        for start in range(0, len(part), STEP):
+            if start:
+                await asyncio.sleep(0)
+            yield part[start : start + STEP]
 
 
 class EventReader:
