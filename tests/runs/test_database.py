@@ -43,6 +43,16 @@ async def test_a_file_that_is_no_database_is_reported_to_every_caller(tmp_path: 
     assert all(isinstance(result, StoreError) for result in results)
 
 
+async def test_what_comes_while_it_closes_is_told_so(tmp_path: Path) -> None:
+    database = Database(tmp_path / "db.sqlite", SCHEMA)
+    await database.run(insert(0))
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(database.aclose())
+        await asyncio.sleep(0)
+        with pytest.raises(StoreError, match="is closed"):
+            await database.run(insert(1))
+
+
 async def test_a_full_disk_confirms_nothing_and_a_later_batch_goes_on(tmp_path: Path) -> None:
     database = Database(tmp_path / "db.sqlite", SCHEMA)
     await database.run(insert(0))

@@ -7,6 +7,8 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from pydantic import ValidationError
@@ -14,9 +16,10 @@ from pydantic import ValidationError
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tests.support.solving import PROMPT, check_account, check_exact, draw, endpoint
 from tts.accounts import Ledger
-from tts.errors import ConfigError, EndpointRefused
+from tts.errors import ConfigError, EndpointRefused, TransientError
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.mock import MockModel
+from tts.sampler.probe import list_models
 from tts.types import total
 
 UNSUPPORTED = {
@@ -220,6 +223,31 @@ async def test_a_server_that_is_not_there_is_refused_by_the_check():
     async with Sampler(target) as sampler:
         with pytest.raises(EndpointRefused, match="Is the server running"):
             await sampler.check()
+
+
+@pytest.mark.parametrize("cards", [None, 7, "abc", [None], [7], ["abc"], [[1]], {"a": 1}])
+async def test_a_list_of_models_that_is_none_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch, cards: Any):
+    async with ModelDouble() as double, Sampler(endpoint(double)) as sampler:
+        monkeypatch.setattr(sampler, "models", AsyncMock(return_value={"data": cards}))
+        with pytest.raises(TransientError, match="not a list of models"):
+            await list_models(sampler)
+
+
+async def test_a_server_that_speaks_no_tls_is_told_in_words_of_tls():
+    async with ModelDouble() as double:
+        target = Endpoint(model="m", base_url=double.base_url.replace("http:", "https:"))
+        async with Sampler(target) as sampler:
+            with pytest.raises(EndpointRefused, match="SSL"):
+                await sampler.check()
+
+
+async def test_a_server_that_says_nothing_is_waited_for_in_the_open(caplog: pytest.LogCaptureFixture):
+    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/v1"
+    async with silent, Sampler(Endpoint(model="m", base_url=url, connect_timeout=0.5)) as sampler:
+        with pytest.raises(EndpointRefused, match="no answer"):
+            await sampler.check()
+    assert f"{url} has not answered yet" in caplog.text
 
 
 async def test_a_mock_model_goes_through_the_same_sampler():

@@ -36,6 +36,7 @@ class Database:
     def __init__(self, path: Path, schema: str) -> None:
         self._path, self._schema = path, schema
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._thread = Thread(target=self._work, name="tts-store", daemon=True)
         self._thread.start()
@@ -46,7 +47,7 @@ class Database:
         Raises `StoreError` if the file cannot be written, or is not where it was any more.
         """
         done: asyncio.Future[T] = self._loop.create_future()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and not self._closed:
             self._jobs.put((function, done))
         else:
             _settle([(done, None, StoreError(f"{self._path} is closed"))])
@@ -60,6 +61,7 @@ class Database:
 
     async def aclose(self) -> None:
         """Finish what is queued and close the file."""
+        self._closed = True  # what came behind would wait for ever
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 

@@ -292,6 +292,7 @@ def _in_the_systems_words(error: BaseException | None) -> str:
     """`Connection refused` and the like, if `error` comes down to such a failure; else empty."""
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None and not error.__cause__:
-            return os.strerror(error.errno) if error.errno > 0 else error.strerror or ""
+            ours = error.errno > 0 and not isinstance(error, ssl.SSLError)  # whose numbers are not the system's
+            return os.strerror(error.errno) if ours else error.strerror or ""
         error = error.__cause__ or error.__context__
     return ""

@@ -103,8 +103,8 @@ async def list_models(sampler: Sampler) -> list[str]:
 
 async def _model_cards(sampler: Sampler) -> list[dict[str, Any]]:
     try:
-        return list((await sampler.models())["data"])
-    except (KeyError, TypeError) as error:
+        return [dict(card) for card in (await sampler.models())["data"]]
+    except (KeyError, TypeError, ValueError) as error:
         url = sampler.endpoint.urls[0]
         raise TransientError(f"{url}/models is not a list of models; does the base URL end in /v1?") from error
 

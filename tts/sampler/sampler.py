@@ -106,17 +106,22 @@ class Sampler:
     async def check(self) -> None:
         """Raise `EndpointRefused` if the server cannot be reached or rejects the key. Costs no tokens."""
         failure: EndpointError | None = None
-        for attempt in range(3):
-            await asyncio.sleep(attempt * 0.5)
-            try:
-                await self.models()
-                return
-            except EndpointError as error:
-                if isinstance(error, EndpointRefused) and error.status != 404:  # 404: the server is there, its list not
-                    raise
-                if error.status is not None:
+        words = "%s has not answered yet: waiting for its list of models"
+        waiting = asyncio.get_running_loop().call_later(1.0, log.warning, words, self.endpoint.urls[0])
+        try:
+            for attempt in range(3):
+                await asyncio.sleep(attempt * 0.5)
+                try:
+                    await self.models()
                     return
-                failure = error
+                except EndpointError as error:
+                    if isinstance(error, EndpointRefused) and error.status != 404:  # 404: it is there, its list not
+                        raise
+                    if error.status is not None:
+                        return
+                    failure = error
+        finally:
+            waiting.cancel()
         raise EndpointRefused(str(failure)) from failure
 
     async def identify(self) -> None:
@@ -142,7 +147,7 @@ class Sampler:
                 for model in models
                 if model.get("id") == self.endpoint.model
             ]
-            if isinstance(length := next(iter(lengths), None), int) and 0 < length < protocol.LARGEST_COUNT:
+            if type(length := next(iter(lengths), None)) is int and 0 < length < protocol.LARGEST_COUNT:
                 self.context_length = length
         except (EndpointError, KeyError, TypeError, AttributeError) as error:
             log.debug("no list of models from %s: %s", self.endpoint.urls[0], error)
