@@ -8,6 +8,7 @@ import pytest
 
 from tests.gateway.serving import ASK, NUMBERS, Served, serving
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
+from tests.support.raw_answers import Scripted, response
 
 RIGHT = solvable({}, otherwise=1.0)
 
@@ -143,3 +144,20 @@ async def test_a_strategy_that_gets_no_sample_tells_why_with_the_servers_status(
         assert streamed.content == answer.content
         with pytest.raises(openai.APIError):
             await asked_by_the_client(served, model, streamed=True)
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/completions", "/responses", "/messages"])
+async def test_an_answer_that_is_none_is_no_fault_of_ours(path: str):
+    asked: dict[str, Any] = {"messages": ASK, "max_tokens": 9, "prompt": "[[p]]", "input": "[[p]]"}
+    left = {"/completions": {"prompt"}, "/responses": {"input"}}.get(path, {"messages", "max_tokens"})
+    given: Any = None
+    async with (
+        Scripted(lambda body: response(given)) as upstream,
+        ModelDouble() as double,
+        serving(double, endpoint={"base_url": upstream.base_url, "max_attempts": 1}) as served,
+    ):
+        for model in ("qwen", "single@qwen"):
+            for given in (None, 7, "Hello", [], ["a"], [None], b"[" * 9000 + b"]" * 9000, {"choices": {"a": 1}}):
+                body = {"model": model, **{name: asked[name] for name in left}}
+                answer = await served.http.post(path, json=body)
+                assert answer.status_code in (200, 502), (given, answer.text)  # what is passed on is the client's

@@ -417,9 +417,12 @@ async def _relay_whole(
 
     def work() -> bytes:
         check_values(answer, limit)
-        said = json_of(decoded(answer))
+        try:
+            said = json_of(decoded(answer))
+        except ValueError as error:
+            raise TransientError(f"unreadable answer: {error}") from error
         raise_told(said)
-        if not said.get("choices"):
+        if not isinstance(said, Mapping) or not said.get("choices"):
             raise TransientError("the answer has no choices")
         form.large, usage = len(answer) > LARGE, meter.usage(request)
         if request.chat.get("stream"):  # of a server that does not
