@@ -78,9 +78,7 @@ def serve(
     def read() -> GatewaySettings:
         settings = GatewaySettings.read(config, overrides)
         _check_reach(settings, host, open_)
-        for roles in settings.models.values():
-            for endpoint in roles.values():
-                endpoint.key()  # which must be there before a client asks
+        settings.check_keys()  # which must be there before a client asks
         return settings
 
     settings, reread = read(), read if config is not None else None

@@ -141,7 +141,7 @@ class Keyring:
 
     def _take(self, settings: GatewaySettings) -> None:
         for name, key in settings.keys.items():
-            self.known.setdefault(name, Caller(name, key)).take(key)
+            self.known.setdefault(name, Caller(name)).take(key)
         self.callers = [self.known[name] for name in settings.keys]
         capped = [caller.quota for caller in self.callers if isinstance(caller.quota, DailyQuota)]
         if self._file is None and capped and settings.quotas is not None:

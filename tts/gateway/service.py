@@ -61,8 +61,9 @@ class Gateway:
         self.metrics = Metrics(self.gate) if link is None else link.metrics
         trace = settings.trace
         self._trace = (None if trace is None else Trace(trace, settings)) if link is None else link.trace
-        self.tls = None if settings.tls is None else ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        if settings.tls is not None and self.tls is not None:
+        self.tls: ssl.SSLContext | None = None
+        if settings.tls is not None:
+            self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             settings.tls.fill(self.tls)
         self.offer = Offer(settings, {})
         self._samplers: list[tuple[str | None, Sampler]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import ssl
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -289,6 +289,16 @@ class GatewaySettings(SettingsTable):
         roles = [(model, role) for model in self.models if model in models for role in self.models[model]]
         check_prices(cap, {f"models.{model}.{role}": self.models[model][role] for model, role in roles})
 
+    @property
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Those of all roles of all models."""
+        return (endpoint for roles in self.models.values() for endpoint in roles.values())
+
+    def check_keys(self) -> None:
+        """Raise `ConfigError` if the API key of an endpoint cannot be read."""
+        for endpoint in self.endpoints:
+            endpoint.key()
+
     def check_successor(self, settings: GatewaySettings) -> None:
         """Raise `ConfigError` if `settings` cannot take the place of these without a restart."""
         old, new = self, settings
@@ -298,8 +308,7 @@ class GatewaySettings(SettingsTable):
         names += [f"limits.{one}" for one in seconds if getattr(old.limits, one) != getattr(new.limits, one)]
         if names:
             raise ConfigError(f"{', '.join(names)} cannot change while the gateway runs: restart it")
-        for endpoint in (one for roles in new.models.values() for one in roles.values()):
-            endpoint.key()  # which must be readable
+        new.check_keys()
 
     @classmethod
     def parse(cls, table: Mapping[str, Any]) -> GatewaySettings:

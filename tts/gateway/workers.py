@@ -78,7 +78,7 @@ class LimitOwner:
     def _take(self, settings: GatewaySettings) -> None:
         """Have a governor for every endpoint."""
         self.settings = settings
-        for endpoint in (one for roles in settings.models.values() for one in roles.values()):
+        for endpoint in settings.endpoints:
             if endpoint not in self.endpoints:
                 pool = Pool(endpoint.urls, endpoint.max_concurrency, endpoint.target_latency)
                 governor = Governor(pool, partial(self._grant, len(self.governors)))
