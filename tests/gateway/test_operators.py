@@ -23,6 +23,7 @@ from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tts.errors import ConfigError
 from tts.gateway.admission import Gate, hashed
 from tts.gateway.exchange import APIError
+from tts.gateway.settings import GatewaySettings
 from tts.gateway.telemetry import TRACEPARENT, origin_of
 
 RIGHT = solvable({}, otherwise=1.0)
@@ -349,3 +350,12 @@ def test_a_gate_of_any_history_lets_in_what_it_was_last_told(steps: list[tuple[i
             await room.__aexit__(None, None, None)
 
     asyncio.run(work())
+
+
+def test_settings_whose_key_cannot_be_read_take_no_place(tmp_path: Path):
+    model = {"model": "m", "base_url": "http://model/v1"}
+    old = GatewaySettings.parse({"models": {"m": model}})
+    new = GatewaySettings.parse({"models": {"m": model, "n": {**model, "api_key_file": str(tmp_path / "gone")}}})
+    with pytest.raises(ConfigError, match="cannot read the API key file"):
+        old.check_successor(new)
+    old.check_successor(GatewaySettings.parse({"models": {"m": model, "n": model}}))
