@@ -48,8 +48,11 @@ async def test_the_first_accepted_of_64_candidates_aborts_the_rest_at_the_server
     spent, wasted = account(result)
     assert spent.requests == 1
     assert double.stats.received - 1 <= wasted.requests == 64 // max_n - 1  # some were perhaps left on the way there
-    assert spent.completion_tokens == double.stats.completion_tokens
-    assert stream or wasted.completion_tokens == 0
+    paid = spent.completion_tokens + wasted.completion_tokens
+    if stream and max_n > 1:  # it was left when its first choice was accepted: what had not come by then is unknown
+        assert 0 < spent.completion_tokens <= paid <= double.stats.completion_tokens
+    else:
+        assert spent.completion_tokens == paid == double.stats.completion_tokens
 
 
 class Nested(Strategy):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -217,3 +218,21 @@ async def test_a_connection_lost_behind_the_finish_reason_loses_nothing():
     ):
         (sample,) = await draw(sampler)
     assert sample.text == "Hello"
+
+
+async def test_what_has_come_when_a_stream_is_left_is_counted_all_the_same():
+    counted: list[str] = []
+
+    def count(event):
+        counted.append(event["choices"][0]["delta"]["content"])
+        return counted[-1]
+
+    words = [f"{number} " * 100 for number in range(30)]
+    async with (
+        Scripted(lambda body: stream(*map(delta, words), DONE)) as server,
+        Sampler(Endpoint(model="m", base_url=server.base_url)) as sampler,
+    ):
+        async with sampler.connection.http.stream(server.base_url, "/chat/completions", {}, count) as events:
+            assert not isinstance(events, Mapping)
+            assert await anext(events) == words[0]
+        assert counted == words

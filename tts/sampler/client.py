@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import ssl
@@ -16,13 +17,13 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from tts.concurrency import LARGE, aside
-from tts.errors import RequestRejected, TransientError
+from tts.errors import EndpointError, RequestRejected, TransientError
 from tts.sampler import protocol, refusals
 from tts.sampler.compression import inflater
 from tts.sampler.endpoint import Endpoint, in_process, joined
 from tts.sampler.limits import most_in_flight
 from tts.sampler.redaction import Redactor, secret_headers
-from tts.sampler.sse import BYTE_ORDER_MARK, EventReader, ServerEvent, in_steps
+from tts.sampler.sse import BYTE_ORDER_MARK, STEP, EventReader, ServerEvent
 from tts.text import size_of
 
 T = TypeVar("T")
@@ -150,13 +151,24 @@ class HttpClient:
             table = protocol.event_of(event)
             return [] if table is None else [read(table)]
 
-        async with aclosing(in_steps(arriving)) as pieces:
-            async for piece in pieces:
-                for event in reader.feed(piece):
+        since = 0
+        async for part in arriving:
+            events = reader.feed(part)
+            try:
+                for event in events:
                     if event.data is not None and event.data.strip() == b"[DONE]":
                         return
                     for one in await aside(len(event.raw), said, event):
                         yield one
+                    since += len(event.raw)
+                    if since > STEP:
+                        since = 0
+                        await asyncio.sleep(0)
+            except (GeneratorExit, asyncio.CancelledError):
+                with suppress(EndpointError):
+                    for event in events:  # what had come by then was paid for too
+                        said(event)
+                raise
         last = reader.rest()
         if last.data is not None and last.data.strip() == b"[DONE]":
             return
