@@ -114,6 +114,14 @@ def test_links_lead_somewhere(page: Path):
             assert (page.parent / target).exists(), target
 
 
+def test_one_version_is_named_everywhere_and_the_changelog_fits_a_screen():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    changes = (ROOT / "CHANGELOG.md").read_text().splitlines()
+    assert next(line for line in changes if line.startswith("## ")).split()[1] == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert [line for line in changes if len(line) > 120] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_name_what_exists(page: Path):
     groups: dict[str, registry.Group] = {"strategy": "strategies", "task": "tasks", "study": "studies"}

@@ -78,7 +78,7 @@ class Tariff:
 
     def __init__(self, key: bytes, occurrences: Sequence[int], size: int, taken: dict[str, tuple[Any, ...]]) -> None:
         """`taken` are the requests of the search by what each was charged for."""
-        self.groups = [occurrences[i : i + size] for i in range(0, len(occurrences), size)]
+        self.groups: list[Sequence[int]] = [occurrences[i : i + size] for i in range(0, len(occurrences), size)]
         self._first = {occurrence: group[0] for group in self.groups for occurrence in group}
         self._key = key
         self._taken = taken
@@ -119,14 +119,14 @@ class Quota:
     def __init__(self, tokens: float | None, money: float | None) -> None:
         """The caps; None: no cap."""
         self.cap(tokens, money)
-        self.spent = (0.0, 0.0)
-        self.reserved = Grant()
-        self.changed = asyncio.Event()
+        self.spent: tuple[float, float] = (0.0, 0.0)
+        self.reserved: Grant = Grant()
+        self.changed: asyncio.Event = asyncio.Event()
         """Set when room is given back."""
 
     def cap(self, tokens: float | None, money: float | None) -> None:
         """Go by these caps from now on."""
-        self.caps = tuple(float("inf") if cap is None else cap for cap in (tokens, money))
+        self.caps: tuple[float, ...] = tuple(float("inf") if cap is None else cap for cap in (tokens, money))
 
     @property
     def used_up(self) -> list[str]:
@@ -177,7 +177,7 @@ class Allowance:
         self._longest = 0.0
         self._reserved = Grant()
         self._changed = asyncio.Event() if quota is None else quota.changed
-        self.capped = quota is not None or any(cap is not None for name, cap in budget if name != "seconds")
+        self.capped: bool = quota is not None or any(cap is not None for name, cap in budget if name != "seconds")
         """Whether anything but time is limited."""
 
     def calls_with_room(self, role: str, tokens: float) -> float:

@@ -153,7 +153,7 @@ def made_from_spec(group: registry.Group) -> BeforeValidator:
     return BeforeValidator(lambda value: registry.make(group, value) if isinstance(value, str | dict) else value)
 
 
-as_config = PlainSerializer(lambda plugin: plugin.config())
+as_config: PlainSerializer = PlainSerializer(lambda plugin: plugin.config())
 
 
 VerifierField = Annotated[Verifier, made_from_spec("verifiers"), as_config]
@@ -175,7 +175,9 @@ def answer_reader(problem: Problem, named: AnswerVerifier | None = None) -> Answ
 class Strategy(Plugin):
     """Searches for candidates, and selects one from any prefix of them."""
 
-    stated = frozenset({"n", "k", "simulations", "nodes", "waits"})  # a curve that does not say how many tells nothing
+    stated: ClassVar[frozenset[str]] = frozenset(
+        {"n", "k", "simulations", "nodes", "waits"}
+    )  # a curve that does not say how many tells nothing
 
     roles: ClassVar[frozenset[str]] = frozenset({"policy"})
     """Roles that it samples from."""

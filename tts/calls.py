@@ -66,7 +66,7 @@ class Calls:
         quota: Quota | None = None,
     ) -> None:
         """`seed` is part of the address of everything that is stored; `quota` is shared with other searches."""
-        self.allowance = Allowance(budget, self._price, quota)
+        self.allowance: Allowance = Allowance(budget, self._price, quota)
         self.store = store
         self.models = models
         self._ledger = ledger

@@ -8,7 +8,7 @@ for the scores and 2 c d for the weighted sum, in each of L layers with hidden s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -45,7 +45,7 @@ Price = Annotated[float, AfterValidator(_per_million)]
 class ModelCard(BaseModel):
     """What it takes to turn a model's tokens into FLOPs and money. Leave out what is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     parameters: Annotated[float, AfterValidator(_one_by_one)] | None = None
     """Parameters used for each token: for a mixture of experts the active ones."""

@@ -125,7 +125,7 @@ class Flow(Generic[T]):
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.running = 0
+        self.running: int = 0
         self._events: deque[tuple[bool, Any]] = deque()  # bounded by what the workers may ask for
         self._reader: asyncio.Future[None] | None = None
 

@@ -58,11 +58,11 @@ class EndpointError(TTSError):
     ) -> None:
         super().__init__(well_formed(message))
         self.status = status
-        self.body = well_formed(body)
+        self.body: str = well_formed(body)
         self.retry_after = retry_after
         self.final = False
         self.server: str | None = None
-        self.seconds = 0.0
+        self.seconds: float = 0.0
 
 
 class TransientError(EndpointError):

@@ -69,7 +69,8 @@ class ImageFolder:
     """The images in `folder`/images."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = self.place = folder
+        self._folder = folder
+        self.place = folder
 
     async def keep(self, data: bytes) -> str:
         """Store an image and return its name. Raises `ValueError` when `data` is not an image."""

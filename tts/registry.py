@@ -47,7 +47,7 @@ _registered: dict[tuple[str, str], type[Plugin]] = {}
 class Plugin(BaseModel):
     """A named, immutable, serialisable set of parameters. The string under a field documents the parameter."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,

@@ -120,12 +120,13 @@ class Session:
         self.problem = problem
         self._judged = problem
         self.turn = turn
-        self.budget = budget or Budget()
-        self.environment, self.agent = environment, agent
+        self.budget: Budget = budget or Budget()
+        self.environment = environment
+        self.agent = agent
         self.verifier = verifier
-        self.resources = resources if resources is not None else Resources()
-        self.ledger = Ledger()
-        self.images = ImageFolder(folder or Path())
+        self.resources: Resources = resources if resources is not None else Resources()
+        self.ledger: Ledger = Ledger()
+        self.images: ImageFolder = ImageFolder(folder or Path())
         self.seed = seed
         self.unverified: dict[int, Candidate] = {}
         """Candidates that are not given yet, most of them for want of their verdict, by id or another number."""
@@ -144,7 +145,7 @@ class Session:
         """What overrides the endpoint's parameters in every call of the models that write the answer."""
         self._form = {role: form or {} for role in IN_PIECES}
         self._form["policy"] = {**(form or {}), **(verifier.sampling if verifier is not None else {})}
-        self.longest = min((form[name] for name in LENGTHS if form and form.get(name)), default=None)
+        self.longest: int | None = min((form[name] for name in LENGTHS if form and form.get(name)), default=None)
         """Most tokens of an answer that grows piece by piece, thoughts apart; None: as the strategy says."""
         self._began = now()
 

@@ -222,8 +222,12 @@ class Trajectory:
         params: Mapping[str, Any],
         draw: Draw,
     ) -> None:
-        self.session, self.environment, self.episode = session, environment, episode
-        self.turns, self.params, self.draw = turns, params, draw
+        self.session = session
+        self.environment = environment
+        self.episode = episode
+        self.turns: list[Any] = turns
+        self.params = params
+        self.draw = draw
         self.samples: list[Sample] = []
         self.charges: dict[Charge, None] = {}
         self._begin = len(turns)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
@@ -258,7 +258,7 @@ class Candidate:
 class Problem(BaseModel):
     """What a solver may see. The truth that grades it lives with the task."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     messages: Sequence[dict[str, Any]] | str
@@ -295,7 +295,7 @@ class Problem(BaseModel):
 class Budget(BaseModel):
     """Caps on what one problem may cost; None means no cap. Work re-used from a store counts like new work."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     requests: NonNegativeInt | None = None
     completion_tokens: NonNegativeInt | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,7 +19,7 @@ from tts.types import Message, Problem
 class Observations(BaseModel):
     """The form in which observations are given."""
 
-    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+    model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"additionalProperties": False})
 
     observations: list[str]
 
@@ -27,7 +27,7 @@ class Observations(BaseModel):
 class Prompts(BaseModel):
     """One set. `$problem` is the problem's text, `$observations` a list with dashes, `$plan` what is followed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     system: Plain = ""
     """The system message of every call; none if empty."""

@@ -100,7 +100,7 @@ class Calibration:
         self.better: Better = better
         self.by = frozenset(by)
         self.window = window
-        self.grows = True
+        self.grows: bool = True
         self._strata: dict[_Key, tuple[list[float], deque[float]]] = {}
         self._owed: dict[_Key, float] = {}  # rejections by which the realised rate is behind the nominal one
         for one in scored:

@@ -113,14 +113,14 @@ class Tree:
         self.root = root
         self.spent: BudgetSpent | None = None
         """Set once the budget allows no further step or verdict."""
-        self.turn = 0
+        self.turn: int = 0
         """How often nodes were taken in: the time of the search, apart from that of any clock."""
         self._stepping = stepping
         self._out = out
         self._charges: set[Charge] = set()
         self._records: list[dict[str, Any]] = []
         self._last: Candidate | None = None
-        self.given = 0
+        self.given: int = 0
         """How many answers were found."""
 
     def part(self, number: int) -> Tree:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
@@ -23,7 +23,7 @@ Answer = tuple[int, list[tuple[str, str]], bytes]
 class EngineSettings(BaseModel):
     """What an engine needs, beside its model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     path: str | None = None
     """Folder or hub name of the weights. Default: the endpoint's model."""

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Awaitable, Hashable, Sequence
 from threading import current_thread, main_thread
 from types import ModuleType
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, PrivateAttr
 
@@ -51,7 +51,7 @@ def import_ray() -> ModuleType:
 class RayExecutor(BaseModel):
     """Runs rows on a Ray cluster."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     address: str | None = None
     """Of a running cluster; `auto` finds the one of this machine. Default: one is started here, and ended with the

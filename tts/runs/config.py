@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
@@ -74,7 +74,7 @@ def _each_once(strategies: tuple[Strategy, ...], info: ValidationInfo) -> tuple[
 class Grid(BaseModel):
     """Strategies x models x seeds over the problems of a task."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     task: TaskField
     """The benchmark: `humaneval`, `gsm8k:path=...`, or an object."""

@@ -39,7 +39,7 @@ class Run:
     """
 
     def __init__(self, path: Path | str, *, checked: bool = True) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self.record: dict[str, Any] = read_record(self.path)
         """The resolved configuration, the command and the versions that made the run."""
         try:

@@ -71,9 +71,9 @@ class HttpClient:
         self._extensions = {"timeout": httpx.Timeout(None, connect=endpoint.connect_timeout).as_dict()}
         self._urls: dict[tuple[str, str], httpx.URL] = {}
         self._limit = endpoint.max_answer_bytes
-        self.hide = Redactor([key or "", *self._query.values(), *secret_headers(endpoint.headers)])
+        self.hide: Redactor = Redactor([key or "", *self._query.values(), *secret_headers(endpoint.headers)])
         """Replaces the endpoint's secrets."""
-        self.has_secrets = bool(self.hide)
+        self.has_secrets: bool = bool(self.hide)
 
     async def aclose(self) -> None:
         await self._transport.aclose()

@@ -51,8 +51,8 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint, pool: Pool | None = None) -> None:
         self.endpoint = endpoint
-        self.pool = pool or Pool(endpoint.urls, most_in_flight(endpoint), endpoint.target_latency)
-        self.health = Health(self.pool, endpoint, self._examine)
+        self.pool: Pool = pool or Pool(endpoint.urls, most_in_flight(endpoint), endpoint.target_latency)
+        self.health: Health = Health(self.pool, endpoint, self._examine)
         self._has_served = False
 
     @cached_property

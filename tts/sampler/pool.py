@@ -54,25 +54,25 @@ class Replica:
 
     def __init__(self, url: str, maximum: int, target_latency: float | None) -> None:
         self.url = url
-        self.in_flight = 0
+        self.in_flight: int = 0
         self.window = float(min(INITIAL, maximum))
-        self.paused_until = 0.0
-        self.failures = 0
+        self.paused_until: float = 0.0
+        self.failures: int = 0
         """Attempts in a row that it failed."""
         self.down = ""
         """Why it is set aside, as its own health tells; empty while it is not."""
-        self.trusted_until = 0.0
+        self.trusted_until: float = 0.0
         """Until when its failures are taken for the requests' own: it has just said that it works."""
-        self.quiet_since = 0.0
+        self.quiet_since: float = 0.0
         """When it was last heard of, or was first given work since."""
         self.maximum = maximum
         self._target_latency = target_latency
         self._slow_start = True
         self._no_cut_before = 0.0
         self._throttled_at = 0.0
-        self.throttles = 0
+        self.throttles: int = 0
         """Pauses that it asked for since it last served."""
-        self.on_trial = False
+        self.on_trial: bool = False
         """Whether the one request after a pause is on its way."""
 
     def has_room(self, now: float) -> bool:
@@ -141,18 +141,18 @@ class Pool:
 
     def __init__(self, urls: tuple[str, ...], maximum: int, target_latency: float | None = None) -> None:
         self.replicas = [Replica(url, maximum, target_latency) for url in urls]
-        self.failed = 0
+        self.failed: int = 0
         """Attempts that failed so far."""
-        self.failure = ""
+        self.failure: str = ""
         """What the last of them met."""
-        self.failed_at = 0.0
-        self.served_at = 0.0
+        self.failed_at: float = 0.0
+        self.served_at: float = 0.0
         """When a replica last gave an answer, even an error about the request."""
-        self.well_at = 0.0
+        self.well_at: float = 0.0
         """When a replica that was examined last said that it works."""
         self.silent_since: float | None = None
         """Since when attempts have only failed, or replicas given no sign of life; None: they serve."""
-        self.asked_to_wait = 0.0
+        self.asked_to_wait: float = 0.0
         """The longest pause that was asked for in this silence, at most `LONGEST_WAIT`."""
         self._waiting: deque[_Waiting] = deque()
         self._wake: asyncio.TimerHandle | None = None

@@ -108,7 +108,7 @@ class Generation:
         """The choice as received, if it came in one piece."""
         self.in_parts = raw is None
         """Whether its texts came in parts, across which a secret may reach."""
-        self.refused = False
+        self.refused: bool = False
         """Whether the model refused, in words that are kept apart from the content."""
         self._text = [text] if text else []
         self._reasoning: list[str] = []
@@ -627,8 +627,8 @@ class Assembly:
         self.choices: dict[int, Generation] = {}
         """Those begun and not yet taken."""
         self.usage: Usage | None = None
-        self.model = ""
-        self.seen = 0
+        self.model: str = ""
+        self.seen: int = 0
         """Choices begun, taken or not."""
         self._taken: set[int] = set()
         self._taken_tokens = 0.0

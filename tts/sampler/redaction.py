@@ -86,7 +86,7 @@ class SecretScan:
     def __init__(self, hide: Redactor) -> None:
         self._hide = hide
         self._tail = b""
-        self.found = False
+        self.found: bool = False
 
     def feed(self, piece: bytes) -> None:
         """Look at the next piece."""

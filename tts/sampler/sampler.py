@@ -57,10 +57,10 @@ class Sampler:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.connection = Connection(endpoint)
-        self.vllm = False
+        self.connection: Connection = Connection(endpoint)
+        self.vllm: bool = False
         """Whether it is vLLM or speaks its extensions: it counts each choice's tokens and knows token ids."""
-        self.llama_cpp = False
+        self.llama_cpp: bool = False
         """Whether it is llama.cpp's server, which gives token ids by a route of its own."""
         self.context_length: int | None = None
         """Most tokens of a prompt and its completion together, if the server tells."""
@@ -76,7 +76,7 @@ class Sampler:
         self._ignored = frozenset[str]()
         self.keep_raw = False
         """Whether each sample keeps its choice as the server sent it, for callers that pass it on unchanged."""
-        self.scoring = asyncio.Semaphore(endpoint.max_scoring)
+        self.scoring: asyncio.Semaphore = asyncio.Semaphore(endpoint.max_scoring)
         """Room for requests that score given text."""
         self._identified: asyncio.Task[None] | None = None
 

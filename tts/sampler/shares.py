@@ -65,7 +65,7 @@ class SharedReplica(Replica):
 
     def __init__(self, url: str, maximum: int, target_latency: float | None) -> None:
         super().__init__(url, maximum, target_latency)
-        self.share = 0
+        self.share: int = 0
 
     def has_room(self, now: float) -> bool:
         return self.in_flight < self.share and super().has_room(now)

@@ -56,7 +56,7 @@ class Record:
     """One record of a data file, with its place for error messages."""
 
     def __init__(self, path: Path, number: int, fields: Any) -> None:
-        self.place = f"{path}:{number}"
+        self.place: str = f"{path}:{number}"
         if not isinstance(fields, dict):
             raise self.error(f"expected a JSON object, found {type(fields).__name__}")
         self.fields: dict[str, Any] = fields

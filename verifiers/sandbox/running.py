@@ -50,7 +50,7 @@ class RunningProgram:
         `remote` is a descriptor to hand to the program: another program listens at its other end.
         """
         self.limits, self.isolation = limits, worker.isolation
-        self.loaded = CaseResult("infra")
+        self.loaded: CaseResult = CaseResult("infra")
         """What became of `load`."""
         self.stdout = bytearray()
         self.words = bytearray()

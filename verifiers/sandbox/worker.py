@@ -52,12 +52,12 @@ class Worker:
     def __init__(self, layers: Sequence[str], preload: Sequence[str]) -> None:
         self.preload = tuple(preload)
         self.layers: dict[str, bool] = {}
-        self.strong = False
+        self.strong: bool = False
         """Whether they are enough for untrusted programs."""
-        self.isolation = ""
+        self.isolation: str = ""
         """The layers that contain its programs."""
-        self.alive = True
-        self.busy = False
+        self.alive: bool = True
+        self.busy: bool = False
         self.core: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
         """What a program that is ready waits for before it starts."""
         self._wanted = layers

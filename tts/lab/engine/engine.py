@@ -269,8 +269,8 @@ class Engine:
         """
         self.name = name or folder.resolve().name
         self.shape = read_shape(folder)
-        self.tokenizer = Tokenizer(folder)
-        self.model = Llama(self.shape, read_tensors(folder))
+        self.tokenizer: Tokenizer = Tokenizer(folder)
+        self.model: Llama = Llama(self.shape, read_tensors(folder))
         threads = threads or min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
         threadpool_limits(1, "blas")
         self.batches = [BatchThread(self.model, self.tokenizer, rows) for _ in range(threads)]
