@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from tts.base import Strategy, answer_classes
 from tts.errors import BudgetSpent
 from tts.sampler.parameters import token_limit
 from tts.stopping import expected_improvement, lead_probability
-from tts.types import Candidate, Usage
+from tts.types import Candidate, Usage, Verdict
 
 Policy = Literal["greedy", "thompson", "uniform"]
 Kind = Literal["passes", "votes", "scores", "rates"]
@@ -172,8 +172,31 @@ def evidence_of(kind: Kind, candidates: Sequence[Candidate]) -> list[float | str
     return [None if one.verdict is None else one.verdict.score for one in candidates]
 
 
-class SharedBudget:
+class Turns(Protocol):
     """Lets the searches of one strategy, model and seed take turns under a total budget."""
+
+    def wait(self, problem: str, asked: int, candidates: Sequence[Candidate], spent: Usage) -> Awaitable[int]:
+        """How many samples the problem's search, which has `asked` for so many, may draw next; 0: enough.
+
+        It is known when everyone has done what he was granted, and the same if it is asked again, as a search that was
+        lost does when it is run once more. Raises `BudgetSpent` where the total budget has no room for another one.
+        """
+        ...
+
+    def leave(self, problem: str) -> None:
+        """Its search has come to its end. One that is only interrupted has not, and nothing is decided without it."""
+        ...
+
+
+def essentials(candidate: Candidate) -> Candidate:
+    """What `evidence_of` reads of a candidate."""
+    notes = {name: value for name, value in candidate.notes.items() if name in ("answer", "said", "alike")}
+    verdict = candidate.verdict and Verdict(candidate.verdict.score, candidate.verdict.passed)
+    return Candidate(id=candidate.id, content="", spawned=candidate.spawned, notes=notes, verdict=verdict)
+
+
+class SharedBudget:
+    """The `Turns` of a run, where it is stored."""
 
     def __init__(
         self,
@@ -189,25 +212,26 @@ class SharedBudget:
         self._bound = max(float(own.get(token_limit(own)) or 0) for own in params)
         self._rng = np.random.default_rng(seed)
         self._waiting: dict[int, tuple[asyncio.Future[int], Sequence[Candidate]]] = {}
+        self._told: list[list[int | BudgetSpent]] = [[] for _ in problems]
+        """What each was told, by how many samples it had asked for."""
         self._live = set(range(len(problems)))
         self._spent = np.zeros(len(problems))
         self._prompts = np.zeros(len(problems))
         self._allocator: Allocator | None = None
 
-    async def wait(self, problem: str, candidates: Sequence[Candidate], spent: Usage) -> int:
-        """How many samples the problem's search may draw next, when everyone has done what he was granted; 0: enough.
-
-        Raises `BudgetSpent` where the total budget has no room for another one.
-        """
+    def wait(self, problem: str, asked: int, candidates: Sequence[Candidate], spent: Usage) -> asyncio.Future[int]:
         place, future = self._places[problem], asyncio.get_running_loop().create_future()
+        if asked < len(self._told[place]):
+            _tell(future, self._told[place][asked])
+            return future
         self._waiting[place] = future, candidates
+        self._live.add(place)
         self._spent[place] = getattr(spent, self.budget.cap[0])
         self._prompts[place] = spent.prompt_tokens / max(len(candidates), 1)
         self._decide()
-        return await future
+        return future
 
     def leave(self, problem: str) -> None:
-        """Its search has ended, in whatever way."""
         self._live.discard(self._places[problem])
         self._waiting.pop(self._places[problem], None)
         self._decide()
@@ -216,7 +240,7 @@ class SharedBudget:
         if not self._waiting or len(self._waiting) < len(self._live):
             return
         found = {place: candidates for place, (_, candidates) in self._waiting.items()}
-        allocator = self._allocator = self._allocator or self._told(found)
+        allocator = self._allocator = self._allocator or self._suited(found)
         for place, candidates in found.items():
             allocator.observe(place, evidence_of(allocator.kind, candidates), self._spent[place])
         open_ones = np.zeros(len(self._places), dtype=np.bool_)
@@ -227,17 +251,14 @@ class SharedBudget:
         for place in found:
             if granted and able[place] and place not in granted:
                 continue  # another round
-            future, _ = self._waiting.pop(place)
-            if place in granted:
-                future.set_result(1)
-            elif able[place]:
-                future.set_exception(BudgetSpent(f"the total budget of {cap:,} {name} is spent"))
-            else:
-                future.set_result(0)
+            spent = BudgetSpent(f"the total budget of {cap:,} {name} is spent")
+            told = spent if able[place] and place not in granted else int(place in granted)
+            self._told[place].append(told)
+            _tell(self._waiting.pop(place)[0], told)
         if not any(map(len, found.values())):  # what the samples are is not known yet
             self._allocator = None
 
-    def _told(self, found: dict[int, Sequence[Candidate]]) -> Allocator:
+    def _suited(self, found: dict[int, Sequence[Candidate]]) -> Allocator:
         """The allocator for what the first samples are."""
         verdicts = [one.verdict for part in found.values() for one in part if one.verdict]
         passed = [verdict.passed for verdict in verdicts]
@@ -250,3 +271,12 @@ class SharedBudget:
         if name == "total_tokens":
             bounds += np.where(self._prompts > 0, self._prompts, self._prompts.max(initial=0.0))
         return bounds
+
+
+def _tell(future: asyncio.Future[int], told: int | BudgetSpent) -> None:
+    if future.done():  # whoever waited was interrupted
+        return
+    if isinstance(told, BudgetSpent):
+        future.set_exception(told)
+    else:
+        future.set_result(told)

@@ -47,8 +47,9 @@ IN_PIECES = frozenset({"draft", "target"})
 """Roles that write an answer together, piece by piece."""
 
 
-Turn = Callable[[Sequence[Candidate], Usage], Awaitable[int]]
-"""Given the candidates so far and what they cost: how many samples the search may draw next, when it is its turn."""
+Turn = Callable[[int, Sequence[Candidate], Usage], Awaitable[int]]
+"""Given how many samples the search has asked for, the candidates so far and what they cost: how many it may draw next,
+when it is its turn."""
 
 
 class Rater(Protocol):

@@ -192,7 +192,7 @@ async def drawn(
         ordered = sorted(candidates, key=lambda candidate: candidate.spawned)
         wanted = n if rule is None else min(rule.more(evidence(ordered), n), n - asked)
         if wanted and session.turn is not None:
-            wanted = min(await session.turn(ordered, session.spent), wanted)
+            wanted = min(await session.turn(asked, ordered, session.spent), wanted)
         if not wanted:
             return
         asked += wanted

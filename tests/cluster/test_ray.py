@@ -69,6 +69,19 @@ async def test_workers_killed_at_random_moments(
     assert double.stats.choices - before <= SAMPLES + killed * 200
 
 
+async def test_a_total_budget_is_shared_out_though_a_worker_is_killed(
+    cluster: Any, table: dict[str, Any], double: ModelDouble, tmp_path: Path
+) -> None:
+    table |= {"strategies": "self_consistency:n=8,answer=exact_answer", "total_budget": "requests=100"}
+    alone = results(await Experiment.parse(table).run(tmp_path / "alone"))
+    executor = RayExecutor(address=cluster.address, workers=2, num_cpus=1)
+    run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
+    await more(double, 50, run)
+    os.kill(next(pid for pid in ray_workers() if os.getpid() in ancestors(pid)), signal.SIGKILL)
+    assert results(await run) == alone
+    assert stored(tmp_path / "run") == stored(tmp_path / "alone")
+
+
 async def test_a_node_killed_and_a_node_that_joins(
     cluster: Any, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
 ) -> None:

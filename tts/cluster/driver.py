@@ -11,9 +11,10 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
-from typing import Protocol
+from math import inf
+from typing import Any, Protocol
 
 from pydantic import SecretStr
 
@@ -82,6 +83,8 @@ class _Member:
     """When it was last told anything."""
     done: int = 0
     """Cells that it finished."""
+    acks: list[tuple[int, Any]] = field(default_factory=list)
+    """What it asked for and is known since it last said anything."""
 
 
 class Driver:
@@ -137,7 +140,8 @@ class Driver:
                 while self._left and not self._stopping:
                     places = await self._fleet.places()
                     for place in places:
-                        if place not in self._members and self._queue:
+                        wanted = self._queue or (self._runner.turns and len(self._members) < self._left)
+                        if place not in self._members and wanted:
                             self._members[place] = member = _Member(self._fleet.hire(place))
                             group.create_task(self._serve(place, member, scoring=len(places)))
                     self._changed.clear()
@@ -197,6 +201,7 @@ class Driver:
     def _part(self, member: _Member, joined: bool, hold: float) -> None:
         for governor in self._governors if joined else ():
             governor.leave(member, hold)
+        member.facts = None
         self._queue.extendleft(sorted(member.rows, reverse=True))
         member.rows.clear()
 
@@ -248,9 +253,19 @@ class Driver:
             if text not in self._seen:  # every worker learns it for itself
                 self._seen.add(text)
                 log.log(level, "%s", text)
-        calls = [getattr(self._runner.store, method)(*args) for _, method, args in said.calls]
+        turns, stored = self._runner.turns, []
+        for call in said.calls:
+            number, method, args = call
+            if turns is not None and method == "wait":
+                asyncio.ensure_future(turns.wait(*args)).add_done_callback(partial(self._ack, member, number))
+            elif turns is not None and method == "leave":
+                member.acks.append((number, turns.leave(*args)))
+            else:
+                stored.append(call)
+        calls = [getattr(self._runner.store, method)(*args) for _, method, args in stored]
         results = await asyncio.gather(*calls, return_exceptions=True)
-        for (_, method, args), result in zip(said.calls, results, strict=True):
+        for (number, method, args), result in zip(stored, results, strict=True):
+            member.acks.append((number, result))
             if method == "finish" and result is None:
                 cell, found, correct = args
                 self._finished.add(cell)
@@ -258,14 +273,17 @@ class Driver:
                 self._runner.progress.cell(cell, found, correct)
             if method != "get" and result is None:
                 self._losses = 0
-        member.rows.difference_update(said.done)
+        member.rows.difference_update(said.done, said.given)
+        self._queue.extend(said.given)
         self._left -= len(said.done)
         if not self._left:
             self._changed.set()
-        acks = [(number, result) for (number, _, _), result in zip(said.calls, results, strict=True)]
         inbox = self._inbox(member)
-        inbox.acks = acks
-        while said.room > len(inbox.rows) and self._queue and not self._stopping:
+        inbox.acks, member.acks, inbox.due = member.acks, [], False
+        most: float = inf
+        if turns is not None:
+            most, inbox.give = self._share(member)
+        while len(inbox.rows) < said.room and len(member.rows) < most and self._queue and not self._stopping:
             number = self._queue.popleft()
             row = self._rows[number]
             left = tuple(strategy for strategy in row.strategies if row.cell(strategy) not in self._finished)
@@ -278,7 +296,23 @@ class Driver:
         return inbox
 
     def _inbox(self, member: _Member) -> Inbox:
-        return Inbox(grants=[governor.grant(member) for governor in self._governors], stop=self._stopping)
+        grants = [governor.grant(member) for governor in self._governors]
+        return Inbox(grants=grants, stop=self._stopping, due=bool(member.acks))
+
+    def _ack(self, member: _Member, number: int, turn: asyncio.Future[int]) -> None:
+        """Have a worker come for what it was told late; being told so may be lost, what it comes for is not."""
+        member.acks.append((number, turn.exception() or turn.result()))
+        if len(member.acks) == 1 and member.facts is not None:
+            self._tell(member)
+
+    def _share(self, member: _Member) -> tuple[int, int]:
+        """How many rows a worker may have where all must be at work at once, and how many it should hand over.
+
+        Handing over costs another what it takes to find from the store how far a row is, verdicts included.
+        """
+        held = [len(one.rows) for one in self._members.values() if one.facts is not None]
+        most = -(-self._left // len(held))
+        return most, len(member.rows) - most if min(held) < most / 2 else 0
 
     # -- all workers -----------------------------------------------------------------------------------------------
 

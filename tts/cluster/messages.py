@@ -59,8 +59,12 @@ class Inbox:
     """What a worker hears."""
 
     acks: list[tuple[int, Any]] = field(default_factory=list)
-    """Results of its calls by number, once they are committed; an exception where one failed."""
+    """Results of its calls by number, once they are committed or known; an exception where one failed."""
+    due: bool = False
+    """Whether there are more acks, for which it should come."""
     rows: list[tuple[int, GridRow]] = field(default_factory=list)
+    give: int = 0
+    """Rows to hand over to others, as many of these as wait for their turn."""
     grants: list[ShareGrant] = field(default_factory=list)
     stop: bool = False
 
@@ -70,9 +74,11 @@ class Outbox:
     """What a worker says."""
 
     calls: list[tuple[int, str, tuple[Any, ...]]] = field(default_factory=list)
-    """Number, method of the store, arguments."""
+    """Number, method of the store or of the turns, arguments."""
     done: list[int] = field(default_factory=list)
     """Rows that are finished."""
+    given: list[int] = field(default_factory=list)
+    """Rows that it hands over."""
     reports: dict[int, Report] = field(default_factory=dict)
     room: int = 0
     """Further rows that it could run."""

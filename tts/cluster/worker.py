@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 
 from tts import registry
+from tts.allocation import essentials
 from tts.cluster.messages import LEASE, PULSE, Facts, Hello, Inbox, Outbox, pack, portable, unpack
 from tts.errors import cause_of
 from tts.resources import Resources
@@ -23,7 +25,7 @@ from tts.runs.store import Cell
 from tts.sampler import Sampler
 from tts.sampler.connection import Connection
 from tts.sampler.shares import SharedPool
-from tts.types import Result, Sample
+from tts.types import Candidate, Result, Sample, Usage
 
 ROWS = 4
 """Rows at once, at least: some of them verify, and some need no server."""
@@ -42,7 +44,9 @@ class ClusterWorker:
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._calls = 0
         self._rows: asyncio.Queue[tuple[int, GridRow]] = asyncio.Queue()
-        self._running = 0
+        self._running: dict[asyncio.Task[None], str] = {}
+        """Rows at work, and their problems."""
+        self._turns = RemoteTurns(self.call)
         self._samplers: list[Sampler] = []
         self._heard = 0.0
         self._work: asyncio.Task[None] | None = None
@@ -76,7 +80,7 @@ class ClusterWorker:
             reports = {i: pool.report() for i, pool in enumerate(pools) if isinstance(pool, SharedPool)}
             out.reports = {i: report for i, report in reports.items() if report is not None}
             capacity = sum(int(pool.capacity) for pool in pools)
-            out.room = max(ROWS, capacity) - self._running - self._rows.qsize()
+            out.room = max(ROWS, capacity) - len(self._running) + len(self._turns.waiting) - self._rows.qsize()
         return pack(out)
 
     async def tell(self, inbox: bytes) -> None:
@@ -97,6 +101,12 @@ class ClusterWorker:
         for sampler, grant in zip(self._samplers, told.grants, strict=False):
             if isinstance(pool := sampler.connection.pool, SharedPool):
                 pool.take_grant(grant)
+        if told.due:
+            self._news.set()
+        leaving = sum(task.cancelling() > 0 for task in self._running)
+        idle = (task for task, problem in self._running.items() if problem in self._turns.waiting)
+        for task in list(islice(idle, max(0, told.give - leaving))):
+            task.cancel()
         if told.stop:
             self.stop()
 
@@ -108,7 +118,7 @@ class ClusterWorker:
     # -- what the work says ---------------------------------------------------------------------------------------
 
     def call(self, method: str, *args: Any) -> asyncio.Future[Any]:
-        """Have the driver call a method of the run's store; the future has the result once it is committed."""
+        """Have the driver call a method of the run's store or turns; the future has the result once it is committed."""
         self._calls += 1
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._pending[self._calls] = done
@@ -147,15 +157,17 @@ class ClusterWorker:
                     for name, roles in told.models.items()
                 }
                 store = RemoteStore(self.call)
-                runner = RowRunner(told.grid, models, store, resources, Progress(), told.folder)
+                turns = self._turns if told.grid.total_budget else None
+                runner = RowRunner(told.grid, models, store, resources, Progress(), told.folder, turns)
                 self._news.set()
                 async with asyncio.TaskGroup() as group:
                     for work in (self._watch(), *ends(models)):
                         group.create_task(work)
                     while True:
                         number, row = await self._rows.get()
-                        self._running += 1
-                        group.create_task(self._run(runner, number, row))
+                        task = group.create_task(self._run(runner, number, row))
+                        self._running[task] = row.example.problem.id
+                        task.add_done_callback(self._running.pop)
         except asyncio.CancelledError:
             pass
         except Exception as raised:
@@ -166,10 +178,13 @@ class ClusterWorker:
     async def _run(self, runner: RowRunner, number: int, row: GridRow) -> None:
         try:
             await runner.run(row)
+        except asyncio.CancelledError:
+            self._out.given.append(number)
+            raise
+        else:
+            self._out.done.append(number)
         finally:
-            self._running -= 1
-        self._out.done.append(number)
-        self._news.set()
+            self._news.set()
 
     async def _watch(self) -> None:
         """End this process when the driver is gone or cannot be reached: its rows are taken up elsewhere."""
@@ -215,6 +230,25 @@ class RemoteStore:
 
     async def finish(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
         await self._call("finish", cell, result, correct)
+
+
+class RemoteTurns:
+    """The run's turns, which are decided where the driver is."""
+
+    def __init__(self, call: Callable[..., asyncio.Future[Any]]) -> None:
+        self._call = call
+        self.waiting: set[str] = set()
+        """Problems whose searches wait."""
+
+    def wait(self, problem: str, asked: int, candidates: Sequence[Candidate], spent: Usage) -> Awaitable[int]:
+        """See `tts.allocation.Turns`, as for the other method."""
+        told = self._call("wait", problem, asked, [*map(essentials, candidates)], spent)
+        self.waiting.add(problem)
+        told.add_done_callback(lambda _: self.waiting.discard(problem))
+        return told
+
+    def leave(self, problem: str) -> None:
+        self._call("leave", problem)
 
 
 class _Forward(logging.Handler):

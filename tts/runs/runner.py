@@ -13,7 +13,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from tts.allocation import SharedBudget
+from tts.allocation import SharedBudget, Turns
 from tts.base import AnswerVerifier, Strategy, Verifier
 from tts.concurrency import blocking
 from tts.errors import ConfigError
@@ -22,7 +22,7 @@ from tts.resources import Resources
 from tts.runs.config import Grid
 from tts.runs.damage import check
 from tts.runs.database import Lock
-from tts.runs.executors import Executor, LocalExecutor, executor_named
+from tts.runs.executors import Executor, executor_named
 from tts.runs.progress import Models, Progress
 from tts.runs.record import write_record
 from tts.runs.run import Run
@@ -65,8 +65,6 @@ class Experiment(Grid):
         if not examples:
             raise ConfigError(f"the task {self.task.spec} has no problems")
         executor = executor_named(executor) if isinstance(executor, str) else executor
-        if self.total_budget and not isinstance(executor, LocalExecutor):
-            raise ConfigError("a total budget is shared out by one process; use the executor 'local'")
         async with executor, AsyncExitStack() as stack:
             models = {name: await stack.enter_async_context(open_models(self.endpoints(name))) for name in self.models}
             _check_needs(self, examples, models)
@@ -170,7 +168,7 @@ class RowRunner:
     resources: Resources
     progress: Progress
     folder: Path
-    turns: SharedBudget | None = None
+    turns: Turns | None = None
 
     @property
     def samplers(self) -> list[Sampler]:
@@ -217,13 +215,9 @@ class RowRunner:
                         grades[candidate.content] = group.create_task(grade(candidate))
 
                 stop_early = self.grid.stop_early
-                try:
-                    result = await drive(
-                        strategy, session, stop_early=stop_early, on_candidate=arrived, keep_crashes=True
-                    )
-                finally:
-                    if self.turns is not None:
-                        self.turns.leave(problem.id)
+                result = await drive(strategy, session, stop_early=stop_early, on_candidate=arrived, keep_crashes=True)
+                if self.turns is not None:
+                    self.turns.leave(problem.id)
             verdicts = {candidate.id: grades[candidate.content].result() for candidate in result.candidates}
             correct = {name: verdict.passed for name, verdict in verdicts.items()}
             told = (replace(one, graded=_told(verdicts[one.id], truth)) for one in result.candidates)
