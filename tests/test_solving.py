@@ -15,6 +15,7 @@ from tts.base import Strategy, Verifier
 from tts.errors import ConfigError, EndpointRefused
 from tts.readers import reader_for
 from tts.sampler import Endpoint, Sampler
+from tts.sampler.mock import MockModel
 from tts.session import Session
 from tts.solving import drive, open_models, open_session, solve
 from tts.types import Candidate, Problem, Result, Verdict
@@ -266,3 +267,9 @@ async def test_a_callback_may_start_work_that_outlives_the_search():
 def test_a_reader_is_chosen_by_the_words_of_the_prompt(prompt: str, reader: str | None):
     assert reader_for(prompt) == reader
     assert reader is None or registry.make("verifiers", reader).parse("Answer: B") is not None or "numeric" in reader
+
+
+async def test_the_answer_is_what_the_verifier_read_where_the_strategy_reads_none():
+    model, verifier = MockModel(lambda body: "Let me see. Answer: 42"), "numeric_answer:reference=42"
+    result = await solve("What is 6 * 7?", "best_of_n:n=2", model, verifier=verifier)
+    assert (result.answer, result.text) == ("42", "Let me see. Answer: 42")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,22 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, formats: Sequence[str] = ()) -> str:
+    """The suffix of a file that is to be written, without its dot and in small letters.
+
+    Raises `ConfigError` if it is none of `formats`, where there are any, or nothing can be written there: before work
+    whose result it is to hold.
+    """
+    kind, folder = path.suffix.removeprefix(".").lower(), path.absolute().parent
+    if formats and kind not in formats:
+        raise ConfigError(f"cannot tell the format of {path}: end the name in one of .{', .'.join(formats)}")
+    if not folder.is_dir():
+        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise ConfigError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'no permission'}")
+    return kind
 
 
 def write_calibration_file(path: Path, content: Any) -> None:

@@ -101,6 +101,7 @@ class Session:
         folder: Path | None = None,
         sampling: Mapping[str, Any] | None = None,
         form: Mapping[str, Any] | None = None,
+        shared: Mapping[str, Any] | None = None,
         quota: Quota | None = None,
         forgiving: bool = False,
         turn: Turn | None = None,
@@ -112,8 +113,9 @@ class Session:
 
         Files go to `folder`, by default the working directory. `sampling` overrides the endpoint's parameters for
         the models that write the answer (the policy, or draft and target). `form` does so in the calls alone that write
-        the answer: its length, tools, response format, where it stops. `quota` is what it shares with other sessions.
-        With `forgiving`, a verifier whose server refuses every request costs the candidates their verdicts, and not the
+        the answer: its length, tools, response format, where it stops. `shared` are parameters that other searches need
+        which use the policy's samples too. `quota` is what it shares with other sessions. With
+        `forgiving`, a verifier whose server refuses every request costs the candidates their verdicts, and not the
         search. `turn` lets searches that share a total budget take turns. `policies` are the roles that it may draw
         from, by default all that are policies. In an `environment` each sample of an answer is a trajectory, which
         the `agent`, if there is one, goes through by itself.
@@ -145,7 +147,11 @@ class Session:
         self.sampling: Mapping[str, Any] = sampling or {}
         """What overrides the endpoint's parameters in every call of the models that write the answer."""
         self._form = {role: form or {} for role in IN_PIECES}
-        self._form["policy"] = {**(form or {}), **(verifier.sampling if verifier is not None else {})}
+        self._form["policy"] = {
+            **(form or {}),
+            **(shared or {}),
+            **(verifier.sampling if verifier is not None else {}),
+        }
         self.longest: int | None = min((form[name] for name in LENGTHS if form and form.get(name)), default=None)
         """Most tokens of an answer that grows piece by piece, thoughts apart; None: as the strategy says."""
         self._began = now()

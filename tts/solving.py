@@ -113,6 +113,13 @@ async def open_models(models: Models) -> AsyncIterator[dict[str, Sampler]]:
         yield {role: sampler(model) for role, model in by_role.items()}
 
 
+def verifier_of(strategy: Strategy, problem: Problem, named: Verifier | None = None) -> Verifier | None:
+    """What verifies for `strategy`: its own verifier, else the one that is `named`, else the problem's, if any."""
+    if (found := strategy.verifier or named) is not None or problem.verifier is None:
+        return found
+    return cast(Verifier, registry.make("verifiers", problem.verifier))
+
+
 def open_session(
     problem: Problem,
     strategy: Strategy,
@@ -124,7 +131,7 @@ def open_session(
 ) -> Session:
     """A session for `strategy`, after checking that every role and verifier it needs is there.
 
-    The verifier is the strategy's own, else `verifier`, else the one that the problem names; so is the environment.
+    The verifier is as `verifier_of` says; the environment is `environment`, else the one that the problem names.
     """
     if environment is None and problem.environment is not None:
         environment = cast(Environment, registry.make("environments", problem.environment))
@@ -134,9 +141,7 @@ def open_session(
         environment.ready(problem)
     elif settings.get("agent") is not None:
         raise ConfigError("an agent needs somewhere to act: name an environment, such as --environment workspace")
-    verifier = strategy.verifier or verifier
-    if verifier is None and problem.verifier is not None:
-        verifier = cast(Verifier, registry.make("verifiers", problem.verifier))
+    verifier = verifier_of(strategy, problem, verifier)
     if verifier is None and strategy.needs_verifier:
         raise ConfigError(
             f"{strategy.spec} needs a verifier: --verifier NAME, or {strategy.name}:verifier=NAME. For a prompt alone "
@@ -277,7 +282,9 @@ async def drive(
 
 
 def _parsed(selected: Candidate | None, problem: Problem) -> str | None:
-    """The answer that was read in `selected`. Votes on programs compare digests of what they do, which are none."""
-    notes = {} if selected is None or problem.tests is not None else selected.notes
-    found = notes.get("said", notes.get("answer"))
+    """The answer that a vote or a verifier read in `selected`. Of programs they read what they do, which is none."""
+    if selected is None or problem.tests is not None:
+        return None
+    read = (selected.verdict.details if selected.verdict is not None else {}) | selected.notes
+    found = read.get("said", read.get("answer"))
     return found if isinstance(found, str) else None

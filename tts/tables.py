@@ -58,7 +58,6 @@ class Table:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """As wide as it must be. Where that is too wide, names are broken after their commas and the like."""
         from rich import box
-        from rich.padding import Padding
         from rich.table import Table as RichTable
         from rich.text import Text
 
@@ -78,7 +77,10 @@ class Table:
         if self.title:
             yield Text(self.title, "bold")
         yield made
-        yield from (Padding(Text(f"- {note}"), (0, 0, 0, 2)) for note in self.notes)
+        width = options.max_width - 4
+        for note in self.notes:
+            for i, line in enumerate(Text(note).wrap(console, width)):
+                yield Text("    " if i else "  - ") + line
 
     def html(self) -> str:
         """The table in HTML, for notebooks."""
@@ -202,10 +204,15 @@ def _paid_in_vain(row: Mapping[str, Any]) -> Iterator[str]:
         )
     if cheaper := row.get("outdone"):
         model = "" if cheaper["model"] == row["model"] else f" · {cheaper['model']}"
+        worth = "is less accurate" if cheaper["high"] < 0 else "is not shown to be better"
+        so_many = f"{cheaper['times']:.3g} times {SO_MANY[cheaper['measure']]}"
         yield (
-            f"costs {cheaper['times']:.3g} times as much as {cheaper['strategy']}{model} and is not shown to be better "
+            f"costs {so_many} as {cheaper['strategy']}{model} and {worth} "
             f"({points(cheaper['difference'])}, 95 % {points_between(cheaper['low'], cheaper['high'])} points)"
         )
+
+
+SO_MANY = {"total_tokens": "as many tokens, prompts included,", "money": "as much money", "flops": "as many FLOPs"}
 
 
 def _unlike(runs: Mapping[str, Rows]) -> Iterator[tuple[str, str]]:
@@ -256,8 +263,8 @@ def growth_table(curves: Sequence[Curve], title: str = "Accuracy") -> Table:
     paths = [(curve.k if curve.cap is None else curve.cap, curve.y) for curve in curves]
     steps = sorted({float(step) for path, _ in (paths[:1] if capped else paths) for step in path})
     steps = steps[:: -max(1, -(-len(steps) // 7))][::-1]
-    along = f"at most so many {curves[0].x_label}" if capped else "so many candidates"
-    made = Table(f"{title} with {along}", ("",), [number(step) for step in steps])
+    along = f"cap on {curves[0].x_label}" if capped else "number of candidates"
+    made = Table(f"{title} by {along}", ("",), [number(step) for step in steps])
     for curve, (path, heights) in zip(curves, paths, strict=True):
         places = [bisect_right(path, step) - 1 for step in steps]
         known = [i >= 0 and (capped or path[i] == step) for i, step in zip(places, steps, strict=True)]

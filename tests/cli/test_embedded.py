@@ -63,7 +63,7 @@ def test_serve_without_uvicorn_names_the_extra(tts: Command, clean: Path, monkey
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "tts.serving", raising=False)
     ended = tts("embedded", "serve", write_model(clean / "small"))
-    assert ended.code == 1
+    assert ended.code == 2
     assert "pip install 'ttscale[serve]'" in ended.err
 
 

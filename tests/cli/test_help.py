@@ -41,3 +41,34 @@ def test_an_unknown_option_is_exit_code_2(tts: Command):
     ended = tts("run", "--limits", "3")
     assert ended.code == 2
     assert "--limit" in ended.err
+
+
+def test_every_command_is_described_in_a_line_that_is_not_cut(tts: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "..." not in tts("--help").out.partition("Commands:")[2].partition("Examples:")[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("run", "--temperature", "warm"), "'--temperature': must be a number, not 'warm'"),
+        (("run", "--limit", "0"), "'--limit': must be at least 1, not '0'"),
+        (("report", "runs/a", "--style", "large"), "'--style': 'large' is not one of 'screen', 'paper'"),
+        (
+            ("solve", "?", "--base-url", "embedded://lab-target", "--sampling.logprobs", "3"),
+            "logprobs must be true or false",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_in_plain_words(tts: Command, words: tuple[str, ...], complaint: str):
+    ended = tts(*words)
+    assert ended.code == 2
+    assert complaint in ended.err
+
+
+def test_a_missing_extra_is_the_users_to_correct(tts: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    monkeypatch.delitem(sys.modules, "tts.report.viewer", raising=False)
+    ended = tts("view", ".")
+    assert ended.code == 2
+    assert "pip install 'ttscale[serve]'" in ended.err

@@ -63,6 +63,15 @@ async def test_strategies_share_the_samples_of_a_prompt_and_are_charged_for_them
     assert "oracle" not in vote.label
 
 
+async def test_a_verifier_that_reads_log_probabilities_makes_no_second_pool_of_samples(
+    task: str, endpoint: Endpoint, double: ModelDouble, tmp_path: Path
+) -> None:
+    best = [f"best_of_n:n=4,verifier={name}" for name in ("self_certainty", "mean_logprob")]
+    run = await experiment(task, endpoint, "self_consistency:n=4", *best, limit=5).run(tmp_path / "r")
+    assert double.stats.choices == 5 * 4
+    assert [row["unrated_candidates"] for row in summary(run)] == [0, 0, 0]
+
+
 async def test_a_larger_n_pays_only_for_what_is_new(
     task: str, endpoint: Endpoint, double: ModelDouble, tmp_path: Path
 ) -> None:

@@ -306,3 +306,11 @@ def test_they_are_written_as_text_and_read_back(spec: str):
 def test_a_number_of_weights_that_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="2 verifiers need as many weights"):
         registry.make("verifiers", "weighted:verifiers=[says,says],weights=[1]")
+
+
+@pytest.mark.parametrize("spec", ["all_of:verifiers=[says,mean_logprob]", "cached:verifier=min_window_confidence"])
+async def test_samples_are_drawn_with_what_the_parts_need(spec: str):
+    bodies: list[dict[str, Any]] = []
+    await solve(PROBLEM, "best_of_n:n=2", MockModel(lambda body: bodies.append(body) or "42"), verifier=spec)
+    assert all(body["logprobs"] is True for body in bodies)
+    assert bodies

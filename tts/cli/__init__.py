@@ -10,7 +10,7 @@ import typer
 
 from tts.cli import calibrate, demo, doctor, importing, init, listing, local, report, run, serve, solve, verify
 from tts.cli.common import Commands, DottedCommand, say, show_any_text
-from tts.errors import ConfigError, TTSError
+from tts.errors import ConfigError, MissingExtra, TTSError
 
 EPILOG = """\
 \b
@@ -94,7 +94,7 @@ def main() -> None:
         if debug:
             raise
         say(f"error: {error}")
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        sys.exit(2 if isinstance(error, ConfigError | MissingExtra) else 1)
     except OSError as error:  # such as a full disk
         if debug:
             raise

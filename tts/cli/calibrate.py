@@ -44,7 +44,10 @@ def calibrate(
         ),
     ] = None,
 ) -> None:
-    """Write what a run shows for `calibration=FILE`: the scores of drafts, or how each policy did on each problem."""
+    """Write the file by which later runs reject, route or escalate.
+
+    It has the scores of drafts, or how each policy did on each problem, for a strategy's `calibration=FILE`.
+    """
     from tts.runs import Run
 
     found = Run(run)

@@ -60,13 +60,20 @@ class Commands(TyperGroup):
     """Commands that Ctrl-C, SIGTERM and a terminal that closes (SIGHUP) end in order, at whatever moment, with exit
     code 130 or 143 and a word.
 
-    A command that has more to say raises `KeyboardInterrupt` with it.
+    A command that has more to say raises `KeyboardInterrupt` with it. What is wrong with an option is told in the words
+    that settings have.
     """
 
     def invoke(self, ctx: Any) -> Any:
         with _signals_interrupt() as terminated:
             try:
                 return super().invoke(ctx)
+            except typer.BadParameter as error:
+                from pydantic import ValidationError  # Typer reads options by it
+
+                if isinstance(error.__cause__, ValidationError):
+                    error.message = complaints(error.__cause__)
+                raise
             except KeyboardInterrupt as error:
                 say("; ".join(["terminated" if terminated else "interrupted", *map(str, error.args)]))
                 raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from None

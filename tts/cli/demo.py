@@ -86,7 +86,7 @@ def demo(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare strategies with a small model that runs in this process.
+    """Compare strategies with a small model that runs right here.
 
     Takes about a minute, with a real model about three. Run again, it shows the stored results and computes only what
     is new.

@@ -41,7 +41,10 @@ def import_(
         int | None, typer.Option("--samples", "-n", min=1, help="How many samples of each problem count.")
     ] = None,
 ) -> None:
-    """Make a run of samples that another program has drawn; they are graded anew."""
+    """Make a run of samples that another program has drawn.
+
+    They are graded anew.
+    """
     from tts.runs.importing import import_samples
 
     made = asyncio.run(

@@ -43,7 +43,10 @@ def list_(
     details: Annotated[bool, typer.Option("--details", help="Show the parameters of all.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List plug-ins of all kinds in a line each, or those that are named with their parameters."""
+    """List strategies, verifiers, tasks, environments and studies.
+
+    In a line each; one that is named, with its parameters.
+    """
     words = words or []
     entries = [describe(group, name) for group, name in _wanted(words)]
     if as_json:

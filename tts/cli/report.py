@@ -110,19 +110,21 @@ def report(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show accuracy, cost and curves of runs, and write the whole report as a page for the browser.
+    """Show what runs have found, and write it as a page.
 
-    Runs may still be going (see also: tts view). The page is report.html in the run's directory, or beside the
+    Accuracy, cost and curves, compared over the problems that runs have in common where there are several. Runs may
+    still be going (see also: tts view). The page is report.html in the run's directory, or beside the
     directories of several runs; with --json or --study it is written only where --out or --format asks for it.
     """
     from tts import registry
-    from tts.report import CANDIDATE_FORMATS, FORMATS, RunComparison, check_format, write_candidates
+    from tts.files import check_writable
+    from tts.report import CANDIDATE_FORMATS, FORMATS, RunComparison, write_candidates
     from tts.runs import Run
 
     for path in out or ():
-        check_format(path, FORMATS)
+        check_writable(path, FORMATS)
     if candidates:
-        check_format(candidates, CANDIDATE_FORMATS)
+        check_writable(candidates, CANDIDATE_FORMATS)
     studies: list[Study] = [registry.make("studies", spec) for spec in study or ()]
     comparison = RunComparison([Run(path) for path in runs])
     along = cast("By | None", by and str(by))
@@ -288,9 +290,9 @@ def view(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of runs, or a run.")] = Path("runs"),
     port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0 picks a free port.")] = 8090,
 ) -> None:
-    """Show runs in the browser until Ctrl-C, on this machine only; pages are updated while runs go on.
+    """Show runs in the browser until Ctrl-C, also while they go on.
 
-    Prints the address on stdout.
+    On this machine only. Prints the address on stdout.
     """
     from tts.errors import MissingExtra
     from tts.serving import serve as put_on_port

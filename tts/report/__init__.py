@@ -6,13 +6,14 @@ import csv
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tts.curves import plot_curves, write_csv, write_parquet, writing
 from tts.curves.plot import Style
 from tts.errors import ConfigError
+from tts.files import check_writable
 from tts.report.page import write_page
 from tts.report.tracks import RunComparison
 from tts.runs.analysis import By, summary
@@ -21,21 +22,11 @@ from tts.studies.verifiers import Verifiers
 from tts.tables import FILTERED, Table, curve_table, summary_table
 from tts.text import one_line
 
-__all__ = ["RunComparison", "check_format", "write_candidates", "write_lines", "write_page", "write_report"]
+__all__ = ["RunComparison", "write_candidates", "write_lines", "write_page", "write_report"]
 
 
 FORMATS = ("html", "md", "csv", "parquet", "png", "svg", "pdf")
 CANDIDATE_FORMATS = ("csv", "jsonl")
-
-
-def check_format(path: Path, formats: Sequence[str]) -> str:
-    """The format that the suffix of `path` names; a `ConfigError` if it is none of `formats`, or its folder missing."""
-    kind = path.suffix.removeprefix(".").lower()
-    if kind not in formats:
-        raise ConfigError(f"cannot tell the format of {path}: end the name in one of .{', .'.join(formats)}")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
-    return kind
 
 
 def write_report(comparison: RunComparison, path: Path, x: str, by: By | None = None, style: Style = "screen") -> None:
@@ -44,7 +35,7 @@ def write_report(comparison: RunComparison, path: Path, x: str, by: By | None = 
     Curves are over the measure `x`, `by` as in `tts.runs.analysis.curves`; the page has all measures. Raises
     `ConfigError` for an unknown suffix, a path that cannot be written, or where there is nothing to write.
     """
-    kind = check_format(path, FORMATS)
+    kind = check_writable(path, FORMATS)
     with writing(path):
         if kind == "html":
             write_page(comparison, path)
@@ -65,7 +56,7 @@ def write_candidates(comparison: RunComparison, path: Path) -> None:
     rows = (
         {**({"run": label} if label else {}), **row} for label, run in comparison.runs.items() for row in run.export()
     )
-    if check_format(path, CANDIDATE_FORMATS) == "jsonl":
+    if check_writable(path, CANDIDATE_FORMATS) == "jsonl":
         return write_lines(rows, path)
     with writing(path), path.open("w", encoding="utf-8", newline="") as file:
         if first := next(rows, None):

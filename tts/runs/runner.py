@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from tts.runs.run import Run
 from tts.runs.store import AnswerStore, Cell, Store
 from tts.sampler import Sampler
 from tts.session import Session
-from tts.solving import drive, open_models, open_session
+from tts.solving import drive, open_models, open_session, verifier_of
 from tts.tasks import Example
 from tts.trajectories import Agent
 from tts.types import Candidate, Verdict
@@ -192,6 +193,10 @@ class RowRunner:
         async def grade(candidate: Candidate) -> Verdict:
             return await grading.verify(candidate)
 
+        rating = [verifier_of(strategy, problem, self.grid.verifier) for strategy in self.grid.strategies]
+        wanted = [verifier.sampling for verifier in rating if verifier is not None]
+        shared = dict(ChainMap({}, *wanted))  # so that all draw from one pool of samples
+
         for strategy in row.strategies:
             session = open_session(
                 problem,
@@ -206,6 +211,7 @@ class RowRunner:
                 store=self.store,
                 resources=self.resources,
                 folder=self.folder,
+                shared=shared,
                 turn=None if self.turns is None else partial(self.turns.wait, problem.id),
             )
             async with asyncio.TaskGroup() as group:

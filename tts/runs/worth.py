@@ -9,6 +9,7 @@ import numpy as np
 
 from tts.curves import Interval, paired_difference, powers_of_two
 from tts.runs.estimates import GradedPool, by_problem, final_accuracies
+from tts.runs.measures import fair_measure
 from tts.runs.run import Track
 
 
@@ -44,8 +45,8 @@ def told(difference: Interval) -> dict[str, float]:
 def outdone(tracks: Sequence[Track], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
     """For each track the most accurate cheaper one, where it is not shown to be better than that.
 
-    Compared are tracks of the same model by all tokens, and of several by money, if all have prices in one currency;
-    over the problems that both have. The hidden truth makes no cheaper one.
+    Costs are compared by `fair_measure`, accuracies over the problems that both have. One that costs nearly the same is
+    no cheaper one, and the hidden truth makes none.
     """
     solved: list[dict[str, float]] = []
     for track in tracks:
@@ -55,28 +56,34 @@ def outdone(tracks: Sequence[Track], rows: Sequence[Mapping[str, Any]]) -> list[
         means = by_problem(np.array([[right] for _, right in known]).reshape(-1, 1), [one for one, _ in known])
         solved.append(dict(zip(names, means[:, 0].tolist(), strict=True)))
     found: list[dict[str, Any] | None] = []
-    for row, mine in zip(rows, solved, strict=True):
+    entries = list(zip(tracks, rows, solved, strict=True))
+    for track, row, mine in entries:
         best: tuple[float, dict[str, Any]] | None = None
-        for other, theirs in zip(rows, solved, strict=True):
+        for cheaper, other, theirs in entries:
             common = sorted(mine.keys() & theirs.keys())
-            ratio = _cost_ratio(row, other)
-            if other["oracle"] or ratio is None or ratio <= 1 or len(common) < 2:
+            measure = fair_measure([track, cheaper])
+            if other["oracle"] or measure is None or len(common) < 2:
+                continue
+            costs = [_cost(*one, measure) for one in ((track, row), (cheaper, other))]
+            if costs[0] < CHEAPER * costs[1] or not costs[1]:
                 continue
             over = [np.array([[one[problem]] for problem in common]) for one in (mine, theirs)]
             gain, accuracy = paired_difference(*over), float(over[1].mean())
             if best is None or accuracy > best[0]:
                 name = {"strategy": other["strategy"], "model": other["model"]}
-                best = accuracy, {**name, "times": ratio, "problems": len(common), **told(gain)}
+                ratio = {"times": costs[0] / costs[1], "measure": measure}
+                best = accuracy, {**name, **ratio, "problems": len(common), **told(gain)}
         found.append(best[1] if best is not None and best[1]["low"] <= 0 else None)
     return found
 
 
-def _cost_ratio(one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
-    """How many times as much as the other a row cost for each problem; None where nobody knows."""
-    if one["model"] == other["model"]:
-        costs = [(row["prompt_tokens"] + row["completion_tokens"]) / row["problems"] for row in (one, other)]
-    elif one["money"] is not None and other["money"] is not None and one["currency"] == other["currency"]:
-        costs = [row["money"] / row["problems"] for row in (one, other)]
-    else:
-        return None
-    return costs[0] / costs[1] if costs[1] else None
+CHEAPER = 1.1
+"""What costs this many times less at least is cheaper."""
+
+
+def _cost(track: Track, row: Mapping[str, Any], measure: str) -> float:
+    """What each problem cost."""
+    if measure == "flops":
+        return sum(float(part[-1]) for part in track.cost(measure)) / row["problems"]
+    whole = row["money"] if measure == "money" else row["prompt_tokens"] + row["completion_tokens"]
+    return whole / row["problems"]

@@ -83,6 +83,10 @@ def check_params(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_value(key: str, value: Any) -> None:
+    if key == "logprobs" and not isinstance(value, bool | None):
+        raise ValueError(
+            f"logprobs must be true or false, not {value!r}; top_logprobs says for how many tokens at each place"
+        )
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is None or (key not in NUMBERS and key not in WHOLE_NUMBERS):
         return

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import AfterValidator
 
 from tts.base import Plugin
+from tts.files import check_writable
 from tts.runs import Run
 from tts.runs.analysis import prefixed
 from tts.runs.run import Track
@@ -86,6 +89,21 @@ def reports_on(
 def labelled_tracks(runs: Mapping[str, Run]) -> Iterator[tuple[str, Track]]:
     """Every track of every run under its full label."""
     return ((prefixed(label, track.label), track) for label, run in runs.items() for track in run.tracks)
+
+
+def written_as(*formats: str) -> AfterValidator:
+    """For a parameter that names a file to write: one that cannot be written is refused before any work."""
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None:
+            check_writable(path, formats)
+        return path
+
+    return AfterValidator(check)
+
+
+FigureFile = Annotated[Path | None, written_as("svg", "png", "pdf")]
+"""A figure that a study may draw."""
 
 
 def write_figure(figure: Figure, path: Path) -> None:

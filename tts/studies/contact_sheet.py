@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from jinja2 import Environment
 
@@ -14,7 +14,7 @@ from tts.curves import writing
 from tts.errors import ConfigError
 from tts.files import pictures_in
 from tts.runs.run import Row, Run, Track
-from tts.studies import Study, StudyFindings
+from tts.studies import Study, StudyFindings, written_as
 from tts.types import Candidate
 
 PAGE = """<!doctype html>
@@ -56,7 +56,7 @@ ul { list-style: none; padding: 0; margin: 4px 0; font-size: 12px }
 class ContactSheet(Study):
     """Every image of a run with its verdict, on one page of HTML."""
 
-    out: Path
+    out: Annotated[Path, written_as("html")]
     """The file to write (.html)."""
 
     def findings(self, runs: Mapping[str, Run]) -> StudyFindings:

@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from itertools import combinations
 from math import comb
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
@@ -37,7 +36,7 @@ from tts.runs.run import Row, Track
 from tts.runs.store import Store
 from tts.sampler import Endpoint, Sampler
 from tts.session import Session
-from tts.studies import Study, StudyFindings, Table, labelled_tracks, write_figure
+from tts.studies import FigureFile, Study, StudyFindings, Table, labelled_tracks, write_figure
 from tts.tables import number, percent
 from tts.types import Candidate, Problem, sum_usage
 from tts.verifiers.programs.extract import extract_program, normal_form, normal_tree
@@ -59,7 +58,7 @@ class Diversity(Study):
     """A model that judges whether two programs rest on the same idea. Its answers are kept beside the run."""
     base_url: str | None = None
     """Where the judge is served. Default: $OPENAI_BASE_URL."""
-    plot: Path | None = None
+    plot: FigureFile = None
     """Draw the gain of pass@k against diversity into this file (.svg, .png, .pdf)."""
     programs: PositiveInt = 40
     """Programs of a problem that the judge compares, drawn at random."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from tts.runs import Run
 from tts.runs.analysis import prefixed
 from tts.runs.estimates import by_problem, final_accuracies
 from tts.runs.run import Floats, Track
-from tts.studies import Study, StudyFindings, Table, write_figure
+from tts.studies import FigureFile, Study, StudyFindings, Table, write_figure
 from tts.tables import interval, number, percent, plain, points, points_between
 
 
@@ -30,7 +29,7 @@ class Sweep(Study):
     """The parameter."""
     x: str = "prompt_tokens"
     """What compute is counted in."""
-    plot: Path | None = None
+    plot: FigureFile = None
     """Figure to write."""
 
     def findings(self, runs: Mapping[str, Run]) -> StudyFindings:

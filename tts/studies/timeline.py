@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from tts.curves.plot import COLOURS, drawing
 from tts.errors import ConfigError
 from tts.runs import Run
 from tts.runs.timed_calls import TimedCall, calls
-from tts.studies import Study, StudyFindings, Table, labelled_tracks, write_figure
+from tts.studies import FigureFile, Study, StudyFindings, Table, labelled_tracks, write_figure
 from tts.tables import number, percent
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ WAITING = "#d9d9d9"
 class Timeline(Study):
     """When calls were made: how busy they kept the servers, and how long samples waited."""
 
-    plot: Path | None = None
+    plot: FigureFile = None
     """Draw every call for one problem into this file (.svg, .png, .pdf)."""
     problem: str | None = None
     """The problem to draw. Default: the first of each run."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import PositiveInt, field_validator
+from pydantic import PositiveInt
 
 from tts.curves import writing
 from tts.errors import ConfigError
 from tts.runs import Run
-from tts.studies import Study, StudyFindings, labelled_tracks
+from tts.studies import Study, StudyFindings, labelled_tracks, written_as
 from tts.studies.search_trees import SearchDrawing
 from tts.studies.tree_files import mermaid, svg
 
@@ -28,17 +28,10 @@ class SearchTree(Study):
     """The problem's id. Default: the first that was finished."""
     strategy: str = ""
     """Only strategies and models whose label has this in it."""
-    out: Path | None = None
+    out: Annotated[Path | None, written_as("svg", "mmd")] = None
     """Draw it into this file (.svg, or .mmd for Mermaid)."""
     most: PositiveInt = 300
     """Nodes of a tree that are drawn, the most visited first; `--json` has all. Mermaid draws 500 at most."""
-
-    @field_validator("out")
-    @classmethod
-    def _drawable(cls, out: Path | None) -> Path | None:
-        if out is not None and out.suffix not in (".svg", ".mmd"):
-            raise ValueError("end the name in .svg or .mmd")
-        return out
 
     def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
         every = list(labelled_tracks(runs))

@@ -41,6 +41,7 @@ def local_file(path: Path) -> Path:
 def _download(url: str, target: Path) -> None:
     import httpx  # imported late: it takes a tenth of a second
 
+    print(f"downloading {url} to {target}", file=sys.stderr)
     try:
         response = httpx.get(url, follow_redirects=True, timeout=60)
         response.raise_for_status()

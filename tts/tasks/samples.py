@@ -20,6 +20,7 @@ from tts import registry
 from tts.concurrency import together
 from tts.curves import mean_interval, pass_at_k
 from tts.errors import ConfigError
+from tts.files import check_writable
 from tts.resources import Resources
 from tts.session import Session
 from tts.tasks import Example, Task
@@ -80,6 +81,8 @@ async def verify_samples(
     for a problem that the task does not have.
     """
     began = monotonic()
+    out = out or path.with_name(f"{path.name}_results.jsonl")
+    check_writable(out)
     source: Task = registry.make("tasks", task) if isinstance(task, str) else task
     examples = {example.problem.id: example for example in source.examples()}
     samples = [(record, _known(record, id, examples), text) for record, id, text in read_samples(path)]
@@ -93,7 +96,6 @@ async def verify_samples(
             return {**record.fields, **_as_result(verdict)}
 
         results = await together(judged(*sample) for sample in samples)
-    out = out or path.with_name(f"{path.name}_results.jsonl")
     text = "".join(json.dumps(result) + "\n" for result in results)
     await asyncio.to_thread(out.write_text, text, encoding="utf-8")
     return _scores(out, results, examples, monotonic() - began)

@@ -5,6 +5,7 @@ The session charges a part's work to the verdict that asked for it, so nothing h
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,10 @@ class Composite(Verifier):
     @property
     def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return frozenset().union(*(part.roles for part in self.parts))
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return dict(ChainMap({}, *(part.sampling for part in self.parts)))
 
     @property
     def rates_partial(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

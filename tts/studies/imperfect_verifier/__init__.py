@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import permutations
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from tts.curves.fits import LinearFit
 from tts.curves.plot import COLOURS, GREY, drawing
 from tts.errors import ConfigError
 from tts.runs.run import Run, Track
-from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on, write_figure
+from tts.studies import FigureFile, Study, StudyFindings, Table, TrackReport, reports_on, write_figure
 from tts.studies.imperfect_verifier.counts import (
     Attempts,
     Best,
@@ -53,7 +52,7 @@ class ImperfectVerifier(Study):
 
     cost_ratio: tuple[Annotated[float, Field(ge=0)], ...] = RATIOS
     """Costs (lambda) of a wrong answer, where a right one gains 1."""
-    plot: Path | None = None
+    plot: FigureFile = None
     """Draw what K samples are worth into this file (.svg, .png, .pdf)."""
 
     def findings(self, runs: Mapping[str, Run]) -> StudyFindings:
