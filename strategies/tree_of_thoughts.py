@@ -91,6 +91,10 @@ class TreeOfThoughts(StepSearch):
     def rates_steps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.weigh == "verifier" and super().rates_steps
 
+    @property
+    def by_turns(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.thoughts == "sample" and super().by_turns
+
     async def start(self, session: Session) -> Continuation:
         if self.thoughts == "sample":
             return await super().start(session)

@@ -47,6 +47,10 @@ class Wrapping(Strategy):
         return self.strategy.in_pieces
 
     @property
+    def by_turns(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.strategy.by_turns
+
+    @property
     def weighs_votes(self) -> bool:
         return self.strategy.weighs_votes
 

@@ -194,6 +194,8 @@ class Strategy(Plugin):
     candidates are independent), or by replaying `select` prefix by prefix."""
     in_pieces: ClassVar[bool] = False
     """Whether its answers are written piece by piece, so that they cannot be tool calls or follow a response format."""
+    by_turns: ClassVar[bool] = False
+    """Whether the pieces may be turns of a trajectory, in an environment that can be copied (`Environment.forks`)."""
     gains: ClassVar[Literal["votes", "verdicts", "rates"] | None] = None
     """What a sample adds to: by this a total budget is shared out among problems, if the search draws its samples by
     `tts.stopping.drawn`. None: it does not."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from tts.calls import digest
@@ -188,8 +189,27 @@ class Continuation:
         sampler, prompt = self.session.sampler(role), self.prompt(role)
         return await tokenize(sampler, prompt, special=False) if self.rendered and sampler.llama_cpp else prompt
 
+    def sample(self) -> Sample:
+        """The sample that its pieces are together; one that can still grow counts as cut off."""
+        pieces = self.samples
+
+        def joined(name: str) -> tuple[Any, ...] | None:
+            parts = [getattr(piece, name) for piece in pieces]
+            return None if None in parts else tuple(chain.from_iterable(parts))
+
+        numbers = {name: joined(name) for name in ("token_ids", "logprobs", "confidences")}
+        charges = dict.fromkeys(charge for piece in pieces for charge in piece.charges)
+        last, ended = pieces[-1] if pieces else Sample(""), self.ended or "budget"
+        return replace(last, text=self.text, finish_reason=ended, charges=tuple(charges), index=0, **numbers)
+
     async def _drawn(self, prompt: Prompt, n: int, role: str, options: Mapping[str, Any]) -> list[Sample]:
         """Up to `n` samples in their order, and at least one; see `branch`."""
+        if not (samples := await self._asked(prompt, n, role, options)):
+            raise SamplingFailed(f"{role}: no continuation could be sampled")
+        return samples
+
+    async def _asked(self, prompt: Prompt, n: int, role: str, options: Mapping[str, Any]) -> list[Sample]:
+        """As many of `n` samples as come, in their order; none where the server rejects the request."""
         samples: list[Sample] = []
         try:
             async for sample in self.session.sample(prompt, n=n, role=role, **options):
@@ -197,8 +217,6 @@ class Continuation:
         except BudgetSpent:  # what it had room for is there; the next step will raise it again
             if not samples:
                 raise
-        if not samples:
-            raise SamplingFailed(f"{role}: no continuation could be sampled")
         return sorted(samples, key=lambda sample: sample.index)
 
     def _options(

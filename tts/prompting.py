@@ -24,6 +24,7 @@ from tts.sampler.parameters import Dispensable
 from tts.sampler.protocol import prompt_size
 from tts.session import Session
 from tts.text import size_of
+from tts.trajectories import in_words, shortened
 from tts.types import Candidate, Message, Problem, Prompt, Sample
 
 T = TypeVar("T")
@@ -217,9 +218,43 @@ def answer_of(candidate: Candidate) -> str:
     return "\n".join([text, *calls] if text else calls)
 
 
-async def shown(session: Session, prompt: str, candidate: Candidate, **values: object) -> Any:
+async def way_of(candidate: Candidate, most: int) -> Candidate | str:
+    """What those read who judge a trajectory: the way to the answer, and the answer, in `most` characters.
+
+    The answer is whole as far as three quarters of them allow. Of the turns, tool outputs are cut first, then messages,
+    each in its middle, and then turns from the middle are left out. A candidate that is no trajectory stays itself.
+    """
+    trajectory = candidate.notes.get("trajectory")
+    if not most or trajectory is None:
+        return candidate
+    turns = trajectory["turns"]
+    return await aside(size_of(turns, LARGE, 16), _way, turns, candidate.content, most)
+
+
+def _way(turns: Sequence[Message], answer: str, most: int) -> str:
+    end = f"This is the answer that it has come to:\n\n{shortened(answer or '(nothing)', most * 3 // 4)}"
+    begin, gap = "This is how an agent has worked on the task:\n\n", "[... some messages ...]\n\n"
+    room, each = most - len(begin) - len(end), most
+    turns = [{**turn, "content": _without(turn.get("content"))} for turn in turns]
+    while sum(map(len, parts := [in_words([turn], each) for turn in turns])) > room and each > 200:
+        each = each * 3 // 4
+    if sum(map(len, parts)) <= room:
+        return begin + "".join(parts) + end
+    kept, left = 0, room - len(gap)  # from both ends
+    while (left := left - len(parts[kept // 2 if kept % 2 == 0 else -1 - kept // 2])) >= 0:
+        kept += 1
+    parts[kept - kept // 2 : len(parts) - kept // 2] = [gap]
+    return begin + "".join(parts) + end if kept else end
+
+
+def _without(content: Any) -> Any:
+    """A message without thoughts, unless there is nothing else in it."""
+    return without_thoughts(content).strip() or content if isinstance(content, str) else content
+
+
+async def shown(session: Session, prompt: str, candidate: Candidate | str, **values: object) -> Any:
     """The content of a message: `prompt` with `$answer` and `values` filled in, and the candidate's pictures."""
-    pictures = pictures_in(candidate.content)
+    pictures = () if isinstance(candidate, str) else pictures_in(candidate.content)
     if not pictures:
         return await filled(prompt, answer=candidate, **values)
     told = "the picture that comes" if len(pictures) == 1 else f"the {len(pictures)} pictures, in order, that come"

@@ -139,7 +139,8 @@ class Session:
         self._forgiving = forgiving
         self._policies = tuple(policies) or policies_of(models)
         self._spawned = count()
-        self._place: tuple[int, ...] | None = None
+        self.place: tuple[int, ...] | None = None
+        """Where on the axis of compute its work stands; None: at each sample's own number."""
         self._recorded: set[Charge] = set()
         self._ids = count()
         self._equal: dict[tuple[str, str, str], bool] = {}
@@ -218,6 +219,10 @@ class Session:
         """This session with one of the `policies` as the policy."""
         return self._with(_policies=(policy,))
 
+    def by_message(self) -> Session:
+        """This session where a sample of an answer is a single message, in an environment too."""
+        return self._with(environment=None)
+
     def asking(self, problem: Problem) -> Session:
         """This session for work on its problem asked in other words, those of `problem`; verifiers see its own."""
         return self._with(problem=problem)
@@ -253,9 +258,10 @@ class Session:
             if self.environment is not None and not inner:
                 if stop_when is not None:
                     raise ConfigError(f"{self._stream} ends answers early, which trajectories are not: use another")
-                draw = partial(self._calls.samples, role=role, place=self._place)
-                return self._recording(trajectories(self, self.environment, prompt, spawns, params, draw), role)
-        return self._recording(self._calls.samples(prompt, spawns, role, params, self._place, stop_when), role)
+                draw = partial(self._calls.samples, role=role, place=self.place)
+                drawn = trajectories(self, self.environment, prompt, spawns, params, draw, self._calls.sampler(role))
+                return self._recording(drawn, role)
+        return self._recording(self._calls.samples(prompt, spawns, role, params, self.place, stop_when), role)
 
     async def _recording(self, drawn: AsyncGenerator[Sample, None], role: str) -> AsyncGenerator[Sample, None]:
         try:
@@ -437,7 +443,7 @@ class Session:
         try:
             verdict = await verifier.verify(self._judged, candidate, inner)
         except Exception as raised:
-            words = self._noted(verifier.name, raised, forgiving=self._forgiving)
+            words = self.noted(verifier.name, raised, forgiving=self._forgiving)
             verdict = Verdict(None, details={"error": words})
         if verdict.invalid:
             self.ledger.failures.append(f"{verifier.name}: {verdict.details['error']}")
@@ -506,7 +512,7 @@ class Session:
             found = await inner.compared(candidate.content, reader, known)
         except Exception as raised:
             if not isinstance(cause_of(raised), BudgetSpent):  # which the next sample meets; this one is paid for
-                self._noted(reader.name, raised)
+                self.noted(reader.name, raised)
         self._recorded |= inner._recorded
         notes = {**candidate.notes, **found}
         return replace(candidate, notes=notes, charges=candidate.charges | inner._recorded)
@@ -555,10 +561,10 @@ class Session:
         """Book CPU time spent on checking the candidate at hand; the work began `seconds` ago."""
         charge = Charge(uuid4().hex, "verifier", Usage(verifier_seconds=cpu_seconds, seconds=seconds), now() - seconds)
         self.ledger.paid.add(charge)
-        self.ledger.need(charge, self._place)
+        self.ledger.need(charge, self.place)
         self._recorded.add(charge)
 
-    def _noted(self, name: str, raised: Exception, *, forgiving: bool = False) -> str:
+    def noted(self, name: str, raised: Exception, *, forgiving: bool = False) -> str:
         """Note a failure that concerns one candidate alone; raise again what ends the search.
 
         To the `forgiving`, a server that refuses every request does not.
@@ -575,13 +581,13 @@ class Session:
     def at(self, place: tuple[int, ...]) -> Session:
         """This session for work towards candidates spawned at `place`: what it costs is charged there if none comes of
         it. Its random numbers are its own."""
-        return self._with(_place=place, _stream=f"{self._stream}\0{place}")
+        return self._with(place=place, _stream=f"{self._stream}\0{place}")
 
     def _inner(self, stream: str, place: tuple[int, ...] | None = None) -> Session:
         """A session with the same ledger and budget, but a record and random numbers of its own."""
         form = {role: form for role, form in self._form.items() if role in IN_PIECES}
         own = {"_recorded": set(), "unverified": {}, "_spawned": count(), "environment": None, "_form": form}
-        return self._with(**own, _place=place or self._place, _stream=f"{self._stream}\0{stream}")
+        return self._with(**own, place=place or self.place, _stream=f"{self._stream}\0{stream}")
 
 
 def _errors(verdict: Verdict | None) -> set[str]:

@@ -135,9 +135,9 @@ def open_session(
     """
     if environment is None and problem.environment is not None:
         environment = cast(Environment, registry.make("environments", problem.environment))
-    if environment is not None and strategy.in_pieces:
-        raise ConfigError(f"{strategy.spec} writes its answers in pieces, and {environment.spec} needs whole messages")
     if environment is not None:
+        if strategy.in_pieces:
+            environment.check_branching(strategy.spec, by_turns=strategy.by_turns, outside=bool(settings.get("agent")))
         environment.ready(problem)
     elif settings.get("agent") is not None:
         raise ConfigError("an agent needs somewhere to act: name an environment, such as --environment workspace")

@@ -17,20 +17,22 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 from uuid import uuid4
 
 from pydantic import PositiveInt
 
+from tts import registry
 from tts.calls import digest
 from tts.concurrency import Flow, flow, now
-from tts.errors import BudgetSpent, ConfigError, SamplingFailed, own_failure
+from tts.errors import BudgetSpent, ConfigError, SamplingFailed
 from tts.registry import Plugin
 from tts.resources import Resources
 from tts.sampler.parameters import merged, token_limit
 from tts.types import Charge, Problem, Prompt, Sample, Usage
 
 if TYPE_CHECKING:
+    from tts.sampler import Sampler
     from tts.session import Session
 
 ROLE = "environment"
@@ -90,7 +92,7 @@ class Episode:
         raise NotImplementedError
 
     async def fork(self) -> Episode:
-        """Another episode that goes on from this state, where the environment can be copied."""
+        """Another episode that goes on from this state, where the environment can be copied (`Environment.forks`)."""
         raise NotImplementedError(f"{type(self).__name__} cannot be copied")
 
     async def close(self) -> None:
@@ -102,6 +104,8 @@ class Environment(Plugin):
 
     runs_code: ClassVar[bool] = False
     """Whether it runs programs or commands that models wrote."""
+    forks: ClassVar[bool] = False
+    """Whether its episodes can be copied (`Episode.fork`), so that searches can branch at a turn."""
 
     turns: PositiveInt = 30
     """Messages of the policy in a trajectory, at most."""
@@ -110,6 +114,24 @@ class Environment(Plugin):
 
     def ready(self, problem: Problem) -> None:
         """Raise `ConfigError` if `problem` lacks what it needs; asked before anything is spent."""
+
+    def check_branching(self, strategy: str, *, by_turns: bool, outside: bool) -> None:
+        """Raise `ConfigError` unless a `strategy` that makes its answers in pieces can make them of turns here.
+
+        `outside` says that an agent from outside takes the turns.
+        """
+        whole = "draw whole trajectories, as best_of_n does"
+        if not by_turns:
+            raise ConfigError(f"{strategy} writes its answers in pieces, and {self.spec} needs whole messages: {whole}")
+        if outside:
+            raise ConfigError(f"{strategy} branches at turns, which an outside agent takes by itself: {whole}")
+        if not self.forks:
+            known = registry.names("environments")
+            others = [name for name in known if cast("type[Environment]", registry.load("environments", name)).forks]
+            raise ConfigError(
+                f"{strategy} branches at turns, and {self.name} cannot be copied there. Use one that can be "
+                f"({', '.join(others)}), or {whole}"
+            )
 
     async def reset(self, problem: Problem, resources: Resources) -> Episode:
         """A new episode, always with the same observation and tools for a problem. It should cost little."""
@@ -153,8 +175,11 @@ async def trajectories(
     spawns: Sequence[int],
     params: Mapping[str, Any],
     draw: Draw,
+    sampler: Sampler,
 ) -> AsyncGenerator[Sample, None]:
     """A trajectory for each of `spawns` that begins with `prompt`, as a sample, in the order in which they end.
+
+    `draw` asks the model of `sampler`.
 
     One that fails is noted and lost, and the failure is raised if there is no other. One that the budget cuts off comes
     as it is, with the finish reason "budget".
@@ -167,18 +192,29 @@ async def trajectories(
                 out.start(run(out, session.agent, spawn))
             return
         first = await environment.reset(session.problem, session.resources)
-        ready, turns, tools = [first], opened(prompt, first.observation), {"tools": first.tools} if first.tools else {}
+        ready, begun = [first], Trajectory.begin(environment, prompt, first)
         try:
-            async with aclosing(draw(turns, spawns, params=merged(params, tools))) as samples:
+            async with aclosing(draw(begun.turns, spawns, params=begun.params(params, sampler))) as samples:
                 async for sample in samples:
-                    out.start(play(out, ready.pop() if ready else None, list(turns), sample))
+                    out.start(play(out, ready.pop() if ready else None, begun, sample))
         finally:
             for unused in ready:
                 await unused.close()
 
-    async def play(out: Flow[Sample], episode: Episode | None, turns: list[Any], first: Sample) -> None:
+    async def play(out: Flow[Sample], episode: Episode | None, course: Trajectory, sample: Sample | None) -> None:
+        spawn = sample.index if sample is not None else 0
         async with kept_open(episode) as episode:
-            out.emit(await Trajectory(session, environment, episode, turns, params, draw).played(first, out))
+            while sample is not None:
+                course = await course.after(session, episode, sample)
+                if course.ended:
+                    break
+                try:
+                    async with aclosing(draw(course.turns, [spawn], params=course.params(params, sampler))) as samples:
+                        sample = await anext(samples, None)
+                except BudgetSpent:
+                    out.emit(course.sample("budget"))
+                    raise
+            out.emit(course.sample(course.ended or "refused"))  # by the server, as too long; that is noted
 
     async def run(out: Flow[Sample], agent: Agent, spawn: int) -> None:
         async with kept_open(None) as episode:
@@ -196,8 +232,7 @@ async def trajectories(
         except SamplingFailed as error:
             failures.append(error)
         except Exception as raised:
-            error = own_failure(raised)
-            session.ledger.failures.append(f"{environment.name}: {type(error).__name__}: {error}")
+            session.noted(environment.name, raised)
         finally:
             await episode.close()
 
@@ -210,61 +245,68 @@ async def trajectories(
         raise failures[-1]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
-    """One trajectory by the default loop: ask the policy, do what it calls for, tell it what came of it."""
+    """What a policy has done so far, and the state that it led to. It is immutable: a turn makes a new one."""
 
-    def __init__(
-        self,
-        session: Session,
-        environment: Environment,
-        episode: Episode,
-        turns: list[Any],
-        params: Mapping[str, Any],
-        draw: Draw,
-    ) -> None:
-        self.session = session
-        self.environment = environment
-        self.episode = episode
-        self.turns: list[Any] = turns
-        self.params = params
-        self.draw = draw
-        self.samples: list[Sample] = []
-        self.charges: dict[Charge, None] = {}
-        self._begin = len(turns)
+    environment: Environment
+    turns: tuple[Any, ...]
+    """The conversation, in OpenAI's form."""
+    begun: int
+    """How many of these messages there were before the policy said anything."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    samples: tuple[Sample, ...] = ()
+    """The messages of the policy, each with what the environment's answer cost too."""
+    state: EndState = EndState("")
+    ended: str = ""
+    """Why it is over: "stop", or the cap that was met, "turns" or "tokens"; empty while it goes on."""
 
-    async def played(self, first: Sample, out: Flow[Sample]) -> Sample:
-        """The whole trajectory, from the policy's `first` message on.
+    @classmethod
+    def begin(cls, environment: Environment, prompt: Prompt, episode: Episode) -> Trajectory:
+        """The conversation before the policy says anything. Raises `ConfigError` for a prompt of token ids."""
+        if isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+        turns = [dict(turn) for turn in prompt if isinstance(turn, Mapping)]
+        if len(turns) < len(prompt):
+            raise ConfigError("a trajectory begins with messages, and not with token ids")
+        said = episode.observation
+        if said and turns and turns[-1]["role"] == "user" and isinstance(turns[-1]["content"], str):
+            turns[-1]["content"] += f"\n\n{said}"  # some templates allow no two messages of the user in a row
+        elif said:
+            turns.append({"role": "user", "content": said})
+        return cls(environment=environment, turns=tuple(turns), begun=len(turns), tools=episode.tools)
 
-        If the budget ends it, what there is of it is handed `out` before `BudgetSpent` is raised.
-        """
-        sample: Sample | None = first
-        while True:
-            self._add(sample)
-            if await self._done(sample):
-                return await self.sample("stop")
-            if len(self.samples) == self.environment.turns:
-                return await self.sample("turns")
-            if (left := self._tokens_left()) == 0:
-                return await self.sample("tokens")
-            try:
-                sample = await self._ask(first.index, left)
-            except BudgetSpent:
-                out.emit(await self.sample("budget"))
-                raise
-            if sample is None:  # the server refuses the conversation, as too long; it is noted
-                return await self.sample("refused")
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """All that led there."""
+        return tuple(dict.fromkeys(charge for sample in self.samples for charge in sample.charges))
 
-    def _add(self, sample: Sample) -> None:
-        self.samples.append(sample)
-        self.charges |= dict.fromkeys(sample.charges)
+    def params(self, given: Mapping[str, Any], sampler: Sampler) -> dict[str, Any]:
+        """The parameters of the next message: those that are `given`, the tools, and what is left of the tokens."""
+        params = merged(given, {"tools": self.tools} if self.tools else {})
+        if (left := self._tokens_left()) is not None:
+            known = merged(sampler.endpoint.params, params)
+            name = token_limit(known)
+            params = merged(params, {name: min(known.get(name) or left, left)})
+        return params
+
+    async def after(self, session: Session, episode: Episode, sample: Sample) -> Trajectory:
+        """What it is after the policy's message `sample`, and what `episode`, which is where it is, answers to it."""
         said: dict[str, Any] = {"role": "assistant", "content": sample.text}
         if sample.tool_calls:
-            calls = [
-                {"id": f"call-{len(self.samples)}-{i}", "type": "function", **call}
-                for i, call in enumerate(sample.tool_calls)
-            ]
+            ids = (f"call-{len(self.samples) + 1}-{i}" for i in range(len(sample.tool_calls)))
+            calls = [{"id": id, "type": "function", **call} for id, call in zip(ids, sample.tool_calls, strict=True)]
             said |= {"content": sample.text or None, "tool_calls": calls}
-        self.turns.append(said)
+        answered, state = await self._answered(session, episode, sample, said)
+        told, done = json.loads(answered.text)
+        made = replace(
+            self,
+            turns=(*self.turns, said, *told),
+            samples=(*self.samples, replace(sample, charges=(*sample.charges, *answered.charges))),
+            state=state,
+        )
+        caps = {"stop": done, "turns": len(made.samples) == self.environment.turns, "tokens": made._tokens_left() == 0}
+        return replace(made, ended=next((cap for cap, met in caps.items() if met), ""))
 
     def _tokens_left(self) -> int | None:
         if self.environment.tokens is None:
@@ -272,85 +314,80 @@ class Trajectory:
         used = sum(charge.usage.completion_tokens for charge in self.charges)
         return max(0, self.environment.tokens - round(used))
 
-    async def _ask(self, spawn: int, left: int | None) -> Sample | None:
-        tools = {"tools": self.episode.tools} if self.episode.tools else {}
-        params = merged(self.params, tools)
-        if left is not None:
-            name = token_limit(params)
-            params = merged(params, {name: min(params.get(name) or left, left)})
-        async with aclosing(self.draw(self.turns, [spawn], params=params)) as samples:
-            return await anext(samples, None)
-
-    async def _done(self, sample: Sample) -> bool:
-        """Do what the policy's message asks for, and add what came of it to the conversation."""
+    async def _answered(
+        self, session: Session, episode: Episode, sample: Sample, said: Mapping[str, Any]
+    ) -> tuple[Sample, EndState]:
+        """What the environment answers to a message, as JSON (messages for the policy, and whether it is done), and the
+        state that it is in then."""
         began, cpu, done = now(), 0.0, False
-        said: list[dict[str, Any]] = []
-        for call in self.turns[-1].get("tool_calls", ()):
-            observation = await self._call(call.get("function") or {})
-            said.append({"role": "tool", "tool_call_id": call["id"], "content": observation.text})
+        told: list[dict[str, Any]] = []
+        for call in said.get("tool_calls", ()):
+            observation = await _called(episode, call.get("function") or {})
+            told.append({"role": "tool", "tool_call_id": call["id"], "content": observation.text})
             cpu, done = cpu + observation.cpu_seconds, done or observation.done
-        if not said:
-            observation = await self.episode.step(sample.text)
-            said = [{"role": "user", "content": observation.text}] if observation.text else []
+        if not told:
+            observation = await episode.step(sample.text)
+            told = [{"role": "user", "content": observation.text}] if observation.text else []
             cpu, done = observation.cpu_seconds, observation.done
-        usage = Usage(verifier_seconds=cpu, seconds=now() - began)
-        told = Sample(json.dumps([said, done]), role=ROLE, charges=(Charge(uuid4().hex, ROLE, usage, began),))
-        told = await self._told_before(sample, replace(told, model=(await self.episode.state()).digest))
-        self.charges |= dict.fromkeys(told.charges)
-        said, done = json.loads(told.text)
-        self.turns += said
-        return done
+        charge = Charge(uuid4().hex, ROLE, Usage(verifier_seconds=cpu, seconds=now() - began), began)
+        state = await episode.state()
+        answered = Sample(json.dumps([told, done]), role=ROLE, model=state.digest, charges=(charge,))
+        session.ledger.paid.add(charge)
+        key = digest([ROLE, self.environment.spec, session.problem.id, sample.charges[-1].id])
+        kept = (await session.store.get(key, [0])).get(0) if session.store is not None else None
+        same = kept is not None and kept.model == state.digest  # it is told again what it was told before
+        if session.store is not None and not same:
+            await session.store.put(key, answered)
+        answered = kept if kept is not None and same else answered
+        for charge in answered.charges:
+            session.ledger.need(charge, session.place or (sample.index,), reused=same)
+        return answered, state
 
-    async def _call(self, function: Mapping[str, Any]) -> Observation:
-        name, known = str(function.get("name")), [tool["function"]["name"] for tool in self.episode.tools]
-        if name not in known:
-            return Observation(f"error: there is no tool '{name[:100]}'; there are: {', '.join(known)}")
-        try:
-            arguments = json.loads(function.get("arguments") or "{}")
-        except (ValueError, RecursionError, TypeError) as error:
-            return Observation(f"error: the arguments are not JSON: {error}")
-        if not isinstance(arguments, dict):
-            return Observation("error: the arguments are not a JSON object")
-        return await self.episode.step(ToolCall(name, arguments))
-
-    async def _told_before(self, sample: Sample, told: Sample) -> Sample:
-        """What the environment said to the same message before, if it led to the same state, else `told`."""
-        store, ledger = self.session.store, self.session.ledger
-        key = digest([ROLE, self.environment.spec, self.session.problem.id, sample.charges[-1].id])
-        kept = (await store.get(key, [0])).get(0) if store is not None else None
-        same = kept is not None and kept.model == told.model
-        ledger.paid.update(told.charges)
-        if store is not None and not same:
-            await store.put(key, told)
-        told = kept if kept is not None and same else told
-        for charge in told.charges:
-            ledger.need(charge, (self.samples[0].index,), reused=same)
-        return told
-
-    async def sample(self, ended: str) -> Sample:
-        """The trajectory as a sample."""
-        state, last = await self.episode.state(), self.samples[-1]
-        kept = {"turns": self.turns[self._begin :], "ended": ended, "state": state.digest, **state.notes}
+    def sample(self, ended: str = "") -> Sample:
+        """The trajectory as a sample, whole or as `ended` says."""
+        ended, last = ended or self.ended, self.samples[-1] if self.samples else Sample("")
+        kept = {"turns": [*self.turns[self.begun :]], "ended": ended, "state": self.state.digest, **self.state.notes}
         return Sample(
-            text=last.text if state.content is None else state.content,
+            text=last.text if self.state.content is None else self.state.content,
             finish_reason=ended,
-            charges=tuple(self.charges),
-            index=self.samples[0].index,
+            charges=self.charges,
+            index=self.samples[0].index if self.samples else 0,
             role=last.role,
             model=last.model,
             trajectory=kept,
         )
 
 
-def opened(prompt: Prompt, observation: str) -> list[Any]:
-    """The conversation at the beginning. Raises `ConfigError` for a prompt of token ids."""
-    if isinstance(prompt, str):
-        prompt = [{"role": "user", "content": prompt}]
-    turns = [dict(turn) for turn in prompt if isinstance(turn, Mapping)]
-    if len(turns) < len(prompt):
-        raise ConfigError("a trajectory begins with messages, and not with token ids")
-    if observation and turns and turns[-1]["role"] == "user" and isinstance(turns[-1]["content"], str):
-        turns[-1]["content"] += f"\n\n{observation}"  # some templates allow no two messages of the user in a row
-    elif observation:
-        turns.append({"role": "user", "content": observation})
-    return turns
+async def _called(episode: Episode, function: Mapping[str, Any]) -> Observation:
+    name, known = str(function.get("name")), [tool["function"]["name"] for tool in episode.tools]
+    if name not in known:
+        return Observation(f"error: there is no tool '{name[:100]}'; there are: {', '.join(known)}")
+    try:
+        arguments = json.loads(function.get("arguments") or "{}")
+    except (ValueError, RecursionError, TypeError) as error:
+        return Observation(f"error: the arguments are not JSON: {error}")
+    if not isinstance(arguments, dict):
+        return Observation("error: the arguments are not a JSON object")
+    return await episode.step(ToolCall(name, arguments))
+
+
+def in_words(turns: Sequence[Mapping[str, Any]], most: int) -> str:
+    """A conversation as text. Of a message longer than `most` characters the middle is left out, and of a tool's output
+    longer than half as many."""
+    parts = list[str]()
+    for turn in turns:
+        said = [turn["content"] if isinstance(turn.get("content"), str) else ""]
+        for call in turn.get("tool_calls", ()):
+            function = call.get("function") or {}
+            said.append(f"{function.get('name')} {function.get('arguments')}")
+        words = shortened("\n".join(filter(None, said)), most // 2 if turn["role"] == "tool" else most)
+        parts.append(f"[{turn['role']}]\n{words}\n\n")
+    return "".join(parts)
+
+
+def shortened(text: str, most: int) -> str:
+    """`text` without the middle of what is longer than `most` characters."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[len(text) - half :]}"

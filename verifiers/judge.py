@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, NonNegativeFloat, PositiveInt, create_model, model_validator
+from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt, PositiveInt, create_model, model_validator
 from pydantic import Field as Limits
 
 from tts.base import ScoreVerifier
-from tts.prompting import ask, constrained, filled, json_of, shown, template
+from tts.prompting import ask, constrained, filled, json_of, shown, template, way_of
 from tts.session import Session
 from tts.types import Candidate, Problem, Scale, Verdict
 
@@ -73,6 +73,8 @@ class Judge(ScoreVerifier):
     """Judgements to average; more than one needs a judge that samples (temperature above 0)."""
     length_penalty: NonNegativeFloat = 0.0
     """Subtracted from the score per 1,000 characters of the answer, to offset a judge that favours long answers."""
+    trajectory: NonNegativeInt = 20_000
+    """Characters of a trajectory that it reads, the way and the answer together; 0: the answer alone."""
 
     @model_validator(mode="after")
     def _is_a_scale(self) -> Judge:
@@ -87,7 +89,8 @@ class Judge(ScoreVerifier):
             "low": self.low,
             "high": self.high,
         }
-        prompt = await shown(session, self.prompt, candidate, problem=problem, **scale)
+        answer = await way_of(candidate, self.trajectory)
+        prompt = await shown(session, self.prompt, answer, problem=problem, **scale)
         (role,) = self.roles
         messages = [{"role": "user", "content": prompt}]
         judged = ask(session, messages, json_of(form), role=role, n=self.votes, **constrained(form))
@@ -172,12 +175,15 @@ class LogprobJudge(ScoreVerifier):
     """The word that accepts."""
     no: str = "no"
     """The word that refuses."""
+    trajectory: NonNegativeInt = 20_000
+    """Characters of a trajectory that it reads, the way and the answer together; 0: the answer alone."""
 
     async def verify(self, problem: Problem, candidate: Candidate, session: Session) -> Verdict:
         """The probability of yes. Raises `ValueError` where the judge's tokens do not give it."""
         words = {"yes": self.yes, "no": self.no}
         prompt = self.partial_prompt if candidate.partial else self.prompt
-        prompt = await filled(prompt, problem=problem, answer=candidate, **words)
+        answer = await way_of(candidate, self.trajectory)
+        prompt = await filled(prompt, problem=problem, answer=answer, **words)
         body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": 1, "logprobs": True}
         settings = {k: v for k, v in session.sampler("judge").endpoint.params.items() if not k.startswith("max_")}
         data = await session.post("/chat/completions", {**settings, **body, "top_logprobs": 20}, role="judge")

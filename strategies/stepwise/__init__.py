@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
 from math import prod
 from statistics import fmean
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +17,7 @@ from tts.prompting import problem_text, template
 from tts.session import Session
 from tts.strategies.stepwise.film import Film
 from tts.strategies.stepwise.tree import Node, Tree
+from tts.strategies.stepwise.turn_by_turn import TurnByTurn
 from tts.types import Candidate, Problem
 
 Aggregate = Literal["last", "min", "max", "prod", "mean", "sum", "diff"]
@@ -38,6 +40,7 @@ class StepSearch(Strategy):
     Needs a server that can continue a partial answer (see `tts.continuation`), and a verifier that rates partial
     answers: `process_reward`, `judge`, `mean_logprob`, `unit_tests`, ...; with `rollouts` any verifier will do.
     With `images` an answer is a film instead, each step a picture that the role `image` draws from the one before.
+    In an environment it is a trajectory, and a step is a turn, whatever `step` and `step_tokens` say.
     """
 
     needs_verifier = True
@@ -86,6 +89,10 @@ class StepSearch(Strategy):
         return frozenset({"image" if self.images else "policy"})
 
     @property
+    def by_turns(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return not self.images
+
+    @property
     def rates_steps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return not self.rollouts or self.rollout_share < 1
 
@@ -101,8 +108,10 @@ class StepSearch(Strategy):
 
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         async def grow(out: Flow[Candidate]) -> None:
-            root = Node(answer=await self.start(session))
-            await self.grow(Tree(session, self, root, out))
+            async with AsyncExitStack() as copies:
+                turns = session.environment is not None
+                answer = await (TurnByTurn.begin(session, copies) if turns else self.start(session))
+                await self.grow(Tree(answer.session, self, Node(answer=answer), out))
 
         found = flow(grow)
         return found if self.select_by == "best" else session.classified(found, answer_reader(problem, self.answer))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from math import isfinite
 from statistics import fmean
 from typing import Any, Protocol, TypeVar
@@ -19,7 +18,7 @@ from tts.concurrency import Flow
 from tts.continuation import Continuation
 from tts.errors import BudgetSpent, EndpointError, EndpointRefused
 from tts.session import Session
-from tts.types import Candidate, Charge, Sample, Verdict
+from tts.types import Candidate, Charge, Verdict
 
 T = TypeVar("T")
 
@@ -331,24 +330,8 @@ def _cost(answer: Continuation) -> frozenset[Charge]:
 
 def _candidate(answer: Continuation, place: tuple[int, ...], **notes: Any) -> Candidate:
     """`answer` with its pieces put together into one sample, to be rated or given."""
-    whole, unfinished = _whole(answer), not answer.ended
-    return answer.session.candidate(whole, spawned=place, charges=answer.charges, partial=unfinished, **notes)
-
-
-def _whole(answer: Continuation) -> Sample:
-    """The sample that the steps are together."""
-    pieces = answer.samples
-
-    def joined(name: str) -> tuple[Any, ...] | None:
-        parts = [getattr(piece, name) for piece in pieces]
-        return None if None in parts else tuple(chain.from_iterable(parts))
-
-    numbers = {name: joined(name) for name in ("token_ids", "logprobs", "confidences")}
-    charges = dict.fromkeys(charge for piece in pieces for charge in piece.charges)
-    last = pieces[-1] if pieces else Sample("")
-    return replace(
-        last, text=answer.text, finish_reason=answer.ended or "budget", charges=tuple(charges), index=0, **numbers
-    )
+    settings: dict[str, Any] = {"spawned": place, "charges": answer.charges, "partial": not answer.ended}
+    return answer.session.candidate(answer.sample(), **settings, **notes)
 
 
 def _record(node: Node, turn: int) -> dict[str, Any]:

@@ -66,3 +66,12 @@ def paid(out: Path) -> set[tuple[bytes, int]]:
     with sqlite3.connect(out / "run.sqlite") as db:
         query = "SELECT key, occurrence FROM samples WHERE json_extract(data, '$.charges[0]') IS NOT NULL"
         return set(db.execute(query).fetchall())
+
+
+def answers(out: Path) -> int:
+    """How many answers of the policy a run has stored."""
+    if not stored(out):
+        return 0
+    with sqlite3.connect(out / "run.sqlite") as db:
+        query = "SELECT COUNT(*) FROM samples WHERE json_extract(data, '$.role') = 'policy'"
+        return db.execute(query).fetchone()[0]

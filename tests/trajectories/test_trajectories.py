@@ -151,7 +151,7 @@ async def test_a_trajectory_ends_at_its_caps(spec: str, ended: str, calls: int):
     assert result.candidates[0].notes["trajectory"]["ended"] == ended
     assert result.text == f"Answer: {calls}"
     if ended == "tokens":
-        assert [body.get("max_tokens") for body in server.seen] == [None, 9, 4]
+        assert [body.get("max_tokens") for body in server.seen] == [14, 9, 4]
 
 
 async def test_the_environment_may_end_it():

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import sys
 from math import comb
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.acting import acting, policy
-from tests.support.killing import CHILD
+from tests.support.killing import CHILD, answers
 from tests.support.scripted import ScriptedServer, choice
 from tts import Experiment, Run
 from tts.runs.analysis import curves, summary
@@ -62,18 +61,6 @@ async def test_coverage_selection_and_cost_of_trajectories_are_exact(tmp_path: P
     assert first.usage().completion_tokens < best.usage().completion_tokens
     assert single.usage().requests == PROBLEMS * TURNS
     assert all(one.notes["trajectory"]["ended"] == "stop" for row in best.rows for one in best.candidates(row))
-
-
-def answers(out: Path) -> int:
-    """How many answers of the policy are stored."""
-    if not (out / "run.sqlite").exists():
-        return 0
-    with sqlite3.connect(out / "run.sqlite") as db:
-        try:
-            query = "SELECT COUNT(*) FROM samples WHERE json_extract(data, '$.role') = 'policy'"
-            return db.execute(query).fetchone()[0]
-        except sqlite3.OperationalError:
-            return 0
 
 
 async def test_killed_in_the_middle_of_trajectories_a_run_continues_without_paying_twice(tmp_path: Path):

@@ -31,7 +31,7 @@ from tts.environments.folder import (
 )
 from tts.errors import ConfigError
 from tts.resources import Resources
-from tts.trajectories import EndState, Environment, Episode, Observation, ToolCall
+from tts.trajectories import EndState, Environment, Episode, Observation, ToolCall, shortened
 from tts.types import Problem
 from tts.verifiers.sandbox import Job, ProgramLimits, Sandbox
 
@@ -98,6 +98,7 @@ class Workspace(Environment):
     """
 
     runs_code: ClassVar[bool] = True
+    forks: ClassVar[bool] = True
 
     folder: Path | None = None
     """A folder to begin with a copy of; by default the problem's own files."""
@@ -203,7 +204,7 @@ class FolderEpisode(Episode):
             words = {"read": self._read, "write": self._write, "apply_patch": self._patch}[action.name](action)
         except ValueError as error:
             words = f"error: {error}"
-        return Observation(self._shortened(words))
+        return Observation(shortened(words, self.workspace.output))
 
     def _read(self, call: ToolCall) -> str:
         path = path_of(text_in(call, "path"))
@@ -238,7 +239,7 @@ class FolderEpisode(Episode):
 
     async def _bash(self, command: str) -> Observation:
         ran = await self.workspace.run(self.sandbox, self.folder, command)
-        words = [self._shortened(ran.output)]
+        words = [shortened(ran.output, self.workspace.output)]
         if ran.left_out:
             words.append(f"(not kept in the folder: {', '.join(ran.left_out)[:1000]})")
         try:
@@ -248,13 +249,6 @@ class FolderEpisode(Episode):
         if ran.ended:
             words.append(f"({ran.ended})")
         return Observation("\n".join(filter(None, words)) or "(no output)", cpu_seconds=ran.cpu)
-
-    def _shortened(self, text: str) -> str:
-        most = self.workspace.output
-        if len(text) <= most:
-            return text
-        half = most // 2
-        return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}"
 
 
 def is_path(path: str) -> bool:
