@@ -46,9 +46,11 @@ async def test_workers_share_it_out_as_one_process_does(
     assert all(hand.messages > 3 for hand in executor.fleet.hired)
 
 
-@pytest.mark.parametrize("seed", range(4))
-async def test_workers_that_die_change_nothing(
+@pytest.mark.parametrize("ends", ["killed", "stopped"])
+@pytest.mark.parametrize("seed", range(2))
+async def test_workers_that_end_change_nothing(
     seed: int,
+    ends: str,
     shared: dict[str, Any],
     double: ModelDouble,
     alone: list[Any],
@@ -63,7 +65,8 @@ async def test_workers_that_die_change_nothing(
         while double.stats.served < served and not run.done():
             await asyncio.sleep(0.001)
         if executor.fleet.living and not run.done():
-            rng.choice(executor.fleet.living).kill()
+            hand = rng.choice(executor.fleet.living)
+            hand.kill() if ends == "killed" else hand.worker.stop()  # which says of every row that it is interrupted
     assert results(await run) == alone
     assert stored(tmp_path / "run") == stored(tmp_path / "alone")
 

@@ -160,14 +160,14 @@ class Driver:
 
     async def _serve(self, place: Hashable, member: _Member, *, scoring: int) -> None:
         """Work with a worker until it has stopped or is lost."""
-        joined = False
+        joined, said = False, Outbox()
         try:
             facts = unpack(await member.hand.start(self._hello(self._fleet.cores(place), scoring)))
             self._check(facts)
             member.facts, joined = facts, True
             for governor in self._governors:
                 governor.join(member)
-            said, inbox = Outbox(), self._inbox(member)
+            inbox = self._inbox(member)
             while not said.stopped:
                 member.told = asyncio.get_running_loop().time()
                 said = unpack(await _in_time(member.hand.exchange(pack(inbox))))
@@ -190,7 +190,7 @@ class Driver:
                 ) from None
             facts = member.facts if error.ended else None  # else it may only be out of reach, and at work
             closed = facts is not None and await self._fleet.lives(facts.node_id)
-            self._part(member, joined, CLOSING if closed else 2 * LEASE)
+            self._part(member, joined, 0.0 if said.stopped else CLOSING if closed else 2 * LEASE)
         else:
             self._part(member, joined, 0.0)
             member.hand.kill()
