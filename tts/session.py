@@ -126,6 +126,8 @@ class Session:
         self.budget: Budget = budget or Budget()
         self.environment = environment
         self.agent = agent
+        self.plays: bool = environment is not None
+        """Whether a sample of an answer is a trajectory, and not a single message."""
         self.verifier = verifier
         self.resources: Resources = resources if resources is not None else Resources()
         self.ledger: Ledger = Ledger()
@@ -221,7 +223,7 @@ class Session:
 
     def by_message(self) -> Session:
         """This session where a sample of an answer is a single message, in an environment too."""
-        return self._with(environment=None)
+        return self._with(plays=False)
 
     def asking(self, problem: Problem) -> Session:
         """This session for work on its problem asked in other words, those of `problem`; verifiers see its own."""
@@ -255,7 +257,7 @@ class Session:
         spawns, role = list(islice(self._spawned, n)), self._role(role)
         if (form := self._form.get("policy" if is_policy(role) else role)) is not None:
             params = merged(self.sampling, {} if inner else form, params)
-            if self.environment is not None and not inner:
+            if self.environment is not None and self.plays and not inner:
                 if stop_when is not None:
                     raise ConfigError(f"{self._stream} ends answers early, which trajectories are not: use another")
                 draw = partial(self._calls.samples, role=role, place=self.place)
@@ -586,7 +588,7 @@ class Session:
     def _inner(self, stream: str, place: tuple[int, ...] | None = None) -> Session:
         """A session with the same ledger and budget, but a record and random numbers of its own."""
         form = {role: form for role, form in self._form.items() if role in IN_PIECES}
-        own = {"_recorded": set(), "unverified": {}, "_spawned": count(), "environment": None, "_form": form}
+        own = {"_recorded": set(), "unverified": {}, "_spawned": count(), "plays": False, "_form": form}
         return self._with(**own, place=place or self.place, _stream=f"{self._stream}\0{stream}")
 
 

@@ -138,7 +138,7 @@ def open_session(
     if environment is not None:
         if strategy.in_pieces:
             environment.check_branching(strategy.spec, by_turns=strategy.by_turns, outside=bool(settings.get("agent")))
-        environment.ready(problem)
+        problem = environment.entered(problem)
     elif settings.get("agent") is not None:
         raise ConfigError("an agent needs somewhere to act: name an environment, such as --environment workspace")
     verifier = verifier_of(strategy, problem, verifier)

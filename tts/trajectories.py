@@ -107,6 +107,9 @@ class Environment(Plugin):
     forks: ClassVar[bool] = False
     """Whether its episodes can be copied (`Episode.fork`), so that searches can branch at a turn."""
 
+    reader: ClassVar[str | None] = None
+    """Spec of what compares its answers in votes, for problems that do not say."""
+
     turns: PositiveInt = 30
     """Messages of the policy in a trajectory, at most."""
     tokens: PositiveInt | None = None
@@ -114,6 +117,11 @@ class Environment(Plugin):
 
     def ready(self, problem: Problem) -> None:
         """Raise `ConfigError` if `problem` lacks what it needs; asked before anything is spent."""
+
+    def entered(self, problem: Problem) -> Problem:
+        """`problem` as it is solved here. Raises what `ready` does."""
+        self.ready(problem)
+        return problem if problem.answer or not self.reader else problem.model_copy(update={"answer": self.reader})
 
     def check_branching(self, strategy: str, *, by_turns: bool, outside: bool) -> None:
         """Raise `ConfigError` unless a `strategy` that makes its answers in pieces can make them of turns here.

@@ -89,7 +89,7 @@ class UnitTests(Verifier):
         if not suite:
             return Verdict(None, details={"kind": Kind.untested.value, "reason": "there are no tests"})
         suite = suite.first(self.first) if self.first is not None else suite
-        program, suite = await self.prepared(problem, candidate, suite)
+        program, suite = await self.prepared(problem, candidate, suite, session)
         if program is None:
             verdict = verdict_of([TestOutcome(Kind.error, "there is no program in the answer")], len(suite))
         else:
@@ -100,7 +100,9 @@ class UnitTests(Verifier):
             details["elements"] = as_elements(suite, details["outcomes"], said)
         return replace(verdict, details=details)
 
-    async def prepared(self, problem: Problem, candidate: Candidate, suite: TestSuite) -> tuple[str | None, TestSuite]:
+    async def prepared(
+        self, problem: Problem, candidate: Candidate, suite: TestSuite, session: Session
+    ) -> tuple[str | None, TestSuite]:
         """The program in the candidate, None where there is none, and the tests to run on it."""
         where = (candidate.content, suite.entry_point, suite.prompt, suite.container)
         return await asyncio.to_thread(extract_program, *where, language=suite.language), suite

@@ -109,8 +109,7 @@ class StepSearch(Strategy):
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         async def grow(out: Flow[Candidate]) -> None:
             async with AsyncExitStack() as copies:
-                turns = session.environment is not None
-                answer = await (TurnByTurn.begin(session, copies) if turns else self.start(session))
+                answer = await (TurnByTurn.begin(session, copies) if session.plays else self.start(session))
                 await self.grow(Tree(answer.session, self, Node(answer=answer), out))
 
         found = flow(grow)

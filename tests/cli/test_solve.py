@@ -6,13 +6,16 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Command, finished, start
+from tests.support.acting import acting
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.painter import Painter
 from tests.support.scenes import measured, things
+from tests.support.scripted import scripted
 from tests.support.threaded import serving
 from tests.support.vision import Vision
 from tests.support.world import drawing_world, scenes
@@ -295,3 +298,29 @@ def test_a_seed_is_a_repetition_and_the_servers_seed_follows_it(tts: Command, do
     assert second != first
     assert tts("solve", "What?", "--seed", 1, "--base-url", double.base_url).code == 0
     assert "seed" not in double.requests[-1].body
+
+
+def test_a_model_acts_in_a_copy_of_a_folder_and_the_answer_is_a_patch(tts: Command, clean: Path):
+    """The command that judges sees the folder of the workspace, and the folder itself stays as it is."""
+    (clean / "shop").mkdir()
+    (clean / "shop" / "price.py").write_text("PRICE = 2\n")
+    repairs = iter(["PRICE = 4\n", "PRICE = 3\n"])
+
+    def act(turns: list[dict[str, Any]], number: int) -> Any:
+        done = any(turn["role"] == "tool" for turn in turns)
+        return "Done." if done else ("write", {"path": "price.py", "content": next(repairs)})
+
+    where = ["--environment", "workspace:folder=shop", "--verifier", "folder_command:command=grep -q 3 price.py"]
+    with scripted(acting(act).respond) as server:
+        ended = tts("solve", "Repair it.", *where, "--strategy", "first_pass:k=3", "--base-url", server.base_url)
+    assert ended.code == 0
+    assert ended.out == "--- a/price.py\n+++ b/price.py\n@@ -1,1 +1,1 @@\n-PRICE = 2\n+PRICE = 3\n\n"
+    assert ended.err.startswith("2 candidates, ")
+    assert (clean / "shop" / "price.py").read_text() == "PRICE = 2\n"
+
+
+def test_an_environment_that_is_not_there_is_told(tts: Command, double: ModelDouble):
+    ended = tts("solve", "What?", "--environment", "workspace:folder=none", "--base-url", double.base_url)
+    assert ended.code == 2
+    assert "none is no folder" in ended.err
+    assert not double.requests

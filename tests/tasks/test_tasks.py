@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from collections.abc import Callable, Iterable
@@ -154,6 +155,26 @@ async def test_jsonl_reads_answers_and_tests(tmp_path: Path):
     assert code.problem.verifier == "unit_tests"
     assert (await graded(code, "def f(x): return 2 * x")).passed
     assert not (await graded(code, "def f(x): return x + 1")).passed
+
+
+async def test_jsonl_has_problems_for_agents(tmp_path: Path):
+    """`files` make a workspace, whose folder tests call; a table has them as JSON."""
+    files = {"shop.py": "def price(n):\n    return 2 * n\n"}
+    tests = {"setup": "from shop import price", "entry_point": "price", "calls": [{"args": [2], "expected": 6}]}
+    record = {"id": "shop", "prompt": "Three each.", "files": files, "tests": tests, "public_tests": tests}
+    path = write(tmp_path / "problems.jsonl", [record, {**record, "id": "own", "environment": "workspace:turns=3"}])
+    shop, own = Jsonl(path=path).examples()
+    assert (shop.problem.environment, own.problem.environment) == ("workspace", "workspace:turns=3")
+    assert (shop.problem.verifier, shop.problem.metadata) == ("folder_tests", {"files": files})
+    patch = "--- a/shop.py\n+++ b/shop.py\n@@ -1,2 +1,2 @@\n def price(n):\n-    return 2 * n\n+    return 3 * n\n"
+    assert (await graded(shop, patch)).passed is True
+    assert (await graded(shop, "")).passed is False
+    table = tmp_path / "problems.csv"
+    with table.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerows([["prompt", "files", "tests"], ["Three each.", json.dumps(files), json.dumps(tests)]])
+    (one,) = Jsonl(path=table).examples()
+    assert one.problem.metadata == {"files": files}
 
 
 async def test_the_fields_of_jsonl_may_have_other_names(tmp_path: Path):

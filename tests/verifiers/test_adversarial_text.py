@@ -173,6 +173,7 @@ ELSEWHERE = {
     "embedding_similarity": "reads numbers", "pairwise": "reads JSON as judge does",
     "element_check": "reads JSON as judge does", "generated_tests": "reads texts with an extractor below",
     "unit_tests": "runs programs: see the tests of the sandbox", "behaviour": "runs programs as unit_tests does",
+    "reproduction_tests": "runs folders as folder_command does",
 }  # fmt: skip
 
 

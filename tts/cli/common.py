@@ -45,6 +45,9 @@ Verifier = Annotated[
     str | None,
     typer.Option("--verifier", metavar="SPEC", help="Verifies candidates; see: tts list verifiers."),
 ]
+EnvironmentSpec = Annotated[
+    str | None, typer.Option("--environment", metavar="SPEC", help="Where the model acts; see: tts list environments.")
+]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", metavar="T", min=0, help="Sampling temperature. Default: the server's.")
 ]

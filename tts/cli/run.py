@@ -20,6 +20,7 @@ import typer
 from tts.cli.common import (
     AsJson,
     BaseUrl,
+    EnvironmentSpec,
     MaxTokens,
     N,
     Temperature,
@@ -78,9 +79,7 @@ def run(
     ] = None,
     base_url: BaseUrl = None,
     verifier: Verifier = None,
-    environment: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Where the model acts; see: tts list environments.")
-    ] = None,
+    environment: EnvironmentSpec = None,
     agent: Annotated[
         str | None,
         typer.Option(

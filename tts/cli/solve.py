@@ -12,6 +12,7 @@ import typer
 from tts.cli.common import (
     AsJson,
     BaseUrl,
+    EnvironmentSpec,
     MaxTokens,
     Model,
     N,
@@ -37,6 +38,8 @@ EPILOG = """\
 Examples:
   tts solve "What is 17 * 23?" --strategy self_consistency:n=8
   git diff | tts solve - --system "Write a commit message." > message.txt
+  tts solve "The tests fail. Repair the fault." --environment workspace:folder=. --verifier folder_command \\
+      --strategy first_pass:k=4 > repair.patch
 
 \b
 Other sampling parameters:  --sampling.top_k 20 --sampling.stop '["END"]'
@@ -65,6 +68,7 @@ def solve(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The question, or - to read it from stdin.")],
     strategy: Annotated[str, typer.Option(metavar="SPEC", help="How to search; see: tts list strategies.")] = "single",
     verifier: Verifier = None,
+    environment: EnvironmentSpec = None,
     model: Model = None,
     base_url: BaseUrl = None,
     temperature: Temperature = None,
@@ -111,6 +115,7 @@ def solve(
                     chosen,
                     samplers,
                     verifier=verifier,
+                    environment=environment,
                     budget=budget,
                     seed=seed,
                     stop_early=stop_early,

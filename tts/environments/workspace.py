@@ -99,6 +99,7 @@ class Workspace(Environment):
 
     runs_code: ClassVar[bool] = True
     forks: ClassVar[bool] = True
+    reader: ClassVar[str | None] = "patch"
 
     folder: Path | None = None
     """A folder to begin with a copy of; by default the problem's own files."""

@@ -187,7 +187,8 @@ class RowRunner:
         """Run the strategies of a row one after the other, and store each with its grades."""
         problem, truth, _ = row.example
         samplers = self.models[row.model]
-        grading = Session(problem, samplers, verifier=truth, resources=self.resources, folder=self.folder)
+        place = {"resources": self.resources, "folder": self.folder, "environment": self.grid.environment}
+        grading = Session(problem, samplers, verifier=truth, **place)
         grades: dict[str, asyncio.Task[Verdict]] = {}  # the same text is graded once
 
         async def grade(candidate: Candidate) -> Verdict:

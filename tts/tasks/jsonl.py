@@ -5,8 +5,13 @@
      "tests": {"entry_point": "double", "calls": [{"args": [2], "expected": 4}]},
      "public_tests": {"asserts": ["assert double(1) == 2"]}}
 
+    {"prompt": "Repair the fault.", "files": {"shop.py": "def price(n): ..."},
+     "tests": {"setup": "from shop import price", "entry_point": "price", "calls": [{"args": [2], "expected": 6}]}}
+
 (each on one line of a .jsonl file; the same in .json, .csv, .tsv or .parquet). `answer` or `tests` is the truth;
 the solver may see `public_tests`. Both kinds of tests have the form of `tts.verifiers.unit_tests.TestSuite`.
+`environment` is the spec of where the model acts; with `files`, texts by path, that is a `workspace` unless it says
+otherwise, and tests call what is in the folder.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from tts.errors import ConfigError
 from tts.tasks import Example, Task
 from tts.tasks.loading import Record, hub_records, local_file, read_records
 from tts.types import Problem
+from tts.verifiers.folder_tests import FolderTests
 from tts.verifiers.unit_tests import TestSuite, UnitTests
 
 
@@ -48,6 +54,8 @@ class Jsonl(Task):
     answer_field: str = "answer"
     tests_field: str = "tests"
     public_tests_field: str = "public_tests"
+    files_field: str = "files"
+    environment_field: str = "environment"
     solution_field: str = "solution"
     """The field with a worked answer, for those who show the problem as a solved example."""
     grader: VerifierField | None = None
@@ -87,18 +95,39 @@ class Jsonl(Task):
         messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
         public = self._suite(record, self.public_tests_field)
         answered = record.fields.get(self.answer_field) is not None
-        fields: dict[str, Any] = {"id": id, "messages": messages}
+        fields: dict[str, Any] = {"id": id, "messages": messages, **self._place(record)}
+        runner = FolderTests if "metadata" in fields else UnitTests
         if public is not None:
-            fields |= {"tests": public.model_dump(mode="json", exclude_defaults=True), "verifier": UnitTests.name}
+            fields |= {"tests": public.model_dump(mode="json", exclude_defaults=True), "verifier": runner.name}
         if answered:
             fields["answer"] = self.answer_verifier
         try:
             problem, solution = Problem(**fields), str(record.fields.get(self.solution_field) or "")
-            return Example(problem, self._truth(record, answered), solution)
         except ValidationError as error:
             raise record.error(f"'{self.prompt_field}' is not a list of chat messages: {error}") from error
+        try:
+            if problem.environment is not None:
+                registry.make("environments", problem.environment).ready(problem)
+        except ConfigError as error:
+            raise record.error(str(error)) from error
+        return Example(problem, self._truth(record, answered, runner), solution)
 
-    def _truth(self, record: Record, answered: bool) -> Verifier:
+    def _place(self, record: Record) -> dict[str, Any]:
+        """Where the model acts, and the files that are there."""
+        files, place = (record.fields.get(name) for name in (self.files_field, self.environment_field))
+        if files is None:
+            return {} if place is None else {"environment": record.need(self.environment_field, str)}
+        if isinstance(files, str):  # in a cell of a table
+            try:
+                files = json.loads(files)
+            except ValueError as error:
+                raise record.error(f"'{self.files_field}' is not JSON: {error}") from error
+        if isinstance(files, dict):
+            files = {path: text for path, text in files.items() if text is not None}  # no file here, but in other rows
+        place = "workspace" if place is None else record.need(self.environment_field, str)
+        return {"environment": place, "metadata": {"files": files}}
+
+    def _truth(self, record: Record, answered: bool, runner: type[UnitTests]) -> Verifier:
         if answered:
             reference = record.need(self.answer_field, str, int, float)
             name, parameters = registry.parse_spec(self.answer_verifier)
@@ -113,7 +142,7 @@ class Jsonl(Task):
             raise record.error(
                 f"no truth: give '{self.answer_field}', '{self.tests_field}' with at least one test, or grader="
             )
-        return UnitTests(tests=tests)
+        return runner(tests=tests)
 
     def _suite(self, record: Record, key: str) -> TestSuite | None:
         value = record.fields.get(key)
