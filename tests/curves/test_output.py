@@ -79,10 +79,6 @@ def looks(figure) -> dict[str, tuple[str, str]]:
     return {line.get_label(): (line.get_color(), line.get_linestyle()) for axes in figure.axes for line in axes.lines}
 
 
-def found_or_covered(curve: Curve) -> list[tuple[str, Any]]:
-    return [("", curve.y), (" coverage", np.minimum(1, curve.y + 0.05))]
-
-
 def test_a_coverage_that_lies_on_another_curve_is_not_drawn(curves):
     pytest.importorskip("matplotlib")
     same = [replace(curves[0], label=label) for label in ("vote", "vote coverage", "best coverage")]
@@ -119,7 +115,10 @@ def test_intervals_are_bands_of_few_curves_and_bars_of_many_unless_asked_for(cur
 @pytest.mark.parametrize("count", [2, 12])
 def test_a_coverage_has_its_strategys_colour_dashed_and_nothing_else_is_dashed(curves, count):
     pytest.importorskip("matplotlib")
-    many = [replace(curves[0], label=f"s{i}{end}", y=y) for i in range(count) for end, y in found_or_covered(curves[0])]
+    ends = (("", 0.8), (" coverage", 1.0))
+    many = [
+        replace(curves[0], label=f"s{i}{end}", y=curves[0].y * (y - i / 100)) for i in range(count) for end, y in ends
+    ]
     found = looks(draw_curves(many))
     for i in range(count):
         assert found[f"s{i}"][0] == found[f"s{i} coverage"][0]
