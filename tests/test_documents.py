@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
+import tts
 from tests.support.double import ModelDouble
-from tts import MockModel, Problem, registry, solve
+from tts import MockModel, Problem, errors, registry, solve
+from tts.cli import app
+from tts.cli.listing import GROUPS, describe
 from tts.runs import Experiment
 from tts.studies import StudyFindings
 
@@ -145,3 +151,46 @@ def test_exemplary_strategies_are_short_and_stand_on_the_contract_alone(name: st
     ours = set(re.findall(r"^from (tts[.\w]*) import", text, re.M))
     assert len(text.splitlines()) <= 60
     assert ours <= {"tts.base", "tts.session", "tts.types", "tts.stopping", "tts.strategies.voting"}
+
+
+@pytest.fixture(scope="module")
+def written() -> Any:
+    """What the site writes from the code."""
+    pytest.importorskip("mkdocs")
+    spec = spec_from_file_location("pages", ROOT / "docs" / "pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_has_every_public_name():
+    paths = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text(), re.M)
+    found = {path.rpartition(".")[2] for path in paths} | {name for name in vars(errors) if "tts.errors" in paths}
+    assert set(tts.__all__) <= found
+    for path in paths:
+        assert inspect.getdoc(resolve_name(path)), path
+
+
+def test_the_reference_has_every_command_and_option(written: Any):
+    text = "\n".join(written.commands())
+    for name, command in get_command(app).commands.items():
+        assert f"## tts {name}\n" in text
+        for option in (word for one in command.params for word in one.opts if word.startswith("-")):
+            assert option in text, f"{name} {option}"
+
+
+def test_the_reference_has_every_plug_in_and_parameter(written: Any):
+    text = "\n".join(written.plugins())
+    for group in GROUPS:
+        for name in registry.names(group):
+            if (entry := describe(group, name))["source"] == "ttscale":
+                part = (
+                    text.partition(f"## {group.capitalize()}\n")[2]
+                    .partition(f"\n### {name}\n")[2]
+                    .partition("\n### ")[0]
+                )
+                assert part.strip(), name
+                for parameter in entry["parameters"]:
+                    assert f"- `{parameter['name']}: " in part, f"{name}: {parameter['name']}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tts.errors import ConfigError
 from tts.lacks import lacking
+from tts.text import broken
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -101,16 +101,6 @@ class Table:
         text.insert(1, "|" + "".join("---|" if i < len(self.left) else "--:|" for i in told))
         title = [f"### {self.title}\n"] if self.title else []
         return "\n".join([*title, *text, *(f"\n{note}" for note in self.notes)])
-
-
-def broken(text: str, width: int) -> str:
-    """`text` in lines of at most `width` characters, broken after spaces and the marks of a spec where it can be."""
-    lines = [""]
-    for part in re.findall(r"\(?[^\s,:/=(]*(?:[,:/=(]|\s+|$)", text):
-        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def frame(rows: Iterable[Mapping[str, Any]], library: Literal["pandas", "polars"]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -83,3 +84,13 @@ def size_of(value: Any, most: float, each: int = 1) -> int:
             size += len(one)
             left.extend(one)
     return size
+
+
+def broken(text: str, width: int) -> str:
+    """`text` in lines of at most `width` characters, broken after spaces and the marks of a spec where it can be."""
+    lines = [""]
+    for part in re.findall(r"\(?[^\s,:/=(]*(?:[,:/=(]|\s+|$)", text):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)

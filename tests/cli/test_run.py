@@ -239,6 +239,7 @@ def test_a_model_that_is_not_served_is_one_line_and_exit_code_1(tts: Command, do
 
 def test_on_a_terminal_progress_is_drawn_on_stderr_and_stdout_stays_clean(double: ModelDouble, task: str, clean: Path):
     reader, terminal = os.openpty()
+    double.latency = 1.5  # so that it is drawn while answers are awaited
     words = ["--strategy", "single", "--out", "found", "--json", "--base-url", double.base_url]
     ended = finished(start("run", "--task", task, *words, cwd=clean, stderr=terminal, env={"COLUMNS": "100"}))
     os.close(terminal)
@@ -247,6 +248,7 @@ def test_on_a_terminal_progress_is_drawn_on_stderr_and_stdout_stays_clean(double
     assert ended.code == 0
     assert ended.json["summary"][0]["problems"] == 10
     assert "10/10" in drawn
+    assert "Traceback" not in drawn
 
 
 def test_sigterm_says_how_to_continue(double: ModelDouble, task: str, clean: Path):

@@ -6,6 +6,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,10 +79,46 @@ def looks(figure) -> dict[str, tuple[str, str]]:
     return {line.get_label(): (line.get_color(), line.get_linestyle()) for axes in figure.axes for line in axes.lines}
 
 
+def test_a_coverage_that_lies_on_another_curve_is_not_drawn(curves):
+    pytest.importorskip("matplotlib")
+    same = [replace(curves[0], label=label) for label in ("vote", "vote coverage", "best coverage")]
+    higher = replace(curves[0], label="best", y=curves[0].y * 0.9)
+    assert set(looks(draw_curves([*same, higher]))) == {"vote", "best"}
+
+
+@pytest.mark.parametrize("style", ["screen", "paper"])
+def test_long_names_stay_within_the_figure(curves, style):
+    pytest.importorskip("matplotlib")
+    name = "self_consistency:n=10,weighted=true,verifier=unit_tests(stop_at_failure=true),answer=behaviour(mutants=40)"
+    figure = draw_curves([replace(curves[0], label=f"{name} {i}") for i in range(9)], style=style)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    within = legend.get_window_extent()
+    assert within.x0 >= 0
+    assert within.x1 <= figure.bbox.width
+    assert [text.get_text().replace("\n", "") for text in legend.get_texts()] == [f"{name} {i}" for i in range(9)]
+    assert figure.axes[0].get_window_extent().height > 1.5 * figure.dpi
+
+
+def test_intervals_are_bands_of_few_curves_and_bars_of_many_unless_asked_for(curves):
+    pytest.importorskip("matplotlib")
+
+    def kinds(count: int, **options: Any) -> set[str]:
+        many = [replace(curves[0], label=f"s{i}") for i in range(count)]
+        return {type(drawn).__name__ for drawn in draw_curves(many, **options).axes[0].collections}
+
+    assert kinds(8) == kinds(2, intervals="bars") == {"LineCollection"}
+    assert kinds(2) == kinds(8, intervals="bands") != {"LineCollection"}
+    assert kinds(2, intervals="none") == set()
+
+
 @pytest.mark.parametrize("count", [2, 12])
 def test_a_coverage_has_its_strategys_colour_dashed_and_nothing_else_is_dashed(curves, count):
     pytest.importorskip("matplotlib")
-    many = [replace(curves[0], label=f"s{i}{end}") for i in range(count) for end in ("", " coverage")]
+    ends = (("", 0.8), (" coverage", 1.0))
+    many = [
+        replace(curves[0], label=f"s{i}{end}", y=curves[0].y * (y - i / 100)) for i in range(count) for end, y in ends
+    ]
     found = looks(draw_curves(many))
     for i in range(count):
         assert found[f"s{i}"][0] == found[f"s{i} coverage"][0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.report.conftest import HOSTILE, made
-from tts import MockModel
+from tts import MockModel, registry
 from tts.report import RunComparison, write_page
 from tts.report.page import size
 from tts.runs import Experiment, Run
@@ -47,6 +47,9 @@ def test_the_summary_and_the_curves_are_those_of_the_run(run: Run, tmp_path: Pat
     assert report["grid"][0]["outcomes"][5] == "WWWW"  # 45 has a 4: the weak verifier accepts it
     assert report["verifiers"]
     assert report["resampling"]
+    commands = {one["name"]: one["command"] for one in report["studies"]}
+    assert commands["repeats"] == f"tts report {run.path} --study repeats"
+    assert set(commands) == set(registry.names("studies"))
 
 
 def test_every_candidate_is_there_with_verdict_origin_calls_and_cost(run: Run, tmp_path: Path):

@@ -31,6 +31,7 @@ from tts import (
 from tts.errors import ConfigError, EndpointRefused, RunLocked, RunMismatch
 from tts.runs.analysis import summary
 from tts.runs.database import Lock
+from tts.runs.progress import LiveProgress
 from tts.runs.store import Store
 from tts.tables import summary_table
 
@@ -80,6 +81,14 @@ async def test_a_larger_n_pays_only_for_what_is_new(
     run = await experiment(task, endpoint, "self_consistency:n=10").run(tmp_path / "run", resume=True)
     assert double.stats.choices == 20 * 10
     assert [len(flags) for track in run.tracks for flags in track.correct] == [4] * 20 + [10] * 20
+
+
+async def test_progress_on_a_resume_counts_on_from_what_is_stored(
+    task: str, endpoint: Endpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await experiment(task, endpoint, "single", limit=5).run(tmp_path / "r")
+    await experiment(task, endpoint, "single", limit=8).run(tmp_path / "r", resume=True, progress=LiveProgress())
+    assert "8/8" in capsys.readouterr().err
 
 
 async def test_a_finished_run_resumes_without_a_request(

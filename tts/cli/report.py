@@ -16,7 +16,7 @@ from tts.errors import ConfigError
 
 if TYPE_CHECKING:
     from tts.curves import Curve
-    from tts.curves.plot import Style
+    from tts.curves.plot import Intervals, Style
     from tts.report import RunComparison
     from tts.report.exports import Export, Label
     from tts.runs.analysis import By
@@ -31,7 +31,7 @@ Examples:
   tts report runs/a --format md --format parquet
   tts report runs/a --by budget --x money
   tts report runs/a --details
-  tts report runs/a --out curves.pdf --style paper
+  tts report runs/a --out curves.pdf --style paper --intervals bars
   tts report runs/a --at 2000 --reach 0.8 --json
   tts report runs/a --export sft --export preference
   tts report runs/a --study verifiers --study repeats
@@ -49,6 +49,7 @@ Studies: tts list studies
 Format = StrEnum("Format", ["html", "md", "csv", "parquet", "png", "svg", "pdf"])
 Along = StrEnum("Along", ["k", "budget"])
 Looks = StrEnum("Looks", ["screen", "paper"])
+Spread = StrEnum("Spread", ["bands", "bars", "none"])
 Exports = StrEnum("Exports", ["sft", "preference", "samples"])
 Labels = StrEnum("Labels", ["truth", "verifier"])
 
@@ -105,6 +106,9 @@ def report(
     style: Annotated[
         Looks, typer.Option(help="Of figures: paper is as wide as a column, with fonts to match.")
     ] = Looks.screen,
+    intervals: Annotated[
+        Spread | None, typer.Option(help="In figures. Default: bands where a panel has few curves, else bars.")
+    ] = None,
     details: Annotated[
         bool, typer.Option("--details", help="Every column, every point of the curves with its interval, fits.")
     ] = False,
@@ -136,7 +140,8 @@ def report(
         if not files and not as_json:
             _write_beside(comparison)
     for path in files:
-        _write(comparison, path, x, along, cast("Style", str(style)))
+        bounds = cast("Intervals | None", intervals and str(intervals))
+        _write(comparison, path, x, along, cast("Style", str(style)), bounds)
     if candidates:
         write_candidates(comparison, candidates)
         say(f"wrote {candidates}")
@@ -154,11 +159,16 @@ def _export(comparison: RunComparison, kind: Export, label: Label) -> None:
 
 
 def _write(
-    comparison: RunComparison, path: Path, x: str | None = None, by: By | None = None, style: Style = "screen"
+    comparison: RunComparison,
+    path: Path,
+    x: str | None = None,
+    by: By | None = None,
+    style: Style = "screen",
+    intervals: Intervals | None = None,
 ) -> None:
     from tts.report import write_report
 
-    write_report(comparison, path, x or comparison.measure, by, style)
+    write_report(comparison, path, x or comparison.measure, by, style, intervals)
     say(f"wrote {path}")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from tts.curves.curve import Curve
 from tts.curves.estimators import CurveError
 from tts.errors import ConfigError, MissingExtra
+from tts.text import broken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,7 @@ GREY = "#666666"
 COVERAGE = " coverage"
 """What the label of a curve of coverage ends in."""
 Style = Literal["screen", "paper"]
+Intervals = Literal["bands", "bars", "none"]
 Looks = dict[str, tuple[str, str, str]]
 STYLE: Any = {
     "font.size": 9,
@@ -121,14 +123,18 @@ def plot_curves(
     y_label: str = "accuracy",
     log_x: bool | None = None,
     style: Style = "screen",
+    intervals: Intervals | None = None,
 ) -> None:
     """Write curves over one x axis as a figure; the suffix of `path` names the format (.png, .svg, .pdf).
 
-    Curves in a mapping have a panel for each of its titles, such as the tasks that they are of. The shaded bands are
-    the confidence intervals; `log_x=None` chooses by the range of x; `style="paper"` is as wide as a column. Raises
-    `CurveError` for no curves or different x axes, `MissingExtra` without the extra `plot`.
+    Curves in a mapping have a panel for each of its titles, such as the tasks that they are of. A coverage is dashed in
+    its strategy's colour, and left out where it lies on another curve. Names stand at the curves' ends where they fit,
+    else below. `log_x=None` chooses by the range of x; `style="paper"` is as wide as a column. Confidence intervals are
+    `intervals`, by default bands of few curves and bars of many. Raises `CurveError` for no curves or different x axes,
+    `MissingExtra` without the extra `plot`.
     """
-    save_figure(draw_curves(curves, title=title, y_label=y_label, log_x=log_x, style=style), path)
+    figure = draw_curves(curves, title=title, y_label=y_label, log_x=log_x, style=style, intervals=intervals)
+    save_figure(figure, path)
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -151,28 +157,33 @@ def draw_curves(
     y_label: str = "accuracy",
     log_x: bool | None = None,
     style: Style = "screen",
+    intervals: Intervals | None = None,
 ) -> Figure:
     """The figure of `plot_curves`, to be changed before it is saved."""
-    panels = {name: list(some) for name, some in (curves if isinstance(curves, Mapping) else {title: curves}).items()}
+    given = curves if isinstance(curves, Mapping) else {title: curves}
+    panels = {name: _distinct(some) for name, some in given.items()}
     every = [curve for some in panels.values() for curve in some]
     if len({curve.x_label for curve in every}) != 1 or not all(panels.values()):
         raise CurveError("a figure needs at least one curve, and all of them over the same x axis")
     looks = _looks(every)
-    width, height = (COLUMN_INCHES, 2.3) if style == "paper" else (5.2, 3.4)
-    named = 0.06 * max(len(curve.label) for curve in every) * (len(every) > 1)
-    direct = all(len(some) <= MOST_NAMED for some in panels.values()) and (style == "screen" or named < width / 3)
-    if style == "screen" and direct:
+    paper = style == "paper"
+    width, height, size = (COLUMN_INCHES, 2.3, PAPER["font.size"]) if paper else (5.2, 3.4, STYLE["font.size"])
+    letter = 0.6 * size / 72  # inches, of a wide one
+    named = letter * max(len(curve.label) for curve in every) * (len(every) > 1)
+    direct = named < (width / 3 if paper else 2.4) and all(map(_can_be_named, panels.values()))
+    if direct and not paper:
         width = max(width, 3.9 + named)
     across = min(len(panels), 2)
     rows = -(-len(panels) // across)
-    owners = list(dict.fromkeys(curve.label.removesuffix(COVERAGE) for curve in every))
-    ncols = max(1, int(width * across / (0.45 + 0.062 * max(map(len, owners)))))
-    below = 0 if direct else 0.18 * (2 - (-len(owners) // ncols))
+    owners = list(dict.fromkeys(_owner(curve) for curve in every))
+    ncols = max(1, min(len(owners), int(width * across / (HANDLE + letter * max(map(len, owners))))))
+    names = [broken(owner, int((width * across / ncols - HANDLE) / letter)) for owner in owners]
+    lines = 0 if direct else 2 + -(-sum(name.count("\n") + 1 for name in names) // ncols)
     with drawing("curves", style) as figures:
-        figure = figures(figsize=(width * across, height * rows + below), layout="constrained")
+        figure = figures(figsize=(width * across, height * rows + lines * 1.4 * size / 72), layout="constrained")
         for place, (name, some) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(rows, across, place)
-            _draw(axes, some, looks, log_x)
+            _draw(axes, some, looks, log_x, intervals or ("bands" if len(some) <= MOST_BANDS else "bars"))
             axes.set_xlabel(_per_problem(some[0]))
             axes.set_ylabel(y_label)
             if name:
@@ -182,17 +193,42 @@ def draw_curves(
         if title and isinstance(curves, Mapping):
             figure.suptitle(title, fontweight="bold")
         if not direct:
-            _legend(figure, owners, ncols)
+            _legend(figure, owners, names, ncols)
     return figure
 
 
 MOST_NAMED = 6
 """Curves of a panel that are named at their ends; more are named below."""
+MOST_BANDS = 4
+"""Curves of a panel whose intervals are bands unless something else is asked for; more are bars."""
+HANDLE = 0.5
+"""Inches of a line beside its name below the panels."""
+
+
+def _owner(curve: Curve) -> str:
+    """The strategy that a curve is of."""
+    return curve.label.removesuffix(COVERAGE)
+
+
+def _can_be_named(curves: Sequence[Curve]) -> bool:
+    """Whether the names of a panel's curves have room at their ends: inside the axes only short ones have."""
+    half = max(float(curve.x[-1]) for curve in curves) / 2
+    return len(curves) <= MOST_NAMED and all(len(curve.label) <= 16 or curve.x[-1] > half for curve in curves)
+
+
+def _distinct(curves: Sequence[Curve]) -> list[Curve]:
+    """`curves` without those of coverage that lie on another one, such as that of a strategy with the same samples."""
+    kept: list[Curve] = []
+    for curve in sorted(curves, key=lambda one: one.label.endswith(COVERAGE)):
+        twins = (one for one in kept if np.array_equal(one.x, curve.x) and np.allclose(one.y, curve.y))
+        if not curve.label.endswith(COVERAGE) or next(twins, None) is None:
+            kept.append(curve)
+    return [curve for curve in curves if any(curve is one for one in kept)]
 
 
 def _looks(curves: Sequence[Curve]) -> dict[str, tuple[str, str, str]]:
     """Colour, marker and dashes of each label: a coverage is its strategy's colour, dashed."""
-    owners = list(dict.fromkeys(curve.label.removesuffix(COVERAGE) for curve in curves))
+    owners = list(dict.fromkeys(map(_owner, curves)))
     return {
         curve.label: (
             COLOURS[i % len(COLOURS)],
@@ -200,27 +236,31 @@ def _looks(curves: Sequence[Curve]) -> dict[str, tuple[str, str, str]]:
             "--" if curve.label.endswith(COVERAGE) else "-",
         )
         for curve in curves
-        for i in [owners.index(curve.label.removesuffix(COVERAGE))]
+        for i in [owners.index(_owner(curve))]
     }
 
 
-def _draw(axes: Axes, curves: Sequence[Curve], looks: Looks, log_x: bool | None) -> None:
+def _draw(axes: Axes, curves: Sequence[Curve], looks: Looks, log_x: bool | None, intervals: Intervals) -> None:
     from matplotlib.ticker import PercentFormatter
 
     for curve in curves:
         colour, marker, dashes = looks[curve.label]
-        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
-        if len(curve.x) == 1:
+        if intervals == "bands" and len(curve.x) > 1:
+            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
+        elif intervals != "none":
             axes.vlines(curve.x, curve.low, curve.high, color=colour, alpha=0.5, linewidth=1)
         axes.plot(curve.x, curve.y, color=colour, marker=marker, markersize=3.5, linestyle=dashes, label=curve.label)
     _scale_x(axes, curves, log_x)
-    _scale_y(axes, curves)
+    _scale_y(axes, curves, intervals)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
 def _per_problem(curve: Curve) -> str:
+    """The label of the x axis; a unit that is the measure's own name takes its place."""
+    if curve.x_unit.lower() == curve.x_name:
+        return f"{curve.x_unit} per problem"
     return f"{curve.x_name} per problem" + (f" ({curve.x_unit})" if curve.x_unit else "")
 
 
@@ -249,9 +289,10 @@ def _scale_x(axes: Axes, curves: Sequence[Curve], log_x: bool | None) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
 
 
-def _scale_y(axes: Axes, curves: Sequence[Curve]) -> None:
-    low = min(float(curve.low.min()) for curve in curves)
-    high = max(float(curve.high.max()) for curve in curves)
+def _scale_y(axes: Axes, curves: Sequence[Curve], intervals: Intervals) -> None:
+    shown = intervals != "none"
+    low = min(float((curve.low if shown else curve.y).min()) for curve in curves)
+    high = max(float((curve.high if shown else curve.y).max()) for curve in curves)
     margin = max(0.05 * (high - low), 0.01)
     floor, ceiling = low - margin, high + margin
     axes.set_ylim(max(floor, -0.02) if low >= 0 else floor, min(ceiling, 1.02) if high <= 1 else ceiling)
@@ -284,15 +325,15 @@ def _name_lines(axes: Axes, curves: Sequence[Curve], looks: Looks) -> None:
         )
 
 
-def _legend(figure: Figure, owners: Sequence[str], ncols: int) -> None:
-    """The names of all strategies below the panels, and that dashes are their coverage."""
-    lines = {str(line.get_label()).removesuffix(COVERAGE): line for axes in figure.axes for line in axes.lines}
-    lines |= {name: line for axes in figure.axes for line in axes.lines if (name := str(line.get_label())) in owners}
-    title = (
-        "dashed: coverage" if any(line.get_linestyle() == "--" for axes in figure.axes for line in axes.lines) else None
-    )
+def _legend(figure: Figure, owners: Sequence[str], names: Sequence[str], ncols: int) -> None:
+    """The `names` of all strategies below the panels, and that dashes are their coverage."""
+    drawn = [(str(line.get_label()), line) for axes in figure.axes for line in axes.lines]
+    lines = {label.removesuffix(COVERAGE): line for label, line in drawn}
+    lines |= {label: line for label, line in drawn if label in owners}
+    title = "dashed: coverage" if any(label.endswith(COVERAGE) for label, _ in drawn) else None
+    handles = [lines[owner] for owner in owners]
     figure.legend(
-        [lines[name] for name in owners], owners, title=title, frameon=False, loc="outside lower center", ncols=ncols
+        handles, names, title=title, frameon=False, loc="outside lower center", ncols=ncols, labelspacing=0.25
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tts.curves import plot_curves, write_csv, write_parquet, writing
-from tts.curves.plot import Style
+from tts.curves.plot import Intervals, Style
 from tts.errors import ConfigError
 from tts.files import check_writable
 from tts.report.page import write_page
@@ -29,10 +29,18 @@ FORMATS = ("html", "md", "csv", "parquet", "png", "svg", "pdf")
 CANDIDATE_FORMATS = ("csv", "jsonl")
 
 
-def write_report(comparison: RunComparison, path: Path, x: str, by: By | None = None, style: Style = "screen") -> None:
+def write_report(
+    comparison: RunComparison,
+    path: Path,
+    x: str,
+    by: By | None = None,
+    style: Style = "screen",
+    intervals: Intervals | None = None,
+) -> None:
     """Write the page, the tables as Markdown, the curves' points or their figure, as the suffix of `path` says.
 
-    Curves are over the measure `x`, `by` as in `tts.runs.analysis.curves`; the page has all measures. Raises
+    Curves are over the measure `x`, `by` as in `tts.runs.analysis.curves`; the page has all measures. `style` and
+    `intervals` are those of `tts.curves.plot_curves`. Raises
     `ConfigError` for an unknown suffix, a path that cannot be written, or where there is nothing to write.
     """
     kind = check_writable(path, FORMATS)
@@ -48,7 +56,7 @@ def write_report(comparison: RunComparison, path: Path, x: str, by: By | None = 
             if kind in ("csv", "parquet"):
                 (write_csv if kind == "csv" else write_parquet)(curves, path)
             else:
-                plot_curves(comparison.panels(x, by)[0], path, style=style)
+                plot_curves(comparison.panels(x, by)[0], path, style=style, intervals=intervals)
 
 
 def write_candidates(comparison: RunComparison, path: Path) -> None:

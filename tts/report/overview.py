@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from tts import registry
 from tts.curves import Curve, CurveError
-from tts.errors import ConfigError
+from tts.errors import ConfigError, TTSError
 from tts.lacks import lacking
 from tts.report.tracks import MEASURES, RunComparison, Shown
 from tts.runs import Run
@@ -71,7 +75,16 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
         "heterogeneity": [
             {"track": one["track"], **one["summary"]} for one in _reports(comparison, heterogeneity_report)
         ],
+        "studies": list(_studies(shlex.join(str(run.path) for run in runs.values()))),
     }
+
+
+def _studies(paths: str) -> Iterator[dict[str, str]]:
+    """What else can be asked of the runs: the name and the first line of each study, and the command that answers."""
+    for name in registry.names("studies"):
+        with suppress(TTSError):  # a package that is not installed
+            question = inspect.cleandoc(registry.load("studies", name).__doc__ or "").partition("\n")[0]
+            yield {"name": name, "question": question, "command": f"tts report {paths} --study {name}"}
 
 
 def progress(run: Run) -> dict[str, int]:

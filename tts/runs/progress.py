@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Models = dict[str, dict[str, Sampler]]
 """Samplers by model and role."""
 
+Left = Mapping[tuple[str, str], int]
+"""Cells left to do by strategy and model."""
+
 INTERVAL = 10.0
 """Seconds between two lines of `LineProgress`."""
 
@@ -29,7 +32,7 @@ class Progress:
     nodes: Callable[[], list[str]] = staticmethod(list)
     """A line for each process that a run is spread over, if that is to be shown."""
 
-    def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
+    def begin(self, grid: Grid, problems: int, *, left: Left, models: Models) -> None:
         """The run starts, over so many problems, with so many cells left to do."""
 
     def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
@@ -52,7 +55,6 @@ class _Tally:
     done: int = 0
     right: int = 0
     lost: int = 0
-    tokens: float = 0.0
     generated: float = 0.0
     money: float = 0.0
 
@@ -60,11 +62,14 @@ class _Tally:
 class _Counting(Progress):
     """Counts the finished cells, in all and for each strategy and model."""
 
-    def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
+    def begin(self, grid: Grid, problems: int, *, left: Left, models: Models) -> None:
         self.cells = problems * len(grid.seeds)
         """Of one strategy with one model."""
-        self.left, self.models, self.started = cells_left, models, monotonic()
-        self.tallies = {(strategy.spec, model): _Tally() for model in grid.models for strategy in grid.strategies}
+        self.left, self.models, self.started = sum(left.values()), models, monotonic()
+        pairs = [(strategy.spec, model) for model in grid.models for strategy in grid.strategies]
+        self.tallies = {pair: _Tally() for pair in pairs}
+        self.stored = {pair: self.cells - left.get(pair, 0) for pair in pairs}
+        """Cells that an earlier start has finished."""
         self.all = _Tally()
 
     def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
@@ -74,7 +79,6 @@ class _Counting(Progress):
             tally.done += 1
             tally.right += bool(result.selected and correct.get(result.selected.id))
             tally.lost += len(result.failures)
-            tally.tokens += result.usage.total_tokens
             tally.generated += result.usage.completion_tokens
             tally.money += sum(sampler.endpoint.money(usage) for sampler, usage in priced)
 
@@ -101,10 +105,10 @@ class _Counting(Progress):
 class LineProgress(_Counting):
     """A line now and then, for logs: how much is done, how much of it is right, how fast, what was lost."""
 
-    def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
-        super().begin(grid, problems, cells_left=cells_left, models=models)
+    def begin(self, grid: Grid, problems: int, *, left: Left, models: Models) -> None:
+        super().begin(grid, problems, left=left, models=models)
         cells = self.cells * len(self.tallies)
-        stored = f", {cells - cells_left} stored already" if cells_left < cells else ""
+        stored = f", {cells - self.left} stored already" if self.left < cells else ""
         print(f"{cells} cells over {problems} problems{stored}", file=sys.stderr)
         self.spoke, self.told = self.started, ""
 
@@ -123,7 +127,7 @@ class LineProgress(_Counting):
     def _say(self) -> None:
         self.spoke, self.told, done = monotonic(), self.trouble(), self.all.done
         right = f", {self.all.right / done:.1%} right" if done else ""
-        lost = f", {self.all.lost} samples lost" if self.all.lost else ""
+        lost = f", {self.all.lost} lost" if self.all.lost else ""
         trouble = f"; {self.told}" if self.told else ""
         told = f"{done}/{self.left} done{right}, {self.pace()}{lost}{trouble}"
         print("\n  ".join([told, *self.nodes()]), file=sys.stderr, flush=True)
@@ -132,14 +136,17 @@ class LineProgress(_Counting):
 class LiveProgress(_Counting):
     """A table, redrawn in place, with a row for each strategy and model."""
 
-    def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
+    def begin(self, grid: Grid, problems: int, *, left: Left, models: Models) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        super().begin(grid, problems, cells_left=cells_left, models=models)
+        super().begin(grid, problems, left=left, models=models)
         console = Console(stderr=True)  # stdout is for results
-        self._live = Live(get_renderable=self._table, refresh_per_second=4, transient=False, console=console)
-        self._live.start()
+        self._live = Live(get_renderable=self._table, auto_refresh=False, console=console)
+        self._live.start(refresh=True)
+
+    def beat(self) -> None:
+        self._live.refresh()  # here and not in a thread of rich's: what is shown belongs to the event loop
 
     def end(self) -> None:
         if hasattr(self, "_live"):
@@ -150,11 +157,11 @@ class LiveProgress(_Counting):
 
         below = "\n".join(filter(None, [self.trouble(), *self.nodes()]))
         table = Table(title=self.pace(), title_justify="left", caption=below or None, caption_justify="left")
-        for column in ("strategy", "model", "done", "accuracy", "tokens", "money", "failures"):
+        for column in ("strategy", "model", "done", "accuracy", "tokens", "money", "lost"):
             table.add_column(column, justify="left" if column in ("strategy", "model") else "right")
         for (strategy, model), tally in self.tallies.items():
             accuracy = f"{tally.right / tally.done:.1%}" if tally.done else ""
             money = f"{tally.money:.4g}" if tally.money else ""
-            done, lost = f"{tally.done}/{self.cells}", str(tally.lost or "")
-            table.add_row(strategy, model, done, accuracy, f"{tally.tokens:,.0f}", money, lost)
+            done = f"{self.stored[strategy, model] + tally.done}/{self.cells}"
+            table.add_row(strategy, model, done, accuracy, f"{tally.generated:,.0f}", money, str(tally.lost or ""))
         return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -83,7 +83,8 @@ class Experiment(Grid):
             if rows:
                 for roles in models.values():
                     await check_models(roles)
-            progress.begin(self, len(examples), cells_left=sum(len(row.strategies) for row in rows), models=models)
+            left = Counter((strategy.spec, row.model) for row in rows for strategy in row.strategies)
+            progress.begin(self, len(examples), left=left, models=models)
             for part in parts:  # under a total budget one strategy, model and seed after the other
                 turns = None
                 if self.total_budget:

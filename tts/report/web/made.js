@@ -24,6 +24,20 @@ function madeSection() {
   }));
 }
 
+// What else the runs can answer, and where the page has answered it already.
+function studiesSection() {
+  const here = { verifiers: data.verifiers, imperfect_verifier: data.resampling, heterogeneity: data.heterogeneity };
+  const place = (study) => (here[study.name]?.length && (data.verifiers.length || data.resampling.length) ? "#verifiers" : null);
+  return section("studies", "Further questions",
+    h("p", { class: "soft" }, "The stored runs answer them without asking a model; ",
+      h("code", {}, "tts list studies"), " has their parameters."),
+    table([
+      { name: "study", left: true, cell: (study) => (place(study) ? h("a", { href: place(study) }, study.name) : study.name) },
+      { name: "answers", left: true, cell: (study) => study.question },
+      { name: "command", left: true, cell: (study) => h("code", {}, study.command) },
+    ], data.studies));
+}
+
 // `name:key=value,...` without what is not set.
 function specOf(config) {
   if (typeof config !== "object" || config === null) return String(config);

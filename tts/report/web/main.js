@@ -29,7 +29,7 @@ function draw() {
   document.title = `${data.title} · tts report`;
   $("title").textContent = data.title;
   $("facts").textContent = facts();
-  const parts = [summarySection(), curvesSection(), problemsSection(), verifiersSection(), madeSection()].filter(Boolean);
+  const parts = [summarySection(), curvesSection(), problemsSection(), verifiersSection(), studiesSection(), madeSection()].filter(Boolean);
   $("main").replaceChildren(...[progressNote(), sampledNote(), ...parts].filter(Boolean));
   $("sections").replaceChildren(...parts.map((part) => h("a", { href: `#${part.id}` }, part.querySelector("h2").textContent)));
   $("foot").textContent = `Made by ${data.made.by}, ${data.made.at.replace("T", " ").replace("+00:00", " UTC")}. ` +
