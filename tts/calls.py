@@ -189,6 +189,7 @@ class Calls:
             stop_when=order.stop_when,
             images=self._images,
             left=left,
+            address=order.key,
         )
         error: SamplingFailed | None = None
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tts.errors import ConfigError
 
@@ -59,6 +59,8 @@ class ModelCard(BaseModel):
     completion_price_per_million: Price | None = None
     """The same for completion tokens."""
     currency: str = "USD"
+    price_factor: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """What the prices are multiplied by: 0.5 for an endpoint with `batch`, unless it says otherwise."""
 
     @property
     def priced(self) -> bool:
@@ -104,7 +106,7 @@ class ModelCard(BaseModel):
             raise self._lacks("money", PRICES)
         prompt, completion, cached = _token_counts(prompt_tokens, completion_tokens, cached_tokens)
         reread = fresh if reread is None else reread
-        return ((prompt - cached) * fresh + cached * reread + completion * written) / 1e6
+        return ((prompt - cached) * fresh + cached * reread + completion * written) * self.price_factor / 1e6
 
     def _lacks(self, what: str, fields: str) -> ConfigError:
         return ConfigError(f"cannot express compute in {what}: the model card needs {fields}")

@@ -28,7 +28,7 @@ from tts.runs.progress import Models, Progress
 from tts.runs.record import write_record
 from tts.runs.run import Run
 from tts.runs.store import AnswerStore, Cell, Store
-from tts.sampler import Sampler
+from tts.sampler import Endpoint, Sampler
 from tts.session import Session
 from tts.solving import drive, open_models, open_session, verifier_of
 from tts.tasks import Example
@@ -67,7 +67,10 @@ class Experiment(Grid):
             raise ConfigError(f"the task {self.task.spec} has no problems")
         executor = executor_named(executor) if isinstance(executor, str) else executor
         async with executor, AsyncExitStack() as stack:
-            models = {name: await stack.enter_async_context(open_models(self.endpoints(name))) for name in self.models}
+            models = {
+                name: await stack.enter_async_context(open_models(_batched_in(folder, self.endpoints(name))))
+                for name in self.models
+            }
             _check_needs(self, examples, models)
             stack.callback(progress.end)
             stack.callback(Lock(folder).release)
@@ -106,6 +109,14 @@ class Experiment(Grid):
         """`run` without await, for scripts and notebooks."""
         blocking(self.run)(out, resume=resume, progress=progress, executor=executor)
         return Run(out, checked=False)  # in this thread
+
+
+def _batched_in(folder: Path, endpoints: dict[str, Endpoint]) -> dict[str, Endpoint]:
+    """`endpoints`, whose batches, if they make any, are remembered in `folder`."""
+    return {
+        role: one.model_copy(update={"batch_folder": folder}) if one.batch and one.batch_folder is None else one
+        for role, one in endpoints.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from httpx_aiohttp import AiohttpTransport
 from tts.concurrency import LARGE, aside
 from tts.errors import EndpointError, RequestRejected, TransientError
 from tts.sampler import protocol, refusals
+from tts.sampler.batches import BatchTransport
 from tts.sampler.compression import inflater
 from tts.sampler.endpoint import Endpoint, in_process, joined
 from tts.sampler.limits import most_in_flight
+from tts.sampler.providers import ProviderTransport
 from tts.sampler.redaction import Redactor, secret_headers
 from tts.sampler.sse import BYTE_ORDER_MARK, STEP, EventReader, ServerEvent
 from tts.text import size_of
@@ -63,6 +65,10 @@ class HttpClient:
     def __init__(self, endpoint: Endpoint) -> None:
         model = in_process(endpoint.base_url)
         self._transport = endpoint.transport or (model(endpoint.base_url) if model else _network(endpoint))
+        if endpoint.provider:
+            self._transport = ProviderTransport(self._transport)
+        if endpoint.batch:
+            self._transport = BatchTransport(self._transport, endpoint.batch_folder)
         headers = {"user-agent": "ttscale", "content-type": "application/json", "accept-encoding": "identity"}
         self._headers = httpx.Headers(headers | endpoint.headers)
         if key := endpoint.key():
@@ -78,14 +84,17 @@ class HttpClient:
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def json(self, base: str, path: str, body: Any = None, read: Callable[[Any], Any] | None = None) -> Any:
+    async def json(
+        self, base: str, path: str, body: Any = None, read: Callable[[Any], Any] | None = None, name: str = ""
+    ) -> Any:
         """What `read` makes of the JSON answer to a POST of `body`, which may be written already, or to a GET.
 
-        `path` is below the URL `base`: `/models`, or `/../tokenize` for what is beside its `/v1`. Raises an
-        `EndpointError` of the right kind for error statuses, lost connections and unreadable answers.
+        `path` is below the URL `base`: `/models`, or `/../tokenize` for what is beside its `/v1`. A batch files the
+        answer under `name`. Raises an `EndpointError` of the right kind for error statuses, lost connections and
+        unreadable answers.
         """
         method, content = ("GET", b"") if body is None else ("POST", await _written(body))
-        return await self._read(self.parts(await self.send(method, base, path, content)), base, path, read)
+        return await self._read(self.parts(await self.send(method, base, path, content, name)), base, path, read)
 
     async def _read(
         self, arriving: AsyncGenerator[bytes, None], base: str, path: str, read: Callable[[Any], Any] | None = None
@@ -221,7 +230,7 @@ class HttpClient:
         """`error`, unless it tells a secret."""
         return error if self.hide.error(str(error)) == str(error) else None
 
-    async def send(self, method: str, base: str, path: str, content: bytes) -> httpx.Response:
+    async def send(self, method: str, base: str, path: str, content: bytes, name: str = "") -> httpx.Response:
         """A response with a good status whose body is still to be read; close it in any case.
 
         Raises an `EndpointError` of the right kind, with status and body, for any other response.
@@ -232,7 +241,8 @@ class HttpClient:
         headers = self._headers
         if method == "POST" and (origin := ORIGIN.get()) is not None:  # the rest looks after the server
             headers = httpx.Headers({**origin.headers(), **headers})
-        request = httpx.Request(method, place, content=content, headers=headers, extensions=self._extensions)
+        extensions = {**self._extensions, "name": name} if name else self._extensions
+        request = httpx.Request(method, place, content=content, headers=headers, extensions=extensions)
         return await self._send(request, base, path)
 
     def _place(self, url: str) -> httpx.URL:
@@ -288,7 +298,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def _network(endpoint: Endpoint) -> AiohttpTransport:
-    encrypted = any(url.startswith("https:") for url in endpoint.urls)
+    encrypted = not all(url.startswith("http:") for url in endpoint.urls)
     most = most_in_flight(endpoint) * len(endpoint.urls) + 16
     proxied = any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ)
 

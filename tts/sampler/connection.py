@@ -52,6 +52,9 @@ class Connection:
     def __init__(self, endpoint: Endpoint, pool: Pool | None = None) -> None:
         self.endpoint = endpoint
         self.pool: Pool = pool or Pool(endpoint.urls, most_in_flight(endpoint), endpoint.target_latency)
+        if endpoint.batch:  # what is not asked for at once is in the next batch
+            for replica in self.pool.replicas:
+                replica.window = replica.maximum
         self.health: Health = Health(self.pool, endpoint, self._examine)
         self._has_served = False
 

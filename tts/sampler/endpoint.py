@@ -27,6 +27,8 @@ from pydantic import (
 from tts.compute import PRICES, ModelCard
 from tts.errors import ConfigError, UnreadableKey
 from tts.sampler.parameters import check_params
+from tts.sampler.providers import SCHEME as PROVIDERS
+from tts.sampler.providers import check_provider
 from tts.types import Usage
 
 IN_PROCESS = {"embedded": "tts.lab.engine.transport:EmbeddedTransport"}
@@ -39,8 +41,11 @@ base URL is a digest of the model's weights.
 ENGINES = {"ray:vllm": ("ray-vllm", "tts.cluster.engine:EngineTransport")}
 """Engines that a run starts for itself: the scheme of their URLs, and their transports."""
 
+BATCHED = {"attempt_timeout": 90_000.0, "total_timeout": 180_000.0, "max_concurrency": 10_000}
+"""What an endpoint with `batch` has by default: a batch takes up to a day, and has as many requests as possible."""
+
 SECRET_QUERY = re.compile(
-    r"(?:api|access|auth|subscription)?[-_]?(?:key|token|code|sig|signature|secret|password)", re.IGNORECASE
+    r"(?:api|access|auth|subscription|[\w-]*[-_])?(?:key|token|code|sig|signature|secret|password)", re.IGNORECASE
 )
 """Query parameters of a URL that are secrets."""
 
@@ -56,7 +61,8 @@ class Endpoint(BaseModel):
     """Name of the model as the server knows it."""
     base_url: str = Field(default_factory=lambda: os.environ.get("OPENAI_BASE_URL", ""), validate_default=True)
     """Where it is served, up to and including /v1. Replicas, separated by commas, share the load.
-    `embedded://NAME` is a model that runs in this process (see: tts embedded list). Default: $OPENAI_BASE_URL."""
+    `embedded://NAME` is a model that runs in this process (see: tts embedded list), `litellm://PROVIDER` one of a
+    provider with a protocol of its own (docs/providers.md). Default: $OPENAI_BASE_URL."""
     engine: str | None = None
     """`ray:vllm`: the model is served by an actor of the run's Ray cluster, and has no base URL (docs/scale.md)."""
     engine_settings: dict[str, Any] = Field(default_factory=dict)
@@ -64,7 +70,7 @@ class Endpoint(BaseModel):
     api_key: SecretStr | None = Field(default=None, exclude=True)
     """The key itself; never logged or stored. `api_key_env` or `api_key_file` is safer."""
     api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; unset means no key."""
+    """Environment variable that holds the key; unset means no key. For `litellm://PROVIDER` it is PROVIDER_API_KEY."""
     api_key_file: Path | None = None
     """File that holds the key."""
     identity: str | None = None
@@ -87,6 +93,11 @@ class Endpoint(BaseModel):
     stream: bool = False
     """Read answers token by token: each choice counts as soon as it is complete, and the tokens of cancelled work
     are known. Costs client CPU."""
+    batch: bool = False
+    """Have requests answered by the server's batch API, within a day and at half the price (docs/providers.md)."""
+    batch_folder: Path | None = Field(default=None, exclude=True)
+    """Where it is kept which batches there are, so that a program that was killed goes on with them. Default: the
+    run's own folder."""
     attempt_timeout: PositiveFloat = 600.0
     """Seconds for one attempt of a request; in a stream, from one part of the answer to the next."""
     total_timeout: PositiveFloat = 3600.0
@@ -128,6 +139,15 @@ class Endpoint(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _wait_for_batches(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("batch") is not True:
+            return data
+        card = data.get("card") or {}
+        card = card.model_dump(exclude_unset=True) if isinstance(card, ModelCard) else card
+        return {**BATCHED, **data, "card": {"price_factor": 0.5, **card} if isinstance(card, Mapping) else card}
+
+    @model_validator(mode="before")
+    @classmethod
     def _take_keys_out_of_urls(cls, data: Any) -> Any:
         urls = data.get("base_url", os.environ.get("OPENAI_BASE_URL", "")) if isinstance(data, Mapping) else ""
         if not isinstance(urls, str) or "?" not in urls:
@@ -163,9 +183,12 @@ class Endpoint(BaseModel):
             if "@" in urlsplit(url).netloc:
                 raise ValueError("a password in a base URL would be stored; use api_key_env or headers")
             try:
-                usable = httpx.URL(url).scheme in ("http", "https", "mock", "ray-vllm")
+                scheme = httpx.URL(url).scheme
             except httpx.InvalidURL:
-                usable = False
+                scheme = ""
+            if scheme == PROVIDERS:
+                check_provider(url)
+            usable = scheme in ("http", "https", "mock", "ray-vllm", PROVIDERS)
             if not usable:
                 raise ValueError(f"'{url}' is not an http(s) URL; write for example http://localhost:8000/v1")
         return urls
@@ -174,6 +197,8 @@ class Endpoint(BaseModel):
     def _check_hedging(self) -> Endpoint:
         if self.stream and self.hedge_after is not None:
             raise ValueError("hedge_after works only on whole answers; leave it out or set stream=False")
+        if self.batch and (self.stream or self.hedge_after is not None or len(self.urls) > 1 or self.provider):
+            raise ValueError("batch goes with one server of OpenAI's API, and without stream and hedge_after")
         return self
 
     @cached_property
@@ -185,6 +210,12 @@ class Endpoint(BaseModel):
     def embedded(self) -> bool:
         """Whether the model runs in this process, or in one that is started for it."""
         return self.engine is not None or in_process(self.base_url) is not None
+
+    @property
+    def provider(self) -> str:
+        """The provider that LiteLLM translates for; empty if none."""
+        place = urlsplit(self.urls[0])
+        return (place.hostname or "") if place.scheme == PROVIDERS else ""
 
     @cached_property
     def filed_as(self) -> str:
@@ -211,7 +242,10 @@ class Endpoint(BaseModel):
                 why = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
                 raise UnreadableKey(f"cannot read the API key file {self.api_key_file}: {why}") from None
             return _sendable(key)
-        return _sendable(os.environ.get(self.api_key_env, "").strip()) or None
+        name = self.api_key_env
+        if self.provider and "api_key_env" not in self.model_fields_set:  # nobody else's key is for it
+            name = f"{self.provider.upper()}_API_KEY"
+        return _sendable(os.environ.get(name, "").strip()) or None
 
 
 def check_prices(cap: str, endpoints: Mapping[str, Endpoint]) -> None:

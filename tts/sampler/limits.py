@@ -15,7 +15,7 @@ def most_in_flight(endpoint: Endpoint) -> int:
     """Requests that may be in flight at one replica, each with a file: half of those that the process may open, as
     other endpoints need some, shared by the replicas."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed == resource.RLIM_INFINITY:
+    if allowed == resource.RLIM_INFINITY or endpoint.batch:  # whose requests wait without a connection
         return endpoint.max_concurrency
     return max(1, min(endpoint.max_concurrency, (allowed - FILES_ELSEWHERE) // 2 // len(endpoint.urls)))
 

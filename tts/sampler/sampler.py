@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from base64 import b64decode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import blake2b
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast
@@ -199,6 +201,7 @@ class Sampler:
         stop_when: StopRule | None = None,
         images: ImageFolder | None = None,
         left: list[int] | None = None,
+        address: bytes = b"",
         **more: Any,
     ) -> AsyncGenerator[Sample, None]:
         """`n` samples of `prompt` as they complete; `params` are added to the endpoint's own, whatever their names.
@@ -213,6 +216,7 @@ class Sampler:
         with the finish reason "abandoned".
         Where the server turns out to answer one choice to a request, those that it did not answer are asked for one by
         one; with a list `left` they are put there instead, for a caller who has to make room for more requests.
+        `address` is what the samples are stored under; a batch that outlives the program finds its requests by it.
         A `Drawing` goes to the images API; the sample's text is the name of its file in `images`, by default below
         the working directory.
 
@@ -243,6 +247,7 @@ class Sampler:
             on_sample=on_sample,
             stop_when=stop_when,
             left=left,
+            address=address,
             images=(images or ImageFolder(Path())) if isinstance(prompt, Drawing) else None,
             emit=ready.append,
         )
@@ -289,6 +294,8 @@ class _Draw:
     stop_when: StopRule | None
     left: list[int] | None
     """Where occurrences go that take more requests than there are groups; None: those requests are made."""
+    address: bytes
+    """What the samples are stored under, if anything."""
     images: ImageFolder | None
     """Where images are kept, if the prompt is a `Drawing`."""
     emit: Callable[[Sample], None]
@@ -423,6 +430,7 @@ class _Draw:
         if self._own_route:
             path, asked, read = llama_cpp.PATH, llama_cpp.own_request(body), partial(llama_cpp.parse, body)
         written = await aside(self.size, protocol.bytes_of, asked)
+        name = blake2b(self.address + json.dumps(run).encode(), digest_size=16).hexdigest() if self.address else ""
 
         async def fetch(avoid: str | None, sent: asyncio.Future[str] | None = None) -> tuple[ModelResponse, Exchange]:
             async with connection.exchange(
@@ -430,7 +438,7 @@ class _Draw:
             ) as exchange:
                 if sent is not None:
                     sent.set_result(exchange.url)
-                response: ModelResponse = await connection.http.json(exchange.url, path, written, read)
+                response: ModelResponse = await connection.http.json(exchange.url, path, written, read, name)
                 if self.images is None:
                     await self._clean(response.choices)
                     if response.usage is not None:
