@@ -27,7 +27,7 @@ from tts.errors import ConfigError, MissingExtra
 from tts.registry import trusted
 from tts.session import Session
 from tts.tasks import Example, Task
-from tts.types import Candidate, Message, Problem, Scale, Verdict
+from tts.types import Candidate, Problem, Scale, Verdict
 
 
 class InspectTask(Task):
@@ -156,7 +156,7 @@ async def _played(task: Any, sample: Any, answer: str | None = None) -> Any:
         state.messages.append(state.output.message)
         return state
 
-    said = [ChatMessageUser(content=sample.input)] if isinstance(sample.input, str) else [*sample.input]
+    said: list[Any] = [ChatMessageUser(content=sample.input)] if isinstance(sample.input, str) else [*sample.input]
     state = TaskState(
         model=ModelName("tts/model"),
         sample_id=sample.id or 0,
@@ -172,7 +172,7 @@ async def _played(task: Any, sample: Any, answer: str | None = None) -> Any:
     return state
 
 
-async def _asked(task: Any, sample: Any) -> list[Message]:
+async def _asked(task: Any, sample: Any) -> list[dict[str, Any]]:
     """What the solver asks the model. Raises `ValueError` for what the model would be asked otherwise."""
     try:
         await _played(task, sample)
