@@ -50,7 +50,7 @@ async def begun(problem: Problem, session: Session) -> Folder:
 async def left(before: Folder, patch: str, restore: Sequence[str]) -> dict[str, bytes]:
     """The folder after `patch`, with files that match a pattern of `restore` as they were. Raises `PatchError`."""
     after = await asyncio.to_thread(applied, before, patch)
-    held = {path for path in before | after if any(fnmatch(path, pattern) for pattern in restore)}
+    held = {path for path in {*before, *after} if any(fnmatch(path, pattern) for pattern in restore)}
     return {path: data for path, data in after.items() if path not in held} | {
         path: before[path] for path in held if path in before
     }

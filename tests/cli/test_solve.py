@@ -320,7 +320,7 @@ def test_a_model_acts_in_a_copy_of_a_folder_and_the_answer_is_a_patch(tts: Comma
 
 
 def test_an_environment_that_is_not_there_is_told(tts: Command, double: ModelDouble):
-    ended = tts("solve", "What?", "--environment", "workspace:folder=none", "--base-url", double.base_url)
+    ended = tts("solve", "What?", "--environment", "workspace:folder=nowhere", "--base-url", double.base_url)
     assert ended.code == 2
-    assert "none is no folder" in ended.err
+    assert "nowhere is no folder" in ended.err
     assert not double.requests
