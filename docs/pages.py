@@ -5,6 +5,7 @@ reference of commands and plug-ins from the code.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         File(path.relative_to(ROOT).as_posix(), str(ROOT), config.site_dir, config.use_directory_urls)
         for pattern in PAGES
         for path in sorted(ROOT.glob(pattern))
+    ]
+    ours += [
+        File.generated(config, path.relative_to(ROOT).with_suffix(".md").as_posix(), content=_page_of(path))
+        for path in sorted(ROOT.glob("docs/notebooks/*.ipynb"))
     ]
     return Files([*ours, *(file for file in files if file.src_dir != config.docs_dir)])
 
@@ -73,3 +78,14 @@ def _code(text: str) -> str:
     """`text` as code that Markdown takes on one line; the start of a long one, such as a prompt."""
     short = text if len(text) <= 100 else f"{text[:80]}..."
     return f"`` {short} ``"
+
+
+def _page_of(notebook: Path) -> str:
+    """A notebook's text and code."""
+    cells = json.loads(notebook.read_text())["cells"]
+    parts = ["".join(cell["source"]) for cell in cells]
+    shown = [
+        f"```python\n{part}\n```" if cell["cell_type"] == "code" else part
+        for cell, part in zip(cells, parts, strict=True)
+    ]
+    return "\n\n".join([*shown, f"This is the notebook `docs/notebooks/{notebook.name}`."])

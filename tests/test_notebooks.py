@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
+import nbclient
+import nbformat
 import pytest
 
 import tts
+from tests.support.threaded import serving
 from tts.errors import ConfigError
 from tts.lab.lab_math import LabMath
 
+NOTEBOOKS = Path(__file__).parents[1] / "docs" / "notebooks"
 ANSWER = "So it is <42>. Answer: 42"
 
 
@@ -52,3 +58,36 @@ def test_a_library_that_is_missing_is_named():
 def test_a_configuration_that_cannot_be_used_is_told_in_plain_words():
     with pytest.raises(ConfigError, match="limit: must be greater than 0, not 0"):
         tts.Experiment(task="lab_math", strategies="single", models=tts.MockModel(lambda body: ""), limit=0)
+
+
+def shown(name: str, folder: Path) -> list[dict[str, Any]]:
+    """What the cells of a notebook of the documents show, by kind, when it is run in `folder`."""
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "keep notebooks without what they have shown"
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    return [out.get("data", {}) for cell in notebook.cells for out in cell.get("outputs", ())]
+
+
+def test_the_first_curve_is_drawn_in_a_notebook(tmp_path: Path):
+    outputs = shown("first_curve", tmp_path)
+    assert any("image/svg+xml" in data for data in outputs)
+    assert any("6/6" in data.get("text/plain", "") for data in outputs), "how the run goes is shown"
+    assert sum("self_consistency" in data.get("text/html", "") for data in outputs) >= 2
+
+
+def test_a_strategy_is_written_in_a_notebook(tmp_path: Path):
+    assert any("twice_the_same" in data.get("text/html", "") for data in shown("write_a_strategy", tmp_path))
+
+
+def test_a_verifier_is_examined_in_a_notebook(tmp_path: Path):
+    assert any("AUROC" in str(data) for data in shown("is_my_verifier_good_enough", tmp_path))
+
+
+def test_a_real_model_is_asked_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A server of the tests stands in where the environment names none."""
+    with serving(answer=lambda *_: "Answer: 54") as double:
+        if not os.environ.get("OPENAI_BASE_URL"):
+            monkeypatch.setenv("OPENAI_BASE_URL", double.base_url)
+            monkeypatch.setenv("OPENAI_MODEL", "test-model")
+        outputs = shown("a_real_model", tmp_path)
+    assert any("self_consistency:n=4" in data.get("text/html", "") for data in outputs)

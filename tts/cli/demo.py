@@ -93,13 +93,13 @@ def demo(
     """
     from tts.cli.common import console
     from tts.runs.analysis import curves, summary
-    from tts.runs.progress import progress_on_stderr
+    from tts.runs.progress import progress_shown
     from tts.tables import growth_table, summary_table
 
     plan = fetched(model)
     grids = {task: [spec.format(n=n or plan.n) for spec in specs] for task, specs in plan.strategies.items()}
     sampling = {"temperature": TEMPERATURE, "max_tokens": plan.max_tokens}
-    progress = progress_on_stderr(quiet=quiet)
+    progress = progress_shown(quiet=quiet)
     runs = asyncio.run(compare(grids, model, out, limit or plan.limit, sampling, progress))
     if as_json:
         show_json({task: {"run": str(run.path), "summary": summary(run)} for task, run in runs.items()})

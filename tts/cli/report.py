@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tts.curves.plot import Intervals, Style
     from tts.report import RunComparison
     from tts.report.exports import Export, Label
+    from tts.report.trackers import Tracker
     from tts.runs.analysis import By
     from tts.studies import Study, StudyFindings
     from tts.tables import Table
@@ -34,6 +35,7 @@ Examples:
   tts report runs/a --out curves.pdf --style paper --intervals bars
   tts report runs/a --at 2000 --reach 0.8 --json
   tts report runs/a --export sft --export preference
+  tts report runs/a --track mlflow
   tts report runs/a --study verifiers --study repeats
   tts report runs/a --study 'imperfect_verifier:cost_ratio=[2],plot=rewards.svg'
   tts report runs/a --study tree:problem=HumanEval/3,strategy=beam_search,out=tree.svg
@@ -52,6 +54,7 @@ Looks = StrEnum("Looks", ["screen", "paper"])
 Spread = StrEnum("Spread", ["bands", "bars", "none"])
 Exports = StrEnum("Exports", ["sft", "preference", "samples"])
 Labels = StrEnum("Labels", ["truth", "verifier"])
+Trackers = StrEnum("Trackers", ["mlflow", "tensorboard", "wandb"])
 
 
 def report(
@@ -103,6 +106,10 @@ def report(
     label: Annotated[
         Labels, typer.Option(help="Who says which answers are right for --export: the hidden truth, or the verifier.")
     ] = Labels.truth,
+    track: Annotated[
+        list[Trackers] | None,
+        typer.Option(help="Give the runs to a tracker, by its own settings (extra trackers); may be repeated."),
+    ] = None,
     style: Annotated[
         Looks, typer.Option(help="Of figures: paper is as wide as a column, with fonts to match.")
     ] = Looks.screen,
@@ -147,6 +154,15 @@ def report(
         say(f"wrote {candidates}")
     for kind in export or ():
         _export(comparison, cast("Export", str(kind)), cast("Label", str(label)))
+    for tracker in track or ():
+        _track(comparison, cast("Tracker", str(tracker)))
+
+
+def _track(comparison: RunComparison, tracker: Tracker) -> None:
+    from tts.report.trackers import track
+
+    for run in comparison.runs.values():
+        say(f"tracked by {tracker}: {track(run, tracker)}")
 
 
 def _export(comparison: RunComparison, kind: Export, label: Label) -> None:

@@ -119,7 +119,7 @@ def run(
     Every answer is stored before it is used, so an interrupted run resumes without loss.
     """
     from tts.runs.executors import executor_named
-    from tts.runs.progress import progress_on_stderr
+    from tts.runs.progress import progress_shown
     from tts.runs.record import read_record
 
     where = executor_named(executor)
@@ -147,7 +147,7 @@ def run(
     if dry_run:
         _show_plan(experiment, out, as_json)
         return
-    done = _execute(experiment, out, resume, progress_on_stderr(quiet=quiet), where)
+    done = _execute(experiment, out, resume, progress_shown(quiet=quiet), where)
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:

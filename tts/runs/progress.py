@@ -45,9 +45,14 @@ class Progress:
         """The run is over, for whatever reason."""
 
 
-def progress_on_stderr(*, quiet: bool) -> Progress:
-    """A table where stderr is a terminal, else a line now and then."""
-    return Progress() if quiet else LiveProgress() if sys.stderr.isatty() else LineProgress()
+def progress_shown(*, quiet: bool = False) -> Progress:
+    """A table in a notebook, and on stderr where that is a terminal; else a line now and then."""
+    if quiet:
+        return Progress()
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None and hasattr(shell, "kernel"):
+        return NotebookProgress()
+    return LiveProgress() if sys.stderr.isatty() else LineProgress()
 
 
 @dataclass
@@ -165,3 +170,20 @@ class LiveProgress(_Counting):
             done = f"{self.stored[strategy, model] + tally.done}/{self.cells}"
             table.add_row(strategy, model, done, accuracy, f"{tally.generated:,.0f}", money, str(tally.lost or ""))
         return table
+
+
+class NotebookProgress(LiveProgress):
+    """The same table below a notebook's cell."""
+
+    def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
+        from IPython.display import display
+
+        _Counting.begin(self, grid, problems, cells_left=cells_left, models=models)
+        self._shown = display(self._table(), display_id=True)
+
+    def beat(self) -> None:
+        self._shown.update(self._table())
+
+    def end(self) -> None:
+        if hasattr(self, "_shown"):
+            self.beat()

@@ -24,7 +24,7 @@ from tts.runs.config import Grid
 from tts.runs.damage import check
 from tts.runs.database import Lock
 from tts.runs.executors import Executor, executor_named
-from tts.runs.progress import Models, Progress
+from tts.runs.progress import Models, Progress, progress_shown
 from tts.runs.record import write_record
 from tts.runs.run import Run
 from tts.runs.store import AnswerStore, Cell, Store
@@ -50,7 +50,7 @@ class Experiment(Grid):
         out: Path | str,
         *,
         resume: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         executor: Executor | str = "local",
     ) -> Run:
         """Run the grid into the directory `out` and return it for reading.
@@ -59,9 +59,11 @@ class Experiment(Grid):
         answers are used again, and only what is missing is sampled. Raises `EndpointLost` when an endpoint answers
         nothing for its `outage_timeout`; what was answered by then is stored.
 
-        `executor` says where: `local` in this process, `ray:workers=4` and the like on a cluster (`tts.cluster`).
+        `progress=True` shows how it goes, in a notebook below the cell. `executor` says where: `local` in this process,
+        `ray:workers=4` and the like on a cluster (`tts.cluster`).
         """
-        folder, progress = Path(out), progress or Progress()
+        folder = Path(out)
+        progress = progress if isinstance(progress, Progress) else progress_shown(quiet=not progress)
         examples = list(islice(self.task.examples(), self.limit))
         if not examples:
             raise ConfigError(f"the task {self.task.spec} has no problems")
@@ -103,7 +105,7 @@ class Experiment(Grid):
         out: Path | str,
         *,
         resume: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         executor: Executor | str = "local",
     ) -> Run:
         """`run` without await, for scripts and notebooks."""
