@@ -61,11 +61,15 @@ class _Counting(Progress):
     """Counts the finished cells, in all and for each strategy and model."""
 
     def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
-        self.cells = problems * len(grid.seeds)
+        self.cells: int = problems * len(grid.seeds)
         """Of one strategy with one model."""
-        self.left, self.models, self.started = cells_left, models, monotonic()
-        self.tallies = {(strategy.spec, model): _Tally() for model in grid.models for strategy in grid.strategies}
-        self.all = _Tally()
+        self.left: int = cells_left
+        self.models: Models = models
+        self.started: float = monotonic()
+        self.tallies: dict[tuple[str, str], _Tally] = {
+            (strategy.spec, model): _Tally() for model in grid.models for strategy in grid.strategies
+        }
+        self.all: _Tally = _Tally()
 
     def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
         samplers = self.models[cell.model]
