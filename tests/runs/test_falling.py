@@ -36,7 +36,7 @@ async def run(tmp_path: Path, specs: list[str], right: float, problems: int = 40
     def answer(request: dict[str, Any], rng: np.random.Generator) -> str:
         return "42" if rng.random() < right else str(rng.integers(50, 60))
 
-    async with asyncio.timeout(60), ModelDouble(answer=answer) as double:
+    async with asyncio.timeout(120), ModelDouble(answer=answer) as double:
         endpoint = Endpoint(model="test-model", base_url=double.base_url, params={"seed": 1})
         grid = {"task": f'jsonl:path="{path}"', "models": endpoint, "strategies": specs}
         return await Experiment.parse(grid).run(tmp_path / "run")
