@@ -27,7 +27,7 @@ endif
 	@touch $@
 
 test: install  ## Run the tests that need no model server; WORKERS=4 runs them side by side
-	$(BIN)/python -m pytest --ignore=tests/integration -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest --ignore=tests/integration -n $(WORKERS) --dist loadgroup
 
 check: install  ## The inner loop: style, and the tests of the core that take seconds
 	$(BIN)/ruff check .
@@ -37,12 +37,16 @@ check: install  ## The inner loop: style, and the tests of the core that take se
 demo: install  ## Compare strategies with a small model that runs here, and draw their curves
 	$(BIN)/tts demo --out runs/demo
 
-lint: install site  ## Check style, types, and that the package and the site build
+lint: install site  ## Check style and types, that the package and the site build, and that the public names are typed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	rm -rf build/dist build/types
 	$(BIN)/python -m build --no-isolation --outdir build/dist
 	$(BIN)/python -m twine check --strict build/dist/*
+	$(BIN)/python -m zipfile -e build/dist/*.whl build/types
+	PYTHONPATH=build/types $(BIN)/pyright --verifytypes tts --ignoreexternal | \
+		awk '/^Type completeness score/ {print; score = $$4 + 0} END {exit !(score >= 98)}'
 
 site: install  ## Build the documentation into build/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

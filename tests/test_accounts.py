@@ -32,7 +32,7 @@ SERVERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("strategy", STRATEGIES)
 async def test_the_result_accounts_for_every_request_and_token(strategy, server, settings):
     async with ModelDouble(answer=solvable({"p": 0.2}), **server) as double:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             result = await solve(PROBLEM, strategy, endpoint(double, **settings), stop_early=False)
         await double.idle()
     assert result.ended == "complete"
@@ -73,8 +73,8 @@ def test_a_payment_is_booked_once_and_what_is_paid_for_here_is_not_booked_as_reu
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_request_that_is_cancelled_has_cost_its_prompt(stream: bool):
-    slow = lambda body, index: 0.0 if body["seed"] < 1 else 60.0  # noqa: E731
-    async with asyncio.timeout(8), ModelDouble(latency=slow, answer=lambda *_: "Answer: 42") as double:
+    slow = lambda body, index: 0.0 if body["seed"] < 1 else 600.0  # noqa: E731
+    async with asyncio.timeout(120), ModelDouble(latency=slow, answer=lambda *_: "Answer: 42") as double:
         known = endpoint(double, params={"seed": 0}, max_n=1, stream=stream)
         result = await solve(PROBLEM, f"best_of_n:n=6,verifier={RIGHT}", known)
         await double.idle()
@@ -88,7 +88,7 @@ async def test_a_request_that_is_cancelled_has_cost_its_prompt(stream: bool):
 
 @pytest.mark.parametrize(("prompt", "estimated"), [([65, 66, 67, 68], False), ("words", True)])
 async def test_the_prompt_of_a_cancelled_request_is_exact_in_token_ids_and_else_marked_as_estimated(prompt, estimated):
-    async with asyncio.timeout(8), ModelDouble(latency=60.0) as double, Sampler(endpoint(double)) as sampler:
+    async with asyncio.timeout(120), ModelDouble(latency=600.0) as double, Sampler(endpoint(double)) as sampler:
         ledger = Ledger()
         for work in (
             draw_of(sampler, prompt, ledger),
@@ -111,7 +111,7 @@ async def draw_of(sampler: Sampler, prompt: Any, ledger: Ledger) -> None:
         pass
 
 
-@pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["at once", "never"])
+@pytest.mark.parametrize("seconds", [0.0, 600.0], ids=["at once", "never"])
 async def test_searches_of_two_models_that_are_settled_early_are_billed_as_the_server_counts(seconds: float):
     """Drafts and scores that were still on their way are waste, with their prompts."""
     calls = itertools.count()
@@ -120,7 +120,7 @@ async def test_searches_of_two_models_that_are_settled_early_are_billed_as_the_s
         return seconds if body["max_tokens"] == 1 and next(calls) > 1 else 0.0
 
     spec = f"atts_best:n=3,draft_tokens=30,target_tokens=30,rounds=3,rejection_rate=0,verifier={RIGHT}"
-    async with asyncio.timeout(8), ModelDouble(latency=latency, answer=lambda *_: "Answer: 42") as double:
+    async with asyncio.timeout(120), ModelDouble(latency=latency, answer=lambda *_: "Answer: 42") as double:
         models = {role: endpoint(double) for role in ("draft", "target")}
         result = await solve(PROBLEM, spec, models)
         await double.idle()

@@ -59,7 +59,7 @@ async def start(http: aiohttp.ClientSession, double: ModelDouble, **fields: Any)
 async def leave(asking: asyncio.Task[Any], double: ModelDouble) -> None:
     """Abandon a request, and wait until the double has noticed."""
     asking.cancel()
-    await asyncio.wait_for(double.idle(), 10)
+    await asyncio.wait_for(double.idle(), 120)
 
 
 async def refused(http: aiohttp.ClientSession, double: ModelDouble, **fields: Any) -> tuple[int, dict[str, Any], Any]:
@@ -548,7 +548,7 @@ async def test_the_double_serves_as_a_process_of_its_own(http: aiohttp.ClientSes
     )
     try:
         assert process.stdout is not None
-        ready, base_url = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().split()
+        ready, base_url = (await asyncio.wait_for(process.stdout.readline(), 120)).decode().split()
         assert ready == "ready"
         url = f"{base_url}/chat/completions"
         async with http.post(url, json=ASK | {"model": "judge"}) as response:

@@ -127,7 +127,7 @@ async def run(
     options = {"retry_wait": 0.005, "max_n": max_n, "params": {"max_tokens": 300, "seed": 5}}
     roles = {**{f"policy.{name}": name for name in NAMES}, **{role: role for role in ("draft", "target", "judge")}}
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(120),
         ModelDouble(models=tuple(roles.values()), answer=answer, faults=faults, latency=latency, log=0) as double,
     ):
         models = {

@@ -98,6 +98,9 @@ def pip() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(bundled)}
 
 
+pytestmark = pytest.mark.xdist_group("third party")  # whose packages are built once
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of installed packages with ours in it."""
@@ -111,7 +114,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tts(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-m", "tts", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, cwd=site)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, cwd=site)
 
 
 def test_it_is_listed_with_its_package_and_parameters(site: Path):

@@ -67,9 +67,9 @@ class Allocator:
     def __init__(self, policy: Policy, kind: Kind, problems: int, rng: np.random.Generator) -> None:
         self.policy: Policy = policy
         self.kind: Kind = kind
-        self.drawn = np.zeros(problems, dtype=np.int64)
-        self.spent = np.zeros(problems)
-        self.settled = np.zeros(problems, dtype=np.bool_)
+        self.drawn: NDArray[np.int64] = np.zeros(problems, dtype=np.int64)
+        self.spent: NDArray[np.float64] = np.zeros(problems)
+        self.settled: NDArray[np.bool_] = np.zeros(problems, dtype=np.bool_)
         """Problems that no further sample can gain anything for."""
         self._rng = rng
         self._gain = np.ones(problems)
@@ -207,7 +207,8 @@ class SharedBudget:
         seed: int,
     ) -> None:
         """`params` are those of the policies: they say how long a sample may be."""
-        self.budget, self._places = budget, {name: i for i, name in enumerate(problems)}
+        self.budget: TotalBudget = budget
+        self._places = {name: i for i, name in enumerate(problems)}
         self._gains, self._n = strategy.gains, int(getattr(strategy, "n", 1))
         self._bound = max(float(own.get(token_limit(own)) or 0) for own in params)
         self._rng = np.random.default_rng(seed)

@@ -121,7 +121,7 @@ class ExpectedImprovement(Stopping):
     """
 
     name = "improvement"
-    reads = "scores"
+    reads: ClassVar[Literal["votes", "scores"]] = "scores"
 
     cost: PositiveFloat = 0.01
     """What a sample costs, in units of the score."""

@@ -98,7 +98,7 @@ class Calibration:
         grows: bool = True,
     ) -> None:
         self.better: Better = better
-        self.by = frozenset(by)
+        self.by: frozenset[Stratum] = frozenset(by)
         self.window = window
         self.grows: bool = True
         self._strata: dict[_Key, tuple[list[float], deque[float]]] = {}

@@ -83,7 +83,7 @@ def finished(process: subprocess.Popen[str]) -> Outcome:
     """How a process that `start` started ended."""
     with process:
         try:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

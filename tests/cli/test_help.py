@@ -17,7 +17,7 @@ def test_help_loads_nothing_heavy():
         "try:\n    main()\nexcept SystemExit:\n"
         f"    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert "Usage: tts" in done.stdout
     assert done.stderr.strip() == "[]"
 

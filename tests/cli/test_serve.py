@@ -29,12 +29,12 @@ def test_serve_answers_and_drains_before_it_ends(clean: Path, number: signal.Sig
         process = start("serve", "gateway.toml", "--port", 0, cwd=clean)
         assert process.stdout is not None
         url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
-        names = [one["id"] for one in httpx.get(f"{url}/models", timeout=30).json()["data"]]
+        names = [one["id"] for one in httpx.get(f"{url}/models", timeout=120).json()["data"]]
         assert names[:2] == ["qwen", "vote"]
         answers: list[httpx.Response] = []
 
         def ask() -> None:
-            answers.append(httpx.post(f"{url}/chat/completions", json={"model": "vote", "messages": ASK}, timeout=30))
+            answers.append(httpx.post(f"{url}/chat/completions", json={"model": "vote", "messages": ASK}, timeout=120))
 
         asking = threading.Thread(target=ask)
         asking.start()
@@ -42,7 +42,7 @@ def test_serve_answers_and_drains_before_it_ends(clean: Path, number: signal.Sig
             assert process.poll() is None
         process.send_signal(number)
         asking.join(30)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
         assert answers[0].status_code == 200
         assert process.returncode in (0, -number)
 
@@ -96,7 +96,7 @@ def test_a_kill_gives_no_day_anew(clean: Path, strategy: str):
             process = start("serve", "gateway.toml", "--port", 0, cwd=clean)
             assert process.stdout is not None
             url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
-            with httpx.Client(base_url=url, headers={"authorization": "Bearer secret"}, timeout=30) as http:
+            with httpx.Client(base_url=url, headers={"authorization": "Bearer secret"}, timeout=120) as http:
                 if slow:
                     with pytest.raises(httpx.ReadTimeout):
                         http.post("/chat/completions", json=body, timeout=time)
@@ -104,7 +104,7 @@ def test_a_kill_gives_no_day_anew(clean: Path, strategy: str):
                     spent += http.post("/chat/completions", json=body).json()["usage"]["total_tokens"]
                 sleep(0.5)  # it is written right after the answer
                 process.kill()
-                process.communicate(timeout=30)
+                process.communicate(timeout=120)
             with closing(sqlite3.connect(clean / "gateway.quotas")) as connection:
                 tokens, reserved = connection.execute("SELECT tokens, reserved_tokens FROM spending").fetchone()
             assert tokens + reserved >= spent

@@ -112,7 +112,7 @@ async def test_a_worker_that_is_cut_off_is_written_off_and_ends_itself(
     await more(double, 20, run)
     cut = executor.fleet.hired[0]
     cut.cut = True
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         assert results(await run) == local
         await cut.worker.gone()
     assert cut.worker.ended

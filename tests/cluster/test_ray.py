@@ -243,6 +243,6 @@ async def test_an_interrupted_command_stores_what_it_has_and_leaves_nothing_behi
     assert child.returncode == 128 + number, said.decode()
     assert "all answers so far are stored" in said.decode()
     assert len(stored(tmp_path / "run")) >= 20 * 8 - 8 * 8
-    async with asyncio.timeout(60):  # a worker that missed the end notices that nobody speaks to it
+    async with asyncio.timeout(120):  # a worker that missed the end notices that nobody speaks to it
         while living_processes(child.pid):
             await asyncio.sleep(0.1)

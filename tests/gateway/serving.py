@@ -45,11 +45,11 @@ class Served:
     server: uvicorn.Server
 
     def openai(self, key: str = "none", **settings: Any) -> Any:
-        return AsyncOpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=30, **settings)
+        return AsyncOpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=120, **settings)
 
     def anthropic(self, **settings: Any) -> Any:
         base_url = self.base_url.removesuffix("/v1")
-        return AsyncAnthropic(base_url=base_url, max_retries=0, timeout=30, **{"api_key": "none", **settings})
+        return AsyncAnthropic(base_url=base_url, max_retries=0, timeout=120, **{"api_key": "none", **settings})
 
     async def chat(self, model: str = "qwen", messages: Any = ASK, **fields: Any) -> httpx.Response:
         return await self.http.post("/chat/completions", json={"model": model, "messages": messages, **fields})
@@ -60,7 +60,7 @@ class Served:
 
     async def at_rest(self) -> None:
         """Wait until nothing is going on."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while self.gateway.gate.running or self.gateway.gate.queued:
                 await asyncio.sleep(0.005)
 
@@ -102,7 +102,7 @@ async def serving(double: ModelDouble, **settings: Any) -> AsyncIterator[Served]
         many = httpx.Limits(max_connections=None, max_keepalive_connections=50)
         try:
             async with httpx.AsyncClient(base_url=base_url, timeout=300, limits=many) as http:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(120):
                     while not server.started:
                         await asyncio.sleep(0.005)
                 yield Served(app.state.gateway, base_url, http, server)

@@ -26,7 +26,7 @@ async def run(script: str, *words: object, base_url: str) -> tuple[int | None, s
     command = [sys.executable, str(AGENTS / script), *map(str, words)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -42,7 +42,7 @@ async def test_the_coding_agent_writes_functions_that_pass_their_examples(tmp_pa
         code, out, err = await run("coding_agent.py", module, "--model", "lab-target", base_url=base_url)
     finally:
         gateway.terminate()
-        await asyncio.to_thread(gateway.communicate, timeout=30)
+        await asyncio.to_thread(gateway.communicate, timeout=120)
     assert code == 0, err
     assert "4 of 4 functions" in out
     written = {one.name: one for one in ast.parse(module.read_text()).body if isinstance(one, ast.FunctionDef)}

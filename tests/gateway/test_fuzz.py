@@ -53,6 +53,7 @@ SETTINGS = GatewaySettings.parse(
 MODELS = ["qwen", "vote", "single@qwen", "best_of_n:n=2,verifier=regex(pattern=4)@qwen", "tool_vote:n=2@qwen"]
 schema = schemathesis.openapi.from_asgi("/openapi.json", gateway_app(SETTINGS))
 schema.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+schema.config.request_timeout = 120  # its own ten seconds are few on a busy machine
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,9 @@ async def test_its_commands_work(steps: list[tuple[str, str]], tmp_path: Path):
     async with ModelDouble() as double, serving(double) as served:
         there = probe.replace(f"127.0.0.1:{port}", served.base_url.split("/")[2])
         for code, status in ((there, 0), (there.replace("healthz", "nothing"), 1)):
-            run = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], capture_output=True, timeout=60)
+            run = await asyncio.to_thread(
+                subprocess.run, [sys.executable, "-c", code], capture_output=True, timeout=120
+            )
             assert run.returncode == status
         file = tmp_path / Path(more[0]).name
         file.write_text(f'[models.m]\nbase_url = "{double.base_url}"\n[keys.a]\nsha256 = "{"0" * 64}"\n')
@@ -70,7 +72,7 @@ async def test_its_commands_work(steps: list[tuple[str, str]], tmp_path: Path):
             assert "OPENAI_BASE_URL=http://0.0.0.0:" in await asyncio.to_thread(gateway.stdout.readline)
         finally:
             gateway.terminate()
-            await asyncio.to_thread(gateway.communicate, timeout=60)
+            await asyncio.to_thread(gateway.communicate, timeout=120)
 
 
 def test_the_package_is_built_from_what_is_copied(tmp_path: Path):

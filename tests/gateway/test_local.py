@@ -74,13 +74,13 @@ async def test_where_keys_are_needed_they_are_enough():
 
 @pytest.mark.parametrize("refused", ["too large", "without a key", "too slow"])
 async def test_the_connection_of_a_request_that_was_refused_halfway_is_closed(refused: str):
-    limits = {"body_bytes": 1000, "body_seconds": 0.2 if refused == "too slow" else 30.0}
+    limits = {"body_bytes": 1000, "body_seconds": 0.2 if refused == "too slow" else 600.0}
     keys = {"a": {"sha256": hashed("k")}} if refused == "without a key" else {}
     async with ModelDouble(answer=RIGHT) as double, serving(double, limits=limits, keys=keys) as served:
         reader, writer = await served.connect()
         head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         writer.write(head + (b"" if refused == "too slow" else b"800\r\n" + b"x" * 0x800 + b"\r\n"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             answer = await reader.read()  # to its end, although the last chunk never comes
         status = {"too large": b"413", "without a key": b"401", "too slow": b"408"}[refused]
         assert answer.startswith(b"HTTP/1.1 " + status)
@@ -178,7 +178,7 @@ async def test_what_was_there_before_the_first_request_is_not_searched_for_garba
     server = await asyncio.create_subprocess_exec(sys.executable, "-c", LOOKED_AT, stdout=asyncio.subprocess.PIPE)
     try:
         assert server.stdout is not None
-        async with httpx.AsyncClient(timeout=30) as client:
+        async with httpx.AsyncClient(timeout=120) as client:
             answer = await client.get((await server.stdout.readline()).decode().strip())
         assert int(answer.text) < 5_000
     finally:
@@ -195,7 +195,7 @@ async def test_signals_let_open_requests_finish(number: signal.Signals, tmp_path
             assert gateway.stdout is not None
             said = await asyncio.to_thread(gateway.stdout.readline)
             base_url = said.removeprefix("export OPENAI_BASE_URL=").strip()
-            async with httpx.AsyncClient(timeout=30) as client:
+            async with httpx.AsyncClient(timeout=120) as client:
                 asking = asyncio.create_task(
                     client.post(f"{base_url}/chat/completions", json={**json.loads(BODY), "model": "test-model"})
                 )
@@ -204,7 +204,7 @@ async def test_signals_let_open_requests_finish(number: signal.Signals, tmp_path
                 gateway.send_signal(number)
                 assert (await asking).status_code == 200
         finally:
-            await asyncio.to_thread(gateway.communicate, timeout=30)
+            await asyncio.to_thread(gateway.communicate, timeout=120)
 
 
 async def test_the_embedded_model_refuses_images():

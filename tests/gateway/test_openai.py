@@ -122,7 +122,7 @@ async def test_structured_answers_are_parsed_by_the_blocking_client(name: str):
     async with ModelDouble(answer=lambda request, rng: '{"value": 42}') as double, serving(double) as served:
 
         def ask() -> list[Any]:
-            with OpenAI(base_url=served.base_url, api_key="none", max_retries=0, timeout=30) as client:
+            with OpenAI(base_url=served.base_url, api_key="none", max_retries=0, timeout=120) as client:
                 given: Any = {"model": f"{model}@qwen", "messages": ASK, "max_tokens": 400}
                 whole = client.chat.completions.parse(**given, response_format=Number)
                 with client.chat.completions.stream(**given, response_format=Number) as stream:

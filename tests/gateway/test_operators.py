@@ -240,11 +240,11 @@ def test_a_new_configuration_drops_nobody(tmp_path: Path, workers: int):
 
         def client() -> httpx.Client:
             context = ssl.create_default_context(cafile=tmp_path / "cert.pem")
-            return httpx.Client(base_url=url, timeout=60, verify=context, headers={"authorization": "Bearer alice"})
+            return httpx.Client(base_url=url, timeout=120, verify=context, headers={"authorization": "Bearer alice"})
 
         def ask_on() -> None:
             with httpx.Client(
-                base_url=url, timeout=60, verify=False, headers={"authorization": "Bearer alice"}
+                base_url=url, timeout=120, verify=False, headers={"authorization": "Bearer alice"}
             ) as http:
                 model = "old"
                 while not over.is_set():
@@ -299,7 +299,7 @@ def test_a_new_configuration_drops_nobody(tmp_path: Path, workers: int):
             for thread in asking:
                 thread.join(60)
             process.terminate()
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=120)
         problems = [one for one in problems if '"type": "rate_limit_error"' not in one]
         assert not problems, problems[:3]
         assert {"old", "new"} <= set(answered)

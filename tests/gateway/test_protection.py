@@ -162,10 +162,10 @@ async def test_a_client_over_its_rate_is_refused_before_its_body_is_read():
         await asyncio.sleep(0.2)
         reader, second = await served.connect()
         second.write(head.encode())
-        assert b" 429 " in await asyncio.wait_for(reader.readline(), 10)
+        assert b" 429 " in await asyncio.wait_for(reader.readline(), 120)
         for writer in (first, second):
             writer.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while (
                 await served.http.post(
                     "/chat/completions", json={"model": "qwen", "messages": ASK}, headers=bearer(KEY)
@@ -211,7 +211,7 @@ async def test_a_client_that_does_not_send_a_request_is_disconnected(sent: bytes
     async with ModelDouble() as double, serving(double, limits={"client_seconds": 0.1}) as served:
         reader, writer = await served.connect()
         writer.write(sent)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             with suppress(ConnectionResetError):
                 assert await reader.read() == b""
         writer.close()
@@ -241,7 +241,7 @@ async def test_a_stream_that_nobody_reads_is_given_up():
         writer.write(
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await ended.wait()  # the model server need not go on
         await served.at_rest()
         writer.close()
@@ -249,7 +249,7 @@ async def test_a_stream_that_nobody_reads_is_given_up():
 
 async def test_what_outlasts_the_drain_is_told_so():
     async with (
-        ModelDouble(answer=RIGHT, latency=60.0) as double,
+        ModelDouble(answer=RIGHT, latency=600.0) as double,
         serving(double, limits={"drain_seconds": 1}) as served,
     ):
         asked = [asyncio.create_task(served.chat(NUMBERED)), asyncio.create_task(served.chat("qwen"))]
@@ -261,7 +261,7 @@ async def test_what_outlasts_the_drain_is_told_so():
             assert answer.status_code == 503
             assert answer.json()["error"]["code"] == "stopping"
         assert '"code": "stopping"' in (await streamed).text
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await double.idle()
 
 
@@ -399,7 +399,7 @@ async def test_presets_cap_what_a_request_costs():
 
 async def test_the_best_so_far_is_given_at_the_deadline():
     def latency(body: dict, index: int) -> float:
-        return 0.01 if double.stats.received <= 2 else 60.0
+        return 0.01 if double.stats.received <= 2 else 600.0
 
     async with (
         ModelDouble(answer=RIGHT, latency=latency) as double,
@@ -410,7 +410,7 @@ async def test_the_best_so_far_is_given_at_the_deadline():
         assert answer.headers["x-tts-ended"] == "deadline"
         assert answer.json()["choices"][0]["message"]["content"].endswith("Answer: 42")
         await double.idle()
-        double.latency = 60.0
+        double.latency = 600.0
         assert (await served.chat("qwen", tts={**tts, "deadline": 0.1})).status_code == 504
 
 
@@ -510,38 +510,40 @@ async def test_clients_that_leave_at_any_moment_leave_nothing_behind(model: str)
         await served.at_rest()
         tasks, files = len(asyncio.all_tasks()), _descriptors()
 
-        async def leave(i: int) -> None:
+        async def leave(i: int, latest: float) -> None:
             _, writer = await served.connect()
             body = json.dumps({"model": model, "messages": ASK, "stream": bool(i % 2)})
             head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
             writer.write((head + body).encode())
-            await asyncio.sleep(chance.random() * 0.4)
+            await asyncio.sleep(chance.random() * latest)
             writer.transport.abort()
 
-        for _ in range(2):
-            await asyncio.gather(*(leave(i) for i in range(100)))
-        await served.at_rest()
-        async with asyncio.timeout(10):
-            await double.idle()
+        for latest in (0.4, 0.4, 2.0, 10.0):
+            if latest > 0.4 and double.stats.cancelled:
+                break  # only on a busy machine do all of the first leave before they are heard
+            await asyncio.gather(*(leave(i, latest) for i in range(100)))
+            await served.at_rest()
+            async with asyncio.timeout(120):
+                await double.idle()
         assert double.stats.cancelled > 0
         sampler = served.gateway.models["qwen"]["policy"]
         assert [replica.in_flight for replica in sampler.connection.pool.replicas] == [0]
         assert (await served.chat(model)).status_code == 200
         await served.at_rest()
         gc.collect()
-        async with asyncio.timeout(10):  # connections are closed a moment later
+        async with asyncio.timeout(120):  # connections are closed a moment later
             while len(asyncio.all_tasks()) > tasks + 3 or _descriptors() > files + 20:
                 await asyncio.sleep(0.02)
 
 
 async def test_a_client_that_leaves_stops_generation_at_once():
-    async with ModelDouble(answer=RIGHT, latency=60.0) as double, serving(double) as served:
+    async with ModelDouble(answer=RIGHT, latency=600.0) as double, serving(double) as served:
         for model in ("qwen", "single@qwen", f"self_consistency:n=8,{NUMBERS}@qwen"):
             with pytest.raises(httpx.ReadTimeout):
                 await served.http.post(
                     "/chat/completions", json={"model": model, "messages": ASK}, timeout=httpx.Timeout(30, read=0.2)
                 )
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(120):
                 await double.idle()
             await served.at_rest()
         assert double.stats.served == 0

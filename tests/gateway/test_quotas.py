@@ -193,7 +193,7 @@ async def test_failures_and_clients_that_leave_give_back_what_was_reserved():
             await served.at_rest()
             (caller,) = served.gateway.callers
             assert caller.quota is not None
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(120):
                 while caller.quota.reserved.samples:
                     await asyncio.sleep(0.01)
             assert caller.quota.reserved.completion_tokens == 0

@@ -37,7 +37,7 @@ async def test_a_file_that_is_no_database_is_reported_to_every_caller(tmp_path: 
     path = tmp_path / "db.sqlite"
     path.write_text("this is no database, however one looks at it" * 100)
     database = Database(path, SCHEMA)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         results = await asyncio.gather(*(database.run(insert(i)) for i in range(3)), return_exceptions=True)
         await database.aclose()
     assert all(isinstance(result, StoreError) for result in results)
@@ -46,7 +46,7 @@ async def test_a_file_that_is_no_database_is_reported_to_every_caller(tmp_path: 
 async def test_what_comes_while_it_closes_is_told_so(tmp_path: Path) -> None:
     database = Database(tmp_path / "db.sqlite", SCHEMA)
     await database.run(insert(0))
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         group.create_task(database.aclose())
         await asyncio.sleep(0)
         with pytest.raises(StoreError, match="is closed"):
@@ -74,7 +74,7 @@ async def test_any_error_in_the_thread_reaches_every_caller(tmp_path: Path, monk
         raise MemoryError("no room")
 
     monkeypatch.setattr("tts.runs.database._commit", fail)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         async with Database(tmp_path / "db.sqlite", SCHEMA) as database:
             with pytest.raises(StoreError, match="MemoryError: no room"):
                 await database.run(insert(1))
@@ -84,7 +84,7 @@ async def test_any_error_in_the_thread_reaches_every_caller(tmp_path: Path, monk
 
 async def test_an_error_while_opening_reaches_every_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tts.runs.database.connect", lambda path: 1 / 0)
-    async with asyncio.timeout(10), Database(tmp_path / "db.sqlite", SCHEMA) as database:
+    async with asyncio.timeout(120), Database(tmp_path / "db.sqlite", SCHEMA) as database:
         with pytest.raises(StoreError, match="ZeroDivisionError"):
             await database.run(insert(1))
 

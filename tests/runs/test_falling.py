@@ -40,7 +40,7 @@ async def run(
     def answer(request: dict[str, Any], rng: np.random.Generator) -> str:
         return "42" if rng.random() < right else str(rng.integers(50, 60))
 
-    async with asyncio.timeout(60), ModelDouble(answer=answer, models=("test-model", *(prices or ()))) as double:
+    async with asyncio.timeout(120), ModelDouble(answer=answer, models=("test-model", *(prices or ()))) as double:
         endpoint = Endpoint(model="test-model", base_url=double.base_url, params={"seed": 1})
         models: Any = endpoint
         if prices is not None:

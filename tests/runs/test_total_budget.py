@@ -24,7 +24,7 @@ RATES = {f"p{i}": (i + 1) / 25 for i in range(20)}
 
 
 async def run(task: str, out: Path, budget: Any, strategy: str, *, resume: bool = False, faults: Any = None) -> Run:
-    async with asyncio.timeout(60), ModelDouble(answer=solvable(RATES), latency=(0, 0.01), faults=faults) as double:
+    async with asyncio.timeout(120), ModelDouble(answer=solvable(RATES), latency=(0, 0.01), faults=faults) as double:
         endpoint = Endpoint(
             model="test-model", base_url=double.base_url, params=TOKENS, identity="it", retry_wait=0.005
         )

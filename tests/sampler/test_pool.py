@@ -115,7 +115,7 @@ async def test_room_is_given_in_order_of_arrival():
         await asyncio.sleep(0)
         pool.release(replica, AttemptOutcome.SERVED, 0.0)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await asyncio.gather(*(use(number) for number in range(50)))
     assert served == list(range(50))
     assert pool.replicas[0].in_flight == pool.waiting == 0
@@ -154,7 +154,7 @@ def test_storms_of_cancellations_leave_nothing_in_flight_and_nobody_waiting(seed
         assert all(1 <= count <= maximum for count in most.values() if count)
 
     async def guarded() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await storm()
 
     asyncio.run(guarded())
@@ -170,7 +170,7 @@ async def test_those_who_wait_for_a_paused_replica_go_on_when_the_pause_is_over(
         replica = await pool.acquire(0)
         pool.release(replica, AttemptOutcome.SERVED, 0.0)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await asyncio.gather(use(), use())
     assert asyncio.get_running_loop().time() - begin >= 0.1
 
@@ -197,7 +197,7 @@ async def test_one_who_waited_in_the_queue_still_avoids_a_replica():
     resumed = asyncio.get_running_loop().time() + 0.05
     for replica in pool.replicas:  # both have room again at the same moment
         replica.paused_until = resumed
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         assert (await pool.acquire(0, avoid="http://a")).url == "http://b"
 
 
@@ -239,7 +239,7 @@ async def test_a_dead_replica_is_set_aside_and_used_again_when_it_is_back():
             assert len(await draw(sampler, 128, ledger)) == 128
             attempts = ledger.wasted.get("policy")
             assert attempts is None or attempts.requests <= INITIAL + SUSPECT
-            async with ModelDouble(port=port) as back, asyncio.timeout(20):
+            async with ModelDouble(port=port) as back, asyncio.timeout(120):
                 while not back.stats.served:
                     for number in range(8):
                         async for _ in sampler.sample(f"prompt {number}", 1):
@@ -271,13 +271,13 @@ async def test_a_server_that_throttles_is_sent_what_it_takes_and_all_is_served(r
 
 
 async def test_a_task_cancelled_in_the_queue_or_in_flight_gives_its_room_back():
-    async with ModelDouble(latency=60) as double, Sampler(endpoint(double, max_n=1, max_concurrency=4)) as sampler:
+    async with ModelDouble(latency=600) as double, Sampler(endpoint(double, max_n=1, max_concurrency=4)) as sampler:
         drawing = asyncio.create_task(draw(sampler, 32))
         while double.stats.running < 4:
             await asyncio.sleep(0.005)
         drawing.cancel()
         await asyncio.gather(drawing, return_exceptions=True)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await double.idle()
         assert sampler.connection.pool.replicas[0].in_flight == 0
         assert double.stats.received == double.stats.cancelled == 4

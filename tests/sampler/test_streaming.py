@@ -16,12 +16,12 @@ from tts.types import Usage
 
 
 def staggered(body: dict[str, Any], index: int) -> float:
-    """The first choice is there at once, the others take a minute."""
-    return 0.0 if index == 0 else 60.0
+    """The first choice is there at once, the others never are."""
+    return 0.0 if index == 0 else 600.0
 
 
 async def first_of(sampler: Sampler, n: int, ledger: Ledger) -> str:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         samples = sampler.sample(PROMPT, n, ledger=ledger)
         async for sample in samples:
             await samples.aclose()
@@ -68,7 +68,7 @@ async def test_a_cancelled_stream_knows_the_tokens_that_it_read():
 @pytest.mark.parametrize("max_n", [1, 8])
 async def test_leaving_early_aborts_every_request_at_the_server(max_n, stream):
     ledger, before = Ledger(), asyncio.all_tasks()
-    quick_first = lambda body, index: 0.0 if body["seed"] == 0 else 60.0  # noqa: E731
+    quick_first = lambda body, index: 0.0 if body["seed"] == 0 else 600.0  # noqa: E731
     async with (
         ModelDouble(latency=quick_first) as double,
         Sampler(endpoint(double, max_n=max_n, stream=stream, params={"seed": 0})) as sampler,
@@ -112,7 +112,7 @@ async def test_a_plain_text_completion_streams_too(owner):
     async with (
         ModelDouble(owned_by=owner) as double,
         Sampler(endpoint(double, stream=True)) as sampler,
-        asyncio.timeout(10),
+        asyncio.timeout(120),
     ):
         samples = [s async for s in sampler.sample("[[p]] 6 * 7 =", 3, ledger=ledger, max_tokens=9)]
     assert [len(sample.text) for sample in samples] == [9] * 3

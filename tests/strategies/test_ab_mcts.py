@@ -47,7 +47,7 @@ def author(body: Body, rng: Any) -> str:
 
 
 async def searched(strategy: AbMcts, answer: Any = author, **options: Any) -> tuple[Result, ModelDouble]:
-    async with asyncio.timeout(60), ModelDouble(answer=answer) as double:
+    async with asyncio.timeout(120), ModelDouble(answer=answer) as double:
         settings = {"verifier": Chance(), "stop_early": False, **options}
         return await solve(PROBLEM, strategy, endpoint(double), **settings), double
 
@@ -222,7 +222,7 @@ def test_a_resumed_search_takes_its_answers_in_the_order_of_the_first_run(in_fli
     strategy, store = AbMcts(n=14, in_flight=in_flight), Memory()
 
     async def twice() -> list[Result]:
-        async with asyncio.timeout(60), ModelDouble(answer=author) as double:
+        async with asyncio.timeout(120), ModelDouble(answer=author) as double:
             options: Any = {"stop_early": False, "store": store, "seed": seed}
             both = [
                 await solve(PROBLEM, strategy, endpoint(double), verifier=Chance(seconds=seconds), **options)
@@ -266,7 +266,7 @@ async def test_a_failed_call_counts_as_a_try_and_not_as_a_score():
             raise httpx.ConnectError("gone")
         return "a" * len(request["messages"])
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         mortal = MockModel(dying, max_attempts=2, retry_wait=0.001)
         result = await solve(PROBLEM, AbMcts(n=10), mortal, verifier=Chance(), stop_early=False)
     assert len(result.candidates) == 4

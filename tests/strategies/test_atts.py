@@ -60,7 +60,7 @@ def _kind(body: dict[str, Any]) -> str:
 
 async def solved(pair: Pair, strategy: str = ATTS, settings: dict[str, Any] | None = None, **options: Any) -> Result:
     options = {"stop_early": False, **options}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         return await solve(PROBLEM, strategy, pair.models(**settings or {}), **options)
 
 
@@ -212,7 +212,7 @@ async def test_a_sample_ends_when_the_context_is_full_or_the_rounds_are_over():
 async def many(pair: Pair, strategy: str, problems: int, **settings: Any) -> list[Result]:
     """One run of several problems, with what its sessions share."""
     method = registry.make("strategies", strategy)
-    async with asyncio.timeout(60), open_models(pair.models(**settings)) as samplers, Resources() as resources:
+    async with asyncio.timeout(120), open_models(pair.models(**settings)) as samplers, Resources() as resources:
 
         async def one(number: int) -> Result:
             problem = Problem.from_prompt(f"[[p{number}]] What is it?", id=f"p{number}", answer="numeric_answer")

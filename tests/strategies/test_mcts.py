@@ -62,7 +62,7 @@ def reference(policy: str, until: str, simulations: int, width: int, depth: int)
 
 
 async def searched(world: Branching, options: dict[str, Any] | None = None, **fields: Any) -> Result:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         settings = {"verifier": VALUES, "stop_early": False, **(options or {})}
         return await solve(DIGITS, Mcts(step="\n", **fields), world.endpoint, **settings)
 
@@ -159,7 +159,7 @@ async def test_several_simulations_at_once_spread_out_and_none_is_lost():
         return cast(str, world.step(request))
 
     strategy = Mcts(step="\n", simulations=40, branching=4, in_flight=8)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         result = await solve(DIGITS, strategy, MockModel(slow), verifier=VALUES, stop_early=False)
     assert read(result)[0][""] == 40
     assert most > 4  # the mock writes the steps of one node one after the other
@@ -221,7 +221,7 @@ async def test_a_server_that_dies_ends_the_search_with_what_it_found():
         return world.step(request)
 
     strategy = Mcts(step="\n", simulations=20, branching=2)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         mortal = MockModel(dying, max_attempts=2, retry_wait=0.001)
         result = await solve(DIGITS, strategy, mortal, verifier=VALUES, stop_early=False)
     assert any("a step after" in words for words in result.failures), result.failures
@@ -246,7 +246,7 @@ def test_priors_are_the_shares_of_what_the_model_thinks_of_a_step_where_it_says(
 
 async def test_log_probabilities_are_asked_for_where_the_server_continues_by_token_ids():
     for policy in ("puct", "uct"):
-        async with asyncio.timeout(60), ModelDouble(answer=lambda body, rng: f"{rng.integers(9)}\nmore") as double:
+        async with asyncio.timeout(120), ModelDouble(answer=lambda body, rng: f"{rng.integers(9)}\nmore") as double:
             strategy = Mcts(step="\n", policy=policy, depth=2, simulations=4)
             result = await solve(PROBLEM, strategy, endpoint(double), verifier=VALUES, stop_early=False)
         assert {"logprobs" in request.body for request in double.requests} == {policy == "puct"}
@@ -255,7 +255,7 @@ async def test_log_probabilities_are_asked_for_where_the_server_continues_by_tok
 
 async def test_64_simulations_at_once_come_to_an_end():
     strategy = Mcts(step="\n", depth=4, simulations=128, in_flight=64, exploration=5)
-    async with asyncio.timeout(60), ModelDouble(answer=lambda body, rng: f"{rng.integers(999)}\nmore") as double:
+    async with asyncio.timeout(120), ModelDouble(answer=lambda body, rng: f"{rng.integers(999)}\nmore") as double:
         result = await solve(PROBLEM, strategy, endpoint(double), verifier=VALUES, stop_early=False)
     assert read(result)[0][""] == 128
     assert not result.failures

@@ -91,7 +91,7 @@ async def test_success_over_sizes_is_fitted_and_predicted(task: str, tmp_path: P
     def answer(request: dict[str, Any], rng: np.random.Generator) -> str:
         return "42" if rng.random() < rates[request["model"]] else "41"
 
-    async with asyncio.timeout(60), ModelDouble(models=tuple(LAW), answer=answer) as double:
+    async with asyncio.timeout(120), ModelDouble(models=tuple(LAW), answer=answer) as double:
         models = {
             name: {"base_url": double.base_url, "params": {"seed": 1}, "card": {"parameters": size}}
             for name, size in LAW.items()

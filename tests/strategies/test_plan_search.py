@@ -29,13 +29,13 @@ TASK = Problem.from_prompt("Write f(x), the number after x.", id="next", tests={
 
 
 async def planned(planner: Callable[..., str], strategy: str = "plan_search", **options: Any) -> Result:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         return await solve(options.pop("problem", TASK), strategy, MockModel(planner), stop_early=False, **options)
 
 
 # -- sizes -----------------------------------------------------------------------------------------------------------
 
-SIZES = [(3, 3, 49, 375), (4, 4, 121, 895), (5, 4, 176, 1300), (6, 4, 242, 1786), (10, 5, 896, 6500)]
+SIZES = [(3, 3, 49, 375), (4, 4, 121, 895), (10, 1, 112, 1012)]
 """First and derived observations, combinations and calls, as computed from the paper's code."""
 
 
@@ -144,7 +144,7 @@ async def test_a_call_that_does_not_end_delays_no_other_branch(part: str, delaye
         if had == 98 - delayed:
             others_done.set()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         result = await solve(TASK, "plan_search", MockModel(slowly), stop_early=False, on_candidate=arrived)
     assert len(result.candidates) == 98
     assert len(stuck) == 1
@@ -169,7 +169,7 @@ async def test_a_slow_derivation_holds_back_only_what_is_derived_from_it():
         if had == 98 - 2 * 6:
             waiting.set()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         result = await solve(TASK, "plan_search", MockModel(answer), stop_early=False, on_candidate=arrived)
     assert len(result.candidates) == 98
 
@@ -217,7 +217,7 @@ async def test_a_search_that_is_settled_leaves_nothing_running():
 
     before = asyncio.all_tasks()
     async with ModelDouble(answer=planner, faults=faults, max_model_len=100_000) as double:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             result = await solve(problem, "plan_search:vote=false", endpoint(double, params={"max_tokens": 1000}))
         await settle(before, double)
         assert result.ended == "settled"
@@ -275,7 +275,7 @@ async def test_what_a_poor_branch_leaves_of_a_cap_goes_to_the_others():
 async def test_a_small_budget_is_spent_on_answers_to_different_plans_not_on_beginnings(budget: Budget):
     planner = Planner(4, 4)
     model = MockModel(planner, params={"max_tokens": 40})
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         result = await solve(TASK, "plan_search", model, budget=budget, stop_early=False)
     assert result.ended == "budget"
     begun = planner.parts.count("sketch")
@@ -549,7 +549,7 @@ async def test_idea_search_writes_each_idea_as_soon_as_it_is_there():
         if len(had) == 5:
             last.set()
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         model = MockModel(answer, max_n=1)
         result = await solve(TASK, "idea_search:n=6", model, stop_early=False, on_candidate=arrived)
     assert len(result.candidates) == 6
@@ -610,7 +610,7 @@ async def test_what_fits_into_a_budget_does_not_depend_on_which_call_is_answered
                 return json.dumps({"observations": [f"it is {rng.integers(10**6)}" for _ in range(3)]})
             return f"{rng.integers(10**6)} " + "and so on " * int(rng.integers(1, 6))
 
-        async with asyncio.timeout(60), ModelDouble(answer=answer, latency=latency) as double:
+        async with asyncio.timeout(120), ModelDouble(answer=answer, latency=latency) as double:
             model = Endpoint(model="test-model", base_url=double.base_url, params={"max_tokens": 80, "seed": 1})
             spec = f"plan_search{codes}" + (",prompts=general" if codes else ":prompts=general")
             result = await solve(TASK, spec, model, budget=budget, stop_early=False)

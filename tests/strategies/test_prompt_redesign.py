@@ -37,7 +37,7 @@ async def redesigned(
     problem = options.pop("problem", Problem.from_prompt(writer.problem, id="things", system="You make things."))
     served = {"models": ("policy", "judge"), "answer": writer.answer, **(double or {})}
     before = asyncio.all_tasks()
-    async with asyncio.timeout(60), ModelDouble(**served) as server:
+    async with asyncio.timeout(120), ModelDouble(**served) as server:
         settings = {"stop_early": False, **options}
         result = await solve(problem, strategy, roles(server, max_attempts=2), **settings)
         await settle(before, server)

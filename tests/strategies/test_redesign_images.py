@@ -36,7 +36,7 @@ async def drawn(
     **options: Any,
 ) -> Result:
     painter, vision = painter or Painter(fade=0.6), vision or Vision()
-    async with asyncio.timeout(60), drawing_world(painter, vision, **(image or {})) as models:
+    async with asyncio.timeout(120), drawing_world(painter, vision, **(image or {})) as models:
         return await solve(problem, strategy, models, folder=folder, stop_early=False, **options)
 
 

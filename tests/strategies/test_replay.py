@@ -131,7 +131,7 @@ async def test_what_was_selected_live_is_what_the_stored_candidates_select(name:
     def latency(body: dict[str, Any], index: int) -> float:
         return drawn(f"{index}", range(4))[0] * 0.004
 
-    async with asyncio.timeout(60), ModelDouble(answer=several, latency=latency, max_model_len=100_000) as double:
+    async with asyncio.timeout(120), ModelDouble(answer=several, latency=latency, max_model_len=100_000) as double:
         roles = {
             role: endpoint(double, params={"max_tokens": 400}).model_dump(mode="json")
             for role in ("policy", "draft", "target", "judge")
@@ -291,7 +291,7 @@ async def test_what_the_budget_cut_off_is_selected_neither_live_nor_replayed_whi
     registry.register("verifiers", Shortest)
     cut = 0
     for tokens in (20, 130, 170, 390):
-        async with asyncio.timeout(60), ModelDouble(answer=several, max_model_len=100_000) as double:
+        async with asyncio.timeout(120), ModelDouble(answer=several, max_model_len=100_000) as double:
             roles = {
                 role: endpoint(double, max_n=2, params={"max_tokens": 40}).model_dump(mode="json")
                 for role in ("policy", "draft", "target", "judge")

@@ -18,7 +18,7 @@ RIGHT, CHECK = "numeric_answer(reference=42)", "numeric_answer:reference=42"
 
 
 async def solved(strategy: str, double: ModelDouble, settings: dict[str, Any] | None = None, **options: Any) -> Result:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         return await solve(PROBLEM, strategy, endpoint(double, **(settings or {})), **options)
 
 

@@ -37,7 +37,7 @@ def student(right_at: int) -> Callable[[Body, Any], str]:
 
 
 async def solved(strategy: str, answer: Callable[[Body, Any], str], **options: Any) -> tuple[Result, ModelDouble]:
-    async with asyncio.timeout(30), ModelDouble(answer=answer) as double:
+    async with asyncio.timeout(120), ModelDouble(answer=answer) as double:
         return await solve(PROBLEM, strategy, endpoint(double), truth=TRUTH, **options), double
 
 

@@ -34,7 +34,7 @@ def next_step(body: dict[str, Any], rng: np.random.Generator) -> str:
 
 async def solved(accept: float, double: ModelDouble, target: str = TARGET) -> Result:
     models = {"draft": endpoint(double, model="small"), "target": endpoint(double, model=target)}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         return await solve(PROBLEM, f"spec_reason:n=2,accept={accept}", models, stop_early=False)
 
 

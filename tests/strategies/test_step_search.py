@@ -41,7 +41,7 @@ ALSO_EAGER = [*SEARCHES, "particle_filter/eager"]
 
 
 async def searched(strategy: StepSearch, world: StepWorld, **options: Any) -> tuple[Result, ModelDouble]:
-    async with asyncio.timeout(60), world.double() as double:
+    async with asyncio.timeout(120), world.double() as double:
         options = {"verifier": Worth(), "stop_early": False, **options}
         result = await solve(options.pop("problem", PROBLEM), strategy, one_by_one(double), **options)
     return result, double
@@ -336,7 +336,7 @@ async def test_particles_that_are_slow_hold_up_only_a_filter_that_waits_for_all(
 
     for wait_for in (1.0, 0.5):
         world = StepWorld(ends=0.0, longest=5)
-        async with asyncio.timeout(60), world.double(latency=slow) as double:
+        async with asyncio.timeout(120), world.double(latency=slow) as double:
             search = made("particle_filter", n=8, wait_for=wait_for)
             result = await solve(PROBLEM, search, endpoint(double), verifier=Worth(), stop_early=False)
             check_exact(result, double.stats)
@@ -378,7 +378,7 @@ async def test_siblings_are_rated_in_one_request_where_the_server_takes_lists(
 ) -> None:
     """And as they would be alone; the sum of what they cost is the server's."""
     verifier, world = f'process_reward:step="\n",{route}', StepWorld(ends=0.0, longest=4)
-    async with asyncio.timeout(60), world.double() as double, RewardDouble(reward=worth, **faults) as rewards:
+    async with asyncio.timeout(120), world.double() as double, RewardDouble(reward=worth, **faults) as rewards:
         models = {"policy": one_by_one(double), "reward": Endpoint(model="reward", base_url=rewards.base_url)}
         result = await solve(RAW, made("beam_search", n=6, width=3), models, verifier=verifier, stop_early=False)
     records = [record for candidate in result.candidates for record in candidate.notes["tree"]]
@@ -479,7 +479,7 @@ ODD: dict[str, Say] = {
 @pytest.mark.parametrize("name", ALSO_EAGER)
 @pytest.mark.parametrize("said", ODD)
 async def test_an_odd_model_ends_within_bounds_and_its_answers_are_kept(name: str, said: str) -> None:
-    async with asyncio.timeout(60), ModelDouble(answer=ODD[said]) as double:
+    async with asyncio.timeout(120), ModelDouble(answer=ODD[said]) as double:
         search = made(name, n=4, depth=5, step_tokens=20)
         result = await solve(PROBLEM, search, endpoint(double), verifier=Worth(), stop_early=False)
         check_exact(result, double.stats)
@@ -498,7 +498,7 @@ async def test_a_step_may_end_with_any_text(name: str, step: str) -> None:
     def said(body: dict[str, Any], rng: Any) -> str:
         return f"Answer: {rng.integers(9)}" if written(body).count(step) == 2 else f"é {rng.integers(9)}{step}more"
 
-    async with asyncio.timeout(60), ModelDouble(answer=said) as double:
+    async with asyncio.timeout(120), ModelDouble(answer=said) as double:
         search = made(name, n=4, step=step)
         result = await solve(PROBLEM, search, endpoint(double), verifier=Worth(), stop_early=False)
         check_exact(result, double.stats)
@@ -559,7 +559,7 @@ async def test_a_server_that_dies_keeps_what_was_found(name: str, after: int, fi
         return Fault(FaultKind.SERVER_ERROR) if number >= after else None
 
     world = StepWorld(ends=0.2)
-    async with asyncio.timeout(60), world.double(faults=dies) as double:
+    async with asyncio.timeout(120), world.double(faults=dies) as double:
         model = one_by_one(double, max_attempts=2)
         result = await solve(PROBLEM, made(name, n=4, **fields), model, verifier=Worth(), stop_early=False)
         check_account(result, double.stats)
@@ -641,7 +641,7 @@ async def test_whatever_goes_wrong_every_search_ends_and_what_it_found_is_there_
 
     double = ModelDouble(models=("policy", "judge"), answer=said, faults=dies)
     rewards = RewardDouble(reward=worth, **bad.get("rewards", {}))
-    async with asyncio.timeout(60), double, rewards:
+    async with asyncio.timeout(120), double, rewards:
         models = {role: one_by_one(double, model=role, max_attempts=2) for role in double.models}
         models["reward"] = Endpoint(model="reward", base_url=rewards.base_url, max_attempts=2, retry_wait=0.001)
         budget = Budget(requests=bad.get("requests"))
@@ -663,7 +663,7 @@ async def test_one_branch_that_fails_is_told_and_the_others_go_on(name: str) -> 
         return Fault(FaultKind.SERVER_ERROR) if number == 2 else None
 
     world = StepWorld(ends=0.0, longest=4)
-    async with asyncio.timeout(60), world.double(faults=one) as double:
+    async with asyncio.timeout(120), world.double(faults=one) as double:
         model = one_by_one(double, max_attempts=1)
         result = await solve(PROBLEM, made(name, n=8), model, verifier=Worth(), stop_early=False)
     assert any(failure.startswith("a step after ") for failure in result.failures)
@@ -688,7 +688,7 @@ async def test_a_budget_that_ends_anywhere_is_kept_and_what_it_paid_for_is_there
         models=("policy", "judge"),
         answer=lambda body, rng: "fine" if body["model"] == "judge" else world.answer(body, rng),
     )
-    async with asyncio.timeout(60), double:
+    async with asyncio.timeout(120), double:
         models = {role: endpoint(double, model=role, max_n=2) for role in double.models}
         budget = Budget(requests=requests)
         search = made(name, n=6, **fields)
@@ -708,9 +708,9 @@ async def test_a_deadline_keeps_the_answers_that_the_particles_had_finished() ->
     world = StepWorld(seed=1, ends=0.3, longest=9)
 
     def latency(body: dict[str, Any], index: int) -> float:
-        return 0.0 if written(body).count("\n") < 1 else 60.0
+        return 0.0 if written(body).count("\n") < 1 else 600.0
 
-    async with asyncio.timeout(30), world.double(latency=latency) as double:
+    async with asyncio.timeout(120), world.double(latency=latency) as double:
         search, limit = made("particle_filter", n=12), Budget(seconds=4)
         result = await solve(PROBLEM, search, endpoint(double), verifier=Worth(), budget=limit)
     assert result.ended == "deadline"
@@ -748,10 +748,10 @@ async def test_a_search_that_cannot_work_is_refused_before_anything_is_spent(nam
 async def test_a_search_that_is_left_leaves_nothing_running(name: str) -> None:
     """Neither here nor at the server, whose requests are cancelled."""
     world = StepWorld(ends=0.0, longest=0)
-    async with world.double(latency=lambda body, index: 0.0 if written(body).count("\n") < 2 else 60.0) as double:
+    async with world.double(latency=lambda body, index: 0.0 if written(body).count("\n") < 2 else 600.0) as double:
         before = asyncio.all_tasks()
         task = asyncio.ensure_future(solve(PROBLEM, made(name, n=8), endpoint(double), verifier=Worth()))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while double.stats.running == 0 or not any(written(one.body).count("\n") == 2 for one in double.requests):
                 await asyncio.sleep(0.01)
         task.cancel()

@@ -31,7 +31,7 @@ VALUES = KnownValue()
 
 
 async def searched(model: Any, options: dict[str, Any] | None = None, **fields: Any) -> Result:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         settings = {"verifier": VALUES, "stop_early": False, **(options or {})}
         return await solve(DIGITS, TreeOfThoughts(step="\n", **fields), model, **settings)
 
@@ -175,7 +175,7 @@ def game(*numbers: int) -> Problem:
 )
 async def test_the_game_of_24_is_won_where_it_can_be(numbers, fields):
     strategy = TreeOfThoughts(thoughts="propose", branching=100, depth=4, **fields)
-    async with asyncio.timeout(60), ModelDouble(answer=player) as double:  # no server that continues answers
+    async with asyncio.timeout(120), ModelDouble(answer=player) as double:  # no server that continues answers
         result = await solve(game(*numbers), strategy, endpoint(double), verifier=Possible())
     check_exact(result, double.stats)
     won = reachable(tuple(map(Fraction, numbers)))

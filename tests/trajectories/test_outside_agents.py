@@ -165,7 +165,7 @@ async def test_leaving_ends_the_program_and_what_it_started(tmp_path: Path):
     async with acting(moves) as server:
         table = grid(server, f"{sys.executable} {script}", limit=1, strategies=["best_of_n:n=1"])
         running = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run"))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not mark.exists():
                 await asyncio.sleep(0.05)
         running.cancel()

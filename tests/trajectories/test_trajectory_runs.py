@@ -77,7 +77,7 @@ async def test_killed_in_the_middle_of_trajectories_a_run_continues_without_payi
         for _ in range(2):
             child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(grid), str(out))
             until = len(server.seen) + random.randint(2, 12)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while len(server.seen) < until and child.returncode is None:
                     await asyncio.sleep(0.005)
             if child.returncode is None:

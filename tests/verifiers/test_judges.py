@@ -29,7 +29,7 @@ async def judged(
     double: ModelDouble, verifier: str | Verifier, content: str, **settings: Any
 ) -> tuple[Verdict, Session]:
     """The verdict on one answer."""
-    async with open_models(roles(double, **settings)) as samplers, asyncio.timeout(30):
+    async with open_models(roles(double, **settings)) as samplers, asyncio.timeout(120):
         session = Session(PROBLEM, samplers)
         chosen = make("verifiers", verifier) if isinstance(verifier, str) else verifier
         return await session.verify(session.candidate(content), chosen), session

@@ -29,7 +29,7 @@ def says(request: dict[str, Any], rng: np.random.Generator) -> str:
 @asynccontextmanager
 async def served(**settings: Any) -> AsyncIterator[tuple[ModelDouble, dict[str, Endpoint]]]:
     """A double of the three and of the policy, which is the tuned model."""
-    async with asyncio.timeout(60), ModelDouble(models=NAMES, answer=says, **settings) as double:
+    async with asyncio.timeout(120), ModelDouble(models=NAMES, answer=says, **settings) as double:
         roles = {name: endpoint(double, model=name) for name in NAMES}
         yield double, {"policy": endpoint(double, model="tuned"), **roles}
 

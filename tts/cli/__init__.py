@@ -26,7 +26,7 @@ Server, key and model are read from $OPENAI_BASE_URL, $OPENAI_API_KEY and $OPENA
 working directory may set.
 """
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     add_completion=True,

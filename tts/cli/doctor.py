@@ -31,7 +31,7 @@ tts doctor --executor ray:address=auto asks the nodes of a cluster instead.
 Exit code: 0 the endpoint answers prompts, 1 it does not, 2 invalid usage or settings.
 """
 
-SIGNS = {True: ("yes", "green"), False: ("no", "red"), None: ("?", "yellow")}
+SIGNS: dict[bool | None, tuple[str, str]] = {True: ("yes", "green"), False: ("no", "red"), None: ("?", "yellow")}
 
 
 def doctor(

@@ -26,7 +26,7 @@ A MODEL is a name from the list, a folder as transformers saves it (a small Llam
 of any model that llama.cpp runs. GGUF files need an extra: pip install 'ttscale[gguf]'
 """
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
+app: typer.Typer = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
 
 
 @app.callback()

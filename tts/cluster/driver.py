@@ -29,7 +29,7 @@ from tts.sampler.connection import Connection
 from tts.sampler.pool import Pool
 from tts.sampler.shares import Governor
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 LOOK = 2.0
 """Seconds between two looks at what nodes there are."""

@@ -19,7 +19,7 @@ from tts.cluster.worker import ClusterWorker
 from tts.errors import ConfigError, MissingExtra
 from tts.runs.runner import GridRow, RowRunner
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 TESTED = ("2.60", "2.60")
 """The first and the last minor version of Ray that this was tested with."""

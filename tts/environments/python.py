@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar
 
@@ -72,10 +73,11 @@ class PythonInterpreter(Environment):
 class Interpreter(Episode):
     """An interpreter, started when it is first called, and anew after it was ended."""
 
-    tools = (TOOL,)
+    tools: Sequence[Mapping[str, Any]] = (TOOL,)
 
     def __init__(self, environment: PythonInterpreter, sandbox: Sandbox) -> None:
-        self.environment, self.sandbox = environment, sandbox
+        self.environment: PythonInterpreter = environment
+        self.sandbox: Sandbox = sandbox
         self._said = hashlib.blake2b(digest_size=16)
         self._program: RunningProgram | None = None
         self._stack = AsyncExitStack()

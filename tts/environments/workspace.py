@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -175,14 +175,16 @@ class Workspace(Environment):
 class FolderEpisode(Episode):
     """A folder that tools change."""
 
-    tools = TOOLS
+    tools: Sequence[Mapping[str, Any]] = TOOLS
 
     def __init__(self, workspace: Workspace, folder: Mapping[str, bytes], sandbox: Sandbox) -> None:
-        self.workspace, self.sandbox = workspace, sandbox
-        self.start, self.folder = folder, dict(folder)
+        self.workspace: Workspace = workspace
+        self.sandbox: Sandbox = sandbox
+        self.start: Mapping[str, bytes] = folder
+        self.folder: dict[str, bytes] = dict(folder)
         names = sorted(folder)
         more = [f"... and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
-        self.observation = INTRODUCTION.format(files="\n".join([*names[:SHOWN], *more]) or "(none)")
+        self.observation: str = INTRODUCTION.format(files="\n".join([*names[:SHOWN], *more]) or "(none)")
 
     async def fork(self) -> Episode:
         other = FolderEpisode(self.workspace, self.start, self.sandbox)

@@ -142,7 +142,7 @@ class Keyring:
     def _take(self, settings: GatewaySettings) -> None:
         for name, key in settings.keys.items():
             self.known.setdefault(name, Caller(name)).take(key)
-        self.callers = [self.known[name] for name in settings.keys]
+        self.callers: list[Caller] = [self.known[name] for name in settings.keys]
         capped = [caller.quota for caller in self.callers if isinstance(caller.quota, DailyQuota)]
         if self._file is None and capped and settings.quotas is not None:
             self._file = QuotaFile(settings.quotas)
@@ -229,7 +229,7 @@ class Gate:
     """Lets `running` requests in, keeps up to `queue` more waiting in order, and refuses the rest at once."""
 
     def __init__(self, running: int, queue: int) -> None:
-        self.running = 0
+        self.running: int = 0
         self._most, self._queue = running, queue
         self._waiting = deque[asyncio.Future[None]]()
         self._seconds = 1.0  # that a request takes, averaged

@@ -113,7 +113,7 @@ class AgentServer:
     """The gateway that agents speak to, one for a run: on a free port of this machine, for whoever has a key."""
 
     def __init__(self) -> None:
-        self.room = asyncio.Semaphore(AT_ONCE)
+        self.room: asyncio.Semaphore = asyncio.Semaphore(AT_ONCE)
         self._runs: dict[str, AgentRun] = {}
         self._callers: list[Caller] = []
         self._serving: tuple[asyncio.Task[None], Any, str] | None = None

@@ -25,7 +25,7 @@ from tts.solving import OnCandidate, open_session
 from tts.types import Candidate, Problem, Result, Usage
 from tts.verifiers.composition import parts_of
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 Models = Mapping[str, Mapping[str, Sampler]]
 """Samplers by the configured name and role."""

@@ -206,14 +206,15 @@ class ResponseWriter:
     """Sends the response to the client."""
 
     def __init__(self, send: Send, kind: Kind, headers: Headers) -> None:
-        self._send, self.headers = send, list(headers)
+        self._send = send
+        self.headers: list[tuple[bytes, bytes]] = list(headers)
         self._kind: Kind = kind
         self._events = 0
         self.failed: Callable[[APIError], bytes] = lambda error: error.event(kind, self._events)
         """How an error is told inside a stream that has begun."""
         self.status: int | None = None
         """The status that was sent; None before the response has begun."""
-        self.ended = False
+        self.ended: bool = False
         self.client_left = False
         """Whether the client left before the end."""
 

@@ -30,7 +30,7 @@ def usage_body(usage: Usage) -> Json:
     }
 
 
-REASONS = {"abandoned": "length", "budget": "length", "refusal": "stop", None: "stop"}
+REASONS: dict[str | None, str] = {"abandoned": "length", "budget": "length", "refusal": "stop", None: "stop"}
 """What clients are told of finish reasons that OpenAI does not have."""
 
 
@@ -38,7 +38,8 @@ class ChatFormat:
     """The format of the answers to one request; a text completion unless `chat`."""
 
     def __init__(self, body: Mapping[str, Any], run: str, *, chat: bool) -> None:
-        self.chat, self._body = chat, body
+        self.chat: bool = chat
+        self._body = body
         self.large = False
         """Whether the answer is written in a thread."""
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{run}"

@@ -24,7 +24,7 @@ from tts.sampler.connection import Connection
 from tts.sampler.shares import SharedPool, ShareGrant
 from tts.types import Result, Usage
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 GATHER = 0.002
 """Seconds in which the ends of attempts are gathered for one report."""
@@ -121,9 +121,9 @@ class WorkerLink:
         self._timer: asyncio.TimerHandle | None = None
         self._known: dict[tuple[str, bool], Caller] = {}
         self._take(settings)
-        self.gate = Gate(*self._room(settings))
-        self.metrics = SharedMetrics(self)
-        self.trace = SharedTrace(self) if settings.trace is not None else None
+        self.gate: Gate = Gate(*self._room(settings))
+        self.metrics: SharedMetrics = SharedMetrics(self)
+        self.trace: SharedTrace | None = SharedTrace(self) if settings.trace is not None else None
 
     def _room(self, settings: GatewaySettings) -> tuple[int, int]:
         return max(1, settings.limits.running // self._workers), settings.limits.queue // self._workers
@@ -133,7 +133,7 @@ class WorkerLink:
         for (name, shared), key in named.items():
             caller = self._known.setdefault((name, shared), SharedCaller(name, self) if shared else Caller(name))
             caller.take(key)
-        self.callers = [self._known[one] for one in named]
+        self.callers: list[Caller] = [self._known[one] for one in named]
 
     async def __aenter__(self) -> Self:
         self._line = Line(*await asyncio.open_unix_connection(sock=self._channel), self)

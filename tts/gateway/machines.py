@@ -25,7 +25,7 @@ from tts.gateway.settings import GatewaySettings, Key
 from tts.sampler import Endpoint
 from tts.sampler.shares import Governor
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 LEASE = 15.0
 """Seconds after which what a silent gateway holds is free for others."""
@@ -153,7 +153,8 @@ class MachineLimits:
         """All that there ever were: their requests may go on."""
         self._servers: list[tuple[str, str, Governor, int, int]] = []
         self._take(settings)
-        self.freed, self._close = freed, close
+        self.freed: Callable[[str], None] = freed
+        self._close = close
         self._me, self._dirty = uuid4().hex, asyncio.Event()
         self._number, self._answered, self._failing, self._fenced = 0, 0.0, False, False
 
@@ -277,10 +278,11 @@ class MachineQuota(Quota):
     def __init__(self, name: str, limits: MachineLimits) -> None:
         super().__init__(None, None)
         self._name, self._limits, self._lock = name, limits, asyncio.Lock()
-        self.held, self._mine, self._told = [0.0] * 4, [0.0, 0.0], [0.0, 0.0]
+        self.held: list[float] = [0.0] * 4
+        self._mine, self._told = [0.0, 0.0], [0.0, 0.0]
         """Held here by kind; spent here since the start; and of that, what Redis knows."""
         self._day, self._begun = 0, 0
-        self.dirty = False
+        self.dirty: bool = False
         """Whether anything has changed that Redis does not know."""
 
     def take(self, key: Key) -> None:
@@ -362,7 +364,7 @@ class MachineCaller(Caller):
 
     def __init__(self, name: str, limits: MachineLimits) -> None:
         super().__init__(name)
-        self.limits = MachineQuota(name, limits)
+        self.limits: MachineQuota = MachineQuota(name, limits)
 
     def take(self, key: Key) -> None:
         super().take(key)

@@ -14,7 +14,7 @@ from tts.types import Usage
 class MessagesFormat(Translation):
     """The format of the answers to one request of the Messages API."""
 
-    alive = event("ping", {"type": "ping"})
+    alive: bytes = event("ping", {"type": "ping"})
 
     def __init__(self, body: Mapping[str, Any], chat: Mapping[str, Any], run: str) -> None:
         thinking = body.get("thinking") or {}

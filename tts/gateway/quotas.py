@@ -17,7 +17,7 @@ from typing import Self
 from tts.accounts import Grant, Quota
 from tts.errors import ConfigError, StoreError
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 DAY = 86_400.0
 
@@ -40,7 +40,7 @@ class DailyQuota(Quota):
     def __init__(self, name: str, tokens: float | None, money: float | None) -> None:
         super().__init__(tokens, money)
         self.name = name
-        self.day = _today()
+        self.day: int = _today()
         self._file: QuotaFile | None = None
 
     @property

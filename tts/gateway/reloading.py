@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from tts.errors import TTSError
 from tts.gateway.settings import GatewaySettings
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 Reread = Callable[[], GatewaySettings]
 

@@ -20,7 +20,7 @@ class ResponsesFormat(Translation):
         self._created = int(time.time())
         self._sequence = -1
         self._output: list[Json] = []
-        self.store = body.get("store") is not False
+        self.store: bool = body.get("store") is not False
         """Whether the response is kept."""
 
     def start(self, usage: Usage | None = None) -> bytes:
@@ -87,7 +87,7 @@ class ResponsesFormat(Translation):
             "output_tokens_details": counted["completion_tokens_details"],
             "total_tokens": counted["total_tokens"],
         }
-        self.made = {**response, **extra}
+        self.made: Json = {**response, **extra}
         return self.made
 
     @property

@@ -22,7 +22,7 @@ from tts.gateway.admission import Caller, Gate, Keyring, check_page, identify
 from tts.gateway.answering import Models, Search, StrategyAnswer, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error
 from tts.gateway.formats import ChatFormat, Translation
-from tts.gateway.link import WorkerLink
+from tts.gateway.link import SharedMetrics, WorkerLink
 from tts.gateway.offer import Offer
 from tts.gateway.proxy import ABSENT, lacks, pass_through
 from tts.gateway.routing import GatewayRequest, read, vet
@@ -40,7 +40,7 @@ from tts.solving import OnCandidate, drive
 from tts.text import size_of
 from tts.types import Result, by_role, sum_usage
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 CLIENT_LEFT = 499
 """The status under which requests are counted whose client left."""
@@ -57,8 +57,8 @@ class Gateway:
             raise ConfigError("redis: only `tts serve` shares limits with other machines")
         self._link = link
         self._keys = Keyring(settings) if link is None else link
-        self.gate = Gate(settings.limits.running, settings.limits.queue) if link is None else link.gate
-        self.metrics = Metrics(self.gate) if link is None else link.metrics
+        self.gate: Gate = Gate(settings.limits.running, settings.limits.queue) if link is None else link.gate
+        self.metrics: Metrics | SharedMetrics = Metrics(self.gate) if link is None else link.metrics
         trace = settings.trace
         self._trace = (None if trace is None else Trace(trace, settings)) if link is None else link.trace
         self.tls: ssl.SSLContext | None = None
@@ -71,7 +71,7 @@ class Gateway:
         self._open = Counter[Offer]()
         """How many requests go by each offer."""
         self._shared = Resources()
-        self.responses = ResponseStore(settings.responses, settings.limits)
+        self.responses: ResponseStore = ResponseStore(settings.responses, settings.limits)
         self._spans = Spans() if settings.otel else None
         self._stack = AsyncExitStack()
 
@@ -148,7 +148,7 @@ class Gateway:
         return Offer(settings, {name: {role: sampler(one) for role, one in roles.items()} for name, roles in models})
 
     async def _close_all(self) -> None:
-        self.offer = Offer(self.settings, {})
+        self.offer: Offer = Offer(self.settings, {})
         await self._close_unused()
 
     async def _close_unused(self) -> None:

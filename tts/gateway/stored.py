@@ -18,7 +18,7 @@ from tts.gateway.exchange import APIError, bad_request
 from tts.gateway.settings import GatewayLimits
 from tts.sampler.protocol import YIELDING, bytes_of
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -60,7 +60,9 @@ class ResponseStore:
 
     def __init__(self, path: Path | None, limits: GatewayLimits) -> None:
         """Without a `path`, they are kept until the gateway stops, in a temporary file."""
-        self._path, self.limits, self._lock = path, limits, threading.Lock()
+        self._path = path
+        self.limits: GatewayLimits = limits
+        self._lock = threading.Lock()
 
     async def __aenter__(self) -> Self:
         try:

@@ -27,7 +27,7 @@ from tts.types import Result, Usage, sum_usage
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 

@@ -14,7 +14,7 @@ import multiprocessing
 import signal
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from tts.accounts import Grant, Quota
 from tts.errors import ConfigError, TTSError
-from tts.gateway.admission import Keyring
+from tts.gateway.admission import Caller, Keyring
 from tts.gateway.app import gateway_app, serving_options
 from tts.gateway.exchange import APIError
 from tts.gateway.link import Line, WorkerLink
@@ -38,7 +38,7 @@ from tts.sampler.shares import Governor, Report
 from tts.serving import run_on
 from tts.types import Result
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 PULSE = 1.0
 """Seconds between two grants, at most: workers learn from them whether a model server works."""
@@ -56,15 +56,17 @@ class LimitOwner:
         self._keys = (
             Keyring(settings) if settings.redis is None else MachineLimits(settings, self.show_soon, self._close)
         )
-        self.callers = self._keys.known
-        self.trace = Trace(settings.trace, settings) if settings.trace is not None else None
-        self.metrics = Metrics(self)
-        self.running = self.queued = 0
+        self.callers: Mapping[str, Caller] = self._keys.known
+        self.trace: Trace | None = Trace(settings.trace, settings) if settings.trace is not None else None
+        self.metrics: Metrics = Metrics(self)
+        self.running: int = 0
+        self.queued: int = 0
         """Requests, as workers last said."""
-        self.seats, self.closed = set[WorkerSeat](), None
-        self.endpoints = list[Endpoint]()
+        self.seats: set[WorkerSeat] = set[WorkerSeat]()
+        self.closed: APIError | None = None
+        self.endpoints: list[Endpoint] = list[Endpoint]()
         """All that there ever were: the parent and its workers name them by their place."""
-        self.governors = list[Governor]()
+        self.governors: list[Governor] = list[Governor]()
         self._take(settings)
         self._changed = set[str]()
         self._stack = AsyncExitStack()
@@ -153,7 +155,7 @@ class WorkerSeat:
         """`settings` are those with which the worker begins."""
         self._owner, self._settings = owner, settings
         self._entered, self._held = Counter[str](), defaultdict[str, Grant](Grant)
-        self.line = Line(reader, writer, self)
+        self.line: Line = Line(reader, writer, self)
 
     async def serve(self) -> None:
         """Answer the worker until it has gone, and take back what it held."""

@@ -26,7 +26,7 @@ import httpx
 from tts.errors import ConfigError, EndpointError, MissingExtra, TTSError
 from tts.local_vllm import supervise
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.25
@@ -88,9 +88,9 @@ class LocalVLLM:
     ) -> None:
         folder = Path(model).expanduser()
         self._is_folder = folder.is_dir()
-        self.model = str(folder.resolve()) if self._is_folder else os.fspath(model)
-        self.name = name or (Path(self.model).name if self._is_folder else self.model)
-        self.python = python or os.environ.get("TTS_VLLM_PYTHON") or sys.executable
+        self.model: str = str(folder.resolve()) if self._is_folder else os.fspath(model)
+        self.name: str = name or (Path(self.model).name if self._is_folder else self.model)
+        self.python: str = python or os.environ.get("TTS_VLLM_PYTHON") or sys.executable
         self.port = port or 0
         self.log = Path(log) if log else None
         self._log_is_temporary = log is None
@@ -113,7 +113,7 @@ class LocalVLLM:
         own = any(option.partition("=")[0] == "--dtype" for option in self._options)
         if "float32" in options and not own:
             log.warning(EMULATED)
-        self.port = bindable_port(self.port)
+        self.port: int = bindable_port(self.port)
         self._process = self._launch(options, env)
         try:
             await self._ready()

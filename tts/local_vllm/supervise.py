@@ -59,5 +59,5 @@ def supervise(caller: int, grace: float, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    status = supervise(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
+    status: int = supervise(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
     sys.exit(status if status >= 0 else 128 - status)

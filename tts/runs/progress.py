@@ -68,14 +68,16 @@ class _Counting(Progress):
     """Counts the finished cells, in all and for each strategy and model."""
 
     def begin(self, grid: Grid, problems: int, *, left: Left, models: Models) -> None:
-        self.cells = problems * len(grid.seeds)
+        self.cells: int = problems * len(grid.seeds)
         """Of one strategy with one model."""
-        self.left, self.models, self.started = sum(left.values()), models, monotonic()
+        self.left: int = sum(left.values())
+        self.models: Models = models
+        self.started: float = monotonic()
         pairs = [(strategy.spec, model) for model in grid.models for strategy in grid.strategies]
-        self.tallies = {pair: _Tally() for pair in pairs}
-        self.stored = {pair: self.cells - left.get(pair, 0) for pair in pairs}
+        self.tallies: dict[tuple[str, str], _Tally] = {pair: _Tally() for pair in pairs}
+        self.stored: dict[tuple[str, str], int] = {pair: self.cells - left.get(pair, 0) for pair in pairs}
         """Cells that an earlier start has finished."""
-        self.all = _Tally()
+        self.all: _Tally = _Tally()
 
     def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
         samplers = self.models[cell.model]

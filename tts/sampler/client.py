@@ -39,7 +39,8 @@ class Origin:
 
     def __init__(self, id: str, trace: Mapping[str, str]) -> None:
         """`trace` has the headers of its trace context."""
-        self.id, self.trace = id, trace
+        self.id: str = id
+        self.trace: Mapping[str, str] = trace
         self._calls = count()
 
     def headers(self) -> dict[str, str]:

@@ -136,8 +136,8 @@ class Fallback:
     """The parameter that says the same."""
 
 
-YES_OR_NO = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
-SHAPE = {"name": "reply", "strict": True, "schema": {**YES_OR_NO, "additionalProperties": False}}
+YES_OR_NO: dict[str, Any] = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
+SHAPE: dict[str, Any] = {"name": "reply", "strict": True, "schema": {**YES_OR_NO, "additionalProperties": False}}
 
 OWN = "the server's own applies"
 FALLBACKS = {

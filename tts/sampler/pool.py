@@ -55,7 +55,7 @@ class Replica:
     def __init__(self, url: str, maximum: int, target_latency: float | None) -> None:
         self.url = url
         self.in_flight: int = 0
-        self.window = float(min(INITIAL, maximum))
+        self.window: float = float(min(INITIAL, maximum))
         self.paused_until: float = 0.0
         self.failures: int = 0
         """Attempts in a row that it failed."""
@@ -140,7 +140,7 @@ class Pool:
     """Replicas of one model, with one queue in order of arrival."""
 
     def __init__(self, urls: tuple[str, ...], maximum: int, target_latency: float | None = None) -> None:
-        self.replicas = [Replica(url, maximum, target_latency) for url in urls]
+        self.replicas: list[Replica] = [Replica(url, maximum, target_latency) for url in urls]
         self.failed: int = 0
         """Attempts that failed so far."""
         self.failure: str = ""

@@ -116,9 +116,12 @@ TEXT = "Some random words:"
 LETTER = "a"
 MOST_OF_A_LETTER = 4
 """Tokens, a begin-of-text token included."""
-OBJECT = {"type": "object", "additionalProperties": False}
-SKY = {"name": "sky", "schema": OBJECT | {"properties": {"blue": {"type": "boolean"}}, "required": ["blue"]}}
-CLOCK = {"name": "get_time", "description": "The time now.", "parameters": OBJECT | {"properties": {}}}
+OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": False}
+SKY: dict[str, Any] = {
+    "name": "sky",
+    "schema": OBJECT | {"properties": {"blue": {"type": "boolean"}}, "required": ["blue"]},
+}
+CLOCK: dict[str, Any] = {"name": "get_time", "description": "The time now.", "parameters": OBJECT | {"properties": {}}}
 
 OTHERS = {llama_cpp.OWNER: "llama.cpp", "library": "Ollama", "sglang": "SGLang"}
 """Servers, by who owns their models."""

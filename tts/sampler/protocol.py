@@ -91,7 +91,7 @@ class Generation:
         tokens: float | None = None,
         raw: Mapping[str, Any] | None = None,
     ) -> None:
-        self.index = index
+        self.index: int = index
         self.finish_reason = finish_reason
         self.tool_calls: list[dict[str, Any]] = []
         self.token_ids: list[int] | None = None
@@ -100,13 +100,13 @@ class Generation:
         """See `Sample.confidences`."""
         self.top_logprobs: dict[str, float] | None = None
         """See `Sample.top_logprobs`."""
-        self.tokens = tokens
+        self.tokens: float | None = tokens
         """Completion tokens of this choice alone, if the server counts them."""
         self.failure: str | None = None
         """Why the server did not finish it, if it says so."""
-        self.raw = raw
+        self.raw: Mapping[str, Any] | None = raw
         """The choice as received, if it came in one piece."""
-        self.in_parts = raw is None
+        self.in_parts: bool = raw is None
         """Whether its texts came in parts, across which a secret may reach."""
         self.refused: bool = False
         """Whether the model refused, in words that are kept apart from the content."""

@@ -48,7 +48,7 @@ class Redactor:
         self._words = [(re.compile(hint), re.compile(form)) for hint, form in forms]
         self._bytes = [(re.compile(hint.encode()), re.compile(form.encode())) for hint, form in forms]
         self._short = [re.compile(_spelt(one)) for one in given if one not in long]
-        self.reach = max((LONGEST_ESCAPE * len(one.encode()) for one in long), default=0)
+        self.reach: int = max((LONGEST_ESCAPE * len(one.encode()) for one in long), default=0)
         """Bytes that an encoded secret has at most: how far one may reach into what comes next."""
 
     def __bool__(self) -> bool:

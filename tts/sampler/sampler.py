@@ -29,7 +29,7 @@ from tts.sampler.protocol import Generation, ModelResponse
 from tts.sampler.trials import lack_of
 from tts.types import Charge, Drawing, Prompt, Sample, Usage, sum_usage
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 T = TypeVar("T")
 

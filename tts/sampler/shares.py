@@ -151,7 +151,7 @@ class Governor:
 
     def __init__(self, pool: Pool, changed: Callable[[set[Hashable]], None]) -> None:
         self.pool = pool
-        self.ceilings = [replica.maximum for replica in pool.replicas]
+        self.ceilings: list[int] = [replica.maximum for replica in pool.replicas]
         """The most that all workers together may have in flight, where others send to the same replicas too."""
         self._changed = changed
         self._holdings: dict[Hashable, _Holding] = {}

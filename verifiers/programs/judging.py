@@ -101,11 +101,16 @@ class SuiteRun:
     """One program on one plan."""
 
     def __init__(self, sandbox: Sandbox, program: str, plan: SuitePlan, conditions: Conditions) -> None:
-        self.sandbox, self.program, self.plan = sandbox, program, plan
+        self.sandbox: Sandbox = sandbox
+        self.program: str = program
+        self.plan: SuitePlan = plan
         limits = conditions.limits
         roomy = replace(limits, output_kb=limits.output_kb + 2 * plan.answers_kb)
-        self.conditions, self.run_all = replace(conditions, limits=roomy), conditions.run_all
-        self.began, self.cpu, self.isolation = time(), 0.0, ""
+        self.conditions: Conditions = replace(conditions, limits=roomy)
+        self.run_all: bool = conditions.run_all
+        self.began: float = time()
+        self.cpu: float = 0.0
+        self.isolation: str = ""
 
     async def verdict(self) -> Verdict:
         """The verdict by all tests, or by those up to the first failure."""

@@ -204,7 +204,7 @@ class Evaluation:
     """Evaluates expressions with so many steps for all of them."""
 
     def __init__(self, steps: int) -> None:
-        self.steps = steps
+        self.steps: int = steps
 
     def charge(self, *values: Any) -> None:
         """Take the steps that an operation on these values costs."""

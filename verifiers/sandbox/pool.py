@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -32,10 +32,10 @@ class Sandbox:
     """
 
     def __init__(self, workers: int | None = None, *, without: Collection[str] = ()) -> None:
-        self.workers = workers or usable_cores()
+        self.workers: int = workers or usable_cores()
         self._places = asyncio.Semaphore(self.workers + 1)
         self._cores = Cores(self.workers)
-        self.core = self._cores.one
+        self.core: Callable[[], AbstractAsyncContextManager[None]] = self._cores.one
         """A core, for a call of a program that has none of its own."""
         self._seldom = asyncio.Semaphore(SELDOM)
         self._idle: list[Worker] = []

@@ -49,11 +49,12 @@ class RunningProgram:
 
         `remote` is a descriptor to hand to the program: another program listens at its other end.
         """
-        self.limits, self.isolation = limits, worker.isolation
+        self.limits: ProgramLimits = limits
+        self.isolation: str = worker.isolation
         self.loaded: CaseResult = CaseResult("infra")
         """What became of `load`."""
-        self.stdout = bytearray()
-        self.words = bytearray()
+        self.stdout: bytearray = bytearray()
+        self.words: bytearray = bytearray()
         """Received but not yet a whole line; for another language, what the toolchain complained of."""
         self.fate: CaseResult | None = None
         """How it ended, once it has."""

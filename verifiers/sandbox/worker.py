@@ -50,7 +50,7 @@ class Worker:
     """A warm interpreter (a zygote) that forks programs, one at a time, and the judge's end of its socket."""
 
     def __init__(self, layers: Sequence[str], preload: Sequence[str]) -> None:
-        self.preload = tuple(preload)
+        self.preload: tuple[str, ...] = tuple(preload)
         self.layers: dict[str, bool] = {}
         self.strong: bool = False
         """Whether they are enough for untrusted programs."""
@@ -61,7 +61,7 @@ class Worker:
         self.core: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
         """What a program that is ready waits for before it starts."""
         self._wanted = layers
-        self.folder = "" if "namespaces" in layers else tempfile.mkdtemp(prefix="tts-sandbox-")
+        self.folder: str = "" if "namespaces" in layers else tempfile.mkdtemp(prefix="tts-sandbox-")
         """Where its programs write, if they have no file system of their own."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -209,7 +209,7 @@ class Ladder:
     """Starts workers with all the layers that the platform has, and remembers why others are missing."""
 
     def __init__(self, without: Collection[str] = ()) -> None:
-        self.reasons = dict.fromkeys(without, "not wanted")
+        self.reasons: dict[str, str] = dict.fromkeys(without, "not wanted")
         if sys.platform != "linux":
             self.reasons = dict.fromkeys(LAYERS, f"not available on {sys.platform}")
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tts.lab.engine.llama import BLOCK, Llama
-from tts.lab.engine.models import Floats, Ints, read_shape, read_tensors
+from tts.lab.engine.models import Floats, Ints, LlamaShape, read_shape, read_tensors
 from tts.lab.engine.sampling import SamplingParams, ScoredToken, draw, noise, score
 from tts.lab.engine.tokenizer import Tokenizer
 
@@ -91,13 +92,15 @@ class GeneratedChoice:
 
     def __init__(self, request: GenerationRequest, index: int, tokenizer: Tokenizer, ends: frozenset[int]) -> None:
         params = request.params
-        self.request, self.index, self.params = request, index, params
-        self.length = len(request.prompt)
+        self.request: GenerationRequest = request
+        self.index: int = index
+        self.params: SamplingParams = params
+        self.length: int = len(request.prompt)
         """Tokens whose keys and values are in the cache."""
-        self.noise = noise(params.seed, index, request.prompt, params.max_tokens)
+        self.noise: NDArray[np.float64] = noise(params.seed, index, request.prompt, params.max_tokens)
         self.tokens: list[int] = []
         self.finish_reason: str | None = None
-        self.ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ends)
+        self.ends: frozenset[int] = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ends)
         self._stop_reason: str | int | None = None
         self._scores: list[ScoredToken] = []
         self._stops = [(stop.encode(), stop) for stop in params.stop]
@@ -147,7 +150,9 @@ class BatchThread:
     """One batch and the thread that computes it."""
 
     def __init__(self, model: Llama, tokenizer: Tokenizer, rows: int) -> None:
-        self.model, self.tokenizer, self.rows = model, tokenizer, rows
+        self.model: Llama = model
+        self.tokenizer: Tokenizer = tokenizer
+        self.rows: int = rows
         self.waiting: deque[GeneratedChoice] = deque()
         self.running: list[GeneratedChoice] = []
         """Row i of the cache and of the states after the last tokens belongs to running[i]."""
@@ -267,13 +272,13 @@ class Engine:
         sequences. They keep numpy from splitting every small product over threads of its own, which gains little and
         costs a lot on a busy machine.
         """
-        self.name = name or folder.resolve().name
-        self.shape = read_shape(folder)
+        self.name: str = name or folder.resolve().name
+        self.shape: LlamaShape = read_shape(folder)
         self.tokenizer: Tokenizer = Tokenizer(folder)
         self.model: Llama = Llama(self.shape, read_tensors(folder))
         threads = threads or min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
         threadpool_limits(1, "blas")
-        self.batches = [BatchThread(self.model, self.tokenizer, rows) for _ in range(threads)]
+        self.batches: list[BatchThread] = [BatchThread(self.model, self.tokenizer, rows) for _ in range(threads)]
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """The deltas of all choices of `request` as they come; closing the generator ends the computation.

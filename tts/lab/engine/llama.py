@@ -31,15 +31,15 @@ class Layer:
             return np.ascontiguousarray((weights * tensors[f"{prefix}{norm}.weight"]).T)
 
         projections = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-        self.query_key_value = joined("input_layernorm", *projections)
+        self.query_key_value: Floats = joined("input_layernorm", *projections)
         queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
         self.query_key_value[:, :queries] *= shape.head_width**-0.5
         # The two numbers that RoPE rotates together become neighbours, as the parts of a complex number are.
         turned = self.query_key_value[:, : queries + keys]
         turned[...] = turned.reshape(shape.width, -1, 2, shape.head_width // 2).swapaxes(2, 3).reshape(turned.shape)
-        self.out = np.ascontiguousarray(tensors[f"{prefix}self_attn.o_proj.weight"].T)
-        self.gate_up = joined("post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj")
-        self.down = np.ascontiguousarray(tensors[f"{prefix}mlp.down_proj.weight"].T)
+        self.out: Floats = np.ascontiguousarray(tensors[f"{prefix}self_attn.o_proj.weight"].T)
+        self.gate_up: Floats = joined("post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj")
+        self.down: Floats = np.ascontiguousarray(tensors[f"{prefix}mlp.down_proj.weight"].T)
 
 
 class Llama:
@@ -47,14 +47,14 @@ class Llama:
 
     def __init__(self, shape: LlamaShape, tensors: dict[str, Floats]) -> None:
         self.shape = shape
-        self.embedding = tensors["model.embed_tokens.weight"]
-        self.layers = [Layer(tensors, f"model.layers.{i}.", shape) for i in range(shape.layers)]
+        self.embedding: Floats = tensors["model.embed_tokens.weight"]
+        self.layers: list[Layer] = [Layer(tensors, f"model.layers.{i}.", shape) for i in range(shape.layers)]
         name = "score.weight" if shape.kind == "reward" else "lm_head.weight"
         head = tensors.get(name, self.embedding)  # tied weights are saved once
         self.head: Floats = np.ascontiguousarray((head * tensors["model.norm.weight"]).T)
         frequencies = shape.rope_base ** (-np.arange(0, shape.head_width, 2) / shape.head_width)
         angles = np.arange(shape.positions)[:, None] * frequencies
-        self.turns = np.exp(1j * angles).astype(np.complex64)  # (positions, D / 2)
+        self.turns: NDArray[np.complex64] = np.exp(1j * angles).astype(np.complex64)  # (positions, D / 2)
 
     def cache(self, rows: int) -> Floats:
         """Zeros for keys, then values, of `rows` sequences (L, B, 2 K, T, D). Untouched memory costs nothing."""

@@ -23,7 +23,7 @@ from tts.lab.engine.engine import Delta, Engine, GenerationRequest
 from tts.lab.engine.sampling import SamplingParams
 from tts.lab.engine.vllm_protocol import B, Json, RefusedRequest, need
 
-log = logging.getLogger("tts")
+log: logging.Logger = logging.getLogger("tts")
 
 Parts = AsyncGenerator[bytes, None]
 
@@ -45,7 +45,7 @@ class Service:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.counters = {"prompt_tokens": 0, "generation_tokens": 0, "request_success": 0}
+        self.counters: dict[str, int] = {"prompt_tokens": 0, "generation_tokens": 0, "request_success": 0}
         generating = {"/v1/chat/completions": self._chat, "/v1/completions": self._text}
         rewarding = {"/pooling": self._pooling, "/classify": self._classify, "/score": self._score}
         posts = generating if engine.shape.kind == "generate" else rewarding

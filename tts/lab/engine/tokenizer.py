@@ -42,7 +42,9 @@ class Tokenizer:
         merges = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
         self._ranks = {tuple(pair): rank for rank, pair in enumerate(merges)}
         self._added = {token["content"]: token["id"] for token in table.get("added_tokens", ())}
-        self.special = frozenset(token["id"] for token in table.get("added_tokens", ()) if token["special"])
+        self.special: frozenset[int] = frozenset(
+            token["id"] for token in table.get("added_tokens", ()) if token["special"]
+        )
         names = sorted(map(re.escape, self._added), key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(names)})" if names else r"(?!)()")
         alphabet = _alphabet()

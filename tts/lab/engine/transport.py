@@ -31,10 +31,11 @@ class EmbeddedTransport(httpx.AsyncBaseTransport):
     The engine in numpy computes model folders, llama.cpp GGUF files.
     """
 
-    fingerprint = staticmethod(fingerprint)
+    fingerprint: Callable[[str], str] = staticmethod(fingerprint)
 
     def __init__(self, base_url: str) -> None:
-        self._place, self.name = model_place(base_url), model_name(base_url)
+        self._place = model_place(base_url)
+        self.name: str = model_name(base_url)
         self._base = httpx.URL(base_url.removesuffix("/v1")).path.rstrip("/")
         self._loading: asyncio.Task[Handler] | None = None
         self._forward: httpx.AsyncHTTPTransport | None = None

@@ -31,7 +31,7 @@ class RefusedRequest(Exception):
     def __init__(self, message: str, param: str | None = None, *, status: int = 400, kind: str = "BadRequestError"):
         super().__init__(message)
         self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
+        self.body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": param, "code": status}}
 
 
 def need(condition: object, message: str, param: str | None = None) -> None:
@@ -216,8 +216,11 @@ class VLLMResponseWriter:
     """Writes what is generated for one request, whole or event by event."""
 
     def __init__(self, asked: SampledRequest, request: GenerationRequest, engine: Engine) -> None:
-        self.asked, self.request, self.model, self.pieces = asked, request, engine.name, engine.tokenizer.pieces
-        self.chat = isinstance(asked, ChatRequest)
+        self.asked: SampledRequest = asked
+        self.request: GenerationRequest = request
+        self.model: str = engine.name
+        self.pieces: dict[int, bytes] = engine.tokenizer.pieces
+        self.chat: bool = isinstance(asked, ChatRequest)
         self._id = f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid4().hex[:16]}"
         self._created = int(time())
         self._counts = [0] * request.n

@@ -53,7 +53,7 @@ class Opaque:
     __slots__ = ("type",)
 
     def __init__(self, type: str) -> None:
-        self.type = type
+        self.type: str = type
 
     def __eq__(self, other: object) -> bool:
         return False
@@ -71,7 +71,7 @@ class ObjectReference:
     __slots__ = ("key",)
 
     def __init__(self, key: int | str) -> None:
-        self.key = key
+        self.key: int | str = key
 
 
 def encode(value: Any) -> str:

@@ -8,7 +8,7 @@ import platform
 import struct
 from collections.abc import Callable, Sequence
 
-libc = ctypes.CDLL(None, use_errno=True)
+libc: ctypes.CDLL = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 
 MACHINE = platform.machine().replace("arm64", "aarch64")

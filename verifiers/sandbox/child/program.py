@@ -63,19 +63,20 @@ def say(data: bytes) -> None:
 
 # -- calls ---------------------------------------------------------------------------------------------------------
 
-module = ModuleType("program")
-space = module.__dict__
+module: ModuleType = ModuleType("program")
+space: dict[str, Any] = module.__dict__
 stored: dict[str, Any] = {}
 orders: Iterator[bytes] = iter(())
-large = 0
+large: int = 0
 
 
 class Capture(io.RawIOBase):
     """Keeps the start of what is printed; too much output ends the program."""
 
     def __init__(self, limit: int) -> None:
-        self.left, self.most = limit, STDOUT
-        self.text = bytearray()
+        self.left: int = limit
+        self.most: int = STDOUT
+        self.text: bytearray = bytearray()
 
     def writable(self) -> bool:
         return True
@@ -97,7 +98,7 @@ class Capture(io.RawIOBase):
         return text
 
 
-capture = Capture(0)
+capture: Capture = Capture(0)
 
 
 def prepare() -> None:
@@ -338,7 +339,7 @@ def swapped(operation: Any) -> Any:
 
 
 loop: Any = None
-read_line = builtins.input
+read_line: Callable[..., str] = builtins.input
 LIBRARY = sys.stdlib_module_names - {"builtins", "__main__"}
 HOLDERS: dict[str, Any] = {
     "dict_keys": set,
