@@ -175,7 +175,8 @@ def test_the_reference_has_every_public_name():
 
 def test_the_reference_has_every_command_and_option(written: Any):
     text = "\n".join(written.commands())
-    for name, command in get_command(app).commands.items():
+    every: Any = get_command(app)
+    for name, command in every.commands.items():
         assert f"## tts {name}\n" in text
         for option in (word for one in command.params for word in one.opts if word.startswith("-")):
             assert option in text, f"{name} {option}"

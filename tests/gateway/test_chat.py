@@ -38,9 +38,9 @@ async def test_bytes_go_on_as_the_client_wrote_them():
             sampler = served.gateway.models["test-model"]["policy"]
             send = sampler.connection.http.send
 
-            async def spy(method: str, base: str, path: str, content: bytes):
+            async def spy(method: str, base: str, path: str, content: bytes, name: str = ""):
                 sent.append(content)
-                return await send(method, base, path, content)
+                return await send(method, base, path, content, name)
 
             sampler.connection.http.send = spy
             body = b'{ "messages": [{"role":"user","content":"h\\u00e9"}],\n"model":"test-model" , "top_k": 1.0e1}'

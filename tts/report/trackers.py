@@ -83,8 +83,8 @@ def _mlflow(run: Run, curves: list[dict[str, Any]], page: Path) -> str:
 
 
 def _tensorboard(run: Run, curves: list[dict[str, Any]], page: Path) -> str:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboard.plugins.text.summary import text_pb
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
@@ -108,7 +108,7 @@ def _wandb(run: Run, curves: list[dict[str, Any]], page: Path) -> str:
     with wandb.init(
         project=os.environ.get("WANDB_PROJECT", "tts"), name=run.path.name, dir=run.path, config=run.record, mode=mode
     ) as active:
-        columns = list(curves[0]) if curves else []
+        columns: list[Any] = list(curves[0]) if curves else []
         table = wandb.Table(columns=columns, data=[list(row.values()) for row in curves])
         active.log({"curves": table})
         for tag in dict.fromkeys(tag for tag, _, _ in _series(curves)):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tts.runs.config import Grid
 from tts.runs.store import Cell
@@ -177,11 +177,11 @@ class LiveProgress(_Counting):
 class NotebookProgress(LiveProgress):
     """The same table below a notebook's cell."""
 
-    def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
+    def begin(self, grid: Grid, problems: int, *, left: Left, models: Models) -> None:
         from IPython.display import display
 
-        _Counting.begin(self, grid, problems, cells_left=cells_left, models=models)
-        self._shown = display(self._table(), display_id=True)
+        _Counting.begin(self, grid, problems, left=left, models=models)
+        self._shown: Any = display(self._table(), display_id=True)
 
     def beat(self) -> None:
         self._shown.update(self._table())
