@@ -195,7 +195,7 @@ class Strategy(Plugin):
     in_pieces: ClassVar[bool] = False
     """Whether its answers are written piece by piece, so that they cannot be tool calls or follow a response format."""
     by_turns: ClassVar[bool] = False
-    """Whether the pieces may be turns of a trajectory, in an environment that can be copied (`Environment.forks`)."""
+    """Whether the pieces may be turns of a trajectory, in an environment that can be copied (`Episode.fork`)."""
     gains: ClassVar[Literal["votes", "verdicts", "rates"] | None] = None
     """What a sample adds to: by this a total budget is shared out among problems, if the search draws its samples by
     `tts.stopping.drawn`. None: it does not."""

@@ -92,7 +92,7 @@ class Episode:
         raise NotImplementedError
 
     async def fork(self) -> Episode:
-        """Another episode that goes on from this state, where the environment can be copied (`Environment.forks`)."""
+        """Another episode that goes on from this state, where it can be copied: searches then branch here."""
         raise NotImplementedError(f"{type(self).__name__} cannot be copied")
 
     async def close(self) -> None:
@@ -104,8 +104,8 @@ class Environment(Plugin):
 
     runs_code: ClassVar[bool] = False
     """Whether it runs programs or commands that models wrote."""
-    forks: ClassVar[bool] = False
-    """Whether its episodes can be copied (`Episode.fork`), so that searches can branch at a turn."""
+    forks: ClassVar[bool | None] = None
+    """Whether its episodes can be copied, so that searches can branch at a turn; None: where they define `fork`."""
 
     reader: ClassVar[str | None] = None
     """Spec of what compares its answers in votes, for problems that do not say."""
@@ -123,17 +123,19 @@ class Environment(Plugin):
         self.ready(problem)
         return problem if problem.answer or not self.reader else problem.model_copy(update={"answer": self.reader})
 
-    def check_branching(self, strategy: str, *, by_turns: bool, outside: bool) -> None:
+    def check_branching(
+        self, strategy: str, *, by_turns: bool = True, outside: bool = False, forks: bool | None = None
+    ) -> None:
         """Raise `ConfigError` unless a `strategy` that makes its answers in pieces can make them of turns here.
 
-        `outside` says that an agent from outside takes the turns.
+        `outside` says that an agent from outside takes the turns, `forks` whether an episode can be copied, if known.
         """
         whole = "draw whole trajectories, as best_of_n does"
         if not by_turns:
             raise ConfigError(f"{strategy} writes its answers in pieces, and {self.spec} needs whole messages: {whole}")
         if outside:
             raise ConfigError(f"{strategy} branches at turns, which an outside agent takes by itself: {whole}")
-        if not self.forks:
+        if False in (self.forks, forks):
             known = registry.names("environments")
             others = [name for name in known if cast("type[Environment]", registry.load("environments", name)).forks]
             raise ConfigError(

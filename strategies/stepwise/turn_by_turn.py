@@ -33,11 +33,12 @@ class TurnByTurn(Continuation):
 
     @classmethod
     async def begin(cls, session: Session, copies: AsyncExitStack) -> TurnByTurn:
-        """The beginning of a trajectory in the environment of `session`."""
+        """The beginning of a trajectory in the environment of `session`. Raises `ConfigError` if it has no copies."""
         environment = session.environment
         assert environment is not None
         episode = await environment.reset(session.problem, session.resources)
         copies.push_async_callback(episode.close)
+        environment.check_branching(session.stream, forks=getattr(episode.fork, "__func__", None) is not Episode.fork)
         begun = Trajectory.begin(environment, session.problem.messages, episode)
         return cls(session=session.by_message(), heads={"policy": ()}, trajectory=begun, episode=episode, copies=copies)
 

@@ -25,7 +25,7 @@ from tts.base import Strategy
 from tts.errors import ConfigError
 from tts.gateway.agents import OutsideAgent
 from tts.resources import Resources
-from tts.solving import open_models, open_session, solve
+from tts.solving import drive, open_models, open_session, solve
 from tts.tasks.repair_tasks import RepairTasks, solution
 from tts.types import total
 
@@ -36,7 +36,6 @@ open_episodes: Counter[str] = Counter()
 class Forking(Environment):
     """A way of digits: at the `depth`-th it ends."""
 
-    forks = True
     depth: int = 3
 
     async def reset(self, problem: Problem, resources: Resources) -> Episode:
@@ -275,7 +274,7 @@ async def test_a_refused_conversation_ends_there():
             "beam_search:verifier=judge",
             "python",
             None,
-            r"python cannot be copied.*forking, workspace.*whole trajectories",
+            r"python cannot be copied.*workspace.*whole trajectories",
         ),
         ("mcts:rollouts=1,verifier=judge", "counting_only", None, "counting_only cannot be copied"),
         ("beam_search:verifier=judge", "workspace", OutsideAgent("true"), "outside agent.*best_of_n"),
@@ -290,14 +289,21 @@ async def test_what_cannot_branch_is_refused_before_anything_is_spent(
     class CountingOnly(Environment):
         """Has no copies."""
 
+        async def reset(self, problem: Problem, resources: Resources) -> Episode:
+            return Episode()
+
     registry.register("environments", CountingOnly)
     async with (
         digits_in_order() as server,
         open_models(dict.fromkeys(("policy", "judge", "image"), policy(server))) as by,
     ):
         strategy, place = registry.make("strategies", spec), registry.make("environments", environment)
+
+        async def tried() -> None:  # of an environment that does not say, only its episodes tell
+            await drive(strategy, open_session(DIGITS, strategy, by, environment=place, agent=agent))
+
         with pytest.raises(ConfigError, match=words):
-            open_session(DIGITS, strategy, by, environment=place, agent=agent)
+            await tried()
         assert not server.seen
 
 

@@ -58,6 +58,7 @@ class PythonInterpreter(Environment):
 
     name: ClassVar[str] = "python"
     runs_code: ClassVar[bool] = True
+    forks: ClassVar[bool | None] = False
 
     timeout: PositiveFloat = 10.0
     """Seconds of CPU time for a call; one that idles is ended after ten times as many, at least 30."""

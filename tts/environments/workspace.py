@@ -98,7 +98,7 @@ class Workspace(Environment):
     """
 
     runs_code: ClassVar[bool] = True
-    forks: ClassVar[bool] = True
+    forks: ClassVar[bool | None] = True
     reader: ClassVar[str | None] = "patch"
 
     folder: Path | None = None
