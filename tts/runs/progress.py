@@ -177,10 +177,10 @@ class LiveProgress(_Counting):
 class NotebookProgress(LiveProgress):
     """The same table below a notebook's cell."""
 
-    def begin(self, grid: Grid, problems: int, *, cells_left: int, models: Models) -> None:
+    def begin(self, grid: Grid, problems: int, *, left: Left, models: Models) -> None:
         from IPython.display import display
 
-        _Counting.begin(self, grid, problems, cells_left=cells_left, models=models)
+        _Counting.begin(self, grid, problems, left=left, models=models)
         self._shown = display(self._table(), display_id=True)
 
     def beat(self) -> None:
