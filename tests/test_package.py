@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib.metadata import distribution
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import tts
 
@@ -84,6 +87,23 @@ def test_the_wheel_has_the_plugins_as_files_and_is_the_same_from_the_sdist(built
         for path in (ROOT / top).rglob("*.py")
     }
     assert {name for name in names if name.endswith(".py")} == ours
+
+
+def test_the_core_installs_few_packages_and_megabytes(built: Path) -> None:
+    names, wanted = set[str](), ["ttscale"]
+    while wanted:
+        names.add(name := canonicalize_name(wanted.pop()))
+        needs = [Requirement(line) for line in distribution(name).requires or ()]
+        core = (one.name for one in needs if one.marker is None or one.marker.evaluate({"extra": ""}))
+        wanted += [one for one in core if canonicalize_name(one) not in names]
+    (wheel,) = built.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        size = sum(one.file_size for one in archive.infolist())
+    for name in names - {"ttscale"}:
+        files = [Path(str(one.locate())) for one in distribution(name).files or ()]
+        size += sum(one.stat().st_size for one in files if one.suffix != ".pyc" and one.is_file())
+    assert len(names) <= 33, sorted(names)
+    assert size <= 100e6
 
 
 def test_the_wheel_works_where_it_is_installed(built: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import tracemalloc
 import zlib
 from typing import Any
@@ -322,6 +323,14 @@ async def test_an_error_that_is_compressed_is_read_too():
     refusal = response(packed, "400 Bad Request", content_encoding="gzip")
     async with Scripted(lambda _: refusal) as server, Sampler(endpoint_of(server)) as sampler:
         with pytest.raises(SamplingFailed, match="too many words"):
+            await draw(sampler)
+
+
+async def test_without_its_library_a_compression_names_the_extra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "brotli", None)
+    odd = response(compressed(b"{}", "br"), content_encoding="br")
+    async with Scripted(lambda _: odd) as server, Sampler(endpoint_of(server, max_attempts=1)) as sampler:
+        with pytest.raises(SamplingFailed, match=r"pip install 'ttscale\[brotli\]'"):
             await draw(sampler)
 
 

@@ -4,18 +4,33 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.support.judging import NEXT, Judged
 from tts.resources import Resources
 from tts.session import Session
 from tts.types import Problem, Verdict
+from tts.verifiers.programs.judging import VerdictCache
 from tts.verifiers.unit_tests import UnitTests
 
 
-@pytest.fixture
-async def resources() -> AsyncIterator[Resources]:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "kept" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def kept() -> AsyncIterator[Resources]:
+    """Processes that are slow to start: one module's tests, which share a loop, share them."""
     async with Resources() as made:
         yield made
+
+
+@pytest.fixture
+def resources(kept: Resources) -> Resources:
+    kept.put(VerdictCache())  # each test judges for itself
+    return kept
 
 
 @pytest.fixture

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.support.lag import MOST, loop_lag, standstill
 from tts import MockModel, registry
@@ -24,8 +22,6 @@ from tts.verifiers.answers.extraction import final_answers, last_number, parse_n
 from tts.verifiers.answers.math_forms import normal, read
 from tts.verifiers.generated_tests import _asserts
 from tts.verifiers.judge import Judgement
-
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MEGABYTE = 1_000_000
 LAG = 0.1
@@ -175,12 +171,6 @@ ELSEWHERE = {
     "unit_tests": "runs programs: see the tests of the sandbox", "behaviour": "runs programs as unit_tests does",
     "reproduction_tests": "runs folders as folder_command does",
 }  # fmt: skip
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def resources() -> AsyncIterator[Resources]:
-    async with Resources() as made:
-        yield made
 
 
 async def test_every_verifier_is_tried_or_said_to_read_no_text():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,6 @@ from random import Random
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tts import MockModel, registry
 from tts.errors import MissingExtra
@@ -29,18 +28,10 @@ from tts.verifiers.math_answer import MathAnswer
 
 RealData = Callable[[str], Path]
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
 PROBLEM = Problem.from_prompt("How much?")
 PAIRS: list[dict[str, Any]] = [
     json.loads(line) for line in Path(__file__).with_name("math_pairs.jsonl").read_text().splitlines()
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def resources() -> AsyncIterator[Resources]:
-    async with Resources() as made:  # the programs that compare are slow to start
-        yield made
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 
-import brotli
-
 from tts.errors import TransientError
 
 PIECE = 1 << 16
@@ -29,7 +27,7 @@ def inflater(encodings: str) -> Inflate | None:
             pieces = _each(stage, pieces)
         try:
             yield from pieces
-        except (zlib.error, brotli.error) as error:
+        except zlib.error as error:
             raise TransientError(f"the answer is damaged: it is not {encodings} ({error})") from error
 
     return inflate
@@ -79,13 +77,21 @@ def _zlib(*formats: int) -> Inflate:
 
 
 def _brotli() -> Inflate:
+    try:
+        import brotli
+    except ImportError:
+        message = "the server compressed its answer as 'br', unasked"
+        raise TransientError(f"{message}: pip install 'ttscale[brotli]' to read it") from None
     engine = brotli.Decompressor()
 
     def inflate(data: bytes) -> Iterator[bytes]:
-        piece = engine.process(data, output_buffer_limit=PIECE)
-        yield piece
-        while not engine.is_finished() and (piece or not engine.can_accept_more_data()):
-            piece = engine.process(b"", output_buffer_limit=PIECE)
+        try:
+            piece = engine.process(data, output_buffer_limit=PIECE)
             yield piece
+            while not engine.is_finished() and (piece or not engine.can_accept_more_data()):
+                piece = engine.process(b"", output_buffer_limit=PIECE)
+                yield piece
+        except brotli.error as error:
+            raise zlib.error(str(error)) from error
 
     return inflate

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.support.processes import living_processes
 from tests.verifiers.hostile import EXPECTED, INPUTS, Hostile, exits, intrusions, resources, spoofs
@@ -21,6 +22,14 @@ HOSTILE = [
 CASES = tuple((Invocation("solve", encode((n,))),) for n in INPUTS)
 RIGHT = Job("def solve(n): return n * n + 1", CASES)
 RUNGS = {"namespaces": (), "landlock": ("namespaces",)}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=RUNGS)
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """One for all programs: what harms it shows in the programs after it."""
+    sandbox = Sandbox(1, without=RUNGS[request.param])
+    yield sandbox
+    await sandbox.aclose()
 
 
 @pytest.fixture
@@ -51,36 +60,30 @@ def idle_processes(sandbox: Sandbox) -> list[str]:
     return [text for worker in sandbox._all for text in living_processes(worker.process_id).values()]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("program", HOSTILE)
-@pytest.mark.parametrize("rung", RUNGS)
-async def test_a_hostile_program_gains_nothing_and_leaves_nothing(program: Hostile, rung: str, host: Host) -> None:
-    sandbox = Sandbox(1, without=RUNGS[rung])
-    try:
-        assert accepted(await sandbox.run(RIGHT))
-        before, warm, descriptors = host.state(), sorted(idle_processes(sandbox)), os.listdir("/proc/self/fd")
-        result = await sandbox.run(job(host, program))
-        assert not accepted(result)
-        end = result.cases[-1] if result.cases else result.loaded
-        assert end.status in program.ends, result
-        assert SECRET not in repr(result).replace(f"'{SECRET}'", "")
-        assert host.state() == before
-        after = await sandbox.run(RIGHT)
-        assert accepted(after), after
-        assert sorted(idle_processes(sandbox)) == warm
-        assert len(os.listdir("/proc/self/fd")) == len(descriptors)
-    finally:
-        await sandbox.aclose()
+async def test_a_hostile_program_gains_nothing_and_leaves_nothing(
+    program: Hostile, sandbox: Sandbox, host: Host
+) -> None:
+    assert accepted(await sandbox.run(RIGHT))
+    before, warm, descriptors = host.state(), sorted(idle_processes(sandbox)), os.listdir("/proc/self/fd")
+    result = await sandbox.run(job(host, program))
+    assert not accepted(result)
+    end = result.cases[-1] if result.cases else result.loaded
+    assert end.status in program.ends, result
+    assert SECRET not in repr(result).replace(f"'{SECRET}'", "")
+    assert host.state() == before
+    after = await sandbox.run(RIGHT)
+    assert accepted(after), after
+    assert sorted(idle_processes(sandbox)) == warm
+    assert len(os.listdir("/proc/self/fd")) == len(descriptors)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("program", [pytest.param(p, id=name) for name, p in spoofs.HARMLESS.items()])
-@pytest.mark.parametrize("rung", RUNGS)
-async def test_a_right_program_that_behaves_oddly_is_accepted(program: Hostile, rung: str, host: Host) -> None:
-    sandbox = Sandbox(1, without=RUNGS[rung])
-    try:
-        result = await sandbox.run(Job(host.fill(program), CASES, limits=ProgramLimits(cpu_seconds=20)))
-        assert accepted(result), result
-    finally:
-        await sandbox.aclose()
+async def test_a_right_program_that_behaves_oddly_is_accepted(program: Hostile, sandbox: Sandbox, host: Host) -> None:
+    result = await sandbox.run(Job(host.fill(program), CASES, limits=ProgramLimits(cpu_seconds=20)))
+    assert accepted(result), result
 
 
 async def test_right_programs_beside_hostile_ones_are_accepted(host: Host) -> None:
