@@ -6,18 +6,20 @@ from the cheapest model to the strongest; a model of it whose server is down is 
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from tts import registry
 from tts.accounts import Ledger
 from tts.errors import ConfigError, EndpointRefused
-from tts.types import Sample
+from tts.types import Problem, Sample
 
 if TYPE_CHECKING:
-    from tts.base import Strategy
+    from tts.base import Strategy, Verifier
     from tts.sampler import Endpoint, Sampler
 
 PolicyNames = Annotated[
@@ -31,6 +33,21 @@ PolicyNames = Annotated[
 def is_policy(role: str) -> bool:
     """Whether a role is the policy, or one of several."""
     return role.partition(".")[0] == "policy"
+
+
+def verifier_of(strategy: Strategy, problem: Problem, named: Verifier | None = None) -> Verifier | None:
+    """What verifies for `strategy`: its own verifier, else the one that is `named`, else the problem's, if any."""
+    if (found := strategy.verifier or named) is not None or problem.verifier is None:
+        return found
+    return registry.make("verifiers", problem.verifier)
+
+
+def shared_sampling(strategies: Iterable[Strategy], problem: Problem, named: Verifier | None) -> dict[str, Any]:
+    """What the policy's samples must be drawn with for the verifiers of all `strategies`, so that one pool of samples
+    serves them all.
+    """
+    verifiers = (verifier_of(strategy, problem, named) for strategy in strategies)
+    return dict(ChainMap({}, *(dict(verifier.sampling) for verifier in verifiers if verifier is not None)))
 
 
 def policies_of(models: Iterable[str]) -> tuple[str, ...]:

@@ -150,11 +150,7 @@ class Session:
         self.sampling: Mapping[str, Any] = sampling or {}
         """What overrides the endpoint's parameters in every call of the models that write the answer."""
         self._form = {role: form or {} for role in IN_PIECES}
-        self._form["policy"] = {
-            **(form or {}),
-            **(shared or {}),
-            **(verifier.sampling if verifier is not None else {}),
-        }
+        self._form["policy"] = {**(form or {}), **(shared or {}), **(verifier.sampling if verifier is not None else {})}
         self.longest: int | None = min((form[name] for name in LENGTHS if form and form.get(name)), default=None)
         """Most tokens of an answer that grows piece by piece, thoughts apart; None: as the strategy says."""
         self._began = now()

@@ -14,7 +14,7 @@ from tts import registry
 from tts.base import Strategy, Verifier, selectable
 from tts.concurrency import blocking, scope
 from tts.errors import BudgetSpent, ConfigError, EndpointError, EndpointRefused, NoReader, StoreError, cause_of
-from tts.policies import check_models, drawn_from
+from tts.policies import check_models, drawn_from, verifier_of
 from tts.prompting import problem_text
 from tts.readers import reader_for
 from tts.resources import Resources, SampleStore
@@ -111,13 +111,6 @@ async def open_models(models: Models) -> AsyncIterator[dict[str, Sampler]]:
             return known
 
         yield {role: sampler(model) for role, model in by_role.items()}
-
-
-def verifier_of(strategy: Strategy, problem: Problem, named: Verifier | None = None) -> Verifier | None:
-    """What verifies for `strategy`: its own verifier, else the one that is `named`, else the problem's, if any."""
-    if (found := strategy.verifier or named) is not None or problem.verifier is None:
-        return found
-    return cast(Verifier, registry.make("verifiers", problem.verifier))
 
 
 def open_session(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import ChainMap, Counter
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from tts.allocation import SharedBudget, Turns
 from tts.base import AnswerVerifier, Strategy, Verifier
 from tts.concurrency import blocking
 from tts.errors import ConfigError
-from tts.policies import check_models, drawn_from
+from tts.policies import check_models, drawn_from, shared_sampling
 from tts.resources import Resources
 from tts.runs.config import Grid
 from tts.runs.damage import check
@@ -30,7 +30,7 @@ from tts.runs.run import Run
 from tts.runs.store import AnswerStore, Cell, Store
 from tts.sampler import Endpoint, Sampler
 from tts.session import Session
-from tts.solving import drive, open_models, open_session, verifier_of
+from tts.solving import drive, open_models, open_session
 from tts.tasks import Example
 from tts.trajectories import Agent
 from tts.types import Candidate, Verdict
@@ -208,9 +208,7 @@ class RowRunner:
         async def grade(candidate: Candidate) -> Verdict:
             return await grading.verify(candidate)
 
-        rating = [verifier_of(strategy, problem, self.grid.verifier) for strategy in self.grid.strategies]
-        wanted = [verifier.sampling for verifier in rating if verifier is not None]
-        shared = dict(ChainMap({}, *wanted))  # so that all draw from one pool of samples
+        shared = shared_sampling(self.grid.strategies, problem, self.grid.verifier)
 
         for strategy in row.strategies:
             session = open_session(

@@ -35,7 +35,7 @@ class Composite(Verifier):
 
     @property
     def sampling(self) -> Mapping[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return dict(ChainMap({}, *(part.sampling for part in self.parts)))
+        return dict(ChainMap({}, *(dict(part.sampling) for part in self.parts)))
 
     @property
     def rates_partial(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
