@@ -16,6 +16,7 @@ from tts import Verifier, registry
 from tts.base import VerifierField
 from tts.cli.common import checked
 from tts.errors import ConfigError, MissingExtra
+from tts.registry import short_names
 from tts.runs import Experiment
 from tts.sampler import Endpoint
 
@@ -119,3 +120,30 @@ def test_complaints_are_in_plain_words(value: object):
     assert not [
         words for words in said if re.search(r"Input should|Extra inputs|unable to|pydantic|instance of", words)
     ]
+
+
+specs = st.builds(
+    lambda name, values: f"{name}:" + ",".join(f"{key}={value}" for key, value in sorted(values.items())),
+    st.sampled_from(["vote", "best"]),
+    st.dictionaries(
+        st.sampled_from(["n", "answer", "calibration"]),
+        st.sampled_from(["4", "8", "behaviour(mutants=40,seed=1)", "/a/long/folder/with/a/calibration.json"]),
+        min_size=1,
+    ),
+)
+
+
+@given(st.lists(specs, unique=True))
+def test_short_names_tell_apart_what_the_whole_ones_do(some: list[str]):
+    names = short_names(some)
+    assert len({names.get(spec, spec) for spec in some}) == len(some)
+    assert all(len(name) < len(spec) for spec, name in names.items())
+
+
+def test_a_short_name_keeps_the_numbers_the_verifier_and_what_differs():
+    common = "calibration=/a/long/folder/cal.json"
+    vote, best = f"cascade:{common},by=agreement,n=4", f"cascade:{common},by=score,n=4,verifier=judge"
+    assert short_names([vote, best, "self_consistency:n=4"]) == {
+        vote: "cascade:by=agreement,n=4",
+        best: "cascade:by=score,n=4,verifier=judge",
+    }

@@ -88,4 +88,4 @@ def test_a_broken_name_loses_nothing_and_is_cut_after_a_mark(text: str, width: i
 def test_an_empty_column_is_left_out_of_markdown_and_a_shared_name_of_all():
     made = Table("Of x · m", ("curve", "model"), ("k",), notes=["x · m: few"])
     made.add_row("x · m", "", "1")
-    assert made.without(" · m").markdown() == "### Of x\n\n| curve | k |\n|---|--:|\n| `x` | 1 |\n\nx: few"
+    assert made.renamed({" · m": ""}).markdown() == "### Of x\n\n| curve | k |\n|---|--:|\n| `x` | 1 |\n\nx: few"

@@ -13,7 +13,7 @@ import functools
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
@@ -271,6 +271,31 @@ def _split(text: str) -> list[str]:
             start = mark.end()
     parts.append(text[start:])
     return [part for part in parts if part.strip()]
+
+
+LONG = 40
+"""Characters of a spec that is told in full."""
+
+
+def short_names(specs: Iterable[str]) -> dict[str, str]:
+    """For each of `specs` that is long, a shorter name by which it is told from the others.
+
+    It has the numbers, the verifier, and the parameters in which those of its name differ: what all of them share, such
+    as the file of a calibration, is left out.
+    """
+    parts = {spec: dict(part.partition("=")[::2] for part in _split(spec.partition(":")[2])) for spec in specs}
+    found = {}
+    for spec, mine in parts.items():
+        name = spec.partition(":")[0]
+        others = [theirs for other, theirs in parts.items() if other != spec and other.partition(":")[0] == name]
+        kept = [
+            f"{key}={value}"
+            for key, value in mine.items()
+            if value.isdigit() or key == "verifier" or any(theirs.get(key) != value for theirs in others)
+        ]
+        if len(spec) > LONG and len(kept) < len(mine):
+            found[spec] = f"{name}:{','.join(kept)}" if kept else name
+    return found
 
 
 def _arguments(plugin: Plugin) -> str:

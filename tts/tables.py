@@ -41,11 +41,13 @@ class Table:
         """Append a row of one cell for each column."""
         self.rows.append(cells)
 
-    def without(self, words: str) -> Table:
-        """The table without `words`, such as a name that all its rows share."""
+    def renamed(self, names: Mapping[str, str]) -> Table:
+        """The table with each of `names` in place of the longer one that it stands for."""
 
         def cut(cell: Any) -> Any:
-            return cell.replace(words, "") if isinstance(cell, str) else cell
+            for name in sorted(names, key=len, reverse=True) if isinstance(cell, str) else ():
+                cell = cell.replace(name, names[name])
+            return cell
 
         rows = [tuple(map(cut, row)) for row in self.rows]
         return replace(self, title=cut(self.title), rows=rows, notes=[cut(note) for note in self.notes])

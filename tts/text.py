@@ -89,8 +89,9 @@ def size_of(value: Any, most: float, each: int = 1) -> int:
 def broken(text: str, width: int) -> str:
     """`text` in lines of at most `width` characters, broken after spaces and the marks of a spec where it can be."""
     lines = [""]
-    for part in re.findall(r"\(?[^\s,:/=(]*(?:[,:/=(]|\s+|$)", text):
-        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
-            lines.append("")
-        lines[-1] += part
+    for part in re.findall(r"\(?[^\s,:/(]*(?:[,:/(]|\s+|$)", text):
+        for piece in [part] if len(part.rstrip()) <= width else re.findall("[^=]+=?|=", part):  # n=4 stays together
+            if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+                lines.append("")
+            lines[-1] += piece
     return "\n".join(line.rstrip() for line in lines)

@@ -269,9 +269,12 @@ def _show_overview(
         if laws and details:
             yield law_table(laws)
 
-    shared = f" · {models.pop()}" if len(models) == 1 and not details else ""
+    names = {} if details else comparison.names
+    shared = {f" · {models.pop()}": ""} if len(models) == 1 and not details else {}
     for made in tables():
-        console().print(made.without(shared))
+        console().print(made.renamed(names | shared))
+    if names:
+        say("names have what tells strategies apart; --details has all of each")
     for words in missing:
         say(f"no curve of {words}")
 

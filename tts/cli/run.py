@@ -247,6 +247,7 @@ def _how_to_resume(out: Path) -> str:
 
 def _show(done: Run, as_json: bool) -> None:
     from tts.cli.common import console
+    from tts.registry import short_names
     from tts.runs.analysis import summary
     from tts.tables import summary_table
 
@@ -254,7 +255,7 @@ def _show(done: Run, as_json: bool) -> None:
     if as_json:
         show_json({"run": str(done.path), "summary": rows})
     else:
-        console().print(summary_table({"": rows}))
+        console().print(summary_table({"": rows}).renamed(short_names(row["strategy"] for row in rows)))
     say(f"stored in {done.path}; curves: tts report {shlex.quote(str(done.path))}")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tts.curves import Curve, Interval, mean_interval, paired_difference
 from tts.errors import TTSError
-from tts.registry import parse_spec
+from tts.registry import parse_spec, short_names
 from tts.runs import Run
 from tts.runs.analysis import (
     By,
@@ -152,6 +152,16 @@ class RunComparison:
             for track in run.tracks
         ]
 
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Short names for long specs, by which the strategies of each run are told apart."""
+        found: dict[str, str] = {}
+        for run in self.runs.values():
+            specs = [track.strategy for track in run.tracks]
+            short = {spec: spec for spec in specs} | short_names(specs)
+            found |= {spec: max(name, found.get(spec, ""), key=len) for spec, name in short.items()}
+        return {spec: name for spec, name in found.items() if name != spec}
+
     def key(self, shown: Shown, row: Row) -> ProblemKey:
         """The problem that a row of a track is about."""
         return row.problem, shown.track.run.record.get("problems", {}).get(row.problem)
@@ -201,6 +211,8 @@ class RunComparison:
             run = next(label for label in tasks if curve.label.startswith(prefixed(label, "")))
             alone = list(tasks.values()).count(tasks[run]) == 1
             label = curve.label.removeprefix(prefixed(run, "")) if alone else curve.label
+            for name in sorted(self.names, key=len, reverse=True):
+                label = label.replace(name, self.names[name])
             found[tasks[run]].append(
                 replace(curve, label=label.replace(next(iter(models)), "") if len(models) == 1 else label)
             )
