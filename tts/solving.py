@@ -278,6 +278,6 @@ def _parsed(selected: Candidate | None, problem: Problem) -> str | None:
     """The answer that a vote or a verifier read in `selected`. Of programs they read what they do, which is none."""
     if selected is None or problem.tests is not None:
         return None
-    read = (selected.verdict.details if selected.verdict is not None else {}) | selected.notes
+    read = {**(selected.verdict.details if selected.verdict is not None else {}), **selected.notes}
     found = read.get("said", read.get("answer"))
     return found if isinstance(found, str) else None
