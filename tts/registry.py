@@ -283,10 +283,8 @@ def short_names(specs: Iterable[str]) -> dict[str, str]:
     It has the numbers, the verifier, and the parameters in which those of its name differ: what all of them share, such
     as the file of a calibration, is left out.
     """
-    parts = {
-        spec: {key: value for key, _, value in (part.partition("=") for part in _split(spec.partition(":")[2]))}
-        for spec in specs
-    }
+    pairs = {spec: (part.partition("=") for part in _split(spec.partition(":")[2])) for spec in specs}
+    parts = {spec: {key: value for key, _, value in some} for spec, some in pairs.items()}
     found = {}
     for spec, mine in parts.items():
         name = spec.partition(":")[0]

@@ -84,7 +84,7 @@ def _studies(paths: str) -> Iterator[dict[str, str]]:
     for name in registry.names("studies"):
         with suppress(TTSError):  # a package that is not installed
             question = inspect.cleandoc(registry.load("studies", name).__doc__ or "").partition("\n")[0]
-            yield {"name": name, "question": question, "command": f"tts report {paths} --study {name}"}
+            yield {"name": name, "question": question.replace("`", ""), "command": f"tts report {paths} --study {name}"}
 
 
 def progress(run: Run) -> dict[str, int]:
