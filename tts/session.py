@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NO_BUDGET = Budget()
 IN_PIECES = frozenset({"draft", "target"})
 """Roles that write an answer together, piece by piece."""
 
@@ -120,7 +121,7 @@ class Session:
         self.problem = problem
         self._judged = problem
         self.turn = turn
-        self.budget = budget or Budget()
+        self.budget = budget or NO_BUDGET
         self.environment, self.agent = environment, agent
         self.verifier = verifier
         self.resources = resources if resources is not None else Resources()
