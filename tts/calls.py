@@ -156,6 +156,8 @@ class Calls:
             spawn, occurrence = spawn_of[sample.index], sample.index
             for charge, reused in zip(charges[occurrence], (whole, occurrence in stored), strict=True):
                 self._ledger.need(charge, order.place or (spawn,), reused=reused)
+            if sample.index == spawn and sample.charges == charges[occurrence]:  # as it is for most
+                return sample
             return replace(sample, index=spawn, charges=charges[occurrence])
 
         def arrive(sample: Sample) -> None:
@@ -384,5 +386,7 @@ def _limit(sampler: Sampler, params: Mapping[str, Any]) -> tuple[str, int | None
 
 def digest(content: Any) -> bytes:
     """The address of what is stored under `content`."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return hashlib.blake2b(_CANONICAL.encode(content).encode(), digest_size=16).digest()
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)

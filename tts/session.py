@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NO_BUDGET = Budget()
 IN_PIECES = frozenset({"draft", "target"})
 """Roles that write an answer together, piece by piece."""
 
@@ -123,7 +124,7 @@ class Session:
         self.problem = problem
         self._judged = problem
         self.turn = turn
-        self.budget: Budget = budget or Budget()
+        self.budget: Budget = budget or NO_BUDGET
         self.environment = environment
         self.agent = agent
         self.plays: bool = environment is not None

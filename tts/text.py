@@ -46,11 +46,11 @@ def _paired(text: str) -> str:
 def _mended(data: Any) -> Any:
     if isinstance(data, str):
         try:
-            data.encode()
+            data.isascii() or data.encode()
         except UnicodeEncodeError:
             return type(data)("".join(map(_paired, _pieces(data))))
         return data
-    if isinstance(data, Mapping):
+    if isinstance(data, dict | Mapping):
         return {_mended(key): _mended(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
         return type(data)(map(_mended, data)) if type(data) in (list, tuple) else data
@@ -77,12 +77,12 @@ def size_of(value: Any, most: float, each: int = 1) -> int:
         size += each
         if isinstance(one, str):
             size += len(one)
-        elif isinstance(one, Mapping):
-            size += sum(map(len, one)) + len(one)
-            left.extend(one.values())
         elif isinstance(one, list | tuple):
             size += len(one)
             left.extend(one)
+        elif isinstance(one, dict | Mapping):
+            size += sum(map(len, one)) + len(one)
+            left.extend(one.values())
     return size
 
 

@@ -139,10 +139,17 @@ class Sample:
     """The choice as the server sent it, where the sampler keeps it (`Sampler.keep_raw`); it is not stored."""
 
     def __post_init__(self) -> None:
+        if (  # most are, and the question costs nothing
+            self.text.isascii()
+            and self.reasoning.isascii()
+            and not self.tool_calls
+            and not self.top_logprobs
+            and (self.finish_reason or "").isascii()
+            and self.model.isascii()
+        ):
+            return
         for name in ("text", "finish_reason", "model", "reasoning", "tool_calls", "top_logprobs"):
-            value = getattr(self, name)
-            if value and not (isinstance(value, str) and value.isascii()):  # most are, and the question costs nothing
-                object.__setattr__(self, name, well_formed(value))
+            object.__setattr__(self, name, well_formed(getattr(self, name)))
 
 
 Scale = Literal["positive", "logprob", "reward", "order"]

@@ -99,6 +99,10 @@ def main(data: Path, rounds: int = 3) -> None:
                 "programs_per_second": round(count / seconds, 1),
                 "cpu_milliseconds_each": round(1000 * cpu / count, 2),
             }
+            if phases := [one["phases"] for one in runs if "phases" in one]:
+                found[title][name]["phases_milliseconds_each"] = {
+                    phase: round(1000 * median(one[phase] for one in phases) / count, 2) for phase in phases[0]
+                }
             rate, each = found[title][name]["programs_per_second"], found[title][name]["cpu_milliseconds_each"]
             print(f"  {name:12} {rate:8.1f}/s  {each:8.2f} ms CPU each  {seconds:8.2f} s  accepted {accepted}")
     (HERE / "unit_tests.json").write_text(json.dumps(found, indent=2) + "\n")

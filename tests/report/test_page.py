@@ -123,3 +123,20 @@ def test_a_wrong_program_is_told_with_the_hidden_test_that_it_fails(tmp_path: Pa
     (row,) = run.export()
     assert row["correct"] == 0
     assert row["graded"]
+
+
+def test_candidates_and_charges_are_read_once_for_all_that_a_report_says(run: Run, tmp_path: Path):
+    """Once for each thing of them: their numbers, their answers, what they lack, ..."""
+    comparison, asked = RunComparison([run]), list[str]()
+    run.db.set_trace_callback(asked.append)
+    summary(run)
+    comparison.curves("flops")
+    write_page(comparison, tmp_path / "report.html")
+    once = len(asked)
+    whole = [one for one in asked if "cell IN (SELECT" in one]
+    assert len(whole) <= 12 * len(run.tracks)
+    assert len(set(whole)) == len(whole)
+    for measure in ("flops", "money", "seconds", "prompt_tokens"):
+        comparison.curves(measure)
+    summary(run)
+    assert len(asked) == once

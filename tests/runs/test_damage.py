@@ -7,6 +7,7 @@ import random
 import shutil
 import sqlite3
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -15,6 +16,7 @@ from tts import Endpoint, Experiment
 from tts.errors import ConfigError, StoreError, TTSError
 from tts.runs import Run
 from tts.runs.analysis import summary
+from tts.runs.damage import CHECKED
 
 GRID = {"strategies": ["self_consistency:n=4"]}
 
@@ -83,3 +85,20 @@ async def test_a_deleted_directory_ends_the_run_at_the_next_answer(
     with pytest.raises(StoreError, match="deleted or replaced"):
         await running
     assert double.stats.served < 12
+
+
+async def test_a_file_with_the_checksums_of_before_is_read_and_its_damage_noticed(
+    task: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    run = await Experiment.parse({"task": task, "models": endpoint, "limit": 2, **GRID}).run(tmp_path / "run")
+    before = content(run)
+    run.db.close()
+    with sqlite3.connect(tmp_path / "run" / "run.sqlite") as db:
+        db.create_function("before", -1, lambda *values: crc32(repr(values).encode()), deterministic=True)
+        for table, columns in CHECKED.items():
+            db.execute(f"UPDATE {table} SET checksum = before({columns})")
+    assert content(Run(tmp_path / "run")) == before
+    with sqlite3.connect(tmp_path / "run" / "run.sqlite") as db:
+        db.execute("UPDATE charges SET completion_tokens = completion_tokens + 1")
+    with pytest.raises(StoreError, match="a row of charges has changed"):
+        Run(tmp_path / "run")

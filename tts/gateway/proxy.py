@@ -14,8 +14,6 @@ from time import time
 from typing import Any
 from uuid import uuid4
 
-import httpx
-
 from tts.accounts import Grant, Ledger, affordable
 from tts.concurrency import LARGE, aside, now
 from tts.errors import EndpointError, TransientError
@@ -24,7 +22,7 @@ from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, bad_request
 from tts.gateway.routing import SLOWER, GatewayRequest
 from tts.gateway.schemas import Table
 from tts.sampler import Sampler
-from tts.sampler.client import HttpClient
+from tts.sampler.client import HttpClient, Reply
 from tts.sampler.parameters import LENGTHS, merged, token_limit
 from tts.sampler.protocol import (
     bytes_of,
@@ -181,12 +179,12 @@ async def pass_through(request: GatewayRequest, sampler: Sampler, path: str) -> 
                 response = await connection.http.send("POST", exchange.url, path, sent)
                 meter = Meter(_choices(body))
                 try:
-                    kind = response.headers.get("content-type", "application/json").encode("latin-1")
+                    kind = response.headers.get("content-type", "application/json").encode(errors="surrogateescape")
                     if kind.startswith(b"text/event-stream"):
                         await _relay_events(connection.http, response, meter, request, exchange.flows, limit)
                     else:
                         answer = await connection.http.body(response)
-                        await _relay_whole(answer, response.status_code, meter, request, kind, limit)
+                        await _relay_whole(answer, response.status, meter, request, kind, limit)
                 finally:
                     usage = meter.usage(request) + Usage(seconds=now() - began)
                     request.charges.add(Charge(uuid4().hex, "policy", usage, began))
@@ -297,7 +295,7 @@ def _is_number(value: Any) -> bool:
 
 async def _relay_events(
     http: HttpClient,
-    response: httpx.Response,
+    response: Reply,
     meter: Meter,
     request: GatewayRequest,
     flows: Callable[[], None],
@@ -315,10 +313,10 @@ async def _relay_events(
         opening = request.format.start() if request.format and out.status is None else b""
         said = opening + await _said(events, request, limit)
         if out.status is None:
-            await out.start(response.status_code, EVENTS)
+            await out.start(response.status, EVENTS)
         return said
 
-    async with aclosing(http.parts(response)) as parts, aclosing(in_steps(parts)) as pieces:
+    async with aclosing(response) as parts, aclosing(in_steps(parts)) as pieces:
         async for piece in pieces:
             flows()
             for event in reader.feed(piece):

@@ -16,7 +16,7 @@ from tts.runs.run import Row, Run, Track
 from tts.runs.timed_calls import calls_of
 from tts.studies.contact_sheet import inline
 from tts.studies.search_trees import search_tree
-from tts.types import USAGE_FIELDS, Candidate, Charge, Usage
+from tts.types import USAGE_FIELDS, Charge, Usage
 
 LONGEST = 20_000
 """Characters of a text that are shown."""
@@ -89,19 +89,21 @@ def _content(content: Any) -> str:
 
 
 def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
-    candidates = track.candidates(row)
     query = f"SELECT position, role, started, {', '.join(USAGE_FIELDS)} FROM charges WHERE cell = ? ORDER BY started"
     charges = [
         (position if position is not None and position >= 0 else None, Charge("", role, Usage(*usage), started))
         for position, role, started, *usage in track.run.db.execute(query, (row.cell,))
     ]
-    query = "SELECT correct, json_extract(details, '$.graded') FROM candidates WHERE cell = ? ORDER BY position"
-    grades = list(track.run.db.execute(query, (row.cell,)))
+    query = "SELECT elapsed, score, passed, correct, content, details FROM candidates WHERE cell = ? ORDER BY position"
+    candidates = [
+        (elapsed, score, passed, right, content, json.loads(details))
+        for elapsed, score, passed, right, content, details in track.run.db.execute(query, (row.cell,))
+    ]
     tokens = [0.0] * len(candidates)
     for position, charge in charges:
         if position is not None:
             tokens[position] += charge.usage.completion_tokens
-    grown = any(one.parents or one.notes.keys() & TREES for one in candidates)
+    grown = any(more.get("parents") or more.get("notes", {}).keys() & TREES for *_, more in candidates)
     return {
         "track": number,
         "seed": row.seed,
@@ -113,33 +115,40 @@ def _cell(track: Track, number: int, row: Row) -> dict[str, Any]:
             name: {role: usage.as_dict() for role, usage in account.items()}
             for name, account in (("spent", row.spent), ("reused", row.reused), ("wasted", row.wasted))
         },
-        "candidates": [
-            _candidate(track.run, one, right, graded, cost)
-            for one, (right, graded), cost in zip(candidates, grades, tokens, strict=True)
-        ],
-        "tree": [{**node.as_dict(), "text": _cut(node.text)} for node in search_tree(candidates, row.selected, tokens)]
+        "candidates": [_candidate(track.run, *one, cost) for one, cost in zip(candidates, tokens, strict=True)],
+        "tree": [
+            {**node.as_dict(), "text": _cut(node.text)}
+            for node in search_tree(track.candidates(row), row.selected, tokens)
+        ]
         if grown
         else None,
         "calls": _calls(charges),
     }
 
 
-def _candidate(run: Run, candidate: Candidate, right: int | None, graded: str | None, tokens: float) -> dict[str, Any]:
-    verdict = candidate.verdict
-    notes = {name: value for name, value in candidate.notes.items() if name not in TREES}
-    pictures = pictures_in(candidate.content)
+def _candidate(
+    run: Run,
+    elapsed: float,
+    score: float | None,
+    passed: int | None,
+    right: int | None,
+    content: str,
+    more: dict[str, Any],
+    tokens: float,
+) -> dict[str, Any]:
+    pictures = pictures_in(content)
     shown = {
-        "text": _cut(candidate.content),
+        "text": _cut(content),
         "right": right,
-        "passed": verdict and verdict.passed,
-        "score": verdict and verdict.score,
-        "feedback": _cut(verdict.feedback) if verdict else "",
-        "verdict": dict(verdict.details) if verdict else {},
-        "notes": notes,
-        "graded": json.loads(graded or "{}"),
-        "finish": candidate.samples[-1].finish_reason if candidate.samples else None,
+        "passed": None if passed is None else bool(passed),
+        "score": score,
+        "feedback": _cut(more.get("feedback", "")),
+        "verdict": more.get("verdict"),
+        "notes": {name: value for name, value in more.get("notes", {}).items() if name not in TREES},
+        "graded": more.get("graded"),
+        "finish": more.get("finish_reason"),
         "tokens": tokens,
-        "elapsed": round(candidate.elapsed, 3),
+        "elapsed": round(elapsed, 3),
         "image": inline(run.path / pictures[-1], LARGEST_IMAGE) if pictures else None,
     }
     return {name: value for name, value in shown.items() if value not in (None, "", {})}

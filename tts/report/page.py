@@ -127,4 +127,14 @@ def _compressed(text: str) -> str:
 
 def as_json(data: Any) -> str:
     """JSON that browsers read, in ASCII: without the NaN that Python would write, and with lone surrogates escaped."""
-    return json.dumps(plain(data), separators=(",", ":"), default=str)
+    try:
+        return _JSON.encode(data)
+    except ValueError:  # what is infinite, or no number
+        return _JSON.encode(plain(data))
+
+
+_JSON = json.JSONEncoder(
+    separators=(",", ":"),
+    allow_nan=False,
+    default=lambda value: plain(value) if hasattr(value, "tolist") else str(value),
+)

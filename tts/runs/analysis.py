@@ -106,11 +106,11 @@ def curves_over(
     *,
     by: By | None = None,
     caps: Sequence[float] | None = None,
-    only: Callable[[Row], bool] = lambda row: True,
+    only: Callable[[Row], bool] | None = None,
 ) -> dict[str, list[Curve]]:
     """The same curves over several measures at once, given `Track.cost` of each; accuracies are computed once.
 
-    Over the rows for which `only` holds.
+    Over the rows for which `only` holds, by default all.
     """
     pool = GradedPool.of(track, only)
     if not len(pool.kept) or not costs:

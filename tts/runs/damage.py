@@ -29,7 +29,7 @@ def check(db: sqlite3.Connection, path: Path) -> None:
         if said != "ok":
             raise damaged(path, said)
         for table, columns in CHECKED.items():
-            if db.execute(f"SELECT 1 FROM {table} WHERE checksum IS NOT checksum({columns}) LIMIT 1").fetchone():
+            if db.execute(f"SELECT 1 FROM {table} WHERE NOT intact(checksum, {columns}) LIMIT 1").fetchone():
                 raise damaged(path, f"a row of {table} has changed since it was written")
     except sqlite3.Error as error:
         raise damaged(path, error) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import marshal
 import os
 import sqlite3
 from collections.abc import Callable
@@ -164,6 +165,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LOCK_SECONDS)
     connection.text_factory = lambda data: data.decode(errors="replace")  # `json_extract` gives halves of characters
     connection.create_function("checksum", -1, _checksum, deterministic=True)
+    connection.create_function("intact", -1, _intact, deterministic=True)
     if not read_only:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -172,7 +174,12 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 def _checksum(*values: Any) -> int:
-    return crc32(repr(values).encode())
+    return crc32(marshal.dumps(values, 2))  # as old a format as that knows no references, so that equal is equal
+
+
+def _intact(stored: int | None, *values: Any) -> bool:
+    """Whether `values` are those of which the checksum is `stored`, be it the one that was used before."""
+    return stored == _checksum(*values) or stored == crc32(repr(values).encode())
 
 
 class Lock:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tts.base import selectable
 from tts.curves import best_of_k, majority_at_k, pass_at_k, taken
-from tts.runs.run import Floats, Row, Track
+from tts.runs.run import Floats, Row, Track, once
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,12 @@ class GradedPool:
     """Truth of the candidates, for each of `kept`."""
 
     @classmethod
-    def of(cls, track: Track, only: Callable[[Row], bool] = lambda row: True) -> GradedPool:
+    def of(cls, track: Track, only: Callable[[Row], bool] | None = None) -> GradedPool:
+        """The pool of a track, or of the rows for which `only` holds."""
+        return _whole_pool(track) if only is None else cls._of(track, only)
+
+    @classmethod
+    def _of(cls, track: Track, only: Callable[[Row], bool]) -> GradedPool:
         parts = [flags[whole] for flags, whole in zip(track.correct, track.whole, strict=True)]
         wanted = [i for i, row in enumerate(track.rows) if only(row)]
         kept = [i for i in wanted if len(parts[i]) and not np.isnan(parts[i]).any()]
@@ -97,6 +102,17 @@ class GradedPool:
 
     def selected(self, at: NDArray[np.int64]) -> tuple[Floats, str]:
         """best-of-k or majority@k of each of `kept`, all subsets and ties averaged, and the estimator's name."""
+        asked = at.shape, at.tobytes()
+        if asked not in self._chosen:
+            self._chosen[asked] = self._select(at)
+        return self._chosen[asked]
+
+    @cached_property
+    def _chosen(self) -> dict[tuple[tuple[int, ...], bytes], tuple[Floats, str]]:
+        """What `selected` has found."""
+        return {}
+
+    def _select(self, at: NDArray[np.int64]) -> tuple[Floats, str]:
         track = self.track
         if track.estimator == "best_of_k":
             ranks = [track.ranks[i][track.whole[i]] for i in self.kept]
@@ -125,6 +141,11 @@ class GradedPool:
         return found
 
 
+@once
+def _whole_pool(track: Track) -> GradedPool:
+    return GradedPool._of(track, lambda row: True)
+
+
 def by_pattern(at: NDArray[np.int64], estimate: Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]) -> Floats:
     """`estimate` of rows at ks, for all rows with the same ks in `at` at once; 0 at no candidates."""
     values = np.zeros(at.shape)
@@ -150,6 +171,7 @@ def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
     return right
 
 
+@once
 def final_accuracies(track: Track) -> list[float]:
     """The accuracy of each of `Track.rows` with all its candidates, as its curve ends; NaN where it is not graded.
 

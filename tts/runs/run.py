@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial, wraps
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ from tts.runs.record import read_record
 from tts.tables import frame, summary_table
 from tts.types import USAGE_FIELDS, Candidate, Sample, Scale, Usage, Verdict, sum_usage
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Floats = NDArray[np.float64]
 Content = Literal["candidates", "curves", "summary"]
 """What of a run is made a frame."""
@@ -61,7 +64,7 @@ class Run:
             connection.execute("BEGIN")  # so that what is read later belongs to what was read before
         return connection
 
-    @property
+    @cached_property
     def tracks(self) -> list[Track]:
         """Every strategy and model that has finished cells, in the order they first finished."""
         query = "SELECT strategy, model FROM cells GROUP BY strategy, model ORDER BY MIN(id)"
@@ -157,6 +160,19 @@ class Row:
         return self.ended in ("budget", "deadline")
 
 
+def once(work: Callable[Concatenate[Track, P], T]) -> Callable[Concatenate[Track, P], T]:
+    """`work` on a track, done once for the same arguments: reports ask for the same things in many places."""
+
+    @wraps(work)
+    def found(track: Track, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        asked = (work, args, *kwargs.items())
+        if asked not in track.made:
+            track.made[asked] = work(track, *args, **kwargs)
+        return track.made[asked]
+
+    return found
+
+
 @dataclass(frozen=True)
 class Track:
     """One strategy with one model over all problems and seeds. Arrays are flat over candidates, cell by cell."""
@@ -164,6 +180,11 @@ class Track:
     run: Run
     strategy: str
     model: str
+
+    @cached_property
+    def made(self) -> dict[Hashable, Any]:
+        """What was made of it and may be asked for again (`once`)."""
+        return {}
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -182,9 +203,10 @@ class Track:
             for row in rows
         ]
 
-    def _read(self, columns: str) -> sqlite3.Cursor:
-        """`columns` of every candidate, cell by cell in spawned order."""
-        query = f"SELECT {columns} FROM candidates WHERE {_MINE} ORDER BY cell, position"
+    def read(self, columns: str, *, holding: str = "") -> sqlite3.Cursor:
+        """`columns` of every candidate, or of those whose details may have the name `holding`, in spawned order."""
+        only = f"""AND instr(details, '"{holding}"')""" if holding else ""
+        query = f"SELECT {columns} FROM candidates WHERE {_MINE} {only} ORDER BY cell, position"
         return self.run.db.execute(query, (self.strategy, self.model))
 
     @cached_property
@@ -204,18 +226,18 @@ class Track:
         relative = self.verifier is not None and self.verifier.relative
         return "replay" if relative else self.method.estimator
 
-    @property
+    @cached_property
     def independent(self) -> bool:
         """Whether candidates were drawn independently of each other, and what they were did not say how many."""
         counted = self.run.record["config"].get("total_budget") is None or self.method.gains is None
         return self.method.independent and counted and not any(row.ended == "settled" for row in self.rows)
 
-    @property
+    @cached_property
     def oracle(self) -> bool:
         """Whether the hidden truth was used to find or select an answer."""
         return any(row.oracle for row in self.rows)
 
-    @property
+    @cached_property
     def warning(self) -> str:
         """What its strategy warns of (`Strategy.warning`); empty where there is nothing, or its package is missing."""
         try:
@@ -230,9 +252,12 @@ class Track:
 
     @cached_property
     def _table(self) -> NDArray[np.float64]:
-        """cell, position, score, passed, correct, elapsed of every candidate; unknown is NaN."""
-        rows = self._read("cell, position, score, passed, correct, elapsed")
-        return np.array(list(rows), dtype=np.float64).reshape(-1, 6)
+        """cell, position, score, passed, correct, elapsed of every candidate, and whether the budget cut it off.
+
+        Unknown is NaN.
+        """
+        cut = """instr(details, '"budget"') AND json_extract(details, '$.finish_reason') IS 'budget'"""
+        return _numbers(self.read(f"cell, position, score, passed, correct, elapsed, {cut}"))
 
     @cached_property
     def _bounds(self) -> NDArray[np.int64]:
@@ -267,7 +292,7 @@ class Track:
     @cached_property
     def part_verdicts(self) -> dict[str, tuple[Floats, Floats]]:
         """The same for each part of a verifier made of verifiers, by its spec."""
-        rows = [json.loads(text or "[]") for (text,) in self._read("json_extract(details, '$.verdict.parts')")]
+        rows = [json.loads(text or "[]") for (text,) in self.read("json_extract(details, '$.verdict.parts')")]
         found: dict[str, tuple[Floats, Floats]] = {}
         for i, row in enumerate(rows):
             for part in row:
@@ -277,38 +302,53 @@ class Track:
                 passed[i] = np.nan if part["passed"] is None else part["passed"]
         return found
 
-    @property
+    @cached_property
     def lacks(self) -> dict[Lack, int]:
         """How many candidates lack what (`tts.lacks.Lack`)."""
-        lacking = [lack for (lack,) in self._read("json_extract(details, '$.lack')") if lack]
-        return {name: lacking.count(name) for name in get_args(Lack)}
+        named = self.read("json_extract(details, '$.lack')", holding="lack")
+        counted = Counter(lack for (lack,) in named)
+        return {name: counted[name] for name in get_args(Lack)}
 
-    @property
+    @cached_property
     def unrated(self) -> int:
         """How many candidates a verifier should have rated and could not."""
-        rows = self._read("score IS NULL AND passed IS NULL AND json_extract(details, '$.verdict') != '{}'")
+        rows = self.read("score IS NULL AND passed IS NULL AND json_extract(details, '$.verdict') != '{}'")
         return sum(bool(unrated) for (unrated,) in rows)
 
-    @property
+    @cached_property
     def verification(self) -> Usage:
         """The cost of all verdicts, each charge counted once."""
         return self._summed("$.verifying")
 
-    @property
+    @cached_property
     def saved(self) -> Usage:
         """The cost of the verdicts that composed verifiers reused or skipped."""
         return self._summed("$.verdict.saved")
 
     def _summed(self, path: str) -> Usage:
-        rows = self._read(f"json_extract(details, '{path}')")
+        rows = self.read(f"json_extract(details, '{path}')", holding=path.rpartition(".")[2])
         return sum_usage(Usage(**json.loads(found)) for (found,) in rows if found)
 
     @cached_property
     def answers(self) -> list[list[str | None]]:
         """The class of each candidate's answer among those of its cell, where the strategy noted one."""
-        found = self._read("json_extract(details, '$.notes')")
-        notes = np.array([json.loads(stored or "{}") for (stored,) in found], dtype=object)
-        return [answer_classes(list(part)) for part in self.split(notes)]
+        said = ", ".join(f"json_extract(details, '$.notes.{name}')" for name in ("answer", "said", "alike"))
+        notes: list[dict[str, Any]] = []
+        for answer, own, alike in self.read(said):
+            more = {} if own is None else {"said": own, "alike": json.loads(alike or "[]")}
+            notes.append({"answer": answer, **more})
+        return [answer_classes(notes[start:end]) for start, end in pairwise(self._bounds.tolist())]
+
+    @cached_property
+    def answered(self) -> list[NDArray[np.bool_]]:
+        """Which candidates of each of `rows` the strategy has noted an answer of, be it that there is none."""
+        noted = self.read("json_type(details, '$.notes.answer') IS NOT NULL")
+        return self.split(np.fromiter((said for (said,) in noted), dtype=np.bool_))
+
+    def texts(self, row: Row) -> list[str]:
+        """The contents of a cell's candidates in spawned order."""
+        query = "SELECT content FROM candidates WHERE cell = ? ORDER BY position"
+        return [content for (content,) in self.run.db.execute(query, (row.cell,))]
 
     def candidates(self, row: Row) -> list[Candidate]:
         """The candidates of a cell in spawned order, with the fields that selection and display need."""
@@ -317,6 +357,7 @@ class Track:
         scale = self.verifier.scale if self.verifier is not None else None
         return [_candidate(scale, stored) for stored in self.run.db.execute(query, (row.cell,))]
 
+    @once
     def cost(self, measure: str) -> list[Floats]:
         """Cumulative compute of every prefix in spawned order, one array for each of `rows`.
 
@@ -339,22 +380,22 @@ class Track:
             raise ConfigError(f"no measure of compute '{measure}'; there are: {', '.join(dict.fromkeys(known))}")
         sizes = np.maximum(np.diff(self._bounds), 1)
         first = np.cumsum(sizes) - sizes
-        cell_of = {row.cell: i for i, row in enumerate(self.rows)}
         marginal = np.zeros(int(sizes.sum()))
-        for role, cells, places, values in self._charges(fields):
-            index = np.array([cell_of[cell] for cell in cells])
-            places = first[index] + np.minimum(places, sizes[index] - 1)
-            np.add.at(marginal, places, self._measure(measure, role, values))
+        for role, (index, places, charges) in self._charges.items():
+            at = first[index] + np.fmin(places, sizes[index] - 1).astype(np.int64)
+            marginal += np.bincount(at, self._measure(measure, role, charges[fields]), len(marginal))
         return [np.cumsum(part) for part in np.split(marginal, first[1:])] if self.rows else []
 
-    def _charges(self, fields: tuple[str, ...]) -> Iterator[tuple[str, list[int], NDArray[np.int64], Floats]]:
-        """For each role: the cells of its charges, their positions, and the fields (charges x fields)."""
-        mine, execute = (self.strategy, self.model), self.run.db.execute
-        query = f"SELECT cell, COALESCE({PLACE}, {sys.maxsize}), {', '.join(fields)} FROM charges WHERE {_MINE}"
-        for (role,) in execute(f"SELECT DISTINCT role FROM charges WHERE {_MINE}", mine).fetchall():
-            rows = execute(f"{query} AND role = ?", (*mine, role)).fetchall()
-            places = np.array([row[1] for row in rows], dtype=np.int64)
-            yield role, [row[0] for row in rows], places, np.array([row[2:] for row in rows], dtype=np.float64)
+    @cached_property
+    def _charges(self) -> dict[str, tuple[NDArray[np.int64], Floats, _Columns]]:
+        """By role: for each charge the index of its row, its position (NaN where it has none), and its usage."""
+        cells = np.array([row.cell for row in self.rows], dtype=np.float64)
+        query = f"SELECT cell, {PLACE}, {', '.join(USAGE_FIELDS)} FROM charges WHERE {_MINE} AND role = ?"
+        found = {}
+        for role in self.by_role():
+            read = _numbers(self.run.db.execute(query, (self.strategy, self.model, role)))
+            found[role] = np.searchsorted(cells, read[:, 0]), read[:, 1], _Columns(read[:, 2:])
+        return found
 
     def _measure(self, measure: str, role: str, values: Floats) -> Floats:
         if measure not in ("flops", "money"):
@@ -365,6 +406,7 @@ class Track:
         prompt, completion, cached = values.T
         return (card.flops if measure == "flops" else card.price)(prompt, completion, cached)
 
+    @once
     def by_role(self) -> dict[str, Usage]:
         """What the strategy would have cost alone, by role: the sum of all charges, and the end of `cost`."""
         sums = ", ".join(f"SUM({name})" for name in USAGE_FIELDS)
@@ -399,9 +441,9 @@ class Track:
     @cached_property
     def cut_off(self) -> list[NDArray[np.bool_]]:
         """For each of `rows`, which candidates the budget cut off."""
-        reasons = self._read("json_extract(details, '$.finish_reason')")
-        return self.split(np.array([reason == "budget" for (reason,) in reasons], dtype=np.bool_))
+        return self.split(self._table[:, 6] == 1)
 
+    @once
     def mean_cost(self, measure: str) -> list[Floats]:
         """Mean compute of k of a cell's candidates drawn at random, for k = 1, 2, ... `whole` ones; see `cost`.
 
@@ -420,22 +462,16 @@ class Track:
         fields = _SUMMANDS.get(measure, (measure,))
         if not set(fields) <= set(USAGE_FIELDS):
             return self.cost(measure)  # which says what there is
-        offset = {row.cell: (i, int(self._bounds[i])) for i, row in enumerate(self.rows)}
-        query = f"""SELECT role, cell, MAX(position, ~position), requests > 0, {", ".join(fields)} FROM charges
-                    WHERE {_MINE} AND position IS NOT NULL"""
-        by_role: dict[str, list[tuple[Any, ...]]] = {}
-        for role, *charge in self.run.db.execute(query, (self.strategy, self.model)):
-            by_role.setdefault(role, []).append(tuple(charge))
         found = [np.zeros(n) for n in kept]
-        for role, charges in by_role.items():
-            values = self._measure(measure, role, np.array([charge[3:] for charge in charges], dtype=np.float64))
+        for role, (index, places, charges) in self._charges.items():
+            values, asked, placed = self._measure(measure, role, charges[fields]), charges.asked, ~np.isnan(places)
             asking, using = np.zeros(len(self._table), bool), np.zeros(len(self._table), bool)
-            own, shared = np.zeros(len(kept)), np.zeros(len(kept))
-            for (cell, place, asked, *_), value in zip(charges, values, strict=True):
-                row, start = offset[cell]
-                using[start + place] = True
-                asking[start + place] |= bool(asked)
-                (shared if asked else own)[row] += value
+            at = self._bounds[index[placed]] + places[placed].astype(np.int64)
+            using[at] = True
+            asking[at[asked[placed]]] = True
+            own, shared = (
+                np.bincount(index[part], values[part], len(kept)) for part in (placed & ~asked, placed & asked)
+            )
             for i, (asks, uses) in enumerate(zip(self.split(asking), self.split(using), strict=True)):
                 share = np.arange(1, kept[i] + 1) / kept[i]
                 found[i] += own[i] * share
@@ -466,6 +502,24 @@ PLACE = "MAX(charges.position, ~charges.position)"
 _MINE = "cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"
 _PRICED = ("prompt_tokens", "completion_tokens", "cached_tokens")
 _SUMMANDS = {"total_tokens": ("prompt_tokens", "completion_tokens"), "flops": _PRICED, "money": _PRICED}
+
+
+class _Columns:
+    """The usage of many charges."""
+
+    def __init__(self, usage: Floats) -> None:
+        self._usage = usage
+        self.asked: NDArray[np.bool_] = usage[:, USAGE_FIELDS.index("requests")] > 0
+        """Which of them paid for a request."""
+
+    def __getitem__(self, fields: tuple[str, ...]) -> Floats:
+        return self._usage[:, [USAGE_FIELDS.index(name) for name in fields]]
+
+
+def _numbers(rows: sqlite3.Cursor) -> Floats:
+    """Rows of numbers, unknown ones NaN; in parts, as tuples of a whole run would take gigabytes."""
+    parts = [np.array(part, dtype=np.float64) for part in iter(partial(rows.fetchmany, 1 << 16), [])]
+    return np.concatenate(parts) if parts else np.empty((0, len(rows.description)))
 
 
 def _account(text: str) -> dict[str, Usage]:

@@ -71,7 +71,7 @@ class Store(Database):
     async def get(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
         """The stored samples among `occurrences` of the address `key`."""
         low, high = min(occurrences), max(occurrences)
-        query = f"""SELECT occurrence, data, checksum IS checksum({CHECKED["samples"]}) FROM samples
+        query = f"""SELECT occurrence, data, intact(checksum, {CHECKED["samples"]}) FROM samples
                     WHERE key = ? AND occurrence BETWEEN ? AND ?"""
         found = await self.run(lambda db: db.execute(query, (key, low, high)).fetchall())
         if not all(whole for _, _, whole in found):

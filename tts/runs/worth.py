@@ -10,9 +10,10 @@ import numpy as np
 from tts.curves import Interval, paired_difference, powers_of_two
 from tts.runs.estimates import GradedPool, by_problem, final_accuracies
 from tts.runs.measures import fair_measure
-from tts.runs.run import Track
+from tts.runs.run import Track, once
 
 
+@once
 def fall(track: Track) -> dict[str, float] | None:
     """From where to where the accuracy of what a track selects falls as it sees more candidates; None: it does not.
 

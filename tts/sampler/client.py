@@ -6,17 +6,19 @@ import asyncio
 import functools
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
+from multidict import CIMultiDict
+from yarl import URL
 
-from tts.concurrency import LARGE, aside
+from tts.concurrency import LARGE, aside, closing
 from tts.errors import EndpointError, RequestRejected, TransientError
 from tts.sampler import protocol, refusals
 from tts.sampler.batches import BatchTransport
@@ -26,9 +28,12 @@ from tts.sampler.limits import most_in_flight
 from tts.sampler.providers import ProviderTransport
 from tts.sampler.redaction import Redactor, secret_headers
 from tts.sampler.sse import BYTE_ORDER_MARK, STEP, EventReader, ServerEvent
-from tts.text import size_of
+from tts.text import size_of, well_formed
 
 T = TypeVar("T")
+
+CHUNK = 1 << 14
+"""Bytes of a body that are handed on at once, at most."""
 
 LONGEST_ERROR = 1 << 16
 """Bytes that are read of the body of an error."""
@@ -53,37 +58,105 @@ ORIGIN: ContextVar[Origin | None] = ContextVar("origin", default=None)
 """What calls are made for; None: for this program itself."""
 
 
+class Reply:
+    """An answer whose head has come. Iterating gives its body as it arrives, uncompressed; close it in any case.
+
+    Raises `TransientError` if the connection is lost, or the body compressed in a way that cannot be read.
+    """
+
+    __slots__ = ("_chunks", "_close", "_lost", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        chunks: AsyncIterator[bytes],
+        close: Callable[[], Awaitable[None]],
+        lost: Callable[[Exception], TransientError],
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        encoding = headers.get("content-encoding")  # some servers compress unasked
+        self._chunks = _inflated(chunks, encoding) if encoding else chunks
+        self._close = close
+        self._lost = lost
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except _LOST as error:
+            lost = self._lost(error)
+            raise lost from lost.__cause__
+
+    async def aclose(self) -> None:
+        """Free the connection for the next request."""
+        async with closing(self._chunks):
+            await self._close()
+
+
+async def _inflated(chunks: AsyncIterator[bytes], encoding: str) -> AsyncGenerator[bytes, None]:
+    inflate = inflater(encoding)
+    async with closing(chunks):
+        async for chunk in chunks:
+            for piece in [chunk] if inflate is None else inflate(chunk):
+                yield piece
+
+
 class HttpClient:
     """JSON over HTTP, every failure turned into one of the library's errors.
 
     Whatever a server says passes through here: bodies are uncompressed, no larger than `max_answer_bytes`, and free of
-    the endpoint's secrets.
-
-    Requests go straight to an httpx transport: a client's cookies, redirects and authentication flows are of no use
-    here and cost as much CPU as the rest of a request. aiohttp carries the bytes.
+    the endpoint's secrets. aiohttp carries the bytes; models in this process answer by httpx transports.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         model = in_process(endpoint.base_url)
-        self._transport = endpoint.transport or (model(endpoint.base_url) if model else _network(endpoint))
+        self._endpoint = endpoint
+        network = endpoint.transport or (model(endpoint.base_url) if model else None)
         if endpoint.provider:
-            self._transport = ProviderTransport(self._transport)
+            network = ProviderTransport(network or httpx.AsyncHTTPTransport(verify=_tls()))
         if endpoint.batch:
-            self._transport = BatchTransport(self._transport, endpoint.batch_folder)
+            network = BatchTransport(network or httpx.AsyncHTTPTransport(verify=_tls()), endpoint.batch_folder)
+        self._transport = network
         headers = {"user-agent": "ttscale", "content-type": "application/json", "accept-encoding": "identity"}
-        self._headers = httpx.Headers(headers | endpoint.headers)
+        self._headers = CIMultiDict(headers)
+        self._headers.update(endpoint.headers)
         if key := endpoint.key():
             self._headers["authorization"] = f"Bearer {key}"
         self._query = {name: value.get_secret_value() for name, value in endpoint.query.items()}
-        self._extensions = {"timeout": httpx.Timeout(None, connect=endpoint.connect_timeout).as_dict()}
-        self._urls: dict[tuple[str, str], httpx.URL] = {}
+        self._urls: dict[tuple[str, str], URL] = {}
         self._limit = endpoint.max_answer_bytes
         self.hide: Redactor = Redactor([key or "", *self._query.values(), *secret_headers(endpoint.headers)])
         """Replaces the endpoint's secrets."""
         self.has_secrets: bool = bool(self.hide)
 
+    @functools.cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        """The connections to the network, opened on first use."""
+        endpoint = self._endpoint
+        encrypted = any(url.startswith("https:") for url in endpoint.urls)
+        # Drop idle connections before the server does (uvicorn: after 5 s), or a request might meet a closing one.
+        connector = aiohttp.TCPConnector(
+            limit=most_in_flight(endpoint) * len(endpoint.urls) + 16,
+            ssl=_tls() if encrypted else False,
+            keepalive_timeout=4,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            trust_env=any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(sock_connect=endpoint.connect_timeout),
+        )
+
     async def aclose(self) -> None:
-        await self._transport.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
+        if session := vars(self).pop("_session", None):
+            await session.close()
 
     async def json(
         self, base: str, path: str, body: Any = None, read: Callable[[Any], Any] | None = None, name: str = ""
@@ -95,10 +168,14 @@ class HttpClient:
         unreadable answers.
         """
         method, content = ("GET", b"") if body is None else ("POST", await _written(body))
-        return await self._read(self.parts(await self.send(method, base, path, content, name)), base, path, read)
+        return await self._read(await self.send(method, base, path, content, name), base, path, read)
 
     async def _read(
-        self, arriving: AsyncGenerator[bytes, None], base: str, path: str, read: Callable[[Any], Any] | None = None
+        self,
+        arriving: Reply | AsyncGenerator[bytes, None],
+        base: str,
+        path: str,
+        read: Callable[[Any], Any] | None = None,
     ) -> Any:
         data = await _collected(arriving, self._limit)
 
@@ -117,13 +194,12 @@ class HttpClient:
 
     async def fetch(self, url: str) -> bytes:
         """The file at a URL that the server gave. The URL may be anyone's, so the key is not sent."""
-        try:
-            request = httpx.Request("GET", url, headers={"user-agent": "ttscale"}, extensions=self._extensions)
-        except httpx.InvalidURL:
-            request = None
-        if request is None or request.url.scheme not in ("http", "https", "mock"):
-            raise TransientError(f"the server gave '{url[:100]}' where an image should be")
-        return await _collected(self.parts(await self._send(request, url)), self._limit)
+        with suppress(ValueError):
+            place = URL(url)
+            if place.scheme in ("http", "https", "mock"):
+                headers = CIMultiDict({"user-agent": "ttscale"})
+                return await _collected(await self._send("GET", place, b"", headers, url), self._limit)
+        raise TransientError(f"the server gave '{url[:100]}' where an image should be")
 
     @asynccontextmanager
     async def stream(
@@ -134,7 +210,7 @@ class HttpClient:
         A server that does not stream answers in one piece, which is then given instead, as it is.
         """
         response = await self.send("POST", base, path, await _written(body))
-        async with aclosing(self.parts(response)) as arriving:
+        async with aclosing(response) as arriving:
             head, blank = b"", 0
             async for part in arriving:  # a stream begins with a field or a comment, JSON with a bracket
                 head += part.removeprefix(BYTE_ORDER_MARK).lstrip()
@@ -191,9 +267,9 @@ class HttpClient:
         """For the events in the `parts` of a streamed answer."""
         return EventReader(self._limit, self.hide)
 
-    async def body(self, response: httpx.Response) -> bytes:
+    async def body(self, response: Reply) -> bytes:
         """The whole body. Raises `RequestRejected` if it is larger than `max_answer_bytes`."""
-        data = await _collected(self.parts(response), self._limit)
+        data = await _collected(response, self._limit)
         return await aside(len(data), self._without_secrets, data)
 
     def _without_secrets(self, data: bytes) -> bytes:
@@ -203,75 +279,84 @@ class HttpClient:
             return data if (hidden := self.hide(text)) == text else hidden.encode()
         return self.hide(data)
 
-    async def parts(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
-        """The body as it arrives, uncompressed. However it ends, the connection is then free for the next request.
-
-        Raises `TransientError` if the connection is lost, or the body compressed in a way that cannot be read.
-        """
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        try:
-            encoding = response.headers.get("content-encoding")  # some servers compress unasked
-            inflate = inflater(encoding) if encoding else None
-            async for chunk in response.stream:
-                if inflate is None:
-                    yield chunk
-                else:
-                    for part in inflate(chunk):
-                        yield part
-        except _LOST as error:
-            raise self._lost(str(response.request.url.copy_with(query=None)), error) from self._cause(error)
-        finally:
-            await response.stream.aclose()
-
     def _lost(self, url: str, error: Exception) -> TransientError:
         words = self.hide.error(_in_the_systems_words(error) or str(error) or type(error).__name__)
-        return TransientError(f"connection to {url} failed: {words}. Is the server running there?")
+        lost = TransientError(f"connection to {url} failed: {words}. Is the server running there?")
+        lost.__cause__ = error if self.hide.error(str(error)) == str(error) else None  # it may tell a secret
+        return lost
 
-    def _cause(self, error: Exception) -> Exception | None:
-        """`error`, unless it tells a secret."""
-        return error if self.hide.error(str(error)) == str(error) else None
+    async def send(self, method: str, base: str, path: str, content: bytes, name: str = "") -> Reply:
+        """An answer with a good status. A batch files it under `name`.
 
-    async def send(self, method: str, base: str, path: str, content: bytes, name: str = "") -> httpx.Response:
-        """A response with a good status whose body is still to be read; close it in any case.
-
-        Raises an `EndpointError` of the right kind, with status and body, for any other response.
+        Raises an `EndpointError` of the right kind, with status and body, for any other.
         """
         place = self._urls.get((base, path))
         if place is None:
-            place = self._urls[base, path] = self._place(joined(base, path))
+            url = URL(joined(base, path))
+            place = self._urls[base, path] = url.update_query(self._query) if self._query else url
         headers = self._headers
         if method == "POST" and (origin := ORIGIN.get()) is not None:  # the rest looks after the server
-            headers = httpx.Headers({**origin.headers(), **headers})
-        extensions = {**self._extensions, "name": name} if name else self._extensions
-        request = httpx.Request(method, place, content=content, headers=headers, extensions=extensions)
-        return await self._send(request, base, path)
+            headers = CIMultiDict({**origin.headers(), **headers})
+        return await self._send(method, place, content, headers, base, path, name)
 
-    def _place(self, url: str) -> httpx.URL:
-        return httpx.URL(url).copy_merge_params(self._query) if self._query else httpx.URL(url)
-
-    async def _send(self, request: httpx.Request, base: str, path: str = "") -> httpx.Response:
+    async def _send(
+        self,
+        method: str,
+        place: URL,
+        content: bytes,
+        headers: CIMultiDict[str],
+        base: str,
+        path: str = "",
+        name: str = "",
+    ) -> Reply:
         """`base` and `path` are what errors say of where the request went: they have no secrets."""
+
+        def lost(error: Exception) -> TransientError:
+            return self._lost(joined(base, path), error)
+
         try:
-            response = await self._transport.handle_async_request(request)
+            if self._transport is None:
+                came = await self._session.request(
+                    method, place, data=content or None, headers=headers, allow_redirects=False
+                )
+                headers = self._shown(came.headers)
+                reply = Reply(came.status, headers, came.content.iter_chunked(CHUNK), partial(_release, came), lost)
+            else:
+                timeout = httpx.Timeout(None, connect=self._endpoint.connect_timeout).as_dict()
+                more = {"timeout": timeout, **({"name": name} if name else {})}
+                url = _url(str(place))
+                request = httpx.Request(method, url, content=content, headers=dict(headers), extensions=more)
+                response = await self._transport.handle_async_request(request)
+                stream = response.stream
+                assert isinstance(stream, httpx.AsyncByteStream)
+                headers = self._shown(CIMultiDict(response.headers.multi_items()))
+                reply = Reply(response.status_code, headers, aiter(stream), stream.aclose, lost)
         except (*_LOST, ValueError) as error:  # ValueError: a header or URL that cannot be sent
-            raise self._lost(joined(base, path), error) from self._cause(error)
-        response.request = request
-        if self.has_secrets:
-            response.headers = httpx.Headers(
-                [(name, self.hide(value)) for name, value in response.headers.multi_items()]
-            )
-        if response.status_code >= 300:
-            body = await _collected(self.parts(response), LONGEST_ERROR, cut=True)
+            failure = lost(error)
+            raise failure from failure.__cause__
+        if reply.status >= 300:
+            body = await _collected(reply, LONGEST_ERROR, cut=True)
             words = self.hide.error(protocol.decoded(body))
-            raise refusals.error_of(response.status_code, response.headers, words, joined(base, path))
-        return response
+            told = {name.lower(): well_formed(value) for name, value in reply.headers.items()}
+            raise refusals.error_of(reply.status, told, words, joined(base, path))
+        return reply
+
+    def _shown(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        if not self.has_secrets:
+            return headers
+        return CIMultiDict((name, self.hide(value)) for name, value in headers.items())
+
+
+async def _release(response: aiohttp.ClientResponse) -> None:
+    response.release()
+    await response.wait_for_close()
 
 
 async def _written(body: Any) -> bytes:
     return body if isinstance(body, bytes) else await aside(size_of(body, LARGE, 16), protocol.bytes_of, body)
 
 
-async def _collected(arriving: AsyncGenerator[bytes, None], limit: int, *, cut: bool = False) -> bytes:
+async def _collected(arriving: Reply | AsyncGenerator[bytes, None], limit: int, *, cut: bool = False) -> bytes:
     """The whole body. One of more than `limit` bytes is `cut`, or raises `RequestRejected` once that is seen."""
     data = bytearray()
     async with aclosing(arriving):
@@ -290,25 +375,15 @@ async def _after(head: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[byte
         yield part
 
 
-_LOST = (httpx.TransportError, aiohttp.ClientError, OSError)  # the transport translates most of aiohttp's errors
+_LOST = (aiohttp.ClientError, OSError, httpx.TransportError)
+
+
+_url = functools.lru_cache(64)(httpx.URL)
 
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
-
-
-def _network(endpoint: Endpoint) -> AiohttpTransport:
-    encrypted = not all(url.startswith("http:") for url in endpoint.urls)
-    most = most_in_flight(endpoint) * len(endpoint.urls) + 16
-    proxied = any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ)
-
-    def session() -> aiohttp.ClientSession:
-        # Drop idle connections before the server does (uvicorn: after 5 s), or a request might meet a closing one.
-        connector = aiohttp.TCPConnector(limit=most, ssl=_tls() if encrypted else False, keepalive_timeout=4)
-        return aiohttp.ClientSession(connector=connector, trust_env=proxied, cookie_jar=aiohttp.DummyCookieJar())
-
-    return AiohttpTransport(verify=False, client=session)
 
 
 def _in_the_systems_words(error: BaseException | None) -> str:

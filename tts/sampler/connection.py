@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
-from uuid import uuid4
 from zlib import crc32
 
 from tts.accounts import Ledger
@@ -40,7 +40,7 @@ class Exchange:
     """Unix time."""
     seconds: float = 0.0
     """How long it took; known at its end."""
-    id: str = field(default_factory=lambda: uuid4().hex)
+    id: str = field(default_factory=lambda: os.urandom(16).hex())
     """Names its charges."""
     flows: Callable[[], None] = lambda: None
     """To be called when a part of the answer has come: a stream that flows is not cut off."""

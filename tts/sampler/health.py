@@ -89,8 +89,9 @@ class Health:
     @property
     def closed(self) -> bool:
         """Whether a request must not even wait for a turn."""
-        silent = self._pool.full and self.too_long(0.0, asyncio.get_running_loop().time())
-        return self.impatient and (self._pool.down or silent)
+        if not self.impatient:
+            return False
+        return self._pool.down or (self._pool.full and self.too_long(0.0, asyncio.get_running_loop().time()))
 
     def leave_out(self, words: str) -> None:
         """Take the endpoint for down, for what `words` say, until it is found well."""

@@ -106,12 +106,12 @@ def merged(*params: Mapping[str, Any]) -> dict[str, Any]:
     A length under either of its names replaces both.
     """
     whole: dict[str, Any] = {}
-    for one in params:
-        if any(one.get(name) is not None for name in LENGTHS):
+    for one in filter(None, params):
+        if one.get("max_tokens") is not None or one.get("max_completion_tokens") is not None:
             whole = {name: value for name, value in whole.items() if name not in LENGTHS}
-        extra = one.get(EXTRA)
-        whole |= {**one, **extra} if isinstance(extra, Mapping) else one
-        if isinstance(extra, Mapping):
+        whole |= one
+        if isinstance(extra := one.get(EXTRA), Mapping):
+            whole |= extra
             del whole[EXTRA]
     return whole
 

@@ -147,13 +147,15 @@ class Generation:
 
         Raises `RequestRejected` for a text of more than `longest` characters, which nothing could work with in passing.
         """
-        if max(len(self.text), len(self.reasoning)) > longest:
+        text, reasoning = self.text, self.reasoning
+        if max(len(text), len(reasoning)) > longest:
             words = "a text of the answer has more than"
             raise RequestRejected(f"{words} {longest:,} characters (a quarter of max_answer_bytes)")
-        self._text, self._reasoning = ([well_formed(said)] for said in (self.text, self.reasoning))
+        text, reasoning = well_formed(text), well_formed(reasoning)
         if self.in_parts:
-            self._text, self._reasoning = [secrets(self.text)], [secrets(self.reasoning)]
+            text, reasoning = secrets(text), secrets(reasoning)
             self.tool_calls = [secrets.call(call) for call in self.tool_calls]
+        self._text, self._reasoning = [text], [reasoning]
 
     def _forget(self, text: str, thought: str, message: Mapping[str, Any]) -> None:
         """Drop what the whole `message` repeats of the pieces before it."""
@@ -267,7 +269,7 @@ def json_of(text: str) -> Any:
     Raises `ValueError` for anything else, and for what is nested too deeply to be an answer.
     """
     try:
-        value = json.loads(text, strict=False, **(YIELDING if len(text) > LARGE else {}))
+        value = (_YIELDING if len(text) > LARGE else _LENIENT).decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level = [value] if text.count("[") + text.count("{") > DEEPEST else []
@@ -284,7 +286,7 @@ def bytes_of(value: Any, *, large: bool = False) -> bytes:
     if large:
         return "".join(json.JSONEncoder().iterencode(value)).encode()
     try:
-        return json.dumps(value, ensure_ascii=False).encode()
+        return _PLAIN.encode(value).encode()
     except UnicodeEncodeError:  # half a character
         return json.dumps(value).encode()
 
@@ -324,6 +326,10 @@ YIELDING: dict[str, Any] = {
 }
 """Options for JSON that is read in a thread: other threads get their turn only when Python code runs."""
 
+_LENIENT = json.JSONDecoder(strict=False)
+_YIELDING = json.JSONDecoder(strict=False, **YIELDING)
+_PLAIN = json.JSONEncoder(ensure_ascii=False)
+
 
 def _shown(value: Any) -> str:
     """The beginning of a value, for messages."""
@@ -333,7 +339,7 @@ def _shown(value: Any) -> str:
 def _table(value: Any, what: str) -> Mapping[str, Any]:
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise TransientError(f"unreadable answer: {what} is {_shown(value)}")
     return value
 
@@ -355,7 +361,7 @@ def _number(value: Any, what: str) -> float:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is int or type(value) is float
 
 
 def count_of(value: Any, what: str, most: float = LARGEST_COUNT) -> Any:
@@ -388,8 +394,8 @@ def parse(data: Any) -> ModelResponse:
 
 
 def _choices(data: Any, key: str) -> Sequence[Mapping[str, Any]]:
-    items = data.get(key) if isinstance(data, Mapping) else None
-    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+    items = data.get(key) if isinstance(data, dict) else None
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise TransientError(f"the answer has no readable {key}: {_shown(data)}")
     if len(items) > MOST_CHOICES:
         raise TransientError(f"the answer has {len(items):,} {key}, more than {MOST_CHOICES:,}")
@@ -398,7 +404,7 @@ def _choices(data: Any, key: str) -> Sequence[Mapping[str, Any]]:
 
 def raise_told(data: Any) -> None:
     """Raise the error that an answer or an event tells of, if it does."""
-    if isinstance(data, Mapping):
+    if isinstance(data, dict):
         if error := data.get("error"):
             raise error_inside(error)
         if data.get("object") == "error":  # as vLLM once put it
@@ -495,12 +501,12 @@ def usage_of(data: Any) -> Usage | None:
 
     Raises `TransientError` for counts that cannot be: negative, infinite, or of 2**53 and more.
     """
-    if not isinstance(data, Mapping):
+    if not isinstance(data, dict):
         return None
     prompt, completion = ("prompt", "completion") if "prompt_tokens" in data else ("input", "output")
 
     def number(table: Any, key: str) -> float:
-        value = table.get(key) if isinstance(table, Mapping) else None
+        value = table.get(key) if isinstance(table, dict) else None
         return count_of(value, key) if _is_number(value) else 0
 
     if not _is_number(data.get(f"{prompt}_tokens")):

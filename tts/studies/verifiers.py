@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tts.base import answer_classes
 from tts.curves import Interval, best_of_k, majority_at_k, mean_interval, paired_difference, powers_of_two
 from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
@@ -259,19 +258,17 @@ def _answers(track: Track) -> list[list[str | None]] | None:
 
 
 def _noted(track: Track, other: Track) -> list[list[str | None]] | None:
-    rows = {(row.problem, row.seed): row for row in other.rows}
+    places = {(row.problem, row.seed): place for place, row in enumerate(other.rows)}
     found: list[list[str | None]] = []
     for row in track.rows:
-        if (row.problem, row.seed) not in rows:
+        place = places.get((row.problem, row.seed))
+        if place is None:
             return None
-        theirs = other.candidates(rows[row.problem, row.seed])
-        classes = answer_classes([candidate.notes for candidate in theirs])
-        known = {
-            candidate.content: answer
-            for candidate, answer in zip(theirs, classes, strict=True)
-            if "answer" in candidate.notes
-        }
-        texts = [candidate.content for candidate in track.candidates(row)]
+        known: dict[str, str | None] = {}
+        if other.answered[place].any():
+            theirs = zip(other.texts(other.rows[place]), other.answers[place], other.answered[place], strict=True)
+            known = {text: answer for text, answer, noted in theirs if noted}
+        texts = track.texts(row)
         if any(text not in known for text in texts):
             return None
         found.append([known[text] for text in texts])

@@ -110,15 +110,14 @@ def style_report(track: Track) -> StyleReport | None:
     """The styles of the programs that passed a strategy's tests; None without both right and wrong ones."""
     styles: dict[bool, list[tuple[bool, ...]]] = {True: [], False: []}
     seen: set[tuple[str, str]] = set()
-    for row, correct in zip(track.rows, track.correct, strict=True):
-        for candidate, truth in zip(track.candidates(row), correct, strict=True):
-            tested = candidate.verdict is not None and "outcomes" in candidate.verdict.details
-            known = tested and candidate.passed and not np.isnan(truth)
-            program = extract_program(candidate.content) if known else None
-            style = style_of(program) if program and (row.problem, program) not in seen else None
-            if program and style:
-                seen.add((row.problem, program))
-                styles[bool(truth)].append(astuple(style))
+    problems = {row.cell: row.problem for row in track.rows}
+    passed = "passed AND correct IS NOT NULL AND json_type(details, '$.verdict.outcomes') IS NOT NULL"
+    for cell, content, truth, known in track.read(f"cell, content, correct, {passed}", holding="outcomes"):
+        program = extract_program(content) if known else None
+        style = style_of(program) if program and (problems[cell], program) not in seen else None
+        if program and style:
+            seen.add((problems[cell], program))
+            styles[bool(truth)].append(astuple(style))
     if not styles[True] or not styles[False]:
         return None
     right, wrong = (
