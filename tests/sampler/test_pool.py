@@ -188,8 +188,8 @@ async def test_a_full_replica_spills_over_and_one_that_all_prefer_does_not_take_
 
 async def test_the_replica_to_avoid_is_taken_only_when_no_other_has_room():
     pool = Pool(("http://a", "http://b"), maximum=1)
-    assert (await pool.acquire(0, avoid="http://a")).url == "http://b"
-    assert (await pool.acquire(0, avoid="http://a")).url == "http://a"
+    assert (await pool.acquire(0, avoid=["http://a"])).url == "http://b"
+    assert (await pool.acquire(0, avoid=["http://a"])).url == "http://a"
 
 
 async def test_one_who_waited_in_the_queue_still_avoids_a_replica():
@@ -198,7 +198,7 @@ async def test_one_who_waited_in_the_queue_still_avoids_a_replica():
     for replica in pool.replicas:  # both have room again at the same moment
         replica.paused_until = resumed
     async with asyncio.timeout(120):
-        assert (await pool.acquire(0, avoid="http://a")).url == "http://b"
+        assert (await pool.acquire(0, avoid=["http://a"])).url == "http://b"
 
 
 # -- over real connections ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from time import time
 from typing import Any
@@ -165,8 +165,9 @@ async def lacks(sampler: Sampler, path: str) -> bool:
 async def pass_through(request: GatewayRequest, sampler: Sampler, path: str) -> None:
     """Send the request on to `path` and its answer back, and book what it cost, even if the client leaves halfway.
 
-    Raises an `EndpointError` if the server refuses, cannot be reached or breaks off. If a connection fails before
-    anything was received, another replica gets the request once; any other retry is up to the client.
+    Raises an `EndpointError` if the server refuses, cannot be reached or breaks off. If that fails before anything was
+    received, in a way that another server may not, each other replica gets the request once; any other retry is up to
+    the client.
     """
     began, out, body, endpoint = now(), request.out, request.chat, sampler.endpoint
     connection, limit = sampler.connection, endpoint.max_answer_bytes
@@ -174,7 +175,7 @@ async def pass_through(request: GatewayRequest, sampler: Sampler, path: str) -> 
         sent = await _rewritten(request, {"model": endpoint.model, **length}, endpoint.params)
         affinity = connection.affinity(sent)
 
-        async def relay(avoid: str | None = None) -> None:
+        async def relay(avoid: Sequence[str]) -> None:
             async with connection.exchange("policy", Ledger(), affinity, avoid, queued=False) as exchange:
                 response = await connection.http.send("POST", exchange.url, path, sent)
                 meter = Meter(_choices(body))
@@ -190,13 +191,19 @@ async def pass_through(request: GatewayRequest, sampler: Sampler, path: str) -> 
                     request.charges.add(Charge(uuid4().hex, "policy", usage, began))
                     request.book("policy", usage, endpoint.money(usage))
 
-        try:
-            await relay()
-        except TransientError as error:
-            if error.status is not None or out.status is not None or len(connection.pool.replicas) == 1:
-                raise
-            request.begin_anew()
-            await relay(avoid=error.server)
+        failed: list[str] = []
+        while True:
+            try:
+                return await relay(failed)
+            except TransientError as error:
+                left = {replica.url for replica in connection.pool.replicas if not replica.down} - {
+                    *failed,
+                    error.server,
+                }
+                if error.server is None or error.final or out.status is not None or not left:
+                    raise
+                failed.append(error.server)
+                request.begin_anew()
 
 
 async def _rewritten(request: GatewayRequest, changes: Table, defaults: Table) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -120,7 +120,7 @@ class Connection:
         role: str,
         ledger: Ledger,
         affinity: int,
-        avoid: str | None = None,
+        avoid: Sequence[str] = (),
         lost: Callable[[], Usage] = lambda: ONE_REQUEST,
         *,
         prompt: Callable[[], Usage] = Usage,
@@ -145,13 +145,20 @@ class Connection:
         last = start + self.endpoint.total_timeout
         try:
             async with asyncio.timeout(limit) as clock:
-                exchange.flows = lambda: clock.reschedule(min(loop.time() + limit, last))
+                replica.heard[clock] = start
+
+                def flows() -> None:
+                    replica.heard[clock] = loop.time()
+                    clock.reschedule(min(loop.time() + limit, last))
+
+                exchange.flows = flows
                 if queued:
                     self.health.working[clock] = start
                 try:
                     yield exchange
                 finally:
                     self.health.working.pop(clock, None)
+                    del replica.heard[clock]
             outcome = AttemptOutcome.SERVED
             self._has_served = True
         except (EndpointRefused, RequestRejected) as error:
@@ -162,7 +169,8 @@ class Connection:
             raise
         except TimeoutError:
             outcome, cancelled = AttemptOutcome.CONGESTED, False
-            late = TimedOut(f"nothing from {replica.url} within {limit:g} s (attempt_timeout)")
+            dead = f"and it is down: {replica.down}" if replica.down else "(attempt_timeout)"
+            late = TimedOut(f"nothing from {replica.url} within {min(limit, loop.time() - start):.3g} s {dead}")
             late.server, late.seconds, failure = replica.url, loop.time() - start, str(late)
             raise late from None
         except TransientError as error:
@@ -192,8 +200,8 @@ class Retry:
     """The attempts of one request: which failure deserves another attempt, when, and where not."""
 
     connection: Connection
-    avoid: str | None = None
-    """The replica at which the last attempt failed."""
+    avoid: tuple[str, ...] = ()
+    """The replica at which each attempt failed."""
     failures: int = 0
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     deadline: float = 0.0
@@ -211,7 +219,7 @@ class Retry:
         late = time + pause >= self.deadline or self.connection.health.too_long(self.began, time + pause)
         if error.final or self.failures >= endpoint.max_attempts or late:
             raise error
-        self.avoid = error.server
+        self.avoid += (error.server,) if error.server else ()
         await self.connection.health.rest(pause)
         self._raise_if_lost(error)
 

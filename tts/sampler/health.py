@@ -159,6 +159,8 @@ class Health:
         pause = min(LONGEST_PAUSE, max(TICK, 2 * self._next.get(replica, (0.0, 0.0))[1]))
         self._next[replica] = (loop.time() + pause, pause)
         if ailment:
+            if replica.down and not all(one.down for one in pool.replicas):
+                self._move(replica)
             replica.down = ailment
             if pool.silent_since is None:
                 pool.silent_since = max(pool.served_at, pool.well_at, replica.quiet_since)
@@ -170,6 +172,14 @@ class Health:
             self._well_at = loop.time()
             del self._next[replica]
         pool.dispatch()
+
+    def _move(self, replica: Replica) -> None:
+        """End the attempts that wait for a replica which is found down again; others have all their time for them."""
+        now = asyncio.get_running_loop().time()
+        waiting = [one for one, heard in replica.heard.items() if now - heard >= self._quiet and not one.expired()]
+        for limit in waiting:
+            limit.reschedule(now)
+            self._pool.well_at, self._pool.silent_since = now, None
 
     def _is_hopeless(self, now: float) -> bool:
         pool = self._pool

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 async def hedged(
-    fetch: Callable[[str | None, asyncio.Future[str] | None], Coroutine[Any, Any, T]],
-    avoid: str | None,
+    fetch: Callable[[Sequence[str], asyncio.Future[str] | None], Coroutine[Any, Any, T]],
+    avoid: Sequence[str],
     after: float,
     lose: Callable[[T], None],
 ) -> T:
     """The first success of two attempts; the second starts elsewhere, `after` seconds after the first was sent.
 
-    `fetch(server to avoid, future to set to the server when it is sent)` is one attempt. Time in the queue does not
+    `fetch(servers to avoid, future to set to the server when it is sent)` is one attempt. Time in the queue does not
     count: sending twice what waits for room would only make the queue longer. The slower attempt is cancelled; if it
     was answered all the same, `lose` gets its answer. (Dean and Barroso 2013, "The Tail at Scale".)
     """
@@ -28,7 +28,7 @@ async def hedged(
         await asyncio.wait([first, sent], return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait([first], timeout=after)
         if not first.done():
-            attempts.append(asyncio.create_task(fetch(sent.result(), None)))
+            attempts.append(asyncio.create_task(fetch([*avoid, sent.result()], None)))
         running = set(attempts)
         while running and winner is None:
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -55,6 +55,8 @@ class Replica:
     def __init__(self, url: str, maximum: int, target_latency: float | None) -> None:
         self.url = url
         self.in_flight: int = 0
+        self.heard: dict[asyncio.Timeout, float] = {}
+        """The limits of the attempts in flight, with the time when something last came of each, or it was sent."""
         self.window: float = float(min(INITIAL, maximum))
         self.paused_until: float = 0.0
         self.failures: int = 0
@@ -132,7 +134,7 @@ class _Waiting:
 
     turn: asyncio.Future[Replica]
     preferred: int
-    avoid: str | None
+    avoid: Sequence[str]
     since: float
 
 
@@ -183,10 +185,11 @@ class Pool:
         """Whether any request is in flight or waits for its turn."""
         return bool(self._waiting) or any(replica.in_flight for replica in self.replicas)
 
-    async def acquire(self, affinity: int, avoid: str | None = None) -> Replica:
+    async def acquire(self, affinity: int, avoid: Sequence[str] = ()) -> Replica:
         """A replica with room: unless it is overloaded, the same for the same `affinity`, as its prefix cache is warm.
 
-        The replica at the URL `avoid`, where a request has just failed, is taken only if no other has room.
+        Replicas at the URLs to `avoid`, where the request has failed, are taken only if no other has room, first those
+        where it has failed less often.
         Every `acquire` and every `take` must be followed by `release`.
         """
         loop = asyncio.get_running_loop()
@@ -205,7 +208,7 @@ class Pool:
                 self.release(turn.result(), AttemptOutcome.ABANDONED, 0.0)
             raise
 
-    def take(self, affinity: int, avoid: str | None = None) -> Replica:
+    def take(self, affinity: int, avoid: Sequence[str] = ()) -> Replica:
         """`acquire` for callers with limits of their own: it ignores windows, pauses and the queue.
 
         Raises `Throttled`, which says why, while every replica is set aside.
@@ -269,7 +272,7 @@ class Pool:
                 one.turn.set_exception(error())
             self._waiting.remove(one)
 
-    def _pick(self, preferred: int, avoid: str | None) -> Replica | None:
+    def _pick(self, preferred: int, avoid: Sequence[str]) -> Replica | None:
         now = asyncio.get_running_loop().time()
         if len(self.replicas) == 1:
             return self.replicas[0] if self.replicas[0].has_room(now) else None
@@ -277,9 +280,10 @@ class Pool:
         return self._choose(preferred, avoid, free, lambda replica: replica.load) if free else None
 
     def _choose(
-        self, preferred: int, avoid: str | None, candidates: list[Replica], load: Callable[[Replica], float]
+        self, preferred: int, avoid: Sequence[str], candidates: list[Replica], load: Callable[[Replica], float]
     ) -> Replica:
-        candidates = [replica for replica in candidates if replica.url != avoid] or candidates
+        fewest = min(avoid.count(replica.url) for replica in candidates)
+        candidates = [replica for replica in candidates if avoid.count(replica.url) == fewest]
         least, home = min(candidates, key=load), self.replicas[preferred]
         return home if home in candidates and home.in_flight < 2 * least.in_flight + SLACK else least
 

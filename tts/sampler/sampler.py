@@ -421,7 +421,7 @@ class _Draw:
                 body["return_token_ids"] = True  # they count each choice's tokens
         return body
 
-    async def _ask(self, missing: list[int], avoid: str | None) -> None:
+    async def _ask(self, missing: list[int], avoid: Sequence[str]) -> None:
         """One attempt, whose answer comes in one piece."""
         run = self._consecutive(missing)
         body, connection = self._request(run), self.sampler.connection
@@ -432,7 +432,9 @@ class _Draw:
         written = await aside(self.size, protocol.bytes_of, asked)
         name = blake2b(self.address + json.dumps(run).encode(), digest_size=16).hexdigest() if self.address else ""
 
-        async def fetch(avoid: str | None, sent: asyncio.Future[str] | None = None) -> tuple[ModelResponse, Exchange]:
+        async def fetch(
+            avoid: Sequence[str], sent: asyncio.Future[str] | None = None
+        ) -> tuple[ModelResponse, Exchange]:
             async with connection.exchange(
                 self.role, self.ledger, self.affinity, avoid, prompt=self._prompt_usage
             ) as exchange:
@@ -461,7 +463,7 @@ class _Draw:
         self._check(response.choices, delivered)
         await self._observe_n(len(run), len(response.choices))
 
-    async def _stream(self, missing: list[int], avoid: str | None) -> None:
+    async def _stream(self, missing: list[int], avoid: Sequence[str]) -> None:
         """`_ask`, read token by token: a choice is delivered as soon as it is complete, if its tokens are counted.
 
         Under a stop rule there is one choice; leaving the stream is what makes the server end it.
