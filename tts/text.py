@@ -46,7 +46,8 @@ def _paired(text: str) -> str:
 def _mended(data: Any) -> Any:
     if isinstance(data, str):
         try:
-            data.isascii() or data.encode()
+            if not data.isascii():
+                data.encode()
         except UnicodeEncodeError:
             return type(data)("".join(map(_paired, _pieces(data))))
         return data

@@ -319,8 +319,8 @@ class HttpClient:
                 came = await self._session.request(
                     method, place, data=content or None, headers=headers, allow_redirects=False
                 )
-                headers = self._shown(came.headers)
-                reply = Reply(came.status, headers, came.content.iter_chunked(CHUNK), partial(_release, came), lost)
+                shown = self._shown(came.headers)
+                reply = Reply(came.status, shown, came.content.iter_chunked(CHUNK), partial(_release, came), lost)
             else:
                 timeout = httpx.Timeout(None, connect=self._endpoint.connect_timeout).as_dict()
                 more = {"timeout": timeout, **({"name": name} if name else {})}
@@ -329,8 +329,8 @@ class HttpClient:
                 response = await self._transport.handle_async_request(request)
                 stream = response.stream
                 assert isinstance(stream, httpx.AsyncByteStream)
-                headers = self._shown(CIMultiDict(response.headers.multi_items()))
-                reply = Reply(response.status_code, headers, aiter(stream), stream.aclose, lost)
+                shown = self._shown(CIMultiDict(response.headers.multi_items()))
+                reply = Reply(response.status_code, shown, aiter(stream), stream.aclose, lost)
         except (*_LOST, ValueError) as error:  # ValueError: a header or URL that cannot be sent
             failure = lost(error)
             raise failure from failure.__cause__
