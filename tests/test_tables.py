@@ -75,6 +75,19 @@ def test_a_table_fits_whole_numbers_and_names_broken_between_words(width: int):
     assert "money" not in text
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_where_numbers_do_not_fit_they_go_on_below_and_none_is_cut(width: int):
+    names = ("strategy", "model"), tuple(f"column {i}" for i in range(12))
+    made = Table("Details", *names)
+    made.add_row(SPEC, "lab-target", *(f"{i}{i},000.0 to {i}" for i in range(12)))
+    lines = printed(made, width)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert all(f"column {i}" in text and f"{i}{i},000.0 to {i}" in text for i in range(12))
+    assert text.count("strategy") == text.count("lab-target") > 1
+    assert "unit_tests(" in text
+
+
 @given(st.text("ab:,=/ ([", max_size=60), st.integers(8, 30))
 def test_a_broken_name_loses_nothing_and_is_cut_after_a_mark(text: str, width: int):
     lines = broken(text, width).split("\n")

@@ -57,28 +57,48 @@ class Table:
         """The columns that have anything to tell."""
         return [i for i in range(len(self.left) + len(self.right)) if any(str(row[i]) for row in self.rows)]
 
+    def _longest_piece(self, column: int) -> int:
+        """Characters of what cannot be broken in a column's names."""
+        return max((len(line) for row in self.rows for line in broken(str(row[column]), 1).split("\n")), default=0)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """As wide as it must be. Where that is too wide, names are broken after their commas and the like."""
+        """As wide as it must be. Where that is too wide, names are broken after their commas and the like; where that
+        is not enough, the numbers go on in a further table below. No number is ever cut.
+        """
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
 
         names, told = [*self.left, *self.right], self._told
+        left, right = [i for i in told if i < len(self.left)], [i for i in told if i >= len(self.left)]
         widths = {i: max(len(names[i]), *(len(str(row[i])) for row in self.rows)) for i in told}
         room = options.max_width - sum(widths.values()) - 3 * len(told) + 1
-        for least in (24, 16):
-            for i in sorted((i for i in told if i < len(self.left)), key=lambda i: -widths[i]):
-                spared = min(max(0, -room), max(0, widths[i] - max(least, len(names[i]))))
+        for most in (24, 1):
+            for i in sorted(left, key=lambda i: -widths[i]):
+                least = max(most, len(names[i]), min(30, self._longest_piece(i)))
+                spared = min(max(0, -room), max(0, widths[i] - least))
                 widths[i], room = widths[i] - spared, room + spared
-        made = RichTable(box=box.SIMPLE, pad_edge=False)
-        for i in told:
-            is_left = i < len(self.left)
-            made.add_column(names[i], justify="left" if is_left else "right", no_wrap=not is_left, overflow="fold")
-        for row in self.rows:
-            made.add_row(*(Text(broken(cell, widths[i])) if isinstance(cell := row[i], str) else cell for i in told))
+        beside = options.max_width - sum(widths[i] + 3 for i in left) + 1
+        parts: list[list[int]] = [[]]
+        for i in right:
+            if parts[-1] and sum(widths[j] + 3 for j in (*parts[-1], i)) > beside:
+                parts.append([])
+            parts[-1].append(i)
         if self.title:
             yield Text(self.title, "bold")
-        yield made
+        for part in parts:
+            made = RichTable(box=box.SIMPLE, pad_edge=False)
+            for i in (*left, *part):
+                made.add_column(names[i], justify="left" if i in left else "right", no_wrap=i in part, overflow="fold")
+            for row in self.rows:
+                cells = (row[i] for i in (*left, *part))
+                made.add_row(
+                    *(
+                        Text(broken(cell, widths[i])) if isinstance(cell, str) else cell
+                        for i, cell in zip((*left, *part), cells, strict=True)
+                    )
+                )
+            yield made
         width = options.max_width - 4
         for note in self.notes:
             for i, line in enumerate(Text(note).wrap(console, width)):

@@ -1,5 +1,6 @@
 """The command as a whole: quick to start, helpful, and honest about its version."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -72,3 +73,22 @@ def test_a_missing_extra_is_the_users_to_correct(tts: Command, monkeypatch: pyte
     ended = tts("view", ".")
     assert ended.code == 2
     assert "pip install 'ttscale[serve]'" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("tts run --strategy best_", {"best_of_n"}),
+        ("tts solve hi --strategy self_", {"self_consistency", "self_refine"}),
+        ("tts run --task humaneval", {"humaneval", "humaneval_plus"}),
+        ("tts report runs --study imp", {"imperfect_verifier"}),
+    ],
+)
+def test_the_shell_completes_names(line: str, names: set[str]):
+    words = line.split()
+    asked = {"_TTS_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    program = "from tts.cli import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env={**os.environ, **asked}
+    )
+    assert set(done.stdout.split()) == names

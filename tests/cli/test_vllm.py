@@ -67,7 +67,7 @@ def test_serves_until_ctrl_c_and_prints_the_settings(clean: Path):
 
 def test_an_interpreter_without_vllm_is_told_with_the_extra(clean: Path):
     ended = finished(start("vllm", "org/model", "--python", stand_in(clean, False), cwd=clean))
-    assert ended.code == 1
+    assert ended.code == 2
     assert ended.err.startswith("error: ")
     assert "ttscale[vllm]" in ended.err
 

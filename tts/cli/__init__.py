@@ -24,6 +24,10 @@ Examples:
 
 Server, key and model are read from $OPENAI_BASE_URL, $OPENAI_API_KEY and $OPENAI_MODEL, which a file .env in the
 working directory may set.
+
+\b
+Exit code: 0 done, 1 failed, 2 what you can correct (usage, settings, a missing extra), 130 interrupted,
+143 terminated.
 """
 
 app: typer.Typer = typer.Typer(

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from threading import current_thread, main_thread
@@ -23,8 +23,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tts.base import Strategy
+    from tts.registry import Group
 
 M = TypeVar("M", bound="BaseModel")
+
+
+def complete(group: Group) -> Callable[[str], list[str]]:
+    """For the shell's completion: the names of a group that begin with what is written, `best_` say."""
+
+    def found(incomplete: str) -> list[str]:
+        from tts import registry
+
+        return [name for name in registry.names(group) if name.startswith(incomplete)]
+
+    return found
+
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -43,7 +56,12 @@ Model = Annotated[
 ]
 Verifier = Annotated[
     str | None,
-    typer.Option("--verifier", metavar="SPEC", help="Verifies candidates; see: tts list verifiers."),
+    typer.Option(
+        "--verifier",
+        metavar="SPEC",
+        help="Verifies candidates; see: tts list verifiers.",
+        autocompletion=complete("verifiers"),
+    ),
 ]
 EnvironmentSpec = Annotated[
     str | None, typer.Option("--environment", metavar="SPEC", help="Where the model acts; see: tts list environments.")

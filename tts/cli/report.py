@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from tts.cli.common import AsJson, console, say, show_json
+from tts.cli.common import AsJson, complete, console, say, show_json
 from tts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,7 +91,11 @@ def report(
     ] = None,
     study: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC", help="Answer this question instead (see: tts list studies); may be repeated."),
+        typer.Option(
+            metavar="SPEC",
+            help="Answer this question instead (see: tts list studies); may be repeated.",
+            autocompletion=complete("studies"),
+        ),
     ] = None,
     candidates: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every candidate with its cost: .csv or .jsonl.")

@@ -25,6 +25,7 @@ from tts.cli.common import (
     N,
     Temperature,
     Verifier,
+    complete,
     dotted,
     model_or_default,
     place,
@@ -69,9 +70,15 @@ def run(
     config: Annotated[
         Path | None, typer.Argument(metavar="CONFIG.toml", help="The experiment; options override it.")
     ] = None,
-    task: Annotated[str | None, typer.Option(metavar="SPEC", help="Problems to solve; see: tts list tasks.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Problems to solve; see: tts list tasks.", autocompletion=complete("tasks")),
+    ] = None,
     strategy: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC", help="Repeatable; see: tts list strategies.")
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC", help="Repeatable; see: tts list strategies.", autocompletion=complete("strategies")
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,

@@ -19,6 +19,7 @@ from tts.cli.common import (
     Temperature,
     Verifier,
     checked,
+    complete,
     dotted,
     model_or_default,
     place,
@@ -66,7 +67,12 @@ ENDED = {
 def solve(
     ctx: typer.Context,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The question, or - to read it from stdin.")],
-    strategy: Annotated[str, typer.Option(metavar="SPEC", help="How to search; see: tts list strategies.")] = "single",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC", help="How to search; see: tts list strategies.", autocompletion=complete("strategies")
+        ),
+    ] = "single",
     verifier: Verifier = None,
     environment: EnvironmentSpec = None,
     model: Model = None,
