@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tts.accounts import Allowance, Grant, Ledger, Quota, Tariff
@@ -97,7 +98,7 @@ class Calls:
 
     # -- samples ---------------------------------------------------------------------------------------------------
 
-    async def samples(
+    def samples(
         self,
         prompt: Prompt,
         spawns: Sequence[int],
@@ -112,6 +113,20 @@ class Calls:
         Their charges stand at `place` on the axis of compute, by default each at its number. Who asks `apart` has
         answers of its own, whatever others ask before it.
         """
+        draw = self._draw_within_budget if self._capped else self._draw
+        return draw(partial(self._order, prompt, spawns, role, params, place, stop_when, apart))
+
+    async def _order(
+        self,
+        prompt: Prompt,
+        spawns: Sequence[int],
+        role: str,
+        params: Mapping[str, Any],
+        place: tuple[int, ...] | None,
+        stop_when: StopRule | None,
+        apart: int | None,
+    ) -> Order:
+        """What is asked for, addressed when its turn comes."""
         sampler = self.sampler(role)
         params = merged(params)
         base = params.get("seed", sampler.endpoint.params.get("seed"))
@@ -121,7 +136,7 @@ class Calls:
         key = await aside(prompt_size(prompt), self._address, sampler, prompt, params, stop_when, apart)
         first = self._occurrences.get(key, 0)
         self._occurrences[key] = first + len(spawns)
-        order = Order(
+        return Order(
             sampler=sampler,
             prompt=prompt,
             role=role,
@@ -132,16 +147,16 @@ class Calls:
             spawn_of={first + i: spawn for i, spawn in enumerate(spawns)},
             place=place,
         )
-        async with aclosing(self._draw_within_budget(order) if self._capped else self._draw(order)) as samples:
-            async for sample in samples:
-                yield sample
 
-    async def _draw(self, order: Order, left: list[int] | None = None) -> AsyncGenerator[Sample, None]:
+    async def _draw(
+        self, ordered: Callable[[], Awaitable[Order]], left: list[int] | None = None
+    ) -> AsyncGenerator[Sample, None]:
         """One sample for each occurrence of `order`, under its spawn number, from the store or the server.
 
         Samples that one request would have brought come together, whoever paid for them: what a search sees of the
         store is what it would have seen of the server. For `left` see `Sampler.sample`.
         """
+        order = await ordered()
         sampler, spawn_of = order.sampler, order.spawn_of
         tariff = Tariff(order.key, list(spawn_of), order.size, self._taken)
         kept = {} if self.store is None else await self.store.get(order.key, list(spawn_of))
@@ -209,15 +224,19 @@ class Calls:
         if error is not None and not stored and (error.status is None or error.status == 429 or error.status >= 500):
             raise error
 
-    async def _draw_within_budget(self, order: Order) -> AsyncGenerator[Sample, None]:
+    async def _draw_within_budget(self, ordered: Callable[[], Awaitable[Order]]) -> AsyncGenerator[Sample, None]:
         """`_draw` in as many batches as the budget grants room for, side by side."""
+        order = await ordered()
         failures: list[SamplingFailed] = []
         trimmed: set[int] = set()
 
         async def draw(out: Flow[Sample], batch: Order, requests: int) -> None:
+            async def granted() -> Order:
+                return batch
+
             left: list[int] | None = [] if requests < len(batch.spawn_of) else None
             try:
-                async with aclosing(self._draw(batch, left)) as samples:
+                async with aclosing(self._draw(granted, left)) as samples:
                     async for sample in samples:
                         out.emit(sample)
             except SamplingFailed as error:  # loses its own samples, not those of the other batches

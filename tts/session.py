@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NO_BUDGET = Budget()
+NO_BUDGET, HERE = Budget(), Path()
 IN_PIECES = frozenset({"draft", "target"})
 """Roles that write an answer together, piece by piece."""
 
@@ -132,7 +132,7 @@ class Session:
         self.verifier = verifier
         self.resources: Resources = resources if resources is not None else Resources()
         self.ledger: Ledger = Ledger()
-        self.images: ImageFolder = ImageFolder(folder or Path())
+        self.images: ImageFolder = ImageFolder(folder or HERE)
         self.seed = seed
         self.unverified: dict[int, Candidate] = {}
         """Candidates that are not given yet, most of them for want of their verdict, by id or another number."""

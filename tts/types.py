@@ -314,6 +314,11 @@ class Budget(BaseModel):
     seconds: NonNegativeFloat | None = None
     """Elapsed time since the session began."""
 
+    @property
+    def capped(self) -> bool:
+        """Whether anything but time is limited."""
+        return any(getattr(self, name) is not None for name in self.model_fields_set - {"seconds"})
+
 
 Ended = Literal["complete", "settled", "budget", "deadline", "failed"]
 """The strategy finished; its selection could no longer change; a cap was reached; the time was up; an error."""

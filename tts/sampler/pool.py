@@ -195,7 +195,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         preferred, now = affinity % len(self.replicas), loop.time()
         self._begin(now)
-        if not self._waiting and (replica := self._pick(preferred, avoid)):
+        if not self._waiting and (replica := self._pick(preferred, avoid, now)):
             replica.admit(now)
             return replica
         turn: asyncio.Future[Replica] = loop.create_future()
@@ -272,8 +272,7 @@ class Pool:
                 one.turn.set_exception(error())
             self._waiting.remove(one)
 
-    def _pick(self, preferred: int, avoid: Sequence[str]) -> Replica | None:
-        now = asyncio.get_running_loop().time()
+    def _pick(self, preferred: int, avoid: Sequence[str], now: float) -> Replica | None:
         if len(self.replicas) == 1:
             return self.replicas[0] if self.replicas[0].has_room(now) else None
         free = [replica for replica in self.replicas if replica.has_room(now)]
@@ -289,11 +288,13 @@ class Pool:
 
     def dispatch(self) -> None:
         """Give those who wait their turn, as far as there is room."""
+        if not self._waiting:
+            return
         now = asyncio.get_running_loop().time()
         while self._waiting:
             one = self._waiting[0]
             if not one.turn.done():
-                replica = self._pick(one.preferred, one.avoid)
+                replica = self._pick(one.preferred, one.avoid, now)
                 if replica is None:
                     self._wake_when_resumed()
                     return

@@ -138,6 +138,11 @@ class Generation:
         self._text = [text]
 
     @property
+    def size(self) -> int:
+        """Characters of what it says and thinks, as far as it has come."""
+        return sum(map(len, self._text)) + sum(map(len, self._reasoning))
+
+    @property
     def reasoning(self) -> str:
         """The thoughts before it, where the server gives them apart."""
         return _joined(self._reasoning)
@@ -177,8 +182,9 @@ class Generation:
             text = text_of(message.get("content"))
             self.refused = self.refused or bool(message.get("refusal"))
             thought = text_of(message.get("reasoning_content")) or text_of(message.get("reasoning"))
-            self.in_parts = self.in_parts or any(isinstance(part, list) for part in message.values())
-            if whole and item.get("finish_reason"):  # some streams end with all that was said
+            self.in_parts = self.in_parts or list in map(type, message.values())
+            if whole and item.get("finish_reason") and (self._text or self._reasoning or self.tool_calls):
+                # some streams end with all that was said
                 self._forget(text, thought, message)
             if thought:
                 self._reasoning.append(thought)
@@ -507,7 +513,7 @@ def usage_of(data: Any) -> Usage | None:
 
     def number(table: Any, key: str) -> float:
         value = table.get(key) if isinstance(table, dict) else None
-        return count_of(value, key) if _is_number(value) else 0
+        return count_of(value, key) if type(value) is int or type(value) is float else 0
 
     if not _is_number(data.get(f"{prompt}_tokens")):
         return None
@@ -562,6 +568,8 @@ def prompt_size(prompt: Prompt) -> int:
     """About the characters of `prompt`, as far as they matter to `aside`."""
     if not isinstance(prompt, str) and prompt and isinstance(prompt[0], int):
         return 4 * len(prompt)
+    if len(prompt) == 1 and type(one := prompt[0]) is dict and len(one) == 2 and type(one.get("content")) is str:
+        return 64 + len(one["content"])  # a role and a text, as most are
     return size_of(prompt, LARGE, 16)
 
 

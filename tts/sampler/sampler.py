@@ -228,7 +228,7 @@ class Sampler:
         asked = list(range(n)) if isinstance(n, int) else list(n)
         if asked and isinstance(asked[0], int):
             asked = [asked[i : i + size] for i in range(0, len(asked), size)]
-        groups = [list(cast(Sequence[int], group)) for group in asked if group]
+        groups = [list(group) for group in cast("list[Sequence[int]]", asked) if group]
         options = merged(self.endpoint.params, params or {}, more)
         options = {key: value for key, value in options.items() if key not in NOT_SAMPLING}
         path, body = protocol.request(prompt, self.endpoint.model, options)
@@ -520,7 +520,7 @@ class _Draw:
     async def _clean(self, choices: Sequence[Generation]) -> None:
         """Refuse texts that are too long, mend them, and hide secrets that came in pieces."""
         http, longest = self.sampler.connection.http, self.sampler.endpoint.max_answer_bytes // 4
-        size = sum(len(choice.text) + len(choice.reasoning) for choice in choices)
+        size = sum(choice.size for choice in choices)
         await aside(size, lambda: [choice.clean(http.hide, longest) for choice in choices])
 
     def _check(self, choices: Sequence[Generation], delivered: bool) -> None:
