@@ -33,7 +33,7 @@ SPINE = [
 """What a reader needs first, as folders and files. Annexes and `SUPPORT` are matched before it."""
 
 SUPPORT = [
-    *("tts/prompting.py", "tts/confidence.py", "tts/images.py", "tts/tables.py", "tts/serving.py"),
+    *("tts/prompting.py", "tts/confidence.py", "tts/images.py", "tts/tables.py", "tts/serving.py", "tts/tracing.py"),
     *("tts/sampler/probe.py", "tts/sampler/mock.py", "tts/runs/progress.py", "tts/curves/plot.py"),
     *("tts/structured.py", "tts/pictures.py", "tts/port.py", "tts/sampler/capabilities.py", "tts/curves/export.py"),
     *("tts/experiment/progress.py", "tts/conformal.py", "tts/tournaments.py", "tts/cli/tables.py"),

@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.cli.conftest import finished, start
 from tests.gateway.serving import ASK, NUMBERS, serving
+from tests.support.collector import collector, spans_of
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 
 RIGHT = solvable({}, otherwise=1.0)
@@ -41,29 +40,22 @@ async def test_every_request_is_kept_and_tts_report_opens_it(tmp_path: Path):
 
 
 async def test_spans_tell_the_request_and_its_calls(monkeypatch: pytest.MonkeyPatch):
-    received = ExportTraceServiceRequest()
-
-    async def collect(request: web.BaseRequest) -> web.Response:
-        received.MergeFromString(await request.read())
-        return web.Response()
-
-    collector = await asyncio.get_running_loop().create_server(web.Server(collect), "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{collector.sockets[0].getsockname()[1]}"
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
     monkeypatch.setenv("OTEL_SERVICE_NAME", "gate")
     parent = "0af7651916cd43dd8448eb211c80319c"
-    async with ModelDouble(answer=RIGHT) as double, serving(double, otel=True, endpoint={"max_n": 1}) as served:
+    async with (
+        collector(monkeypatch) as received,
+        ModelDouble(answer=RIGHT) as double,
+        serving(double, otel=True, endpoint={"max_n": 1}) as served,
+    ):
         headers = {"traceparent": f"00-{parent}-b7ad6b7169203331-01"}
         body = {"model": VOTE, "messages": ASK}
         answer = await served.http.post("/chat/completions", json=body, headers=headers)
         double._fault_for = lambda number, body: Fault(FaultKind.SERVER_ERROR)
         assert (await served.chat("qwen")).status_code == 500
         await served.at_rest()
-    collector.close()
     resource = received.resource_spans[0]
     assert "gate" in [attribute.value.string_value for attribute in resource.resource.attributes]
-    spans = [span for group in received.resource_spans for scope in group.scope_spans for span in scope.spans]
-    told = [{one.key: one.value for one in span.attributes} for span in spans]
+    spans, told = zip(*spans_of(received), strict=True)
     requests = [i for i, span in enumerate(spans) if "tts.run" in told[i]]
     voted, failed = sorted(requests, key=lambda i: spans[i].start_time_unix_nano)
     assert told[voted]["tts.run"].string_value == answer.headers["x-tts-run"]

@@ -118,6 +118,9 @@ def run(
         str, typer.Option(metavar="SPEC", help="Where: local, or ray:address=auto,workers=4 (docs/scale.md).")
     ] = "local",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; send no request.")] = False,
+    otel: Annotated[
+        bool, typer.Option("--otel", help="Send OpenTelemetry spans to $OTEL_EXPORTER_OTLP_ENDPOINT (extra otel).")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -126,7 +129,7 @@ def run(
     Every answer is stored before it is used, so an interrupted run resumes without loss.
     """
     from tts.runs.executors import executor_named
-    from tts.runs.progress import progress_shown
+    from tts.runs.progress import TracedProgress, progress_shown
     from tts.runs.record import read_record
 
     where = executor_named(executor)
@@ -154,7 +157,8 @@ def run(
     if dry_run:
         _show_plan(experiment, out, as_json)
         return
-    done = _execute(experiment, out, resume, progress_shown(quiet=quiet), where)
+    progress = progress_shown(quiet=quiet)
+    done = _execute(experiment, out, resume, TracedProgress(progress) if otel else progress, where)
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:

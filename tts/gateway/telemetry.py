@@ -16,12 +16,12 @@ from uuid import uuid4
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers
 
-from tts.errors import MissingExtra
 from tts.gateway.routing import GatewayRequest
 from tts.gateway.settings import GatewaySettings
 from tts.runs.database import Lock
 from tts.runs.store import Cell, Store
 from tts.sampler.client import ORIGIN, Origin
+from tts.tracing import Tracer, nanoseconds, usage_attributes
 from tts.types import Result, Usage, sum_usage
 
 if TYPE_CHECKING:
@@ -178,50 +178,33 @@ def trace_line(request: GatewayRequest, status: int) -> dict[str, Any]:
     }
 
 
-class Spans:
-    """Sends OpenTelemetry spans by the GenAI semantic conventions: one for each request, below it one for each call.
-
-    The environment says where to (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, ...). Raises `MissingExtra`.
-    """
+class Spans(Tracer):
+    """One span for each request, below it one for each call."""
 
     def __init__(self) -> None:
-        try:
-            from opentelemetry import propagate, trace
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        except ImportError:
-            raise MissingExtra("otel", "otel = true") from None
-        self._extract, self._inject, self._trace = propagate.extract, propagate.inject, trace
-        self._provider = TracerProvider()
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        self._tracer = self._provider.get_tracer("tts.gateway")
-
-    def close(self) -> None:
-        """Send what is left; may take seconds."""
-        self._provider.shutdown()
+        super().__init__("tts.gateway", "otel = true")
 
     def begin(self, headers: Iterable[tuple[bytes, bytes]], began: float) -> Span:
         """The span of a request that begins at the Unix time `began`; a `traceparent` header names its parent.
 
         It is itself the parent that calls of models name.
         """
-        outside = self._extract({name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
-        whole = self._tracer.start_span("request", outside, self._trace.SpanKind.SERVER, start_time=_ns(began))
+        outside = self.extract({name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
+        whole = self.start("request", outside, self.trace.SpanKind.SERVER, start_time=nanoseconds(began))
         if (origin := ORIGIN.get()) is not None:
             origin.trace = carried = dict[str, str]()
-            self._inject(carried, self._trace.set_span_in_context(whole, outside))
+            self.inject(carried, self.trace.set_span_in_context(whole, outside))
         return whole
 
     def record(self, whole: Span, request: GatewayRequest, status: int, ended: float) -> None:
         """The `whole` span of a request that ended at the Unix time `ended`, and those of its calls."""
-        plan, trace = request.plan, self._trace
+        plan = request.plan
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.request.model": plan.model,
             "http.response.status_code": status,
             "tts.run": request.run,
-            **_usage_attributes(sum_usage(request.spent.values())),
+            **usage_attributes(sum_usage(request.spent.values())),
         }
         if plan.strategy is not None:
             attributes["tts.strategy"] = plan.strategy.spec
@@ -229,25 +212,7 @@ class Spans:
             attributes["error.type"] = str(status)
         whole.update_name(f"chat {plan.label}")
         whole.set_attributes(attributes)
-        client = trace.SpanKind.CLIENT
-        inside = trace.set_span_in_context(whole)
-        for charge in sorted(request.charges, key=lambda charge: charge.started):
-            kind, start = "verify" if charge.role == "verifier" else "chat", charge.started
-            attributes = {"gen_ai.operation.name": kind, "tts.role": charge.role, **_usage_attributes(charge.usage)}
-            call = self._tracer.start_span(f"{kind} {charge.role}", inside, client, attributes, start_time=_ns(start))
-            call.end(_ns(start + charge.usage.seconds))
+        self.calls(whole, request.charges)
         if status >= 400:
-            whole.set_status(trace.StatusCode.ERROR)
-        whole.end(_ns(ended))
-
-
-def _usage_attributes(usage: Usage) -> dict[str, float]:
-    return {
-        "gen_ai.usage.input_tokens": round(usage.prompt_tokens),
-        "gen_ai.usage.output_tokens": round(usage.completion_tokens),
-        "tts.verifier_seconds": usage.verifier_seconds,
-    }
-
-
-def _ns(seconds: float) -> int:
-    return int(seconds * 1e9)
+            whole.set_status(self.trace.StatusCode.ERROR)
+        whole.end(nanoseconds(ended))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from tts.runs.config import Grid
 from tts.runs.store import Cell
 from tts.sampler import Sampler
-from tts.types import Result
+from tts.tracing import Tracer, nanoseconds, usage_attributes
+from tts.types import Result, sum_usage
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -189,3 +190,46 @@ class NotebookProgress(LiveProgress):
     def end(self) -> None:
         if hasattr(self, "_shown"):
             self.beat()
+
+
+class TracedProgress(Progress):
+    """A progress like another one, which sends an OpenTelemetry span for each cell, and one for each call below it.
+
+    Its calls are those that the cell would have needed alone, whoever made them first in this run or an earlier one.
+    """
+
+    def __init__(self, shown: Progress) -> None:
+        """Raises `MissingExtra` without the extra `otel`."""
+        self._shown, self._tracer = shown, Tracer("tts.runs", "--otel")
+
+    def begin(self, grid: Grid, problems: int, *, left: Left, models: Models) -> None:
+        self._shown.nodes = lambda: self.nodes()
+        self._shown.begin(grid, problems, left=left, models=models)
+
+    def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
+        self._shown.cell(cell, result, correct)
+        charges = {*result.loose, *(charge for one in result.candidates for charge in one.charges)}
+        ended = time()
+        began = min([ended - result.seconds, *(charge.started for charge in charges)])
+        attributes = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": cell.model,
+            "tts.strategy": cell.strategy,
+            "tts.problem": cell.problem,
+            "tts.seed": cell.seed,
+            "tts.ended": result.ended,
+            "tts.correct": bool(result.selected and correct.get(result.selected.id)),
+            **usage_attributes(sum_usage(result.needed.values())),
+        }
+        span = self._tracer.start(f"cell {cell.strategy}", attributes=attributes, start_time=nanoseconds(began))
+        self._tracer.calls(span, charges)
+        if result.ended == "failed":
+            span.set_status(self._tracer.trace.StatusCode.ERROR)
+        span.end(nanoseconds(ended))
+
+    def beat(self) -> None:
+        self._shown.beat()
+
+    def end(self) -> None:
+        self._shown.end()
+        self._tracer.close()
