@@ -405,11 +405,15 @@ async def test_the_best_so_far_is_given_at_the_deadline():
         ModelDouble(answer=RIGHT, latency=latency) as double,
         serving(double, endpoint={"max_n": 1}) as served,
     ):
-        tts = {"strategy": f"self_consistency:n=6,{NUMBERS}", "deadline": 0.5}
-        answer = await served.chat("qwen", tts=tts)
+        tts = {"strategy": f"self_consistency:n=6,{NUMBERS}"}
+        for deadline in (0.5, 4.0, 20.0):  # on a busy machine nothing has come by the first
+            double.reset()
+            answer = await served.chat("qwen", tts={**tts, "deadline": deadline})
+            await double.idle()
+            if answer.status_code == 200:
+                break
         assert answer.headers["x-tts-ended"] == "deadline"
         assert answer.json()["choices"][0]["message"]["content"].endswith("Answer: 42")
-        await double.idle()
         double.latency = 600.0
         assert (await served.chat("qwen", tts={**tts, "deadline": 0.1})).status_code == 504
 

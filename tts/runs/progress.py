@@ -118,7 +118,8 @@ class LineProgress(_Counting):
         cells = self.cells * len(self.tallies)
         stored = f", {cells - self.left} stored already" if self.left < cells else ""
         print(f"{cells} cells over {problems} problems{stored}", file=sys.stderr)
-        self.spoke, self.told = self.started, ""
+        self.spoke: float = self.started
+        self.told: str = ""
 
     def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
         super().cell(cell, result, correct)

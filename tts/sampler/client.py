@@ -74,8 +74,8 @@ class Reply:
         close: Callable[[], Awaitable[None]],
         lost: Callable[[Exception], TransientError],
     ) -> None:
-        self.status = status
-        self.headers = headers
+        self.status: int = status
+        self.headers: Mapping[str, str] = headers
         encoding = headers.get("content-encoding")  # some servers compress unasked
         self._chunks = _inflated(chunks, encoding) if encoding else chunks
         self._close = close

@@ -41,7 +41,7 @@ base URL is a digest of the model's weights.
 ENGINES = {"ray:vllm": ("ray-vllm", "tts.cluster.engine:EngineTransport")}
 """Engines that a run starts for itself: the scheme of their URLs, and their transports."""
 
-BATCHED = {"attempt_timeout": 90_000.0, "total_timeout": 180_000.0, "max_concurrency": 10_000}
+BATCHED: dict[str, float] = {"attempt_timeout": 90_000.0, "total_timeout": 180_000.0, "max_concurrency": 10_000}
 """What an endpoint with `batch` has by default: a batch takes up to a day, and has as many requests as possible."""
 
 SECRET_QUERY = re.compile(

@@ -49,7 +49,7 @@ FAILED = frozenset(
 )
 """Finish reasons that mean that the answer was not finished, by no fault of the model."""
 
-REASONS = {
+REASONS: dict[str, str | None] = {
     "": None,
     "null": None,
     "none": None,
