@@ -67,7 +67,9 @@ class Calls:
         quota: Quota | None = None,
     ) -> None:
         """`seed` is part of the address of everything that is stored; `quota` is shared with other searches."""
-        self.allowance: Allowance = Allowance(budget, self._price, quota)
+        self.allowance: Allowance = Allowance(
+            budget, partial(_price, models), quota
+        )  # not a method: a cycle would live long
         self.store = store
         self.models = models
         self._ledger = ledger
@@ -383,8 +385,9 @@ class Calls:
         finally:
             self.allowance.release(grant)
 
-    def _price(self, role: str, usage: Usage) -> float:
-        return self.models[role].endpoint.money(usage) if role in self.models else 0.0
+
+def _price(models: Mapping[str, Sampler], role: str, usage: Usage) -> float:
+    return models[role].endpoint.money(usage) if role in models else 0.0
 
 
 def _in_order(data: Any, count: int) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import resource
 import signal
 import socket
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+from tts.concurrency import look_seldom_for_cycles
 from tts.errors import ConfigError, MissingExtra
 
 try:
@@ -107,13 +107,11 @@ def run_on(listening: socket.socket, app: App, **settings: Any) -> None:
     """Serve `app` on a socket until Ctrl-C or SIGTERM."""
     server = server_for(app, **settings)
     _raise_file_limit()
-    gc.set_threshold(20_000, 20, 20)  # by default a tenth of the CPU time goes to looking for cycles; there are few
     startup = server.startup
 
     async def settled(sockets: list[socket.socket] | None = None) -> None:
         await startup(sockets)
-        gc.collect()
-        gc.freeze()  # what is there by now stays; to look through it takes longer than the loop may stand still
+        look_seldom_for_cycles()  # to look through all that is there takes longer than the loop may stand still
 
     server.startup = settled
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal is closed: as gracefully as SIGTERM

@@ -31,6 +31,8 @@ GROUPS: dict[str, list[tuple[str, str | None, str, list[str]]]] = {
     "1,600 single samples, 64 in flight": [
         ("tts", None, "tts_single.py", ["URL"]),
         ("tts, every sample stored", None, "tts_single.py", ["URL", "stored"]),
+        ("tts, as in tts run", None, "tts_single.py", ["URL", "seldom"]),
+        ("tts, as in tts run, every sample stored", None, "tts_single.py", ["URL", "seldom", "stored"]),
         ("bare aiohttp", None, "bare_aiohttp.py", ["URL"]),
         ("openai", "openai", "openai_client.py", ["URL"]),
     ],

@@ -33,6 +33,7 @@ from tts.cli.common import (
     show_json,
     with_n,
 )
+from tts.concurrency import look_seldom_for_cycles
 from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTSError, WorkersLost
 
 if TYPE_CHECKING:
@@ -215,6 +216,7 @@ def _name(experiment: Experiment) -> str:
 
 def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress, executor: Executor) -> Run:
     """Run it; if it breaks off, tell how to continue."""
+    look_seldom_for_cycles()
     try:
         return asyncio.run(experiment.run(out, resume=resume, progress=progress, executor=executor))
     except KeyboardInterrupt:

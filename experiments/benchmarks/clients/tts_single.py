@@ -1,4 +1,7 @@
-"""Single-sample chat requests through a session and the sampler; with a second argument, every sample stored."""
+"""Single-sample chat requests through a session and the sampler. Arguments: base_url, `stored`, `seldom`.
+
+`stored`: every sample is stored; `seldom`: the garbage collector looks seldom for cycles, as in `tts run`.
+"""
 
 import asyncio
 import sys
@@ -8,10 +11,13 @@ from pathlib import Path
 from _measure import MESSAGES, SINGLES, SINGLES_IN_FLIGHT, measured, report
 
 from tts import Endpoint, Problem, Sampler, Session
+from tts.concurrency import look_seldom_for_cycles
 from tts.runs.store import Store
 
 
-async def main(base_url: str, stored: bool) -> None:
+async def main(base_url: str, stored: bool, seldom: bool) -> None:
+    if seldom:
+        look_seldom_for_cycles()
     endpoint = Endpoint(model="test-model", base_url=base_url, max_concurrency=SINGLES_IN_FLIGHT)
     with tempfile.TemporaryDirectory() as folder:
         async with Sampler(endpoint) as sampler, Store(Path(folder) / "run.sqlite") as store:
@@ -28,4 +34,4 @@ async def main(base_url: str, stored: bool) -> None:
     report("tts, stored" if stored else "tts", SINGLES, spent)
 
 
-asyncio.run(main(sys.argv[1], len(sys.argv) > 2))
+asyncio.run(main(sys.argv[1], "stored" in sys.argv, "seldom" in sys.argv))
