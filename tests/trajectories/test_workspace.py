@@ -162,7 +162,7 @@ async def test_a_hostile_command_changes_nothing_outside(command: str, words: st
         assert any(word in said for word in words.split("|")) or words.startswith("(?s)"), said
         assert host.state() == before
         assert await call(episode, "bash", command="echo still here") == "still here\n"
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert len(os.listdir("/proc/self/fd")) <= descriptors
         left = [text for worker in shared.get(Sandbox)._all for text in living_processes(worker.process_id).values()]
         assert not [text for text in left if "bash" in text or "sleep" in text or "yes" in text]
 

@@ -76,7 +76,7 @@ async def test_a_hostile_program_gains_nothing_and_leaves_nothing(
     after = await sandbox.run(RIGHT)
     assert accepted(after), after
     assert sorted(idle_processes(sandbox)) == warm
-    assert len(os.listdir("/proc/self/fd")) == len(descriptors)
+    assert len(os.listdir("/proc/self/fd")) <= len(descriptors)  # those of other tests may be collected meanwhile
 
 
 @pytest.mark.asyncio(loop_scope="module")
