@@ -327,7 +327,8 @@ async def test_hundreds_of_programs_leave_no_trace(sandbox: Sandbox) -> None:
     before = state()
     await some()
     after = state()
-    assert after[:2] == before[:2]
+    assert after[0] <= before[0]  # those of other tests may be collected meanwhile
+    assert after[1] == before[1]
     assert after[2] <= before[2] + 64
 
 
