@@ -105,6 +105,15 @@ async def test_a_run_that_is_killed_at_any_moment_pays_for_nothing_twice(tmp_pat
     assert run.summary()[0]["accuracy"] == 1.0
 
 
+async def test_a_proxy_of_the_environment_is_gone_through(server: BatchServer, monkeypatch: pytest.MonkeyPatch):
+    for name in ("no_proxy", "NO_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", server.base_url.removesuffix("/v1"))
+    async with Sampler(endpoint(server, base_url="http://models.example/v1")) as sampler:
+        (sample,) = await draw(sampler)
+    assert sample.text == "Answer: 42"
+
+
 async def test_failed_lines_are_those_samples_failures(server: BatchServer):
     server.says = lambda body: "!400" if "bad" in str(body["messages"]) else "Answer: 42"
     async with Sampler(endpoint(server)) as sampler:

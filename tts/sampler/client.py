@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from functools import partial
 from itertools import count
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
@@ -34,6 +36,10 @@ T = TypeVar("T")
 
 CHUNK = 1 << 14
 """Bytes of a body that are handed on at once, at most."""
+
+KEPT = 4
+"""Seconds for which idle connections are kept: servers drop them later (uvicorn: after 5), so that no request meets one
+that is closing."""
 
 LONGEST_ERROR = 1 << 16
 """Bytes that are read of the body of an error."""
@@ -117,9 +123,9 @@ class HttpClient:
         self._endpoint = endpoint
         network = endpoint.transport or (model(endpoint.base_url) if model else None)
         if endpoint.provider:
-            network = ProviderTransport(network or httpx.AsyncHTTPTransport(verify=_tls()))
+            network = ProviderTransport(network or _network(endpoint))
         if endpoint.batch:
-            network = BatchTransport(network or httpx.AsyncHTTPTransport(verify=_tls()), endpoint.batch_folder)
+            network = BatchTransport(network or _network(endpoint), endpoint.batch_folder)
         self._transport = network
         headers = {"user-agent": "ttscale", "content-type": "application/json", "accept-encoding": "identity"}
         self._headers = CIMultiDict(headers)
@@ -138,11 +144,8 @@ class HttpClient:
         """The connections to the network, opened on first use."""
         endpoint = self._endpoint
         encrypted = any(url.startswith("https:") for url in endpoint.urls)
-        # Drop idle connections before the server does (uvicorn: after 5 s), or a request might meet a closing one.
         connector = aiohttp.TCPConnector(
-            limit=most_in_flight(endpoint) * len(endpoint.urls) + 16,
-            ssl=_tls() if encrypted else False,
-            keepalive_timeout=4,
+            limit=_connections(endpoint), ssl=_tls() if encrypted else False, keepalive_timeout=KEPT
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -384,6 +387,18 @@ _url = functools.lru_cache(64)(httpx.URL)
 @functools.cache
 def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
+
+
+def _connections(endpoint: Endpoint) -> int:
+    return most_in_flight(endpoint) * len(endpoint.urls) + 16
+
+
+def _network(endpoint: Endpoint) -> httpx.AsyncHTTPTransport:
+    """What carries requests that are translated before they are sent; else they go by `HttpClient._session`."""
+    url = urlsplit(endpoint.base_url)
+    proxy = None if proxy_bypass(url.hostname or "") else getproxies().get("http" if url.scheme == "http" else "https")
+    limits = httpx.Limits(max_connections=_connections(endpoint), keepalive_expiry=KEPT)
+    return httpx.AsyncHTTPTransport(verify=_tls(), limits=limits, proxy=proxy)
 
 
 def _in_the_systems_words(error: BaseException | None) -> str:
