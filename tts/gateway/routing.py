@@ -37,7 +37,7 @@ from tts.gateway.schemas import (
     sampling_of,
 )
 from tts.gateway.settings import GatewaySettings
-from tts.gateway.stored import ResponseStore
+from tts.gateway.stored import ResponseStore, too_large
 from tts.registry import Plugin, nested
 from tts.resources import Resources
 from tts.sampler.parameters import merged
@@ -251,8 +251,7 @@ async def _whole(
     unlinked = {name: value for name, value in whole.items() if name != "previous_response_id"}
     content = await asyncio.to_thread(bytes_of, unlinked, large=True)
     if len(content) > most:
-        message = f"previous_response_id: a request may have at most {most} bytes, what it goes on from included"
-        raise APIError(413, message, "request_too_large")
+        raise too_large(most)
     return whole, content
 
 
