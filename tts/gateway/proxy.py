@@ -25,6 +25,7 @@ from tts.sampler import Sampler
 from tts.sampler.client import HttpClient, Reply
 from tts.sampler.parameters import LENGTHS, merged, token_limit
 from tts.sampler.protocol import (
+    LARGEST_COUNT,
     bytes_of,
     check_values,
     decoded,
@@ -247,8 +248,8 @@ async def _within_quota(request: GatewayRequest, sampler: Sampler) -> AsyncItera
     responds = request.kind == "responses" and request.format is None
     name = "max_output_tokens" if responds else token_limit(merged(endpoint.params, body))
     for one in ("n", "best_of", *NAMES_OF_LENGTHS):  # some servers read "5" and 5.0 as 5
-        if not isinstance(body.get(one, 0), int | None):
-            raise bad_request(f"{one} must be a whole number, as this key has caps for a day", one)
+        if not isinstance(given := body.get(one, 0), int | None) or abs(given or 0) > LARGEST_COUNT:
+            raise bad_request(f"{one} must be a usual whole number, as this key has caps for a day", one)
     lengths = {one: body[one] for one in NAMES_OF_LENGTHS if body.get(one) is not None}
     asked = max(filter(_is_number, lengths.values()), default=endpoint.params.get(name))
     context = sampler.context_length

@@ -30,6 +30,7 @@ from tts.gateway.schemas import (
     RequestOptions,
     Spec,
     check,
+    check_names,
     check_sizes,
     check_spec,
     options_of,
@@ -187,6 +188,7 @@ async def read(
     """
     settings = offer.settings
     body = await parsed(content, settings.limits)
+    await aside(SLOWER * len(body), check_names, body)
     check_sizes(body, {"model": SIZES["model"]})
     name = body.get("model")
     if name is None and kind in PASSED and len(settings.models) == 1:
