@@ -193,16 +193,14 @@ async def pass_through(request: GatewayRequest, sampler: Sampler, path: str) -> 
                     request.book("policy", usage, endpoint.money(usage))
 
         failed: list[str] = []
+        soon: TransientError | None = None
         while True:
             try:
                 return await relay(failed)
-            except TransientError as error:
-                left = {replica.url for replica in connection.pool.replicas if not replica.down} - {
-                    *failed,
-                    error.server,
-                }
-                if error.server is None or error.final or out.status is not None or not left:
-                    raise
+            except EndpointError as error:
+                soon = error if isinstance(error, TransientError) else soon
+                if out.status is not None or error.server is None or not connection.others_may(error, failed):
+                    raise soon or error  # noqa: B904 - one that may be well soon is asked again, whatever others lack
                 failed.append(error.server)
                 request.begin_anew()
 
