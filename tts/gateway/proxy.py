@@ -52,7 +52,8 @@ FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 """In an event after which a choice has nothing more to say; inside a text the quotes would be escaped."""
 
 SAYING_NOTHING = 10.0
-"""Seconds for which the events before the first token are held back: an error after them then has a status."""
+"""Seconds for which the events before the first token are held back, if they are few: an error after them then has a
+status."""
 
 SMALL = 2**17
 """Bytes that are parsed and written at once; more would hold up the event loop."""
@@ -331,7 +332,8 @@ async def _relay_events(
                 if len(event.raw) > SMALL:  # each step with it takes a while
                     await asyncio.sleep(0)
             first = next((event for event in held if not _opens(event)), None)
-            if not held or (out.status is None and first is None and now() - began < SAYING_NOTHING):
+            few = now() - began < SAYING_NOTHING and sum(len(event.raw) for event in held) < SMALL
+            if not held or (out.status is None and first is None and few):
                 continue
             if out.status is None and first is not None:
                 _check_first(first)
