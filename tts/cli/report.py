@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from tts.cli.common import AsJson, complete, console, say, show_json
+from tts.cli.common import AsJson, Trackers, complete, console, say, show_json
 from tts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ Looks = StrEnum("Looks", ["screen", "paper"])
 Spread = StrEnum("Spread", ["bands", "bars", "none"])
 Exports = StrEnum("Exports", ["sft", "preference", "samples", "lm_eval", "inspect", "batch"])
 Labels = StrEnum("Labels", ["truth", "verifier"])
-Trackers = StrEnum("Trackers", ["mlflow", "tensorboard", "wandb"])
 
 
 def report(
