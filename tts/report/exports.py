@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
 from itertools import groupby
+from statistics import mean
 from typing import Any, Literal
 
 from tts import registry
@@ -53,6 +56,14 @@ def exported(run: Run, kind: Export, label: Label = "truth") -> Iterator[dict[st
             yield _line(examples[problem].problem.messages, run, label, rows)
 
 
+def file_name(run: Run, kind: Export) -> str:
+    """What a file of this kind is called; Inspect shows what begins with a time."""
+    if kind != "inspect":
+        return f"{kind}.jsonl"
+    names = (name.replace("_", "-") for name in (run.record["config"]["task"]["name"], run.path.resolve().name))
+    return "_".join([f"{_started(run):%Y-%m-%dT%H-%M-%S+00-00}", *names]) + ".json"
+
+
 def _line(prompt: Any, run: Run, label: Label, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A right answer, or one and a wrong one: conversations, or texts where the prompt is one."""
     kept = ("problem", "strategy", "model", "seed", "position", "score", "finish_reason")
@@ -94,24 +105,34 @@ def _lm_eval(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any
     for id, found in by_problem.items():
         texts = [row["content"] for row in found]
         asked = _asked(examples[id])
+        prompt, target, doc = (
+            asked if isinstance(asked, str) else json.dumps(asked),
+            _reference(examples[id]),
+            {"id": id},
+        )
+        hashed = {"doc_hash": json.dumps(doc), "prompt_hash": prompt, "target_hash": target}
         yield {
             "doc_id": id,
-            "doc": {"id": id},
-            "target": _reference(examples[id]),
-            "arguments": {"gen_args_0": {"arg_0": asked if isinstance(asked, str) else json.dumps(asked), "arg_1": {}}},
+            "doc": doc,
+            "target": target,
+            "arguments": {"gen_args_0": {"arg_0": prompt, "arg_1": {}}},
             "resps": [texts],
             "filtered_resps": [row["answer"] or "" for row in found],
             "filter": "none",
             "metrics": ["exact_match"],
             "exact_match": sum(bool(row["correct"]) for row in found) / len(found),
+            **{name: sha256(text.encode()).hexdigest() for name, text in hashed.items()},
         }
 
 
 def _inspect(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     examples, samples, model = _examples(run), list[dict[str, Any]](), ""
+    shares = list[float]()
     for id, found in groupby(sorted(rows, key=lambda row: row["problem"]), key=lambda row: row["problem"]):
         asked, target = _asked(examples[id]), _reference(examples[id])
         turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+        found = list(found)
+        shares.append(sum(bool(row["correct"]) for row in found) / len(found))
         for epoch, row in enumerate(found, 1):
             said, model = {"role": "assistant", "content": row["content"]}, row["model"]
             stop = {"length": "max_tokens", "content_filter": "content_filter"}.get(row["finish_reason"], "stop")
@@ -129,8 +150,26 @@ def _inspect(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any
                     "scores": {"match": {"value": "C" if row["correct"] else "I", "answer": row["answer"]}},
                 }
             )
-    task = run.record["config"]["task"]["name"]
-    yield {"version": 2, "status": "success", "eval": {"task": task, "model": model}, "samples": samples}
+    accuracy = {"name": "accuracy", "value": mean(shares) if shares else 0.0}
+    yield {
+        "version": 2,
+        "status": "success",
+        "eval": {
+            "created": _started(run).isoformat(),
+            "task": run.record["config"]["task"]["name"],
+            "dataset": {"samples": len(shares)},
+            "model": f"openai-api/tts/{model}",
+            "config": {"epochs": max((sample["epoch"] for sample in samples), default=1)},
+        },
+        "plan": {},
+        "stats": {},
+        "results": {
+            "total_samples": len(samples),
+            "completed_samples": len(samples),
+            "scores": [{"name": "match", "scorer": "match", "metrics": {"accuracy": accuracy}}],
+        },
+        "samples": samples,
+    }
 
 
 def _batch(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -146,6 +185,10 @@ def _batch(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]
             body["usage"] = dict(zip(names, (*tokens, sum(tokens)), strict=True))
         response = {"status_code": 200, "request_id": f"req_{number}", "body": body}
         yield {"id": f"batch_req_{number}", "custom_id": f"{id}#{count[id]}", "response": response, "error": None}
+
+
+def _started(run: Run) -> datetime:
+    return datetime.fromtimestamp(run.record["started"], UTC).replace(microsecond=0)
 
 
 def _asked(example: Example) -> Any:
