@@ -8,7 +8,7 @@ import os
 import random
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tts.base import Strategy, StrategyField
 from tts.errors import ConfigError
 from tts.gateway import GatewaySettings
 from tts.gateway.admission import hashed, new_key
+from tts.sampler.transport import Reply, Request
 from tts.strategies.single import Single
 
 RIGHT = solvable({}, otherwise=1.0)
@@ -221,7 +222,7 @@ async def test_a_client_that_does_not_send_a_request_is_disconnected(sent: bytes
 async def test_a_stream_that_nobody_reads_is_given_up():
     ended = asyncio.Event()
 
-    async def endless() -> AsyncIterator[bytes]:
+    async def endless() -> AsyncGenerator[bytes, None]:
         try:
             while True:
                 yield b"data: " + b"x" * 65_536 + b"\n\n"
@@ -229,10 +230,11 @@ async def test_a_stream_that_nobody_reads_is_given_up():
         finally:
             ended.set()
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=endless())
+    async def answer(request: Request) -> Reply:
+        events = endless()
+        return Reply(200, events, {"content-type": "text/event-stream"}, events.aclose)
 
-    endpoint = {"base_url": "mock://m", "transport": httpx.MockTransport(answer)}
+    endpoint = {"base_url": "mock://m", "transport": answer}
     async with (
         ModelDouble() as double,
         serving(double, limits={"client_seconds": 0.2}, endpoint=endpoint) as served,
