@@ -37,13 +37,18 @@ TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9
 
 
 def origin_of(headers: Headers) -> Origin:
-    """The id of a request, which it gets here if it has none that can be used, and its trace context (W3C), if any."""
+    """The id of a request, which it gets here if it has none that can be used, and its trace context (W3C), if any.
+
+    Servers refuse an id that is at work. So what they get of a client's own ends in digits that nobody else has: who
+    uses the id of another client keeps nobody out.
+    """
     id, parent = headers.get("x-request-id", ""), headers.get("traceparent", "")
     state = ",".join(headers.getlist("tracestate"))  # it may come in parts
     trace = {"traceparent": parent} if TRACEPARENT.fullmatch(parent) else {}
     if trace and state and state.isascii() and state.isprintable():
         trace["tracestate"] = state
-    return Origin(id if REQUEST_ID.fullmatch(id) else f"req_{uuid4().hex}", trace)
+    made = uuid4().hex
+    return Origin(id, trace, f"{id[:100]}-{made[:12]}") if REQUEST_ID.fullmatch(id) else Origin(f"req_{made}", trace)
 
 
 def _named(record: logging.LogRecord) -> bool:
