@@ -21,6 +21,7 @@ from tts.gateway.settings import GatewaySettings
 from tts.runs.database import Lock
 from tts.runs.store import Cell, Store
 from tts.sampler.client import ORIGIN, Origin
+from tts.sampler.protocol import bytes_of
 from tts.tracing import Tracer, nanoseconds, usage_attributes
 from tts.types import Result, Usage, sum_usage
 
@@ -168,7 +169,7 @@ class Trace:
     async def note(self, line: dict[str, Any]) -> None:
         """Write what `trace_line` says of a request."""
         try:
-            await asyncio.to_thread(os.write, self._requests, json.dumps(line).encode() + b"\n")
+            await asyncio.to_thread(lambda: os.write(self._requests, bytes_of(line, large=True) + b"\n"))
         except OSError as error:
             log.error("request %s was not noted: %s", line["run"], error.strerror)
 
