@@ -652,6 +652,27 @@ async def test_health_readiness_and_metrics():
             double.port = before
 
 
+async def test_those_who_ask_at_once_whether_it_is_ready_ask_its_models_once():
+    asked, many = 0, asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        await many.wait()
+        return web.json_response({"data": []})
+
+    async with answered_by(answer) as upstream, serving(upstream) as served:
+        asks = [asyncio.create_task(served.http.get(served.base_url[:-3] + "/readyz")) for _ in range(50)]
+        while len(served.server.server_state.tasks) < 50:
+            await asyncio.sleep(0.01)
+        many.set()
+        assert {one.status_code for one in await asyncio.gather(*asks)} == {200}
+        before = asked
+        assert before <= 2, "not once for each"
+        await served.http.get(served.base_url[:-3] + "/readyz")
+        assert asked == before + 1, "what was is not remembered"
+
+
 async def test_the_api_description_has_every_endpoint():
     async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
         document = (await served.http.get(served.base_url.removesuffix("/v1") + "/openapi.json")).json()

@@ -38,16 +38,17 @@ LONGEST_ERROR = 1 << 16
 class Origin:
     """The request from outside that calls are made for: they carry its id and trace context to the model server."""
 
-    def __init__(self, id: str, trace: Mapping[str, str]) -> None:
-        """`trace` has the headers of its trace context."""
+    def __init__(self, id: str, trace: Mapping[str, str], sent: str = "") -> None:
+        """`trace` has the headers of its trace context; `sent` is what calls carry in place of its id."""
         self.id: str = id
+        self._sent = sent or id
         self.trace: Mapping[str, str] = trace
         self._calls = count()
 
     def headers(self) -> dict[str, str]:
         """What the next call carries. Its id ends in a number after the first: servers want each id once."""
         number = next(self._calls)
-        return {"x-request-id": f"{self.id}-{number}" if number else self.id, **self.trace}
+        return {"x-request-id": f"{self._sent}-{number}" if number else self._sent, **self.trace}
 
 
 ORIGIN: ContextVar[Origin | None] = ContextVar("origin", default=None)

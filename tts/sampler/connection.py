@@ -251,6 +251,6 @@ class Retry:
         await self.connection.health.rest(pause)
         self._raise_if_lost(error)
 
-    def _raise_if_lost(self, error: TransientError) -> None:
+    def _raise_if_lost(self, error: EndpointError) -> None:
         if lost := self.connection.health.lost_since(self.began):
             raise lost from error
