@@ -8,22 +8,24 @@ import os
 import random
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 from pydantic import Field
 
-from tests.gateway.serving import ASK, NUMBERS, serving, settings_for
+from tests.gateway.serving import ASK, NUMBERS, answered_by, serving, settings_for
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tts import registry
 from tts.base import Strategy, StrategyField
 from tts.errors import ConfigError
 from tts.gateway import GatewaySettings
 from tts.gateway.admission import hashed, new_key
+from tts.sampler.transport import Reply, Request
 from tts.strategies.single import Single
 
 RIGHT = solvable({}, otherwise=1.0)
@@ -220,7 +222,7 @@ async def test_a_client_that_does_not_send_a_request_is_disconnected(sent: bytes
 async def test_a_stream_that_nobody_reads_is_given_up():
     ended = asyncio.Event()
 
-    async def endless() -> AsyncIterator[bytes]:
+    async def endless() -> AsyncGenerator[bytes, None]:
         try:
             while True:
                 yield b"data: " + b"x" * 65_536 + b"\n\n"
@@ -228,10 +230,11 @@ async def test_a_stream_that_nobody_reads_is_given_up():
         finally:
             ended.set()
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=endless())
+    async def answer(request: Request) -> Reply:
+        events = endless()
+        return Reply(200, events, {"content-type": "text/event-stream"}, events.aclose)
 
-    endpoint = {"base_url": "mock://m", "transport": httpx.MockTransport(answer)}
+    endpoint = {"base_url": "mock://m", "transport": answer}
     async with (
         ModelDouble() as double,
         serving(double, limits={"client_seconds": 0.2}, endpoint=endpoint) as served,
@@ -495,6 +498,79 @@ async def test_headers_cannot_be_smuggled_in():
         assert not {"x-forwarded-host", "authorization", "x-upstream"} & set(double.requests[-1].headers)
 
 
+LINES = "a\r\nx-evil: 1\r\n\r\n<b>\0\x1b[2Jé\u2028" + "x" * 10_000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["qwen", "single@qwen"])
+async def test_what_headers_repeat_of_a_request_ends_none(model: str, stream: bool):
+    tools = [{"name": "f", "input_schema": {}, LINES: 1}]
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        body = {"model": model, "messages": ASK, "max_tokens": 9, "tools": tools, "stream": stream}
+        answer = await served.http.post("/messages", json=body)
+        assert (answer.status_code, "x-evil" in answer.headers) == (200, False)
+        assert answer.headers["x-tts-ignored"].startswith("tools.a??x-evil: 1")
+
+
+@pytest.mark.parametrize("model", ["qwen", "single@qwen"])
+async def test_what_the_log_repeats_of_a_request_is_no_line_of_its_own(model: str, caplog: pytest.LogCaptureFixture):
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        told = json.loads(await request.read() or b"{}").get("user")
+        return web.json_response({"error": {"message": f"no user {told}"}}, status=400)
+
+    async with answered_by(answer) as upstream, serving(upstream) as served:
+        assert (await served.chat(model, user=LINES)).status_code == 400
+        said = [record.getMessage() for record in caplog.records if record.name == "tts"]
+        assert any("no user a" in one and "x-evil" in one for one in said)
+        assert all(one.isprintable() and len(one) < 2000 for one in said)
+
+
+async def test_labels_of_metrics_come_from_the_configuration_alone():
+    presets = {"coder": {"strategy": "single"}}
+    async with ModelDouble(answer=RIGHT) as double, serving(double, presets=presets) as served:
+        for place in range(20):
+            named = f"best_of_n:n={place + 1},verifier=regex(pattern=4)@qwen"
+            for model in ("coder", "qwen", f"nobody{place}", named, "single@qwen"):
+                await served.chat(model, user=f"u{place}", tts={"models": {f"role{place}": "qwen"}})
+                await served.chat(model, user=f"u{place}")
+                await served.http.post("/embeddings", json={"model": model, "input": "x"})
+            await served.http.get(f"/nothing/{place}")
+        told = (await served.gateway.metrics.text()).decode()
+    names = {word for line in told.splitlines() for word in re.findall(r'(?:name|role|key)="([^"]*)"', line)}
+    assert names == {"none", "coder", "qwen", "single", "best_of_n", "policy", "anybody"}
+
+
+HEADS = {
+    "a long URL": b"GET /",
+    "a long name": b"GET / HTTP/1.1\r\nhost: x\r\n",
+    "a long value": b"GET / HTTP/1.1\r\nhost: x\r\nx: ",
+    "many headers": b"GET / HTTP/1.1\r\nhost: x\r\n",
+    "many trailers": b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n",
+    "a long trailer": b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nx: ",
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+async def test_a_head_without_end_is_not_read(name: str):
+    """Before anybody knows whose it is."""
+    piece = b"a: b\r\n" * 2_000 if "many" in name else b"x" * 12_000
+    async with ModelDouble() as double, serving(double) as served:
+        reader, writer = await served.connect()
+        writer.write(HEADS[name])
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 2**24:
+                writer.write(piece)
+                await writer.drain()
+                sent += len(piece)
+                await asyncio.sleep(0)
+        assert sent < 2**24, "the connection is closed"
+        with suppress(ConnectionError):
+            assert b" 431 " in await reader.read() or "trailer" in name
+        writer.close()
+        assert (await served.chat("qwen", user="x" * 2**19)).status_code == 200, "bodies may be long"
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", "a@b", "a:b", "", "é", "x" + chr(0)])
 def test_presets_have_plain_names(name: str):
     double = ModelDouble(port=1)
@@ -574,6 +650,27 @@ async def test_health_readiness_and_metrics():
                 assert (await served.http.get(f"{root}/readyz")).status_code == 503
                 assert (await served.chat()).status_code == 502
             double.port = before
+
+
+async def test_those_who_ask_at_once_whether_it_is_ready_ask_its_models_once():
+    asked, many = 0, asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        await many.wait()
+        return web.json_response({"data": []})
+
+    async with answered_by(answer) as upstream, serving(upstream) as served:
+        asks = [asyncio.create_task(served.http.get(served.base_url[:-3] + "/readyz")) for _ in range(50)]
+        while len(served.server.server_state.tasks) < 50:
+            await asyncio.sleep(0.01)
+        many.set()
+        assert {one.status_code for one in await asyncio.gather(*asks)} == {200}
+        before = asked
+        assert before <= 2, "not once for each"
+        await served.http.get(served.base_url[:-3] + "/readyz")
+        assert asked == before + 1, "what was is not remembered"
 
 
 async def test_the_api_description_has_every_endpoint():

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from aiohttp import web
 
 from tests.gateway.serving import ASK, NUMBERS, Served, answered_by, serving
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
+from tts.sampler.transport import Reply, Request
 
 RIGHT = solvable({}, otherwise=1.0)
 VOTE = f"self_consistency:n=3,{NUMBERS}@qwen"
@@ -100,6 +100,26 @@ async def test_comments_alone_begin_a_stream_where_they_go_on_for_long(monkeypat
     async with streaming(events) as upstream, serving(upstream) as served:
         answer = await streamed(served)
         assert (answer.status_code, answer.text[:9]) == (200, ": at work")
+
+
+@pytest.mark.parametrize("event", [": at work\n\n", chunk(role="assistant", content="")])
+async def test_events_that_say_nothing_are_not_held_back_when_they_are_many(event: str):
+    seen, many = asyncio.Event(), event * (2**17 // len(event) + 1)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(many.encode())
+        await seen.wait()
+        await response.write((chunk(content="4") + "data: [DONE]\n\n").encode())
+        return response
+
+    async with answered_by(answer) as upstream, serving(upstream) as served, asyncio.timeout(60):
+        body = {"model": "qwen", "messages": ASK, "stream": True}
+        async with served.http.stream("POST", "/chat/completions", json=body) as told:
+            assert told.status_code == 200
+            seen.set()
+            assert await told.aread() == (many + chunk(content="4") + "data: [DONE]\n\n").encode()
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -254,14 +274,14 @@ async def test_half_a_surrogate_pair_survives_on_every_way(path: str, tmp_path: 
         "messages": f'"max_tokens": 9, "messages": [{{"role": "user", "content": "{half} \\ud83d\\ude00"}}]',
     }[path]
 
-    def respond(request: httpx.Request) -> httpx.Response:
+    async def respond(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": []})
-        seen.append(json.loads(request.content))
-        return httpx.Response(200, content=json.dumps({"choices": [said]}))
+            return Reply.json({"data": []})
+        seen.append(request.json())
+        return Reply.json({"choices": [said]})
 
     seen: list[Any] = []
-    endpoint = {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(respond)}
+    endpoint = {"model": "m", "base_url": "mock://m", "transport": respond}
     async with ModelDouble() as double, serving(double, endpoint=endpoint, trace=tmp_path / "trace") as served:
         for model, more in (("qwen", ""), ("single@qwen", ""), ("single@qwen", ', "stream": true')):
             body = f'{{"model": "{model}", {asked}{more}}}'

@@ -6,7 +6,6 @@ import time
 from email.utils import formatdate
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +16,12 @@ from tts.accounts import Ledger
 from tts.errors import EndpointRefused, RequestRejected, Throttled, TransientError
 from tts.runs.store import _dump_sample, _load_sample
 from tts.sampler import Endpoint, Sampler, llama_cpp, protocol, refusals
+from tts.sampler.transport import Reply, Request
 from tts.types import Usage, total
 
 
 def error(status: int, body: str = "", **headers: str) -> Any:
-    sent = httpx.Headers({k.replace("_", "-"): v for k, v in headers.items()})
+    sent = {k.replace("_", "-"): v for k, v in headers.items()}
     return refusals.error_of(status, sent, body, "http://a/v1/chat/completions")
 
 
@@ -139,13 +139,12 @@ def answering(*answers: Any, **settings: Any) -> Endpoint:
     """An endpoint that gives the answers, one a request, the last one for ever."""
     left = list(answers)
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(404)
-        return httpx.Response(200, json=left.pop(0) if len(left) > 1 else left[0])
+            return Reply.whole(404, b"")
+        return Reply.json(left.pop(0) if len(left) > 1 else left[0])
 
-    transport = httpx.MockTransport(answer)
-    return Endpoint(model="m", base_url="mock://m", transport=transport, retry_wait=0.001, **settings)
+    return Endpoint(model="m", base_url="mock://m", transport=answer, retry_wait=0.001, **settings)
 
 
 def answer(*indices: int, tokens: int = 10) -> dict[str, Any]:
@@ -197,12 +196,19 @@ async def test_the_likeliest_first_tokens_are_kept_where_asked_for_and_survive_t
 
 
 @pytest.mark.parametrize(
-    ("text", "asked", "known"), [("", {"logprobs": 0}, []), ("", {}, None), ("a", {"logprobs": 0}, None)]
+    ("text", "tokens", "asked", "known"),
+    [
+        ("", [30], {"logprobs": 0}, []),
+        ("", [30], {}, None),
+        ('")', [595], {"logprobs": 0}, []),  # one token has the stop string and what stands before it
+        ('")', [595], {}, None),
+        ("two words", [7, 8, 30], {"logprobs": 0}, None),
+    ],
 )
 def test_llama_cpp_tells_no_probabilities_of_a_stop_string_which_is_not_that_it_has_none(
-    text: str, asked: dict[str, Any], known: list[float] | None
+    text: str, tokens: list[int], asked: dict[str, Any], known: list[float] | None
 ):
-    answer = {"content": text, "stop_type": "word", "stopping_word": ".", "tokens": [30], "timings": {"cache_n": 0}}
-    answer |= {"tokens_evaluated": 9, "tokens_predicted": 1}
+    answer = {"content": text, "stop_type": "word", "stopping_word": ".", "tokens": tokens, "timings": {"cache_n": 0}}
+    answer |= {"tokens_evaluated": 9, "tokens_predicted": len(tokens)}
     (choice,) = llama_cpp.parse({"include_stop_str_in_output": True, **asked}, answer).choices
     assert (choice.text, choice.logprobs) == (f"{text}.", known)
