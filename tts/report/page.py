@@ -51,8 +51,8 @@ def write_page(comparison: RunComparison, path: Path, *, most: int = MOST_CHARAC
 
 def size(comparison: RunComparison) -> int:
     """Characters of all candidates and their details."""
-    query = "SELECT COALESCE(SUM(LENGTH(content) + LENGTH(details) + 150), 0) FROM candidates"
-    return sum(run.db.execute(query).fetchone()[0] for run in comparison.runs.values())
+    parts = (part for shown in comparison.tracks for part in shown.track.columns)
+    return sum(part.characters + 150 * len(part.numbers) for part in parts)
 
 
 def sampled(problems: int, share: float) -> Iterator[int]:

@@ -13,6 +13,7 @@ CHECKED = {
     "cells": "id, problem, strategy, model, seed, ended, selected, oracle, seconds, spent, reused, wasted, failures",
     "candidates": "cell, position, arrived, elapsed, score, passed, correct, content, details",
     "charges": f"cell, position, role, started, {', '.join(USAGE_FIELDS)}",
+    "columns": "cell, numbers, charges, told",
 }
 """The columns of each table that a row's checksum is over (`checksum` in SQL)."""
 
@@ -28,8 +29,10 @@ def check(db: sqlite3.Connection, path: Path) -> None:
         (said,) = db.execute("PRAGMA integrity_check(1)").fetchone()
         if said != "ok":
             raise damaged(path, said)
-        for table, columns in CHECKED.items():
-            if db.execute(f"SELECT 1 FROM {table} WHERE NOT intact(checksum, {columns}) LIMIT 1").fetchone():
+        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for table in there & CHECKED.keys():
+            query = f"SELECT 1 FROM {table} WHERE NOT intact(checksum, {CHECKED[table]}) LIMIT 1"
+            if db.execute(query).fetchone():
                 raise damaged(path, f"a row of {table} has changed since it was written")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of a message that quotes a damaged schema
         raise damaged(path, error) from None

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from tts.lacks import lack_of
 from tts.resources import SampleStore
+from tts.runs.columns import Columns
 from tts.runs.damage import CHECKED, damaged
 from tts.runs.database import Database
 from tts.text import well_formed
@@ -41,6 +42,10 @@ CREATE TABLE IF NOT EXISTS charges (  -- what the cell would have cost alone; po
     role TEXT NOT NULL, started REAL NOT NULL, {", ".join(f"{name} REAL NOT NULL" for name in USAGE_FIELDS)},
     checksum INTEGER);
 CREATE INDEX IF NOT EXISTS charge_cell ON charges (cell);
+
+CREATE TABLE IF NOT EXISTS columns (  -- the same candidates and charges as `tts.runs.columns.Columns`
+    cell INTEGER PRIMARY KEY REFERENCES cells (id) ON DELETE CASCADE,
+    numbers BLOB NOT NULL, charges BLOB NOT NULL, told TEXT NOT NULL, checksum INTEGER);
 """
 
 
@@ -136,7 +141,10 @@ def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dic
         position = last if charge.place is None else min(bisect_left(spawned, charge.place), last)
         rows.append(_charge_row(number, ~position if ordered else None, charge))
     db.executemany(f"INSERT INTO charges VALUES (?,?,?,?{',?' * len(USAGE_FIELDS)}, NULL)", rows)
-    for table, column in (("cells", "id"), ("candidates", "cell"), ("charges", "cell")):  # over what is stored now
+    columns = Columns.of((row[3:] for row in kept), (row[1:3] + row[4:] for row in rows))
+    db.execute("INSERT OR REPLACE INTO columns VALUES (?,?,?,?, NULL)", (number, *columns.pack()))
+    for table in ("cells", "candidates", "charges", "columns"):  # over what is stored now
+        column = "id" if table == "cells" else "cell"
         db.execute(f"UPDATE {table} SET checksum = checksum({CHECKED[table]}) WHERE {column} = ?", (number,))
 
 

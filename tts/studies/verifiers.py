@@ -260,15 +260,13 @@ def _answers(track: Track) -> list[list[str | None]] | None:
 def _noted(track: Track, other: Track) -> list[list[str | None]] | None:
     places = {(row.problem, row.seed): place for place, row in enumerate(other.rows)}
     found: list[list[str | None]] = []
-    for row in track.rows:
+    for row, digests in zip(track.rows, track.digests, strict=True):
         place = places.get((row.problem, row.seed))
         if place is None:
             return None
-        known: dict[str, str | None] = {}
-        if other.answered[place].any():
-            theirs = zip(other.texts(other.rows[place]), other.answers[place], other.answered[place], strict=True)
-            known = {text: answer for text, answer, noted in theirs if noted}
-        texts = track.texts(row)
+        theirs = zip(other.digests[place].tolist(), other.answers[place], other.answered[place], strict=True)
+        known = {text: answer for text, answer, noted in theirs if noted}
+        texts = digests.tolist()
         if any(text not in known for text in texts):
             return None
         found.append([known[text] for text in texts])
