@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts.base import answer_classes
-from tts.types import USAGE_FIELDS, Usage, sum_usage
+from tts.types import USAGE_FIELDS, Usage, Verdict, sum_usage
 
 Floats = NDArray[np.float64]
 
-NUMBERS = ("score", "passed", "correct", "elapsed", "cut_off", "answered", "text")
+NUMBERS = ("score", "passed", "correct", "elapsed", "cut_off", "answered", "text", "weight")
 """Of each candidate, NaN where unknown: `cut_off` by the budget, `answered` where the strategy has noted an answer, be
-it that there is none, and a digest of its `text`."""
+it that there is none, a digest of its `text`, and what its verdict weighs in a vote (`Verdict.weight`)."""
 CHARGES = ("place", "role", *USAGE_FIELDS)
 """Of each charge: the candidate that it stands at (see `Track.cost`), NaN in a cell without any, and which of
 `Columns.roles` it is."""
@@ -42,6 +42,8 @@ class Columns:
     """Of all contents and details."""
     answers: list[str | None] | None = None
     """The class of each candidate's answer among those of the cell (`tts.base.answer_classes`); None: there is none."""
+    votes: bool = False
+    """Whether a weighted vote follows from `answers` and weights: none are alike, and no score lacks its scale."""
     lacks: dict[str, int] = field(default_factory=dict)
     """How many candidates lack what (`tts.lacks.Lack`)."""
     unrated: int = 0
@@ -64,13 +66,15 @@ class Columns:
             characters += len(content) + len(details)
             cut, answered = more.get("finish_reason") == "budget", "answer" in more.get("notes", ())
             digest = int.from_bytes(blake2b(content.encode(errors="surrogatepass"), digest_size=6).digest())
-            numbers.append((score, passed, correct, elapsed, cut, answered, digest))
+            weight = Verdict(score, scale=more.get("scale")).weight
+            numbers.append((score, passed, correct, elapsed, cut, answered, digest, weight))
         roles: dict[str, int] = {}
         paid = [
             (None if position is None else max(position, ~position), roles.setdefault(role, len(roles)), *usage)
             for position, role, *usage in charges
         ]
-        answers = answer_classes([_noted(more.get("notes", {})) for more in told])
+        notes = [_noted(more.get("notes", {})) for more in told]
+        answers = answer_classes(notes)
         parts = [more.get("verdict", {}).get("parts") or [] for more in told]
         return cls(
             _matrix(numbers, NUMBERS),
@@ -78,6 +82,8 @@ class Columns:
             list(roles),
             characters,
             answers if any(answer is not None for answer in answers) else None,
+            not any("alike" in one for one in notes)
+            and all(one[0] is None or "scale" in more for one, more in zip(numbers, told, strict=True)),
             Counter(more["lack"] for more in told if more.get("lack")),
             sum(one[:2] == (None, None) and bool(more.get("verdict")) for one, more in zip(numbers, told, strict=True)),
             _sum(more.get("verifying") for more in told),
@@ -87,7 +93,7 @@ class Columns:
 
     def pack(self) -> tuple[bytes, bytes, str]:
         """As the store keeps them."""
-        names = ("roles", "characters", "answers", "lacks", "unrated", "verifying", "saved", "parts")
+        names = ("roles", "characters", "answers", "votes", "lacks", "unrated", "verifying", "saved", "parts")
         told = {name: value for name in names if (value := getattr(self, name))}
         return self.numbers.tobytes(), self.charges.tobytes(), json.dumps(told)
 

@@ -64,6 +64,11 @@ class Run:
         return connection
 
     @cached_property
+    def made(self) -> dict[Hashable, Any]:
+        """What was made of it and may be asked for again, whichever track asks."""
+        return {}
+
+    @cached_property
     def tracks(self) -> list[Track]:
         """Every strategy and model that has finished cells, in the order they first finished."""
         query = "SELECT strategy, model FROM cells GROUP BY strategy, model ORDER BY MIN(id)"
@@ -254,6 +259,8 @@ class Track:
     def warning(self) -> str:
         """What its strategy warns of (`Strategy.warning`); empty where there is nothing, or its package is missing."""
         try:
+            if type(self.method).warning is Strategy.warning and not (self._flat("score") < 0).any():
+                return ""  # which is of negative scores alone
             return self.method.warning(one for row in self.rows for one in self.candidates(row))
         except ConfigError:
             return ""
@@ -300,6 +307,11 @@ class Track:
     def ranks(self) -> list[Floats]:
         """A number for each candidate that sorts as its verdict does (`tts.base.rank`), higher is better."""
         return self.split(ranked(*self.verdicts))
+
+    @property
+    def weights(self) -> list[Floats]:
+        """What each candidate's verdict weighs in a vote, NaN where it does not vote (`Verdict.weight`)."""
+        return self.split(self._flat("weight"))
 
     @property
     def verdicts(self) -> tuple[Floats, Floats]:
@@ -364,7 +376,9 @@ class Track:
         query = """SELECT position, arrived, elapsed, score, passed, content, details
                    FROM candidates WHERE cell = ? ORDER BY position"""
         scale = self.verifier.scale if self.verifier is not None else None
-        return [_candidate(scale, stored) for stored in self.run.db.execute(query, (row.cell,))]
+        found = self.run.db.execute(query, (row.cell,)).fetchall()
+        details = json.loads(f"[{','.join(stored[-1] for stored in found)}]")
+        return [_candidate(scale, *stored[:-1], more) for stored, more in zip(found, details, strict=True)]
 
     @once
     def cost(self, measure: str) -> list[Floats]:
@@ -496,9 +510,12 @@ def ranked(score: Floats, passed: Floats) -> Floats:
     """A number for each verdict that sorts as `tts.base.standing` does."""
     level = np.where(np.isnan(passed), 1.0, passed * 2)
     level[np.isnan(passed) & np.isnan(score)] = -1.0
-    keys = np.stack([level, np.where(np.isnan(score), -np.inf, score)], axis=1)
-    _, dense = np.unique(keys, axis=0, return_inverse=True)
-    return dense.astype(np.float64).ravel()
+    score = np.where(np.isnan(score), -np.inf, score)
+    order = np.lexsort((score, level))
+    level, score = level[order], score[order]
+    dense = np.empty(len(order))
+    dense[order] = np.cumsum(np.append(False, (level[1:] != level[:-1]) | (score[1:] != score[:-1]))[: len(order)])
+    return dense
 
 
 def _latest(elapsed: Floats) -> Floats:
@@ -534,9 +551,16 @@ def _account(text: str) -> dict[str, Usage]:
     return {role: Usage(**usage) for role, usage in json.loads(text).items()}
 
 
-def _candidate(scale: Scale | None, stored: tuple[Any, ...]) -> Candidate:
-    position, arrived, elapsed, score, passed, content, details = stored
-    more = json.loads(details)
+def _candidate(
+    scale: Scale | None,
+    position: int,
+    arrived: int,
+    elapsed: float,
+    score: float | None,
+    passed: int | None,
+    content: str,
+    more: dict[str, Any],
+) -> Candidate:
     accepted = None if passed is None else bool(passed)
     found = more.get("verdict", {})
     return Candidate(

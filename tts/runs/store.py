@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from bisect import bisect_left
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 from tts.lacks import lack_of
 from tts.resources import SampleStore
 from tts.runs.columns import Columns
-from tts.runs.damage import CHECKED, damaged
+from tts.runs.damage import CHECKED, damaged, seal
 from tts.runs.database import Database
 from tts.text import well_formed
 from tts.types import USAGE_FIELDS, Candidate, Charge, Result, Sample, Usage, Verdict, total
@@ -72,6 +73,11 @@ class Store(Database):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, SCHEMA)
+
+    async def aclose(self) -> None:
+        """Finish what is queued, close the file and seal it."""
+        await super().aclose()
+        await asyncio.to_thread(seal, self._path)
 
     async def get(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
         """The stored samples among `occurrences` of the address `key`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tts.curves import Interval, best_of_k, majority_at_k, mean_interval, paired_difference, powers_of_two
+from tts.curves import Interval, best_of_k, mean_interval, paired_difference, powers_of_two
 from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
 from tts.runs.estimates import GradedPool, by_pattern, by_problem
@@ -241,11 +241,7 @@ def _selection(
     )
     if answers is None:
         return selection
-    said = [[a for a, whole in zip(answers[i], track.whole[i], strict=True) if whole] for i in pool.kept]
-    votes = by_pattern(
-        at, lambda rows, ks: majority_at_k([said[i] for i in rows], [pool.flags[i] for i in rows], ks).values
-    )
-    vote = by_problem(votes, problems)
+    vote = by_problem(pool.votes(answers, at)[0], problems)
     return replace(selection, majority=mean_interval(vote), over_majority=paired_difference(chosen, vote))
 
 
