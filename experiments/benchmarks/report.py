@@ -1,4 +1,4 @@
-"""What a large run costs to read: `python experiments/benchmarks/report.py [PROBLEMSxSAMPLES ...] [--own] [--keep DIR]`.
+"""What a large run costs to read: `python experiments/benchmarks/report.py [PROBLEMSxSAMPLES ...] [--own]`.
 
 A run of four strategies is stored through the store's own API: best-of-n by a reward model, a majority, a weighted vote
 (replayed) and self-refinement in chains (replayed, each attempt with its parents). Each command that reads it runs in a
@@ -15,16 +15,18 @@ import asyncio
 import json
 import os
 import random
-import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.request import urlopen
+
+from playwright.sync_api import sync_playwright
 
 from tts.runs import Experiment
 from tts.runs.record import write_record
@@ -95,9 +97,18 @@ def candidates_of(rng: random.Random, name: str, samples: list[Sample], chains: 
         graded = {} if said == truth else {"feedback": "wrong answer", "answer": said, "expected": truth}
         made.append(
             Candidate(
-                id=i, content=sample.text, spawned=(i,), samples=(sample,), parents=parents, charges=charges,
-                verdict=verdict, arrived=i, elapsed=rng.uniform(1, 60), notes=notes, graded=graded,
-            )  # fmt: skip
+                id=i,
+                content=sample.text,
+                spawned=(i,),
+                samples=(sample,),
+                parents=parents,
+                charges=charges,
+                verdict=verdict,
+                arrived=i,
+                elapsed=rng.uniform(1, 60),
+                notes=notes,
+                graded=graded,
+            )
         )
     return made
 
@@ -131,22 +142,118 @@ async def store_run(folder: Path, problems: int, samples: int, own: bool) -> Non
 
 def measured(*command: str) -> dict[str, Any]:
     """CPU seconds and peak memory of a command of `tts`, the processes that it starts included."""
-    whole = [sys.executable, "-m", "tts", *command]
-    began = time.perf_counter()
-    process = subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tts", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     assert process.stderr is not None
     said = process.stderr.read()
+    if used := _ended(process):
+        return {"command": " ".join(("tts", *command)), **used}
+    raise RuntimeError(f"{process.args} failed: {said.decode()}")
+
+
+def viewed(folder: Path) -> dict[str, Any]:
+    """The same of `tts view`, which sends the overview and the details of a problem once."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tts", "view", str(folder), "--port", "0"], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    address = process.stdout.readline().decode().strip()
+    for path in ("api/runs", "api/overview?run=run", "api/problem?run=run&place=1&name=question-1"):
+        with urlopen(f"{address}{path}") as answer:
+            answer.read()
+    process.terminate()
+    return {"command": f"tts view {folder}", **_ended(process, stopped=True)}
+
+
+def _ended(process: subprocess.Popen[bytes], *, stopped: bool = False) -> dict[str, Any]:
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{whole} failed: {said.decode()}")
-    return _told(command, used, began)
+    if process.returncode and not stopped:
+        return {}
+    return {"cpu_seconds": round(used.ru_utime + used.ru_stime, 2), "peak_mb": round(used.ru_maxrss / 1024)}
 
 
-def _told(command: tuple[str, ...], used: resource.struct_rusage, began: float) -> dict[str, Any]:
-    return {
-        "command": " ".join(("tts", *command)),
-        "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
-        "peak_mb": round(used.ru_maxrss / 1024),
-        "wall_seconds": round(time.perf_counter() - began, 1),
+WATCH = """
+window.drawn = window.ready = null;
+const painted = (name) => requestAnimationFrame(() => setTimeout(() => (window[name] ??= performance.now())));
+new MutationObserver(() => {
+  if (document.querySelector("#curves-chart canvas")) painted("drawn");
+  if (document.documentElement?.dataset.ready !== undefined) painted("ready");
+}).observe(document, { subtree: true, childList: true, attributes: true });
+"""
+PAINTED = """() => new Promise((done) => {
+  const look = () => (drawn && ready ? done([drawn / 1000, ready / 1000]) : setTimeout(look, 20));
+  look();
+})"""
+
+
+def opened(page: Path, rounds: int = 3) -> dict[str, Any]:
+    """Medians: seconds from navigation until the first curve is painted and until the page takes input, and the CPU
+    seconds of its main thread until then."""
+    chromium = Path(os.environ.get("TTS_CHROMIUM", "~/.cache/ttscale/chromium/chromium")).expanduser()
+    environment: dict[str, str | float | bool] = {**os.environ, "LD_LIBRARY_PATH": str(chromium.parent / "lib")}
+    found: list[tuple[float, ...]] = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"], env=environment)
+        for _ in range(rounds):
+            tab = browser.new_page(locale="en-US", viewport={"width": 1280, "height": 900})
+            tab.add_init_script(WATCH)
+            session = tab.context.new_cdp_session(tab)
+            session.send("Performance.enable", {"timeDomain": "threadTicks"})
+            tab.goto(page.as_uri())
+            tab.wait_for_selector("html[data-ready]")
+            times = tab.evaluate(PAINTED)
+            busy = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+            found.append((*times, busy["TaskDuration"]))
+            tab.close()
+        browser.close()
+    names = ("first_curve_seconds", "interactive_seconds", "main_thread_cpu_seconds")
+    return {name: round(median(values), 3) for name, values in zip(names, zip(*found, strict=True), strict=True)}
+
+
+def figures(folder: Path, problems: int, samples: int, own: bool) -> dict[str, Any]:
+    """Everything that is measured of one run, which is made in `folder` unless it is there."""
+    if not (folder / "run" / "run.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        asyncio.run(store_run(folder, problems, samples, own))
+    run, other = folder / "run", folder / "other"
+    if not other.exists():
+        shutil.copytree(run, other)
+    reports = {
+        "report": measured("report", str(run)),
+        "report of two": measured("report", str(run), str(other), "--out", str(folder / "two.html")),
+        "resume": measured("run", "--resume", "--out", str(run)),
+        "view": viewed(folder),
     }
+    shutil.rmtree(other)
+    page = run / "report.html"
+    return {
+        "candidates": problems * samples * 4,
+        "stored_mb": round((run / "run.sqlite").stat().st_size / 1e6),
+        "page_mb": round(page.stat().st_size / 1e6, 2),
+        "load": round(os.getloadavg()[0], 1),
+        **reports,
+        "page": opened(page),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sizes", nargs="*", default=["1000x64"], help="PROBLEMSxSAMPLES of each of four strategies")
+    parser.add_argument("--own", action="store_true", help="every strategy has samples of its own")
+    parser.add_argument("--keep", type=Path, help="where the runs are kept, and found again")
+    args = parser.parse_args()
+    path = HERE / "report.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for size in args.sizes:
+            problems, samples = map(int, size.split("x"))
+            name = f"{size} x 4{', own samples' if args.own else ''}"
+            found[name] = figures((args.keep or Path(temporary)) / name.replace(" ", "_"), problems, samples, args.own)
+            print(json.dumps({name: found[name]}, indent=1), flush=True)
+            path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.report.conftest import made, run  # noqa: F401
+from tests.report.conftest import made
 from tts.base import best, by_verdict, majority, selectable
 from tts.errors import StoreError
 from tts.runs import Run, damage
@@ -71,10 +71,11 @@ def test_the_weighted_vote_of_every_prefix_is_what_voting_in_each_finds(
     assert found.tolist() == [rightness(majority(part, by_verdict), pool) for part in prefixes]
 
 
-def test_a_run_that_was_stored_without_columns_reads_the_same(run: Run) -> None:
+async def test_a_run_that_was_stored_without_columns_reads_the_same(tmp_path: Path) -> None:
     def said(run: Run) -> str:
         return repr((summary(run), run.curves("flops"), [one.as_dict() for one in verifier_report(run)]))
 
+    run = await made(tmp_path).run(tmp_path / "run")
     before = said(run)
     run.db.close()
     with sqlite3.connect(run.path / "run.sqlite") as db:

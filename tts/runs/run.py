@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cached_property, lru_cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from tts import registry
 from tts.base import Estimator, Strategy, Verifier
 from tts.compute import ModelCard
-from tts.curves import Curve, best_of_k, curve_rows
+from tts.curves import Curve, curve_rows
+from tts.curves.estimators import all_missed
 from tts.errors import ConfigError, StoreError
 from tts.lacks import Lack
 from tts.runs.columns import CANDIDATE, CHARGE, NUMBERS, Columns
@@ -378,7 +379,7 @@ class Track:
         scale = self.verifier.scale if self.verifier is not None else None
         found = self.run.db.execute(query, (row.cell,)).fetchall()
         details = json.loads(f"[{','.join(stored[-1] for stored in found)}]")
-        return [_candidate(scale, *stored[:-1], more) for stored, more in zip(found, details, strict=True)]
+        return [_candidate(scale, (*stored[:-1], more)) for stored, more in zip(found, details, strict=True)]
 
     @once
     def cost(self, measure: str) -> list[Floats]:
@@ -520,8 +521,14 @@ def ranked(score: Floats, passed: Floats) -> Floats:
 
 def _latest(elapsed: Floats) -> Floats:
     """The mean of the latest of k of these, for every k."""
-    most = elapsed.max(initial=0.0)
-    return best_of_k([elapsed], [elapsed / most], np.arange(1, len(elapsed) + 1))[0] * most if most else elapsed * 0
+    return np.sort(elapsed)[::-1] @ _latest_of(len(elapsed))
+
+
+@lru_cache(maxsize=2)
+def _latest_of(n: int) -> Floats:
+    """The probability that the latest of k of n is the first, the second, ... of all from the end (places x ks)."""
+    missed = all_missed(n, np.arange(n + 1), np.arange(1, n + 1))
+    return missed[:-1] - missed[1:]
 
 
 PLACE = "MAX(charges.position, ~charges.position)"
@@ -551,16 +558,8 @@ def _account(text: str) -> dict[str, Usage]:
     return {role: Usage(**usage) for role, usage in json.loads(text).items()}
 
 
-def _candidate(
-    scale: Scale | None,
-    position: int,
-    arrived: int,
-    elapsed: float,
-    score: float | None,
-    passed: int | None,
-    content: str,
-    more: dict[str, Any],
-) -> Candidate:
+def _candidate(scale: Scale | None, stored: tuple[Any, ...]) -> Candidate:
+    position, arrived, elapsed, score, passed, content, more = stored
     accepted = None if passed is None else bool(passed)
     found = more.get("verdict", {})
     return Candidate(
