@@ -13,8 +13,8 @@ from tts.base import best, by_verdict, majority, selectable
 from tts.errors import StoreError
 from tts.runs import Run, damage
 from tts.runs.analysis import summary
+from tts.runs.columns import ranked
 from tts.runs.estimates import best_so_far, voted_so_far
-from tts.runs.run import ranked
 from tts.studies.verifiers import verifier_report
 from tts.types import Candidate, Sample, Verdict
 

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts.base import answer_classes
+from tts.curves.estimators import all_missed
 from tts.types import USAGE_FIELDS, Usage, Verdict, sum_usage
 
 Floats = NDArray[np.float64]
@@ -119,3 +121,42 @@ def _matrix(rows: Sequence[tuple[Any, ...]], names: Sequence[str]) -> Floats:
 
 def _sum(usages: Iterable[Mapping[str, float] | None]) -> dict[str, float]:
     return sum_usage(Usage(**usage) for usage in usages if usage).as_dict()
+
+
+class Charges:
+    """The usage of many charges."""
+
+    def __init__(self, usage: Floats) -> None:
+        self._usage = usage
+        self.asked: NDArray[np.bool_] = usage[:, USAGE_FIELDS.index("requests")] > 0
+        """Which of them paid for a request."""
+
+    def sum(self) -> list[float]:
+        return self._usage.sum(axis=0).tolist()
+
+    def __getitem__(self, fields: tuple[str, ...]) -> Floats:
+        return self._usage[:, [USAGE_FIELDS.index(name) for name in fields]]
+
+
+def ranked(score: Floats, passed: Floats) -> Floats:
+    """A number for each verdict that sorts as `tts.base.standing` does."""
+    level = np.where(np.isnan(passed), 1.0, passed * 2)
+    level[np.isnan(passed) & np.isnan(score)] = -1.0
+    score = np.where(np.isnan(score), -np.inf, score)
+    order = np.lexsort((score, level))
+    level, score = level[order], score[order]
+    dense = np.empty(len(order))
+    dense[order] = np.cumsum(np.append(False, (level[1:] != level[:-1]) | (score[1:] != score[:-1]))[: len(order)])
+    return dense
+
+
+def latest_of(elapsed: Floats) -> Floats:
+    """The mean of the latest of k of these, for every k."""
+    return np.sort(elapsed)[::-1] @ _places(len(elapsed))
+
+
+@lru_cache(maxsize=2)
+def _places(n: int) -> Floats:
+    """The probability that the latest of k of n is the first, the second, ... of all from the end (places x ks)."""
+    missed = all_missed(n, np.arange(n + 1), np.arange(1, n + 1))
+    return missed[:-1] - missed[1:]

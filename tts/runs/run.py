@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
@@ -17,10 +17,9 @@ from tts import registry
 from tts.base import Estimator, Strategy, Verifier
 from tts.compute import ModelCard
 from tts.curves import Curve, curve_rows
-from tts.curves.estimators import all_missed
 from tts.errors import ConfigError, StoreError
 from tts.lacks import Lack
-from tts.runs.columns import CANDIDATE, CHARGE, NUMBERS, Columns
+from tts.runs.columns import CANDIDATE, CHARGE, NUMBERS, Charges, Columns, latest_of, ranked
 from tts.runs.damage import check
 from tts.runs.database import connect
 from tts.runs.record import read_record
@@ -411,7 +410,7 @@ class Track:
         return [np.cumsum(part) for part in np.split(marginal, first[1:])] if self.rows else []
 
     @cached_property
-    def _charges(self) -> dict[str, tuple[NDArray[np.int64], Floats, _Columns]]:
+    def _charges(self) -> dict[str, tuple[NDArray[np.int64], Floats, Charges]]:
         """By role: for each charge the index of its row, its position (NaN where it has none), and its usage."""
         parts = [part for part in self.columns if part.roles]
         if not parts:
@@ -422,7 +421,7 @@ class Track:
         found = {}
         for role in np.unique(names).tolist():
             mine = names == role
-            found[role] = index[mine], flat[mine, 0], _Columns(flat[mine, 2:])
+            found[role] = index[mine], flat[mine, 0], Charges(flat[mine, 2:])
         return found
 
     def _measure(self, measure: str, role: str, values: Floats) -> Floats:
@@ -482,7 +481,7 @@ class Track:
         if measure in ("samples", "seconds"):
             parts = zip(self.split(self._flat("elapsed")), self.whole, strict=True)
             return [
-                np.arange(1.0, n + 1) if measure == "samples" else _latest(elapsed[whole])
+                np.arange(1.0, n + 1) if measure == "samples" else latest_of(elapsed[whole])
                 for n, (elapsed, whole) in zip(kept, parts, strict=True)
             ]
         fields = _SUMMANDS.get(measure, (measure,))
@@ -507,51 +506,12 @@ class Track:
         return found
 
 
-def ranked(score: Floats, passed: Floats) -> Floats:
-    """A number for each verdict that sorts as `tts.base.standing` does."""
-    level = np.where(np.isnan(passed), 1.0, passed * 2)
-    level[np.isnan(passed) & np.isnan(score)] = -1.0
-    score = np.where(np.isnan(score), -np.inf, score)
-    order = np.lexsort((score, level))
-    level, score = level[order], score[order]
-    dense = np.empty(len(order))
-    dense[order] = np.cumsum(np.append(False, (level[1:] != level[:-1]) | (score[1:] != score[:-1]))[: len(order)])
-    return dense
-
-
-def _latest(elapsed: Floats) -> Floats:
-    """The mean of the latest of k of these, for every k."""
-    return np.sort(elapsed)[::-1] @ _latest_of(len(elapsed))
-
-
-@lru_cache(maxsize=2)
-def _latest_of(n: int) -> Floats:
-    """The probability that the latest of k of n is the first, the second, ... of all from the end (places x ks)."""
-    missed = all_missed(n, np.arange(n + 1), np.arange(1, n + 1))
-    return missed[:-1] - missed[1:]
-
-
 PLACE = "MAX(charges.position, ~charges.position)"
 """Where a charge stands on the axis; NULL in a cell without candidates."""
 
 _MINE = "cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"
 _PRICED = ("prompt_tokens", "completion_tokens", "cached_tokens")
 _SUMMANDS = {"total_tokens": ("prompt_tokens", "completion_tokens"), "flops": _PRICED, "money": _PRICED}
-
-
-class _Columns:
-    """The usage of many charges."""
-
-    def __init__(self, usage: Floats) -> None:
-        self._usage = usage
-        self.asked: NDArray[np.bool_] = usage[:, USAGE_FIELDS.index("requests")] > 0
-        """Which of them paid for a request."""
-
-    def sum(self) -> list[float]:
-        return self._usage.sum(axis=0).tolist()
-
-    def __getitem__(self, fields: tuple[str, ...]) -> Floats:
-        return self._usage[:, [USAGE_FIELDS.index(name) for name in fields]]
 
 
 def _account(text: str) -> dict[str, Usage]:

@@ -10,8 +10,9 @@ import numpy as np
 from tts.curves import Interval, best_of_k, mean_interval, paired_difference, powers_of_two
 from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
+from tts.runs.columns import ranked
 from tts.runs.estimates import GradedPool, by_pattern, by_problem
-from tts.runs.run import Run, Track, ranked
+from tts.runs.run import Run, Track
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.studies.judging import Decisions, Reliability, auroc, calibration, decisions, rank_correlation, within_problems
 from tts.tables import interval, number, percent
