@@ -26,6 +26,9 @@ CHARGES = ("place", "role", *USAGE_FIELDS)
 """Of each charge: the candidate that it stands at (see `Track.cost`), NaN in a cell without any, and which of
 `Columns.roles` it is."""
 
+PLACE = "MAX(charges.position, ~charges.position)"
+"""Where a charge stands, in SQL; NULL in a cell without candidates."""
+
 CANDIDATE = "elapsed, score, passed, correct, content, details"
 CHARGE = f"position, role, {', '.join(USAGE_FIELDS)}"
 """What columns are made of."""

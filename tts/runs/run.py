@@ -19,7 +19,7 @@ from tts.compute import ModelCard
 from tts.curves import Curve, curve_rows
 from tts.errors import ConfigError, StoreError
 from tts.lacks import Lack
-from tts.runs.columns import CANDIDATE, CHARGE, NUMBERS, Charges, Columns, latest_of, ranked
+from tts.runs.columns import CANDIDATE, CHARGE, NUMBERS, PLACE, Charges, Columns, latest_of, ranked
 from tts.runs.damage import check
 from tts.runs.database import connect
 from tts.runs.record import read_record
@@ -505,9 +505,6 @@ class Track:
                 found[i] += shared[i] * share
         return found
 
-
-PLACE = "MAX(charges.position, ~charges.position)"
-"""Where a charge stands on the axis; NULL in a cell without candidates."""
 
 _MINE = "cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"
 _PRICED = ("prompt_tokens", "completion_tokens", "cached_tokens")
