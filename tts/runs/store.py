@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from tts.lacks import lack_of
 from tts.resources import SampleStore
-from tts.runs.damage import CHECKED, damaged
+from tts.runs.columns import Columns
+from tts.runs.damage import CHECKED, damaged, seal
 from tts.runs.database import Database
 from tts.text import well_formed
 from tts.types import USAGE_FIELDS, Candidate, Charge, Result, Sample, Usage, Verdict, total
@@ -42,6 +43,10 @@ CREATE TABLE IF NOT EXISTS charges (  -- what the cell would have cost alone; po
     role TEXT NOT NULL, started REAL NOT NULL, {", ".join(f"{name} REAL NOT NULL" for name in USAGE_FIELDS)},
     checksum INTEGER);
 CREATE INDEX IF NOT EXISTS charge_cell ON charges (cell);
+
+CREATE TABLE IF NOT EXISTS columns (  -- the same candidates and charges as `tts.runs.columns.Columns`
+    cell INTEGER PRIMARY KEY REFERENCES cells (id) ON DELETE CASCADE,
+    numbers BLOB NOT NULL, charges BLOB NOT NULL, told TEXT NOT NULL, checksum INTEGER);
 """
 
 
@@ -90,6 +95,11 @@ class Store(Database):
         query = "SELECT DISTINCT key FROM samples"
         self._before = self.run(lambda db: Addresses(key for (key,) in db.execute(query)))
         self._since = Addresses()
+
+    async def aclose(self) -> None:
+        """Finish what is queued, close the file and seal it."""
+        await super().aclose()
+        await asyncio.to_thread(seal, self._path)
 
     async def get(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
         """The stored samples among `occurrences` of the address `key`, a digest of 16 bytes."""
@@ -163,7 +173,10 @@ def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dic
         position = last if charge.place is None else min(bisect_left(spawned, charge.place), last)
         rows.append(_charge_row(number, ~position if ordered else None, charge))
     db.executemany(f"INSERT INTO charges VALUES (?,?,?,?{',?' * len(USAGE_FIELDS)}, NULL)", rows)
-    for table, column in (("cells", "id"), ("candidates", "cell"), ("charges", "cell")):  # over what is stored now
+    columns = Columns.of((row[3:] for row in kept), (row[1:3] + row[4:] for row in rows))
+    db.execute("INSERT OR REPLACE INTO columns VALUES (?,?,?,?, NULL)", (number, *columns.pack()))
+    for table in ("cells", "candidates", "charges", "columns"):  # over what is stored now
+        column = "id" if table == "cells" else "cell"
         db.execute(f"UPDATE {table} SET checksum = checksum({CHECKED[table]}) WHERE {column} = ?", (number,))
 
 
