@@ -24,7 +24,8 @@ PLUGINS = (
     "verifiers/programs/plan.py",
 )
 
-SOLVED = "tts.solve_sync('6 * 7?', 'self_consistency:n=2,answer=numeric_answer', tts.MockModel(lambda request: 'Answer: 42')).answer"
+MODEL = "tts.MockModel(lambda request: 'Answer: 42')"
+SOLVED = f"tts.solve_sync('6 * 7?', 'self_consistency:n=2,answer=numeric_answer', {MODEL}).answer"
 
 
 def loaded(statement: str) -> set[str]:
