@@ -341,7 +341,7 @@ class HttpClient:
             body = await _collected(reply, LONGEST_ERROR, cut=True)
             words = self.hide.error(protocol.decoded(body))
             told = {name.lower(): well_formed(value) for name, value in reply.headers.items()}
-            raise refusals.error_of(reply.status, told, words, joined(base, path))
+            raise refusals.error_of(reply.status, told, words, joined(base, path), self._endpoint.key_place)
         return reply
 
     def _shown(self, headers: Mapping[str, str]) -> Mapping[str, str]:
