@@ -247,10 +247,8 @@ class Endpoint(BaseModel):
     @property
     def key_place(self) -> str:
         """Where the API key is looked for: the variable, the file, or the field that has it."""
-        if self.api_key is not None:
-            return "api_key"
-        if self.api_key_file is not None:
-            return str(self.api_key_file)
+        if self.api_key is not None or self.api_key_file is not None:
+            return "api_key" if self.api_key is not None else str(self.api_key_file)
         if self.provider and "api_key_env" not in self.model_fields_set:  # nobody else's key is for it
             return f"{self.provider.upper()}_API_KEY"
         return self.api_key_env
