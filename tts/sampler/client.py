@@ -161,6 +161,11 @@ class HttpClient:
         if session := vars(self).pop("_session", None):
             await session.close()
 
+    async def ready(self) -> None:
+        """Wait for what is to be imported before the first request: that is no part of the time for its answer."""
+        if isinstance(self._transport, ProviderTransport):
+            await self._transport.loaded()
+
     async def json(
         self, base: str, path: str, body: Any = None, read: Callable[[Any], Any] | None = None, name: str = ""
     ) -> Any:

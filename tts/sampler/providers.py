@@ -55,9 +55,7 @@ class ProviderTransport(httpx.AsyncBaseTransport):
         model = f"{request.url.host}/{body.pop('model')}"
         if strange := sorted(body.keys() - FORWARDED):
             return _refusal(400, f"LiteLLM is not given the field {strange[0]}", strange[0])
-        if self._loading is None:
-            self._loading = asyncio.create_task(asyncio.to_thread(load, self._network))
-        complete, client = await asyncio.shield(self._loading)
+        complete, client = await self.loaded()
         settings = dict(request.url.params)
         if key := request.headers.get("authorization", "").removeprefix("Bearer "):
             settings.setdefault("api_key", key)
@@ -71,6 +69,12 @@ class ProviderTransport(httpx.AsyncBaseTransport):
         except Exception as error:
             return _told(error, met)
         return httpx.Response(200, stream=_Events(answer, first, met), headers={"content-type": "text/event-stream"})
+
+    async def loaded(self) -> tuple[Any, Any]:
+        """LiteLLM, which takes seconds to import."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(load, self._network))
+        return await asyncio.shield(self._loading)
 
     async def aclose(self) -> None:
         if self._loading is not None:
