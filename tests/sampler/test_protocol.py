@@ -22,7 +22,7 @@ from tts.types import Usage, total
 
 def error(status: int, body: str = "", **headers: str) -> Any:
     sent = {k.replace("_", "-"): v for k, v in headers.items()}
-    return refusals.error_of(status, sent, body, "http://a/v1/chat/completions")
+    return refusals.error_of(status, sent, body, "http://a/v1/chat/completions", "OPENAI_API_KEY")
 
 
 def test_chat_text_and_token_prompts_have_their_own_routes():

@@ -94,6 +94,11 @@ class HttpClient:
     async def aclose(self) -> None:
         await self._opened.aclose()
 
+    async def ready(self) -> None:
+        """Wait for what is to be imported before the first request: that is no part of the time for its answer."""
+        if isinstance(self._transport, ProviderTransport):
+            await self._transport.loaded()
+
     async def json(
         self, base: str, path: str, body: Any = None, read: Callable[[Any], Any] | None = None, name: str = ""
     ) -> Any:
@@ -261,7 +266,7 @@ class HttpClient:
             body = await _collected(reply, LONGEST_ERROR, cut=True)
             words = self.hide.error(protocol.decoded(body))
             told = {name.lower(): well_formed(value) for name, value in reply.headers.items()}
-            raise refusals.error_of(reply.status, told, words, joined(base, path))
+            raise refusals.error_of(reply.status, told, words, joined(base, path), self._endpoint.key_place)
         return reply
 
     def _shown(self, headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -244,10 +244,16 @@ class Endpoint(BaseModel):
                 why = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
                 raise UnreadableKey(f"cannot read the API key file {self.api_key_file}: {why}") from None
             return _sendable(key)
-        name = self.api_key_env
+        return _sendable(os.environ.get(self.key_place, "").strip()) or None
+
+    @property
+    def key_place(self) -> str:
+        """Where the API key is looked for: the variable, the file, or the field that has it."""
+        if self.api_key is not None or self.api_key_file is not None:
+            return "api_key" if self.api_key is not None else str(self.api_key_file)
         if self.provider and "api_key_env" not in self.model_fields_set:  # nobody else's key is for it
-            name = f"{self.provider.upper()}_API_KEY"
-        return _sendable(os.environ.get(name, "").strip()) or None
+            return f"{self.provider.upper()}_API_KEY"
+        return self.api_key_env
 
 
 def check_prices(cap: str, endpoints: Mapping[str, Endpoint]) -> None:

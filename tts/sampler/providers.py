@@ -58,9 +58,7 @@ class ProviderTransport:
         model = f"{request.url.host}/{body.pop('model')}"
         if strange := sorted(body.keys() - FORWARDED):
             return _refusal(400, f"LiteLLM is not given the field {strange[0]}", strange[0])
-        if self._loading is None:
-            self._loading = asyncio.create_task(asyncio.to_thread(load, self._network))
-        complete, client = await asyncio.shield(self._loading)
+        complete, client = await self.loaded()
         settings = dict(request.url.query)
         if key := request.headers.get("authorization", "").removeprefix("Bearer "):
             settings.setdefault("api_key", key)
@@ -74,6 +72,12 @@ class ProviderTransport:
         except Exception as error:
             failure = error
         return _told(failure, met)  # which may raise what this came of
+
+    async def loaded(self) -> tuple[Any, Any]:
+        """LiteLLM, which takes seconds to import."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(load, self._network))
+        return await asyncio.shield(self._loading)
 
     async def aclose(self) -> None:
         if self._loading is not None:

@@ -134,6 +134,7 @@ class Sampler:
             await asyncio.shield(self._identified)
 
     async def _identify(self) -> None:
+        await self.connection.http.ready()
         place = urlsplit(self.endpoint.urls[0]).hostname or ""
         self._ignored = ignored_by(place)
         try:
