@@ -66,7 +66,8 @@ chromium:  ## Install a headless Chromium into a folder of its own
 browser: install chromium  ## Run the tests of the report in a real browser
 	TTS_CHROMIUM=$(CHROMIUM)/chromium $(BIN)/python -m pytest tests/integration/test_report_browser.py
 
-integration: install vllm chromium  ## Run the tests against a real vLLM server, on a Ray cluster, and in a real browser
+integration: install vllm chromium  ## Run the tests against a real vLLM server and a small public model, on a Ray cluster, and in a real browser
+	$(BIN)/tts embedded fetch smollm2-135m
 	TTS_CHROMIUM=$(CHROMIUM)/chromium TTS_REQUIRE_VLLM=1 TTS_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest tests/integration
 	TTS_REQUIRE_RAY=1 $(BIN)/python -m pytest tests/cluster/test_ray.py
 

@@ -24,17 +24,34 @@ except ImportError:
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
+LONGEST_HEAD = 1 << 17
+"""Bytes of a request's head, its URL and headers, which come before anybody knows who sends it, or of what follows its
+body."""
+
+TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
 class TimedProtocol(HttpToolsProtocol):
     """HTTP that gives a client `seconds` to send the head of a request, and to read what was sent to it.
 
-    Slower clients are disconnected. Otherwise a connection that sends nothing, or a stream that nobody reads, would
-    stay open for ever.
+    Slower clients are disconnected, and those whose head has no end. Otherwise a connection that sends nothing, or a
+    stream that nobody reads, would stay open for ever, and a head take memory, and time that is quadratic in it.
     """
 
     def __init__(self, *args: Any, seconds: float, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._seconds = seconds
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._head = 0
+        """Bytes that came last and are not of a body."""
+
+    def data_received(self, data: bytes) -> None:
+        self._head += len(data)
+        super().data_received(data)
+        if self._head > LONGEST_HEAD and not self.transport.is_closing():
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.write(TOO_LONG)
+            self.transport.close()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
@@ -42,11 +59,16 @@ class TimedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._head = 0
         self._limit("reading")
 
     def on_headers_complete(self) -> None:
         self._stop("reading")
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head = 0
+        super().on_body(body)
 
     def pause_writing(self) -> None:
         super().pause_writing()

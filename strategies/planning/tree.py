@@ -65,7 +65,7 @@ class ObservationTree:
         """`author` makes the calls."""
         self._shape = shape
         self._author = author
-        self._turns = Turns(author.session, {"policy", author.idea_role}, self._use_spare)
+        self._order = StartingOrder(author.session, {"policy", author.idea_role}, self._use_spare)
         self._seen: set[frozenset[str]] = set()
         self._per_node = 2 if shape.criticise else 1
         self._surplus: list[Combination] = []
@@ -83,7 +83,7 @@ class ObservationTree:
         root = Combination((0,))
         own = self._solve(root.empty, quota)
         if quota > own:
-            self._turns.watch(out.start(self._grow(root, quota - own)))
+            self._order.watch(out.start(self._grow(root, quota - own)))
 
     async def _grow(self, node: Combination, quota: float) -> None:
         """Make the children of `node` and theirs, with `quota` codes in all.
@@ -95,7 +95,7 @@ class ObservationTree:
         if parents[0].rank[0] < self._shape.layers:
             for parent, share in zip(parents, shares(quota, len(parents)), strict=True):
                 if share:
-                    self._turns.watch(self._out.start(self._grow(parent, share)))
+                    self._order.watch(self._out.start(self._grow(parent, share)))
         else:
             self._give_back(quota)
 
@@ -113,13 +113,13 @@ class ObservationTree:
     async def _children(self, node: Combination) -> list[Combination]:
         layer, *places = node.rank
         place = (layer + 1, -1, *places)
-        async with self._turns.take(place, self._observing):
+        async with self._order.take(place, self._observing):
             try:
                 author = self._author.at(place)
                 found, samples = await author.observe(node.observations, node.trail, self._shape.asked)
             except NoAnswer:
                 return []
-        await self._turns.sort(place)
+        await self._order.sort(place)
         children = []
         for place, chosen in enumerate(subsets(found, self._shape.subset), 1):
             held = (*node.observations, *chosen) if self._shape.keep_parents else chosen
@@ -140,12 +140,12 @@ class ObservationTree:
     def _solve(self, node: Combination, quota: float) -> int:
         """Start work on `node` with up to `quota` codes, and return how many."""
         codes = int(min(self._per_node, quota))
-        self._turns.watch(branch(self._out, self._plan(node, codes), lambda: self._give_back(codes)))
+        self._order.watch(branch(self._out, self._plan(node, codes), lambda: self._give_back(codes)))
         return codes
 
     async def _plan(self, node: Combination, codes: int) -> None:
         """From observations to a plan, and from the plan to one answer, or to two by way of criticism."""
-        async with self._turns.take(node.rank, self._calls) as room:
+        async with self._order.take(node.rank, self._calls) as room:
             plan = await self._author.at(node.rank).sketch(node.observations, node.trail)
             begun = []
             for i, work in enumerate((self._answer, self._improve)[:codes]):
@@ -176,7 +176,7 @@ def shares(quota: float, count: int) -> list[float]:
     return [each + (i < rest) for i in range(count)]
 
 
-class Turns:
+class StartingOrder:
     """Starts work in order of rank, and only as much as the session's budget will let finish.
 
     Under a budget that is decided whenever nothing is at work: what there is to choose from, and what is left to spend,

@@ -57,6 +57,14 @@ def test_runs_a_grid_and_shows_what_it_found(tts: Command, double: ModelDouble, 
     assert "tts report found" in ended.err
 
 
+def test_a_tracker_follows_on_request(tts: Command, double: ModelDouble, task: str, clean: Path):
+    pytest.importorskip("tensorboard")
+    words = ["--task", task, "--strategy", VOTE, "--limit", 2, "--out", "found", "--base-url", double.base_url]
+    assert tts("run", *words, "--track", "tensorboard").code == 0
+    assert (clean / "found" / "tensorboard" / "report.html").exists()
+    assert tts("run", *words, "--track", "neptune").code == 2
+
+
 def test_json_is_the_summary_alone(tts: Command, double: ModelDouble, task: str):
     words = ["--strategy", VOTE, "--out", "found", "--json", "--quiet", "--base-url", double.base_url]
     ended = tts("run", "--task", task, *words)

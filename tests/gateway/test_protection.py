@@ -15,9 +15,10 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 from pydantic import Field
 
-from tests.gateway.serving import ASK, NUMBERS, serving, settings_for
+from tests.gateway.serving import ASK, NUMBERS, answered_by, serving, settings_for
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tts import registry
 from tts.base import Strategy, StrategyField
@@ -493,6 +494,79 @@ async def test_headers_cannot_be_smuggled_in():
         assert b" 200 " in await reader.readline()
         writer.close()
         assert not {"x-forwarded-host", "authorization", "x-upstream"} & set(double.requests[-1].headers)
+
+
+LINES = "a\r\nx-evil: 1\r\n\r\n<b>\0\x1b[2Jé\u2028" + "x" * 10_000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["qwen", "single@qwen"])
+async def test_what_headers_repeat_of_a_request_ends_none(model: str, stream: bool):
+    tools = [{"name": "f", "input_schema": {}, LINES: 1}]
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        body = {"model": model, "messages": ASK, "max_tokens": 9, "tools": tools, "stream": stream}
+        answer = await served.http.post("/messages", json=body)
+        assert (answer.status_code, "x-evil" in answer.headers) == (200, False)
+        assert answer.headers["x-tts-ignored"].startswith("tools.a??x-evil: 1")
+
+
+@pytest.mark.parametrize("model", ["qwen", "single@qwen"])
+async def test_what_the_log_repeats_of_a_request_is_no_line_of_its_own(model: str, caplog: pytest.LogCaptureFixture):
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        told = json.loads(await request.read() or b"{}").get("user")
+        return web.json_response({"error": {"message": f"no user {told}"}}, status=400)
+
+    async with answered_by(answer) as upstream, serving(upstream) as served:
+        assert (await served.chat(model, user=LINES)).status_code == 400
+        said = [record.getMessage() for record in caplog.records if record.name == "tts"]
+        assert any("no user a" in one and "x-evil" in one for one in said)
+        assert all(one.isprintable() and len(one) < 2000 for one in said)
+
+
+async def test_labels_of_metrics_come_from_the_configuration_alone():
+    presets = {"coder": {"strategy": "single"}}
+    async with ModelDouble(answer=RIGHT) as double, serving(double, presets=presets) as served:
+        for place in range(20):
+            named = f"best_of_n:n={place + 1},verifier=regex(pattern=4)@qwen"
+            for model in ("coder", "qwen", f"nobody{place}", named, "single@qwen"):
+                await served.chat(model, user=f"u{place}", tts={"models": {f"role{place}": "qwen"}})
+                await served.chat(model, user=f"u{place}")
+                await served.http.post("/embeddings", json={"model": model, "input": "x"})
+            await served.http.get(f"/nothing/{place}")
+        told = (await served.gateway.metrics.text()).decode()
+    names = {word for line in told.splitlines() for word in re.findall(r'(?:name|role|key)="([^"]*)"', line)}
+    assert names == {"none", "coder", "qwen", "single", "best_of_n", "policy", "anybody"}
+
+
+HEADS = {
+    "a long URL": b"GET /",
+    "a long name": b"GET / HTTP/1.1\r\nhost: x\r\n",
+    "a long value": b"GET / HTTP/1.1\r\nhost: x\r\nx: ",
+    "many headers": b"GET / HTTP/1.1\r\nhost: x\r\n",
+    "many trailers": b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n",
+    "a long trailer": b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nx: ",
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+async def test_a_head_without_end_is_not_read(name: str):
+    """Before anybody knows whose it is."""
+    piece = b"a: b\r\n" * 2_000 if "many" in name else b"x" * 12_000
+    async with ModelDouble() as double, serving(double) as served:
+        reader, writer = await served.connect()
+        writer.write(HEADS[name])
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 2**24:
+                writer.write(piece)
+                await writer.drain()
+                sent += len(piece)
+                await asyncio.sleep(0)
+        assert sent < 2**24, "the connection is closed"
+        with suppress(ConnectionError):
+            assert b" 431 " in await reader.read() or "trailer" in name
+        writer.close()
+        assert (await served.chat("qwen", user="x" * 2**19)).status_code == 200, "bodies may be long"
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a@b", "a:b", "", "é", "x" + chr(0)])

@@ -14,7 +14,8 @@ from tests.support.double import ModelDouble, solvable
 
 CLIENTS = 24
 VOTE = f"self_consistency:n=4,{NUMBERS}@qwen"
-KINDS: dict[str, int | None] = {"refused": None, "dropped": None, "429": 429, "500": 500, "502": 502, "503": 503}
+STATUSES = (401, 403, 404, 429, 500, 502, 503)
+KINDS: dict[str, int | None] = {"refused": None, "dropped": None, **{str(status): status for status in STATUSES}}
 
 
 @asynccontextmanager
@@ -68,6 +69,18 @@ async def test_every_client_is_served_by_those_that_live(kind: str, model: str, 
         assert {answer.status_code for answer in answers} == {200}
         assert all('"error"' not in answer.text and (stream or "42" in answer.text) for answer in answers)
         assert len(asked) <= CLIENTS * 2 * (4 if model == VOTE else 1), "each at each of the dead once, at most"
+
+
+@pytest.mark.parametrize("model", ["qwen", VOTE])
+async def test_what_all_servers_refuse_is_refused(model: str):
+    async with (
+        ModelDouble(models=("other",)) as one,
+        ModelDouble(models=("another",)) as two,
+        serving(one, endpoint={"base_url": [one.base_url, two.base_url]}) as served,
+    ):
+        for answer in await asyncio.gather(*sent(served, model)):
+            assert (answer.status_code, "is not served here" in answer.text) == (404, True)
+        assert len(one.requests) == len(two.requests) == CLIENTS
 
 
 @pytest.mark.parametrize("model", ["qwen", VOTE])

@@ -5,6 +5,7 @@ In front of servers that have this API, that have not, and of strategies.
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -134,6 +135,25 @@ async def test_references_to_items_stand_for_them(kind: str):
         assert "Answer: 42" in json.dumps(turns[1])
 
 
+async def test_an_item_that_is_named_often_counts_as_often():
+    limits = {"body_bytes": 2**20}
+    async with remembering("responds", limits=limits) as (served, model, told), served.openai("tts-one") as client:
+        long = {"type": "message", "role": "user", "content": "x" * 2**18, "id": "long"}
+        short = [{"type": "message", "role": "user", "content": f"{i}", "id": f"short{i}"} for i in range(200)]
+        await client.responses.create(model=model, input=[*short, long])
+        references: Any = [{"type": "item_reference", "id": one["id"]} for one in [*short, long]]
+        await client.responses.create(model=model, input=[*references, references[-1]])
+        assert [len(turn["content"]) for turn in told()[-2:]] == [2**18] * 2
+        assert [turn["content"] for turn in told()[:200]] == [f"{i}" for i in range(200)]
+        for many in (5, 9_000):
+            memory = tracemalloc.start() or tracemalloc.get_traced_memory()[0]
+            with pytest.raises(openai.APIStatusError) as caught:
+                await client.responses.create(model=model, input=references[-1:] * many)
+            assert caught.value.status_code == 413
+            assert tracemalloc.get_traced_memory()[1] - memory < 2**25
+            tracemalloc.stop()
+
+
 @kinds
 async def test_what_is_not_to_be_stored_is_not(kind: str):
     async with remembering(kind) as (served, model, _), served.openai("tts-one") as client:
@@ -159,7 +179,7 @@ BOUNDS: dict[str, tuple[dict[str, Any], list[bool]]] = {
 @pytest.mark.parametrize("bound", BOUNDS)
 async def test_the_oldest_give_way(bound: str):
     limits, kept = BOUNDS[bound]
-    async with remembering("chats", limits=limits) as (served, model, _):
+    async with remembering("responds", limits=limits) as (served, model, _):
         names: list[str] = []
         for key in ("two", "one", "one", "one"):  # of one key alone
             served.http.headers["authorization"] = f"Bearer tts-{key}"

@@ -102,6 +102,26 @@ async def test_comments_alone_begin_a_stream_where_they_go_on_for_long(monkeypat
         assert (answer.status_code, answer.text[:9]) == (200, ": at work")
 
 
+@pytest.mark.parametrize("event", [": at work\n\n", chunk(role="assistant", content="")])
+async def test_events_that_say_nothing_are_not_held_back_when_they_are_many(event: str):
+    seen, many = asyncio.Event(), event * (2**17 // len(event) + 1)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(many.encode())
+        await seen.wait()
+        await response.write((chunk(content="4") + "data: [DONE]\n\n").encode())
+        return response
+
+    async with answered_by(answer) as upstream, serving(upstream) as served, asyncio.timeout(60):
+        body = {"model": "qwen", "messages": ASK, "stream": True}
+        async with served.http.stream("POST", "/chat/completions", json=body) as told:
+            assert told.status_code == 200
+            seen.set()
+            assert await told.aread() == (many + chunk(content="4") + "data: [DONE]\n\n").encode()
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_the_words_of_an_error_inside_an_answer_reach_the_client_of_a_strategy(streamed: bool):
     error = {"error": {"message": "the engine is loading", "code": 503, "type": "busy", "param": None}}

@@ -88,6 +88,20 @@ async def test_a_step_ends_with_its_stop_string_and_text_and_ids_never_part(endp
                 assert said.removesuffix("<|im_end|>") == grown.text
 
 
+@pytest.mark.parametrize("word", [".", ").", "').", "..."])
+async def test_a_step_of_one_token_with_its_stop_string_leaves_the_log_probabilities_of_the_others(
+    endpoint: Endpoint, word: str
+):
+    async with Sampler(endpoint) as sampler:
+        (token,) = await tokenize(sampler, word, special=False)
+        first = await (await Continuation.start(Session(QUESTION, {"policy": sampler}))).extend(tokens=4, logprobs=True)
+        second = await first.extend(stop=".", tokens=4, logprobs=True, logit_bias={str(token): 100}, temperature=0)
+        assert second.ids is not None
+        assert second.ids[-1] == token
+        assert first.sample().logprobs
+        assert second.sample().logprobs == first.sample().logprobs
+
+
 async def test_what_a_search_costs_is_what_the_server_counts(endpoint: Endpoint):
     before, short = await billed(endpoint), endpoint.model_copy(update={"params": {"max_tokens": 32}})
     searches = (BeamSearch(), "best_of_n:n=4,verifier=regex(pattern=red)")

@@ -64,6 +64,39 @@ def test_samples_are_those_of_one_strategy_with_every_repetition(run: Run):
     assert sorted(found) == sorted((id, text) for id, texts in SAID.items() for text in texts)
 
 
+def test_programs_go_out_without_the_words_around_them(tmp_path: Path):
+    prompt = 'def double(x):\n    """Twice x."""\n'
+    problem = {"task_id": "H/0", "prompt": prompt, "entry_point": "double", "canonical_solution": "    return 2 * x\n"}
+    problem["test"] = "def check(candidate):\n    assert candidate(2) == 4\n"
+    (tmp_path / "problems.jsonl").write_text(json.dumps(problem))
+    said = iter([f"Here:\n```python\n{prompt}    return x + x\n```\nDone.", "    return 2 * x\n", ""])
+    model = tts.MockModel(lambda body: next(said), max_n=1)
+    task = f"humaneval:path={tmp_path / 'problems.jsonl'}"
+    run = tts.Experiment(task=task, strategies="repeated_sampling:n=3", models=model).run_sync(tmp_path / "run")
+    samples = [line for line in exported(run, "samples") if "completion" in line]
+    assert len(samples) == 2
+    for program in (text for line in samples for text in (line["solution"], prompt + line["completion"])):
+        found: dict[str, Any] = {}
+        exec(program, found)
+        assert found["double"](4) == 8
+
+
+def test_inspect_lists_opens_and_scores_what_it_is_given(run: Run, monkeypatch: pytest.MonkeyPatch):
+    log, scorer = pytest.importorskip("inspect_ai.log"), pytest.importorskip("inspect_ai.scorer")
+    score = pytest.importorskip("inspect_ai").score
+    monkeypatch.setattr("sys.argv", ["tts", "report", str(run.path), "--export", "inspect", "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    (info,) = log.list_eval_logs(str(run.path))
+    header, whole = log.read_eval_log(info, header_only=True), log.read_eval_log(info)
+    right = next(curve for curve in run.curves() if curve.estimator == "pass@k").y[0]
+    assert header.results.scores[0].metrics["accuracy"].value == pytest.approx(right)
+    anew = score(whole, scorer.includes(), model="none/none", action="overwrite", display="none")
+    included = [sample.target in sample.output.completion for sample in whole.samples]
+    assert anew.results.scores[0].metrics["accuracy"].value == pytest.approx(sum(included) / len(included))
+    assert {(sample.id, sample.epoch) for sample in whole.samples} == {(id, i) for id in SAID for i in range(1, 5)}
+
+
 def test_other_problems_than_the_runs_are_refused(run: Run):
     path = Path(run.record["config"]["task"]["path"])
     path.write_text(path.read_text().replace("p0: 6 * 7", "p0: 6 * 8"))

@@ -197,12 +197,19 @@ async def test_the_likeliest_first_tokens_are_kept_where_asked_for_and_survive_t
 
 
 @pytest.mark.parametrize(
-    ("text", "asked", "known"), [("", {"logprobs": 0}, []), ("", {}, None), ("a", {"logprobs": 0}, None)]
+    ("text", "tokens", "asked", "known"),
+    [
+        ("", [30], {"logprobs": 0}, []),
+        ("", [30], {}, None),
+        ('")', [595], {"logprobs": 0}, []),  # one token has the stop string and what stands before it
+        ('")', [595], {}, None),
+        ("two words", [7, 8, 30], {"logprobs": 0}, None),
+    ],
 )
 def test_llama_cpp_tells_no_probabilities_of_a_stop_string_which_is_not_that_it_has_none(
-    text: str, asked: dict[str, Any], known: list[float] | None
+    text: str, tokens: list[int], asked: dict[str, Any], known: list[float] | None
 ):
-    answer = {"content": text, "stop_type": "word", "stopping_word": ".", "tokens": [30], "timings": {"cache_n": 0}}
-    answer |= {"tokens_evaluated": 9, "tokens_predicted": 1}
+    answer = {"content": text, "stop_type": "word", "stopping_word": ".", "tokens": tokens, "timings": {"cache_n": 0}}
+    answer |= {"tokens_evaluated": 9, "tokens_predicted": len(tokens)}
     (choice,) = llama_cpp.parse({"include_stop_str_in_output": True, **asked}, answer).choices
     assert (choice.text, choice.logprobs) == (f"{text}.", known)

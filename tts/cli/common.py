@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from io import TextIOWrapper
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -71,6 +72,7 @@ Temperature = Annotated[
 ]
 MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Most tokens of one sample.")]
 N = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="Set n of every strategy that has it.")]
+Trackers = StrEnum("Trackers", ["mlflow", "tensorboard", "wandb"])
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from tts.cli.common import AsJson, complete, console, say, show_json
+from tts.cli.common import AsJson, Trackers, complete, console, say, show_json
 from tts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ Looks = StrEnum("Looks", ["screen", "paper"])
 Spread = StrEnum("Spread", ["bands", "bars", "none"])
 Exports = StrEnum("Exports", ["sft", "preference", "samples", "lm_eval", "inspect", "batch"])
 Labels = StrEnum("Labels", ["truth", "verifier"])
-Trackers = StrEnum("Trackers", ["mlflow", "tensorboard", "wandb"])
 
 
 def report(
@@ -104,7 +103,7 @@ def report(
         list[Exports] | None,
         typer.Option(
             help="Write sft.jsonl (right answers), preference.jsonl (pairs of a right and a wrong one), or all samples "
-            "in a form of others (samples.jsonl for EvalPlus, lm_eval.jsonl, inspect.json, batch.jsonl) in the run's "
+            "in a form of others (samples for EvalPlus, lm_eval, a log of Inspect, batch) in the run's "
             "directory; may be repeated."
         ),
     ] = None,
@@ -172,12 +171,13 @@ def _track(comparison: RunComparison, tracker: Tracker) -> None:
 
 def _export(comparison: RunComparison, kind: Export, label: Label) -> None:
     from tts.report import write_lines
-    from tts.report.exports import exported
+    from tts.report.exports import exported, file_name
 
     if kind == "inspect" and len(comparison.runs) > 1:
         raise ConfigError("a log of Inspect is of one run; export them one by one")
-    path = comparison.place / (f"{kind}.json" if kind == "inspect" else f"{kind}.jsonl")
-    write_lines((row for run in comparison.runs.values() for row in exported(run, kind, label)), path)
+    runs = list(comparison.runs.values())
+    path = comparison.place / file_name(runs[0], kind)
+    write_lines((row for run in runs for row in exported(run, kind, label)), path)
     say(f"wrote {path}")
 
 

@@ -24,6 +24,7 @@ from tts.cli.common import (
     MaxTokens,
     N,
     Temperature,
+    Trackers,
     Verifier,
     complete,
     dotted,
@@ -48,6 +49,7 @@ Examples:
   tts run --task gsm8k --strategy self_consistency:n=16 --strategy single --limit 100 --temperature 0.8
   tts run --task humaneval --strategy best_of_n -n 64 --out runs/he --resume
   tts run --resume --out runs/he
+  tts run grid.toml --track wandb --track tensorboard
   tts run grid.toml --executor ray:address=auto
   tts run grid.toml --sampling.top_p 0.95 --budget.completion_tokens 20000
 
@@ -119,6 +121,10 @@ def run(
         str, typer.Option(metavar="SPEC", help="Where: local, or ray:address=auto,workers=4 (docs/scale.md).")
     ] = "local",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; send no request.")] = False,
+    track: Annotated[
+        list[Trackers] | None,
+        typer.Option(help="Have a tracker follow the run, by its own settings (extra trackers); may be repeated."),
+    ] = None,
     otel: Annotated[
         bool, typer.Option("--otel", help="Send OpenTelemetry spans to $OTEL_EXPORTER_OTLP_ENDPOINT (extra otel).")
     ] = False,
@@ -159,7 +165,8 @@ def run(
         _show_plan(experiment, out, as_json)
         return
     progress = progress_shown(quiet=quiet)
-    done = _execute(experiment, out, resume, TracedProgress(progress) if otel else progress, where)
+    progress = TracedProgress(progress) if otel else progress
+    done = _execute(experiment, out, resume, progress, where, [str(tracker) for tracker in track or ()])
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:
@@ -214,11 +221,13 @@ def _name(experiment: Experiment) -> str:
     return re.sub(r"[^\w.+-]+", "-", words)
 
 
-def _execute(experiment: Experiment, out: Path, resume: bool, progress: Progress, executor: Executor) -> Run:
+def _execute(
+    experiment: Experiment, out: Path, resume: bool, progress: Progress, executor: Executor, track: list[str]
+) -> Run:
     """Run it; if it breaks off, tell how to continue."""
     look_seldom_for_cycles()
     try:
-        return asyncio.run(experiment.run(out, resume=resume, progress=progress, executor=executor))
+        return asyncio.run(experiment.run(out, resume=resume, progress=progress, executor=executor, track=track))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"all answers so far are stored. {_how_to_resume(out)}") from None
     except (EndpointError, StoreError, WorkersLost) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,6 +43,10 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+
+UNSENDABLE = re.compile(rb"[^ -~]")
+"""What no header may hold: a client's words in one would end it, and the response with it."""
+LONGEST_HEADER = 1024
 
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -224,7 +229,8 @@ class ResponseWriter:
 
     async def start(self, status: int, headers: Headers) -> None:
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.headers]})
+        sent = [(name, UNSENDABLE.sub(b"?", value[:LONGEST_HEADER])) for name, value in (*headers, *self.headers)]
+        await self._send({"type": "http.response.start", "status": status, "headers": sent})
 
     async def write(self, data: bytes) -> None:
         """Send a part of the body; waits while the client is slow to read."""

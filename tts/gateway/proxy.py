@@ -25,6 +25,7 @@ from tts.sampler import Sampler
 from tts.sampler.client import HttpClient, Reply
 from tts.sampler.parameters import LENGTHS, merged, token_limit
 from tts.sampler.protocol import (
+    LARGEST_COUNT,
     bytes_of,
     check_values,
     decoded,
@@ -51,7 +52,8 @@ FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 """In an event after which a choice has nothing more to say; inside a text the quotes would be escaped."""
 
 SAYING_NOTHING = 10.0
-"""Seconds for which the events before the first token are held back: an error after them then has a status."""
+"""Seconds for which the events before the first token are held back, if they are few: an error after them then has a
+status."""
 
 SMALL = 2**17
 """Bytes that are parsed and written at once; more would hold up the event loop."""
@@ -192,16 +194,14 @@ async def pass_through(request: GatewayRequest, sampler: Sampler, path: str) -> 
                     request.book("policy", usage, endpoint.money(usage))
 
         failed: list[str] = []
+        soon: TransientError | None = None
         while True:
             try:
                 return await relay(failed)
-            except TransientError as error:
-                left = {replica.url for replica in connection.pool.replicas if not replica.down} - {
-                    *failed,
-                    error.server,
-                }
-                if error.server is None or error.final or out.status is not None or not left:
-                    raise
+            except EndpointError as error:
+                soon = error if isinstance(error, TransientError) else soon
+                if out.status is not None or error.server is None or not connection.others_may(error, failed):
+                    raise soon or error  # noqa: B904 - one that may be well soon is asked again, whatever others lack
                 failed.append(error.server)
                 request.begin_anew()
 
@@ -247,8 +247,8 @@ async def _within_quota(request: GatewayRequest, sampler: Sampler) -> AsyncItera
     responds = request.kind == "responses" and request.format is None
     name = "max_output_tokens" if responds else token_limit(merged(endpoint.params, body))
     for one in ("n", "best_of", *NAMES_OF_LENGTHS):  # some servers read "5" and 5.0 as 5
-        if not isinstance(body.get(one, 0), int | None):
-            raise bad_request(f"{one} must be a whole number, as this key has caps for a day", one)
+        if not isinstance(given := body.get(one, 0), int | None) or abs(given or 0) > LARGEST_COUNT:
+            raise bad_request(f"{one} must be a usual whole number, as this key has caps for a day", one)
     lengths = {one: body[one] for one in NAMES_OF_LENGTHS if body.get(one) is not None}
     asked = max(filter(_is_number, lengths.values()), default=endpoint.params.get(name))
     context = sampler.context_length
@@ -332,7 +332,8 @@ async def _relay_events(
                 if len(event.raw) > SMALL:  # each step with it takes a while
                     await asyncio.sleep(0)
             first = next((event for event in held if not _opens(event)), None)
-            if not held or (out.status is None and first is None and now() - began < SAYING_NOTHING):
+            few = now() - began < SAYING_NOTHING and sum(len(event.raw) for event in held) < SMALL
+            if not held or (out.status is None and first is None and few):
                 continue
             if out.status is None and first is not None:
                 _check_first(first)

@@ -30,6 +30,7 @@ from tts.gateway.schemas import (
     RequestOptions,
     Spec,
     check,
+    check_names,
     check_sizes,
     check_spec,
     options_of,
@@ -37,7 +38,7 @@ from tts.gateway.schemas import (
     sampling_of,
 )
 from tts.gateway.settings import GatewaySettings
-from tts.gateway.stored import ResponseStore
+from tts.gateway.stored import ResponseStore, too_large
 from tts.registry import Plugin, nested
 from tts.resources import Resources
 from tts.sampler.parameters import merged
@@ -187,6 +188,7 @@ async def read(
     """
     settings = offer.settings
     body = await parsed(content, settings.limits)
+    await aside(SLOWER * len(body), check_names, body)
     check_sizes(body, {"model": SIZES["model"]})
     name = body.get("model")
     if name is None and kind in PASSED and len(settings.models) == 1:
@@ -251,8 +253,7 @@ async def _whole(
     unlinked = {name: value for name, value in whole.items() if name != "previous_response_id"}
     content = await asyncio.to_thread(bytes_of, unlinked, large=True)
     if len(content) > most:
-        message = f"previous_response_id: a request may have at most {most} bytes, what it goes on from included"
-        raise APIError(413, message, "request_too_large")
+        raise too_large(most)
     return whole, content
 
 

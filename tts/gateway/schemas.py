@@ -61,6 +61,10 @@ PROTOCOL = frozenset({"model", "messages", "prompt", "input", "n", "stream", "st
 """Fields that the gateway answers to itself."""
 
 
+READ_HERE = frozenset({*PROTOCOL, *LENGTHS, *("best_of", "max_output_tokens", "n_predict", "tools", "instructions")})
+"""Fields by which the gateway lets requests in, and reserves what they may cost."""
+
+
 def sampling_of(body: Table) -> tuple[Table, Table]:
     """What a chat or completion body says of sampling: for every call, and for the one that writes the answer alone.
 
@@ -260,6 +264,14 @@ async def parsed(content: bytes, limits: GatewayLimits) -> Table:
     if not isinstance(body, dict):
         raise APIError(400, "the body is not a JSON object", "invalid_json")
     return body
+
+
+def check_names(body: Table) -> None:
+    """Raise `APIError` (400) where a field that the gateway goes by is written otherwise: a server in Go reads `Model`
+    as `model`, and would take what nobody has checked."""
+    for name in body:
+        if not name.islower() and (meant := name.casefold()) in READ_HERE and meant != name:
+            raise bad_request(f"write {meant}, and not {name}", name)
 
 
 def check_sizes(body: Table, sizes: dict[str, int], place: str = "") -> None:

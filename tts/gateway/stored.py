@@ -7,7 +7,8 @@ import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import time
 from typing import Any, Self, TypeVar
@@ -17,6 +18,7 @@ from tts.errors import ConfigError
 from tts.gateway.exchange import APIError, bad_request
 from tts.gateway.settings import GatewayLimits
 from tts.sampler.protocol import YIELDING, bytes_of
+from tts.text import size_of
 
 log: logging.Logger = logging.getLogger("tts")
 
@@ -138,14 +140,21 @@ class ResponseStore:
     async def whole(self, owner: str, body: Json) -> Json:
         """The body with all that its `previous_response_id` and its references stand for as its input.
 
-        Raises `APIError` (404) for what this owner does not have.
+        Raises `APIError`: 404 for what this owner does not have, 413 where it is more than a request may have, however
+        often an item is named.
         """
         given, previous = body.get("input"), body.get("previous_response_id")
         items = [{"role": "user", "content": given}] if isinstance(given, str) else given
         if not isinstance(items, list) or (previous is None and not any(map(_is_reference, items))):
             return body
         before = [] if previous is None else await self._aside(self._conversation, owner, str(previous))
-        named = [await self._aside(self._item, owner, one) if _is_reference(one) else one for one in items]
+        names = [str(one.get("id")) if _is_reference(one) else None for one in items]
+        known = await self._aside(self._items, owner, {name for name in names if name is not None})
+        most = self.limits.body_bytes
+        sizes = {name: size_of(item, most) for name, item in known.items()}
+        if sum(sizes[name] for name in names if name is not None) > most:
+            raise too_large(most)
+        named = [one if name is None else known[name] for one, name in zip(items, names, strict=True)]
         return {**body, "input": [*before, *named]}
 
     def _conversation(self, owner: str, name: str) -> list[Json]:
@@ -156,13 +165,20 @@ class ResponseStore:
             raise APIError(404, message, "previous_response_not_found", "previous_response_id")
         return [*_loads(row[1]), *_loads(row[0]).get("output", ())]
 
-    def _item(self, owner: str, reference: Json) -> Json:
-        name = str(reference.get("id"))
-        response, given = self._read(BY_ITEM, owner, name) or _missing(name, "input")
-        items = [*_loads(given), *_loads(response).get("output", ())]
-        return next(item for item in items if isinstance(item, dict) and item.get("id") == name)
+    def _items(self, owner: str, names: Iterable[str]) -> dict[str, Json]:
+        """The items of these names; a response that has several of them is read once."""
+        found: dict[str, Json] = {}
+        places = defaultdict[int, set[str]](set)
+        for name in names:
+            places[(self._read(PLACE, owner, name) or _missing(name, "input"))[0]].add(name)
+        for place, wanted in places.items():
+            response, given = self._connection.execute(BY_PLACE, (place,)).fetchone()
+            items = [*_loads(given), *_loads(response).get("output", ())]
+            named = (one for one in items if isinstance(one, dict) and isinstance(one.get("id"), str))
+            found |= {one["id"]: one for one in named if one["id"] in wanted}
+        return found
 
-    def _read(self, query: str, owner: str, name: str) -> tuple[bytes, bytes] | None:
+    def _read(self, query: str, owner: str, name: str) -> Any:
         return self._connection.execute(query, (owner, name, time() - self.limits.stored_seconds)).fetchone()
 
     async def _aside(self, work: Callable[..., T], *args: Any) -> T:
@@ -174,14 +190,21 @@ class ResponseStore:
 
 
 BY_NAME = "SELECT response, input FROM responses WHERE owner = ? AND id = ? AND made >= ?"
-BY_ITEM = """
-SELECT response, input FROM responses JOIN items USING (number)
+BY_PLACE = "SELECT response, input FROM responses WHERE number = ?"
+PLACE = """
+SELECT number FROM responses JOIN items USING (number)
 WHERE items.owner = ? AND item = ? AND made >= ? ORDER BY number DESC LIMIT 1
 """
 
 
 def _loads(data: bytes) -> Any:
     return json.loads(data, **(YIELDING if len(data) > LARGE else {}))
+
+
+def too_large(most: int) -> APIError:
+    """The error for a request that is too large with what it goes on from."""
+    message = f"previous_response_id: a request may have at most {most} bytes, what it goes on from included"
+    return APIError(413, message, "request_too_large")
 
 
 def _is_reference(item: Any) -> bool:

@@ -47,9 +47,13 @@ def origin_of(headers: Headers) -> Origin:
 
 
 def _named(record: logging.LogRecord) -> bool:
-    """Has what is logged on behalf of a request begin with its id."""
-    if (origin := ORIGIN.get()) is not None:
-        record.msg, record.args = f"[{origin.id}] {record.getMessage()}", ()
+    """Has what is logged be one line, which begins with the id of the request that it is about.
+
+    Servers repeat what clients wrote, who must not write lines of the log, nor tell the terminal what to do.
+    """
+    words = "".join(one if one.isprintable() else repr(one)[1:-1] for one in record.getMessage())
+    origin = ORIGIN.get()
+    record.msg, record.args = "%s", (words if origin is None else f"[{origin.id}] {words}",)
     return True
 
 

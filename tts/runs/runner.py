@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +37,8 @@ from tts.types import Candidate, Verdict
 
 OUTSIDE_AGENT = "tts.gateway.agents:OutsideAgent"
 """Where it is: an annex, which only those need who name an agent."""
+FOLLOWING = "tts.report.trackers:following"
+"""As much for those who name a tracker."""
 
 
 class Experiment(Grid):
@@ -52,6 +54,7 @@ class Experiment(Grid):
         resume: bool = False,
         progress: Progress | bool | None = None,
         executor: Executor | str = "local",
+        track: str | Sequence[str] = (),
     ) -> Run:
         """Run the grid into the directory `out` and return it for reading.
 
@@ -60,7 +63,8 @@ class Experiment(Grid):
         nothing for its `outage_timeout`; what was answered by then is stored.
 
         `progress=True` shows how it goes, in a notebook below the cell. `executor` says where: `local` in this process,
-        `ray:workers=4` and the like on a cluster (`tts.cluster`).
+        `ray:workers=4` and the like on a cluster (`tts.cluster`). `track` names trackers that follow the run: `wandb`,
+        `mlflow`, `tensorboard`; one that fails is warned of and ends nothing.
         """
         folder = Path(out)
         progress = progress if isinstance(progress, Progress) else progress_shown(quiet=not progress)
@@ -81,6 +85,9 @@ class Experiment(Grid):
             if used := await store.used():
                 await store.run(lambda db: check(db, folder / "run.sqlite"))
             write_record(folder, self, examples, resume=resume, used=used)
+            if track:
+                trackers = [track] if isinstance(track, str) else track
+                await stack.enter_async_context(resolve_name(FOLLOWING)(folder, trackers))
             done = await store.finished()
             parts = list(_shared(self, examples, done)) if self.total_budget else [list(_rows(self, examples, done))]
             rows = list(chain.from_iterable(parts))
@@ -107,9 +114,10 @@ class Experiment(Grid):
         resume: bool = False,
         progress: Progress | bool | None = None,
         executor: Executor | str = "local",
+        track: str | Sequence[str] = (),
     ) -> Run:
         """`run` without await, for scripts and notebooks."""
-        blocking(self.run)(out, resume=resume, progress=progress, executor=executor)
+        blocking(self.run)(out, resume=resume, progress=progress, executor=executor, track=track)
         return Run(out, checked=False)  # in this thread
 
 

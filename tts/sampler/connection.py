@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,6 +24,11 @@ from tts.sampler.limits import most_in_flight, out_of_files
 from tts.sampler.pool import LONGEST_WAIT, AttemptOutcome, Pool
 from tts.text import head_of
 from tts.types import Prompt, Usage
+
+log: logging.Logger = logging.getLogger("tts")
+
+LACKING = (401, 403, 404)
+"""What a replica answers that has another key or not the model, when others may be as they should be."""
 
 NOTHING, ONE_REQUEST = Usage(), Usage(requests=1)
 
@@ -57,6 +63,8 @@ class Connection:
                 replica.window = replica.maximum
         self.health: Health = Health(self.pool, endpoint, self._examine)
         self._has_served = False
+        self._lacking = set[str]()
+        """Replicas of which it was said that they refuse what others answer."""
 
     @cached_property
     def http(self) -> HttpClient:
@@ -87,6 +95,17 @@ class Connection:
             return 0
         return crc32((prefix if isinstance(prefix, bytes) else json.dumps(head_of(prefix, 2048)).encode())[:2048])
 
+    def others_may(self, error: EndpointError, tried: Sequence[str]) -> bool:
+        """Whether a replica that has not been `tried` may answer what brought `error` at another."""
+        lacking = error.status in LACKING and not isinstance(error, QuotaSpent)
+        left = {replica.url for replica in self.pool.replicas if not replica.down} - {*tried, error.server}
+        if error.server is None or error.final or not left or not (lacking or isinstance(error, TransientError)):
+            return False
+        if lacking and error.server not in self._lacking:
+            self._lacking.add(error.server)
+            log.warning("another server of %s is asked instead: %s", self.endpoint.model, error)
+        return True
+
     async def post(
         self,
         path: str,
@@ -109,7 +128,7 @@ class Connection:
                     role, ledger or Ledger(), affinity, retry.avoid, prompt=lambda: prompt
                 ) as exchange:
                     return await self.http.json(exchange.url, path, body), exchange
-            except TransientError as error:
+            except EndpointError as error:
                 if ledger is not None and isinstance(error, TimedOut):
                     ledger.waste(role, prompt)
                 await retry.wait(error)
@@ -163,9 +182,12 @@ class Connection:
             self._has_served = True
         except (EndpointRefused, RequestRejected) as error:
             outcome, cancelled = AttemptOutcome.REFUSED, False
+            error.server, error.seconds = replica.url, loop.time() - start
             # once the key and the model have proved good, it is this request that is refused
             if isinstance(error, EndpointRefused) and not isinstance(error, QuotaSpent) and self._has_served:
-                raise RequestRejected(str(error), status=error.status, body=error.body) from error
+                rejected = RequestRejected(str(error), status=error.status, body=error.body)
+                rejected.server, rejected.seconds = error.server, error.seconds
+                raise rejected from error
             raise
         except TimeoutError:
             outcome, cancelled = AttemptOutcome.CONGESTED, False
@@ -206,8 +228,14 @@ class Retry:
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     deadline: float = 0.0
 
-    async def wait(self, error: TransientError) -> None:
+    async def wait(self, error: EndpointError) -> None:
         """Sleep until the next attempt is due; raises `error` if there must be none."""
+        if not isinstance(error, TransientError):
+            if not self.connection.others_may(error, self.avoid):
+                raise error
+            if error.server not in self.avoid:
+                self.avoid += (error.server,) if error.server else ()
+                return
         time, endpoint = asyncio.get_running_loop().time(), self.connection.endpoint
         if not self.failures:  # time in the queue counts unless others were served in it
             sent = time - error.seconds

@@ -67,9 +67,16 @@ def _completion(answer: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str,
         "token_ids": answer["tokens"],
     }
     probabilities = answer.get("completion_probabilities") or []
-    if probabilities or ("logprobs" in body and not answer["content"]):  # it tells none of a stop string's tokens
+    if probabilities or ("logprobs" in body and _told_all(answer)):
         choice["logprobs"] = {"content": probabilities}
     prompt, completion = answer["tokens_evaluated"], answer["tokens_predicted"]
     cached = {"cached_tokens": answer["timings"]["cache_n"]}
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "prompt_tokens_details": cached}
     return {"model": answer.get("model"), "choices": [choice], "usage": usage}
+
+
+def _told_all(answer: Mapping[str, Any]) -> bool:
+    """Whether no probabilities are all there are: it tells none of as many tokens as the string that ended the text
+    has, which are the last ones, whatever else is in them."""
+    stopped = answer["stop_type"] == "word" and len(answer["tokens"]) <= len(answer["stopping_word"].encode())
+    return stopped or not answer["content"]

@@ -147,10 +147,19 @@ LONGEST_HEADER = 500
 """Characters in the name or value of a header that says when; what follows takes time quadratic in them."""
 
 
+LONGEST = 86_400.0
+"""Seconds that a server may ask to wait: one that names more is asked again after them."""
+
+
 def wait_of(headers: Mapping[str, str], *, limited: bool = True) -> float | None:
-    """Seconds that the server asks to wait: `retry-after-ms`, `retry-after`, else, where the request was `limited`,
-    until its rate limits are lifted. A limit of which something remains is no reason to wait.
+    """Seconds that the server asks to wait, at most `LONGEST`: `retry-after-ms`, `retry-after`, else, where the request
+    was `limited`, until its rate limits are lifted. A limit of which something remains is no reason to wait.
     """
+    wait = _wait_of(headers, limited)
+    return wait if wait is None else min(wait, LONGEST)
+
+
+def _wait_of(headers: Mapping[str, str], limited: bool) -> float | None:
     headers = {name.lower(): value for name, value in headers.items() if max(len(name), len(value)) <= LONGEST_HEADER}
     with suppress(ValueError):
         wait = float(headers.get("retry-after-ms", ""))

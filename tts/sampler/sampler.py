@@ -378,7 +378,7 @@ class _Draw:
             while True:
                 try:
                     return await attempt(missing, retry.avoid)
-                except TransientError as error:
+                except EndpointError as error:
                     late += isinstance(error, TimedOut) and not self.streamed  # a stream tells as it goes
                     await retry.wait(error)
         finally:
