@@ -5,9 +5,15 @@ BIN := $(VENV)/bin
 EXTRAS := dev,docs,math,answers,plot,data,serve,otel,gguf,ray,redis,retrieval,hub,brotli,inspect,providers,trackers
 UV := $(shell command -v uv 2>/dev/null)
 WORKERS ?= 3
+CORE := $(addprefix tests/,curves sampler strategies studies $(patsubst %,test_%.py,accounts answer_classes budget \
+	compute concurrency continuation policies prompting registry session solving stopping stored_answers tables))
+LONG := curves/test_intervals.py $(patsubst %,sampler/test_%.py,malformed providers secrets) \
+	$(patsubst %,strategies/test_%.py,ab_mcts atts pass_until plan_search replay)
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
 PYTHONS ?= 3.11 3.12 3.13 3.14
+
+unexport PYTHONDONTWRITEBYTECODE  # each of the interpreters that tests start would compile the library anew
 
 .DEFAULT_GOAL := help
 .PHONY: help install test check pythons demo lint site format integration browser vllm chromium cluster bench clean
@@ -30,10 +36,10 @@ endif
 test: install  ## Run the tests that need no model server, three side by side; WORKERS=0 runs one after the other
 	$(BIN)/python -m pytest --ignore=tests/integration -n $(WORKERS) --dist loadgroup
 
-check: install  ## The inner loop: style, and the tests of the core that take seconds
+check: install  ## The inner loop: style, and the tests of the core but for those that take longest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -x --ff tests/curves tests/test_registry.py tests/test_tables.py tests/test_accounts.py tests/test_budget.py tests/test_compute.py tests/test_concurrency.py tests/test_prompting.py tests/test_solving.py
+	$(BIN)/python -m pytest -x --ff -n $(WORKERS) $(CORE) $(addprefix --ignore=tests/,$(LONG))
 
 pythons:  ## Run the tests that depend most on the interpreter under every Python that is found here, and say which
 	tests/pythons.sh "$(PYTHONS)"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from tts.concurrency import look_seldom_for_cycles
 
 settings.register_profile("tts", deadline=None, max_examples=50)  # how busy the machine is decides no test
 settings.load_profile("tts")
@@ -22,7 +26,19 @@ os.environ.pop("SSL_CERT_FILE", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with `&`: what tests start would not hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """All tests and what they import are there to stay: the garbage collector need not look through them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        look_seldom_for_cycles()
 
 
 @pytest.fixture

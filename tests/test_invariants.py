@@ -142,7 +142,8 @@ async def run(
 
 def ends(found: Run, spec: str) -> dict[str, float]:
     """The compute of a track at its largest prefix, over all cells; seconds of verifiers vary from run to run."""
-    (track,) = [track for track in found.tracks if track.strategy == placed(spec).spec]
+    wanted = placed(spec).spec
+    (track,) = [track for track in found.tracks if track.strategy == wanted]
     names = ("requests", "prompt_tokens", "completion_tokens", "total_tokens")
     return {name: sum(float(part[-1]) for part in track.cost(name)) for name in names}
 

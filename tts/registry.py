@@ -103,13 +103,17 @@ def _has_path(value: Any) -> bool:
 
 
 @functools.cache
-def _installed(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=f"tts.{group}")}
+def _installed() -> dict[str, dict[str, EntryPoint]]:
+    """Entry points by group and name. Looking reads the metadata of every installed package, so it is done once."""
+    found, everything = {}, entry_points()
+    for group in SINGULAR:
+        found[group] = {point.name: point for point in everything.select(group=f"tts.{group}")}
+    return found
 
 
 def names(group: Group) -> list[str]:
     """All names of a group, sorted."""
-    return sorted({*_installed(group), *(name for kind, name in _registered if kind == group)})
+    return sorted({*_installed()[group], *(name for kind, name in _registered if kind == group)})
 
 
 def register(group: Group, plugin: P) -> P:
@@ -123,6 +127,12 @@ def registered() -> dict[tuple[str, str], type[Plugin]]:
     return dict(_registered)
 
 
+def source(group: Group, name: str) -> str | None:
+    """The distribution that a plug-in comes from; None for one registered by hand."""
+    point = _installed()[group].get(name)
+    return point.dist.name if point and point.dist else None
+
+
 def load(group: Group, name: str) -> type[Plugin]:
     """The class called `name`.
 
@@ -130,7 +140,7 @@ def load(group: Group, name: str) -> type[Plugin]:
     """
     if (group, name) in _registered:
         return _registered[group, name]
-    point = _installed(group).get(name)
+    point = _installed()[group].get(name)
     if point is None:
         near = difflib.get_close_matches(name, names(group), n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""

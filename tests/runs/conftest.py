@@ -14,13 +14,17 @@ from tts import Endpoint
 PROBABILITIES = {f"p{i}": (i + 1) / 25 for i in range(20)}
 
 
-@pytest.fixture
-def task(tmp_path: Path) -> str:
+def task_in(folder: Path) -> str:
     """The spec of a task of 20 problems, p0 to p19, with the answer 42."""
-    path = tmp_path / "problems.jsonl"
+    path = folder / "problems.jsonl"
     lines = [{"id": name, "prompt": f"[[{name}]] six times seven?", "answer": "42"} for name in PROBABILITIES]
     path.write_text("\n".join(map(json.dumps, lines)))
     return f'jsonl:path="{path}"'
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> str:
+    return task_in(tmp_path)
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests.curves.brute_force import best, over_all_orders, vote
-from tests.runs.conftest import PROBABILITIES
-from tests.support.double import ModelDouble
+from tests.runs.conftest import PROBABILITIES, task_in
+from tests.support.double import ModelDouble, solvable
+from tests.support.threaded import serving, settle
 from tts import (
     Candidate,
     Endpoint,
@@ -36,15 +37,26 @@ from tts.tables import curve_table, summary_table
 SOLVE = np.array(list(PROBABILITIES.values()))
 
 
-@pytest.fixture
-def grid(task: str, endpoint: Endpoint) -> Experiment:
+@pytest.fixture(scope="module")
+def double_and_grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelDouble, Run]:
+    """A run of three strategies, which those who only read it share, and the server that it has asked."""
+    folder = tmp_path_factory.mktemp("grid")
     strategies = ["best_of_n:n=32,verifier=oracle", "first_pass:k=16,verifier=oracle", "single"]
-    return Experiment.parse({"task": task, "models": endpoint, "strategies": strategies, "seeds": [0, 1, 2]})
+    with serving(answer=solvable(PROBABILITIES), latency=0.002) as double:
+        endpoint = Endpoint(model="test-model", base_url=double.base_url)
+        table = {"task": task_in(folder), "models": endpoint, "strategies": strategies, "seeds": [0, 1, 2]}
+        run = Experiment.parse(table).run_sync(folder / "run")
+        settle(double)
+    return double, run
 
 
-async def test_curves_match_the_analytic_ones(grid: Experiment, tmp_path: Path) -> None:
-    run = await grid.run(tmp_path / "run")
-    best, coverage, first, single = curves(run, "samples")
+@pytest.fixture
+def grid(double_and_grid: tuple[ModelDouble, Run]) -> Run:
+    return double_and_grid[1]
+
+
+def test_curves_match_the_analytic_ones(grid: Run) -> None:
+    best, coverage, first, single = curves(grid, "samples")
     assert best.estimator == "best-of-k"
     assert coverage.estimator == "pass@k"
     assert (first.estimator, single.estimator) == ("replay", "replay")
@@ -114,10 +126,8 @@ async def test_a_prefix_is_there_only_when_the_last_of_its_candidates_is(
         assert seconds.tolist() == [elapsed[0]] * 4
 
 
-async def test_compute_of_a_prefix_counts_each_request_and_token_once(
-    grid: Experiment, double: ModelDouble, tmp_path: Path
-) -> None:
-    run = await grid.run(tmp_path / "run")
+def test_compute_of_a_prefix_counts_each_request_and_token_once(double_and_grid: tuple[ModelDouble, Run]) -> None:
+    double, run = double_and_grid
     best = run.tracks[0]
     assert sum(part[-1] for part in best.cost("completion_tokens")) == double.stats.completion_tokens
     assert sum(part[-1] for part in best.cost("requests")) == double.stats.received
@@ -145,30 +155,27 @@ async def test_money_and_flops_come_from_the_model_card(task: str, endpoint: End
     assert curves(run, "flops")[0].x[-1] == pytest.approx(2e9 * usage.total_tokens / 20)
 
 
-async def test_unknown_measures_and_too_large_k_are_refused(grid: Experiment, tmp_path: Path) -> None:
-    run = await grid.run(tmp_path / "run")
+def test_unknown_measures_and_too_large_k_are_refused(grid: Run) -> None:
     with pytest.raises(ConfigError, match="completion_tokens"):
-        curves(run, "tokens")
+        curves(grid, "tokens")
     with pytest.raises(CurveError, match="64"):
-        curves(run, "samples", ks=[1, 64])
+        curves(grid, "samples", ks=[1, 64])
 
 
-async def test_the_summary_tells_selected_accuracy_coverage_and_cost_apart(grid: Experiment, tmp_path: Path) -> None:
-    run = await grid.run(tmp_path / "run")
-    best, first, single = summary(run)
+def test_the_summary_tells_selected_accuracy_coverage_and_cost_apart(grid: Run) -> None:
+    best, first, single = summary(grid)
     assert best["accuracy"] == pytest.approx(best["coverage"])
     assert best["accuracy"] > single["accuracy"]
     assert best["oracle"]
     assert not single["oracle"]
     assert best["candidates"] == 20 * 32 * 3
-    assert first["abstained"] == sum(not flags.any() for flags in run.tracks[1].correct)
+    assert first["abstained"] == sum(not flags.any() for flags in grid.tracks[1].correct)
     assert single["low"] <= single["accuracy"] <= single["high"]
 
 
-async def test_coverage_law_is_fitted_to_the_coverage_curve(grid: Experiment, tmp_path: Path) -> None:
-    run = await grid.run(tmp_path / "run")
-    (law,) = coverage_laws({track.label: track for track in run.tracks})
-    coverage = curves(run, "samples", ks=range(1, 33))[1]
+def test_coverage_law_is_fitted_to_the_coverage_curve(grid: Run) -> None:
+    (law,) = coverage_laws({track.label: track for track in grid.tracks})
+    coverage = curves(grid, "samples", ks=range(1, 33))[1]
     every = fit_coverage_law(coverage.k, coverage.y)
     assert (law["a"], law["b"], law["k"]) == (pytest.approx(every.a), pytest.approx(every.b), 32)
     assert law["a"] < 0 > law["b"]

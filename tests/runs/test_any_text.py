@@ -76,13 +76,9 @@ def test_a_run_its_resume_and_its_reports_take_any_text(tts: Command, clean: Pat
             start(*words, "--resume", "--base-url", server.base_url, cwd=clean, env=env, encoding=encoding)
         )
         assert (ended.code, len(server.seen)) == (0, asked), ended.err
-    for option, name in (
-        ("--out", "page.html"),
-        ("--out", "report.md"),
-        ("--candidates", "a.csv"),
-        ("--candidates", "a.jsonl"),
-    ):
-        ended = finished(start("report", "found", option, name, cwd=clean, env=env, encoding=encoding))
+    for page, candidates in (("page.html", "a.csv"), ("report.md", "a.jsonl")):
+        reported = ["report", "found", "--out", page, "--candidates", candidates]
+        ended = finished(start(*reported, cwd=clean, env=env, encoding=encoding))
         assert ended.code == 0, ended.err
     rows = list(csv.DictReader(io.StringIO((clean / "a.csv").read_text(encoding="utf-8"), newline="")))
     assert {row["content"] for row in rows} == {f"Answer: {MENDED}"}

@@ -303,22 +303,20 @@ def test_subsets_are_all_there_once_small_ones_first(n: int, size: int):
 
 # -- lost branches ---------------------------------------------------------------------------------------------------
 
-BROKEN = {
-    "empty": "",
-    "refusal": "I'm sorry, but I cannot help with that.",
-    "prose without a list": "Surely there is much to observe here, is there not?",
-}
+BROKEN = {"empty": "", "refusal": "I'm sorry, but I cannot help with that."}
+PROSE = "Surely there is much to observe here, is there not?"
+LOST = {"derive": 12, "list": 12, "filter": 12, "sketch": 2, "criticise": 1, "fix": 1, "pseudocode": 1}
+"""Codes that go with a part. A first-layer node that derives nothing loses 6 derived combinations of 2 codes each."""
 
 
-@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize(
-    ("part", "lost"),
-    # A first-layer node that derives nothing loses its 6 derived combinations of 2 codes each.
-    [("derive", 12), ("list", 12), ("filter", 12), ("sketch", 2), ("criticise", 1), ("fix", 1), ("pseudocode", 1)],
+    ("part", "broken", "lost"),
+    [
+        *(pytest.param(part, BROKEN[kind], LOST[part], id=f"{part}-{kind}") for kind in BROKEN for part in LOST),
+        pytest.param("form", PROSE, 12, id="form-prose without a list"),  # in the other parts it is an answer like any
+    ],
 )
 async def test_an_answer_of_no_use_loses_its_branch_alone_and_enters_no_prompt(part: str, lost: int, broken: str):
-    if broken == BROKEN["prose without a list"]:
-        part, lost = "form", 12  # in the other parts it is an answer like any
     hit = []
 
     def once(request: dict[str, Any]) -> str:

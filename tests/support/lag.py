@@ -71,8 +71,9 @@ class _Probe:
 async def loop_lag() -> AsyncIterator[Lag]:
     """For how long the loop stands still inside: `async with loop_lag() as lag: ...; assert lag.worst < MOST`.
 
-    What the tests before it have left in memory is kept out of the garbage collector's way.
+    What the tests before it have left in memory is kept out of the garbage collector's way, for good.
     """
+    gc.collect()
     gc.freeze()
     lag = Lag()
     probe = _Probe(lag)
@@ -94,7 +95,6 @@ async def loop_lag() -> AsyncIterator[Lag]:
         with suppress(asyncio.CancelledError):
             await task
         del probe.selector.select
-        gc.unfreeze()
 
 
 async def standstill(work: Callable[[], Awaitable[object]], most: float = MOST) -> float:

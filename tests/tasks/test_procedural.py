@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from itertools import pairwise, permutations, product
 from pathlib import Path
 from random import Random
@@ -380,9 +381,14 @@ Orders = dict[str, np.ndarray]
 
 def _orders(names: list[str], above: list[tuple[str, str]]) -> Orders:
     """Every order of the places in which each first of `above` is beyond the second."""
-    ranks = dict(zip(names, np.array(list(permutations(range(len(names))))).T, strict=True))
+    ranks = dict(zip(names, _all_orders(len(names)), strict=True))
     fine = np.all([ranks[a] > ranks[b] for a, b in above], axis=0)
     return {name: rank[fine] for name, rank in ranks.items()}
+
+
+@cache
+def _all_orders(places: int) -> np.ndarray:
+    return np.array(list(permutations(range(places)))).T
 
 
 def _always(orders: Orders, one: str, other: str, beyond: bool) -> bool:

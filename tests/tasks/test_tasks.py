@@ -4,7 +4,7 @@ import csv
 import gzip
 import json
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -14,6 +14,7 @@ import pytest
 
 from tts import registry
 from tts.errors import ConfigError
+from tts.resources import Resources
 from tts.session import Session
 from tts.tasks import Example, Task
 from tts.tasks.gsm8k import GSM8K
@@ -72,13 +73,22 @@ async def test_humaneval_asks_a_chat_model_or_lets_a_base_model_continue(tmp_pat
     assert (await graded(completion, NEXT["canonical_solution"] + "\n\nprint(after(")).passed
 
 
-async def test_every_reference_solution_of_humaneval_passes_hidden_and_public_tests(real_data: RealData):
+@pytest.fixture
+async def resources() -> AsyncIterator[Resources]:
+    """One sandbox for many problems."""
+    async with Resources() as made:
+        yield made
+
+
+async def test_every_reference_solution_of_humaneval_passes_hidden_and_public_tests(
+    real_data: RealData, resources: Resources
+):
     path = real_data("HumanEval.jsonl.gz")
     solutions = {line.fields["task_id"]: line.fields for line in read_jsonl(path)}
     failed, tests, covered = [], 0, 0
     for example in HumanEval(path=path).examples():
         problem, record = example.problem, solutions[example.problem.id]
-        session = Session(problem, {})
+        session = Session(problem, {}, resources=resources)
         for content in (record["canonical_solution"], record["prompt"] + record["canonical_solution"]):
             candidate = session.candidate(content)
             hidden = await example.truth.verify(problem, candidate, session)
@@ -92,14 +102,14 @@ async def test_every_reference_solution_of_humaneval_passes_hidden_and_public_te
     assert (covered, tests) == (156, 446)
 
 
-async def test_the_examples_left_out_are_in_the_prompts_and_are_wrong(real_data: RealData):
+async def test_the_examples_left_out_are_in_the_prompts_and_are_wrong(real_data: RealData, resources: Resources):
     records = {line.fields["task_id"]: line.fields for line in read_jsonl(real_data("HumanEval.jsonl.gz"))}
     for example in HumanEval(path=real_data("HumanEval.jsonl.gz")).examples():
         for wrong in WRONG_EXAMPLES.get(example.problem.id, ()):
             record = records[example.problem.id]
             assert wrong in prompt_examples(record["prompt"], record["entry_point"])
             verifier = UnitTests(tests=TestSuite(prompt=record["prompt"], asserts=(wrong,)))
-            session = Session(example.problem, {})
+            session = Session(example.problem, {}, resources=resources)
             candidate = session.candidate(record["canonical_solution"])
             verdict = await verifier.verify(example.problem, candidate, session)
             assert verdict.details["kind"] == "wrong", wrong

@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -83,7 +82,7 @@ def describe(group: Group, name: str) -> dict[str, Any]:
     """A plug-in as plain data; one that cannot be loaded has an `error` that says why."""
     from tts import registry
 
-    entry: dict[str, Any] = {"group": group, "name": name, "source": _source(group, name)}
+    entry: dict[str, Any] = {"group": group, "name": name, "source": registry.source(group, name)}
     try:
         plugin = registry.load(group, name)
         parameters = [_parameter(key, field) for key, field in plugin.model_fields.items()]
@@ -91,12 +90,6 @@ def describe(group: Group, name: str) -> dict[str, Any]:
         return {**entry, "summary": "", "parameters": [], "error": str(error)}
     summary = inspect.cleandoc(plugin.__doc__ or "").partition("\n")[0]
     return {**entry, "summary": summary, "parameters": parameters, "error": None}
-
-
-def _source(group: Group, name: str) -> str | None:
-    """The distribution that a plug-in comes from; None for one registered by hand."""
-    found = [point.dist.name for point in entry_points(group=f"tts.{group}", name=name) if point.dist]
-    return found[-1] if found else None
 
 
 def _parameter(name: str, field: FieldInfo) -> dict[str, Any]:
