@@ -201,7 +201,7 @@ async def pass_through(request: GatewayRequest, sampler: Sampler, path: str) -> 
                 return await relay(failed)
             except EndpointError as error:
                 soon = error if isinstance(error, TransientError) else soon
-                if out.status is not None or error.server is None or not connection.others_may(error, failed):
+                if out.status is not None or error.server is None or not connection.pool.others_may(error, failed):
                     raise soon or error  # noqa: B904 - one that may be well soon is asked again, whatever others lack
                 failed.append(error.server)
                 request.begin_anew()

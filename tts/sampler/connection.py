@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -24,11 +23,6 @@ from tts.sampler.limits import most_in_flight, out_of_files
 from tts.sampler.pool import LONGEST_WAIT, AttemptOutcome, Pool
 from tts.text import head_of
 from tts.types import Prompt, Usage
-
-log: logging.Logger = logging.getLogger("tts")
-
-LACKING = (401, 403, 404)
-"""What a replica answers that has another key or not the model, when others may be as they should be."""
 
 NOTHING, ONE_REQUEST = Usage(), Usage(requests=1)
 
@@ -152,8 +146,6 @@ class Connection:
         self.health: Health = Health(self.pool, endpoint, self._examine)
         self.has_served: bool = False
         """Whether an answer has shown that the key and the model are good."""
-        self._lacking = set[str]()
-        """Replicas of which it was said that they refuse what others answer."""
 
     @cached_property
     def http(self) -> HttpClient:
@@ -183,17 +175,6 @@ class Connection:
         if len(self.pool.replicas) == 1:
             return 0
         return crc32((prefix if isinstance(prefix, bytes) else json.dumps(head_of(prefix, 2048)).encode())[:2048])
-
-    def others_may(self, error: EndpointError, tried: Sequence[str]) -> bool:
-        """Whether a replica that has not been `tried` may answer what brought `error` at another."""
-        lacking = error.status in LACKING and not isinstance(error, QuotaSpent)
-        left = {replica.url for replica in self.pool.replicas if not replica.down} - {*tried, error.server}
-        if error.server is None or error.final or not left or not (lacking or isinstance(error, TransientError)):
-            return False
-        if lacking and error.server not in self._lacking:
-            self._lacking.add(error.server)
-            log.warning("another server of %s is asked instead: %s", self.endpoint.model, error)
-        return True
 
     async def post(
         self,
@@ -257,7 +238,7 @@ class Retry:
     async def wait(self, error: EndpointError) -> None:
         """Sleep until the next attempt is due; raises `error` if there must be none."""
         if not isinstance(error, TransientError):
-            if not self.connection.others_may(error, self.avoid):
+            if not self.connection.pool.others_may(error, self.avoid):
                 raise error
             if error.server not in self.avoid:
                 self.avoid += (error.server,) if error.server else ()
