@@ -38,7 +38,7 @@ Answer = tuple[int, bytes]
 
 
 @dataclass(eq=False)
-class _Waiting:
+class _Asked:
     """A request that is to be part of a batch."""
 
     url: str
@@ -64,7 +64,7 @@ class BatchTransport:
         """`folder` is where the journal is kept; None: what is under way when the program ends is lost."""
         self._network = network
         self._journal = folder / JOURNAL if folder else None
-        self._collected: dict[str, _Waiting] = {}
+        self._collected: dict[str, _Asked] = {}
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._paid: dict[str, str] = {}
@@ -96,7 +96,7 @@ class BatchTransport:
             name = uuid4().hex
         url = f"{server.path}{route}"
         line = json.dumps({"custom_id": name, "method": "POST", "url": url, "body": body}).encode()
-        waiting = self._collected[name] = _Waiting(url, line)
+        waiting = self._collected[name] = _Asked(url, line)
         self._collect(server, len(line))
         try:
             return _response(await waiting.answer)
@@ -128,7 +128,7 @@ class BatchTransport:
             self._sending.add(task := asyncio.create_task(self._answer(server, url, part)))
             task.add_done_callback(self._sending.discard)
 
-    async def _answer(self, server: _Server, url: str, lines: dict[str, _Waiting]) -> None:
+    async def _answer(self, server: _Server, url: str, lines: dict[str, _Asked]) -> None:
         """Have `lines` answered, whatever comes of them."""
         try:
             id = await self._begin(server, url, lines)
@@ -146,7 +146,7 @@ class BatchTransport:
                 self._paid.pop(name, None)
                 one.answer.set_result(found.get(name, refused))
 
-    async def _begin(self, server: _Server, url: str, lines: dict[str, _Waiting]) -> str:
+    async def _begin(self, server: _Server, url: str, lines: dict[str, _Asked]) -> str:
         """The id of a new batch of `lines`."""
         mark = uuid4().hex
         await self._note({"mark": mark, "names": list(lines)})
