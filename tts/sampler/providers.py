@@ -142,7 +142,8 @@ def _told(error: Exception, met: list[httpx.Response | httpx.TransportError]) ->
     if isinstance(last, httpx.TransportError):
         raise last
     if last is None or last.status_code < 300:
-        return _refusal(_status(error, 429 if met else 400), str(error))
+        words, _, _ = " ".join(str(error).split()).partition(" To drop these")  # the rest is for its own users
+        return _refusal(_status(error, 429 if met else 400), words)
     return httpx.Response(last.status_code, content=last.content, headers=_plain(last.headers))
 
 
