@@ -108,7 +108,8 @@ def _told(error: Exception, met: Met) -> Reply:
     if isinstance(last, Exception):
         raise last
     if last is None or last[0] < 300:
-        return _refusal(_status(error, 429 if met else 400), str(error))
+        words, _, _ = " ".join(str(error).split()).partition(" To drop these")  # the rest is for its own users
+        return _refusal(_status(error, 429 if met else 400), words)
     status, headers, body = last
     return Reply.whole(status, body, headers)
 
