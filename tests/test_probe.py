@@ -1,14 +1,13 @@
 """The probe finds out what an endpoint can do, with the reason for each no, and says exactly what it cost."""
 
-import json
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tts import Endpoint, MockModel, Sampler
 from tts.sampler.probe import NOT_TRIED, Capabilities, probe
+from tts.sampler.transport import Reply, Request
 
 QUICK: dict[str, Any] = {"connect_timeout": 2}
 
@@ -95,16 +94,16 @@ async def test_a_server_that_ignores_the_partial_message_is_told():
 
 
 async def test_tool_calls_are_recognised():
-    def answer(request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content) if request.content else {}
+    async def answer(request: Request) -> Reply:
+        body = request.json() if request.content else {}
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "m"}]})
+            return Reply.json({"data": [{"id": "m"}]})
         call = {"id": "1", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
         said = message if "tools" in body else {"role": "assistant", "content": "words"}
-        return httpx.Response(200, json={"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]})
+        return Reply.json({"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]})
 
-    endpoint = Endpoint(model="m", base_url="mock://m", transport=httpx.MockTransport(answer))
+    endpoint = Endpoint(model="m", base_url="mock://m", transport=answer)
     async with Sampler(endpoint) as sampler:
         found = await probe(sampler)
     assert found.tools
@@ -153,15 +152,15 @@ async def test_a_failure_that_passes_is_given_a_second_chance():
 def server(answer: dict[str, Any], owner: str, **gets: Any) -> Endpoint:
     """A server of one answer to all prompts, whose models `owner` owns; `gets` are its answers by route."""
 
-    def handle(request: httpx.Request) -> httpx.Response:
+    async def handle(request: Request) -> Reply:
         route = request.url.path.rpartition("/")[2]
         if request.method == "GET":
             known = {"models": {"data": [{"id": "m", "owned_by": owner}]}, **gets}
-            return httpx.Response(200 if route in known else 404, json=known.get(route, {}))
+            return Reply.json(known.get(route, {}), 200 if route in known else 404)
         said = {"text": "words", "message": {"role": "assistant", "content": "words"}}
-        return httpx.Response(200, json={"choices": [{"index": 0, "finish_reason": "stop", **said}], **answer})
+        return Reply.json({"choices": [{"index": 0, "finish_reason": "stop", **said}], **answer})
 
-    return Endpoint(model="m", base_url="mock://m/v1", transport=httpx.MockTransport(handle))
+    return Endpoint(model="m", base_url="mock://m/v1", transport=handle)
 
 
 @pytest.mark.parametrize(("tokens", "raw"), [(1, True), (3, True), (9, False), (31, False)])

@@ -177,8 +177,6 @@ class Allowance:
         self._longest = 0.0
         self._reserved = Grant()
         self._changed = asyncio.Event() if quota is None else quota.changed
-        self.capped: bool = quota is not None or budget.capped
-        """Whether anything but time is limited."""
 
     def calls_with_room(self, role: str, tokens: float) -> float:
         """Requests that the caps surely allow if each takes `tokens` and no prompt is longer than those so far.

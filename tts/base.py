@@ -297,9 +297,11 @@ def tally(candidates: Sequence[Candidate], weight: Weight = each_alike) -> dict[
 
 def majority(candidates: Sequence[Candidate], weight: Weight = each_alike) -> Candidate | None:
     """The first spawned voter of the class with the most votes, the earliest class among equals; None without votes."""
-    votes = tally(candidates, weight)
-    winner = max(votes, key=lambda answer: votes[answer], default=None)
-    return next((voter for answer, _, voter in _ballots(candidates, weight) if answer == winner), None)
+    votes, first = dict[str, float](), dict[str, Candidate]()
+    for answer, counts, voter in _ballots(candidates, weight):
+        votes[answer] = votes.get(answer, 0.0) + counts
+        first.setdefault(answer, voter)
+    return first[max(votes, key=votes.__getitem__)] if votes else None
 
 
 def _ballots(candidates: Sequence[Candidate], weight: Weight) -> Iterator[tuple[str, float, Candidate]]:
@@ -319,6 +321,8 @@ def answer_classes(notes: Sequence[Mapping[str, Any]]) -> list[str | None]:
     classes are those of the set of answers, in whatever order they came.
     """
     said = [one.get("said", one.get("answer")) for one in notes]
+    if not any("alike" in one for one in notes):
+        return said
     parent: dict[str, str] = {answer: answer for answer in said if answer is not None}
 
     def root(answer: str) -> str:

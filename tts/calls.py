@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from tts.accounts import Allowance, Grant, Ledger, Quota, Tariff
@@ -28,7 +28,7 @@ SEED_STRIDE = 1_000_003
 """Between the sampling seeds of successive seeds of a run; larger than any number of samples of a prompt."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Order:
     """Samples of one prompt that a search asks for at once."""
 
@@ -67,15 +67,13 @@ class Calls:
         quota: Quota | None = None,
     ) -> None:
         """`seed` is part of the address of everything that is stored; `quota` is shared with other searches."""
-        self.allowance: Allowance = Allowance(
-            budget, partial(_price, models), quota
-        )  # not a method: a cycle would live long
         self.store = store
         self.models = models
         self._ledger = ledger
         self._images = images
         self._seed = seed
-        self._capped = self.allowance.capped
+        self._budget, self._quota = budget, quota
+        self._capped = quota is not None or budget.capped
         self._occurrences: dict[bytes, int] = {}
         self._taken: dict[str, tuple[Any, ...]] = {}
         self._posted: dict[bytes, asyncio.Future[tuple[Any, tuple[Charge, ...]] | None] | None] = {}
@@ -83,6 +81,11 @@ class Calls:
         """Paths whose server refuses lists."""
         if self._capped:
             ledger.watchers.append(self.allowance.book)
+
+    @cached_property
+    def allowance(self) -> Allowance:
+        """What the budget and the quota still allow."""
+        return Allowance(self._budget, partial(_price, self.models), self._quota)  # not a method: a cycle lives long
 
     def calls_with_room(self, roles: Iterable[str]) -> float:
         """How many further samples by `roles` the budget has room for whatever they say; infinite without caps."""

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
@@ -25,6 +26,29 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     try:
         partial.write_bytes(data.encode() if isinstance(data, str) else data)
         partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def download(url: str, target: Path, timeout: float = 60.0) -> None:
+    """Write what is at `url` to `target`, so that no reader ever sees part of it; makes its folder if it is missing.
+
+    Goes by the environment's proxies. Raises `OSError` if it cannot be had, or nothing comes for `timeout` seconds.
+    """
+    from http.client import HTTPException  # imported late, as few need it
+    from urllib.request import Request, urlopen
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{uuid4().hex}.part")
+    try:
+        with urlopen(Request(url, headers={"user-agent": "ttscale"}), timeout=timeout) as answer:
+            with partial.open("wb") as file:
+                shutil.copyfileobj(answer, file, 1 << 20)
+            if answer.length:
+                raise ConnectionError(f"the connection was lost with {answer.length:,} bytes left")
+        partial.replace(target)
+    except HTTPException as error:
+        raise ConnectionError(f"no proper answer: {error!r}") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -102,6 +102,8 @@ def why_down(sampler: Sampler) -> str:
 
 def up(roles: Sequence[str], models: Mapping[str, Sampler], ledger: Ledger) -> tuple[str, ...]:
     """Those of `roles` that are not left out, because their servers are down, which is noted; all where all are."""
+    if len(roles) == 1:
+        return tuple(roles)
     down = {role: why for role in roles if (why := why_down(models[role]))}
     there = tuple(role for role in roles if role not in down and role not in ledger.left_out)
     if there:

@@ -212,7 +212,12 @@ def _left_open(text: str) -> tuple[str, str]:
 
 
 def answer_of(candidate: Candidate) -> str:
-    """The candidate's answer as text: without thoughts (unless there is nothing else), tool calls as JSON."""
+    """The candidate's answer as text: without thoughts (unless there is nothing else), tool calls as JSON.
+
+    What a trajectory has left behind, a patch say, is no one's words: what looks like thoughts in it stays.
+    """
+    if candidate.notes.get("trajectory", {}).get("end_state"):
+        return candidate.content
     text = without_thoughts(candidate.content).strip() or candidate.content
     calls = [json.dumps(call.get("function", call)) for call in candidate.tool_calls]
     return "\n".join([text, *calls] if text else calls)

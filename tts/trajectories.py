@@ -356,15 +356,16 @@ class Trajectory:
     def sample(self, ended: str = "") -> Sample:
         """The trajectory as a sample, whole or as `ended` says."""
         ended, last = ended or self.ended, self.samples[-1] if self.samples else Sample("")
+        content = self.state.content
         kept = {"turns": [*self.turns[self.begun :]], "ended": ended, "state": self.state.digest, **self.state.notes}
         return Sample(
-            text=last.text if self.state.content is None else self.state.content,
+            text=last.text if content is None else content,
             finish_reason=ended,
             charges=self.charges,
             index=self.samples[0].index if self.samples else 0,
             role=last.role,
             model=last.model,
-            trajectory=kept,
+            trajectory=kept if content is None else kept | {"end_state": True},
         )
 
 

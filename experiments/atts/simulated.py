@@ -8,17 +8,16 @@ cache, except for scoring, which reads everything again, as vLLM does.
 from __future__ import annotations
 
 import asyncio
-import json
 import selectors
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import httpx
 import numpy as np
 
 from tts import Endpoint, ModelCard, Problem
+from tts.sampler.transport import Reply, Request
 
 T = TypeVar("T")
 
@@ -115,7 +114,7 @@ class _Sequence:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Server(httpx.AsyncBaseTransport):
+class Server:
     """One simulated server, as the transport of an endpoint. Token 0 stands for a problem's text, 1 for any word."""
 
     def __init__(self, machine: Machine, workload: Workload) -> None:
@@ -143,21 +142,21 @@ class Server(httpx.AsyncBaseTransport):
             connect_timeout=1e9,
         )
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: Request) -> Reply:
         """Answer as vLLM does."""
         path = request.url.path
         if request.method == "GET":
-            return _json({"data": [{"id": self.machine.name, "owned_by": "vllm", "max_model_len": 10**9}]})
-        body = json.loads(await request.aread())
+            return Reply.json({"data": [{"id": self.machine.name, "owned_by": "vllm", "max_model_len": 10**9}]})
+        body = request.json()
         if path.endswith("/tokenize"):
             words = body.get("prompt", "")
             number = words.removeprefix("problem ").strip()
-            return _json({"tokens": [1000 + int(number)] if number.isdigit() else [1, 1]})
+            return Reply.json({"tokens": [1000 + int(number)] if number.isdigit() else [1, 1]})
         prompt = body["prompt"] if isinstance(body["prompt"], list) else [1] * len(body["prompt"])
         async with self._room:
             if "prompt_logprobs" in body:
-                return _json(await self._score(prompt, body))
-            return _json(await self._generate(prompt, body["max_tokens"]))
+                return Reply.json(await self._score(prompt, body))
+            return Reply.json(await self._generate(prompt, body["max_tokens"]))
 
     async def _score(self, prompt: list[int], body: dict[str, Any]) -> dict[str, Any]:
         await self._read(len(prompt))
@@ -228,7 +227,3 @@ class Server(httpx.AsyncBaseTransport):
                 if sequence.left <= 1e-9:
                     sequence.done.set()
                     self._running.discard(sequence)
-
-
-def _json(content: Any) -> httpx.Response:
-    return httpx.Response(200, content=json.dumps(content).encode())

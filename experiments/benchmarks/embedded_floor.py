@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from tts.lab.engine.engine import leave_threads_to_us
 from tts.lab.engine.llama import Llama
 from tts.lab.engine.models import model_place, read_shape, read_tensors
 
@@ -43,19 +43,17 @@ def main(name: str = "lab-target") -> None:
     def some(*size: int) -> np.ndarray:
         return rng.standard_normal(size).astype(np.float32)
 
-    with threadpool_limits(1):
-        model.forward(tokens, np.zeros(ROWS, np.int64), cache)
-        starts = np.full(ROWS, AT)
-        step = milliseconds(lambda: model.logits(model.forward(tokens[:, :1], starts, cache)[:, 0]))
-        x, seen, gate = some(ROWS, shape.width), some(ROWS, layer.out.shape[0]), some(ROWS, len(layer.down))
-        dense = milliseconds(
-            lambda: (x @ layer.query_key_value, seen @ layer.out, x @ layer.gate_up, gate @ layer.down)
-        )
-        head = milliseconds(lambda: x @ model.head)
-        queries = some(ROWS, heads, shape.heads // heads, shape.head_width)
-        weights = some(ROWS, heads, shape.heads // heads, SEEN)
-        keys, values = cache[0][:, :heads, :SEEN], cache[0][:, heads:, :SEEN]
-        attention = milliseconds(lambda: (queries @ keys.swapaxes(2, 3), weights @ values))
+    leave_threads_to_us()
+    model.forward(tokens, np.zeros(ROWS, np.int64), cache)
+    starts = np.full(ROWS, AT)
+    step = milliseconds(lambda: model.logits(model.forward(tokens[:, :1], starts, cache)[:, 0]))
+    x, seen, gate = some(ROWS, shape.width), some(ROWS, layer.out.shape[0]), some(ROWS, len(layer.down))
+    dense = milliseconds(lambda: (x @ layer.query_key_value, seen @ layer.out, x @ layer.gate_up, gate @ layer.down))
+    head = milliseconds(lambda: x @ model.head)
+    queries = some(ROWS, heads, shape.heads // heads, shape.head_width)
+    weights = some(ROWS, heads, shape.heads // heads, SEEN)
+    keys, values = cache[0][:, :heads, :SEEN], cache[0][:, heads:, :SEEN]
+    attention = milliseconds(lambda: (queries @ keys.swapaxes(2, 3), weights @ values))
     products = shape.layers * (dense + attention) + head
     figures = {"model": name, "rows": ROWS, "step_ms": round(step, 2), "products_ms": round(products, 2)}
     Path(__file__).with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n")

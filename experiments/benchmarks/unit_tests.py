@@ -105,6 +105,7 @@ def main(data: Path, rounds: int = 3) -> None:
                 }
             rate, each = found[title][name]["programs_per_second"], found[title][name]["cpu_milliseconds_each"]
             print(f"  {name:12} {rate:8.1f}/s  {each:8.2f} ms CPU each  {seconds:8.2f} s  accepted {accepted}")
+    found["load_average"] = [round(load, 1) for load in os.getloadavg()]
     (HERE / "unit_tests.json").write_text(json.dumps(found, indent=2) + "\n")
 
 

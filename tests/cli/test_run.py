@@ -53,8 +53,15 @@ def test_runs_a_grid_and_shows_what_it_found(tts: Command, double: ModelDouble, 
     assert double.stats.choices == 6 * 4  # `single` uses the first of the four
     assert "self_consistency:n=4" in ended.out
     assert (clean / "found" / "run.json").exists()
-    assert "12 cells over 6 problems" in ended.err
+    assert "12 cells over 6 problems, 30 samples at most\n" in ended.err
     assert "tts report found" in ended.err
+
+
+def test_a_whole_benchmark_begins_with_what_it_takes_and_how_to_take_less(tts: Command, double: ModelDouble):
+    words = ["--task", "lab_math:size=120", "--strategy", "self_consistency:n=2", "--base-url", double.base_url]
+    told = "120 cells over 120 problems, 240 samples at most; --limit N takes the first N problems\n"
+    assert told in tts("run", *words, "--out", "all").err
+    assert "first N problems" not in tts("run", *words, "--limit", 120, "--out", "some").err
 
 
 def test_a_tracker_follows_on_request(tts: Command, double: ModelDouble, task: str, clean: Path):
@@ -195,7 +202,7 @@ def test_ctrl_c_keeps_what_was_answered_and_the_printed_words_resume(double: Mod
     double.requests.clear()
     resumed = finished(start(*shlex.split(printed)[1:], cwd=clean))
     assert resumed.code == 0, resumed.err
-    assert "10 cells over 10 problems, 3 stored already" in resumed.err
+    assert "10 cells over 10 problems, 40 samples at most, 3 stored already" in resumed.err
     assert len(answered) == 10
     assert set(named(double)) == {question for question in answered if question[:4] not in ("[[p0", "[[p1", "[[p2")}
     assert double.stats.choices == 10 * 4

@@ -19,6 +19,7 @@ from tests.support.scripted import scripted
 from tests.support.threaded import serving
 from tests.support.vision import Vision
 from tests.support.world import drawing_world, scenes
+from tts.cli import SETTING
 from tts.errors import ConfigError
 from tts.prompting import problem_text
 
@@ -215,6 +216,26 @@ def test_settings_come_from_a_dotenv_file_unless_the_environment_has_them(
         assert tts("solve", "What?").code == 0
         assert double.requests[-1].body["model"] == "two"
         assert os.environ["PRICE"] == "$OPENAI_MODEL"
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("A=b", "b"),
+        (" export A = b  # c", "b"),
+        ("A=b#c", "b#c"),
+        ("A='a#b'", "a#b"),
+        ("A=\"it's\" # 'c'", "it's"),
+        ("A=x=y", "x=y"),
+        ("A= # c", ""),
+        ("A=''", ""),
+        ("# A=b", None),
+        ("A", None),
+    ],
+)
+def test_a_line_of_a_dotenv_file_is_read_as_elsewhere(line: str, value: str | None):
+    found = SETTING.fullmatch(line)
+    assert (found and (found["quoted"] or found["plain"] or "")) == value
 
 
 def test_several_models_and_none_named_is_told_with_their_names(tts: Command):

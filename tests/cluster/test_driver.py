@@ -14,7 +14,7 @@ from tests.support.fleet import FleetExecutor
 from tests.support.killing import stored
 from tts import Experiment
 from tts.cluster import driver, worker
-from tts.errors import EndpointLost, StoreError
+from tts.errors import ConfigError, EndpointLost, StoreError
 from tts.runs import Run
 from tts.sampler import Sampler
 
@@ -218,3 +218,12 @@ async def test_a_server_that_takes_less_is_found_out_once(
     double.reset()
     await Experiment.parse(table).run(tmp_path / "run", executor=FleetExecutor(4))
     assert sum(double.stats.faults.values()) <= 2 * alone + 64
+
+
+async def test_batches_are_refused_before_anything_is_sent(
+    table: dict[str, Any], double: ModelDouble, tmp_path: Path
+) -> None:
+    table["models"]["m"]["batch"] = True
+    with pytest.raises(ConfigError, match=r"batch = true.*leave --executor out"):
+        await Experiment.parse(table).run(tmp_path / "run", executor=FleetExecutor(2))
+    assert double.stats.received == 0

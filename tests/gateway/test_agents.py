@@ -10,12 +10,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from tests.cli.conftest import start
 from tests.gateway.serving import serving
 from tests.gateway.test_tools import call, text
 from tests.support.double import ModelDouble
+from tts.sampler.transport import Reply, Request
 
 AGENTS = Path(__file__).parents[2] / "examples" / "agents"
 
@@ -77,10 +76,10 @@ def unreliable_model() -> dict[str, Any]:
         heaviest = max(range(len(parts)), key=lambda i: looked[i]["grams"])
         return "final_result", {"part": parts[heaviest], "stock": looked[heaviest]["stock"]}
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "m"}]})
-        body = json.loads(request.content)
+            return Reply.json({"data": [{"id": "m"}]})
+        body = request.json()
         name, arguments = step(body["messages"])
         wrong = [text("It is the hinge."), call((name, '{"colour": 3}')), call(("rm", "{}"))]
         messages = []
@@ -93,9 +92,9 @@ def unreliable_model() -> dict[str, Any]:
         ]
         usage = {"prompt_tokens": 5, "completion_tokens": 3 * len(choices), "total_tokens": 5 + 3 * len(choices)}
         answered = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices}
-        return httpx.Response(200, json={**answered, "usage": usage})
+        return Reply.json({**answered, "usage": usage})
 
-    return {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(answer), "max_n": 8}
+    return {"model": "m", "base_url": "mock://m", "transport": answer, "max_n": 8}
 
 
 async def test_the_tool_agent_finds_out_with_a_model_that_is_often_wrong():

@@ -3,10 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.gateway.serving import ASK, serving, settings_for
@@ -15,6 +14,7 @@ from tests.support.lag import MOST, standstill
 from tts import registry
 from tts.errors import ConfigError
 from tts.gateway.admission import hashed
+from tts.sampler.transport import Reply, Request
 
 RIGHT = lambda request, rng: "Answer: 42"  # noqa: E731
 KEY = "tts-" + "k" * 40
@@ -131,10 +131,10 @@ async def test_a_long_prompt_that_is_sent_many_times_holds_up_nobody(spec: str):
     said = {"choices": [{"index": 0, "message": {"content": "A 42"}}], "usage": {"prompt_tokens": 1}}
     content = json.dumps({"model": f"{spec}@qwen", "messages": [{"role": "user", "content": "x" * 2**21}]}).encode()
 
-    def handle(request: httpx.Request) -> httpx.Response:  # what the server makes of it takes no time of the loop
-        return httpx.Response(200, json=said if request.method == "POST" else {"data": [{"id": "m"}]})
+    async def handle(request: Request) -> Reply:  # what the server makes of it takes no time of the loop
+        return Reply.json(said if request.method == "POST" else {"data": [{"id": "m"}]})
 
-    endpoint = {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(handle), "max_n": 1}
+    endpoint = {"model": "m", "base_url": "mock://m", "transport": handle, "max_n": 1}
     async with ModelDouble() as double, serving(double, endpoint=endpoint) as served:
         await served.chat("best_of_n:n=1,verifier=regex(pattern=4)@qwen")
 
@@ -175,35 +175,34 @@ async def test_a_key_that_may_use_nothing_makes_nothing_be_made(monkeypatch: pyt
         assert double.stats.received == 0
 
 
-class Pieces(httpx.AsyncByteStream):
-    """A body that comes in pieces."""
+def in_pieces(body: bytes, status: int = 200, kind: str = "application/json") -> Reply:
+    """An answer whose body comes in pieces."""
 
-    def __init__(self, *events: bytes) -> None:
-        self.events = events
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(body), 2**14):
+            yield body[start : start + 2**14]
+            await asyncio.sleep(0)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for event in self.events:
-            for start in range(0, len(event), 2**14):
-                yield event[start : start + 2**14]
-                await asyncio.sleep(0)
+    coming = pieces()
+    return Reply(status, coming, {"content-type": kind}, coming.aclose)
 
 
 def upstream(answer: Any) -> dict[str, Any]:
     """An endpoint in this process whose requests `answer` answers."""
 
-    def handle(request: httpx.Request) -> httpx.Response:
+    async def handle(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "m"}]})
-        return answer(json.loads(request.content))
+            return Reply.json({"data": [{"id": "m"}]})
+        return answer(request.json())
 
-    return {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(handle)}
+    return {"model": "m", "base_url": "mock://m", "transport": handle}
 
 
 async def test_a_stream_is_passed_on_in_time_that_is_linear_in_its_events():
     usage = {"prompt_tokens": 3, "completion_tokens": 5}
     event = json.dumps({"choices": [{"index": 0, "delta": {"content": "x" * 2**23}}], "usage": usage})
     whole = f"data: {event}\r\n\r\ndata: [DONE]\n\n".encode()
-    events = lambda body: httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Pieces(whole))  # noqa: E731
+    events = lambda body: in_pieces(whole, kind="text/event-stream")  # noqa: E731
     async with ModelDouble() as double, serving(double, endpoint=upstream(events)) as served:
 
         async def attack() -> None:
@@ -221,13 +220,13 @@ async def test_checking_many_calls_costs_little_more_than_not_checking_them():
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"p1": "x"}'}}
     bad = {**call, "function": {"name": "f", "arguments": '{"p1": 3}'}}
 
-    def answer(body: dict[str, Any]) -> httpx.Response:
+    def answer(body: dict[str, Any]) -> Reply:
         calls = [[call] * 200, [call] * 199 + [bad]]
         choices = [
             {"index": i, "message": {"role": "assistant", "tool_calls": calls[i % 2]}, "finish_reason": "tool_calls"}
             for i in range(body.get("n", 1))
         ]
-        return httpx.Response(200, json={"choices": choices, "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+        return Reply.json({"choices": choices, "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
 
     async with ModelDouble() as double, serving(double, endpoint=upstream(answer)) as served:
         spec = "best_of_n:n=8,verifier=tool_call@qwen"
@@ -287,7 +286,7 @@ async def test_no_answer_of_a_model_server_holds_up_the_loop(name: str, path: st
     """What is translated is no answer for its client: most of this is unreadable."""
     status, said, told = SAID[name]
     kind = "application/json" if said.startswith(b"{") or status >= 400 else "text/event-stream"
-    say = lambda body: httpx.Response(status, headers={"content-type": kind}, stream=Pieces(said))  # noqa: E731
+    say = lambda body: in_pieces(said, status, kind)  # noqa: E731
     async with ModelDouble() as double, serving(double, endpoint={**upstream(say), "max_attempts": 1}) as served:
         await served.chat(model="nobody")  # what starts once has started
         body = {"model": "qwen", "messages": ASK, "max_tokens": 9, "stream": kind == "text/event-stream"}
@@ -337,7 +336,7 @@ WAYS = [
 @pytest.mark.parametrize(("model", "path", "stream"), WAYS)
 async def test_no_large_answer_holds_up_what_is_made_of_it(name: str, model: str, path: str, stream: bool):
     """By a strategy, or a translation."""
-    say = lambda body: httpx.Response(200, stream=Pieces(LARGE_ANSWERS[name]))  # noqa: E731
+    say = lambda body: in_pieces(LARGE_ANSWERS[name])  # noqa: E731
     async with ModelDouble() as double, serving(double, endpoint={**upstream(say), "max_attempts": 1}) as served:
         body = {"model": model, "messages": ASK, "max_tokens": 9, "stream": stream}
         await served.chat(model="nobody")

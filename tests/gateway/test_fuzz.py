@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -20,6 +19,7 @@ from tts.gateway.exchange import KINDS, PASSED, APIError, Kind
 from tts.gateway.routing import TRANSLATIONS
 from tts.gateway.schemas import BODIES, check
 from tts.gateway.settings import GatewaySettings
+from tts.sampler.transport import Reply, Request
 from tts.types import Usage
 
 QUICK = settings(
@@ -31,21 +31,21 @@ QUICK = settings(
 )
 
 
-def answer(request: httpx.Request) -> httpx.Response:
+async def answer(request: Request) -> Reply:
     """A model server that takes everything."""
     if request.method == "GET":
-        return httpx.Response(200, json={"data": [{"id": "m"}]})
-    body = json.loads(request.content)
+        return Reply.json({"data": [{"id": "m"}]})
+    body = request.json()
     n = body.get("n") if isinstance(body.get("n"), int) else 1
     said: dict[str, Any] = {"message": {"role": "assistant", "content": "Answer: 42"}, "text": "Answer: 42"}
     choices = [{"index": i, **said, "finish_reason": "stop"} for i in range(min(max(n, 1), 8))]
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-    return httpx.Response(200, json={"id": "x", "model": "m", "choices": choices, "usage": usage})
+    return Reply.json({"id": "x", "model": "m", "choices": choices, "usage": usage})
 
 
 SETTINGS = GatewaySettings.parse(
     {
-        "models": {"qwen": {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(answer)}},
+        "models": {"qwen": {"model": "m", "base_url": "mock://m", "transport": answer}},
         "presets": {"vote": {"strategy": "self_consistency:n=3,answer=numeric_answer"}},
         "limits": {"seconds": 2.0},
     }

@@ -30,6 +30,8 @@ FROM_PAGES: list[tuple[dict[str, str], int]] = [
     ({"host": "evil.example"}, 403),
     ({"host": "evil.example:8080"}, 403),
     ({"host": "127.0.0.1.evil.example"}, 403),
+    *(({"host": host}, 403) for host in ("[", "[::1", "a]b", "[x]")),
+    *(({"origin": origin}, 403) for origin in ("http://[", "http://[::1", "http://a]b", "//[x]")),
     ({"content-type": "text/plain"}, 415),
     ({"content-type": "application/x-www-form-urlencoded"}, 415),
     ({"content-type": "multipart/form-data; boundary=application/json"}, 415),

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from itertools import cycle, repeat
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.gateway.serving import NUMBERS, serving
 from tests.support.double import ModelDouble
 from tts.gateway.schemas import SAMPLING
+from tts.sampler.transport import Reply, Request
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
 A_MARK, B_MARK = "from A", "from B"
@@ -96,26 +96,26 @@ class Server:
     refusals: Iterator[Words] | None = None
     from_b: list[tuple[str, bytes]] = field(default_factory=list)
 
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "m"}]})
-        body = json.loads(request.content)
+            return Reply.json({"data": [{"id": "m"}]})
+        body = request.json()
         if A_MARK in request.content.decode() and self.refusals is not None:
             status, message, param = next(self.refusals)
             error = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
-            return httpx.Response(status, json={"error": error}, headers={"retry-after": "0"} if status == 429 else {})
+            return Reply.json({"error": error}, status, **{"retry-after": "0"} if status == 429 else {})
         if B_MARK in request.content.decode():
             self.from_b.append((request.url.path, request.content))
         n = body.get("n") if isinstance(body.get("n"), int) else 1
         message = {"role": "assistant", "content": "Answer: 42"}
         choices = [{"index": i, "message": message, "finish_reason": "stop"} for i in range(n or 1)]
         usage = {"prompt_tokens": 5, "completion_tokens": 3 * len(choices)}
-        return httpx.Response(200, json={"id": "1", "model": "m", "choices": choices, "usage": usage})
+        return Reply.json({"id": "1", "model": "m", "choices": choices, "usage": usage})
 
 
 async def served_b(server: Server, *from_a: dict[str, Any]) -> tuple[list[tuple[str, bytes]], list[Any]]:
     """What reaches the server of B's requests, and their answers, after A's, each sent plainly and to a strategy."""
-    endpoint = {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(server), "max_attempts": 2}
+    endpoint = {"model": "m", "base_url": "mock://m", "transport": server, "max_attempts": 2}
     async with ModelDouble() as double, serving(double, endpoint=endpoint) as served:
         first = await ask(served, B_REQUESTS[0])  # the server is known
         server.from_b.clear()
@@ -180,7 +180,7 @@ async def test_no_mix_of_refusals_changes_what_another_gets(mix: str):
 
 async def test_they_are_served_side_by_side_too():
     server = Server(repeat(REFUSALS["a schema"]))
-    endpoint = {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(server)}
+    endpoint = {"model": "m", "base_url": "mock://m", "transport": server}
     async with ModelDouble() as double, serving(double, endpoint=endpoint) as served:
         attack = {"model": f"self_consistency:n=4,{NUMBERS}@qwen", "messages": A_ASKS, "response_format": SCHEMA}
         attacks = [served.http.post("/chat/completions", json=attack) for _ in range(20)]

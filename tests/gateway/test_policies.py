@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.gateway.serving import ASK, Served, serving
@@ -16,6 +15,7 @@ from tests.support.double import ModelDouble
 from tests.test_policies import closed_port
 from tts.errors import ConfigError
 from tts.gateway import GatewaySettings
+from tts.sampler.transport import Reply, Request
 
 NAMES = ("small", "large")
 EASY: Any = [{"role": "user", "content": "An easy problem about 999"}]
@@ -84,18 +84,18 @@ async def test_tools_pass_through_and_streams_end_in_the_same_account():
 def calls_from(name: str, asked: list[dict[str, Any]]) -> dict[str, Any]:
     """A model whose every answer calls a tool, five tokens each."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": name}]})
-        body = json.loads(request.content)
+            return Reply.json({"data": [{"id": name}]})
+        body = request.json()
         asked.append(body)
         made = {"id": "c", "type": "function", "function": {"name": "add", "arguments": f'{{"by": "{name}"}}'}}
         message = {"role": "assistant", "content": None, "tool_calls": [made]}
         choices = [{"index": i, "message": message, "finish_reason": "tool_calls"} for i in range(body.get("n") or 1)]
         usage = {"prompt_tokens": 7, "completion_tokens": 5 * len(choices)}
-        return httpx.Response(200, json={"model": name, "choices": choices, "usage": usage})
+        return Reply.json({"model": name, "choices": choices, "usage": usage})
 
-    return {"base_url": f"mock://{name}", "transport": httpx.MockTransport(answer)}
+    return {"base_url": f"mock://{name}", "transport": answer}
 
 
 @pytest.mark.parametrize("streamed", [False, True])

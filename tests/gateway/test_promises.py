@@ -1,7 +1,6 @@
 """What a gateway promises: verified or said not to be, the best of what was paid for, as many answers as asked for."""
 
 import asyncio
-import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from tests.gateway.test_openai import IN_PIECES, STRATEGIES
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tts.errors import ConfigError
 from tts.gateway import GatewaySettings
+from tts.sampler.transport import Reply, Request
 
 RIGHT = solvable({}, otherwise=1.0)
 JUDGED = "best_of_n:n=3,verifier=judge"
@@ -25,15 +25,15 @@ JUDGED = "best_of_n:n=3,verifier=judge"
 def scripted(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
     """An endpoint whose every choice is what `answer` makes of the request's body."""
 
-    def respond(request: httpx.Request) -> httpx.Response:
+    async def respond(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "m"}]})
-        body = json.loads(request.content)
+            return Reply.json({"data": [{"id": "m"}]})
+        body = request.json()
         choices = [{"index": i, **answer(body)} for i in range(body.get("n") or 1)]
         usage = {"prompt_tokens": 5, "completion_tokens": 3 * len(choices)}
-        return httpx.Response(200, json={"model": "m", "choices": choices, "usage": usage})
+        return Reply.json({"model": "m", "choices": choices, "usage": usage})
 
-    return {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(respond)}
+    return {"model": "m", "base_url": "mock://m", "transport": respond}
 
 
 @contextmanager
@@ -50,8 +50,11 @@ def no_json(body: dict[str, Any]) -> dict[str, Any]:
 
 def refuses(status: int, headers: dict[str, str] | None = None) -> dict[str, Any]:
     error = {"error": {"message": "no entry", "type": "x", "code": None, "param": None}}
-    transport = httpx.MockTransport(lambda request: httpx.Response(status, headers=headers, json=error))
-    return {"model": "j", "base_url": "mock://j", "transport": transport}
+
+    async def answer(request: Request) -> Reply:
+        return Reply.json(error, status, **headers or {})
+
+    return {"model": "j", "base_url": "mock://j", "transport": answer}
 
 
 JUDGES = {
@@ -236,19 +239,19 @@ WHOLE = sorted(set(STRATEGIES) - IN_PIECES - {"budget_forcing", "deepconf", "thi
 def bent(double: ModelDouble, reason: str, client: httpx.AsyncClient) -> dict[str, Any]:
     """An endpoint that gives the double's answers emptied, with another finish reason; scores stay as they are."""
 
-    async def handle(request: httpx.Request) -> httpx.Response:
+    async def handle(request: Request) -> Reply:
         url = str(request.url).replace("mock://m", double.base_url.removesuffix("/v1"))
         answer = await client.request(request.method, url, content=request.content)
         data = answer.json() if request.method == "POST" else {}
-        if not data.get("choices") or "prompt_logprobs" in json.loads(request.content):
-            return httpx.Response(answer.status_code, content=answer.content)
+        if not data.get("choices") or "prompt_logprobs" in request.json():
+            return Reply.whole(answer.status_code, answer.content)
         for choice in data["choices"]:
             choice.pop("token_ids", None)
             empty = {"text": ""} if "text" in choice else {"message": {"role": "assistant", "content": ""}}
             choice |= {**empty, "logprobs": None, "finish_reason": reason}
-        return httpx.Response(200, json=data)
+        return Reply.json(data)
 
-    return {"base_url": "mock://m/v1", "transport": httpx.MockTransport(handle)}
+    return {"base_url": "mock://m/v1", "transport": handle}
 
 
 @pytest.mark.parametrize("reason", ["stop", "content_filter"])

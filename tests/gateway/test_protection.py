@@ -8,7 +8,7 @@ import os
 import random
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tts.base import Strategy, StrategyField
 from tts.errors import ConfigError
 from tts.gateway import GatewaySettings
 from tts.gateway.admission import hashed, new_key
+from tts.sampler.transport import Reply, Request
 from tts.strategies.single import Single
 
 RIGHT = solvable({}, otherwise=1.0)
@@ -221,7 +222,7 @@ async def test_a_client_that_does_not_send_a_request_is_disconnected(sent: bytes
 async def test_a_stream_that_nobody_reads_is_given_up():
     ended = asyncio.Event()
 
-    async def endless() -> AsyncIterator[bytes]:
+    async def endless() -> AsyncGenerator[bytes, None]:
         try:
             while True:
                 yield b"data: " + b"x" * 65_536 + b"\n\n"
@@ -229,10 +230,11 @@ async def test_a_stream_that_nobody_reads_is_given_up():
         finally:
             ended.set()
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=endless())
+    async def answer(request: Request) -> Reply:
+        events = endless()
+        return Reply(200, events, {"content-type": "text/event-stream"}, events.aclose)
 
-    endpoint = {"base_url": "mock://m", "transport": httpx.MockTransport(answer)}
+    endpoint = {"base_url": "mock://m", "transport": answer}
     async with (
         ModelDouble() as double,
         serving(double, limits={"client_seconds": 0.2}, endpoint=endpoint) as served,
@@ -648,6 +650,27 @@ async def test_health_readiness_and_metrics():
                 assert (await served.http.get(f"{root}/readyz")).status_code == 503
                 assert (await served.chat()).status_code == 502
             double.port = before
+
+
+async def test_those_who_ask_at_once_whether_it_is_ready_ask_its_models_once():
+    asked, many = 0, asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        await many.wait()
+        return web.json_response({"data": []})
+
+    async with answered_by(answer) as upstream, serving(upstream) as served:
+        asks = [asyncio.create_task(served.http.get(served.base_url[:-3] + "/readyz")) for _ in range(50)]
+        while len(served.server.server_state.tasks) < 50:
+            await asyncio.sleep(0.01)
+        many.set()
+        assert {one.status_code for one in await asyncio.gather(*asks)} == {200}
+        before = asked
+        assert before <= 2, "not once for each"
+        await served.http.get(served.base_url[:-3] + "/readyz")
+        assert asked == before + 1, "what was is not remembered"
 
 
 async def test_the_api_description_has_every_endpoint():

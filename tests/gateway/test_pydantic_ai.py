@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import httpx
 import pytest
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput, PromptedOutput, ToolOutput
@@ -16,6 +15,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.gateway.serving import Served, serving
 from tests.support.double import ModelDouble
+from tts.sampler.transport import Reply, Request
 
 STRATEGIES = [
     "single",
@@ -54,17 +54,17 @@ def upstream() -> dict[str, Any]:
             "tool_calls": [{"id": "c", "type": "function", "function": function}],
         }
 
-    def respond(request: httpx.Request) -> httpx.Response:
+    async def respond(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "m"}]})
-        body = json.loads(request.content)
+            return Reply.json({"data": [{"id": "m"}]})
+        body = request.json()
         said = message(body)
         reason = "tool_calls" if said.get("tool_calls") else "stop"
         choices = [{"index": i, "message": said, "finish_reason": reason} for i in range(body.get("n") or 1)]
         usage = {"prompt_tokens": 5, "completion_tokens": 3 * len(choices), "total_tokens": 5 + 3 * len(choices)}
-        return httpx.Response(200, json={"model": "m", "choices": choices, "usage": usage})
+        return Reply.json({"model": "m", "choices": choices, "usage": usage})
 
-    return {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(respond)}
+    return {"model": "m", "base_url": "mock://m", "transport": respond}
 
 
 def model_of(served: Served, api: str, strategy: str) -> Model:

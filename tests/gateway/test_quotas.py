@@ -17,6 +17,7 @@ from tts.errors import ConfigError
 from tts.gateway import GatewaySettings
 from tts.gateway.admission import hashed
 from tts.gateway.service import Gateway
+from tts.sampler.transport import Reply, Request
 
 RIGHT = solvable({}, otherwise=1.0)
 KEY = "tts-alice"
@@ -32,10 +33,10 @@ def counted(tokens: dict[str, int]) -> Any:
     """An endpoint whose server counts the same `tokens` for each choice, cut at its limit, and what it has counted."""
     spent = {"tokens": 0, "requests": 0, "running": 0, "longest": 0}
 
-    async def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "m"}]})
-        body = json.loads(request.content)
+            return Reply.json({"data": [{"id": "m"}]})
+        body = request.json()
         await asyncio.sleep(0.05)
         limit = min(body.get(name) or 10**9 for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"))
         written = min(limit, tokens["completion"]) * body.get("n", 1)
@@ -44,9 +45,9 @@ def counted(tokens: dict[str, int]) -> Any:
         usage = {"prompt_tokens": tokens["prompt"], "completion_tokens": written}
         message = {"role": "assistant", "content": "Answer: 42"}
         choices = [{"index": i, "message": message, "finish_reason": "stop"} for i in range(body.get("n", 1))]
-        return httpx.Response(200, json={"choices": choices, "usage": usage})
+        return Reply.json({"choices": choices, "usage": usage})
 
-    return {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(answer)}, spent
+    return {"model": "m", "base_url": "mock://m", "transport": answer}, spent
 
 
 @pytest.mark.parametrize(
@@ -114,11 +115,11 @@ async def test_no_field_of_a_request_makes_it_cost_more_than_was_reserved(model:
     """With a server that reads numbers as loosely, and lengths by as many names, as any does."""
     spent = 0
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         nonlocal spent
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "m"}]})
-        said = {name.casefold(): value for name, value in json.loads(request.content).items()}  # as Go's servers do
+            return Reply.json({"data": [{"id": "m"}]})
+        said = {name.casefold(): value for name, value in request.json().items()}  # as Go's servers do
         lengths = (said.get(name) for name in ("n_predict", "max_completion_tokens", "max_tokens", "max_output_tokens"))
         length = next((int(one) for one in lengths if one), 0)
         choices = max(int(said.get("n") or 1), int(said.get("best_of") or 1))
@@ -128,9 +129,9 @@ async def test_no_field_of_a_request_makes_it_cost_more_than_was_reserved(model:
         spent += prompt + written
         usage = {"prompt_tokens": prompt, "completion_tokens": written}
         choice = {"index": 0, "message": {"role": "assistant", "content": "42"}, "finish_reason": "stop"}
-        return httpx.Response(200, json={"choices": [choice], "usage": usage})
+        return Reply.json({"choices": [choice], "usage": usage})
 
-    endpoint = {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(answer)}
+    endpoint = {"model": "m", "base_url": "mock://m", "transport": answer}
     given = {"input": "x"} if path == "responses" else {"prompt": "x"} if path == "completions" else {"messages": ASK}
     async with ModelDouble() as double, serving(double, endpoint=endpoint, keys=keys(tokens_per_day=300)) as served:
         asked = {"model": model, **given, **body}
@@ -141,12 +142,12 @@ async def test_no_field_of_a_request_makes_it_cost_more_than_was_reserved(model:
 
 
 async def test_what_only_reads_is_held_to_a_cap_on_money():
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         usage = {"prompt_tokens": 1000, "total_tokens": 1000}
-        return httpx.Response(200, json={"usage": usage, "data": [{"id": "m", "embedding": []}]})
+        return Reply.json({"usage": usage, "data": [{"id": "m", "embedding": []}]})
 
     card = {"prompt_price_per_million": 1, "completion_price_per_million": 0}
-    endpoint = {"model": "m", "base_url": "mock://m", "card": card, "transport": httpx.MockTransport(answer)}
+    endpoint = {"model": "m", "base_url": "mock://m", "card": card, "transport": answer}
     async with ModelDouble() as double, serving(double, endpoint=endpoint, keys=keys(money_per_day=0.0025)) as served:
         body = {"model": "qwen", "input": "x" * 4000}
         answers = [served.http.post("embeddings", json=body, headers=BEARER) for _ in range(9)]
@@ -175,12 +176,12 @@ async def test_money_is_reserved_like_tokens():
 async def test_a_plain_answer_is_cut_where_the_day_ends(path: str, body: dict[str, Any], name: str):
     endpoint, sent = counted({"prompt": 5, "completion": 10**6})[0], list[dict[str, Any]]()
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         if request.method == "POST":
-            sent.append(json.loads(request.content))
-        return httpx.Response(200, json={"usage": {"prompt_tokens": 5, "completion_tokens": 10}, "data": [{"id": "m"}]})
+            sent.append(request.json())
+        return Reply.json({"usage": {"prompt_tokens": 5, "completion_tokens": 10}, "data": [{"id": "m"}]})
 
-    endpoint["transport"] = httpx.MockTransport(answer)
+    endpoint["transport"] = answer
     async with ModelDouble() as double, serving(double, endpoint=endpoint, keys=keys(tokens_per_day=100)) as served:
         assert (await served.http.post(path, json={"model": "qwen", **body}, headers=BEARER)).status_code == 200
         assert 80 < sent[0][name] < 100

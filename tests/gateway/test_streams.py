@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from aiohttp import web
 
 from tests.gateway.serving import ASK, NUMBERS, Served, answered_by, serving
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
+from tts.sampler.transport import Reply, Request
 
 RIGHT = solvable({}, otherwise=1.0)
 VOTE = f"self_consistency:n=3,{NUMBERS}@qwen"
@@ -274,14 +274,14 @@ async def test_half_a_surrogate_pair_survives_on_every_way(path: str, tmp_path: 
         "messages": f'"max_tokens": 9, "messages": [{{"role": "user", "content": "{half} \\ud83d\\ude00"}}]',
     }[path]
 
-    def respond(request: httpx.Request) -> httpx.Response:
+    async def respond(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": []})
-        seen.append(json.loads(request.content))
-        return httpx.Response(200, content=json.dumps({"choices": [said]}))
+            return Reply.json({"data": []})
+        seen.append(request.json())
+        return Reply.json({"choices": [said]})
 
     seen: list[Any] = []
-    endpoint = {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(respond)}
+    endpoint = {"model": "m", "base_url": "mock://m", "transport": respond}
     async with ModelDouble() as double, serving(double, endpoint=endpoint, trace=tmp_path / "trace") as served:
         for model, more in (("qwen", ""), ("single@qwen", ""), ("single@qwen", ', "stream": true')):
             body = f'{{"model": "{model}", {asked}{more}}}'

@@ -1,14 +1,13 @@
 """Tools: calls are kept as they are, and a vote chooses among calls and texts."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.gateway.serving import ASK, serving
 from tests.support.double import ModelDouble
+from tts.sampler.transport import Reply, Request
 
 TOOLS = [
     {
@@ -37,19 +36,19 @@ def model_that_says(*messages: dict[str, Any]) -> dict[str, Any]:
     """An endpoint that gives these messages in turn."""
     said: Iterator[dict[str, Any]] = iter(messages)
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "m"}]})
-        body = json.loads(request.content)
+            return Reply.json({"data": [{"id": "m"}]})
+        body = request.json()
         assert body["tools"] == TOOLS
         choices = [
             {"index": i, "message": message, "finish_reason": "tool_calls" if message.get("tool_calls") else "stop"}
             for i, message in enumerate(next(said) for _ in range(body.get("n", 1)))
         ]
         usage = {"prompt_tokens": 5, "completion_tokens": 3 * len(choices)}
-        return httpx.Response(200, json={"model": "m", "choices": choices, "usage": usage})
+        return Reply.json({"model": "m", "choices": choices, "usage": usage})
 
-    return {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(answer)}
+    return {"model": "m", "base_url": "mock://m", "transport": answer}
 
 
 PARIS = ("weather", '{"city": "Paris"}')

@@ -4,12 +4,14 @@ import asyncio
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cli.conftest import finished, start
 from tests.gateway.serving import ASK, NUMBERS, serving
 from tests.support.collector import collector, spans_of
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
+from tests.support.lag import MOST, standstill
 
 RIGHT = solvable({}, otherwise=1.0)
 VOTE = f"self_consistency:n=3,{NUMBERS}"
@@ -37,6 +39,24 @@ async def test_every_request_is_kept_and_tts_report_opens_it(tmp_path: Path):
     assert "self_consistency" in report.out
     for file in folder.iterdir():
         assert b"secret" not in file.read_bytes(), file
+
+
+async def test_large_requests_are_noted_beside_the_loop(tmp_path: Path):
+    said = json.dumps({"choices": [{"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}], "usage": {}})
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, text=said))
+    endpoint = {"model": "m", "base_url": "mock://m", "transport": transport}
+    content = json.dumps(
+        {"model": "qwen", "messages": [{"role": "user", "content": "é" * 7_500_000}]}, ensure_ascii=False
+    )
+    async with ModelDouble() as double, serving(double, trace=tmp_path / "trace", endpoint=endpoint) as served:
+
+        async def attack() -> None:
+            answer = await served.http.post("/chat/completions", content=content.encode())
+            assert answer.status_code == 200, answer.text
+
+        assert await standstill(attack) < MOST
+    (line,) = (tmp_path / "trace" / "requests.jsonl").read_text().splitlines()
+    assert json.loads(line)["body"]["messages"][0]["content"] == "é" * 7_500_000
 
 
 async def test_spans_tell_the_request_and_its_calls(monkeypatch: pytest.MonkeyPatch):

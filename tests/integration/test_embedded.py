@@ -5,13 +5,14 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import pytest_asyncio
+from yarl import URL
 
 from tests.support.small_llama import write_model
 from tts import Endpoint, LocalVLLM, Sampler
@@ -22,6 +23,7 @@ from tts.lab.engine.transport import EmbeddedTransport
 from tts.lab.lab_code import LabCode
 from tts.lab.lab_math import LabMath
 from tts.sampler.scoring import score
+from tts.sampler.transport import Network, Request
 
 pytestmark = pytest.mark.vllm
 
@@ -182,12 +184,11 @@ TRIMMING = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<
 async def post(endpoint: Endpoint, path: str, body: dict[str, Any]) -> tuple[int, Any]:
     """The status and the body of the answer to a request below /v1."""
     url = endpoint.base_url.removesuffix("/v1") + "/v1" + path
-    request = httpx.Request("POST", url, json={"model": endpoint.model, **body})
-    async with EmbeddedTransport(endpoint.base_url) if endpoint.embedded else httpx.AsyncHTTPTransport() as transport:
-        response = await transport.handle_async_request(request)
-        answer = json.loads(await response.aread())
-        await response.aclose()
-    return response.status_code, answer
+    content = json.dumps({"model": endpoint.model, **body}).encode()
+    request = Request("POST", URL(url), {"content-type": "application/json"}, content)
+    async with aclosing(EmbeddedTransport(endpoint.base_url) if endpoint.embedded else Network()) as transport:
+        reply = await transport(request)
+        return reply.status, json.loads(await reply.read())
 
 
 async def prompt_of(endpoint: Endpoint, begun: str, **changes: Any) -> list[int]:

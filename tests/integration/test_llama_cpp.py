@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from math import exp
 
-import httpx
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from experiments.models.serve import llama_server, served
 from tests.third_party.beam_search import BeamSearch
@@ -19,6 +20,7 @@ from tts.lab.public_models import MODELS, public_file
 from tts.local_vllm import summed_metrics
 from tts.sampler.probe import probe
 from tts.sampler.scoring import detokenize, tokenize
+from tts.sampler.transport import Network, Request
 from tts.types import sum_usage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -45,9 +47,9 @@ async def endpoint(request: pytest.FixtureRequest) -> AsyncIterator[Endpoint]:
 async def billed(endpoint: Endpoint) -> tuple[float, float]:
     """Prompt tokens (cached ones included) and generated tokens that the server counts."""
     url = endpoint.base_url.removesuffix("/v1") + "/metrics"
-    async with EmbeddedTransport(endpoint.base_url) if endpoint.embedded else httpx.AsyncHTTPTransport() as transport:
-        response = await transport.handle_async_request(httpx.Request("GET", url))
-        found = summed_metrics((await response.aread()).decode())
+    async with aclosing(EmbeddedTransport(endpoint.base_url) if endpoint.embedded else Network()) as transport:
+        reply = await transport(Request("GET", URL(url)))
+        found = summed_metrics((await reply.read()).decode())
     prompts = found["llamacpp:prompt_tokens_total"] + found["llamacpp:prompt_tokens_cached_total"]
     return prompts, found["llamacpp:tokens_predicted_total"]
 

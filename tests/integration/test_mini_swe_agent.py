@@ -11,11 +11,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.gateway.serving import serving
 from tests.support.double import ModelDouble
+from tts.sampler.transport import Reply, Request
 
 PLACE = Path(os.environ.get("TTS_MINI_SWE_AGENT", Path.home() / ".cache/ttscale/peers/mini-swe-agent"))
 
@@ -48,17 +48,16 @@ def upstream() -> dict[str, Any]:
         message = {"role": "assistant", "content": "I act.", "tool_calls": calls}
         return {"index": index, "finish_reason": "tool_calls", "message": message}
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "m"}]})
-        body = json.loads(request.content)
+            return Reply.json({"data": [{"id": "m"}]})
+        body = request.json()
         done = any(message["role"] == "tool" for message in body["messages"])
         choices = [choice(index, done) for index in range(body.get("n", 1))]
-        return httpx.Response(
-            200, json={"choices": choices, "usage": {"prompt_tokens": 9, "completion_tokens": 4 * len(choices)}}
-        )
+        usage = {"prompt_tokens": 9, "completion_tokens": 4 * len(choices)}
+        return Reply.json({"choices": choices, "usage": usage})
 
-    return {"model": "m", "base_url": "mock://m", "transport": httpx.MockTransport(answer)}
+    return {"model": "m", "base_url": "mock://m", "transport": answer}
 
 
 @pytest.mark.skipif(not PLACE.exists(), reason=f"mini-swe-agent is not installed at {PLACE} (TTS_MINI_SWE_AGENT)")

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
+from yarl import URL
 
 from tests.support.small_gguf import write_gguf
 from tts import Continuation, Endpoint, Problem, Sampler, Session, solve
@@ -16,6 +16,7 @@ from tts.errors import ConfigError, MissingExtra
 from tts.lab import public_models
 from tts.lab.engine.transport import EmbeddedTransport
 from tts.sampler.probe import probe
+from tts.sampler.transport import Request
 from tts.types import sum_usage
 
 HELLO = [{"role": "user", "content": "the bell"}]
@@ -32,8 +33,8 @@ def endpoint(file: Path, **changes: object) -> Endpoint:
 
 async def metrics(file: Path) -> dict[str, float]:
     transport = EmbeddedTransport(f"embedded://{file}")
-    response = await transport.handle_async_request(httpx.Request("GET", f"embedded://{file}/metrics"))
-    text = (await response.aread()).decode()
+    reply = await transport(Request("GET", URL(f"embedded://{file}/metrics")))
+    text = (await reply.read()).decode()
     await transport.aclose()
     return {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line[:1] not in ("", "#")}
 

@@ -20,21 +20,19 @@ from tts.lab.engine.routes import Service
 from tts.lab.engine.transport import respond
 from tts.sampler.probe import probe
 from tts.sampler.scoring import score
+from tts.sampler.transport import Transport
+from tts.sampler.wire import Wire
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HELLO = [{"role": "user", "content": "the bell and the hand"}]
 
 
-class InProcess(httpx.AsyncBaseTransport):
-    def __init__(self, service: Service) -> None:
-        self.service = service
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await respond(self.service, request, request.url.path)
+def in_process(service: Service) -> Transport:
+    return lambda request: respond(service, request, request.url.path)
 
 
 def client_of(service: Service) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=InProcess(service), base_url="http://model")
+    return httpx.AsyncClient(transport=Wire(in_process(service)), base_url="http://model")
 
 
 @pytest_asyncio.fixture
@@ -50,7 +48,7 @@ async def reward(reward_folder: Path) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def endpoint(service: Service, **settings: Any) -> Endpoint:
-    return Endpoint(model="small", base_url="http://model/v1", transport=InProcess(service), **settings)
+    return Endpoint(model="small", base_url="http://model/v1", transport=in_process(service), **settings)
 
 
 BAD: dict[str, tuple[str, dict[str, Any], int, str, str | None]] = {

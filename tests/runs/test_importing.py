@@ -8,7 +8,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from tts.cli import main
 from tts.errors import ConfigError
 from tts.report.exports import exported
 from tts.runs.importing import import_samples
+from tts.sampler.transport import Reply, Request
 from tts.tasks.humaneval import HumanEval
 from tts.tasks.jsonl import Jsonl
 
@@ -213,15 +213,15 @@ async def test_what_is_exported_is_imported_as_it_was(
     task = Jsonl(path=write(folder / "problems.jsonl", lines), answer_verifier="exact_answer")
     left = {json.dumps([{"role": "user", "content": f"{asked} {i}"}]): iter(texts) for i, texts in enumerate(said)}
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "m"}]})
-        text = next(left[json.dumps(json.loads(request.content)["messages"])])
+            return Reply.json({"data": [{"id": "m"}]})
+        text = next(left[json.dumps(request.json()["messages"])])
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
         usage = {"prompt_tokens": 5, "completion_tokens": len(text)}
-        return httpx.Response(200, json={"model": "m", "choices": [choice], "usage": usage})
+        return Reply.json({"model": "m", "choices": [choice], "usage": usage})
 
-    model = Endpoint(model="m", base_url="mock://m", transport=httpx.MockTransport(answer), max_n=1, max_concurrency=1)
+    model = Endpoint(model="m", base_url="mock://m", transport=answer, max_n=1, max_concurrency=1)
     run = await Experiment(task=task, strategies="self_consistency:n=2", models=model).run(folder / "run")
     rows = list(exported(run, form))
     path = write(folder / "s.jsonl", rows) if form != "inspect" else folder / "log.json"

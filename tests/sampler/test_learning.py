@@ -220,7 +220,7 @@ KINDS = [
 @pytest.mark.parametrize(("status", "words", "headers", "kind"), KINDS)
 def test_refusals_mean_what_their_servers_mean(status, words, headers, kind):
     body = '{"error": {"message": "' + words + '"}}'
-    assert type(refusals.error_of(status, headers, body, "http://x")) is kind
+    assert type(refusals.error_of(status, headers, body, "http://x", "KEY")) is kind
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "500 Internal Server Error", "503 Service Unavailable"])

@@ -6,7 +6,6 @@ import time
 from email.utils import formatdate
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,12 +16,13 @@ from tts.accounts import Ledger
 from tts.errors import EndpointRefused, RequestRejected, Throttled, TransientError
 from tts.runs.store import _dump_sample, _load_sample
 from tts.sampler import Endpoint, Sampler, llama_cpp, protocol, refusals
+from tts.sampler.transport import Reply, Request
 from tts.types import Usage, total
 
 
 def error(status: int, body: str = "", **headers: str) -> Any:
-    sent = httpx.Headers({k.replace("_", "-"): v for k, v in headers.items()})
-    return refusals.error_of(status, sent, body, "http://a/v1/chat/completions")
+    sent = {k.replace("_", "-"): v for k, v in headers.items()}
+    return refusals.error_of(status, sent, body, "http://a/v1/chat/completions", "OPENAI_API_KEY")
 
 
 def test_chat_text_and_token_prompts_have_their_own_routes():
@@ -139,13 +139,12 @@ def answering(*answers: Any, **settings: Any) -> Endpoint:
     """An endpoint that gives the answers, one a request, the last one for ever."""
     left = list(answers)
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(404)
-        return httpx.Response(200, json=left.pop(0) if len(left) > 1 else left[0])
+            return Reply.whole(404, b"")
+        return Reply.json(left.pop(0) if len(left) > 1 else left[0])
 
-    transport = httpx.MockTransport(answer)
-    return Endpoint(model="m", base_url="mock://m", transport=transport, retry_wait=0.001, **settings)
+    return Endpoint(model="m", base_url="mock://m", transport=answer, retry_wait=0.001, **settings)
 
 
 def answer(*indices: int, tokens: int = 10) -> dict[str, Any]:

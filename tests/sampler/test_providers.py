@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import httpx
 import pytest
 
 import tts
@@ -16,6 +15,7 @@ from tests.support.solving import draw
 from tts.accounts import Ledger
 from tts.errors import ConfigError, EndpointRefused, SamplingFailed
 from tts.sampler import Endpoint, Sampler, providers
+from tts.sampler.transport import Network
 from tts.types import by_role
 
 KEY = "sk-provider-0123456789"
@@ -97,7 +97,7 @@ def endpoint(provider: str, server: Scripted, **settings: Any) -> Endpoint:
 @pytest.fixture(scope="module", autouse=True)
 def _loaded() -> None:
     """LiteLLM takes seconds to import, more than a request has here on a busy machine."""
-    providers.load(httpx.MockTransport(lambda request: httpx.Response(500)))
+    providers.load(Network())
 
 
 both = pytest.mark.parametrize("provider", ["anthropic", "gemini"])

@@ -210,9 +210,20 @@ async def test_a_key_file_that_cannot_be_read_is_named(tmp_path: Path):
             await draw(sampler)
 
 
-async def test_a_wrong_key_is_refused_before_anything_is_spent():
-    async with ModelDouble(api_key="right") as double, Sampler(endpoint(double, api_key="wrong")) as sampler:
-        with pytest.raises(EndpointRefused, match="Check the API key"):
+@pytest.mark.parametrize(
+    "given",
+    [{"api_key": "wrong"}, {"api_key_env": "SOME_KEY"}, {"api_key_file": "wrong_key"}],
+    ids=lambda given: next(iter(given)),
+)
+async def test_a_wrong_key_is_refused_before_anything_is_spent(
+    given: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOME_KEY", "wrong")
+    (tmp_path / "wrong_key").write_text("wrong")
+    place = "api_key" if "api_key" in given else next(iter(given.values()))
+    async with ModelDouble(api_key="right") as double, Sampler(endpoint(double, **given)) as sampler:
+        with pytest.raises(EndpointRefused, match=rf"Check the API key \({place}\)"):
             await sampler.check()
     assert double.stats.received == 0
 

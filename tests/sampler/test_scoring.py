@@ -7,7 +7,6 @@ import json
 import re
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
@@ -18,6 +17,7 @@ from tts.errors import BudgetSpent, ConfigError, RequestRejected
 from tts.runs.store import Store
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.scoring import score, tokenize
+from tts.sampler.transport import Reply, Request
 from tts.session import Session
 from tts.types import Budget, total
 
@@ -25,15 +25,15 @@ from tts.types import Budget, total
 def merging_server() -> Sampler:
     """A server with echo whose tokens are words and spaces; the i-th token of a prompt has log-probability -i - 1."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         body = json.loads(request.content or "{}")
         tokens = re.findall(r"\w+|\W", body.get("prompt", ""))
         logprobs: list[float | None] = [-i - 1.0 for i in range(len(tokens) + 1)]
         choice = {"text": "", "logprobs": {"tokens": [*tokens, "!"], "token_logprobs": [None, *logprobs[1:]]}}
         usage = {"prompt_tokens": len(tokens), "completion_tokens": 1}
-        return httpx.Response(200, json={"data": [], "choices": [choice], "usage": usage})
+        return Reply.json({"data": [], "choices": [choice], "usage": usage})
 
-    return Sampler(Endpoint(model="words", base_url="mock://words", transport=httpx.MockTransport(answer)))
+    return Sampler(Endpoint(model="words", base_url="mock://words", transport=answer))
 
 
 async def test_scores_are_the_models_own_log_probabilities_of_every_token():

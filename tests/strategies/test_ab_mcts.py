@@ -8,7 +8,6 @@ from collections import Counter
 from statistics import fmean
 from typing import Any, ClassVar
 
-import httpx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -263,7 +262,7 @@ async def test_a_failed_call_counts_as_a_try_and_not_as_a_score():
         nonlocal calls
         calls += 1
         if calls > 4:
-            raise httpx.ConnectError("gone")
+            raise ConnectionError("gone")
         return "a" * len(request["messages"])
 
     async with asyncio.timeout(120):

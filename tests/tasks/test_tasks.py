@@ -3,11 +3,13 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-import httpx
 import pytest
 
 from tts import registry
@@ -240,19 +242,50 @@ def test_a_missing_local_file_is_never_replaced_by_a_download(tmp_path: Path):
         data_file(tmp_path / "absent", "x", "http://127.0.0.1:9/x")
 
 
+@contextmanager
+def answering(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """The URL of a server that gives each connection the next of `answers`, and the requests that came."""
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        for answer in answers:
+            with listener.accept()[0] as connection:
+                asked.append(connection.recv(1 << 16))
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/x"
+        serving = Thread(target=serve, daemon=True)
+        serving.start()
+        yield url, asked
+
+
 def test_a_download_happens_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    asked = []
-
-    def get(url: str, **_: Any) -> httpx.Response:
-        asked.append(url)
-        return httpx.Response(200, content=b"data", request=httpx.Request("GET", url))
-
     monkeypatch.setenv("TTS_DATA", str(tmp_path / "cache"))
-    monkeypatch.setattr(httpx, "get", get)
-    for _ in range(2):
-        assert data_file(None, "x.txt", "http://example.org/x").read_bytes() == b"data"
-    assert asked == ["http://example.org/x"]
+    moved = b"HTTP/1.1 302 Found\r\nlocation: /y\r\ncontent-length: 0\r\n\r\n"
+    with answering(moved, b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndata") as (url, asked):
+        for _ in range(2):
+            assert data_file(None, "x.txt", url).read_bytes() == b"data"
+    assert [one.split(b" HTTP")[0] for one in asked] == [b"GET /x", b"GET /y"]
     assert [file.name for file in (tmp_path / "cache").iterdir()] == ["x.txt"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nhalf",
+        b"What?\r\n\r\n",
+    ],
+    ids=["nothing", "an error", "half", "half a chunk", "no http"],
+)
+def test_a_download_is_whole_or_not_at_all(answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TTS_DATA", str(tmp_path))
+    with answering(answer) as (url, _), pytest.raises(ConfigError, match="path=FILE"):
+        data_file(None, "x.txt", url)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_offline_the_error_says_how_to_give_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -75,6 +75,23 @@ async def test_nothing_in_an_answer_hides_the_rest_of_it():
     assert patch in words
 
 
+async def test_nothing_in_a_patch_hides_it_from_who_compares_patches():
+    text, asked = "import os\n# <think> or not </think>\nnothing\n", list[str]()
+
+    def write(turns: list[dict[str, Any]], number: int) -> Any:
+        moves = [("write", {"path": "new.py", "content": text}), "<think>Well.</think>Done."]
+        return moves[sum(turn["role"] == "assistant" for turn in turns)]
+
+    def judge(body: dict[str, Any]) -> Any:
+        asked.append(body["messages"][-1]["content"])
+        return choice(json.dumps({"reasons": "", "better": "tie"}))
+
+    async with acting(write) as server, ScriptedServer(judge) as judging:
+        await solve(EXAMPLE.problem, "tournament:n=2", {"policy": policy(server), "judge": policy(judging)})
+    assert len(asked) == 2
+    assert all(prompt.count("+" + text.strip().replace("\n", "\n+")) == 2 for prompt in asked)
+
+
 def act(turns: list[dict[str, Any]], number: int) -> Any:
     moves = [("bash", {"command": "echo looked around"}), ("apply_patch", {"patch": PATCH}), "I have repaired it."]
     return moves[sum(turn["role"] == "assistant" for turn in turns)]

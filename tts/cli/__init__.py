@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +13,11 @@ import typer
 from tts.cli import calibrate, demo, doctor, importing, init, listing, local, report, run, serve, solve, verify
 from tts.cli.common import Commands, DottedCommand, say, show_any_text
 from tts.errors import ConfigError, MissingExtra, TTSError
+
+SETTING = re.compile(
+    r"""\s*(?:export\s+)?(?P<name>\w+)\s*=\s*(?:(?P<quote>['"])(?P<quoted>.*?)(?P=quote)|(?P<plain>[^'"#].*?)?)\s*(?:(?<=\s)#.*)?"""
+)
+"""A line of a file `.env`: a name, `=`, and a value, as it is or in quotes; a comment may follow."""
 
 EPILOG = """\
 \b
@@ -57,12 +64,12 @@ app.command("vllm", epilog=local.VLLM_EPILOG)(local.vllm)
 
 def _read_settings(path: Path) -> None:
     """Add the settings of a file `.env`, if there is one, to the environment, which wins over it."""
-    from dotenv import load_dotenv
-
     try:
-        load_dotenv(path, override=False, interpolate=False, encoding="utf-8-sig")
+        lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path.absolute()}: {error}") from None
+    for setting in filter(None, map(SETTING.fullmatch, lines)):
+        os.environ.setdefault(setting["name"], setting["quoted"] or setting["plain"] or "")
 
 
 def _version(wanted: bool) -> None:

@@ -38,7 +38,6 @@ from tts.concurrency import look_seldom_for_cycles
 from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTSError, WorkersLost
 
 if TYPE_CHECKING:
-    from tts.base import Strategy
     from tts.runs import Experiment, Run
     from tts.runs.executors import Executor
     from tts.runs.progress import Progress
@@ -285,25 +284,16 @@ def _show(done: Run, as_json: bool) -> None:
 
 
 def _show_plan(experiment: Experiment, out: Path, as_json: bool) -> None:
+    from tts.runs.progress import planned_samples
+
     problems = sum(1 for _ in islice(experiment.task.examples(), experiment.limit))
-    repeats = problems * len(experiment.models) * len(experiment.seeds)
-    samples = {strategy.spec: _samples(strategy) for strategy in experiment.strategies}
-    known = None if None in samples.values() else repeats * sum(filter(None, samples.values()))
+    samples, unknown = planned_samples(experiment, problems)
+    cells = problems * len(experiment.models) * len(experiment.seeds) * len(experiment.strategies)
+    plan = {"problems": problems, "cells": cells, "samples_at_most": samples}
     config = experiment.model_dump(mode="json", exclude_defaults=True)
-    plan = {"problems": problems, "cells": repeats * len(experiment.strategies), "samples_at_most": known}
     if as_json:
         show_json({"config": config, "out": str(out), **plan})
         return
     show_json(config)
-    unknown = [spec for spec, count in samples.items() if count is None]
-    most = f"an unknown number of samples ({', '.join(unknown)})" if unknown else f"{known:,} samples at most"
-    typer.echo(f"\n{problems:,} problems, {plan['cells']:,} cells, {most}; would be stored in {out}. Nothing was sent.")
-
-
-def _samples(strategy: Strategy) -> int | None:
-    """The most samples of the policy that a strategy draws for a problem; None if its parameters do not tell."""
-    if (inner := getattr(strategy, "strategy", None)) is not None:
-        return None if strategy.name == "cascade" else _samples(inner)
-    if strategy.name == "single":
-        return 1
-    return getattr(strategy, "n", None) or getattr(strategy, "k", None)
+    most = f"an unknown number of samples ({unknown})" if samples is None else f"{samples:,} samples at most"
+    typer.echo(f"\n{problems:,} problems, {cells:,} cells, {most}; would be stored in {out}. Nothing was sent.")

@@ -7,7 +7,7 @@ import shlex
 import sys
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -64,8 +64,6 @@ def serve(
     """
     if new_key is not None:
         return _new_key(new_key)
-    # httpx would import its own command line, and with it rich and pygments: a tenth of the start-up time.
-    sys.modules.setdefault("httpx._main", cast(Any, None))
     from tts.errors import MissingExtra
     from tts.gateway import GatewaySettings
 

@@ -91,6 +91,12 @@ class Driver:
     """One run on the workers of a fleet."""
 
     def __init__(self, runner: RowRunner, rows: Sequence[GridRow], fleet: Fleet) -> None:
+        """Raises `ConfigError` for a model that answers in batches."""
+        if batched := [sampler.endpoint.model for sampler in runner.samplers if sampler.endpoint.batch]:
+            raise ConfigError(
+                f"{batched[0]} has batch = true, and each worker would send batches of its own, which no other finds "
+                "again; leave --executor out: batches need no more than one process, as the server does the waiting"
+            )
         self._runner, self._rows, self._fleet = runner, rows, fleet
         self._queue, self._left = deque(range(len(rows))), len(rows)
         self._finished: set[Cell] = set()

@@ -11,13 +11,14 @@ import hashlib
 import json
 from typing import Any, ClassVar, Self
 
-import httpx
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
+from yarl import URL
 
 from tts.errors import ConfigError
+from tts.sampler.transport import Network, Reply, Request
 
-Answer = tuple[int, list[tuple[str, str]], bytes]
-"""Status, headers and body."""
+Answer = tuple[int, bytes, dict[str, str]]
+"""Status, body and headers."""
 
 
 class EngineSettings(BaseModel):
@@ -52,28 +53,30 @@ class NodeEngine:
 
     def __init__(self, model: str, settings: EngineSettings) -> None:
         self._model, self._settings = model, settings
-        self._loading: asyncio.Task[tuple[str, httpx.AsyncClient]] | None = None
+        self._network = Network()
+        self._loading: asyncio.Task[str] | None = None
 
-    async def ask(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
+    async def ask(self, method: str, path: str, body: bytes) -> Answer:
         """Its answer to a request."""
         if self._loading is None or (self._loading.done() and self._loading.exception()):
             self._loading = asyncio.create_task(self._load())
-        url, client = await asyncio.shield(self._loading)
-        answer = await client.request(method, url + path, headers=headers, content=body)
-        kept = [(name, value) for name, value in answer.headers.items() if name in ("content-type", "retry-after")]
-        return answer.status_code, kept, answer.content
+        url = await asyncio.shield(self._loading)
+        reply = await self._network(Request(method, URL(url + path), {"content-type": "application/json"}, body))
+        kept = {name: reply.headers[name] for name in ("content-type", "retry-after") if name in reply.headers}
+        return reply.status, await reply.read(), kept
 
-    async def _load(self) -> tuple[str, httpx.AsyncClient]:
+    async def _load(self) -> str:
+        """Where the engine listens."""
         from tts.local_vllm import LocalVLLM
 
         settings = self._settings
         place = settings.path or self._model
         server = LocalVLLM(place, name=self._model, python=settings.python, options=settings.command())
         await server.__aenter__()  # it ends with this process
-        return server.base_url.removesuffix("/v1"), httpx.AsyncClient(timeout=None, trust_env=False)
+        return server.base_url.removesuffix("/v1")
 
 
-class EngineTransport(httpx.AsyncBaseTransport):
+class EngineTransport:
     """Asks the actor that serves a model; the first one to ask makes it."""
 
     def __init__(self, model: str, settings: dict[str, Any]) -> None:
@@ -108,19 +111,16 @@ class EngineTransport(httpx.AsyncBaseTransport):
         )
         return actor.remote(self._model, self._settings)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: Request) -> Reply:
         from tts.cluster.fleet import import_ray
 
         if self._actor is None:
             self._actor = await asyncio.to_thread(self._make)
-        body = await request.aread()
         path = request.url.path.removeprefix(f"/{self._model}")
-        kept = [("content-type", "application/json")]
         errors = import_ray().exceptions
         try:
-            status, headers, data = await self._actor.ask.remote(request.method, path, kept, body)
+            return Reply.whole(*await self._actor.ask.remote(request.method, path, request.content))
         except errors.RayTaskError as error:
             raise ConfigError(f"the engine of {self._model} cannot be loaded: {error.cause}") from error
         except errors.RayError as error:
-            raise httpx.ConnectError(str(error).strip().splitlines()[0], request=request) from error
-        return httpx.Response(status, headers=headers, content=data, request=request)
+            raise ConnectionError(str(error).strip().splitlines()[0]) from error

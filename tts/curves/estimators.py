@@ -94,18 +94,20 @@ def best_of_k(scores: Pools, correct: Pools, k: ArrayLike) -> Floats:
     require_samples("best-of-k", np.array([len(pool) for pool in pools]), ks)
     if any(np.isnan(pool).any() for pool in pools):
         raise CurveError("a score is not a number: give -inf to samples without a score, so that they rank last")
-    rows = [_best_of_k(pool, flag, ks) for pool, flag in zip(pools, flags, strict=True)]
+    missed = {n: all_missed(n, np.arange(n + 1), ks) for n in {len(pool) for pool in pools}}
+    rows = [_best_of_k(pool, flag, missed[len(pool)]) for pool, flag in zip(pools, flags, strict=True)]
     return np.array(rows).reshape(len(pools), *ks.shape)
 
 
-def _best_of_k(scores: Floats, correct: Floats, ks: Integers) -> Floats:
+def _best_of_k(scores: Floats, correct: Floats, missed: Floats) -> Floats:
+    """`missed`: the probability that k samples have none of the c best (c x k)."""
     order = np.argsort(-scores)
     ranked = scores[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
     ends = np.r_[starts[1:], len(scores)]
     accuracy = np.add.reduceat(correct[order], starts) / (ends - starts)
-    missed = all_missed(np.int64(len(scores)), np.r_[0, ends], ks)
-    return accuracy @ (missed[:-1] - missed[1:])
+    none = missed[np.r_[0, ends]]
+    return accuracy @ (none[:-1] - none[1:])
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ from tts.curves.estimators import (
 
 EXACT_WORK = 2.5e8
 """Multiply-adds spent on exact sums in one call (about a second); the cheapest cells go first."""
-SHUFFLED_SAMPLES = 1e8
-"""Shuffled samples that the default number of draws aims at in one call (a few seconds)."""
+SHUFFLED_SAMPLES = 2e7
+"""Shuffled samples that the default number of draws aims at in one call (about a second)."""
 DRAWS = (100, 2000)
 """Bounds of the default number of draws."""
 STATE = 400_000

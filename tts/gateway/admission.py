@@ -199,16 +199,25 @@ def check_page(scope: Scope, hosts: Collection[str], origins: Collection[str] = 
         return
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     host, origin, content = (headers.get(name, "") for name in (b"host", b"origin", b"content-type"))
-    name = urlsplit(f"//{host}").hostname or ""
+    _, name = _site(f"//{host}")
     if "." in name and not (_is_address(name) or _is_loopback(name) or name in hosts):
         raise APIError(403, f"this gateway does not answer as {name[:200]}; it has no keys", "host_refused")
     if origin and origin not in origins:
-        site = urlsplit(origin)
-        if site.scheme not in ("http", "https") or not (_is_loopback(site.hostname or "") or site.hostname in hosts):
+        scheme, page = _site(origin)
+        if scheme not in ("http", "https") or not (_is_loopback(page) or page in hosts):
             message = f"pages of {origin[:200]} may not use this gateway, which has no keys"
             raise APIError(403, message, "origin_refused")
     if scope["method"] == "POST" and content and content.partition(";")[0].strip().lower() != "application/json":
         raise APIError(415, "send JSON, with content-type: application/json", "unsupported_media_type")
+
+
+def _site(url: str) -> tuple[str, str]:
+    """The scheme and the host of a URL; of what is none, a host that is nobody's."""
+    try:
+        site = urlsplit(url)
+        return site.scheme, site.hostname or ""
+    except ValueError:
+        return "", "."
 
 
 @functools.lru_cache

@@ -22,7 +22,7 @@ from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, bad_request
 from tts.gateway.routing import SLOWER, GatewayRequest
 from tts.gateway.schemas import Table
 from tts.sampler import Sampler
-from tts.sampler.client import HttpClient, Reply
+from tts.sampler.client import HttpClient
 from tts.sampler.parameters import LENGTHS, merged, token_limit
 from tts.sampler.protocol import (
     LARGEST_COUNT,
@@ -37,6 +37,7 @@ from tts.sampler.protocol import (
     usage_of,
 )
 from tts.sampler.sse import ServerEvent, in_steps
+from tts.sampler.transport import Reply
 from tts.types import Charge, Usage
 
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
@@ -200,7 +201,7 @@ async def pass_through(request: GatewayRequest, sampler: Sampler, path: str) -> 
                 return await relay(failed)
             except EndpointError as error:
                 soon = error if isinstance(error, TransientError) else soon
-                if out.status is not None or error.server is None or not connection.others_may(error, failed):
+                if out.status is not None or error.server is None or not connection.pool.others_may(error, failed):
                     raise soon or error  # noqa: B904 - one that may be well soon is asked again, whatever others lack
                 failed.append(error.server)
                 request.begin_anew()

@@ -71,6 +71,7 @@ class Gateway:
         self._open = Counter[Offer]()
         """How many requests go by each offer."""
         self._shared = Resources()
+        self._checking: asyncio.Future[list[BaseException | None]] | None = None
         self.responses: ResponseStore = ResponseStore(settings.responses, settings.limits)
         self._spans = Spans() if settings.otel else None
         self._stack = AsyncExitStack()
@@ -172,8 +173,16 @@ class Gateway:
                 await self._close_unused()
 
     async def check(self) -> None:
-        """Raise an `EndpointError` if a model, of a set all, cannot be reached or rejects the gateway's key."""
-        await asyncio.gather(*map(check_models, self.models.values()))
+        """Raise an `EndpointError` if a model, of a set all, cannot be reached or rejects the gateway's key.
+
+        Whoever asks meanwhile gets the same answer: anybody may ask, as often as he likes.
+        """
+        if self._checking is None or self._checking.done():
+            models = self.models.values()
+            self._checking = asyncio.ensure_future(asyncio.gather(*map(check_models, models), return_exceptions=True))
+        for failure in await asyncio.shield(self._checking):
+            if failure is not None:
+                raise failure
 
     def check_page(self, http: Request) -> None:
         """Raise `APIError` for what a web page may not ask of a gateway without keys."""

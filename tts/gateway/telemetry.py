@@ -21,6 +21,7 @@ from tts.gateway.settings import GatewaySettings
 from tts.runs.database import Lock
 from tts.runs.store import Cell, Store
 from tts.sampler.client import ORIGIN, Origin
+from tts.sampler.protocol import bytes_of
 from tts.tracing import Tracer, nanoseconds, usage_attributes
 from tts.types import Result, Usage, sum_usage
 
@@ -37,13 +38,18 @@ TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9
 
 
 def origin_of(headers: Headers) -> Origin:
-    """The id of a request, which it gets here if it has none that can be used, and its trace context (W3C), if any."""
+    """The id of a request, which it gets here if it has none that can be used, and its trace context (W3C), if any.
+
+    Servers refuse an id that is at work. So what they get of a client's own ends in digits that nobody else has: who
+    uses the id of another client keeps nobody out.
+    """
     id, parent = headers.get("x-request-id", ""), headers.get("traceparent", "")
     state = ",".join(headers.getlist("tracestate"))  # it may come in parts
     trace = {"traceparent": parent} if TRACEPARENT.fullmatch(parent) else {}
     if trace and state and state.isascii() and state.isprintable():
         trace["tracestate"] = state
-    return Origin(id if REQUEST_ID.fullmatch(id) else f"req_{uuid4().hex}", trace)
+    made = uuid4().hex
+    return Origin(id, trace, f"{id[:100]}-{made[:12]}") if REQUEST_ID.fullmatch(id) else Origin(f"req_{made}", trace)
 
 
 def _named(record: logging.LogRecord) -> bool:
@@ -163,7 +169,7 @@ class Trace:
     async def note(self, line: dict[str, Any]) -> None:
         """Write what `trace_line` says of a request."""
         try:
-            await asyncio.to_thread(os.write, self._requests, json.dumps(line).encode() + b"\n")
+            await asyncio.to_thread(lambda: os.write(self._requests, bytes_of(line, large=True) + b"\n"))
         except OSError as error:
             log.error("request %s was not noted: %s", line["run"], error.strerror)
 

@@ -18,10 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from tts.errors import ConfigError
-from tts.files import cache_folder
+from tts.files import cache_folder, download
 
 CHUNK = 1 << 20
 
@@ -115,7 +113,7 @@ def located(name: str, say: Callable[[str], object] = print) -> Path:
             try:
                 way(model, partial)
                 break
-            except (httpx.HTTPError, OSError, subprocess.CalledProcessError, zipfile.BadZipFile, ValueError) as error:
+            except (OSError, subprocess.CalledProcessError, zipfile.BadZipFile, ValueError) as error:
                 tried.append(f"{way.__name__.removeprefix('_')}: {error or type(error).__name__}")
         else:
             what = f"{model.title} cannot be had here: give its GGUF file, or put it at {target}"
@@ -138,12 +136,7 @@ def sha256_of(path: Path) -> str:
 def _from_hub(model: PublicModel, target: Path) -> None:
     owner, repository, file = model.hub.split("/")
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    url = f"{hub}/{owner}/{repository}/resolve/main/{file}"
-    with httpx.stream("GET", url, follow_redirects=True, timeout=httpx.Timeout(60, connect=5)) as answer:
-        answer.raise_for_status()
-        with target.open("wb") as output:
-            for chunk in answer.iter_bytes(CHUNK):
-                output.write(chunk)
+    download(f"{hub}/{owner}/{repository}/resolve/main/{file}", target)
 
 
 def _from_packages(model: PublicModel, target: Path) -> None:

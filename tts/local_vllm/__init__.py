@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, Self
 
-import httpx
+import aiohttp
 
 from tts.errors import ConfigError, EndpointError, MissingExtra, TTSError
 from tts.local_vllm import supervise
@@ -29,6 +29,7 @@ from tts.local_vllm import supervise
 log: logging.Logger = logging.getLogger("tts")
 
 HOST = "127.0.0.1"
+NO_ANSWER = (aiohttp.ClientError, OSError)  # among them TimeoutError
 POLL_SECONDS = 0.25
 HEALTH_SECONDS = 2.0
 """Between two looks at a server that is well."""
@@ -144,11 +145,12 @@ class LocalVLLM:
                 if self._started().poll() is not None:
                     return "The vLLM server ended"
                 try:
-                    if (await client.get(f"http://{HOST}:{self.port}/health")).status_code < 500:
-                        return ""
-                except httpx.ConnectError:
+                    async with client.get(f"http://{HOST}:{self.port}/health") as answer:
+                        if answer.status < 500:
+                            return ""
+                except aiohttp.ClientConnectorError:
                     pass
-                except httpx.HTTPError:
+                except NO_ANSWER:
                     return ""
                 await asyncio.sleep(POLL_SECONDS)
         return "The vLLM server ended" if self._started().poll() is not None else "The engine of the vLLM server died"
@@ -157,9 +159,9 @@ class LocalVLLM:
         """The server's Prometheus values by name, such as "vllm:generation_tokens_total", summed over labels."""
         async with loopback_client() as client:
             try:
-                response = await client.get(f"http://{HOST}:{self.port}/metrics")
-                return summed_metrics(response.raise_for_status().text)
-            except httpx.HTTPError:
+                async with client.get(f"http://{HOST}:{self.port}/metrics", raise_for_status=True) as answer:
+                    return summed_metrics(await answer.text())
+            except NO_ANSWER:
                 self._fail("The vLLM server does not report its metrics")
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -254,16 +256,17 @@ def bindable_port(port: int) -> int:
         return probe.getsockname()[1]
 
 
-def loopback_client() -> httpx.AsyncClient:
-    """A client for this machine: past any proxy, and without certificates, which take long to load."""
-    return httpx.AsyncClient(trust_env=False, verify=False, timeout=10)
+def loopback_client() -> aiohttp.ClientSession:
+    """A client for this machine, past any proxy."""
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
 
 
-async def answers(client: httpx.AsyncClient, url: str) -> bool:
+async def answers(client: aiohttp.ClientSession, url: str) -> bool:
     """Whether `url` answers 200."""
     try:
-        return (await client.get(url)).status_code == 200
-    except httpx.HTTPError:
+        async with client.get(url) as answer:
+            return answer.status == 200
+    except NO_ANSWER:
         return False
 
 

@@ -21,6 +21,7 @@ from tts.runs import Run
 from tts.runs.analysis import UNITS, prefixed, shared_cells, track_summary
 from tts.runs.coverage import coverage_laws
 from tts.runs.measures import run_currency
+from tts.runs.run import Floats
 from tts.studies import TrackReport
 from tts.studies.imperfect_verifier import resampling_report, rivalries
 from tts.studies.repeats import heterogeneity_report
@@ -148,7 +149,7 @@ def _grid(comparison: RunComparison, shown: Shown) -> dict[str, list[Any]]:
 
     for row, right, said, cost in zip(track.rows, track.correct, track.passed, tokens, strict=True):
         place = places[comparison.key(shown, row)]
-        add("outcomes", place, "".join(map(_outcome, right, said)))
+        add("outcomes", place, _letters(right, said))
         if row.selected is None or not np.isnan(right[row.selected]):
             add("solved", place, [0 if row.selected is None else int(right[row.selected])])
         add("tokens", place, round(float(cost[-1])) if len(cost) else 0)
@@ -157,14 +158,15 @@ def _grid(comparison: RunComparison, shown: Shown) -> dict[str, list[Any]]:
     return found
 
 
-def _outcome(right: float, said: float) -> str:
-    """One letter for a candidate: R or W (right or wrong) where the verifier accepted it, r or w where it refused it,
-    t or f (true or false) where it did not decide, u where the truth is unknown."""
-    if np.isnan(right):
-        return "u"
-    if np.isnan(said):
-        return "t" if right else "f"
-    return ("R" if said else "r") if right else ("W" if said else "w")
+_LETTERS = np.array([["f", "t"], ["w", "r"], ["W", "R"]])
+
+
+def _letters(right: Floats, said: Floats) -> str:
+    """One letter for each candidate: R or W (right or wrong) where the verifier accepted it, r or w where it refused
+    it, t or f (true or false) where it did not decide, u where the truth is unknown."""
+    known = ~np.isnan(right)
+    decision = np.where(np.isnan(said), 0, 1 + (said > 0))
+    return "".join(np.where(known, _LETTERS[decision, (known & (right > 0)).astype(int)], "u").tolist())
 
 
 def _reports(comparison: RunComparison, analyse: Callable[[Run], Sequence[TrackReport]]) -> list[dict[str, Any]]:

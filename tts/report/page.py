@@ -23,7 +23,7 @@ STYLES = ("vendor/uplot-1.6.32.min.css", "report.css")
 LIBRARY = "vendor/uplot-1.6.32.min.js"
 SCRIPTS = ("charts.js", "summary.js", "curves.js", "problems.js", "tree.js", "detail.js", "verifiers.js",
            "made.js", "main.js")  # fmt: skip
-MOST_CHARACTERS = 60_000_000
+MOST_CHARACTERS = 20_000_000
 """Characters of candidates in a page; for larger runs it has the details of some problems only."""
 CHUNK = 200_000
 """Characters of JSON from which a chunk is closed."""
@@ -51,8 +51,8 @@ def write_page(comparison: RunComparison, path: Path, *, most: int = MOST_CHARAC
 
 def size(comparison: RunComparison) -> int:
     """Characters of all candidates and their details."""
-    query = "SELECT COALESCE(SUM(LENGTH(content) + LENGTH(details) + 150), 0) FROM candidates"
-    return sum(run.db.execute(query).fetchone()[0] for run in comparison.runs.values())
+    parts = (part for shown in comparison.tracks for part in shown.track.columns)
+    return sum(part.characters + 150 * len(part.numbers) for part in parts)
 
 
 def sampled(problems: int, share: float) -> Iterator[int]:
@@ -122,7 +122,7 @@ def _joined(items: dict[int, str]) -> str:
 
 
 def _compressed(text: str) -> str:
-    return b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
+    return b64encode(gzip.compress(text.encode(), 1, mtime=0)).decode()
 
 
 def as_json(data: Any) -> str:

@@ -47,12 +47,13 @@ def track(run: Run, tracker: Tracker) -> str:
 
 
 @asynccontextmanager
-async def following(folder: Path, trackers: Sequence[str]) -> AsyncIterator[None]:
+async def following(folder: Path, trackers: str | Sequence[str]) -> AsyncIterator[None]:
     """Within, the run in `folder` is given to `trackers` now and then, and at the end as it is then.
 
     They have a thread of their own. One that fails is warned of and left out from then on; the run goes on. Raises
     `ConfigError` for one that is unknown, `MissingExtra` for one that is not installed.
     """
+    trackers = [trackers] if isinstance(trackers, str) else trackers
     loop, followers = asyncio.get_running_loop(), _Followers(folder)
     with ThreadPoolExecutor(1, "tts-trackers") as thread:  # one, as MLflow's runs belong to threads
         await loop.run_in_executor(thread, followers.begin, trackers)

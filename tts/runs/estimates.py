@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tts.base import selectable
+from tts.base import Strategy, Verifier, selectable
 from tts.curves import best_of_k, majority_at_k, pass_at_k, taken
 from tts.runs.run import Floats, Row, Track, once
+from tts.strategies.sequential_feedback import Sequential
+from tts.strategies.voting import Voting
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,20 @@ class GradedPool:
 
     @cached_property
     def _known(self) -> list[Floats]:
-        """What `replayed` has found at each prefix, NaN where it has not looked."""
+        """What `replayed` has found at each prefix, NaN where it has not looked: all, where one pass tells it."""
+        track, method = self.track, self.track.method
+        pools = [(i, track.whole[i], right) for i, right in zip(self.kept, self.flags, strict=True)]
+        select = type(method).select if track.verifier is None or type(track.verifier).among is Verifier.among else None
+        if select in (Strategy.select, Sequential.select):
+            latest = select is Sequential.select
+            return [best_so_far(right, track.ranks[i][in_], track.cut_off[i][in_], latest) for i, in_, right in pools]
+        votes = select is Voting.select and method.weighs_votes
+        if votes and all(track.columns[i].votes for i in self.kept):
+            answers, weights = track.answers, track.weights
+            return [
+                voted_so_far(right, [answers[i][place] for place in np.flatnonzero(in_)], weights[i][in_])
+                for i, in_, right in pools
+            ]
         return [np.full(size, np.nan) for size in self.sizes]
 
     def coverage(self, at: NDArray[np.int64]) -> Floats:
@@ -121,15 +136,26 @@ class GradedPool:
                 return best_of_k([ranks[row] for row in rows], [self.flags[row] for row in rows], ks)
 
             return by_pattern(at, best), "best-of-k"
-        answers = [[a for a, whole in zip(track.answers[i], track.whole[i], strict=True) if whole] for i in self.kept]
+        return self.votes(track.answers, at)
+
+    def votes(self, answers: list[list[str | None]], at: NDArray[np.int64]) -> tuple[Floats, str]:
+        """majority@k of each of `kept` by the `answers` of all candidates of each row; votes of a run are counted once,
+        whichever track asks.
+        """
+        said = tuple(
+            tuple(a for a, whole in zip(answers[i], self.track.whole[i], strict=True) if whole) for i in self.kept
+        )
+        asked = said, b"".join(part.tobytes() for part in self.flags), at.shape, at.tobytes()
+        if (known := self.track.run.made.get(asked)) is not None:
+            return known
         names: set[str] = set()
 
         def vote(rows: NDArray[np.int64], ks: NDArray[np.int64]) -> Floats:
-            found = majority_at_k([answers[row] for row in rows], [self.flags[row] for row in rows], ks)
+            found = majority_at_k([said[row] for row in rows], [self.flags[row] for row in rows], ks)
             names.add(found.method)
             return found.values
 
-        return by_pattern(at, vote), "; ".join(sorted(names))
+        return self.track.run.made.setdefault(asked, (by_pattern(at, vote), "; ".join(sorted(names))))
 
     def prefixes(self, costs: list[Floats]) -> list[Floats]:
         """Of cumulative costs, those up to each candidate of the pool; all there is up to the last one."""
@@ -169,6 +195,29 @@ def selections(track: Track, index: int, grid: NDArray[Any]) -> Floats:
         chosen = track.method.select(track.verifier.among(prefix) if track.verifier else prefix)
         right[k - 1] = correct[chosen.spawned[0]] if chosen is not None else 0.0
     return right
+
+
+def best_so_far(right: Floats, ranks: Floats, cut_off: NDArray[np.bool_], latest: bool) -> Floats:
+    """Whether the best of what is `selectable` in each prefix is right, the first among equals or the `latest`."""
+    ranks = np.where(cut_off, ranks - ranks.max() - 1, ranks)
+    before = np.maximum.accumulate(ranks)[:-1]
+    better = np.append(True, ranks[1:] >= before if latest else ranks[1:] > before)
+    return right[np.maximum.accumulate(np.where(better, np.arange(len(ranks)), 0))]
+
+
+def voted_so_far(right: Floats, answers: Sequence[str | None], weights: Floats) -> Floats:
+    """Whether what each prefix votes for is right (`tts.base.majority`), by weights of which NaN is no vote."""
+    voters = [i for i, answer in enumerate(answers) if answer is not None and not np.isnan(weights[i])]
+    if not voters:
+        return np.zeros(len(right))
+    first: dict[str | None, int] = {}
+    for i in voters:
+        first.setdefault(answers[i], i)
+    number = {answer: place for place, answer in enumerate(first)}
+    votes = np.zeros((len(right), len(first)))
+    votes[voters, [number[answers[i]] for i in voters]] = weights[voters]
+    winners = np.argmax(np.cumsum(votes, axis=0), axis=1)
+    return np.where(np.arange(len(right)) < voters[0], 0.0, right[np.array(list(first.values()))[winners]])
 
 
 @once

@@ -17,7 +17,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
-import httpx
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from tts import registry
@@ -27,6 +26,7 @@ from tts.runs.progress import Progress
 from tts.runs.run import Run
 from tts.runs.runner import Experiment
 from tts.sampler import Endpoint
+from tts.sampler.transport import Reply, Request
 from tts.tasks import Example, Task
 from tts.tasks.jsonl import Jsonl
 from tts.tasks.loading import Record, local_file, read_jsonl
@@ -162,15 +162,15 @@ def _recorded(model: str, answers: Mapping[str, list[StoredAnswer]]) -> Endpoint
     """An endpoint that answers each prompt with what is stored, one after the other."""
     left = {key: iter(found) for key, found in answers.items()}
 
-    def respond(request: httpx.Request) -> httpx.Response:
+    async def respond(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": model}]})
-        body = json.loads(request.content)
+            return Reply.json({"data": [{"id": model}]})
+        body = request.json()
         prompt = body.get("messages") or body.get("prompt")
         answer = next(left.get(_key(prompt), iter(())), None)
         if answer is None:
             error = {"message": "The file has no further answer to this prompt.", "type": "invalid_request_error"}
-            return httpx.Response(400, json={"error": error})
+            return Reply.json({"error": error}, 400)
         said = (
             {"message": {"role": "assistant", "content": answer.text}} if "messages" in body else {"text": answer.text}
         )
@@ -180,10 +180,10 @@ def _recorded(model: str, answers: Mapping[str, list[StoredAnswer]]) -> Endpoint
         }
         if answer.usage is not None:
             made["usage"] = dict(zip(("prompt_tokens", "completion_tokens"), answer.usage, strict=True))
-        return httpx.Response(200, json=made)
+        return Reply.json(made)
 
-    transport = httpx.MockTransport(respond)  # one request after the other: samples keep the order of the file
-    return Endpoint(model=model, base_url="mock://recorded", transport=transport, max_n=1, max_concurrency=1)
+    # one request after the other: samples keep the order of the file
+    return Endpoint(model=model, base_url="mock://recorded", transport=respond, max_n=1, max_concurrency=1)
 
 
 # -- the forms of files ------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from tts.types import Result, sum_usage
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tts.base import Strategy
+
 Models = dict[str, dict[str, Sampler]]
 """Samplers by model and role."""
 
@@ -25,6 +27,10 @@ Left = Mapping[tuple[str, str], int]
 
 INTERVAL = 10.0
 """Seconds between two lines of `LineProgress`."""
+
+
+MANY = 100
+"""Problems from which on it is said how to take fewer."""
 
 
 class Progress:
@@ -56,6 +62,23 @@ def progress_shown(*, quiet: bool = False) -> Progress:
     return LiveProgress() if sys.stderr.isatty() else LineProgress()
 
 
+def planned_samples(grid: Grid, problems: int) -> tuple[int | None, str]:
+    """The most samples of the policies that a grid draws for so many problems; None, and the strategies at fault, where
+    parameters do not tell."""
+    known = {strategy.spec: _samples(strategy) for strategy in grid.strategies}
+    unknown = ", ".join(spec for spec, count in known.items() if count is None)
+    most = sum(count or 0 for count in known.values()) * problems * len(grid.models) * len(grid.seeds)
+    return None if unknown else most, unknown
+
+
+def _samples(strategy: Strategy) -> int | None:
+    if (inner := getattr(strategy, "strategy", None)) is not None:
+        return None if strategy.name == "cascade" else _samples(inner)
+    if strategy.name == "single":
+        return 1
+    return getattr(strategy, "n", None) or getattr(strategy, "k", None)
+
+
 @dataclass
 class _Tally:
     done: int = 0
@@ -79,6 +102,13 @@ class _Counting(Progress):
         self.stored: dict[tuple[str, str], int] = {pair: self.cells - left.get(pair, 0) for pair in pairs}
         """Cells that an earlier start has finished."""
         self.all: _Tally = _Tally()
+        cells, (samples, _) = self.cells * len(pairs), planned_samples(grid, problems)
+        parts = [f"{cells:,} cells over {problems:,} problems"]
+        parts += [f"{samples:,} samples at most"] if samples is not None else []
+        parts += [f"{cells - self.left:,} stored already"] if self.left < cells else []
+        few = "; --limit N takes the first N problems" if grid.limit is None and problems >= MANY else ""
+        self.extent: str = ", ".join(parts) + few
+        """What there is to do."""
 
     def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
         samplers = self.models[cell.model]
@@ -115,9 +145,7 @@ class LineProgress(_Counting):
 
     def begin(self, grid: Grid, problems: int, *, left: Left, models: Models) -> None:
         super().begin(grid, problems, left=left, models=models)
-        cells = self.cells * len(self.tallies)
-        stored = f", {cells - self.left} stored already" if self.left < cells else ""
-        print(f"{cells} cells over {problems} problems{stored}", file=sys.stderr)
+        print(self.extent, file=sys.stderr)
         self.spoke: float = self.started
         self.told: str = ""
 
@@ -151,6 +179,7 @@ class LiveProgress(_Counting):
 
         super().begin(grid, problems, left=left, models=models)
         console = Console(stderr=True)  # stdout is for results
+        console.print(self.extent, highlight=False, markup=False)
         self._live = Live(get_renderable=self._table, auto_refresh=False, console=console)
         self._live.start(refresh=True)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial, wraps
-from itertools import pairwise
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
@@ -16,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts import registry
-from tts.base import Estimator, Strategy, Verifier, answer_classes
+from tts.base import Estimator, Strategy, Verifier
 from tts.compute import ModelCard
-from tts.curves import Curve, best_of_k, curve_rows
+from tts.curves import Curve, curve_rows
 from tts.errors import ConfigError, StoreError
 from tts.lacks import Lack
+from tts.runs.columns import CANDIDATE, CHARGE, NUMBERS, PLACE, Charges, Columns, latest_of, ranked
 from tts.runs.damage import check
 from tts.runs.database import connect
 from tts.runs.record import read_record
@@ -51,7 +50,7 @@ class Run:
             if "locked" in str(error):
                 raise StoreError(f"{self.path / 'run.sqlite'} is locked by another program; close it") from None
             raise ConfigError(f"{path} has no results yet ({error})") from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter of a message that quotes the schema
             raise StoreError(f"{self.path / 'run.sqlite'} is damaged: {error}") from None
         if checked:
             check(self.db, self.path / "run.sqlite")
@@ -65,10 +64,29 @@ class Run:
         return connection
 
     @cached_property
+    def made(self) -> dict[Hashable, Any]:
+        """What was made of it and may be asked for again, whichever track asks."""
+        return {}
+
+    @cached_property
     def tracks(self) -> list[Track]:
         """Every strategy and model that has finished cells, in the order they first finished."""
         query = "SELECT strategy, model FROM cells GROUP BY strategy, model ORDER BY MIN(id)"
         return [Track(self, strategy, model) for strategy, model in self.db.execute(query)]
+
+    def columns(self, cell: int) -> Columns:
+        """The candidates and charges of a cell side by side, be it a cell that was stored without its `columns`."""
+        query = "SELECT numbers, charges, told FROM columns WHERE cell = ?"
+        if self._has_columns and (stored := self.db.execute(query, (cell,)).fetchone()):
+            return Columns.unpack(*stored)
+        query = f"SELECT {CANDIDATE} FROM candidates WHERE cell = ? ORDER BY position"
+        return Columns.of(
+            self.db.execute(query, (cell,)), self.db.execute(f"SELECT {CHARGE} FROM charges WHERE cell = ?", (cell,))
+        )
+
+    @cached_property
+    def _has_columns(self) -> bool:
+        return bool(self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'columns'").fetchone())
 
     def roles(self, model: str) -> dict[str, Any]:
         """The endpoints of a model by role."""
@@ -241,6 +259,8 @@ class Track:
     def warning(self) -> str:
         """What its strategy warns of (`Strategy.warning`); empty where there is nothing, or its package is missing."""
         try:
+            if type(self.method).warning is Strategy.warning and not (self._flat("score") < 0).any():
+                return ""  # which is of negative scores alone
             return self.method.warning(one for row in self.rows for one in self.candidates(row))
         except ConfigError:
             return ""
@@ -251,19 +271,23 @@ class Track:
         return f"{self.strategy} · {self.model}" + (" (oracle)" if self.oracle else "")
 
     @cached_property
-    def _table(self) -> NDArray[np.float64]:
-        """cell, position, score, passed, correct, elapsed of every candidate, and whether the budget cut it off.
+    def columns(self) -> list[Columns]:
+        """What tables and curves need of the candidates and charges of each of `rows`."""
+        return [self.run.columns(row.cell) for row in self.rows]
 
-        Unknown is NaN.
-        """
-        cut = """instr(details, '"budget"') AND json_extract(details, '$.finish_reason') IS 'budget'"""
-        return _numbers(self.read(f"cell, position, score, passed, correct, elapsed, {cut}"))
+    @cached_property
+    def _table(self) -> Floats:
+        """The `NUMBERS` of every candidate."""
+        return np.concatenate([np.empty((0, len(NUMBERS))), *(part.numbers for part in self.columns)])
+
+    def _flat(self, name: str) -> Floats:
+        """One of the `NUMBERS` of every candidate; unknown is NaN."""
+        return self._table[:, NUMBERS.index(name)]
 
     @cached_property
     def _bounds(self) -> NDArray[np.int64]:
         """Where each cell's candidates start in the flat arrays, and where the last one ends."""
-        cells = np.array([row.cell for row in self.rows], dtype=np.float64)
-        return np.append(np.searchsorted(self._table[:, 0], cells), len(self._table))
+        return np.cumsum([0, *(len(part.numbers) for part in self.columns)])
 
     def split(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
         """A flat array cut into one array for each of `rows`."""
@@ -272,12 +296,12 @@ class Track:
     @cached_property
     def correct(self) -> list[Floats]:
         """Truth of each candidate in spawned order: 1, 0, or NaN where it could not be graded."""
-        return self.split(self._table[:, 4])
+        return self.split(self._flat("correct"))
 
     @cached_property
     def passed(self) -> list[Floats]:
         """The verifier's decision on each candidate in spawned order: 1, 0, or NaN where it made none."""
-        return self.split(self._table[:, 3])
+        return self.split(self._flat("passed"))
 
     @cached_property
     def ranks(self) -> list[Floats]:
@@ -285,14 +309,19 @@ class Track:
         return self.split(ranked(*self.verdicts))
 
     @property
+    def weights(self) -> list[Floats]:
+        """What each candidate's verdict weighs in a vote, NaN where it does not vote (`Verdict.weight`)."""
+        return self.split(self._flat("weight"))
+
+    @property
     def verdicts(self) -> tuple[Floats, Floats]:
         """Score and decision (1 accepted, 0 refused) of every candidate, flat; NaN where there is none."""
-        return self._table[:, 2], self._table[:, 3]
+        return self._flat("score"), self._flat("passed")
 
     @cached_property
     def part_verdicts(self) -> dict[str, tuple[Floats, Floats]]:
         """The same for each part of a verifier made of verifiers, by its spec."""
-        rows = [json.loads(text or "[]") for (text,) in self.read("json_extract(details, '$.verdict.parts')")]
+        rows = [said for part in self.columns for said in part.parts or [[]] * len(part.numbers)]
         found: dict[str, tuple[Floats, Floats]] = {}
         for i, row in enumerate(rows):
             for part in row:
@@ -305,45 +334,37 @@ class Track:
     @cached_property
     def lacks(self) -> dict[Lack, int]:
         """How many candidates lack what (`tts.lacks.Lack`)."""
-        named = self.read("json_extract(details, '$.lack')", holding="lack")
-        counted = Counter(lack for (lack,) in named)
-        return {name: counted[name] for name in get_args(Lack)}
+        return {name: sum(part.lacks.get(name, 0) for part in self.columns) for name in get_args(Lack)}
 
-    @cached_property
+    @property
     def unrated(self) -> int:
         """How many candidates a verifier should have rated and could not."""
-        rows = self.read("score IS NULL AND passed IS NULL AND json_extract(details, '$.verdict') != '{}'")
-        return sum(bool(unrated) for (unrated,) in rows)
+        return sum(part.unrated for part in self.columns)
 
-    @cached_property
+    @property
     def verification(self) -> Usage:
         """The cost of all verdicts, each charge counted once."""
-        return self._summed("$.verifying")
+        return sum_usage(Usage(**part.verifying) for part in self.columns)
 
-    @cached_property
+    @property
     def saved(self) -> Usage:
         """The cost of the verdicts that composed verifiers reused or skipped."""
-        return self._summed("$.verdict.saved")
+        return sum_usage(Usage(**part.saved) for part in self.columns)
 
-    def _summed(self, path: str) -> Usage:
-        rows = self.read(f"json_extract(details, '{path}')", holding=path.rpartition(".")[2])
-        return sum_usage(Usage(**json.loads(found)) for (found,) in rows if found)
-
-    @cached_property
+    @property
     def answers(self) -> list[list[str | None]]:
         """The class of each candidate's answer among those of its cell, where the strategy noted one."""
-        said = ", ".join(f"json_extract(details, '$.notes.{name}')" for name in ("answer", "said", "alike"))
-        notes: list[dict[str, Any]] = []
-        for answer, own, alike in self.read(said):
-            more = {} if own is None else {"said": own, "alike": json.loads(alike or "[]")}
-            notes.append({"answer": answer, **more})
-        return [answer_classes(notes[start:end]) for start, end in pairwise(self._bounds.tolist())]
+        return [part.answers or [None] * len(part.numbers) for part in self.columns]
 
     @cached_property
     def answered(self) -> list[NDArray[np.bool_]]:
         """Which candidates of each of `rows` the strategy has noted an answer of, be it that there is none."""
-        noted = self.read("json_type(details, '$.notes.answer') IS NOT NULL")
-        return self.split(np.fromiter((said for (said,) in noted), dtype=np.bool_))
+        return self.split(self._flat("answered") == 1)
+
+    @cached_property
+    def digests(self) -> list[Floats]:
+        """A number for the text of each candidate, by which texts of a problem are told apart."""
+        return self.split(self._flat("text"))
 
     def texts(self, row: Row) -> list[str]:
         """The contents of a cell's candidates in spawned order."""
@@ -355,7 +376,9 @@ class Track:
         query = """SELECT position, arrived, elapsed, score, passed, content, details
                    FROM candidates WHERE cell = ? ORDER BY position"""
         scale = self.verifier.scale if self.verifier is not None else None
-        return [_candidate(scale, stored) for stored in self.run.db.execute(query, (row.cell,))]
+        found = self.run.db.execute(query, (row.cell,)).fetchall()
+        details = json.loads(f"[{','.join(stored[-1] for stored in found)}]")
+        return [_candidate(scale, (*stored[:-1], more)) for stored, more in zip(found, details, strict=True)]
 
     @once
     def cost(self, measure: str) -> list[Floats]:
@@ -372,7 +395,7 @@ class Track:
         if measure == "samples":
             return [np.arange(1.0, len(part) + 1) if len(part) else np.zeros(1) for part in self.correct]
         if measure == "seconds":
-            parts = zip(self.rows, self.split(self._table[:, 5]), strict=True)
+            parts = zip(self.rows, self.split(self._flat("elapsed")), strict=True)
             return [np.maximum.accumulate(part) if len(part) else np.array([row.seconds]) for row, part in parts]
         fields = _SUMMANDS.get(measure, (measure,))
         if not set(fields) <= set(USAGE_FIELDS):
@@ -387,14 +410,18 @@ class Track:
         return [np.cumsum(part) for part in np.split(marginal, first[1:])] if self.rows else []
 
     @cached_property
-    def _charges(self) -> dict[str, tuple[NDArray[np.int64], Floats, _Columns]]:
+    def _charges(self) -> dict[str, tuple[NDArray[np.int64], Floats, Charges]]:
         """By role: for each charge the index of its row, its position (NaN where it has none), and its usage."""
-        cells = np.array([row.cell for row in self.rows], dtype=np.float64)
-        query = f"SELECT cell, {PLACE}, {', '.join(USAGE_FIELDS)} FROM charges WHERE {_MINE} AND role = ?"
+        parts = [part for part in self.columns if part.roles]
+        if not parts:
+            return {}
+        flat = np.concatenate([part.charges for part in parts])
+        index = np.repeat(np.arange(len(self.rows)), [len(part.charges) for part in self.columns])
+        names = np.concatenate([np.array(part.roles)[part.charges[:, 1].astype(np.int64)] for part in parts])
         found = {}
-        for role in self.by_role():
-            read = _numbers(self.run.db.execute(query, (self.strategy, self.model, role)))
-            found[role] = np.searchsorted(cells, read[:, 0]), read[:, 1], _Columns(read[:, 2:])
+        for role in np.unique(names).tolist():
+            mine = names == role
+            found[role] = index[mine], flat[mine, 0], Charges(flat[mine, 2:])
         return found
 
     def _measure(self, measure: str, role: str, values: Floats) -> Floats:
@@ -409,9 +436,7 @@ class Track:
     @once
     def by_role(self) -> dict[str, Usage]:
         """What the strategy would have cost alone, by role: the sum of all charges, and the end of `cost`."""
-        sums = ", ".join(f"SUM({name})" for name in USAGE_FIELDS)
-        query = f"SELECT role, {sums} FROM charges WHERE {_MINE} GROUP BY role ORDER BY role"
-        return {role: Usage(*usage) for role, *usage in self.run.db.execute(query, (self.strategy, self.model))}
+        return {role: Usage(*charges.sum()) for role, (_, _, charges) in self._charges.items()}
 
     def usage(self) -> Usage:
         return sum_usage(self.by_role().values())
@@ -441,7 +466,7 @@ class Track:
     @cached_property
     def cut_off(self) -> list[NDArray[np.bool_]]:
         """For each of `rows`, which candidates the budget cut off."""
-        return self.split(self._table[:, 6] == 1)
+        return self.split(self._flat("cut_off") == 1)
 
     @once
     def mean_cost(self, measure: str) -> list[Floats]:
@@ -454,9 +479,9 @@ class Track:
         """
         kept = [int(whole.sum()) for whole in self.whole]
         if measure in ("samples", "seconds"):
-            parts = zip(self.split(self._table[:, 5]), self.whole, strict=True)
+            parts = zip(self.split(self._flat("elapsed")), self.whole, strict=True)
             return [
-                np.arange(1.0, n + 1) if measure == "samples" else _latest(elapsed[whole])
+                np.arange(1.0, n + 1) if measure == "samples" else latest_of(elapsed[whole])
                 for n, (elapsed, whole) in zip(kept, parts, strict=True)
             ]
         fields = _SUMMANDS.get(measure, (measure,))
@@ -481,45 +506,9 @@ class Track:
         return found
 
 
-def ranked(score: Floats, passed: Floats) -> Floats:
-    """A number for each verdict that sorts as `tts.base.standing` does."""
-    level = np.where(np.isnan(passed), 1.0, passed * 2)
-    level[np.isnan(passed) & np.isnan(score)] = -1.0
-    keys = np.stack([level, np.where(np.isnan(score), -np.inf, score)], axis=1)
-    _, dense = np.unique(keys, axis=0, return_inverse=True)
-    return dense.astype(np.float64).ravel()
-
-
-def _latest(elapsed: Floats) -> Floats:
-    """The mean of the latest of k of these, for every k."""
-    most = elapsed.max(initial=0.0)
-    return best_of_k([elapsed], [elapsed / most], np.arange(1, len(elapsed) + 1))[0] * most if most else elapsed * 0
-
-
-PLACE = "MAX(charges.position, ~charges.position)"
-"""Where a charge stands on the axis; NULL in a cell without candidates."""
-
 _MINE = "cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"
 _PRICED = ("prompt_tokens", "completion_tokens", "cached_tokens")
 _SUMMANDS = {"total_tokens": ("prompt_tokens", "completion_tokens"), "flops": _PRICED, "money": _PRICED}
-
-
-class _Columns:
-    """The usage of many charges."""
-
-    def __init__(self, usage: Floats) -> None:
-        self._usage = usage
-        self.asked: NDArray[np.bool_] = usage[:, USAGE_FIELDS.index("requests")] > 0
-        """Which of them paid for a request."""
-
-    def __getitem__(self, fields: tuple[str, ...]) -> Floats:
-        return self._usage[:, [USAGE_FIELDS.index(name) for name in fields]]
-
-
-def _numbers(rows: sqlite3.Cursor) -> Floats:
-    """Rows of numbers, unknown ones NaN; in parts, as tuples of a whole run would take gigabytes."""
-    parts = [np.array(part, dtype=np.float64) for part in iter(partial(rows.fetchmany, 1 << 16), [])]
-    return np.concatenate(parts) if parts else np.empty((0, len(rows.description)))
 
 
 def _account(text: str) -> dict[str, Usage]:
@@ -527,8 +516,7 @@ def _account(text: str) -> dict[str, Usage]:
 
 
 def _candidate(scale: Scale | None, stored: tuple[Any, ...]) -> Candidate:
-    position, arrived, elapsed, score, passed, content, details = stored
-    more = json.loads(details)
+    position, arrived, elapsed, score, passed, content, more = stored
     accepted = None if passed is None else bool(passed)
     found = more.get("verdict", {})
     return Candidate(

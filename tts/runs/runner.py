@@ -36,9 +36,8 @@ from tts.trajectories import Agent
 from tts.types import Candidate, Verdict
 
 OUTSIDE_AGENT = "tts.gateway.agents:OutsideAgent"
-"""Where it is: an annex, which only those need who name an agent."""
 FOLLOWING = "tts.report.trackers:following"
-"""As much for those who name a tracker."""
+"""Where they are: annexes, which only those need who name an agent or a tracker."""
 
 
 class Experiment(Grid):
@@ -63,8 +62,7 @@ class Experiment(Grid):
         nothing for its `outage_timeout`; what was answered by then is stored.
 
         `progress=True` shows how it goes, in a notebook below the cell. `executor` says where: `local` in this process,
-        `ray:workers=4` and the like on a cluster (`tts.cluster`). `track` names trackers that follow the run: `wandb`,
-        `mlflow`, `tensorboard`; one that fails is warned of and ends nothing.
+        `ray:workers=4` and the like on a cluster (`tts.cluster`). `track` names trackers that follow the run: `wandb`.
         """
         folder = Path(out)
         progress = progress if isinstance(progress, Progress) else progress_shown(quiet=not progress)
@@ -86,8 +84,7 @@ class Experiment(Grid):
                 await store.run(lambda db: check(db, folder / "run.sqlite"))
             write_record(folder, self, examples, resume=resume, used=used)
             if track:
-                trackers = [track] if isinstance(track, str) else track
-                await stack.enter_async_context(resolve_name(FOLLOWING)(folder, trackers))
+                await stack.enter_async_context(resolve_name(FOLLOWING)(folder, track))
             done = await store.finished()
             parts = list(_shared(self, examples, done)) if self.total_budget else [list(_rows(self, examples, done))]
             rows = list(chain.from_iterable(parts))

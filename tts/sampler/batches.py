@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
+from yarl import URL
+
+from tts.sampler.transport import LOST, Reply, Request, Transport
 
 QUIET = 2.0
 """Seconds without a new request after which those that were collected are sent."""
@@ -36,7 +38,7 @@ Answer = tuple[int, bytes]
 
 
 @dataclass(eq=False)
-class _Waiting:
+class _Asked:
     """A request that is to be part of a batch."""
 
     url: str
@@ -52,17 +54,17 @@ class _Refused(Exception):
         self.answer = answer
 
 
-class BatchTransport(httpx.AsyncBaseTransport):
+class BatchTransport:
     """Has requests to models answered as batches of one server; everything else goes straight to it.
 
-    A request's extension `name` is what its answer is filed under; the same name must mean the same request.
+    A request's `name` is what its answer is filed under; the same name must mean the same request.
     """
 
-    def __init__(self, network: httpx.AsyncBaseTransport, folder: Path | None) -> None:
+    def __init__(self, network: Transport, folder: Path | None) -> None:
         """`folder` is where the journal is kept; None: what is under way when the program ends is lost."""
         self._network = network
         self._journal = folder / JOURNAL if folder else None
-        self._collected: dict[str, _Waiting] = {}
+        self._collected: dict[str, _Asked] = {}
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._paid: dict[str, str] = {}
@@ -73,15 +75,15 @@ class BatchTransport(httpx.AsyncBaseTransport):
         self._remembering = asyncio.Lock()
         self._remembered = self._journal is None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: Request) -> Reply:
         route = next((route for route in ROUTES if request.url.path.endswith(route)), None)
         if request.method != "POST" or route is None:
-            return await self._network.handle_async_request(request)
-        body = json.loads(request.content)
+            return await self._network(request)
+        body = request.json()
         if body.get("stream"):
             return _response((501, _error("a batch does not stream; use an endpoint without `batch` for this")))
         server = _Server(self._network, request, str(request.url).partition(route)[0])
-        name = request.extensions.get("name") or uuid4().hex
+        name = request.name or uuid4().hex
         try:
             await self._remember(server)
             if (id := self._paid.pop(name, None)) is not None:
@@ -94,7 +96,7 @@ class BatchTransport(httpx.AsyncBaseTransport):
             name = uuid4().hex
         url = f"{server.path}{route}"
         line = json.dumps({"custom_id": name, "method": "POST", "url": url, "body": body}).encode()
-        waiting = self._collected[name] = _Waiting(url, line)
+        waiting = self._collected[name] = _Asked(url, line)
         self._collect(server, len(line))
         try:
             return _response(await waiting.answer)
@@ -108,7 +110,6 @@ class BatchTransport(httpx.AsyncBaseTransport):
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
-        await self._network.aclose()
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class BatchTransport(httpx.AsyncBaseTransport):
             self._sending.add(task := asyncio.create_task(self._answer(server, url, part)))
             task.add_done_callback(self._sending.discard)
 
-    async def _answer(self, server: _Server, url: str, lines: dict[str, _Waiting]) -> None:
+    async def _answer(self, server: _Server, url: str, lines: dict[str, _Asked]) -> None:
         """Have `lines` answered, whatever comes of them."""
         try:
             id = await self._begin(server, url, lines)
@@ -138,20 +139,20 @@ class BatchTransport(httpx.AsyncBaseTransport):
             self._reading.pop(id, None)
         except _Refused as error:
             found, refused = {}, error.answer
-        except (httpx.TransportError, OSError, ValueError, LookupError, TypeError) as error:
+        except (*LOST, ValueError, LookupError, TypeError) as error:
             found, refused = {}, (503, _error(f"the batch API gave no answer that can be read: {error!r}"))
         for name, one in lines.items():
             if not one.answer.done():
                 self._paid.pop(name, None)
                 one.answer.set_result(found.get(name, refused))
 
-    async def _begin(self, server: _Server, url: str, lines: dict[str, _Waiting]) -> str:
+    async def _begin(self, server: _Server, url: str, lines: dict[str, _Asked]) -> str:
         """The id of a new batch of `lines`."""
         mark = uuid4().hex
         await self._note({"mark": mark, "names": list(lines)})
         file = await server.upload(b"\n".join(one.line for one in lines.values()))
         asked = {"input_file_id": file, "endpoint": url, "completion_window": "24h", "metadata": {TAG: mark}}
-        id = (await server.json("POST", "/batches", json=asked))["id"]
+        id = (await server.json("POST", "/batches", json.dumps(asked).encode()))["id"]
         self._paid.update((name, id) for name in lines)
         await self._note({"mark": mark, "id": id})
         return id
@@ -189,37 +190,37 @@ class BatchTransport(httpx.AsyncBaseTransport):
 class _Server:
     """The files and batches of a server, asked as `request` was."""
 
-    network: httpx.AsyncBaseTransport
-    request: httpx.Request
+    network: Transport
+    request: Request
     base: str
 
     @property
     def path(self) -> str:
         """Of the API, as batches name it: `/v1`."""
-        return httpx.URL(self.base).path.rstrip("/")
+        return URL(self.base).raw_path.rstrip("/")
 
-    async def ask(self, method: str, path: str, **content: Any) -> httpx.Response:
+    async def ask(self, method: str, path: str, content: bytes = b"", kind: str = "application/json") -> Reply:
         """An answer whose body is still to be read. Raises `_Refused` for one that is no good."""
         kept = ("authorization", "api-key", "openai-organization", "openai-project", "user-agent")
-        headers = {name: value for name, value in self.request.headers.items() if "content" not in name}
+        headers = {name.lower(): value for name, value in self.request.headers.items()}
         headers = {name: value for name, value in headers.items() if name in kept or name.startswith("x-")}
-        url = httpx.URL(self.base + path).copy_merge_params(dict(self.request.url.params))
-        extensions = {"timeout": self.request.extensions["timeout"]}
-        request = httpx.Request(method, url, headers=headers, extensions=extensions, **content)
-        await request.aread()
-        response = await self.network.handle_async_request(request)
-        response.request = request
-        if response.status_code >= 300:
-            raise _Refused((response.status_code, await response.aread()))
-        return response
+        headers |= {"content-type": kind} if content else {}
+        url = URL(self.base + path).update_query(self.request.url.query)
+        reply = await self.network(Request(method, url, headers, content))
+        if reply.status >= 300:
+            raise _Refused((reply.status, await reply.read()))
+        return reply
 
-    async def json(self, method: str, path: str, **content: Any) -> Any:
-        return json.loads(await (await self.ask(method, path, **content)).aread())
+    async def json(self, method: str, path: str, content: bytes = b"", kind: str = "application/json") -> Any:
+        return json.loads(await (await self.ask(method, path, content, kind)).read())
 
     async def upload(self, lines: bytes) -> str:
         """The id of a file with `lines`."""
-        file = {"file": ("batch.jsonl", lines, "application/jsonl")}
-        return (await self.json("POST", "/files", data={"purpose": "batch"}, files=file))["id"]
+        edge, field = f"--{uuid4().hex}", "Content-Disposition: form-data; name="
+        file = f'{field}"file"; filename="batch.jsonl"\r\nContent-Type: application/jsonl'
+        head = f'{edge}\r\n{field}"purpose"\r\n\r\nbatch\r\n{edge}\r\n{file}\r\n\r\n'
+        content = b"%s%s\r\n%s--\r\n" % (head.encode(), lines, edge.encode())
+        return (await self.json("POST", "/files", content, f"multipart/form-data; boundary={edge[2:]}"))["id"]
 
     async def batches(self) -> AsyncIterator[tuple[str, str]]:
         """Mark and id of the batches that this library has sent, the latest first."""
@@ -240,7 +241,7 @@ class _Server:
                 batch = await self.json("GET", f"/batches/{id}")
                 if batch["status"] in ENDED:
                     return await self._read(batch)
-            except (httpx.TransportError, OSError, ValueError):
+            except (*LOST, ValueError):
                 pass
             except _Refused as refused:
                 if refused.answer[0] < 500 and refused.answer[0] not in (408, 409, 429):
@@ -253,9 +254,8 @@ class _Server:
             raise _Refused((400, _error(f"the batch was refused: {told[0].get('message', 'no message')}")))
         found: dict[str, Answer] = {}
         for file in filter(None, (batch.get("output_file_id"), batch.get("error_file_id"))):
-            response = await self.ask("GET", f"/files/{file}/content")
-            async for line in response.aiter_lines():
-                if line.strip():
+            async with aclosing(await self.ask("GET", f"/files/{file}/content")) as reply:
+                async for line in _lines(reply):
                     name, answer = _answered(json.loads(line))
                     found[name] = answer
         return found
@@ -270,12 +270,24 @@ def _answered(line: Mapping[str, Any]) -> tuple[str, Answer]:
     return line["custom_id"], (504, _error(f"{told.get('code', 'failed')}: {told.get('message', '')}"))
 
 
-def _response(answer: Answer) -> httpx.Response:
+async def _lines(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The lines of a file that say something."""
+    begun = b""
+    async for part in parts:
+        *lines, begun = (begun + part).split(b"\n")
+        for line in lines:
+            if line.strip():
+                yield line
+    if begun.strip():
+        yield begun
+
+
+def _response(answer: Answer) -> Reply:
     status, data = answer
     headers = {"content-type": "application/json"}
     if status == 504:  # another batch would take another day: a resumed run asks again
         headers["x-should-retry"] = "false"
-    return httpx.Response(status, content=data, headers=headers)
+    return Reply.whole(status, data, headers)
 
 
 def _error(message: str) -> bytes:

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
 from itertools import count
-from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Any, TypeVar
 
-import aiohttp
-import httpx
 from multidict import CIMultiDict
 from yarl import URL
 
-from tts.concurrency import LARGE, aside, closing
+from tts.concurrency import LARGE, aside
 from tts.errors import EndpointError, RequestRejected, TransientError
 from tts.sampler import protocol, refusals
 from tts.sampler.batches import BatchTransport
-from tts.sampler.compression import inflater
 from tts.sampler.endpoint import Endpoint, in_process, joined
 from tts.sampler.limits import most_in_flight
 from tts.sampler.providers import ProviderTransport
 from tts.sampler.redaction import Redactor, secret_headers
 from tts.sampler.sse import BYTE_ORDER_MARK, STEP, EventReader, ServerEvent
+from tts.sampler.transport import LOST, Network, Reply, Request, Transport
 from tts.text import size_of, well_formed
 
 T = TypeVar("T")
 
-CHUNK = 1 << 14
-"""Bytes of a body that are handed on at once, at most."""
-
-KEPT = 4
-"""Seconds for which idle connections are kept: servers drop them later (uvicorn: after 5), so that no request meets one
-that is closing."""
+UNREACHED = "Is the server running there?"
+UNTRUSTED = "Name a file with the server's authority in SSL_CERT_FILE, or install the system's (ca-certificates)."
 
 LONGEST_ERROR = 1 << 16
 """Bytes that are read of the body of an error."""
@@ -48,85 +38,42 @@ LONGEST_ERROR = 1 << 16
 class Origin:
     """The request from outside that calls are made for: they carry its id and trace context to the model server."""
 
-    def __init__(self, id: str, trace: Mapping[str, str]) -> None:
-        """`trace` has the headers of its trace context."""
+    def __init__(self, id: str, trace: Mapping[str, str], sent: str = "") -> None:
+        """`trace` has the headers of its trace context; `sent` is what calls carry in place of its id."""
         self.id: str = id
+        self._sent = sent or id
         self.trace: Mapping[str, str] = trace
         self._calls = count()
 
     def headers(self) -> dict[str, str]:
         """What the next call carries. Its id ends in a number after the first: servers want each id once."""
         number = next(self._calls)
-        return {"x-request-id": f"{self.id}-{number}" if number else self.id, **self.trace}
+        return {"x-request-id": f"{self._sent}-{number}" if number else self._sent, **self.trace}
 
 
 ORIGIN: ContextVar[Origin | None] = ContextVar("origin", default=None)
 """What calls are made for; None: for this program itself."""
 
 
-class Reply:
-    """An answer whose head has come. Iterating gives its body as it arrives, uncompressed; close it in any case.
-
-    Raises `TransientError` if the connection is lost, or the body compressed in a way that cannot be read.
-    """
-
-    __slots__ = ("_chunks", "_close", "_lost", "headers", "status")
-
-    def __init__(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        chunks: AsyncIterator[bytes],
-        close: Callable[[], Awaitable[None]],
-        lost: Callable[[Exception], TransientError],
-    ) -> None:
-        self.status: int = status
-        self.headers: Mapping[str, str] = headers
-        encoding = headers.get("content-encoding")  # some servers compress unasked
-        self._chunks = _inflated(chunks, encoding) if encoding else chunks
-        self._close = close
-        self._lost = lost
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._chunks)
-        except _LOST as error:
-            lost = self._lost(error)
-            raise lost from lost.__cause__
-
-    async def aclose(self) -> None:
-        """Free the connection for the next request."""
-        async with closing(self._chunks):
-            await self._close()
-
-
-async def _inflated(chunks: AsyncIterator[bytes], encoding: str) -> AsyncGenerator[bytes, None]:
-    inflate = inflater(encoding)
-    async with closing(chunks):
-        async for chunk in chunks:
-            for piece in [chunk] if inflate is None else inflate(chunk):
-                yield piece
-
-
 class HttpClient:
     """JSON over HTTP, every failure turned into one of the library's errors.
 
     Whatever a server says passes through here: bodies are uncompressed, no larger than `max_answer_bytes`, and free of
-    the endpoint's secrets. aiohttp carries the bytes; models in this process answer by httpx transports.
+    the endpoint's secrets.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        model = in_process(endpoint.base_url)
         self._endpoint = endpoint
-        network = endpoint.transport or (model(endpoint.base_url) if model else None)
+        self._opened = AsyncExitStack()
+        network = endpoint.transport
+        if network is None:
+            model = in_process(endpoint.base_url)
+            network = self._own(model(endpoint.base_url) if model else _network(endpoint))
         if endpoint.provider:
-            network = ProviderTransport(network or _network(endpoint))
+            network = self._own(ProviderTransport(network))
         if endpoint.batch:
-            network = BatchTransport(network or _network(endpoint), endpoint.batch_folder)
-        self._transport = network
+            network = self._own(BatchTransport(network, endpoint.batch_folder))
+        self._transport: Transport = network
         headers = {"user-agent": "ttscale", "content-type": "application/json", "accept-encoding": "identity"}
         self._headers = CIMultiDict(headers)
         self._headers.update(endpoint.headers)
@@ -139,27 +86,18 @@ class HttpClient:
         """Replaces the endpoint's secrets."""
         self.has_secrets: bool = bool(self.hide)
 
-    @functools.cached_property
-    def _session(self) -> aiohttp.ClientSession:
-        """The connections to the network, opened on first use."""
-        endpoint = self._endpoint
-        encrypted = any(url.startswith("https:") for url in endpoint.urls)
-        connector = aiohttp.TCPConnector(
-            limit=_connections(endpoint), ssl=_tls() if encrypted else False, keepalive_timeout=KEPT
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            trust_env=any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(sock_connect=endpoint.connect_timeout),
-        )
+    def _own(self, transport: Any) -> Transport:
+        """`transport`, which is closed with this."""
+        self._opened.push_async_callback(transport.aclose)
+        return transport
 
     async def aclose(self) -> None:
-        if self._transport is not None:
-            await self._transport.aclose()
-        if session := vars(self).pop("_session", None):
-            await session.close()
+        await self._opened.aclose()
+
+    async def ready(self) -> None:
+        """Wait for what is to be imported before the first request: that is no part of the time for its answer."""
+        if isinstance(self._transport, ProviderTransport):
+            await self._transport.loaded()
 
     async def json(
         self, base: str, path: str, body: Any = None, read: Callable[[Any], Any] | None = None, name: str = ""
@@ -284,7 +222,8 @@ class HttpClient:
 
     def _lost(self, url: str, error: Exception) -> TransientError:
         words = self.hide.error(_in_the_systems_words(error) or str(error) or type(error).__name__)
-        lost = TransientError(f"connection to {url} failed: {words}. Is the server running there?")
+        stranger = isinstance(error, ssl.SSLCertVerificationError)
+        lost = TransientError(f"connection to {url} failed: {words}. {UNTRUSTED if stranger else UNREACHED}")
         lost.__cause__ = error if self.hide.error(str(error)) == str(error) else None  # it may tell a secret
         return lost
 
@@ -318,41 +257,22 @@ class HttpClient:
             return self._lost(joined(base, path), error)
 
         try:
-            if self._transport is None:
-                came = await self._session.request(
-                    method, place, data=content or None, headers=headers, allow_redirects=False
-                )
-                shown = self._shown(came.headers)
-                reply = Reply(came.status, shown, came.content.iter_chunked(CHUNK), partial(_release, came), lost)
-            else:
-                timeout = httpx.Timeout(None, connect=self._endpoint.connect_timeout).as_dict()
-                more = {"timeout": timeout, **({"name": name} if name else {})}
-                url = _url(str(place))
-                request = httpx.Request(method, url, content=content, headers=dict(headers), extensions=more)
-                response = await self._transport.handle_async_request(request)
-                stream = response.stream
-                assert isinstance(stream, httpx.AsyncByteStream)
-                shown = self._shown(CIMultiDict(response.headers.multi_items()))
-                reply = Reply(response.status_code, shown, aiter(stream), stream.aclose, lost)
-        except (*_LOST, ValueError) as error:  # ValueError: a header or URL that cannot be sent
+            reply = await self._transport(Request(method, place, headers, content, name))
+        except (*LOST, ValueError) as error:  # ValueError: a header or URL that cannot be sent
             failure = lost(error)
             raise failure from failure.__cause__
+        reply.headers, reply.lost = self._shown(reply.headers), lost
         if reply.status >= 300:
             body = await _collected(reply, LONGEST_ERROR, cut=True)
             words = self.hide.error(protocol.decoded(body))
             told = {name.lower(): well_formed(value) for name, value in reply.headers.items()}
-            raise refusals.error_of(reply.status, told, words, joined(base, path))
+            raise refusals.error_of(reply.status, told, words, joined(base, path), self._endpoint.key_place)
         return reply
 
     def _shown(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         if not self.has_secrets:
             return headers
         return CIMultiDict((name, self.hide(value)) for name, value in headers.items())
-
-
-async def _release(response: aiohttp.ClientResponse) -> None:
-    response.release()
-    await response.wait_for_close()
 
 
 async def _written(body: Any) -> bytes:
@@ -372,33 +292,15 @@ async def _collected(arriving: Reply | AsyncGenerator[bytes, None], limit: int, 
     return bytes(data)
 
 
-async def _after(head: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+async def _after(head: bytes, rest: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     yield head
     async for part in rest:
         yield part
 
 
-_LOST = (aiohttp.ClientError, OSError, httpx.TransportError)
-
-
-_url = functools.lru_cache(64)(httpx.URL)
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
-
-
-def _connections(endpoint: Endpoint) -> int:
-    return most_in_flight(endpoint) * len(endpoint.urls) + 16
-
-
-def _network(endpoint: Endpoint) -> httpx.AsyncHTTPTransport:
-    """What carries requests that are translated before they are sent; else they go by `HttpClient._session`."""
-    url = urlsplit(endpoint.base_url)
-    proxy = None if proxy_bypass(url.hostname or "") else getproxies().get("http" if url.scheme == "http" else "https")
-    limits = httpx.Limits(max_connections=_connections(endpoint), keepalive_expiry=KEPT)
-    return httpx.AsyncHTTPTransport(verify=_tls(), limits=limits, proxy=proxy)
+def _network(endpoint: Endpoint) -> Network:
+    connections = most_in_flight(endpoint) * len(endpoint.urls) + 16
+    return Network(connections, endpoint.connect_timeout, proxies=True)
 
 
 def _in_the_systems_words(error: BaseException | None) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from zlib import crc32
 
 from tts.accounts import Ledger
@@ -25,31 +24,114 @@ from tts.sampler.pool import LONGEST_WAIT, AttemptOutcome, Pool
 from tts.text import head_of
 from tts.types import Prompt, Usage
 
-log: logging.Logger = logging.getLogger("tts")
-
-LACKING = (401, 403, 404)
-"""What a replica answers that has another key or not the model, when others may be as they should be."""
-
 NOTHING, ONE_REQUEST = Usage(), Usage(requests=1)
 
 
 # -- replicas and attempts -----------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
 class Exchange:
-    """One attempt of a request at one replica."""
+    """One attempt of a request at one replica, as an async context: see `Connection.exchange`."""
 
-    url: str
-    """The replica's base URL."""
-    started: float
-    """Unix time."""
-    seconds: float = 0.0
-    """How long it took; known at its end."""
-    id: str = field(default_factory=lambda: os.urandom(16).hex())
-    """Names its charges."""
-    flows: Callable[[], None] = lambda: None
-    """To be called when a part of the answer has come: a stream that flows is not cut off."""
+    __slots__ = (
+        *("_affinity", "_avoid", "_clock", "_connection", "_ledger", "_limit", "_loop", "_lost", "_prompt", "_queued"),
+        *("_replica", "_role", "_start", "id", "seconds", "started", "url"),
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        role: str,
+        ledger: Ledger,
+        affinity: int,
+        avoid: Sequence[str],
+        lost: Callable[[], Usage],
+        prompt: Callable[[], Usage],
+        queued: bool,
+    ) -> None:
+        self._connection, self._role, self._ledger = connection, role, ledger
+        self._affinity, self._avoid, self._queued = affinity, avoid, queued
+        self._lost, self._prompt = lost, prompt
+        self.id: str = os.urandom(16).hex()
+        """Names its charges."""
+        self.url: str = ""
+        """The replica's base URL."""
+        self.started: float = 0.0
+        """Unix time."""
+        self.seconds: float = 0.0
+        """How long it took; known at its end."""
+
+    async def __aenter__(self) -> Self:
+        connection, self._loop = self._connection, asyncio.get_running_loop()
+        pool, health, endpoint = connection.pool, connection.health, connection.endpoint
+        health.start()
+        if self._queued and health.closed:
+            raise TransientError(f"no server of {endpoint.model} works: {pool.ailments}")
+        replica = (
+            await pool.acquire(self._affinity, self._avoid) if self._queued else pool.take(self._affinity, self._avoid)
+        )
+        self._replica, self.url, self.started, self._start = replica, replica.url, now(), self._loop.time()
+        self._limit = min(endpoint.attempt_timeout, endpoint.total_timeout)
+        self._clock = asyncio.timeout(self._limit)
+        await self._clock.__aenter__()
+        replica.heard[self._clock] = self._start
+        if self._queued:
+            health.working[self._clock] = self._start
+        return self
+
+    def flows(self) -> None:
+        """To be called when a part of the answer has come: a stream that flows is not cut off."""
+        self._replica.heard[self._clock] = time = self._loop.time()
+        self._clock.reschedule(min(time + self._limit, self._start + self._connection.endpoint.total_timeout))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        connection, replica = self._connection, self._replica
+        connection.health.working.pop(self._clock, None)
+        del replica.heard[self._clock]
+        try:
+            await self._clock.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            error = late
+        self.seconds = self._loop.time() - self._start
+        if error is None:
+            connection.has_served = True
+            connection.pool.release(replica, AttemptOutcome.SERVED, self.seconds)
+            return
+        outcome, raised = self._judged(error)
+        pause, usage = None, self._lost()
+        if outcome is AttemptOutcome.ABANDONED and usage.requests and not usage.prompt_tokens:
+            usage += self._prompt()
+        self._ledger.waste(self._role, usage + Usage(seconds=self.seconds))
+        failed = isinstance(raised, TransientError)
+        if isinstance(raised, EndpointError):
+            raised.server, raised.seconds = replica.url, self.seconds
+        if failed:
+            replica.failures += raised.status == 503  # overloaded, or its engine is dead
+            if raised.retry_after is not None:  # whoever comes now must still get a turn within total_timeout
+                pause = min(raised.retry_after, connection.endpoint.total_timeout / 2)
+        connection.pool.release(replica, outcome, self.seconds, pause, str(raised) if failed else "")
+        if failed:
+            connection.health.examine()
+        if raised is not error:
+            raise raised from (None if isinstance(error, TimeoutError) else error)
+
+    def _judged(self, error: BaseException) -> tuple[AttemptOutcome, BaseException]:
+        """What an `error` says about the replica, and the error to raise instead."""
+        if isinstance(error, EndpointRefused | RequestRejected):
+            # once the key and the model have proved good, it is this request that is refused
+            if isinstance(error, EndpointRefused) and not isinstance(error, QuotaSpent) and self._connection.has_served:
+                return AttemptOutcome.REFUSED, RequestRejected(str(error), status=error.status, body=error.body)
+            return AttemptOutcome.REFUSED, error
+        if isinstance(error, TimeoutError):
+            dead = f"and it is down: {self._replica.down}" if self._replica.down else "(attempt_timeout)"
+            waited = min(self._limit, self.seconds)
+            return AttemptOutcome.CONGESTED, TimedOut(f"nothing from {self.url} within {waited:.3g} s {dead}")
+        if isinstance(error, TransientError):
+            fewer = isinstance(error, Throttled) or out_of_files(error)
+            return AttemptOutcome.CONGESTED if fewer else AttemptOutcome.FAILED, error
+        return AttemptOutcome.ABANDONED, error
 
 
 class Connection:
@@ -62,9 +144,8 @@ class Connection:
             for replica in self.pool.replicas:
                 replica.window = replica.maximum
         self.health: Health = Health(self.pool, endpoint, self._examine)
-        self._has_served = False
-        self._lacking = set[str]()
-        """Replicas of which it was said that they refuse what others answer."""
+        self.has_served: bool = False
+        """Whether an answer has shown that the key and the model are good."""
 
     @cached_property
     def http(self) -> HttpClient:
@@ -95,17 +176,6 @@ class Connection:
             return 0
         return crc32((prefix if isinstance(prefix, bytes) else json.dumps(head_of(prefix, 2048)).encode())[:2048])
 
-    def others_may(self, error: EndpointError, tried: Sequence[str]) -> bool:
-        """Whether a replica that has not been `tried` may answer what brought `error` at another."""
-        lacking = error.status in LACKING and not isinstance(error, QuotaSpent)
-        left = {replica.url for replica in self.pool.replicas if not replica.down} - {*tried, error.server}
-        if error.server is None or error.final or not left or not (lacking or isinstance(error, TransientError)):
-            return False
-        if lacking and error.server not in self._lacking:
-            self._lacking.add(error.server)
-            log.warning("another server of %s is asked instead: %s", self.endpoint.model, error)
-        return True
-
     async def post(
         self,
         path: str,
@@ -133,8 +203,7 @@ class Connection:
                     ledger.waste(role, prompt)
                 await retry.wait(error)
 
-    @asynccontextmanager
-    async def exchange(
+    def exchange(
         self,
         role: str,
         ledger: Ledger,
@@ -144,7 +213,7 @@ class Connection:
         *,
         prompt: Callable[[], Usage] = Usage,
         queued: bool = True,
-    ) -> AsyncIterator[Exchange]:
+    ) -> Exchange:
         """A replica for the length of one attempt, which must end in its time; books what is `lost` if it fails.
 
         One that is cancelled has cost its `prompt`, whether the server has told or not; what it has generated by then
@@ -152,69 +221,7 @@ class Connection:
 
         An attempt that is not `queued` starts at once, or fails at once if every replica is set aside.
         """
-        loop = asyncio.get_running_loop()
-        self.health.start()
-        if queued and self.health.closed:
-            raise TransientError(f"no server of {self.endpoint.model} works: {self.pool.ailments}")
-        replica = await self.pool.acquire(affinity, avoid) if queued else self.pool.take(affinity, avoid)
-        exchange = Exchange(replica.url, now())
-        start, outcome, pause, failure = loop.time(), AttemptOutcome.ABANDONED, None, ""
-        cancelled = True
-        limit = min(self.endpoint.attempt_timeout, self.endpoint.total_timeout)
-        last = start + self.endpoint.total_timeout
-        try:
-            async with asyncio.timeout(limit) as clock:
-                replica.heard[clock] = start
-
-                def flows() -> None:
-                    replica.heard[clock] = loop.time()
-                    clock.reschedule(min(loop.time() + limit, last))
-
-                exchange.flows = flows
-                if queued:
-                    self.health.working[clock] = start
-                try:
-                    yield exchange
-                finally:
-                    self.health.working.pop(clock, None)
-                    del replica.heard[clock]
-            outcome = AttemptOutcome.SERVED
-            self._has_served = True
-        except (EndpointRefused, RequestRejected) as error:
-            outcome, cancelled = AttemptOutcome.REFUSED, False
-            error.server, error.seconds = replica.url, loop.time() - start
-            # once the key and the model have proved good, it is this request that is refused
-            if isinstance(error, EndpointRefused) and not isinstance(error, QuotaSpent) and self._has_served:
-                rejected = RequestRejected(str(error), status=error.status, body=error.body)
-                rejected.server, rejected.seconds = error.server, error.seconds
-                raise rejected from error
-            raise
-        except TimeoutError:
-            outcome, cancelled = AttemptOutcome.CONGESTED, False
-            dead = f"and it is down: {replica.down}" if replica.down else "(attempt_timeout)"
-            late = TimedOut(f"nothing from {replica.url} within {min(limit, loop.time() - start):.3g} s {dead}")
-            late.server, late.seconds, failure = replica.url, loop.time() - start, str(late)
-            raise late from None
-        except TransientError as error:
-            cancelled = False
-            error.server, error.seconds, failure = replica.url, loop.time() - start, str(error)
-            fewer = isinstance(error, Throttled) or out_of_files(error)
-            outcome = AttemptOutcome.CONGESTED if fewer else AttemptOutcome.FAILED
-            pause = error.retry_after
-            replica.failures += error.status == 503  # overloaded, or its engine is dead
-            raise
-        finally:
-            exchange.seconds = loop.time() - start
-            if outcome is not AttemptOutcome.SERVED:
-                usage = lost()
-                if cancelled and usage.requests and not usage.prompt_tokens:
-                    usage += prompt()
-                ledger.waste(role, usage + Usage(seconds=exchange.seconds))
-            if pause is not None:  # whoever comes now must still get a turn within total_timeout
-                pause = min(pause, self.endpoint.total_timeout / 2)
-            self.pool.release(replica, outcome, exchange.seconds, pause, failure)
-            if failure:
-                self.health.examine()
+        return Exchange(self, role, ledger, affinity, avoid, lost, prompt, queued)
 
 
 @dataclass(slots=True)
@@ -231,7 +238,7 @@ class Retry:
     async def wait(self, error: EndpointError) -> None:
         """Sleep until the next attempt is due; raises `error` if there must be none."""
         if not isinstance(error, TransientError):
-            if not self.connection.others_may(error, self.avoid):
+            if not self.connection.pool.others_may(error, self.avoid):
                 raise error
             if error.server not in self.avoid:
                 self.avoid += (error.server,) if error.server else ()
@@ -251,6 +258,6 @@ class Retry:
         await self.connection.health.rest(pause)
         self._raise_if_lost(error)
 
-    def _raise_if_lost(self, error: TransientError) -> None:
+    def _raise_if_lost(self, error: EndpointError) -> None:
         if lost := self.connection.health.lost_since(self.began):
             raise lost from error

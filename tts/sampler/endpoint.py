@@ -11,7 +11,6 @@ from pkgutil import resolve_name
 from typing import Annotated, Any, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import httpx
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,16 +22,18 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from yarl import URL
 
 from tts.compute import PRICES, ModelCard
 from tts.errors import ConfigError, UnreadableKey
 from tts.sampler.parameters import check_params
 from tts.sampler.providers import SCHEME as PROVIDERS
 from tts.sampler.providers import check_provider
+from tts.sampler.transport import Transport
 from tts.types import Usage
 
 IN_PROCESS = {"embedded": "tts.lab.engine.transport:EmbeddedTransport"}
-"""Models that run in this process: the scheme of their URLs, and the httpx transport that answers it.
+"""Models that run in this process: the scheme of their URLs, and the transport that answers it.
 
 The transport is made from the base URL, which raises `ConfigError` if there is no such model; its `fingerprint` of a
 base URL is a digest of the model's weights.
@@ -123,8 +124,9 @@ class Endpoint(BaseModel):
     """Seconds per request above which concurrency is reduced; None: only errors reduce it."""
     card: ModelCard = ModelCard()
     """Size and prices (per million tokens), which turn tokens into FLOPs and money."""
-    transport: httpx.AsyncBaseTransport | None = Field(default=None, exclude=True, repr=False)
-    """Replaces the network, for `MockModel` and servers in this process."""
+    transport: Transport | None = Field(default=None, exclude=True, repr=False)
+    """Replaces the network, for `MockModel` and servers in this process: an async function from a
+    `tts.sampler.transport.Request` to a `Reply`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -183,8 +185,8 @@ class Endpoint(BaseModel):
             if "@" in urlsplit(url).netloc:
                 raise ValueError("a password in a base URL would be stored; use api_key_env or headers")
             try:
-                scheme = httpx.URL(url).scheme
-            except httpx.InvalidURL:
+                scheme = URL(url).scheme if url.isprintable() else ""
+            except ValueError:
                 scheme = ""
             if scheme == PROVIDERS:
                 check_provider(url)
@@ -242,10 +244,16 @@ class Endpoint(BaseModel):
                 why = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
                 raise UnreadableKey(f"cannot read the API key file {self.api_key_file}: {why}") from None
             return _sendable(key)
-        name = self.api_key_env
+        return _sendable(os.environ.get(self.key_place, "").strip()) or None
+
+    @property
+    def key_place(self) -> str:
+        """Where the API key is looked for: the variable, the file, or the field that has it."""
+        if self.api_key is not None or self.api_key_file is not None:
+            return "api_key" if self.api_key is not None else str(self.api_key_file)
         if self.provider and "api_key_env" not in self.model_fields_set:  # nobody else's key is for it
-            name = f"{self.provider.upper()}_API_KEY"
-        return _sendable(os.environ.get(name, "").strip()) or None
+            return f"{self.provider.upper()}_API_KEY"
+        return self.api_key_env
 
 
 def check_prices(cap: str, endpoints: Mapping[str, Endpoint]) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
-
 from tts.sampler.endpoint import Endpoint
 from tts.sampler.protocol import estimate_prompt, estimate_tokens
+from tts.sampler.transport import Reply, Request
 
 Handler = Callable[[dict[str, Any]], str | Awaitable[str]]
 
@@ -23,10 +21,10 @@ def MockModel(handler: Handler, *, model: str = "mock", **settings: Any) -> Endp
         endpoint = MockModel(lambda request: "Answer: 42")
     """
 
-    async def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: Request) -> Reply:
         if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": model, "owned_by": "mock"}]})
-        body = json.loads(request.content)
+            return Reply.json({"data": [{"id": model, "owned_by": "mock"}]})
+        body = request.json()
         made = [handler(body) for _ in range(body.get("n", 1))]
         texts = [await text if inspect.isawaitable(text) else text for text in made]
         chat = "messages" in body
@@ -39,6 +37,6 @@ def MockModel(handler: Handler, *, model: str = "mock", **settings: Any) -> Endp
             "prompt_tokens": estimate_prompt(body["messages"] if chat else body["prompt"]),
             "completion_tokens": sum(map(estimate_tokens, texts)),
         }
-        return httpx.Response(200, json={"model": model, "choices": choices, "usage": usage})
+        return Reply.json({"model": model, "choices": choices, "usage": usage})
 
-    return Endpoint(model=model, base_url="mock://model", transport=httpx.MockTransport(answer), **settings)
+    return Endpoint(model=model, base_url="mock://model", transport=answer, **settings)

@@ -8,13 +8,16 @@ at all is for `tts.sampler.health` to say.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from tts.errors import EndpointError, Throttled
+from tts.errors import EndpointError, QuotaSpent, Throttled, TransientError
+
+log: logging.Logger = logging.getLogger("tts")
 
 INITIAL = 64
 """Requests in flight at a replica before anything is known about it."""
@@ -25,6 +28,9 @@ few-shot prefix that all prompts share would send everything to one replica."""
 
 SUSPECT = 3
 """Attempts in a row that a replica fails before it is examined; meanwhile it gets one request at a time."""
+
+LACKING = (401, 403, 404)
+"""What a replica answers that has another key or not the model, when others may be as they should be."""
 
 LONGEST_WAIT = 30.0
 """Seconds before the next attempt, at most, whatever the server asks for: one that asks for a day may mean a minute."""
@@ -156,6 +162,8 @@ class Pool:
         """Since when attempts have only failed, or replicas given no sign of life; None: they serve."""
         self.asked_to_wait: float = 0.0
         """The longest pause that was asked for in this silence, at most `LONGEST_WAIT`."""
+        self._lacking = set[str]()
+        """Replicas of which it was said that they refuse what others may answer."""
         self._waiting: deque[_Waiting] = deque()
         self._wake: asyncio.TimerHandle | None = None
 
@@ -259,6 +267,17 @@ class Pool:
     def _begin(self, now: float) -> None:
         if not self.busy and now - self.failed_at > 2 * LONGEST_WAIT:  # after a rest, nothing is known to be silent
             self.silent_since = None
+
+    def others_may(self, error: EndpointError, tried: Sequence[str]) -> bool:
+        """Whether a replica that has not been `tried` may answer what brought `error` at another."""
+        lacking = error.status in LACKING and not isinstance(error, QuotaSpent)
+        left = {replica.url for replica in self.replicas if not replica.down} - {*tried, error.server}
+        if error.server is None or error.final or not left or not (lacking or isinstance(error, TransientError)):
+            return False
+        if lacking and error.server not in self._lacking:
+            self._lacking.add(error.server)
+            log.warning("another server of the model is asked instead: %s", error)
+        return True
 
     @property
     def ailments(self) -> str:

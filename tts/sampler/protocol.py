@@ -510,20 +510,16 @@ def usage_of(data: Any) -> Usage | None:
     if not isinstance(data, dict):
         return None
     prompt, completion = ("prompt", "completion") if "prompt_tokens" in data else ("input", "output")
-
-    def number(table: Any, key: str) -> float:
-        value = table.get(key) if isinstance(table, dict) else None
-        return count_of(value, key) if type(value) is int or type(value) is float else 0
-
     if not _is_number(data.get(f"{prompt}_tokens")):
         return None
+    read = _counted(data, f"{prompt}_tokens"), _counted(data.get(f"{prompt}_tokens_details"), "cached_tokens")
+    written = _counted(data, f"{completion}_tokens")
+    return Usage(0, *read, written, _counted(data.get(f"{completion}_tokens_details"), "reasoning_tokens"))
 
-    return Usage(
-        prompt_tokens=number(data, f"{prompt}_tokens"),
-        cached_tokens=number(data.get(f"{prompt}_tokens_details"), "cached_tokens"),
-        completion_tokens=number(data, f"{completion}_tokens"),
-        reasoning_tokens=number(data.get(f"{completion}_tokens_details"), "reasoning_tokens"),
-    )
+
+def _counted(table: Any, key: str) -> float:
+    value = table.get(key) if isinstance(table, dict) else None
+    return count_of(value, key) if _is_number(value) else 0
 
 
 def estimate_tokens(text: str) -> int:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Any
-
-import httpx
+from urllib.parse import urlsplit
 
 from tts.errors import ConfigError
 from tts.sampler.parameters import KNOWN
+from tts.sampler.transport import Reply, Request, Transport
 
 SCHEME = "litellm"
 """Of base URLs: `litellm://anthropic`. Further settings of LiteLLM are query parameters: `?api_base=URL`."""
@@ -26,51 +26,58 @@ SCHEME = "litellm"
 FORWARDED = KNOWN | {"messages", "n", "stream", "stream_options"}
 """Fields of a request that LiteLLM gets. Others may be settings of its own, such as where to send the key."""
 
-MET: ContextVar[list[httpx.Response | httpx.TransportError]] = ContextVar("met")
-"""What has come of the present request to the provider, attempt by attempt."""
+Met = list[tuple[int, Mapping[str, str], bytes] | Exception]
+"""What has come of a request to the provider, attempt by attempt: status, headers and, of an error, body, or a failure
+of the connection."""
+MET: ContextVar[Met] = ContextVar("met")
+"""That of the present request."""
 
 
 def check_provider(url: str) -> None:
     """Raise `ConfigError` unless `url` names a provider and LiteLLM is installed."""
-    if not httpx.URL(url).host:
+    if not urlsplit(url).hostname:
         raise ConfigError(f"'{url}' names no provider; write for example {SCHEME}://anthropic")
     if find_spec("litellm") is None:
         raise ConfigError(f"{url} needs LiteLLM: pip install 'ttscale[providers]'")
 
 
-class ProviderTransport(httpx.AsyncBaseTransport):
+class ProviderTransport:
     """Answers chat requests below a `litellm://PROVIDER` URL. LiteLLM is imported by the first of them, in a thread."""
 
-    def __init__(self, network: httpx.AsyncBaseTransport) -> None:
-        """`network` carries the requests to providers; it is closed with this one."""
+    def __init__(self, network: Transport) -> None:
+        """`network` carries the requests to providers."""
         self._network = network
         self._loading: asyncio.Task[tuple[Any, Any]] | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: Request) -> Reply:
         if request.method == "GET":  # its health, its list of models
             return _refusal(404, "LiteLLM does not tell")
         if not request.url.path.endswith("/chat/completions"):
             return _refusal(501, "providers behind LiteLLM take conversations only")
-        body: dict[str, Any] = json.loads(request.content)
+        body: dict[str, Any] = request.json()
         model = f"{request.url.host}/{body.pop('model')}"
         if strange := sorted(body.keys() - FORWARDED):
             return _refusal(400, f"LiteLLM is not given the field {strange[0]}", strange[0])
-        if self._loading is None:
-            self._loading = asyncio.create_task(asyncio.to_thread(load, self._network))
-        complete, client = await asyncio.shield(self._loading)
-        settings = dict(request.url.params)
+        complete, client = await self.loaded()
+        settings = dict(request.url.query)
         if key := request.headers.get("authorization", "").removeprefix("Bearer "):
             settings.setdefault("api_key", key)
         MET.set(met := [])
         try:
             answer = await complete(model=model, **body, **settings, client=client, num_retries=0, max_retries=0)
             if not body.get("stream"):
-                text = answer.model_dump_json(exclude_none=True)
-                return httpx.Response(200, content=text, headers={"content-type": "application/json"})
+                return Reply.whole(200, answer.model_dump_json(exclude_none=True).encode())
             first = await anext(answer, None)  # some providers are not asked before
+            return Reply(200, _events(answer, first, met), {"content-type": "text/event-stream"}, answer.aclose)
         except Exception as error:
-            return _told(error, met)
-        return httpx.Response(200, stream=_Events(answer, first, met), headers={"content-type": "text/event-stream"})
+            failure = error
+        return _told(failure, met)  # which may raise what this came of
+
+    async def loaded(self) -> tuple[Any, Any]:
+        """LiteLLM, which takes seconds to import."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(load, self._network))
+        return await asyncio.shield(self._loading)
 
     async def aclose(self) -> None:
         if self._loading is not None:
@@ -80,66 +87,30 @@ class ProviderTransport(httpx.AsyncBaseTransport):
                 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
                 await GLOBAL_LOGGING_WORKER.stop()  # its next request starts it anew
-        await self._network.aclose()
 
 
-def load(network: httpx.AsyncBaseTransport) -> tuple[Any, Any]:
+def load(network: Transport) -> tuple[Any, Any]:
     """LiteLLM's function for chat, and the client that it is to use."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else importing it asks the network
+    import httpx
     import litellm
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
+    from tts.sampler.wire import Wire
+
     litellm.suppress_debug_info = True  # which it prints
-    return litellm.acompletion, AsyncHTTPHandler(timeout=httpx.Timeout(None), transport=_Wire(network))
+    return litellm.acompletion, AsyncHTTPHandler(timeout=httpx.Timeout(None), transport=Wire(network))
 
 
-class _Wire(httpx.AsyncBaseTransport):
-    """What LiteLLM sends requests over. It is shared, so that LiteLLM cannot close it."""
-
-    def __init__(self, network: httpx.AsyncBaseTransport) -> None:
-        self._network = network
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        met = MET.get([])
-        try:
-            response = await self._network.handle_async_request(request)
-            if response.status_code >= 300:
-                response.request = request
-                await response.aread()
-        except httpx.TransportError as error:
-            met.append(error)
-            raise
-        met.append(response)
-        response.stream = _Watched(response.stream, met)
-        return response
-
-
-class _Watched(httpx.AsyncByteStream):
-    """A body that LiteLLM reads; it takes some of those that break off for complete."""
-
-    def __init__(self, body: Any, met: list[httpx.Response | httpx.TransportError]) -> None:
-        self._body, self._met = body, met
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for part in self._body:
-                yield part
-        except httpx.TransportError as error:
-            self._met.append(error)
-            raise
-
-    async def aclose(self) -> None:
-        await self._body.aclose()
-
-
-def _told(error: Exception, met: list[httpx.Response | httpx.TransportError]) -> httpx.Response:
+def _told(error: Exception, met: Met) -> Reply:
     """What the provider answered, if that was an error, else what LiteLLM raised."""
     last = met[-1] if met else None
-    if isinstance(last, httpx.TransportError):
+    if isinstance(last, Exception):
         raise last
-    if last is None or last.status_code < 300:
+    if last is None or last[0] < 300:
         return _refusal(_status(error, 429 if met else 400), str(error))
-    return httpx.Response(last.status_code, content=last.content, headers=_plain(last.headers))
+    status, headers, body = last
+    return Reply.whole(status, body, headers)
 
 
 def _status(error: Exception, lowest: int = 429) -> int:
@@ -149,39 +120,25 @@ def _status(error: Exception, lowest: int = 429) -> int:
     return status if isinstance(status, int) and status >= lowest else 502
 
 
-def _plain(headers: httpx.Headers) -> list[tuple[str, str]]:
-    """`headers` of a body that is read and uncompressed."""
-    gone = ("content-encoding", "content-length", "transfer-encoding")
-    return [(name, value) for name, value in headers.multi_items() if name.lower() not in gone]
+def _refusal(status: int, message: str, param: str | None = None) -> Reply:
+    return Reply.json({"error": {"message": message, "param": param, "code": status}}, status)
 
 
-def _refusal(status: int, message: str, param: str | None = None) -> httpx.Response:
-    return httpx.Response(status, json={"error": {"message": message, "param": param, "code": status}})
+async def _events(stream: Any, first: Any, met: Met) -> AsyncIterator[bytes]:
+    """A stream of LiteLLM's as events. Closing the stream closes the connection to the provider."""
+    try:
+        if first is not None:
+            yield _event(first.model_dump_json(exclude_none=True))
+        async for chunk in stream:
+            yield _event(chunk.model_dump_json(exclude_none=True))
+    except Exception as error:
+        yield _event(json.dumps({"error": {"message": str(error), "code": _status(error)}}))
+        return
+    if isinstance(met[-1], Exception):
+        raise met[-1]
+    if stream.received_finish_reason is not None:  # else LiteLLM made up the end
+        yield _event("[DONE]")
 
 
-class _Events(httpx.AsyncByteStream):
-    """A stream of LiteLLM's as events. Closing it closes the connection to the provider."""
-
-    def __init__(self, stream: Any, first: Any, met: list[httpx.Response | httpx.TransportError]) -> None:
-        self._stream, self._first, self._met = stream, first, met
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for event in self._events():
-            yield b"data: " + event + b"\n\n"
-
-    async def _events(self) -> AsyncGenerator[bytes, None]:
-        try:
-            if self._first is not None:
-                yield self._first.model_dump_json(exclude_none=True).encode()
-            async for chunk in self._stream:
-                yield chunk.model_dump_json(exclude_none=True).encode()
-        except Exception as error:
-            yield json.dumps({"error": {"message": str(error), "code": _status(error)}}).encode()
-            return
-        if isinstance(self._met[-1], httpx.TransportError):
-            raise self._met[-1]
-        if self._stream.received_finish_reason is not None:  # else LiteLLM made up the end
-            yield b"[DONE]"
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+def _event(data: str) -> bytes:
+    return f"data: {data}\n\n".encode()

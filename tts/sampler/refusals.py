@@ -44,8 +44,11 @@ LIMITED = frozenset({429, 498, 503, 529})
 """Statuses of a server that is asked too much: 498 and 529 are Groq's and Anthropic's."""
 
 
-def error_of(status: int, headers: Mapping[str, str], text: str, url: str) -> EndpointError:
-    """The library's error for a response from `url` with the body `text` whose status is not good."""
+def error_of(status: int, headers: Mapping[str, str], text: str, url: str, key_place: str) -> EndpointError:
+    """The library's error for a response from `url` with the body `text` whose status is not good.
+
+    `key_place` is where the key that was refused comes from.
+    """
     message = f"HTTP {status} from {url}: {server_message(text)}".rstrip(". ")
     details = {"status": status, "body": text, "retry_after": wait_of(headers, limited=status in LIMITED)}
     again = headers.get("x-should-retry", "").strip().lower()
@@ -54,7 +57,7 @@ def error_of(status: int, headers: Mapping[str, str], text: str, url: str) -> En
     if status in LIMITED:
         error: EndpointError = Throttled(message, **details)
     elif status in (401, 403):
-        return EndpointRefused(f"{message}. Check the API key (OPENAI_API_KEY, or api_key_file)", **details)
+        return EndpointRefused(f"{message}. Check the API key ({key_place})", **details)
     elif status == 404:
         return EndpointRefused(f"{message}. Check the model's name, and that the base URL ends in /v1", **details)
     elif status in (301, 302, 303, 307, 308):
@@ -83,8 +86,7 @@ def error_inside(error: Any) -> EndpointError:
     if status in LIMITED:
         return Throttled(message, status=status, body=body)
     if status in (401, 403):
-        hint = "Check the API key (OPENAI_API_KEY, or api_key_file)"
-        return EndpointRefused(f"{message}. {hint}", status=status, body=body)
+        return EndpointRefused(f"{message}. Check the API key", status=status, body=body)
     kind = RequestRejected if status is not None and 400 <= status < 500 and status != 408 else TransientError
     return kind(message, status=status, body=body)
 

@@ -134,6 +134,7 @@ class Sampler:
             await asyncio.shield(self._identified)
 
     async def _identify(self) -> None:
+        await self.connection.http.ready()
         place = urlsplit(self.endpoint.urls[0]).hostname or ""
         self._ignored = ignored_by(place)
         try:
@@ -430,7 +431,9 @@ class _Draw:
         if self._own_route:
             path, asked, read = llama_cpp.PATH, llama_cpp.own_request(body), partial(llama_cpp.parse, body)
         written = await aside(self.size, protocol.bytes_of, asked)
-        name = blake2b(self.address + json.dumps(run).encode(), digest_size=16).hexdigest() if self.address else ""
+        name = ""
+        if self.address and connection.endpoint.batch:
+            name = blake2b(self.address + json.dumps(run).encode(), digest_size=16).hexdigest()
 
         async def fetch(
             avoid: Sequence[str], sent: asyncio.Future[str] | None = None

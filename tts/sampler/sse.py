@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from typing import NamedTuple
 
 from tts.errors import RequestRejected
@@ -27,7 +27,7 @@ class ServerEvent(NamedTuple):
     """All of its bytes, the blank line included: joined together, they are the stream."""
 
 
-async def in_steps(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+async def in_steps(parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     """The stream of `parts` in pieces, between which others get their turn."""
     async for part in parts:
         for start in range(0, len(part), STEP):

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tts.curves import Interval, best_of_k, majority_at_k, mean_interval, paired_difference, powers_of_two
+from tts.curves import Interval, best_of_k, mean_interval, paired_difference, powers_of_two
 from tts.curves.estimators import Floats, Integers
 from tts.errors import ConfigError
+from tts.runs.columns import ranked
 from tts.runs.estimates import GradedPool, by_pattern, by_problem
-from tts.runs.run import Run, Track, ranked
+from tts.runs.run import Run, Track
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.studies.judging import Decisions, Reliability, auroc, calibration, decisions, rank_correlation, within_problems
 from tts.tables import interval, number, percent
@@ -241,11 +242,7 @@ def _selection(
     )
     if answers is None:
         return selection
-    said = [[a for a, whole in zip(answers[i], track.whole[i], strict=True) if whole] for i in pool.kept]
-    votes = by_pattern(
-        at, lambda rows, ks: majority_at_k([said[i] for i in rows], [pool.flags[i] for i in rows], ks).values
-    )
-    vote = by_problem(votes, problems)
+    vote = by_problem(pool.votes(answers, at)[0], problems)
     return replace(selection, majority=mean_interval(vote), over_majority=paired_difference(chosen, vote))
 
 
@@ -260,15 +257,13 @@ def _answers(track: Track) -> list[list[str | None]] | None:
 def _noted(track: Track, other: Track) -> list[list[str | None]] | None:
     places = {(row.problem, row.seed): place for place, row in enumerate(other.rows)}
     found: list[list[str | None]] = []
-    for row in track.rows:
+    for row, digests in zip(track.rows, track.digests, strict=True):
         place = places.get((row.problem, row.seed))
         if place is None:
             return None
-        known: dict[str, str | None] = {}
-        if other.answered[place].any():
-            theirs = zip(other.texts(other.rows[place]), other.answers[place], other.answered[place], strict=True)
-            known = {text: answer for text, answer, noted in theirs if noted}
-        texts = track.texts(row)
+        theirs = zip(other.digests[place].tolist(), other.answers[place], other.answered[place], strict=True)
+        known = {text: answer for text, answer, noted in theirs if noted}
+        texts = digests.tolist()
         if any(text not in known for text in texts):
             return None
         found.append([known[text] for text in texts])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tts.errors import ConfigError, MissingExtra
-from tts.files import cache_folder, write_atomically
+from tts.files import cache_folder, download
 from tts.text import well_formed
 
 
@@ -39,14 +39,10 @@ def local_file(path: Path) -> Path:
 
 
 def _download(url: str, target: Path) -> None:
-    import httpx  # imported late: it takes a tenth of a second
-
     print(f"downloading {url} to {target}", file=sys.stderr)
     try:
-        response = httpx.get(url, follow_redirects=True, timeout=60)
-        response.raise_for_status()
-        write_atomically(target, response.content)
-    except (httpx.HTTPError, OSError) as error:
+        download(url, target)
+    except OSError as error:
         raise ConfigError(
             f"cannot download {url} to {target}: {error or type(error).__name__}. "
             f"Download it elsewhere and give it as path=FILE, or put it at {target}"

@@ -11,7 +11,7 @@ import socket
 import stat
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -31,6 +31,7 @@ QUOTA = (TMP_MB + TMP_MB // 4) << 20  # bytes on disk, where the folder is the h
 DISK_SLICE = 0.02  # seconds between two looks at the disk
 TURN = 0.005  # seconds of comparing after which others get their turn
 PATIENCE = 0.5  # seconds that a program has its core to itself while others wait
+UNHEARD = 0.02  # seconds in which a program answers unheard, where nobody waits for each answer
 
 
 class RunningProgram:
@@ -61,7 +62,7 @@ class RunningProgram:
         self._worker, self._scripted, self._speaks, self._remote = worker, scripted, speaks, remote
         self._cpu_seconds = 0.0
         self._answers: deque[CaseResult] = deque()
-        self._due = 0
+        self._hearing: asyncio.TimerHandle | None = None
         self._news: asyncio.Future[None] | None = None
         self._ready = False
         self._left = limits.output_kb * 1024
@@ -76,8 +77,12 @@ class RunningProgram:
         memory: int | None = None,
         file: int = 0,
         core: bool = True,
+        patient: bool = False,
     ) -> AsyncIterator[RunningProgram]:
-        """Fork it and wait for a `core`, if it is to have one; on leaving, kill it and wait for its end."""
+        """Fork it and wait for a `core`, if it is to have one; on leaving, kill it and wait for its end.
+
+        Who is `patient` hears a program that soon ends all at once, and not answer by answer.
+        """
         ours, theirs = socket.socketpair()
         outputs = os.pipe() if self._scripted else ()
         order = {
@@ -104,6 +109,7 @@ class RunningProgram:
             try:
                 async with self._worker.core() if core else nullcontext():
                     self._watch.start()
+                    self._listen(UNHEARD if patient else 0.0)
                     async with self._within_quota():
                         yield self
             finally:
@@ -112,9 +118,20 @@ class RunningProgram:
                 finally:
                     self._handle.close()
         finally:
+            if self._hearing:
+                self._hearing.cancel()
             self._data.close()
             if self._output:
                 self._output.close()
+
+    def _listen(self, delay: float = 0.0) -> None:
+        """Read what the program says, from now on or after a `delay` in seconds."""
+        if delay:
+            self._hearing = asyncio.get_running_loop().call_later(delay, self._listen)
+            return
+        self._data.listen()
+        if self._output:
+            self._output.listen()
 
     @asynccontextmanager
     async def _within_quota(self) -> AsyncIterator[None]:
@@ -138,7 +155,8 @@ class RunningProgram:
 
     async def _killed(self) -> None:
         self._watch.stop()
-        self._handle.kill()
+        if self.fate is None:
+            self._handle.kill()
         try:
             await self.over()
         except asyncio.CancelledError:
@@ -147,13 +165,13 @@ class RunningProgram:
 
     # -- orders and answers ----------------------------------------------------------------------------------------
 
-    async def send(self, *orders: Any) -> None:
-        """Give orders; several may be pending."""
+    async def send(self, *orders: Any, last: bool = False) -> None:
+        """Give orders; several may be pending. After the `last` ones the program ends."""
 
         def written() -> bytes:
             return "".join(f"{json.dumps(order)}\n" for order in orders).encode()
 
-        self._data.write(await aside(size_of(orders, LARGE), written))
+        self._data.write(await aside(size_of(orders, LARGE), written), last=last)
 
     async def answer(self) -> CaseResult:
         """The next answer, or how the program ended instead."""
@@ -168,11 +186,6 @@ class RunningProgram:
             self.fate = result
             self._answers.clear()
         return result
-
-    async def finish(self, answers: int) -> None:
-        """Wait for so many answers, or for one to `load` that is not ok, or for the program's end; then end it."""
-        self._due = answers
-        await self.over()
 
     async def over(self) -> CaseResult:
         """Wait for its end: how it ended."""
@@ -197,9 +210,10 @@ class RunningProgram:
         most = limits.case_cpu_seconds if limits.load_cpu_seconds is None else limits.load_cpu_seconds
         self.loaded = await self._timed(self.loading(source), most)
 
-    def loading(self, source: str) -> dict[str, Any]:
-        """The order to execute the module's body."""
-        return {"load": source, "output": self.limits.output_kb * 1024, "large": self.limits.answer_kb * 1024}
+    def loading(self, source: str, cases: Iterable[Sequence[Invocation]] = ()) -> dict[str, Any]:
+        """The order to execute the module's body, and then these cases."""
+        sizes = {"output": self.limits.output_kb * 1024, "large": self.limits.answer_kb * 1024}
+        return {"load": source, "cases": [order_of(case) for case in cases], **sizes}
 
     async def call(self, *calls: Invocation) -> CaseResult:
         """Calls that make up one case. After the program's end, every further one returns that end again."""
@@ -257,9 +271,7 @@ class RunningProgram:
             if result.status in ("crashed", "output"):
                 self._watch.end(result.status)
                 break
-        if self._due and self._answers and (len(self._answers) >= self._due or self._answers[0].status != "ok"):
-            self._handle.kill()
-        elif lines:
+        if lines:
             self._tell()
 
     def _printed(self, data: bytes) -> None:
@@ -336,11 +348,9 @@ async def run_cases(worker: Worker, job: Job) -> tuple[CaseResult, list[CaseResu
     """All cases in one process: sent all at once, unless each has a limit of its own."""
     streamed, stop = job.limits.case_cpu_seconds is None, job.stop_at_failure
     cases: list[CaseResult] = []
-    async with RunningProgram(worker, job.limits).running() as program:
+    async with RunningProgram(worker, job.limits).running(patient=streamed) as program:
         if streamed:
-            await program.send(program.loading(job.program), *map(order_of, job.cases))
-            if stop is None:
-                await program.finish(1 + len(job.cases))
+            await program.send(program.loading(job.program, job.cases), last=True)
             loaded = await program.answer()
         else:
             await program.load(job.program)
@@ -420,9 +430,13 @@ class Channel:
         self._on_data = on_data
         self._loop = asyncio.get_running_loop()
         self._unsent: list[memoryview] = []
-        self._writing = False
-        self._loop.add_reader(self._number, self.read)
+        self._writing = self._last = False
         self._open = self._ours = True
+
+    def listen(self) -> None:
+        """From now on, take whatever comes when it comes."""
+        if self._open and self._ours:
+            self._loop.add_reader(self._number, self.read)
 
     def read(self) -> bool:
         """Take what is there; False when there is nothing more for now."""
@@ -445,9 +459,9 @@ class Channel:
         while self._open and self.read():
             pass
 
-    def write(self, data: bytes) -> None:
-        """Send, now or when there is room."""
-        first = not self._unsent
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """Send, now or when there is room; what is `last` ends there, for the reader too."""
+        first, self._last = not self._unsent, last
         self._unsent.append(memoryview(data))
         if first:
             self._flush()
@@ -473,6 +487,9 @@ class Channel:
         except OSError:
             self._unsent.clear()  # the process has ended, which is noticed elsewhere
         self._stop_writing()
+        if self._last and self._socket:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
 
     def _stop_writing(self) -> None:
         if self._writing:

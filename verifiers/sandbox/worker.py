@@ -22,7 +22,11 @@ from tts.verifiers.sandbox.types import Isolation, SandboxError
 ZYGOTE = Path(__file__).parent / "child" / "zygote.py"
 TMP_MB = 64
 START = 300.0  # seconds that a zygote may need on a busy machine, for libraries whose bytecode is not kept too
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "LD_BIND_NOW": "1",  # else each fork looks up anew what it calls
+    **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+}
 
 GIVES = {
     "namespaces": "no network, no host files, no other processes; everything a program starts ends with it",

@@ -1,7 +1,8 @@
 """Our runner, through the verifier and with all of its isolation.
 
 `phases` tells where the CPU time went: the judge is this process (extract, plan, exchange values, compare), the warm
-interpreters fork and make namespaces, and the programs confine themselves, run and encode what they return.
+interpreters fork and make namespaces, and the programs confine themselves, run and encode what they return. As in
+`tts run`, the garbage collector is told to look seldom for cycles.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from _load import load, measured, report
 
+from tts.concurrency import look_seldom_for_cycles
 from tts.resources import Resources
 from tts.session import Session
 from tts.tasks.humaneval import HumanEval, HumanEvalPlus
@@ -52,6 +54,7 @@ async def main() -> None:
         if job["plus"]:  # the reference's values are kept on disk: computed before, as the peers do
             first = dict(reversed(job["programs"]))
             await asyncio.gather(*(judged(id, program + "\n# first\n") for id, program in first.items()))
+        look_seldom_for_cycles()
         before = interpreters()
         with measured() as spent:
             verdicts = await asyncio.gather(*(judged(id, program) for id, program in job["programs"]))

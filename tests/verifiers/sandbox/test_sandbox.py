@@ -114,6 +114,48 @@ async def test_a_thousand_large_cases_pass_through(sandbox: Sandbox) -> None:
 # -- limits --------------------------------------------------------------------------------------------------------
 
 
+ENDS = {
+    "exits": ("os._exit(3)", "crashed"),
+    "is killed": ("ctypes.string_at(1)", "crashed"),
+    "loops": ("[1 for _ in iter(int, 1)]", "cpu"),
+    "talks": ("[print('x' * 1000) for _ in iter(int, 1)]", "output"),
+}
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("waits", [0.0, 0.05], ids=["at once", "later"])
+@pytest.mark.parametrize("way", ENDS)
+async def test_what_a_program_answered_before_its_end_counts(
+    sandbox: Sandbox, way: str, waits: float, place: int
+) -> None:
+    source, status = ENDS[way]
+    program = (
+        f"import ctypes, os, time\ndef f(n):\n    time.sleep({waits})\n    if n == {place}: {source}\n    return n"
+    )
+    limits = ProgramLimits(cpu_seconds=0.5, output_kb=64)
+    result = await sandbox.run(Job(program, cases("f", *range(4)), limits=limits))
+    assert [one.values for one in result.cases[:-1]] == [(number,) for number in range(place)]
+    assert result.cases[-1].status == status
+
+
+@pytest.mark.parametrize("kept", ["time.sleep(60)", "None", "os.kill(os.getpid(), 9)"])
+async def test_a_program_that_does_not_end_when_told_has_answered_all_the_same(sandbox: Sandbox, kept: str) -> None:
+    program = f"import os, time\nos._exit = lambda status: {kept}\ndef f(n): return n"
+    result = await sandbox.run(Job(program, cases("f", 1, 2)))
+    assert [(one.status, one.values) for one in result.cases] == [("ok", (1,)), ("ok", (2,))]
+    assert (await sandbox.run(Job("def f(n): return n", cases("f", 1)))).cases[0].status == "ok"
+
+
+async def test_nothing_of_what_was_tried_beforehand_is_left_for_programs(sandbox: Sandbox) -> None:
+    program = (
+        "import sys, os\ndef f(): return sorted(globals()), sys.modules['program'].f is f, os.getcwd(), os.listdir()"
+    )
+    names, own, folder, files = (await sandbox.run(Job(program, ((call("f"),),)))).cases[0].values[0]
+    assert [name for name in names if name[:2] != "__"] == ["f", "os", "sys"]
+    assert own
+    assert (folder, files) == ("/tmp", [])
+
+
 async def test_a_loop_costs_its_limit_and_nothing_more(sandbox: Sandbox) -> None:
     program = "def f(n):\n    while n == 2: pass\n    return n"
     result = await sandbox.run(Job(program, cases("f", 1, 2, 3), limits=ProgramLimits(cpu_seconds=0.3)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import ctypes
 import os
 import threading
 from collections import deque
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from tts.lab.engine.llama import BLOCK, Llama
 from tts.lab.engine.models import Floats, Ints, LlamaShape, read_shape, read_tensors
@@ -277,7 +277,7 @@ class Engine:
         self.tokenizer: Tokenizer = Tokenizer(folder)
         self.model: Llama = Llama(self.shape, read_tensors(folder))
         threads = threads or min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-        threadpool_limits(1, "blas")
+        leave_threads_to_us()
         self.batches: list[BatchThread] = [BatchThread(self.model, self.tokenizer, rows) for _ in range(threads)]
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
@@ -305,3 +305,14 @@ class Engine:
     @property
     def waiting(self) -> int:
         return sum(len(batch.waiting) for batch in self.batches)
+
+
+def leave_threads_to_us() -> None:
+    """Have the OpenBLAS that numpy's wheels hold compute in the thread that calls it; others know variables, such as
+    `MKL_NUM_THREADS`."""
+    maps = Path("/proc/self/maps")
+    mapped = maps.read_text().splitlines() if maps.exists() else []
+    for library in {line.split(maxsplit=5)[-1] for line in mapped if "openblas" in line}:
+        for name in ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads"):
+            if limit := getattr(ctypes.CDLL(library), name, None):
+                limit(1)

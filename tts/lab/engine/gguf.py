@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+from yarl import URL
 
 from tts.errors import ConfigError, MissingExtra
+from tts.sampler.transport import Request
 
 IN_FLIGHT = 16
 """Sequences in the batch; more requests wait."""
 CONTEXT = 2048
 """Tokens of each, prompt included; fewer where the model was trained on fewer."""
-IDLE_SECONDS = 4.0
-"""After which a connection is dropped: before the server does it, so that no request meets a closing one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +34,10 @@ class RunningServer:
     running: Any
     """The package's own object: the server ends with it."""
 
-    def transport(self) -> httpx.AsyncHTTPTransport:
-        """What carries requests to it; belongs to one event loop."""
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=IN_FLIGHT, keepalive_expiry=IDLE_SECONDS)
-        return httpx.AsyncHTTPTransport(limits=limits)
-
-    def request(self, asked: httpx.Request, path: str) -> httpx.Request:
+    def request(self, asked: Request, path: str) -> Request:
         """`asked` as it is sent to it."""
         headers = {"content-type": "application/json", "authorization": f"Bearer {self.key}"}
-        return httpx.Request(
-            asked.method, self.url + path, headers=headers, content=asked.content, extensions=asked.extensions
-        )
+        return Request(asked.method, URL(self.url + path), headers, asked.content)
 
 
 def check_extra() -> None:

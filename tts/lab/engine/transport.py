@@ -1,4 +1,4 @@
-"""The two ways to a service: an httpx transport without a port for `embedded://NAME`, and an ASGI app for a server.
+"""The two ways to a service: a transport without a port for `embedded://NAME`, and an ASGI app for a server.
 
 Responses are passed on as they come, and a response that is closed, or whose client goes away, ends its computation.
 """
@@ -6,26 +6,27 @@ Responses are passed on as they come, and a response that is closed, or whose cl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import httpx
+from yarl import URL
 
 from tts.lab.engine.models import GGUF, fingerprint, model_name, model_place
+from tts.sampler.transport import Network, Reply, Request
 
 if TYPE_CHECKING:  # the engine is imported when it is needed
     from tts.lab.engine.gguf import RunningServer
-    from tts.lab.engine.routes import Parts, Service
+    from tts.lab.engine.routes import Service
 
-Handler = Callable[[httpx.Request, str], Awaitable[httpx.Response]]
+Handler = Callable[[Request, str], Awaitable[Reply]]
 """What answers a request, given the path below the server."""
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class EmbeddedTransport(httpx.AsyncBaseTransport):
+class EmbeddedTransport:
     """Answers requests below one `embedded://` URL. The first request loads the model, in a thread.
 
     The engine in numpy computes model folders, llama.cpp GGUF files.
@@ -36,27 +37,25 @@ class EmbeddedTransport(httpx.AsyncBaseTransport):
     def __init__(self, base_url: str) -> None:
         self._place = model_place(base_url)
         self.name: str = model_name(base_url)
-        self._base = httpx.URL(base_url.removesuffix("/v1")).path.rstrip("/")
+        self._base = URL(base_url.removesuffix("/v1")).path.rstrip("/")
         self._loading: asyncio.Task[Handler] | None = None
-        self._forward: httpx.AsyncHTTPTransport | None = None
+        self._network = Network()
         if self._place.suffix == GGUF:
             from tts.lab.engine.gguf import check_extra
 
             check_extra()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: Request) -> Reply:
         if self._loading is None:
             self._loading = asyncio.create_task(self._handler())
         handle = await asyncio.shield(self._loading)
-        await request.aread()
         return await handle(request, self._path(request.url.path))
 
     async def aclose(self) -> None:
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
-        if self._forward is not None:
-            await self._forward.aclose()
+        await self._network.aclose()
 
     def load(self) -> Service | RunningServer:
         """The model, loaded once in this process, which may take seconds. Raises `ConfigError` if it cannot run."""
@@ -74,8 +73,7 @@ class EmbeddedTransport(httpx.AsyncBaseTransport):
         model = await asyncio.to_thread(self.load)
         if isinstance(model, Service):
             return partial(respond, model)
-        self._forward = forward = model.transport()
-        return lambda request, path: forward.handle_async_request(model.request(request, path))
+        return lambda request, path: self._network(model.request(request, path))
 
     def _path(self, path: str) -> str:
         """The service's path for what lies below the base URL, whether that has its /v1 or not."""
@@ -83,21 +81,10 @@ class EmbeddedTransport(httpx.AsyncBaseTransport):
         return "/v1" + path if path.startswith(("/models", "/chat/", "/completions")) else path
 
 
-async def respond(service: Service, request: httpx.Request, path: str) -> httpx.Response:
-    """The response of `service` to `request`, as soon as it starts."""
+async def respond(service: Service, request: Request, path: str) -> Reply:
+    """The answer of `service` to `request`, as soon as it starts."""
     reply = await service.answer(request.method, path, request.content)
-    return httpx.Response(reply.status, headers={"content-type": reply.kind}, stream=_Stream(reply.parts))
-
-
-class _Stream(httpx.AsyncByteStream):
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._parts
-
-    async def aclose(self) -> None:
-        await self._parts.aclose()
+    return Reply(reply.status, reply.parts, {"content-type": reply.kind}, reply.parts.aclose)
 
 
 class EmbeddedApp:
@@ -126,12 +113,11 @@ class EmbeddedApp:
             answering.result()
 
     async def _answer(self, scope: dict[str, Any], body: bytes, send: Send) -> None:
-        url = httpx.URL("embedded://model").copy_with(path=scope["path"])
-        response = await self.transport.handle_async_request(httpx.Request(scope["method"], url, content=body))
-        headers = [(b"content-type", response.headers.get("content-type", "application/json").encode())]
-        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        async with aclosing(response.stream) as parts:
+        url = URL.build(scheme="embedded", host="model", path=scope["path"])
+        reply = await self.transport(Request(scope["method"], url, {}, body))
+        headers = [(b"content-type", reply.headers.get("content-type", "application/json").encode())]
+        async with aclosing(reply) as parts:
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
             async for part in parts:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

@@ -17,7 +17,6 @@ Both sides use this file, so it needs nothing but the standard library.
 from __future__ import annotations
 
 import builtins
-import hashlib
 import json
 import math
 import re
@@ -86,6 +85,8 @@ def decode(text: str) -> Value:
 
 def digest(text: str) -> str:
     """What stands for a text that `encode` has made where that is large."""
+    import hashlib  # whose libraries would make every fork larger
+
     return hashlib.blake2b(text.encode("ascii"), digest_size=16).hexdigest()
 
 
@@ -178,11 +179,12 @@ def _has_own_methods(kind: type) -> bool:
 
 
 def _stands_for_itself(items: list[Any]) -> bool:
-    """Whether `items` are all text, all small integers or all finite floats; checked at the speed of C."""
+    """Whether `items` are all text, or all small integers and finite floats; checked at the speed of C."""
     kinds = set(map(type, items))
-    if kinds == {int}:
-        return min(items) > -SMALL and max(items) < SMALL
-    return kinds == {str} or (kinds == {float} and all(map(math.isfinite, items)))
+    if not kinds <= NUMBERS:
+        return kinds == {str}
+    small = int not in kinds or (min(items) > -SMALL and max(items) < SMALL)
+    return small and (float not in kinds or all(map(math.isfinite, items)))
 
 
 def _items(base: Any) -> Callable[[Any, int], list[Any]]:

@@ -10,6 +10,9 @@ from typing import Any
 
 STACK = 112 << 20  # deep recursion is legitimate; the address space is laid out for 128 MiB
 OPEN_FILES = 128
+LIMITS = ("CPU", "AS", "FSIZE", "NPROC", "CORE", "NOFILE", "STACK")
+CEILINGS = {kind: resource.getrlimit(kind)[1] for kind in (getattr(resource, f"RLIMIT_{name}") for name in LIMITS)}
+"""What this process may have at most, from its start; below 0 without end."""
 
 
 class Confinement:
@@ -24,6 +27,7 @@ class Confinement:
         self._drop: Callable[[], int] | None = None
         self._writable = writable
         self._base_memory = memory
+        self._switches_user = sys.platform == "linux" and os.getuid() == 0
         if sys.platform == "linux" and seccomp:
             from seccomp import STARTING, Filter
 
@@ -52,7 +56,7 @@ class Confinement:
 
     def enter(self, limits: dict[str, Any], program_id: int | None) -> None:
         """Give up all rights. Raises `OSError` when a layer that was promised does not hold."""
-        if program_id is not None and os.getuid() == 0:
+        if program_id is not None and self._switches_user:
             os.setgroups([])
             os.setresgid(program_id, program_id, program_id)
             os.setresuid(program_id, program_id, program_id)
@@ -84,11 +88,9 @@ def limit_all() -> None:
 
 def lower(kind: int, soft: int, hard: int) -> None:
     """Set a resource limit, unless a stricter one is in force."""
-    ceiling = resource.getrlimit(kind)[1]
-    if ceiling != resource.RLIM_INFINITY:
-        soft, hard = min(soft, ceiling), min(hard, ceiling)
+    ceiling = CEILINGS[kind]
     try:
-        resource.setrlimit(kind, (soft, hard))
+        resource.setrlimit(kind, (soft, hard) if ceiling < 0 else (min(soft, ceiling), min(hard, ceiling)))
     except (ValueError, OSError):
         if sys.platform == "linux":
             raise

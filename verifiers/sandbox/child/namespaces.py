@@ -143,9 +143,9 @@ class PrivateTmp:
         """Empty it; whether there was anything to do."""
         if self._traces() == self._untouched:
             return False
-        os.chdir("/")
         syscall(UMOUNT2, b"/tmp", DETACH)
         self._mount()
+        os.chdir("/tmp")
         return True
 
 

@@ -10,7 +10,9 @@ reach the next. Standard library alone; this process holds no secrets and runs n
 
 from __future__ import annotations
 
+import array
 import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -37,6 +39,7 @@ USUAL = (
 LINUX = sys.platform == "linux"
 OWN_MODULES = ("codec", "confinement", "folders", "kernel", "namespaces", "program", "seccomp")
 SIZE = "/proc/self/statm"
+DESCRIPTORS = socket.CMSG_SPACE(4 * array.array("i").itemsize)  # that come with one order
 
 
 def main() -> None:
@@ -59,7 +62,9 @@ def main() -> None:
     except BaseException as error:
         send(control, {"failed": doing, "reason": f"{type(error).__name__}: {error}"})
         return
-    announce(control, os.getpid(), {"layers": layers})
+    announce(control, os.getpid(), layers=layers)
+    os.chdir(writable)
+    os.environ["TMPDIR"] = writable
     program.prepare()
     confinement.limit_all()
     gc.collect()
@@ -182,16 +187,18 @@ def serve(control: socket.socket, confined: Any, program_id: int | None, spaces:
             spaces.prepare()
         at_work = process = os.fork()
         if process == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if spaces is None:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
             if LINUX and spaces is None:  # no namespace ends it when this process ends
                 order["owner"] = owner
             become_program(control, order, descriptors, confined, program_id, folder if tmp is None else "/tmp")
-        announce(control, process, {})
+        announce(control, process)
         for descriptor in descriptors:
             os.close(descriptor)
         _, status, usage = os.wait4(process, 0)
         at_work = 0
-        send(control, {"status": status, "cpu": usage.ru_utime + usage.ru_stime, "rss": usage.ru_maxrss})
+        cpu = usage.ru_utime + usage.ru_stime
+        control.sendall(b'{"status": %d, "cpu": %f, "rss": %d}\n' % (status, cpu, usage.ru_maxrss))
 
 
 def become_program(
@@ -204,7 +211,6 @@ def become_program(
         if others:
             os.dup2(others[0], 1)
             os.dup2(os.memfd_create("stdin") if LINUX else nameless_file(folder), 0)
-        os.chdir(folder)
         if "owner" in order:
             die_with_parent(order["owner"])
         confined.enter(order, id)
@@ -213,7 +219,6 @@ def become_program(
         for name in OWN_MODULES:
             if name != "codec" or remote is None:
                 sys.modules.pop(name, None)
-        os.environ["TMPDIR"] = folder
         program.serve(3)
     except BaseException as error:
         os.write(data, f"{type(error).__name__}: {error}".encode())
@@ -223,10 +228,12 @@ def become_program(
 
 def own(data: int, remote: int | None) -> int:
     """Close all descriptors but the standard ones and these, which become 3 (returned) and 4."""
-    moved = [os.dup2(one, 100 + i) for i, one in enumerate((data, remote)) if one is not None]
-    kept = [os.dup2(one, 3 + i) for i, one in enumerate(moved)]
-    os.closerange(3 + len(kept), 1024)
-    return kept[0]
+    if remote is not None:
+        data, remote = os.dup2(data, 100), os.dup2(remote, 101)
+        os.dup2(remote, 4)
+    os.dup2(data, 3)
+    os.closerange(4 if remote is None else 5, 1024)
+    return 3
 
 
 def nameless_file(folder: str) -> int:
@@ -237,12 +244,13 @@ def nameless_file(folder: str) -> int:
     return file
 
 
-def announce(control: socket.socket, process: int, message: dict[str, Any]) -> None:
+def announce(control: socket.socket, process: int, **message: Any) -> None:
     """Report a process by its pidfd, which means the same in every process namespace."""
     if not LINUX:
         return send(control, {"pid": process, **message})
+    text = json.dumps(message).encode() + b"\n" if message else b"{}\n"
     descriptor = os.pidfd_open(process)
-    socket.send_fds(control, [json.dumps(message).encode() + b"\n"], [descriptor])
+    control.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
     return os.close(descriptor)
 
 
@@ -253,13 +261,21 @@ def send(control: socket.socket, message: dict[str, Any]) -> None:
 
 def receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """Receive one line of JSON, and the descriptors that came with it; None at the end."""
-    text, descriptors = b"", []
+    text, descriptors = b"", array.array("i")
     while not text.endswith(b"\n"):
-        part, more, _, _ = socket.recv_fds(control, 1 << 16, 4)
+        part, ancillary, _, _ = control.recvmsg(1 << 16, DESCRIPTORS)
         if not part:
-            return None, descriptors
-        text, descriptors = text + part, descriptors + list(more)
-    return json.loads(text), descriptors
+            return None, []
+        text += part
+        for _, _, numbers in ancillary:
+            descriptors.frombytes(numbers)
+    return parsed(text), descriptors.tolist()
+
+
+@functools.lru_cache(1)  # most orders are like the one before
+def parsed(text: bytes) -> dict[str, Any]:
+    """What one line of JSON says."""
+    return json.loads(text)
 
 
 if __name__ == "__main__":
