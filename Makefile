@@ -7,8 +7,8 @@ UV := $(shell command -v uv 2>/dev/null)
 WORKERS ?= 3
 CORE := $(addprefix tests/,curves sampler strategies studies $(patsubst %,test_%.py,accounts answer_classes budget \
 	compute concurrency continuation policies prompting registry session solving stopping stored_answers tables))
-LONG := curves/test_intervals.py $(patsubst %,sampler/test_%.py,malformed providers secrets) \
-	$(patsubst %,strategies/test_%.py,ab_mcts atts pass_until plan_search replay)
+LONG := curves/test_intervals.py $(patsubst %,sampler/test_%.py,faults malformed providers secrets) \
+	$(patsubst %,strategies/test_%.py,ab_mcts atts conformal pass_until plan_search replay step_search)
 VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
 PYTHONS ?= 3.11 3.12 3.13 3.14

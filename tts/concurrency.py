@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import (
@@ -16,7 +17,7 @@ from collections.abc import (
     Hashable,
     Iterable,
 )
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial, wraps
@@ -341,24 +342,39 @@ def blocking(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     @wraps(work)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+        left, done, context = threading.Event(), Future[T](), copy_context()
 
         async def main() -> T:
             task = asyncio.current_task()
             assert task is not None
             running.append((asyncio.get_running_loop(), task))
+            if left.is_set():
+                task.cancel()
             return await work(*args, **kwargs)
+
+        def elsewhere() -> None:
+            try:
+                done.set_result(context.run(asyncio.run, main()))
+            except BaseException as error:
+                done.set_exception(error)
 
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return asyncio.run(main())
-        with ThreadPoolExecutor(1, "blocking") as thread:
-            done = thread.submit(copy_context().run, asyncio.run, main())
-            try:
-                return done.result()
-            except BaseException:
-                for loop, task in () if done.done() else running:
-                    loop.call_soon_threadsafe(task.cancel)
-                raise
+        thread = threading.Thread(target=elsewhere, name="blocking")
+        try:
+            thread.start()  # from here on, before it returns too, Ctrl-C finds something to cancel
+            while not done.done():
+                wait([done], 1)  # a Ctrl-C just before it waits does not wake it
+            return done.result()
+        except BaseException:
+            left.set()
+            for loop, task in () if done.done() else running:
+                loop.call_soon_threadsafe(task.cancel)
+            raise
+        finally:
+            if thread.ident is not None:
+                thread.join()
 
     return run
