@@ -141,7 +141,7 @@ def test_the_afternoon_path_is_as_short_as_it_says():
     rows = re.findall(r"^\| ([\d,]+) \| `([^`]+)` \|", text, re.M)
     lines = [len((ROOT / path).read_text().splitlines()) for _, path in rows]
     assert len(rows) > 15
-    assert sum(lines) <= 4960
+    assert sum(lines) <= 5030
     assert all(abs(int(said.replace(",", "")) - true) <= 40 for (said, _), true in zip(rows, lines, strict=True))
 
 

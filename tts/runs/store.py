@@ -6,13 +6,14 @@ import asyncio
 import json
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from tts.lacks import lack_of
 from tts.resources import SampleStore
+from tts.runs.addresses import Addresses
 from tts.runs.columns import Columns
 from tts.runs.damage import CHECKED, damaged, seal
 from tts.runs.database import Database
@@ -66,25 +67,6 @@ class AnswerStore(SampleStore, Protocol):
     async def finish(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
         """Store a finished cell, whole or not at all; `correct` is the truth of each candidate by id."""
         ...
-
-
-class Addresses:
-    """Which addresses may be stored, in 2 MiB whatever their number (Bloom 1970): new ones need not be looked up.
-
-    One that was added is always found; of others 0.2 % among a million, 15 % among four millions.
-    """
-
-    def __init__(self, keys: Iterable[bytes] = ()) -> None:
-        self._bits = bytearray(1 << 21)
-        for key in keys:
-            self.add(key)
-
-    def add(self, key: bytes) -> None:
-        for place in memoryview(key).cast("I"):
-            self._bits[place >> 3 & 0x1FFFFF] |= 1 << (place & 7)
-
-    def __contains__(self, key: bytes) -> bool:
-        return all(self._bits[place >> 3 & 0x1FFFFF] >> (place & 7) & 1 for place in memoryview(key).cast("I"))
 
 
 class Store(Database):
