@@ -102,7 +102,7 @@ def chromium() -> Iterator[Browser]:
 @contextmanager
 def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     """A page of `url` that is drawn. At the end nothing may have failed, and nothing been asked from elsewhere."""
-    page = browser.new_page(locale="en-US", **{"viewport": {"width": 1280, "height": 900}, **options})
+    page = browser.new_page(**{"locale": "en-US", "viewport": {"width": 1280, "height": 900}, **options})
     complaints: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
@@ -165,6 +165,11 @@ def test_it_opens_from_disk_with_charts_and_asks_for_nothing(chromium: Browser, 
         made = page.locator("#made").text_content() or ""
         assert "self_refine" in made
         assert "seeds0" in made.replace(" ", "")
+
+
+def test_it_draws_where_the_system_has_no_language(chromium: Browser, report: str):
+    with opened(chromium, report, locale="en-US@posix") as page:
+        assert inked(page, "#curves-chart canvas") > 3
 
 
 def test_the_axis_and_its_scale_are_chosen(chromium: Browser, report: str):

@@ -20,7 +20,7 @@ from tts.report.tracks import RunComparison
 from tts.tables import plain
 
 STYLES = ("vendor/uplot-1.6.32.min.css", "report.css")
-LIBRARY = "vendor/uplot-1.6.32.min.js"
+LIBRARY = ("language.js", "vendor/uplot-1.6.32.min.js")
 SCRIPTS = ("charts.js", "summary.js", "curves.js", "problems.js", "tree.js", "detail.js", "verifiers.js",
            "made.js", "main.js")  # fmt: skip
 MOST_CHARACTERS = 20_000_000
@@ -68,7 +68,7 @@ def page(title: str, *, template: str = "report.html", scripts: tuple[str, ...] 
     """The page without data. Its policy lets only its own scripts run, and only a `live` page ask its own server."""
     style = "\n".join(map(_text, STYLES))
     code = "\n".join(["(() => {", '"use strict";', *(_text(name) for name in ("base.js", *scripts)), "})();"])
-    library = _text(LIBRARY)
+    library = "\n".join(map(_text, LIBRARY))
     asked = "'self'" if live else "'none'"
     policy = "; ".join(
         [
