@@ -170,7 +170,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-class ValidToolCall(Verifier):
+class ToolCall(Verifier):
     """Accepts calls of functions that are in `metadata["tools"]`, with arguments that fit their parameters.
 
     A text without any call is not judged, unless a call is `required`.

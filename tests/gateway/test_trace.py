@@ -4,7 +4,6 @@ import asyncio
 import json
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.cli.conftest import finished, start
@@ -12,6 +11,7 @@ from tests.gateway.serving import ASK, NUMBERS, serving
 from tests.support.collector import collector, spans_of
 from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tests.support.lag import MOST, standstill
+from tts.sampler.transport import Reply, Request
 
 RIGHT = solvable({}, otherwise=1.0)
 VOTE = f"self_consistency:n=3,{NUMBERS}"
@@ -42,8 +42,9 @@ async def test_every_request_is_kept_and_tts_report_opens_it(tmp_path: Path):
 
 
 async def test_large_requests_are_noted_beside_the_loop(tmp_path: Path):
-    said = json.dumps({"choices": [{"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}], "usage": {}})
-    transport = httpx.MockTransport(lambda request: httpx.Response(200, text=said))
+    async def transport(request: Request) -> Reply:
+        return Reply.json({"choices": [{"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}], "usage": {}})
+
     endpoint = {"model": "m", "base_url": "mock://m", "transport": transport}
     content = json.dumps(
         {"model": "qwen", "messages": [{"role": "user", "content": "é" * 7_500_000}]}, ensure_ascii=False

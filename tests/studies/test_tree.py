@@ -168,7 +168,7 @@ async def test_files_are_well_formed_and_have_every_node_that_is_shown(tmp_path:
         lines = (tmp_path / "tree.mmd").read_text().splitlines()
         labels = [line for line in lines if re.search(r't\d+n\d+\["', line)]
         assert len(labels) == shown
-        assert all(re.fullmatch(r' *t\d+n\d+\["(?:<br/>|#\d+;|[\w .,:·…+-])*"\](?:::\w+)?', line) for line in labels)
+        assert all(re.fullmatch(r' *t\d+n\d+\["(?:<br/>|#\d+;|[\w .,:·…+-])*"\](?::::\w+)?', line) for line in labels)
         assert lines.count("  end") == len(found.data)
 
 
