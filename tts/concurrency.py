@@ -45,23 +45,21 @@ LARGE = 1 << 18
 AT_ONCE = 8
 """Pieces of work of a millisecond or so that are done before the loop looks after everything else again."""
 
-ROUND = 0.008
-"""CPU seconds for which such work is begun before the loop looks after everything else again."""
-
 
 class _Turns:
-    """Who waits for a turn on one event loop, and until when nobody has to."""
+    """Who waits for a turn on one event loop."""
 
     def __init__(self) -> None:
-        self.until = 0.0
+        self.taken = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     def next(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.until = time.thread_time() + ROUND
-        for _ in range(min(AT_ONCE, len(self.waiting))):
+        self.taken = 0
+        while self.waiting and self.taken < AT_ONCE:
             if not (one := self.waiting.popleft()).done():
                 one.set_result(None)
-        if self.waiting:
+                self.taken += 1
+        if self.taken:
             loop.call_soon(self.next, loop)
 
 
@@ -69,19 +67,20 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary
 
 
 async def in_turn() -> None:
-    """Wait for a turn, first come, first served: there are `AT_ONCE` in a round of the event loop, or as many as begin
-    within a `ROUND`.
+    """Wait for a turn, first come, first served: `AT_ONCE` have one in each round of the event loop.
 
     A loop finishes all that is ready before it looks after anything else. What is started by the thousand at once
     therefore takes turns.
     """
     loop = asyncio.get_running_loop()
-    turns = _turns.get(loop) or _turns.setdefault(loop, _Turns())
-    if turns.waiting or time.thread_time() > turns.until:
+    turns = _turns.setdefault(loop, _Turns())
+    if turns.waiting or turns.taken >= AT_ONCE:
         turns.waiting.append(turn := loop.create_future())
-        if len(turns.waiting) == 1:
-            loop.call_soon(turns.next, loop)
         await turn
+        return
+    if not turns.taken:
+        loop.call_soon(turns.next, loop)
+    turns.taken += 1
 
 
 async def aside(size: int, work: Callable[..., T], *args: Any) -> T:
