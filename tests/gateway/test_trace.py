@@ -43,7 +43,8 @@ async def test_every_request_is_kept_and_tts_report_opens_it(tmp_path: Path):
 
 async def test_large_requests_are_noted_beside_the_loop(tmp_path: Path):
     async def transport(request: Request) -> Reply:
-        return Reply.json({"choices": [{"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}], "usage": {}})
+        choice = {"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}
+        return Reply.json({"choices": [choice], "usage": {}})
 
     endpoint = {"model": "m", "base_url": "mock://m", "transport": transport}
     content = json.dumps(
