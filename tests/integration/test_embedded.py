@@ -22,6 +22,7 @@ from tts.lab.engine.tokenizer import Tokenizer
 from tts.lab.engine.transport import EmbeddedTransport
 from tts.lab.lab_code import LabCode
 from tts.lab.lab_math import LabMath
+from tts.sampler.endpoint import joined
 from tts.sampler.scoring import score
 from tts.sampler.transport import Network, Request
 
@@ -183,7 +184,7 @@ TRIMMING = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<
 
 async def post(endpoint: Endpoint, path: str, body: dict[str, Any]) -> tuple[int, Any]:
     """The status and the body of the answer to a request below /v1."""
-    url = endpoint.base_url.removesuffix("/v1") + "/v1" + path
+    url = joined(endpoint.base_url.removesuffix("/v1") + "/v1", path)
     content = json.dumps({"model": endpoint.model, **body}).encode()
     request = Request("POST", URL(url), {"content-type": "application/json"}, content)
     async with aclosing(EmbeddedTransport(endpoint.base_url) if endpoint.embedded else Network()) as transport:
