@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import platform
 import re
+import sys
 from collections import defaultdict
+from contextlib import redirect_stdout
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,8 +67,9 @@ def doctor(
 
 
 async def _survey(executor: Any) -> list[dict[str, Any]]:
-    async with executor:
-        return await executor.survey()
+    with redirect_stdout(sys.stderr):  # Ray prints what becomes of nodes
+        async with executor:
+            return await executor.survey()
 
 
 def _show_cluster(nodes: list[dict[str, Any]], as_json: bool) -> None:

@@ -9,7 +9,7 @@ import shlex
 import sqlite3
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -226,7 +226,8 @@ def _execute(
     """Run it; if it breaks off, tell how to continue."""
     look_seldom_for_cycles()
     try:
-        return asyncio.run(experiment.run(out, resume=resume, progress=progress, executor=executor, track=track))
+        with redirect_stdout(sys.stderr):  # Ray prints what becomes of nodes, trackers where their runs are
+            return asyncio.run(experiment.run(out, resume=resume, progress=progress, executor=executor, track=track))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"all answers so far are stored. {_how_to_resume(out)}") from None
     except (EndpointError, StoreError, WorkersLost) as error:
