@@ -209,16 +209,18 @@ class Allowance:
     async def reserve(self, role: str, wanted: int, per_request: int, prompt: int, maximum: int | None) -> Grant:
         """Room for 1 to `wanted` samples of at most `maximum` tokens each (None: whatever is left).
 
-        Waits while work in flight might still leave room; raises `BudgetSpent` when nothing can. When not even one
-        sample fits in full, one with a smaller `tokens` is granted. `per_request` is how many samples share a request,
-        `prompt` the estimated prompt tokens of a request.
+        Waits while work in flight might still leave room; raises `BudgetSpent` when nothing can. Fewer than `wanted`
+        are granted only while nothing of this search is in flight, so that which share a request does not depend on
+        which answer came first. When not even one sample fits in full, one with a smaller `tokens` is granted.
+        `per_request` is how many samples share a request, `prompt` the estimated prompt tokens of a request.
         """
         while True:
             if self._quota is not None:
                 await self._quota.look()
             self.check()
             waits = self.in_flight  # what is in flight may leave room
-            grant = self._fit(role, wanted, per_request, prompt, maximum, trim=not waits)
+            least = wanted if self._reserved.samples else 1
+            grant = self._fit(role, range(wanted, least - 1, -1), per_request, prompt, maximum, trim=not waits)
             if grant is not None:
                 self._reserved += grant
                 if self._quota is None or await self._hold(self._quota, grant):
@@ -276,9 +278,9 @@ class Allowance:
         return BudgetSpent(f"the budget {caps} is spent" if self._quota is None else "the budget or quota is spent")
 
     def _fit(
-        self, role: str, wanted: int, per_request: int, prompt: int, maximum: int | None, *, trim: bool
+        self, role: str, counts: Iterable[int], per_request: int, prompt: int, maximum: int | None, *, trim: bool
     ) -> Grant | None:
-        for count in range(wanted, 0, -1):
+        for count in counts:
             requests = -(-count // per_request)
             tokens = self._tokens_left(role, count, requests, prompt)
             if requests > self._left(self.budget.requests, self._used.requests, self._reserved.requests):
