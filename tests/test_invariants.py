@@ -212,7 +212,7 @@ async def test_the_axis_does_not_depend_on_what_ran_beside_in_which_order_or_bef
     budget: dict[str, int], faults: Any, task: str, tmp_path: Path
 ) -> None:
     """Of searches that run to their end: what has been sent when one is settled depends on which answer came first."""
-    settings: dict[str, Any] = {"stop_early": False, "budget": budget, "faults": faults}
+    settings: dict[str, Any] = {"stop_early": False, "budget": budget, "faults": faults, "latency": (0.0, 0.01)}
     kept = {name: spec for name, spec in SPECS.items() if name not in RACING or budget in BUDGETS[:2]}
     alone = {}
     for name, spec in kept.items():
