@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from tts.base import Strategy, rank, selectable
-from tts.errors import EndpointError
+from tts.errors import EndpointError, log
 from tts.gateway.exchange import EVENTS, APIError, ResponseWriter, as_api_error, bad_request
 from tts.gateway.formats import ChatFormat, Translation
 from tts.gateway.routing import GatewayRequest
@@ -24,8 +23,6 @@ from tts.session import Session
 from tts.solving import OnCandidate, open_session
 from tts.types import Candidate, Problem, Result, Usage
 from tts.verifiers.composition import parts_of
-
-log: logging.Logger = logging.getLogger("tts")
 
 Models = Mapping[str, Mapping[str, Sampler]]
 """Samplers by the configured name and role."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import pickle
 import signal
@@ -14,6 +13,7 @@ from inspect import isawaitable
 from typing import Any, Self
 
 from tts.accounts import Grant, Quota
+from tts.errors import log
 from tts.gateway.admission import Caller, Gate
 from tts.gateway.exchange import APIError
 from tts.gateway.machines import unavailable
@@ -23,8 +23,6 @@ from tts.sampler import Endpoint, Sampler
 from tts.sampler.connection import Connection
 from tts.sampler.shares import SharedPool, ShareGrant
 from tts.types import Result, Usage
-
-log: logging.Logger = logging.getLogger("tts")
 
 GATHER = 0.002
 """Seconds in which the ends of attempts are gathered for one report."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from tts import registry
 from tts.concurrency import LARGE, aside, now
-from tts.errors import ConfigError, EndpointError, EndpointLost, MissingExtra, QuotaSpent, TransientError, UnreadableKey
+from tts.errors import ConfigError, EndpointError, MissingExtra, UnreadableKey, is_outage, log
 from tts.gateway.admission import Caller, Gate, Keyring, check_page, identify
 from tts.gateway.answering import Models, Search, StrategyAnswer, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error
@@ -39,8 +38,6 @@ from tts.session import Session
 from tts.solving import OnCandidate, drive
 from tts.text import size_of
 from tts.types import Result, by_role, sum_usage
-
-log: logging.Logger = logging.getLogger("tts")
 
 CLIENT_LEFT = 499
 """The status under which requests are counted whose client left."""
@@ -237,7 +234,7 @@ class Gateway:
                 await self._attempt(request)
                 return
             except Exception as error:
-                if not others or request.out.status is not None or not _is_outage(error):
+                if not others or request.out.status is not None or not is_outage(error):
                     raise
                 log.warning("'%s' does not answer: %s", request.plan.model, error.__cause__ or error)
             self.metrics.fell_back(request.plan.model, others[0])
@@ -366,15 +363,6 @@ class Gateway:
             if isinstance(one, EndpointError):  # its message is not for the client: it says where the server is
                 log.warning("a request failed: %s", one)
         await out.fail(told)
-
-
-def _is_outage(error: BaseException | None) -> bool:
-    """Whether it was up to the model's server, and not to the request, that there is no answer."""
-    while error is not None:
-        if isinstance(error, TransientError | EndpointLost | QuotaSpent):
-            return True
-        error = error.__cause__
-    return False
 
 
 async def _written(answer: StrategyAnswer, form: ChatFormat | Translation, write: Callable[[], bytes]) -> bytes:

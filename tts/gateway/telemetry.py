@@ -16,6 +16,7 @@ from uuid import uuid4
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers
 
+from tts.errors import log
 from tts.gateway.routing import GatewayRequest
 from tts.gateway.settings import GatewaySettings
 from tts.runs.database import Lock
@@ -28,7 +29,6 @@ from tts.types import Result, Usage, sum_usage
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-log: logging.Logger = logging.getLogger("tts")
 
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import re
 import tempfile
@@ -23,12 +22,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tts.curves import Curve, curve_rows
-from tts.errors import ConfigError, MissingExtra
+from tts.errors import ConfigError, MissingExtra, log
 from tts.report import RunComparison, write_page
 from tts.runs import Run
 from tts.tables import curve_table
-
-log = logging.getLogger(__name__)
 
 Tracker = Literal["mlflow", "tensorboard", "wandb"]
 

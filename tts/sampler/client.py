@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from tts.concurrency import LARGE, aside
-from tts.errors import EndpointError, RequestRejected, TransientError
+from tts.errors import EndpointError, RequestRejected, TransientError, causes
 from tts.sampler import protocol, refusals
 from tts.sampler.batches import BatchTransport
 from tts.sampler.endpoint import Endpoint, in_process, joined
@@ -303,11 +303,10 @@ def _network(endpoint: Endpoint) -> Network:
     return Network(connections, endpoint.connect_timeout, proxies=True)
 
 
-def _in_the_systems_words(error: BaseException | None) -> str:
+def _in_the_systems_words(error: Exception) -> str:
     """`Connection refused` and the like, if `error` comes down to such a failure; else empty."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno is not None and not error.__cause__:
-            ours = error.errno > 0 and not isinstance(error, ssl.SSLError)  # whose numbers are not the system's
-            return os.strerror(error.errno) if ours else error.strerror or ""
-        error = error.__cause__ or error.__context__
+    for one in causes(error, contexts=True):
+        if isinstance(one, OSError) and one.errno is not None and not one.__cause__:
+            ours = one.errno > 0 and not isinstance(one, ssl.SSLError)  # whose numbers are not the system's
+            return os.strerror(one.errno) if ours else one.strerror or ""
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 
+from tts.errors import causes
 from tts.sampler.endpoint import Endpoint
 
 FILES_ELSEWHERE = 128
@@ -20,10 +21,6 @@ def most_in_flight(endpoint: Endpoint) -> int:
     return max(1, min(endpoint.max_concurrency, (allowed - FILES_ELSEWHERE) // 2 // len(endpoint.urls)))
 
 
-def out_of_files(error: BaseException | None) -> bool:
+def out_of_files(error: BaseException) -> bool:
     """Whether an attempt failed because this process has too many files open."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            return True
-        error = error.__cause__
-    return False
+    return any(isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE) for one in causes(error))
