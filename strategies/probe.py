@@ -22,6 +22,7 @@ from tts.sampler.parameters import merged
 from tts.session import Session
 from tts.stopping import lead_probability
 from tts.strategies.self_consistency import SelfConsistency
+from tts.strategies.wrapping import of
 from tts.types import Candidate, Charge, Problem
 
 ASK = "Can you answer this at once and be right, without working it out step by step? Say yes or no.\n\n"
@@ -49,13 +50,9 @@ class Probe(Strategy):
     hard: dict[str, Any] = Field(default_factory=dict)
     """Sampling parameters of `then`."""
 
-    @property
-    def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.then.needs_verifier
-
-    @property
-    def weighs_votes(self) -> bool:
-        return self.then.weighs_votes
+    needs_verifier = of("then.needs_verifier")
+    weighs_votes = of("then.weighs_votes")  # pyright: ignore[reportIncompatibleMethodOverride]
+    ready = of("then.ready")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -64,9 +61,6 @@ class Probe(Strategy):
         if self.then.verifier is not None:
             raise ValueError("give the verifier to probe itself, not to then")
         return self
-
-    def ready(self, problem: Problem) -> None:
-        self.then.ready(problem)
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         asked: frozenset[Charge] = frozenset()

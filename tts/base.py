@@ -215,6 +215,11 @@ class Strategy(Plugin):
         has one. A verifier whose scores are an `order` is then refused."""
         return getattr(self, "weighted", False)
 
+    @property
+    def most_samples(self) -> int | None:
+        """The most samples of the policies that it draws for a problem; None where its parameters do not tell."""
+        return getattr(self, "n", None) or getattr(self, "k", None)
+
     def ready(self, problem: Problem) -> None:
         """Raise `ConfigError` if it cannot work on `problem`; asked before anything is spent."""
 
