@@ -37,7 +37,7 @@ from tts.sampler.scoring import tokenize
 from tts.session import Session
 from tts.solving import OnCandidate, drive
 from tts.text import size_of
-from tts.types import Result, by_role, sum_usage
+from tts.types import Result, by_role
 
 CLIENT_LEFT = 499
 """The status under which requests are counted whose client left."""
@@ -237,7 +237,7 @@ class Gateway:
                 if not others or request.out.status is not None or not is_outage(error):
                     raise
                 log.warning("'%s' does not answer: %s", request.plan.model, error.__cause__ or error)
-            self.metrics.fell_back(request.plan.model, others[0])
+            self.metrics.count("fell_back", request.plan.model, others[0])
             request.fall_back(others.pop(0))
 
     async def _attempt(self, request: GatewayRequest) -> None:
@@ -312,10 +312,10 @@ class Gateway:
             answer = search.answer(result)
         except APIError as error:
             if error.code == "unverified":
-                self.metrics.unverified(search.request.plan.label)
+                self.metrics.count("unverified", search.request.plan.label)
             raise
         if answer.verified is False:
-            self.metrics.unverified(search.request.plan.label)
+            self.metrics.count("unverified", search.request.plan.label)
         return answer
 
     async def _run(self, search: Search, on_candidate: OnCandidate | None = None) -> Result:
@@ -342,12 +342,10 @@ class Gateway:
     async def _ended(self, request: GatewayRequest | None, status: int, began: float) -> None:
         """Report a request in metrics and trace."""
         name, seconds = request.plan.label if request else "none", now() - began
-        self.metrics.ended(name, status, seconds)
+        self.metrics.count("ended", name, status, seconds)
         if request is None:
             return
-        self.metrics.paid(request.caller.name, status, sum_usage(request.spent.values()), request.money)
-        for role, usage in request.spent.items():
-            self.metrics.spent(name, role, usage)
+        self.metrics.count("paid", name, request.caller.name, status, request.spent, request.money)
         if self._trace is not None:
             await self._trace.note(trace_line(request, status))
 

@@ -225,8 +225,8 @@ class WorkerSeat:
     def spend(self, name: str, tokens: float, money: float) -> None:
         self._quota(name).spend(tokens, money)
 
-    def count(self, what: str, *args: Any) -> None:
-        getattr(self._owner.metrics, what)(*args)
+    def count(self, what: Any, *args: Any) -> None:
+        self._owner.metrics.count(what, *args)
 
     async def scrape(self) -> bytes:
         return await self._owner.scrape()
