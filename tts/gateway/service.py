@@ -62,7 +62,7 @@ class Gateway:
         if settings.tls is not None:
             self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             settings.tls.fill(self.tls)
-        self.offer = Offer(settings, {})
+        self.offer = Offer(settings)
         self._samplers: list[tuple[str | None, Sampler]] = []
         """All that are open, with the key that each uses."""
         self._open = Counter[Offer]()
@@ -146,7 +146,7 @@ class Gateway:
         return Offer(settings, {name: {role: sampler(one) for role, one in roles.items()} for name, roles in models})
 
     async def _close_all(self) -> None:
-        self.offer: Offer = Offer(self.settings, {})
+        self.offer: Offer = Offer(self.settings)
         await self._close_unused()
 
     async def _close_unused(self) -> None:
