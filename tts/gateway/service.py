@@ -22,9 +22,8 @@ from tts.gateway.answering import Models, Search, StrategyAnswer, kept_alive, op
 from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error
 from tts.gateway.formats import ChatFormat, Translation
 from tts.gateway.link import SharedMetrics, WorkerLink
-from tts.gateway.offer import Offer
 from tts.gateway.proxy import ABSENT, lacks, pass_through
-from tts.gateway.routing import GatewayRequest, read, vet
+from tts.gateway.routing import GatewayRequest, Offer, read, vet
 from tts.gateway.settings import GatewayLimits, GatewaySettings
 from tts.gateway.stored import ResponseStore
 from tts.gateway.telemetry import Metrics, Spans, Trace, trace_line

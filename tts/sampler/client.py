@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
@@ -19,7 +20,6 @@ from tts.errors import EndpointError, RequestRejected, TransientError, causes
 from tts.sampler import protocol, refusals
 from tts.sampler.batches import BatchTransport
 from tts.sampler.endpoint import Endpoint, in_process, joined
-from tts.sampler.limits import most_in_flight
 from tts.sampler.providers import ProviderTransport
 from tts.sampler.redaction import Redactor, secret_headers
 from tts.sampler.sse import BYTE_ORDER_MARK, STEP, EventReader, ServerEvent
@@ -68,7 +68,10 @@ class HttpClient:
         network = endpoint.transport
         if network is None:
             model = in_process(endpoint.base_url)
-            network = self._own(model(endpoint.base_url) if model else _network(endpoint))
+            connections = endpoint.most_in_flight * len(endpoint.urls) + 16
+            network = self._own(
+                model(endpoint.base_url) if model else Network(connections, endpoint.connect_timeout, proxies=True)
+            )
         if endpoint.provider:
             network = self._own(ProviderTransport(network))
         if endpoint.batch:
@@ -298,9 +301,9 @@ async def _after(head: bytes, rest: AsyncIterable[bytes]) -> AsyncGenerator[byte
         yield part
 
 
-def _network(endpoint: Endpoint) -> Network:
-    connections = most_in_flight(endpoint) * len(endpoint.urls) + 16
-    return Network(connections, endpoint.connect_timeout, proxies=True)
+def out_of_files(error: BaseException) -> bool:
+    """Whether an attempt failed because this process has too many files open."""
+    return any(isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE) for one in causes(error))
 
 
 def _in_the_systems_words(error: Exception) -> str:
