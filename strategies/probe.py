@@ -16,13 +16,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from tts.base import Strategy, StrategyField, answer_classes
+from tts.base import Strategy, StrategyField, answer_classes, of
 from tts.errors import ConfigError
 from tts.sampler.parameters import merged
 from tts.session import Session
 from tts.stopping import lead_probability
 from tts.strategies.self_consistency import SelfConsistency
-from tts.strategies.wrapping import of
 from tts.types import Candidate, Charge, Problem
 
 ASK = "Can you answer this at once and be right, without working it out step by step? Say yes or no.\n\n"

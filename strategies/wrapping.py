@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
-from operator import attrgetter
 from typing import Any, Self, cast
 
 from pydantic import model_validator
 
-from tts.base import Strategy, StrategyField
+from tts.base import Strategy, StrategyField, of
 from tts.registry import Plugin
 from tts.session import Session
 from tts.strategies.single import Single
 from tts.types import Candidate, Problem
-
-
-def of(path: str) -> Any:
-    """A property or method of a strategy that is another's: `of("then.ready")` is that of the strategy in `then`."""
-    return property(attrgetter(path))
 
 
 class Wrapping(Strategy):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from time import thread_time
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -170,6 +171,11 @@ def answer_reader(problem: Problem, named: AnswerVerifier | None = None) -> Answ
         names = "say exact_answer, or behaviour for programs"
         raise NoReader(f"{problem.id} does not say how its answers are read; set answer=, {names}")
     return registry.make("verifiers", problem.answer)
+
+
+def of(path: str) -> Any:
+    """A property or method of a plug-in that is another's: `of("then.ready")` is that of the one in `then`."""
+    return property(attrgetter(path))
 
 
 class Strategy(Plugin):

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, c
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tts.curves import Curve, curve_rows
 from tts.errors import ConfigError, MissingExtra, log
@@ -27,16 +27,14 @@ from tts.report import RunComparison, write_page
 from tts.runs import Run
 from tts.tables import curve_table
 
-Tracker = Literal["mlflow", "tensorboard", "wandb"]
-
 INTERVAL = 30.0
 """Seconds from one look at a run that goes on to the next, at least."""
 LEISURE = 20
 """How many times as long as a look takes the wait for the next one is, at least."""
 
 
-def track(run: Run, tracker: Tracker) -> str:
-    """Give `run` to a tracker; returns where it went. Raises `MissingExtra` where that is not installed."""
+def track(run: Run, tracker: str) -> str:
+    """Give `run` to a tracker; returns where it went. Raises `ConfigError`, `MissingExtra` as `following`."""
     _check(tracker)
     with OPENED[tracker](run) as (place, give), _findings(run) as found:
         give(found, True)
