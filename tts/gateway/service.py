@@ -18,9 +18,9 @@ from tts import registry
 from tts.concurrency import LARGE, aside, now
 from tts.errors import ConfigError, EndpointError, MissingExtra, UnreadableKey, is_outage, log
 from tts.gateway.admission import Caller, Gate, Keyring, check_page, identify
-from tts.gateway.answering import Models, Search, StrategyAnswer, kept_alive, open_search
+from tts.gateway.answering import Search, StrategyAnswer, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error
-from tts.gateway.formats import ChatFormat, Translation
+from tts.gateway.formats import Translation
 from tts.gateway.link import SharedMetrics, WorkerLink
 from tts.gateway.proxy import ABSENT, lacks, pass_through
 from tts.gateway.routing import GatewayRequest, Offer, read, vet
@@ -100,11 +100,6 @@ class Gateway:
         """The holders of all keys."""
         return self._keys.callers
 
-    @property
-    def models(self) -> Models:
-        """Those that it offers now."""
-        return self.offer.models
-
     async def reload(self, settings: GatewaySettings) -> None:
         """Go by `settings` from now on; what is under way goes on as it began.
 
@@ -174,8 +169,8 @@ class Gateway:
         Whoever asks meanwhile gets the same answer: anybody may ask, as often as he likes.
         """
         if self._checking is None or self._checking.done():
-            models = self.models.values()
-            self._checking = asyncio.ensure_future(asyncio.gather(*map(check_models, models), return_exceptions=True))
+            checks = map(check_models, self.offer.models.values())
+            self._checking = asyncio.ensure_future(asyncio.gather(*checks, return_exceptions=True))
         for failure in await asyncio.shield(self._checking):
             if failure is not None:
                 raise failure
@@ -285,9 +280,7 @@ class Gateway:
 
     async def _whole(self, search: Search) -> None:
         answer = self._counted(search, await self._run(search))
-        body = await _written(answer, search.format, lambda: search.format.whole(*answer.parts))
-        if isinstance(search.format, Translation):
-            await search.request.keep(search.format.made)
+        body = await _written(search, answer, lambda: search.format.whole(*answer.parts))
         await search.request.out.whole(200, [JSON, *answer.headers], body)
 
     async def _stream(self, search: Search) -> None:
@@ -299,10 +292,7 @@ class Gateway:
         if out.status is None:
             await out.start(200, [*EVENTS, *answer.headers])
             await out.write(form.start(answer.usage))
-        events = await _written(answer, form, lambda: b"".join(form.chunks(*answer.parts)))
-        if isinstance(form, Translation):
-            await search.request.keep(form.made)
-        await out.write(events)
+        await out.write(await _written(search, answer, lambda: b"".join(form.chunks(*answer.parts))))
         await out.end()
 
     def _counted(self, search: Search, result: Result) -> StrategyAnswer:
@@ -362,10 +352,15 @@ class Gateway:
         await out.fail(told)
 
 
-async def _written(answer: StrategyAnswer, form: ChatFormat | Translation, write: Callable[[], bytes]) -> bytes:
+async def _written(search: Search, answer: StrategyAnswer, write: Callable[[], bytes]) -> bytes:
+    """An answer as the client gets it, who may come back to it where that is a translation."""
     size = size_of([[one.content, one.samples and one.samples[-1].raw] for one in answer.candidates], LARGE, 16)
+    form = search.format
     form.large = size > LARGE
-    return await aside(size, write)
+    made = await aside(size, write)
+    if isinstance(form, Translation):
+        await search.request.keep(form.made)
+    return made
 
 
 async def _count(request: GatewayRequest, sampler: Sampler) -> None:
