@@ -36,8 +36,9 @@ class PolicyCascade(OnPolicies):
 
     name: ClassVar[str] = "cascade"
     # whether more candidates come depends on those before
-    independent: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleMethodOverride]
-    estimator: ClassVar[Estimator] = "replay"  # pyright: ignore[reportIncompatibleMethodOverride]
+    independent: ClassVar[bool] = False
+    estimator: ClassVar[Estimator] = "replay"
+    most_samples: ClassVar[int | None] = None
 
     by: Literal["refusal", "agreement", "score"] = "refusal"
     """What an answer must have: the verifier's acceptance; or, from a threshold that the calibration chooses on, the

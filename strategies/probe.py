@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from tts.base import Strategy, StrategyField, answer_classes
+from tts.base import Strategy, StrategyField, answer_classes, of
 from tts.errors import ConfigError
 from tts.sampler.parameters import merged
 from tts.session import Session
@@ -49,13 +49,9 @@ class Probe(Strategy):
     hard: dict[str, Any] = Field(default_factory=dict)
     """Sampling parameters of `then`."""
 
-    @property
-    def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.then.needs_verifier
-
-    @property
-    def weighs_votes(self) -> bool:
-        return self.then.weighs_votes
+    needs_verifier = of("then.needs_verifier")
+    weighs_votes = of("then.weighs_votes")  # pyright: ignore[reportIncompatibleMethodOverride]
+    ready = of("then.ready")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -64,9 +60,6 @@ class Probe(Strategy):
         if self.then.verifier is not None:
             raise ValueError("give the verifier to probe itself, not to then")
         return self
-
-    def ready(self, problem: Problem) -> None:
-        self.then.ready(problem)
 
     async def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         asked: frozenset[Charge] = frozenset()

@@ -12,6 +12,10 @@ from tts.types import Candidate, Problem
 class Single(Strategy):
     """One sample, no verification."""
 
+    @property
+    def most_samples(self) -> int:
+        return 1
+
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         return session.propose(n=1)
 

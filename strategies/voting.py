@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import PositiveInt
 
-from tts.base import AnswerField, Estimator, Strategy, answer_reader, by_verdict, decided, each_alike, majority
+from tts.base import AnswerField, Estimator, Strategy, answer_reader, by_verdict, decided, each_alike, majority, of
 from tts.types import Candidate, Problem
 
 
@@ -26,9 +26,7 @@ class Voting(Strategy):
     """Whether a vote counts what the verifier's score is worth (see docs/verifiers.md) instead of one; samples without
     a score do not vote."""
 
-    @property
-    def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.weighted
+    needs_verifier = of("weighted")
 
     @property
     def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]

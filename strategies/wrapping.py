@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Self, cast
 
 from pydantic import model_validator
 
-from tts.base import Estimator, Strategy, StrategyField
+from tts.base import Strategy, StrategyField, of
 from tts.registry import Plugin
 from tts.session import Session
 from tts.strategies.single import Single
@@ -22,37 +22,19 @@ class Wrapping(Strategy):
     strategy: StrategyField = Single()
     """What draws the samples and selects: `best_of_n(n=4)`, `self_consistency(n=8)`, ..."""
 
-    @property
-    def roles(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.roles
-
-    @property
-    def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.needs_verifier
-
-    @property
-    def rates_steps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.rates_steps
-
-    @property
-    def independent(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.independent
-
-    @property
-    def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.estimator
-
-    @property
-    def in_pieces(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.in_pieces
-
-    @property
-    def by_turns(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.by_turns
-
-    @property
-    def weighs_votes(self) -> bool:
-        return self.strategy.weighs_votes
+    roles = of("strategy.roles")
+    needs_verifier = of("strategy.needs_verifier")
+    rates_steps = of("strategy.rates_steps")
+    independent = of("strategy.independent")
+    estimator = of("strategy.estimator")
+    in_pieces = of("strategy.in_pieces")
+    by_turns = of("strategy.by_turns")
+    weighs_votes = of("strategy.weighs_votes")  # pyright: ignore[reportIncompatibleMethodOverride]
+    most_samples = of("strategy.most_samples")  # pyright: ignore[reportIncompatibleMethodOverride]
+    ready = of("strategy.ready")
+    select = of("strategy.select")
+    warning = of("strategy.warning")
+    settled = of("strategy.settled")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -60,35 +42,16 @@ class Wrapping(Strategy):
             raise ValueError(f"give verifier= and policies= to {self.name}, not to the strategy in it")
         return self
 
-    def ready(self, problem: Problem) -> None:
-        self.strategy.ready(problem)
-
     def taught(self, training: Plugin) -> Self:
         return self.model_copy(update={"strategy": self.strategy.taught(training)})
-
-    def select(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        return self.strategy.select(candidates)
-
-    def warning(self, candidates: Iterable[Candidate]) -> str:
-        return self.strategy.warning(candidates)
-
-    def settled(self, candidates: Sequence[Candidate]) -> bool:
-        return self.strategy.settled(candidates)
 
 
 class Reworded(Wrapping):
     """A strategy that asks another problem, made of its own, and has all the rest done by another strategy."""
 
-    @property
-    def several(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.several
-
-    @property
-    def exhaustive(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.strategy.exhaustive
-
-    def check_policies(self, policies: Mapping[str, str]) -> None:
-        self.strategy.check_policies(policies)
+    several = of("strategy.several")
+    exhaustive = of("strategy.exhaustive")
+    check_policies = of("strategy.check_policies")
 
     async def asked(self, problem: Problem, session: Session) -> Problem:
         """What is asked in place of `problem`. What finding it costs is charged to every candidate."""

@@ -183,15 +183,20 @@ class Allowance:
 
         Infinite where nothing that a request takes is limited.
         """
-        used, caps, prompt = self._used, self.budget, self._longest
-        whole = Usage(1, prompt, 0, tokens)
-        costs = (
-            (caps.requests, used.requests, 1),
-            (caps.completion_tokens, used.completion_tokens, tokens),
-            (caps.total_tokens, used.total_tokens, prompt + tokens),
-            (caps.money, self._money, self._price(role, whole)),
+        money = self._price(role, Usage(1, self._longest, 0, tokens))
+        costs = (1, tokens, self._longest + tokens, money)
+        pairs = zip(self._left(), costs, strict=True)
+        return min((left // cost for left, cost in pairs if left < inf and cost), default=inf)
+
+    def _left(self) -> tuple[float, float, float, float]:
+        """Requests, completion tokens, tokens in all and money that the caps leave, with what is in flight."""
+        caps, used = self.budget, self._used
+        spent = (used.requests, used.completion_tokens, used.total_tokens, self._money)
+        whole = (caps.requests, caps.completion_tokens, caps.total_tokens, caps.money)
+        requests, written, tokens, money = (
+            inf if cap is None else cap - one for cap, one in zip(whole, spent, strict=True)
         )
-        return min(((cap - spent) // cost for cap, spent, cost in costs if cap is not None and cost), default=inf)
+        return requests, written, tokens, money
 
     def book(self, charge: Charge) -> None:
         money = self._price(charge.role, charge.usage)
@@ -254,13 +259,7 @@ class Allowance:
 
     def check(self) -> None:
         """Raise `BudgetSpent` when a cap is reached."""
-        caps = (
-            (self.budget.requests, self._used.requests),
-            (self.budget.completion_tokens, self._used.completion_tokens),
-            (self.budget.total_tokens, self._used.total_tokens),
-            (self.budget.money, self._money),
-        )
-        if any(cap is not None and used >= cap for cap, used in caps):
+        if min(self._left()) <= 0:
             raise self._spent()
         self.check_verifier()
         if self._quota is not None and min(self._quota.room) <= 0 and not self._quota.reserved.samples:
@@ -283,7 +282,7 @@ class Allowance:
         for count in counts:
             requests = -(-count // per_request)
             tokens = self._tokens_left(role, count, requests, prompt)
-            if requests > self._left(self.budget.requests, self._used.requests, self._reserved.requests):
+            if requests > self._left()[0] - self._reserved.requests:
                 continue
             if tokens >= (float("inf") if maximum is None else maximum):
                 return self._grant(role, count, requests, prompt, maximum)
@@ -298,24 +297,13 @@ class Allowance:
 
     def _tokens_left(self, role: str, count: int, requests: int, prompt: int) -> float:
         """Completion tokens that each of `count` samples may still use."""
-        completion = self._left(
-            self.budget.completion_tokens, self._used.completion_tokens, self._reserved.completion_tokens
-        )
-        total = self._left(
-            self.budget.total_tokens,
-            self._used.total_tokens,
-            self._reserved.prompt_tokens + self._reserved.completion_tokens,
-        )
-        left = min(completion, total - requests * prompt)
-        money = self._left(self.budget.money, self._money, self._reserved.money)
+        held, (_, completion, total, money) = self._reserved, self._left()
+        total -= held.prompt_tokens + held.completion_tokens
+        left, money = min(completion - held.completion_tokens, total - requests * prompt), money - held.money
         if self._quota is not None:
             tokens, room = self._quota.room
             left, money = min(left, tokens - requests * prompt), min(money, room)
         return min(left, affordable(partial(self._price, role), money, requests * prompt)) / count
-
-    @staticmethod
-    def _left(cap: float | None, used: float, reserved: float) -> float:
-        return float("inf") if cap is None else cap - used - reserved
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from time import thread_time
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -172,6 +173,11 @@ def answer_reader(problem: Problem, named: AnswerVerifier | None = None) -> Answ
     return registry.make("verifiers", problem.answer)
 
 
+def of(path: str) -> Any:
+    """A property or method of a plug-in that is another's: `of("then.ready")` is that of the one in `then`."""
+    return property(attrgetter(path))
+
+
 class Strategy(Plugin):
     """Searches for candidates, and selects one from any prefix of them."""
 
@@ -214,6 +220,11 @@ class Strategy(Plugin):
         """Whether the verifier's scores weigh its votes, or whatever else it weighs: its parameter `weighted`, if it
         has one. A verifier whose scores are an `order` is then refused."""
         return getattr(self, "weighted", False)
+
+    @property
+    def most_samples(self) -> int | None:
+        """The most samples of the policies that it draws for a problem; None where its parameters do not tell."""
+        return getattr(self, "n", None) or getattr(self, "k", None)
 
     def ready(self, problem: Problem) -> None:
         """Raise `ConfigError` if it cannot work on `problem`; asked before anything is spent."""

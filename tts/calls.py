@@ -118,40 +118,30 @@ class Calls:
         Their charges stand at `place` on the axis of compute, by default each at its number. Who asks `apart` has
         answers of its own, whatever others ask before it.
         """
-        draw = self._draw_within_budget if self._capped else self._draw
-        return draw(partial(self._order, prompt, spawns, role, params, place, stop_when, apart))
 
-    async def _order(
-        self,
-        prompt: Prompt,
-        spawns: Sequence[int],
-        role: str,
-        params: Mapping[str, Any],
-        place: tuple[int, ...] | None,
-        stop_when: StopRule | None,
-        apart: int | None,
-    ) -> Order:
-        """What is asked for, addressed when its turn comes."""
-        sampler = self.sampler(role)
-        params = merged(params)
-        base = params.get("seed", sampler.endpoint.params.get("seed"))
-        if isinstance(base, int | float) and self._seed:  # another seed of the run is another stream of samples
-            params = {**params, "seed": int(base) + SEED_STRIDE * self._seed}
-        await in_turn()
-        key = await aside(prompt_size(prompt), self._address, sampler, prompt, params, stop_when, apart)
-        first = self._occurrences.get(key, 0)
-        self._occurrences[key] = first + len(spawns)
-        return Order(
-            sampler=sampler,
-            prompt=prompt,
-            role=role,
-            params=params,
-            stop_when=stop_when,
-            apart=apart,
-            key=key,
-            spawn_of={first + i: spawn for i, spawn in enumerate(spawns)},
-            place=place,
-        )
+        async def ordered() -> Order:
+            """What is asked for, addressed when its turn comes."""
+            sampler, options = self.sampler(role), merged(params)
+            base = options.get("seed", sampler.endpoint.params.get("seed"))
+            if isinstance(base, int | float) and self._seed:  # another seed of the run is another stream of samples
+                options["seed"] = int(base) + SEED_STRIDE * self._seed
+            await in_turn()
+            key = await aside(prompt_size(prompt), self._address, sampler, prompt, options, stop_when, apart)
+            first = self._occurrences.get(key, 0)
+            self._occurrences[key] = first + len(spawns)
+            return Order(
+                sampler=sampler,
+                prompt=prompt,
+                role=role,
+                params=options,
+                stop_when=stop_when,
+                apart=apart,
+                key=key,
+                spawn_of={first + i: spawn for i, spawn in enumerate(spawns)},
+                place=place,
+            )
+
+        return (self._draw_within_budget if self._capped else self._draw)(ordered)
 
     async def _draw(
         self, ordered: Callable[[], Awaitable[Order]], left: list[int] | None = None

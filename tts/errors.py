@@ -1,14 +1,18 @@
-"""Every error the library raises on purpose. Each message says what was being done and what to do next."""
+"""Every error the library raises on purpose, and the log, for what ends no work. Each message says what was being done
+and what to do next."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tts.text import well_formed
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+log: logging.Logger = logging.getLogger("tts")
 
 
 class TTSError(Exception):
@@ -111,6 +115,20 @@ class WorkersLost(TTSError):
 
 class RunMismatch(ConfigError):
     """A run directory holds results of another configuration."""
+
+
+def causes(error: BaseException, *, contexts: bool = False) -> Iterator[BaseException]:
+    """`error`, what it came of, and so on, each once; where nothing is named, with `contexts`, what it came up in."""
+    seen, one = set[int](), error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or (one.__context__ if contexts else None)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether it was up to the model's server, and not to the request, that there is no answer."""
+    return any(isinstance(one, TransientError | EndpointLost | QuotaSpent) for one in causes(error))
 
 
 def cause_of(error: BaseException) -> BaseException:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from tts.accounts import Ledger, Quota
@@ -36,10 +36,12 @@ from tts.sampler.sampler import Sampler, StopRule
 from tts.sampler.scoring import TokenScores
 from tts.text import size_of
 from tts.trajectories import Agent, Environment, trajectories
-from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Scale, Usage, Verdict, total
+from tts.types import Budget, Candidate, Charge, Problem, Prompt, Sample, Usage, Verdict, total
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from tts.base import AnswerVerifier, Verifier
 
 T = TypeVar("T")
 
@@ -51,33 +53,6 @@ IN_PIECES = frozenset({"draft", "target"})
 Turn = Callable[[int, Sequence[Candidate], Usage], Awaitable[int]]
 """Given how many samples the search has asked for, the candidates so far and what they cost: how many it may draw next,
 when it is its turn."""
-
-
-class Rater(Protocol):
-    """What a session needs of a verifier; the contract in full is `tts.base.Verifier`."""
-
-    name: ClassVar[str]
-    sampling: ClassVar[Mapping[str, Any]]
-    scale: ClassVar[Scale | None]
-
-    @property
-    def spec(self) -> str: ...
-    @property
-    def relative(self) -> bool: ...
-    def among(self, candidates: Sequence[Candidate], /) -> Sequence[Candidate]: ...
-    async def foresee(self, problem: Problem, candidates: Sequence[Candidate], session: Session, /) -> None: ...
-    async def verify(self, problem: Problem, candidate: Candidate, session: Session, /) -> Verdict: ...
-
-
-class Reader(Protocol):
-    """What a session needs to group answers; the contract in full is `tts.base.AnswerVerifier`."""
-
-    name: ClassVar[str]
-
-    @property
-    def spec(self) -> str: ...
-    async def read(self, text: str, session: Session, /) -> str | None: ...
-    async def equal(self, one: str, other: str, session: Session, /) -> bool: ...
 
 
 class Session:
@@ -92,8 +67,8 @@ class Session:
         problem: Problem,
         models: Mapping[str, Sampler],
         *,
-        verifier: Rater | None = None,
-        truth: Rater | None = None,
+        verifier: Verifier | None = None,
+        truth: Verifier | None = None,
         budget: Budget | None = None,
         seed: int = 0,
         stream: str = "",
@@ -421,7 +396,7 @@ class Session:
             async for sample in samples:
                 yield self.candidate(sample)
 
-    async def verify(self, candidate: Candidate, verifier: Rater | None = None) -> Verdict:
+    async def verify(self, candidate: Candidate, verifier: Verifier | None = None) -> Verdict:
         """The verdict of `verifier` (by default the session's), with its cost.
 
         A verifier that fails, or whose score is not a finite number, gives a verdict without a score, and the failure
@@ -458,7 +433,7 @@ class Session:
         self._recorded |= charges
         return replace(verdict, charges=charges, scale=verdict.scale or verifier.scale)
 
-    async def judged(self, candidate: Candidate, verifier: Rater | None = None) -> Candidate:
+    async def judged(self, candidate: Candidate, verifier: Verifier | None = None) -> Candidate:
         """`candidate` with its verdict and what that cost."""
         verdict = await self.verify(candidate, verifier)
         return replace(candidate, verdict=verdict, charges=candidate.charges | verdict.charges)
@@ -474,7 +449,7 @@ class Session:
         return rated
 
     async def verified(
-        self, candidates: AsyncIterable[Candidate], verifier: Rater | None = None
+        self, candidates: AsyncIterable[Candidate], verifier: Verifier | None = None
     ) -> AsyncGenerator[Candidate, None]:
         """`candidates` with their verdicts, each verified as it arrives, in the order the verdicts are ready.
 
@@ -500,7 +475,7 @@ class Session:
         if spent is not None:
             raise spent
 
-    async def classify(self, candidate: Candidate, reader: Reader, known: list[str]) -> Candidate:
+    async def classify(self, candidate: Candidate, reader: AnswerVerifier, known: list[str]) -> Candidate:
         """`candidate` with its answer in `notes`, as `compared` gives it, and what finding it cost.
 
         `known` are the answers so far, to which a new one is added: classify one candidate after the other. An answer
@@ -516,7 +491,7 @@ class Session:
         notes = {**candidate.notes, **found}
         return replace(candidate, notes=notes, charges=candidate.charges | inner._recorded)
 
-    async def compared(self, text: str, reader: Reader, known: list[str]) -> dict[str, Any]:
+    async def compared(self, text: str, reader: AnswerVerifier, known: list[str]) -> dict[str, Any]:
         """What a vote needs to know of the answer in `text`, for `tts.base.answer_classes`.
 
         `answer` is the first of the `known` answers that means the same, or the answer itself, which is then added to
@@ -541,7 +516,7 @@ class Session:
         return {"answer": first, "said": answer, "alike": alike} if alike else {"answer": answer}
 
     async def classified(
-        self, candidates: AsyncIterable[Candidate], reader: Reader, known: list[str] | None = None
+        self, candidates: AsyncIterable[Candidate], reader: AnswerVerifier, known: list[str] | None = None
     ) -> AsyncGenerator[Candidate, None]:
         """`candidates`, each with the class of its answer in `notes["answer"]` as `reader` finds it, for votes."""
         known = [] if known is None else known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +62,7 @@ class RankFusion(WeightedPanel):
     Rank 1 is the best; equal verdicts share their mean rank, and what a part could not rate ranks last.
     """
 
-    @property
-    def scale(self) -> Scale | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return "order"
+    scale: ClassVar[Scale | None] = "order"  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @property
     def relative(self) -> bool:

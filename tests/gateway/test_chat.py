@@ -35,7 +35,7 @@ async def test_bytes_go_on_as_the_client_wrote_them():
         settings["models"]["test-model"]["base_url"] = double.base_url
         async with serving(double, **settings) as served:
             sent: list[bytes] = []
-            sampler = served.gateway.models["test-model"]["policy"]
+            sampler = served.gateway.offer.models["test-model"]["policy"]
             send = sampler.connection.http.send
 
             async def spy(method: str, base: str, path: str, content: bytes, name: str = ""):

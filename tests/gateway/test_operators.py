@@ -338,22 +338,22 @@ def test_a_new_configuration_drops_nobody(tmp_path: Path, workers: int):
 
 async def test_what_is_under_way_keeps_its_model_and_old_models_are_closed():
     async with ModelDouble(answer=RIGHT, latency=0.5) as double, serving(double) as served:
-        gateway, before = served.gateway, served.gateway.models["qwen"]["policy"]
+        gateway, before = served.gateway, served.gateway.offer.models["qwen"]["policy"]
         asking = asyncio.create_task(served.chat(VOTE))
         while not double.stats.running:
             await asyncio.sleep(0.01)
         await gateway.reload(settings_for(double, endpoint={"max_concurrency": 7}))
-        assert gateway.models["qwen"]["policy"] is not before
+        assert gateway.offer.models["qwen"]["policy"] is not before
         assert (await asking).status_code == 200
-        kept = gateway.models["qwen"]["policy"]
+        kept = gateway.offer.models["qwen"]["policy"]
         await gateway.reload(settings_for(double, endpoint={"max_concurrency": 7}, models={}, budget={"requests": 5}))
-        assert gateway.models["qwen"]["policy"] is kept
+        assert gateway.offer.models["qwen"]["policy"] is kept
         assert [one for _, one in gateway._samplers] == [kept]
         assert (await served.chat()).status_code == 200
         for changed in ({"trace": "elsewhere"}, {"tls": {"cert": "c.pem"}}, {"limits": {"drain_seconds": 1}}):
             with pytest.raises(ConfigError, match="restart"):
                 await gateway.reload(settings_for(double, **changed))
-        assert gateway.models["qwen"]["policy"] is kept
+        assert gateway.offer.models["qwen"]["policy"] is kept
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6)), max_size=12))

@@ -606,7 +606,7 @@ async def test_clients_that_leave_at_any_moment_leave_nothing_behind(model: str)
             async with asyncio.timeout(120):
                 await double.idle()
         assert double.stats.cancelled > 0
-        sampler = served.gateway.models["qwen"]["policy"]
+        sampler = served.gateway.offer.models["qwen"]["policy"]
         assert [replica.in_flight for replica in sampler.connection.pool.replicas] == [0]
         assert (await served.chat(model)).status_code == 200
         await served.at_rest()

@@ -93,7 +93,7 @@ async def test_who_waits_for_a_server_that_hangs_altogether_is_served_by_another
 @pytest.mark.parametrize("kind", ["500", "503"])
 async def test_the_dead_are_looked_at_again_and_used_when_they_are_back(kind: str):
     async with half_dead(kind) as (served, asked, well):
-        pool = served.gateway.models["qwen"]["policy"].connection.pool
+        pool = served.gateway.offer.models["qwen"]["policy"].connection.pool
         async with asyncio.timeout(30):
             while sum(bool(replica.down) for replica in pool.replicas) < 2:
                 await asyncio.gather(*sent(served, "qwen"))

@@ -11,7 +11,8 @@ from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import PROMPT, check_account, check_exact, draw, endpoint
 from tts.accounts import Ledger
 from tts.errors import EndpointRefused, SamplingFailed, TransientError
-from tts.sampler import Sampler
+from tts.sampler import Endpoint, Sampler
+from tts.sampler.transport import Reply, Request
 
 LOSSY = [
     FaultKind.RATE_LIMITED,
@@ -220,3 +221,15 @@ async def test_failures_are_told_even_if_the_reader_leaves_early():
             break
         await samples.aclose()
     assert len(ledger.failures) == 1
+
+
+async def test_a_failure_that_came_of_itself_is_told_like_any_other():
+    failure, cause = OSError("the line is cut"), OSError("and again")
+    failure.__cause__, cause.__cause__ = cause, failure
+
+    async def cut(request: Request) -> Reply:
+        raise failure
+
+    async with Sampler(Endpoint(model="m", base_url="mock://m", transport=cut, max_attempts=1)) as sampler:
+        with pytest.raises(SamplingFailed, match="the line is cut"):
+            await draw(sampler, 1)

@@ -19,7 +19,6 @@ from tests.support.solving import draw, endpoint
 from tts.accounts import Ledger
 from tts.errors import EndpointLost, SamplingFailed, Throttled
 from tts.sampler import Endpoint, Sampler
-from tts.sampler.limits import most_in_flight
 
 
 def at(*servers: ScriptedServer, **settings: Any) -> Endpoint:
@@ -261,6 +260,6 @@ def test_few_files_make_few_requests_in_flight(monkeypatch: pytest.MonkeyPatch):
     import resource
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
-    assert most_in_flight(Endpoint(model="m", base_url="http://a/v1")) == 64
-    assert most_in_flight(Endpoint(model="m", base_url="http://a/v1,http://b/v1")) == 32
-    assert most_in_flight(Endpoint(model="m", base_url="http://a/v1", max_concurrency=8)) == 8
+    assert Endpoint(model="m", base_url="http://a/v1").most_in_flight == 64
+    assert Endpoint(model="m", base_url="http://a/v1,http://b/v1").most_in_flight == 32
+    assert Endpoint(model="m", base_url="http://a/v1", max_concurrency=8).most_in_flight == 8

@@ -194,19 +194,24 @@ def place(base_url: str | None) -> dict[str, str]:
     return {"base_url": base_url} if base_url else {}
 
 
-async def model_or_default(model: str | None, base_url: str | None) -> str:
-    """`model`, else $OPENAI_MODEL, else the only model of the server; a `ConfigError` if it has none or several."""
+async def served(base_url: str | None) -> tuple[str, list[str]]:
+    """The URL of the server, and the models that it lists."""
     from tts.sampler import Endpoint, Sampler
     from tts.sampler.probe import list_models
 
+    async with Sampler(checked(Endpoint, model="", **place(base_url))) as sampler:
+        return sampler.endpoint.urls[0], await list_models(sampler)
+
+
+async def model_or_default(model: str | None, base_url: str | None) -> str:
+    """`model`, else $OPENAI_MODEL, else the only model of the server; a `ConfigError` if it has none or several."""
     if model or (model := os.environ.get("OPENAI_MODEL")):
         return model
-    async with Sampler(checked(Endpoint, model="", **place(base_url))) as sampler:
-        served = await list_models(sampler)
-        if len(served) == 1:
-            return served[0]
-        url, there = sampler.endpoint.urls[0], ", ".join(served) or "none"
-        raise ConfigError(f"name a model of {url} (--model or OPENAI_MODEL); it serves {there}")
+    url, names = await served(base_url)
+    if len(names) == 1:
+        return names[0]
+    there = ", ".join(names) or "none"
+    raise ConfigError(f"name a model of {url} (--model or OPENAI_MODEL); it serves {there}")
 
 
 def with_n(strategies: Sequence[Strategy], n: int | None) -> tuple[Strategy, ...]:

@@ -51,15 +51,17 @@ def list_(
     if as_json:
         show_json(entries)
         return
-    if not details and not any(word not in GROUPS for word in words[:2]):
-        _show_index(entries)
-        return
+    in_lines = not details and all(word in GROUPS for word in words[:2])
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
+    longest = max((len(entry["name"]) for entry in entries), default=0)
     for group in GROUPS:
         members = [entry for entry in entries if entry["group"] == group]
         if members:
             typer.secho(group, bold=True)
         for entry in members:
-            _show(entry)
+            _show_line(entry, longest, width) if in_lines else _show(entry)
+    if in_lines:
+        typer.echo("\nParameters: tts list NAME, or --details for all")
 
 
 def _wanted(words: list[str]) -> list[tuple[Group, str]]:
@@ -127,19 +129,11 @@ def type_text(annotation: Any, metadata: Any = ()) -> str:
     return text + "".join(bounds)
 
 
-def _show_index(entries: Sequence[Mapping[str, Any]]) -> None:
-    """A line for each plug-in, cut to the terminal's width."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
-    longest = max((len(entry["name"]) for entry in entries), default=0)
-    for group in GROUPS:
-        members = [entry for entry in entries if entry["group"] == group]
-        if members:
-            typer.secho(group, bold=True)
-        for entry in members:
-            told = f"cannot be used: {entry['error']}" if entry["error"] else entry["summary"]
-            line = f"  {entry['name']:<{longest}}  {_origin(entry).lstrip()}{told}"
-            typer.echo(line if len(line) <= width else f"{line[: width - 1].rstrip()}…")
-    typer.echo("\nParameters: tts list NAME, or --details for all")
+def _show_line(entry: Mapping[str, Any], longest: int, width: int) -> None:
+    """A plug-in in a line, cut to `width`; the `longest` name says where what is told of it begins."""
+    told = f"cannot be used: {entry['error']}" if entry["error"] else entry["summary"]
+    line = f"  {entry['name']:<{longest}}  {_origin(entry).lstrip()}{told}"
+    typer.echo(line if len(line) <= width else f"{line[: width - 1].rstrip()}…")
 
 
 def _origin(entry: Mapping[str, Any]) -> str:

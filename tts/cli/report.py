@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tts.curves.plot import Intervals, Style
     from tts.report import RunComparison
     from tts.report.exports import Export, Label
-    from tts.report.trackers import Tracker
     from tts.runs.analysis import By
     from tts.studies import Study, StudyFindings
     from tts.tables import Table
@@ -159,14 +158,10 @@ def report(
     for kind in export or ():
         _export(comparison, cast("Export", str(kind)), cast("Label", str(label)))
     for tracker in track or ():
-        _track(comparison, cast("Tracker", str(tracker)))
+        from tts.report.trackers import track as give
 
-
-def _track(comparison: RunComparison, tracker: Tracker) -> None:
-    from tts.report.trackers import track
-
-    for run in comparison.runs.values():
-        say(f"tracked by {tracker}: {track(run, tracker)}")
+        for run in comparison.runs.values():
+            say(f"tracked by {tracker}: {give(run, tracker)}")
 
 
 def _export(comparison: RunComparison, kind: Export, label: Label) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tts.cli.common import BaseUrl, Model, checked, dotted, place, say
+from tts.cli.common import BaseUrl, Model, dotted, place, say, served
 from tts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -118,14 +118,7 @@ def _new_key(name: str) -> None:
 
 def _models(model: str | None, base_url: str | None) -> dict[str, Any]:
     """The named model, or all that the endpoint serves, as settings."""
-    from tts.sampler import Endpoint, Sampler
-    from tts.sampler.probe import list_models
-
-    async def served() -> list[str]:
-        async with Sampler(checked(Endpoint, model="", **place(base_url))) as sampler:
-            return list(await list_models(sampler))
-
-    names = [model] if model else asyncio.run(served())
+    names = [model] if model else asyncio.run(served(base_url))[1]
     if not names:
         raise ConfigError("the endpoint serves no model; name one with --model")
     return {"models": {name: place(base_url) for name in names}}

@@ -7,7 +7,6 @@ counts once the driver has acknowledged it, and it is acknowledged once it is co
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from pydantic import SecretStr
 
 from tts import registry
 from tts.cluster.messages import LEASE, PULSE, Facts, Hello, Inbox, Outbox, pack, unpack
-from tts.errors import ConfigError, EndpointLost, WorkersLost, cause_of
+from tts.errors import ConfigError, EndpointLost, WorkersLost, cause_of, log
 from tts.runs.executors import beat
 from tts.runs.runner import GridRow, RowRunner
 from tts.runs.store import Cell
@@ -28,8 +27,6 @@ from tts.sampler import Endpoint
 from tts.sampler.connection import Connection
 from tts.sampler.pool import Pool
 from tts.sampler.shares import Governor
-
-log: logging.Logger = logging.getLogger("tts")
 
 LOOK = 2.0
 """Seconds between two looks at what nodes there are."""

@@ -16,10 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from tts.cluster.driver import Driver, Gone
 from tts.cluster.worker import ClusterWorker
-from tts.errors import ConfigError, MissingExtra
+from tts.errors import ConfigError, MissingExtra, log
 from tts.runs.runner import GridRow, RowRunner
-
-log: logging.Logger = logging.getLogger("tts")
 
 TESTED = ("2.60", "2.60")
 """The first and the last minor version of Ray that this was tested with."""

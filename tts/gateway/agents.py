@@ -33,10 +33,10 @@ from starlette.types import Receive, Scope, Send
 
 from tts.environments.workspace import FolderEpisode, Workspace
 from tts.errors import BudgetSpent, ConfigError, EndpointRefused
-from tts.gateway import messages, responses
 from tts.gateway.admission import Caller, identify, new_key
 from tts.gateway.exchange import EVENTS, JSON, SPOKEN, APIError, Kind, ResponseWriter, as_api_error
 from tts.gateway.formats import ChatFormat
+from tts.gateway.routing import TRANSLATIONS
 from tts.gateway.schemas import check, parsed, sampling_of
 from tts.gateway.service import read_body, while_connected
 from tts.gateway.settings import GatewayLimits, Key
@@ -51,10 +51,6 @@ from tts.types import Candidate, Charge, Prompt, Sample, total
 AT_ONCE = 4 * (os.cpu_count() or 1)
 """Agents at work at the same time."""
 SPENT = APIError(429, "this trajectory has used up what it may", "budget_spent")
-TRANSLATED = {
-    "responses": (responses.as_chat, responses.ResponsesFormat),
-    "messages": (messages.as_chat, messages.MessagesFormat),
-}
 ENDING = 0.5
 """Seconds that it has after SIGTERM."""
 GRACE = 2.0
@@ -187,7 +183,7 @@ class AgentServer:
     async def _answer(self, run: AgentRun, kind: Kind, content: bytes, out: ResponseWriter) -> None:
         body = await parsed(content, self._limits)
         check(kind, content)
-        translated = TRANSLATED.get(kind)
+        translated = TRANSLATIONS.get(kind)
         chat = body if translated is None else translated[0](body)[0]
         found, id = await run.answer(chat, kind), uuid4().hex
         candidates = [Candidate(id=i, content=one.text, spawned=(i,), samples=(one,)) for i, one in enumerate(found)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from tts.base import Strategy, rank, selectable
-from tts.errors import EndpointError
+from tts.errors import EndpointError, log
 from tts.gateway.exchange import EVENTS, APIError, ResponseWriter, as_api_error, bad_request
 from tts.gateway.formats import ChatFormat, Translation
 from tts.gateway.routing import GatewayRequest
@@ -24,8 +23,6 @@ from tts.session import Session
 from tts.solving import OnCandidate, open_session
 from tts.types import Candidate, Problem, Result, Usage
 from tts.verifiers.composition import parts_of
-
-log: logging.Logger = logging.getLogger("tts")
 
 Models = Mapping[str, Mapping[str, Sampler]]
 """Samplers by the configured name and role."""
@@ -57,19 +54,16 @@ class Search:
         plan, lost = self.request.plan, self.session.ledger.lost_verdicts
         candidates = best(self.strategy, result, self.n)
         verified = self._verified(candidates)
-        notices: dict[str, Any] = {}
-        if result.selected is None:
-            notices["abstained"] = True
-        if len(candidates) < self.n:
-            notices["missing"] = self.n - len(candidates)
-        if verified is not None:
-            notices["verified"] = verified
-        if unheard := self._unheard():
-            notices["ignored"] = unheard
-        if left_out := self.session.ledger.left_out:
-            notices["left_out"] = left_out
-        if plain := sum("plain" in candidate.notes for candidate in result.candidates):
-            notices["plain"] = plain
+        unheard, left_out = self._unheard(), self.session.ledger.left_out
+        facts = {
+            "abstained": result.selected is None or None,
+            "missing": max(0, self.n - len(candidates)) or None,
+            "verified": verified,
+            "ignored": unheard or None,
+            "left_out": left_out or None,
+            "plain": sum("plain" in candidate.notes for candidate in result.candidates) or None,
+        }
+        notices = {name: value for name, value in facts.items() if value is not None}
 
         def told() -> dict[str, Any]:
             return {"tts": {**notices, **self._account(result)}}
@@ -90,8 +84,8 @@ class Search:
         named = {
             "ignored": ", ".join(unheard) or None,
             "verified": verified,
-            "abstained": result.selected is None or None,
-            "missing": notices.get("missing"),
+            "abstained": facts["abstained"],
+            "missing": facts["missing"],
             "left-out": ", ".join(left_out) or None,
             "lost": len(result.failures) or None,
         }

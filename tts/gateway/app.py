@@ -139,7 +139,7 @@ def gateway_app(settings: GatewaySettings, link: WorkerLink | None = None, rerea
     beside = [f"/{kind}" for kind, places in PASSED.items() if len(places) > 1]  # where vLLM has them
     posts = [Route(path, gateway, methods=["POST"]) for path in (*(f"/v1/{kind}" for kind in KINDS), *beside)]
     handlers = {APIError: refused, HTTPException: no_route}
-    beside_all = [Middleware(Identified), Middleware(Welcoming, gateway=gateway)]
+    beside_all = [Middleware(identified), Middleware(welcoming, gateway=gateway)]
     app = Starlette(routes=[*posts, *gets], lifespan=lifespan, exception_handlers=handlers, middleware=beside_all)
     app.state.gateway = gateway
     return app
@@ -152,43 +152,38 @@ def serving_options(app: Starlette) -> dict[str, Any]:
     return {"drain_seconds": limits.drain_seconds, "client_seconds": limits.client_seconds, "tls": gateway.tls}
 
 
-class Identified:
+def identified(app: ASGIApp) -> ASGIApp:
     """Gives every request an id, its own if it comes with one: in the response, in calls of models, in the log."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            return await app(scope, receive, send)
         origin = origin_of(Headers(scope=scope))
-        id = origin.id.encode()
-        named = [(b"x-request-id", id)]
+        named = [(b"x-request-id", origin.id.encode())]
         if scope["path"].startswith("/v1/messages"):  # where Anthropic's clients look
-            named.append((b"request-id", id))
+            named.append((b"request-id", origin.id.encode()))
         ORIGIN.set(origin)
 
-        async def answer(message: Message) -> None:
+        async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], *named]}
             await send(message)
 
-        await self._app(scope, receive, answer)
+        await app(scope, receive, tell)
+
+    return answer
 
 
-class Welcoming:
+def welcoming(app: ASGIApp, gateway: Gateway) -> ASGIApp:
     """Lets the web pages in that the operator names."""
+    allowed = {"allow_methods": ("GET", "POST", "DELETE"), "allow_headers": ("*",), "expose_headers": ("*",)}
 
-    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
-        self._app, self._gateway = app, gateway
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        origins = gateway.settings.origins
+        asked = scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"])
+        await (CORSMiddleware(app, origins, **allowed) if origins and asked else app)(scope, receive, send)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app, origins = self._app, self._gateway.settings.origins
-        if origins and scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
-            app = CORSMiddleware(
-                app, origins, allow_methods=("GET", "POST", "DELETE"), allow_headers=("*",), expose_headers=("*",)
-            )
-        await app(scope, receive, send)
+    return answer
 
 
 def document(gets: list[Route]) -> dict[str, Any]:

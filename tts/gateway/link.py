@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import pickle
 import signal
@@ -14,6 +13,7 @@ from inspect import isawaitable
 from typing import Any, Self
 
 from tts.accounts import Grant, Quota
+from tts.errors import log
 from tts.gateway.admission import Caller, Gate
 from tts.gateway.exchange import APIError
 from tts.gateway.machines import unavailable
@@ -22,9 +22,7 @@ from tts.gateway.telemetry import Metrics, Trace
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.connection import Connection
 from tts.sampler.shares import SharedPool, ShareGrant
-from tts.types import Result, Usage
-
-log: logging.Logger = logging.getLogger("tts")
+from tts.types import Result
 
 GATHER = 0.002
 """Seconds in which the ends of attempts are gathered for one report."""
@@ -279,20 +277,8 @@ class SharedMetrics(Metrics):
     def __init__(self, link: WorkerLink) -> None:
         self._link = link
 
-    def ended(self, name: str, status: int, seconds: float) -> None:
-        self._link.tell("count", "ended", name, status, seconds)
-
-    def spent(self, name: str, role: str, usage: Usage) -> None:
-        self._link.tell("count", "spent", name, role, usage)
-
-    def paid(self, key: str, status: int, usage: Usage, money: float) -> None:
-        self._link.tell("count", "paid", key, status, usage, money)
-
-    def fell_back(self, model: str, by: str) -> None:
-        self._link.tell("count", "fell_back", model, by)
-
-    def unverified(self, name: str) -> None:
-        self._link.tell("count", "unverified", name)
+    def count(self, what: str, *args: Any) -> None:
+        self._link.tell("count", what, *args)
 
     async def text(self) -> bytes:
         return await self._link.ask("scrape")

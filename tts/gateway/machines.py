@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from time import time
 from typing import Any, Self
 from uuid import uuid4
 
 from tts.accounts import Grant, Quota
-from tts.errors import ConfigError, MissingExtra
+from tts.errors import ConfigError, MissingExtra, log
 from tts.gateway.admission import Caller, too_fast, too_many
 from tts.gateway.exchange import APIError
 from tts.gateway.quotas import DAY
 from tts.gateway.settings import GatewaySettings, Key
 from tts.sampler import Endpoint
 from tts.sampler.shares import Governor
-
-log: logging.Logger = logging.getLogger("tts")
 
 LEASE = 15.0
 """Seconds after which what a silent gateway holds is free for others."""

@@ -7,7 +7,6 @@ gives a key its day anew; what was reserved when the process was killed counts a
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -15,9 +14,7 @@ from time import time
 from typing import Self
 
 from tts.accounts import Grant, Quota
-from tts.errors import ConfigError, StoreError
-
-log: logging.Logger = logging.getLogger("tts")
+from tts.errors import ConfigError, StoreError, log
 
 DAY = 86_400.0
 

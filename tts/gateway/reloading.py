@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-from tts.errors import TTSError
+from tts.errors import TTSError, log
 from tts.gateway.settings import GatewaySettings
-
-log: logging.Logger = logging.getLogger("tts")
 
 Reread = Callable[[], GatewaySettings]
 

@@ -22,7 +22,6 @@ from tts.gateway import messages, responses
 from tts.gateway.admission import Caller
 from tts.gateway.exchange import PASSED, SPOKEN, APIError, Kind, ResponseWriter, bad_request
 from tts.gateway.formats import Translation, unsupported
-from tts.gateway.offer import Offer
 from tts.gateway.schemas import (
     MOST_PARAMETERS,
     OPTION_SIZES,
@@ -41,6 +40,7 @@ from tts.gateway.settings import GatewaySettings
 from tts.gateway.stored import ResponseStore, too_large
 from tts.registry import Plugin, nested
 from tts.resources import Resources
+from tts.sampler import Sampler
 from tts.sampler.parameters import merged
 from tts.sampler.protocol import bytes_of
 from tts.text import size_of, well_formed
@@ -62,6 +62,22 @@ BEYOND = {
     "extra_body": "put what is in it into the body itself",
 }
 """Fields that would ask a model's server for more than a strategy knows of."""
+
+
+@dataclass(eq=False)
+class Offer:
+    """A configuration and its models, which stay open until the last request that began with it has ended: another
+    takes its place when the configuration is read again."""
+
+    settings: GatewaySettings
+    models: dict[str, dict[str, Sampler]] = field(default_factory=dict)
+    """By name and role."""
+    chat_only: set[str] = field(default_factory=set)
+    """Models whose server has no Responses API."""
+
+    @property
+    def samplers(self) -> set[Sampler]:
+        return {sampler for roles in self.models.values() for sampler in roles.values()}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -17,15 +16,14 @@ from starlette.types import Receive, Scope, Send
 
 from tts import registry
 from tts.concurrency import LARGE, aside, now
-from tts.errors import ConfigError, EndpointError, EndpointLost, MissingExtra, QuotaSpent, TransientError, UnreadableKey
+from tts.errors import ConfigError, EndpointError, MissingExtra, UnreadableKey, is_outage, log
 from tts.gateway.admission import Caller, Gate, Keyring, check_page, identify
-from tts.gateway.answering import Models, Search, StrategyAnswer, kept_alive, open_search
+from tts.gateway.answering import Search, StrategyAnswer, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error
-from tts.gateway.formats import ChatFormat, Translation
+from tts.gateway.formats import Translation
 from tts.gateway.link import SharedMetrics, WorkerLink
-from tts.gateway.offer import Offer
 from tts.gateway.proxy import ABSENT, lacks, pass_through
-from tts.gateway.routing import GatewayRequest, read, vet
+from tts.gateway.routing import GatewayRequest, Offer, read, vet
 from tts.gateway.settings import GatewayLimits, GatewaySettings
 from tts.gateway.stored import ResponseStore
 from tts.gateway.telemetry import Metrics, Spans, Trace, trace_line
@@ -38,9 +36,7 @@ from tts.sampler.scoring import tokenize
 from tts.session import Session
 from tts.solving import OnCandidate, drive
 from tts.text import size_of
-from tts.types import Result, by_role, sum_usage
-
-log: logging.Logger = logging.getLogger("tts")
+from tts.types import Result, by_role
 
 CLIENT_LEFT = 499
 """The status under which requests are counted whose client left."""
@@ -65,7 +61,7 @@ class Gateway:
         if settings.tls is not None:
             self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             settings.tls.fill(self.tls)
-        self.offer = Offer(settings, {})
+        self.offer = Offer(settings)
         self._samplers: list[tuple[str | None, Sampler]] = []
         """All that are open, with the key that each uses."""
         self._open = Counter[Offer]()
@@ -103,11 +99,6 @@ class Gateway:
     def callers(self) -> list[Caller]:
         """The holders of all keys."""
         return self._keys.callers
-
-    @property
-    def models(self) -> Models:
-        """Those that it offers now."""
-        return self.offer.models
 
     async def reload(self, settings: GatewaySettings) -> None:
         """Go by `settings` from now on; what is under way goes on as it began.
@@ -149,7 +140,7 @@ class Gateway:
         return Offer(settings, {name: {role: sampler(one) for role, one in roles.items()} for name, roles in models})
 
     async def _close_all(self) -> None:
-        self.offer: Offer = Offer(self.settings, {})
+        self.offer: Offer = Offer(self.settings)
         await self._close_unused()
 
     async def _close_unused(self) -> None:
@@ -178,8 +169,8 @@ class Gateway:
         Whoever asks meanwhile gets the same answer: anybody may ask, as often as he likes.
         """
         if self._checking is None or self._checking.done():
-            models = self.models.values()
-            self._checking = asyncio.ensure_future(asyncio.gather(*map(check_models, models), return_exceptions=True))
+            checks = map(check_models, self.offer.models.values())
+            self._checking = asyncio.ensure_future(asyncio.gather(*checks, return_exceptions=True))
         for failure in await asyncio.shield(self._checking):
             if failure is not None:
                 raise failure
@@ -237,10 +228,10 @@ class Gateway:
                 await self._attempt(request)
                 return
             except Exception as error:
-                if not others or request.out.status is not None or not _is_outage(error):
+                if not others or request.out.status is not None or not is_outage(error):
                     raise
                 log.warning("'%s' does not answer: %s", request.plan.model, error.__cause__ or error)
-            self.metrics.fell_back(request.plan.model, others[0])
+            self.metrics.count("fell_back", request.plan.model, others[0])
             request.fall_back(others.pop(0))
 
     async def _attempt(self, request: GatewayRequest) -> None:
@@ -289,9 +280,7 @@ class Gateway:
 
     async def _whole(self, search: Search) -> None:
         answer = self._counted(search, await self._run(search))
-        body = await _written(answer, search.format, lambda: search.format.whole(*answer.parts))
-        if isinstance(search.format, Translation):
-            await search.request.keep(search.format.made)
+        body = await _written(search, answer, lambda: search.format.whole(*answer.parts))
         await search.request.out.whole(200, [JSON, *answer.headers], body)
 
     async def _stream(self, search: Search) -> None:
@@ -303,10 +292,7 @@ class Gateway:
         if out.status is None:
             await out.start(200, [*EVENTS, *answer.headers])
             await out.write(form.start(answer.usage))
-        events = await _written(answer, form, lambda: b"".join(form.chunks(*answer.parts)))
-        if isinstance(form, Translation):
-            await search.request.keep(form.made)
-        await out.write(events)
+        await out.write(await _written(search, answer, lambda: b"".join(form.chunks(*answer.parts))))
         await out.end()
 
     def _counted(self, search: Search, result: Result) -> StrategyAnswer:
@@ -315,10 +301,10 @@ class Gateway:
             answer = search.answer(result)
         except APIError as error:
             if error.code == "unverified":
-                self.metrics.unverified(search.request.plan.label)
+                self.metrics.count("unverified", search.request.plan.label)
             raise
         if answer.verified is False:
-            self.metrics.unverified(search.request.plan.label)
+            self.metrics.count("unverified", search.request.plan.label)
         return answer
 
     async def _run(self, search: Search, on_candidate: OnCandidate | None = None) -> Result:
@@ -345,12 +331,10 @@ class Gateway:
     async def _ended(self, request: GatewayRequest | None, status: int, began: float) -> None:
         """Report a request in metrics and trace."""
         name, seconds = request.plan.label if request else "none", now() - began
-        self.metrics.ended(name, status, seconds)
+        self.metrics.count("ended", name, status, seconds)
         if request is None:
             return
-        self.metrics.paid(request.caller.name, status, sum_usage(request.spent.values()), request.money)
-        for role, usage in request.spent.items():
-            self.metrics.spent(name, role, usage)
+        self.metrics.count("paid", name, request.caller.name, status, request.spent, request.money)
         if self._trace is not None:
             await self._trace.note(trace_line(request, status))
 
@@ -368,19 +352,15 @@ class Gateway:
         await out.fail(told)
 
 
-def _is_outage(error: BaseException | None) -> bool:
-    """Whether it was up to the model's server, and not to the request, that there is no answer."""
-    while error is not None:
-        if isinstance(error, TransientError | EndpointLost | QuotaSpent):
-            return True
-        error = error.__cause__
-    return False
-
-
-async def _written(answer: StrategyAnswer, form: ChatFormat | Translation, write: Callable[[], bytes]) -> bytes:
+async def _written(search: Search, answer: StrategyAnswer, write: Callable[[], bytes]) -> bytes:
+    """An answer as the client gets it, who may come back to it where that is a translation."""
     size = size_of([[one.content, one.samples and one.samples[-1].raw] for one in answer.candidates], LARGE, 16)
+    form = search.format
     form.large = size > LARGE
-    return await aside(size, write)
+    made = await aside(size, write)
+    if isinstance(form, Translation):
+        await search.request.keep(form.made)
+    return made
 
 
 async def _count(request: GatewayRequest, sampler: Sampler) -> None:

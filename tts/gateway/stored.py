@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sqlite3
 import threading
 from collections import defaultdict
@@ -14,13 +13,11 @@ from time import time
 from typing import Any, Self, TypeVar
 
 from tts.concurrency import LARGE
-from tts.errors import ConfigError
+from tts.errors import ConfigError, log
 from tts.gateway.exchange import APIError, bad_request
 from tts.gateway.settings import GatewayLimits
 from tts.sampler.protocol import YIELDING, bytes_of
 from tts.text import size_of
-
-log: logging.Logger = logging.getLogger("tts")
 
 T = TypeVar("T")
 Json = dict[str, Any]

@@ -7,15 +7,16 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 from uuid import uuid4
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers
 
+from tts.errors import log
 from tts.gateway.routing import GatewayRequest
 from tts.gateway.settings import GatewaySettings
 from tts.runs.database import Lock
@@ -28,7 +29,6 @@ from tts.types import Result, Usage, sum_usage
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-log: logging.Logger = logging.getLogger("tts")
 
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -95,32 +95,35 @@ class Metrics:
         self._fallbacks = Counter(
             "tts_fallbacks", "Requests that another model stood in for.", ("model", "by"), registry=registry
         )
-        self._unverified = Counter(
+        self._lost_verdicts = Counter(
             "tts_unverified", "Answers whose verification was lost.", ("name",), registry=registry
         )
         Gauge("tts_requests_running", "Requests in progress.", registry=registry).set_function(lambda: gate.running)
         Gauge("tts_requests_queued", "Requests waiting.", registry=registry).set_function(lambda: gate.queued)
 
-    def ended(self, name: str, status: int, seconds: float) -> None:
+    def count(self, what: Literal["ended", "paid", "fell_back", "unverified"], *args: Any) -> None:
+        """Count what has happened; `args` are those of the method called so."""
+        getattr(self, f"_{what}")(*args)
+
+    def _ended(self, name: str, status: int, seconds: float) -> None:
         self._requests.labels(name, str(status)).inc()
         self._seconds.labels(name).observe(seconds)
 
-    def spent(self, name: str, role: str, usage: Usage) -> None:
-        self._calls.labels(name, role).inc(usage.requests)
-        self._tokens.labels(name, role, "prompt").inc(usage.prompt_tokens)
-        self._tokens.labels(name, role, "completion").inc(usage.completion_tokens)
-
-    def paid(self, key: str, status: int, usage: Usage, money: float) -> None:
+    def _paid(self, name: str, key: str, status: int, spent: Mapping[str, Usage], money: float) -> None:
         self._key_requests.labels(key, str(status)).inc()
-        self._key_tokens.labels(key, "prompt").inc(usage.prompt_tokens)
-        self._key_tokens.labels(key, "completion").inc(usage.completion_tokens)
         self._key_money.labels(key).inc(money)
+        for kind in ("prompt", "completion"):
+            self._key_tokens.labels(key, kind).inc(getattr(sum_usage(spent.values()), f"{kind}_tokens"))
+            for role, usage in spent.items():
+                self._tokens.labels(name, role, kind).inc(getattr(usage, f"{kind}_tokens"))
+        for role, usage in spent.items():
+            self._calls.labels(name, role).inc(usage.requests)
 
-    def fell_back(self, model: str, by: str) -> None:
+    def _fell_back(self, model: str, by: str) -> None:
         self._fallbacks.labels(model, by).inc()
 
-    def unverified(self, name: str) -> None:
-        self._unverified.labels(name).inc()
+    def _unverified(self, name: str) -> None:
+        self._lost_verdicts.labels(name).inc()
 
     async def text(self) -> bytes:
         """All of them, for Prometheus."""

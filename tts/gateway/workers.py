@@ -9,7 +9,6 @@ takes its place.
 from __future__ import annotations
 
 import asyncio
-import logging
 import multiprocessing
 import signal
 import socket
@@ -23,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from tts.accounts import Grant, Quota
-from tts.errors import ConfigError, TTSError
+from tts.errors import ConfigError, TTSError, log
 from tts.gateway.admission import Caller, Keyring
 from tts.gateway.app import gateway_app, serving_options
 from tts.gateway.exchange import APIError
@@ -37,8 +36,6 @@ from tts.sampler.pool import Pool
 from tts.sampler.shares import Governor, Report
 from tts.serving import run_on
 from tts.types import Result
-
-log: logging.Logger = logging.getLogger("tts")
 
 PULSE = 1.0
 """Seconds between two grants, at most: workers learn from them whether a model server works."""
@@ -228,8 +225,8 @@ class WorkerSeat:
     def spend(self, name: str, tokens: float, money: float) -> None:
         self._quota(name).spend(tokens, money)
 
-    def count(self, what: str, *args: Any) -> None:
-        getattr(self._owner.metrics, what)(*args)
+    def count(self, what: Any, *args: Any) -> None:
+        self._owner.metrics.count(what, *args)
 
     async def scrape(self) -> bytes:
         return await self._owner.scrape()

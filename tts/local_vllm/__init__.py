@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import re
 import socket
@@ -23,10 +22,8 @@ from typing import NoReturn, Self
 
 import aiohttp
 
-from tts.errors import ConfigError, EndpointError, MissingExtra, TTSError
+from tts.errors import ConfigError, EndpointError, MissingExtra, TTSError, log
 from tts.local_vllm import supervise
-
-log: logging.Logger = logging.getLogger("tts")
 
 HOST = "127.0.0.1"
 NO_ANSWER = (aiohttp.ClientError, OSError)  # among them TimeoutError

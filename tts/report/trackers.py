@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import re
 import tempfile
@@ -20,17 +19,13 @@ from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, c
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tts.curves import Curve, curve_rows
-from tts.errors import ConfigError, MissingExtra
+from tts.errors import ConfigError, MissingExtra, log
 from tts.report import RunComparison, write_page
 from tts.runs import Run
 from tts.tables import curve_table
-
-log = logging.getLogger(__name__)
-
-Tracker = Literal["mlflow", "tensorboard", "wandb"]
 
 INTERVAL = 30.0
 """Seconds from one look at a run that goes on to the next, at least."""
@@ -38,8 +33,8 @@ LEISURE = 20
 """How many times as long as a look takes the wait for the next one is, at least."""
 
 
-def track(run: Run, tracker: Tracker) -> str:
-    """Give `run` to a tracker; returns where it went. Raises `MissingExtra` where that is not installed."""
+def track(run: Run, tracker: str) -> str:
+    """Give `run` to a tracker; returns where it went. Raises `ConfigError`, `MissingExtra` as `following`."""
     _check(tracker)
     with OPENED[tracker](run) as (place, give), _findings(run) as found:
         give(found, True)

@@ -17,8 +17,6 @@ from tts.types import Result, sum_usage
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tts.base import Strategy
-
 Models = dict[str, dict[str, Sampler]]
 """Samplers by model and role."""
 
@@ -65,18 +63,10 @@ def progress_shown(*, quiet: bool = False) -> Progress:
 def planned_samples(grid: Grid, problems: int) -> tuple[int | None, str]:
     """The most samples of the policies that a grid draws for so many problems; None, and the strategies at fault, where
     parameters do not tell."""
-    known = {strategy.spec: _samples(strategy) for strategy in grid.strategies}
+    known = {strategy.spec: strategy.most_samples for strategy in grid.strategies}
     unknown = ", ".join(spec for spec, count in known.items() if count is None)
     most = sum(count or 0 for count in known.values()) * problems * len(grid.models) * len(grid.seeds)
     return None if unknown else most, unknown
-
-
-def _samples(strategy: Strategy) -> int | None:
-    if (inner := getattr(strategy, "strategy", None)) is not None:
-        return None if strategy.name == "cascade" else _samples(inner)
-    if strategy.name == "single":
-        return 1
-    return getattr(strategy, "n", None) or getattr(strategy, "k", None)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
@@ -15,11 +16,10 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from tts.concurrency import LARGE, aside
-from tts.errors import EndpointError, RequestRejected, TransientError
+from tts.errors import EndpointError, RequestRejected, TransientError, causes
 from tts.sampler import protocol, refusals
 from tts.sampler.batches import BatchTransport
 from tts.sampler.endpoint import Endpoint, in_process, joined
-from tts.sampler.limits import most_in_flight
 from tts.sampler.providers import ProviderTransport
 from tts.sampler.redaction import Redactor, secret_headers
 from tts.sampler.sse import BYTE_ORDER_MARK, STEP, EventReader, ServerEvent
@@ -68,7 +68,10 @@ class HttpClient:
         network = endpoint.transport
         if network is None:
             model = in_process(endpoint.base_url)
-            network = self._own(model(endpoint.base_url) if model else _network(endpoint))
+            connections = endpoint.most_in_flight * len(endpoint.urls) + 16
+            network = self._own(
+                model(endpoint.base_url) if model else Network(connections, endpoint.connect_timeout, proxies=True)
+            )
         if endpoint.provider:
             network = self._own(ProviderTransport(network))
         if endpoint.batch:
@@ -298,16 +301,15 @@ async def _after(head: bytes, rest: AsyncIterable[bytes]) -> AsyncGenerator[byte
         yield part
 
 
-def _network(endpoint: Endpoint) -> Network:
-    connections = most_in_flight(endpoint) * len(endpoint.urls) + 16
-    return Network(connections, endpoint.connect_timeout, proxies=True)
+def out_of_files(error: BaseException) -> bool:
+    """Whether an attempt failed because this process has too many files open."""
+    return any(isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE) for one in causes(error))
 
 
-def _in_the_systems_words(error: BaseException | None) -> str:
+def _in_the_systems_words(error: Exception) -> str:
     """`Connection refused` and the like, if `error` comes down to such a failure; else empty."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno is not None and not error.__cause__:
-            ours = error.errno > 0 and not isinstance(error, ssl.SSLError)  # whose numbers are not the system's
-            return os.strerror(error.errno) if ours else error.strerror or ""
-        error = error.__cause__ or error.__context__
+    for one in causes(error, contexts=True):
+        if isinstance(one, OSError) and one.errno is not None and not one.__cause__:
+            ours = one.errno > 0 and not isinstance(one, ssl.SSLError)  # whose numbers are not the system's
+            return os.strerror(one.errno) if ours else one.strerror or ""
     return ""

@@ -16,10 +16,9 @@ from zlib import crc32
 from tts.accounts import Ledger
 from tts.concurrency import now
 from tts.errors import EndpointError, EndpointRefused, QuotaSpent, RequestRejected, Throttled, TimedOut, TransientError
-from tts.sampler.client import HttpClient
+from tts.sampler.client import HttpClient, out_of_files
 from tts.sampler.endpoint import Endpoint, joined
 from tts.sampler.health import Health
-from tts.sampler.limits import most_in_flight, out_of_files
 from tts.sampler.pool import LONGEST_WAIT, AttemptOutcome, Pool
 from tts.text import head_of
 from tts.types import Prompt, Usage
@@ -139,7 +138,7 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint, pool: Pool | None = None) -> None:
         self.endpoint = endpoint
-        self.pool: Pool = pool or Pool(endpoint.urls, most_in_flight(endpoint), endpoint.target_latency)
+        self.pool: Pool = pool or Pool(endpoint.urls, endpoint.most_in_flight, endpoint.target_latency)
         if endpoint.batch:  # what is not asked for at once is in the next batch
             for replica in self.pool.replicas:
                 replica.window = replica.maximum

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,9 @@ ENGINES = {"ray:vllm": ("ray-vllm", "tts.cluster.engine:EngineTransport")}
 
 BATCHED: dict[str, float] = {"attempt_timeout": 90_000.0, "total_timeout": 180_000.0, "max_concurrency": 10_000}
 """What an endpoint with `batch` has by default: a batch takes up to a day, and has as many requests as possible."""
+
+FILES_ELSEWHERE = 128
+"""Open files that are left to the rest of the process."""
 
 SECRET_QUERY = re.compile(
     r"(?:api|access|auth|subscription|[\w-]*[-_])?(?:key|token|code|sig|signature|secret|password)", re.IGNORECASE
@@ -207,6 +211,15 @@ class Endpoint(BaseModel):
     def urls(self) -> tuple[str, ...]:
         """The base URL of each replica."""
         return tuple(self.base_url.split(","))
+
+    @property
+    def most_in_flight(self) -> int:
+        """Requests that may be in flight at one replica, each with a file: half of those that the process may open, as
+        other endpoints need some, shared by the replicas."""
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if allowed == resource.RLIM_INFINITY or self.batch:  # whose requests wait without a connection
+            return self.max_concurrency
+        return max(1, min(self.max_concurrency, (allowed - FILES_ELSEWHERE) // 2 // len(self.urls)))
 
     @property
     def embedded(self) -> bool:

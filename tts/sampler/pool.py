@@ -8,16 +8,13 @@ at all is for `tts.sampler.health` to say.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from tts.errors import EndpointError, QuotaSpent, Throttled, TransientError
-
-log: logging.Logger = logging.getLogger("tts")
+from tts.errors import EndpointError, QuotaSpent, Throttled, TransientError, log
 
 INITIAL = 64
 """Requests in flight at a replica before anything is known about it."""

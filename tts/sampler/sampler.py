@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from base64 import b64decode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 
 from tts.accounts import Ledger
 from tts.concurrency import LARGE, Flow, Once, aside, flow, now, together
-from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TimedOut, TransientError
+from tts.errors import EndpointError, EndpointRefused, RequestRejected, SamplingFailed, TimedOut, TransientError, log
 from tts.files import ImageFolder
 from tts.sampler import llama_cpp, protocol, refusals
 from tts.sampler.connection import ONE_REQUEST, Connection, Exchange, Retry
@@ -28,8 +27,6 @@ from tts.sampler.parameters import FALLBACKS, NOT_SAMPLING, Dispensable, ignored
 from tts.sampler.protocol import Generation, ModelResponse
 from tts.sampler.trials import lack_of
 from tts.types import Charge, Drawing, Prompt, Sample, Usage, sum_usage
-
-log: logging.Logger = logging.getLogger("tts")
 
 T = TypeVar("T")
 

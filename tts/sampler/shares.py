@@ -12,7 +12,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from tts.sampler.endpoint import Endpoint
-from tts.sampler.limits import most_in_flight
 from tts.sampler.pool import SUSPECT, AttemptOutcome, Pool, Replica
 
 REDEAL = 0.005
@@ -79,7 +78,7 @@ class SharedPool(Pool):
     """The pool of an endpoint at a worker: it sends what its grants allow, and reports."""
 
     def __init__(self, endpoint: Endpoint, changed: Callable[[], None]) -> None:
-        maximum = most_in_flight(endpoint)
+        maximum = endpoint.most_in_flight
         super().__init__(endpoint.urls, maximum, endpoint.target_latency)
         self.replicas: list[SharedReplica] = [  # pyright: ignore[reportIncompatibleVariableOverride]
             SharedReplica(url, maximum, endpoint.target_latency) for url in endpoint.urls

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import PositiveInt
 
@@ -23,9 +24,12 @@ class Procedural(Task):
     seed: int = 0
     """Another seed makes other problems."""
 
+    varied: ClassVar[tuple[str, ...]] = ()
+    """The parameters by whose values problems differ."""
+
     def difficulties(self) -> Iterable[tuple[Any, ...]]:
         """What distinguishes the problems; it becomes part of their ids."""
-        raise NotImplementedError
+        return product(*(getattr(self, name) for name in self.varied))
 
     def make(self, id: str, rng: Random, difficulty: tuple[Any, ...]) -> Example:
         """The problem that `rng` draws at a difficulty. Raises `ConfigError` if there is none."""

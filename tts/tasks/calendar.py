@@ -7,7 +7,7 @@ at a multiple of five minutes such that the meeting lies between 08:00 and 18:00
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from random import Random
 from typing import Annotated, Any
 
@@ -44,15 +44,14 @@ class Calendar(Procedural):
     enumeration, which time is the earliest and whether there is any.
     """
 
+    varied = ("tenths",)
+
     tenths: tuple[Annotated[int, Field(ge=0, le=10)], ...] = tuple(range(11))
     """Constrainedness: 7 means at least 0.7 and below 0.8; 10 means 1, no slot fits."""
     people: Annotated[int, Field(ge=1, le=len(PEOPLE))] = 3
     """The number of participants."""
     days: Annotated[int, Field(ge=1, le=7)] = 5
     """The number of days, from Monday on, on which they have free time."""
-
-    def difficulties(self) -> Iterable[tuple[int]]:
-        return zip(self.tenths)
 
     def make(self, id: str, rng: Random, difficulty: tuple[Any, ...]) -> Example:
         (tenth,) = difficulty

@@ -6,8 +6,7 @@ After the maze task of SpatialEval (Wang et al. 2024, arXiv 2406.14852) as used 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise, product
+from itertools import pairwise
 from random import Random
 from typing import Annotated, Any, Literal
 
@@ -40,13 +39,12 @@ Answer: x"""
 class Maze(Procedural):
     """Mazes without loops, so that there is only one path; answers are letters."""
 
+    varied = ("sizes", "questions")
+
     sizes: tuple[Annotated[int, Field(ge=2, le=50)], ...] = (3, 4, 5, 6)
     """Rooms per side; with its walls, a maze of n rooms per side has 2n + 1 characters per side."""
     questions: tuple[Question, ...] = ("right_turns", "turns", "direction")
     """The questions asked."""
-
-    def difficulties(self) -> Iterable[tuple[int, Question]]:
-        return product(self.sizes, self.questions)
 
     def make(self, id: str, rng: Random, difficulty: tuple[Any, ...]) -> Example:
         size, question = difficulty

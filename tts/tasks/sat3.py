@@ -5,8 +5,6 @@ After the 3SAT task of Balachandran et al. 2025 (arXiv 2504.00294): 4 to 15 vari
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import product
 from random import Random
 from typing import Annotated, Any, Literal
 
@@ -40,14 +38,13 @@ class Sat3(Procedural):
     enumeration, whether there is one.
     """
 
+    varied = ("variables", "kinds")
+
     variables: tuple[Annotated[int, Field(ge=3, le=20)], ...] = tuple(range(4, 16))
     """The numbers of variables."""
     kinds: tuple[Kind, ...] = ("hard", "under", "over", "unique")
     """Clauses per variable: 4.26 (`hard`, at the threshold of satisfiability), 2.13 (`under`), 8.52 (`over`), and 4.26
     with exactly one solution (`unique`)."""
-
-    def difficulties(self) -> Iterable[tuple[int, Kind]]:
-        return product(self.variables, self.kinds)
 
     def make(self, id: str, rng: Random, difficulty: tuple[Any, ...]) -> Example:
         n, kind = difficulty

@@ -6,8 +6,8 @@ After the map task of SpatialEval (Wang et al. 2024, arXiv 2406.14852) as used b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import combinations, product
+from collections.abc import Sequence
+from itertools import combinations
 from random import Random
 from typing import Annotated, Any, Literal
 
@@ -46,13 +46,12 @@ Answer: x"""
 class SpatialMap(Procedural):
     """Places with two-word names; answers are letters, and follow from the given relations by transitivity alone."""
 
+    varied = ("objects", "questions")
+
     objects: tuple[Annotated[int, Field(ge=6, le=12)], ...] = (6, 8, 10, 12)
     """The numbers of places."""
     questions: tuple[Question, ...] = ("direction", "which", "how_many")
     """The questions asked: the direction of a place from another, which place lies in a direction, or how many do."""
-
-    def difficulties(self) -> Iterable[tuple[int, Question]]:
-        return product(self.objects, self.questions)
 
     def make(self, id: str, rng: Random, difficulty: tuple[Any, ...]) -> Example:
         count, question = difficulty

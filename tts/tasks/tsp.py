@@ -6,7 +6,6 @@ from 1 to 99, the same both ways.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from random import Random
 from typing import Annotated, Any
 
@@ -37,13 +36,12 @@ class TSP(Procedural):
     the algorithm of Held and Karp (1962).
     """
 
+    varied = ("cities",)
+
     cities: tuple[Annotated[int, Field(ge=3, le=15)], ...] = tuple(range(6, 14))
     """The numbers of cities."""
     each: PositiveInt = 100
     """Problems of each number of cities."""
-
-    def difficulties(self) -> Iterable[tuple[int]]:
-        return zip(self.cities)
 
     def make(self, id: str, rng: Random, difficulty: tuple[Any, ...]) -> Example:
         (n,) = difficulty

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import logging
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -18,12 +17,11 @@ from uuid import uuid4
 
 import numpy as np
 
+from tts.errors import log
 from tts.lab.engine import vllm_protocol as protocol
 from tts.lab.engine.engine import Delta, Engine, GenerationRequest
 from tts.lab.engine.sampling import SamplingParams
 from tts.lab.engine.vllm_protocol import B, Json, RefusedRequest, need
-
-log: logging.Logger = logging.getLogger("tts")
 
 Parts = AsyncGenerator[bytes, None]
 
