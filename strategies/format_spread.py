@@ -10,9 +10,11 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import count, product
 from random import Random
-from typing import Literal
+from typing import Any, Literal, Self
+
+from pydantic import PositiveInt, model_validator
 
 from tts.base import Estimator, answer_reader, best
 from tts.concurrency import merge
@@ -97,6 +99,25 @@ class FormatSpread(Voting):
 
     by: Literal["votes", "verdicts"] = "votes"
     """What selects."""
+    bandit: bool = False
+    """Whether a total budget goes to the formats that may be the best or the worst, by the verdicts so far (Thompson
+    sampling), so that far fewer samples than problems times formats tell how far accuracy spreads."""
+    batch: PositiveInt = 5
+    """Problems that are asked in the format that the bandit has drawn before it draws again."""
+
+    @model_validator(mode="after")
+    def _counts_verdicts(self) -> Self:
+        if self.bandit and self.by != "verdicts":
+            raise ValueError("a bandit goes by what the verifier accepts: add by=verdicts, and perhaps verifier=oracle")
+        return self
+
+    @property
+    def gains(self) -> Literal["arms"] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "arms" if self.bandit else None
+
+    @property
+    def independent(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return not self.bandit
 
     @property
     def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -104,7 +125,9 @@ class FormatSpread(Voting):
 
     @property
     def estimator(self) -> Estimator:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return "best_of_k" if self.by == "verdicts" else super().estimator
+        if self.by == "verdicts":
+            return "replay" if self.bandit else "best_of_k"
+        return super().estimator
 
     def ready(self, problem: Problem) -> None:
         if self.by == "votes":
@@ -115,6 +138,8 @@ class FormatSpread(Voting):
     def search(self, problem: Problem, session: Session) -> AsyncIterator[Candidate]:
         asked = [("as given", problem)]
         asked += [(str(one), reworded(problem, one)) for one in drawn_formats(self.n - 1, session.seed)]
+        if self.bandit:
+            return _in_turn(asked, session)
         samples = merge(_noted(session.propose(one.messages), name) for name, one in asked)
         found = session.verified(samples) if self.needs_verifier else samples
         return found if self.by == "verdicts" else session.classified(found, answer_reader(problem, self.answer))
@@ -124,13 +149,29 @@ class FormatSpread(Voting):
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         if self.by == "verdicts":
-            return any(one.passed for one in candidates)
+            return not self.bandit and any(one.passed for one in candidates)
         return super().settled(candidates)
 
 
-async def _noted(drawn: AsyncGenerator[Candidate, None], name: str) -> AsyncGenerator[Candidate, None]:
+async def _in_turn(asked: Sequence[tuple[str, Problem]], session: Session) -> AsyncGenerator[Candidate, None]:
+    """A verified sample in each format that the total budget is spent on."""
+    if session.turn is None:
+        raise ConfigError(
+            "format_spread:bandit=true needs a budget for all problems: tts run --total-budget requests=500"
+        )
+    found: list[Candidate] = []
+    for turn in count():
+        if not (told := await session.turn(turn, found, session.spent)):
+            return
+        name, one = asked[told - 1]
+        async for candidate in session.verified(_noted(session.propose(one.messages), name, arm=told - 1)):
+            found.append(candidate)
+            yield candidate
+
+
+async def _noted(drawn: AsyncGenerator[Candidate, None], name: str, **notes: Any) -> AsyncGenerator[Candidate, None]:
     """A sample with the name of its format; none where the server gives none, which loses this one alone."""
     with suppress(SamplingFailed):
         async with aclosing(drawn) as samples:
             async for one in samples:
-                yield replace(one, notes={"format": name})
+                yield replace(one, notes={"format": name, **notes})

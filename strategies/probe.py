@@ -8,6 +8,7 @@ charged, and the study `probe` compares with the same policy for every problem a
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from copy import copy
@@ -18,6 +19,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from tts.base import Strategy, StrategyField, answer_classes, of
 from tts.errors import ConfigError
+from tts.prompting import reworded, without_thoughts
 from tts.sampler.parameters import merged
 from tts.session import Session
 from tts.stopping import lead_probability
@@ -45,7 +47,7 @@ class Probe(Strategy):
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """How sure the vote (see `beta`), or how likely the tokens, must be."""
     easy: dict[str, Any] = Field(default_factory=dict)
-    """Sampling parameters of the probe: `{"chat_template_kwargs": {"enable_thinking": false}}`."""
+    """Sampling parameters of the probe, and of asking: `{"chat_template_kwargs": {"enable_thinking": false}}`."""
     hard: dict[str, Any] = Field(default_factory=dict)
     """Sampling parameters of `then`."""
 
@@ -65,10 +67,10 @@ class Probe(Strategy):
         asked: frozenset[Charge] = frozenset()
         hard = False
         if self.by == "ask":
-            turns = [*problem.turns[:-1], {"role": "user", "content": ASK + str(problem.turns[-1]["content"])}]
-            said = await session.one(turns, inner=True, max_tokens=8)
+            turns = reworded(problem, lambda text: ASK + text, last=True).turns
+            said = await session.one(turns, inner=True, **merged(self.easy, {"max_tokens": 8}))
             asked = frozenset(said.charges) if said is not None else asked
-            hard = said is None or not said.text.strip().lower().startswith("yes")
+            hard = said is None or not re.match(r"\W*yes\b", without_thoughts(said.text), re.IGNORECASE)
         if not hard:
             found: list[Candidate] = []
             probe = self.then.model_copy(update={"n": self.first, "stop": None})

@@ -73,7 +73,8 @@ class TreeOfThoughts(StepSearch):
     end: str = "Answer:"
     """What is in a proposed step that completes the answer."""
     weigh: Literal["verifier", "vote"] = "verifier"
-    """Whether the verifier rates each thought, or the model compares those of one level and votes for the best."""
+    """Whether the verifier rates each thought, or the model compares those of one level and votes for the best. With
+    `select_by=majority` this needs no verifier."""
     votes: PositiveInt = 3
     """Votes on each level."""
     propose_prompt: Annotated[str, template("problem", "answer", "n", "end")] = PROPOSE
@@ -86,6 +87,10 @@ class TreeOfThoughts(StepSearch):
         if (self.thoughts == "propose" or self.weigh == "vote") and (self.lookahead or self.rollouts):
             raise ValueError("lookahead and rollouts are for thoughts that are sampled, and rated by the verifier")
         return self
+
+    @property
+    def needs_verifier(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.weigh == "verifier" or self.select_by != "majority"
 
     @property
     def rates_steps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -24,8 +24,9 @@ from tts.stopping import expected_improvement, lead_probability
 from tts.types import Candidate, Usage, Verdict
 
 Policy = Literal["greedy", "thompson", "uniform"]
-Kind = Literal["passes", "votes", "scores", "rates"]
-"""What is to be had of a problem: an accepted answer, a sure vote, a better score, a more exact rate of success."""
+Kind = Literal["passes", "votes", "scores", "rates", "arms"]
+"""What is to be had of a problem: an accepted answer, a sure vote, a better score, a more exact rate of success; or of
+ways to ask it, the best and the worst."""
 Floats = NDArray[np.float64]
 
 SHARE = 4
@@ -63,6 +64,9 @@ class TotalBudget(BaseModel):
 
 class Allocator:
     """What the samples of each problem have shown so far, and who is next. Pure but for its own random numbers."""
+
+    told: int = 1
+    """What those who are next are told: how many samples to draw."""
 
     def __init__(self, policy: Policy, kind: Kind, problems: int, rng: np.random.Generator) -> None:
         self.policy: Policy = policy
@@ -134,6 +138,68 @@ class Allocator:
         return gain / cost
 
 
+class Bandit:
+    """Which of several arms with outcomes of 0 or 1, such as formats of a prompt, is the best and which the worst.
+
+    Thompson sampling, first for the best and then for the worst (Sclar et al. 2024, FormatSpread, arXiv 2310.11324,
+    section 3.2). It begins with no opinion of an arm. In the paper it begins with the accuracy of the format as given,
+    which weighs as six outcomes or more and takes more evaluations to overrule than a small run has.
+    """
+
+    def __init__(self, arms: int, rng: np.random.Generator) -> None:
+        self.drawn: NDArray[np.int64] = np.zeros(arms, dtype=np.int64)
+        self.right: NDArray[np.float64] = np.zeros(arms)
+        self._rng = rng
+
+    def pull(self, able: NDArray[np.bool_], *, best: bool) -> int:
+        """Which of the arms that are `able` is tried next."""
+        chance = self._rng.beta(1 + self.right, 1 + self.drawn - self.right)
+        return int(np.argmax(np.where(able, chance if best else -chance, -np.inf)))
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """What it takes for the best arm and for the worst."""
+        means = (1 + self.right) / (2 + self.drawn)
+        return int(means.argmax()), int(means.argmin())
+
+
+class ArmAllocator:
+    """In which way a few problems at a time are asked: half of the budget seeks the best way, the other half the worst.
+
+    Problems come in their order, so that ways are compared on the same ones.
+    """
+
+    kind: Kind = "arms"
+    told: int = 0
+    """What those who are next are told: the way, from 1 on."""
+
+    def __init__(self, budget: TotalBudget, arms: int, batch: int, problems: int, rng: np.random.Generator) -> None:
+        self.settled: NDArray[np.bool_] = np.zeros(problems, dtype=np.bool_)
+        self._budget, self._batch, self._bandit = budget, batch, Bandit(arms, rng)
+        self._asked = np.zeros((problems, arms), dtype=np.bool_)
+        self._right = np.full((problems, arms), np.nan)
+
+    def observe(self, problem: int, evidence: Sequence[tuple[int, float]], cost: float) -> None:
+        """Take note of all samples of a problem: their arms, and whether each passed."""
+        for arm, right in evidence:
+            self._right[problem, arm] = right
+
+    def round(self, open_ones: NDArray[np.bool_], bounds: Floats, left: float) -> list[int]:
+        """Who is next; see `Allocator.round`."""
+        self.settled = np.logical_and.reduce(self._asked, axis=1)
+        free = open_ones[:, np.newaxis] & ~self._asked
+        able, bandit = np.logical_or.reduce(free, axis=0), self._bandit
+        bandit.drawn, bandit.right = (~np.isnan(self._right)).sum(axis=0), np.nansum(self._right, axis=0)
+        if self._budget.policy == "uniform":
+            arm = int(np.argmin(np.where(able, self._asked.sum(axis=0), np.inf)))
+        else:
+            arm = bandit.pull(able, best=2 * left > self._budget.cap[1])
+        chosen = np.flatnonzero(free[:, arm])[: self._batch]
+        chosen = chosen[np.cumsum(bounds[chosen]) <= left]
+        self._asked[chosen, arm], self.told = True, arm + 1
+        return chosen.tolist()
+
+
 MEANS = np.linspace(0.025, 0.975, 20)
 STRENGTHS = np.geomspace(0.2, 20, 12)
 """Of the priors that are tried: a / (a + b), and a + b."""
@@ -163,8 +229,10 @@ def evidence_kind(votes: bool, decisions: Sequence[bool | None]) -> Kind:
     return "votes" if votes else "passes" if any(one is not None for one in decisions) else "scores"
 
 
-def evidence_of(kind: Kind, candidates: Sequence[Candidate]) -> list[float | str | None]:
+def evidence_of(kind: Kind, candidates: Sequence[Candidate]) -> list[Any]:
     """What `candidates` in spawned order are worth to an allocator."""
+    if kind == "arms":
+        return [(one.notes["arm"], float(one.passed)) for one in candidates]
     if kind == "votes":
         return [*answer_classes([one.notes for one in candidates])]
     if kind in ("passes", "rates"):
@@ -176,7 +244,8 @@ class Turns(Protocol):
     """Lets the searches of one strategy, model and seed take turns under a total budget."""
 
     def wait(self, problem: str, asked: int, candidates: Sequence[Candidate], spent: Usage) -> Awaitable[int]:
-        """How many samples the problem's search, which has `asked` for so many, may draw next; 0: enough.
+        """How many samples the problem's search, which has `asked` for so many, may draw next; 0: enough. To one that
+        gains by arms: which, from 1 on, to draw a sample with.
 
         It is known when everyone has done what he was granted, and the same if it is asked again, as a search that was
         lost does when it is run once more. Raises `BudgetSpent` where the total budget has no room for another one.
@@ -190,7 +259,7 @@ class Turns(Protocol):
 
 def essentials(candidate: Candidate) -> Candidate:
     """What `evidence_of` reads of a candidate."""
-    notes = {name: value for name, value in candidate.notes.items() if name in ("answer", "said", "alike")}
+    notes = {name: value for name, value in candidate.notes.items() if name in ("answer", "said", "alike", "arm")}
     verdict = candidate.verdict and Verdict(candidate.verdict.score, candidate.verdict.passed)
     return Candidate(id=candidate.id, content="", spawned=candidate.spawned, notes=notes, verdict=verdict)
 
@@ -218,7 +287,10 @@ class SharedBudget:
         self._live = set(range(len(problems)))
         self._spent = np.zeros(len(problems))
         self._prompts = np.zeros(len(problems))
-        self._allocator: Allocator | None = None
+        self._allocator: Allocator | ArmAllocator | None = None
+        if strategy.gains == "arms":
+            batch = int(getattr(strategy, "batch", 1))
+            self._allocator = ArmAllocator(budget, self._n, batch, len(problems), self._rng)
 
     def wait(self, problem: str, asked: int, candidates: Sequence[Candidate], spent: Usage) -> asyncio.Future[int]:
         place, future = self._places[problem], asyncio.get_running_loop().create_future()
@@ -253,10 +325,10 @@ class SharedBudget:
             if granted and able[place] and place not in granted:
                 continue  # another round
             spent = BudgetSpent(f"the total budget of {cap:,} {name} is spent")
-            told = spent if able[place] and place not in granted else int(place in granted)
+            told = spent if able[place] and place not in granted else allocator.told * (place in granted)
             self._told[place].append(told)
             _tell(self._waiting.pop(place)[0], told)
-        if not any(map(len, found.values())):  # what the samples are is not known yet
+        if allocator.kind != "arms" and not any(map(len, found.values())):  # what the samples are is not known yet
             self._allocator = None
 
     def _suited(self, found: dict[int, Sequence[Candidate]]) -> Allocator:

@@ -202,9 +202,9 @@ class Strategy(Plugin):
     """Whether its answers are written piece by piece, so that they cannot be tool calls or follow a response format."""
     by_turns: ClassVar[bool] = False
     """Whether the pieces may be turns of a trajectory, in an environment that can be copied (`Episode.fork`)."""
-    gains: ClassVar[Literal["votes", "verdicts", "rates"] | None] = None
+    gains: ClassVar[Literal["votes", "verdicts", "rates", "arms"] | None] = None
     """What a sample adds to: by this a total budget is shared out among problems, if the search draws its samples by
-    `tts.stopping.drawn`. None: it does not."""
+    `tts.stopping.drawn`, or asks `Session.turn` with which of its `n` arms. None: it does not."""
     exhaustive: ClassVar[bool] = False
     """Whether it goes on whatever the verdicts are. A replayed strategy then has a curve of coverage too: the share of
     problems that any candidate of the prefix solves."""

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 ROLE = "environment"
 """Under which the CPU time of steps is accounted."""
+CUT = frozenset({"length", "content_filter", "refusal"})
+"""Finish reasons of a message that ends a trajectory without its policy having said so."""
 
 
 # -- the contract --------------------------------------------------------------------------------------------------
@@ -269,7 +271,8 @@ class Trajectory:
     """The messages of the policy, each with what the environment's answer cost too."""
     state: EndState = EndState("")
     ended: str = ""
-    """Why it is over: "stop", or the cap that was met, "turns" or "tokens"; empty while it goes on."""
+    """Why it is over: "stop", the cap that was met ("turns" or "tokens"), or why the last message is not whole (its
+    finish reason); empty while it goes on."""
 
     @classmethod
     def begin(cls, environment: Environment, prompt: Prompt, episode: Episode) -> Trajectory:
@@ -304,8 +307,9 @@ class Trajectory:
         """What it is after the policy's message `sample`, and what `episode`, which is where it is, answers to it."""
         said: dict[str, Any] = {"role": "assistant", "content": sample.text}
         if sample.tool_calls:
-            ids = (f"call-{len(self.samples) + 1}-{i}" for i in range(len(sample.tool_calls)))
-            calls = [{"id": id, "type": "function", **call} for id, call in zip(ids, sample.tool_calls, strict=True)]
+            calls = [{"type": "function", **call} for call in sample.tool_calls]
+            if not all(ids := [call.get("id") for call in calls]) or len({*ids}) < len(ids):  # some servers give none
+                calls = [{**call, "id": f"call-{len(self.samples) + 1}-{i}"} for i, call in enumerate(calls)]
             said |= {"content": sample.text or None, "tool_calls": calls}
         answered, state = await self._answered(session, episode, sample, said)
         told, done = json.loads(answered.text)
@@ -315,8 +319,10 @@ class Trajectory:
             samples=(*self.samples, replace(sample, charges=(*sample.charges, *answered.charges))),
             state=state,
         )
-        caps = {"stop": done, "turns": len(made.samples) == self.environment.turns, "tokens": made._tokens_left() == 0}
-        return replace(made, ended=next((cap for cap, met in caps.items() if met), ""))
+        caps = {"turns": len(made.samples) == self.environment.turns, "tokens": made._tokens_left() == 0}
+        cap = next((cap for cap, met in caps.items() if met), "")
+        why = sample.finish_reason or "" if not sample.tool_calls and sample.finish_reason in CUT else "stop"
+        return replace(made, ended=why if done and (why == "stop" or not cap) else cap)
 
     def _tokens_left(self) -> int | None:
         if self.environment.tokens is None:

@@ -183,7 +183,7 @@ class Tree:
         """`answer`, which `candidate` shows to the verifier, as a node below `above` with its verdict; without one
         where the budget has no room for it, or where the server fails to look ahead."""
         node = Node.below(above, answer)
-        if not (self._stepping.rates_steps or self._stepping.rollouts or node.done):
+        if self.session.verifier is None or not (self._stepping.rates_steps or self._stepping.rollouts or node.done):
             return node
         try:
             if self._stepping.rollouts and not node.done:

@@ -224,6 +224,34 @@ async def test_conversations_arrive_as_chat_has_them():
             assert sent["stop"] == ["###"]
 
 
+async def test_turns_of_one_role_in_a_row_are_one_turn():
+    image = {"type": "image", "source": {"type": "url", "url": "http://there/a.png"}}
+    call = {"type": "tool_use", "name": "weather", "input": {}}
+    turns: Any = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "user", "content": [{"type": "text", "text": "In Rome."}]},
+        {"role": "user", "content": [image]},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Lo", "signature": "s"}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": "ok.", "signature": "s"}, {**call, "id": "a"}],
+        },
+        {"role": "assistant", "content": [{**call, "id": "b"}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": id, "content": "22"} for id in "ab"]},
+        {"role": "user", "content": "And?"},
+    ]
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        for model in ("qwen", "single@qwen"):
+            assert (await ask(served, model, messages=turns, tools=[WEATHER])).status_code == 200
+            asked, turn, *told, last = double.requests[-1].body["messages"]
+            assert [part["type"] for part in asked["content"]] == ["text", "image_url"]
+            assert asked["content"][0]["text"] == "Weather?\n\nIn Rome."
+            assert (turn["role"], turn["reasoning_content"]) == ("assistant", "Look.")
+            assert [called["id"] for called in turn["tool_calls"]] == ["a", "b"]
+            assert [one["tool_call_id"] for one in told] == ["a", "b"]
+            assert last == {"role": "user", "content": "And?"}
+
+
 @both
 @pytest.mark.parametrize(
     ("said", "reason"),

@@ -90,6 +90,7 @@ async def test_tools_and_their_results_go_round():
         {"input": [{"type": "computer_call"}]},
         {"tools": [{"type": "web_search"}]},
         {"input": 3},
+        {"input": []},
     ],
 )
 async def test_what_is_not_there_is_refused(fields: dict[str, Any]):
@@ -97,6 +98,24 @@ async def test_what_is_not_there_is_refused(fields: dict[str, Any]):
         answer = await served.http.post("/responses", json={"model": "single@qwen", "input": "x", **fields})
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] in fields
+
+
+async def test_a_choice_without_a_name_and_thoughts_that_nobody_here_can_read_are_told():
+    tools = [{"type": "function", "name": "weather", "parameters": {"type": "object"}}]
+    sealed = {"type": "reasoning", "id": "r", "summary": [], "encrypted_content": "abc"}
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        for model in ("qwen", "single@qwen"):
+            body = {"model": model, "input": "x", "tools": tools, "tool_choice": {"type": "function"}}
+            answer = await served.http.post("/responses", json=body)
+            assert answer.json()["error"]["param"] == "tool_choice.name"
+            for item, told in (
+                (sealed, True),
+                ({**sealed, "summary": [{"type": "summary_text", "text": "So."}]}, False),
+            ):
+                items = [{"role": "user", "content": "x"}, item, {"role": "user", "content": "y"}]
+                answer = await served.http.post("/responses", json={"model": model, "input": items})
+                assert answer.status_code == 200
+                assert ("encrypted_content" in answer.headers.get("x-tts-ignored", "")) == told
 
 
 SENT_ON: dict[str, Any] = {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.double import ModelDouble
+from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.solving import PROBLEM, endpoint
 from tts import Experiment, MockModel, Problem, solve
 from tts.errors import ConfigError
@@ -163,3 +166,55 @@ async def test_the_study_tells_best_and_worst_format_of_a_run(tmp_path: Path):
     ).run(tmp_path / "plain")
     with pytest.raises(ConfigError, match="needs format_spread"):
         Formats().findings({"": plain})
+
+
+async def test_a_live_bandit_spends_a_budget_on_the_ends_and_a_resumed_run_draws_as_it_would_have(tmp_path: Path):
+    formats = drawn_formats(15, 0)
+    rates = {str(one): 0.5 for one in formats} | {str(formats[3]): 0.95, str(formats[9]): 0.05}
+
+    def answer(request: dict[str, Any], rng: np.random.Generator) -> str:
+        text = request["messages"][-1]["content"]
+        known = next((str(one) for one in formats if text == one(text[text.index("Six") :])), "as given")
+        return "Answer: 42" if rng.random() < rates.get(known, 0.5) else "Answer: 0"
+
+    async def run(out: str, policy: str = "thompson", *, resume: bool = False) -> tuple[dict[str, int], dict[str, Any]]:
+        table = {
+            "task": f'jsonl:path="{path}"',
+            "strategies": ["format_spread:n=16,by=verdicts,bandit=true,verifier=oracle"],
+            "total_budget": f"requests=200,policy={policy}",
+        }
+        faults = None if resume or out == "whole" else {Fault(FaultKind.SERVER_ERROR): 0.1}
+        async with asyncio.timeout(120), ModelDouble(answer=answer, latency=(0, 0.005), faults=faults) as double:
+            served = endpoint(double, identity="it", params={"seed": 3})
+            found = await Experiment.parse({**table, "models": served}).run(tmp_path / out, resume=resume)
+        (track,), (row,) = found.tracks, Formats().findings({"": found}).data  # type: ignore[misc]
+        assert isinstance(row, dict)
+        asked = Counter(one.notes["format"] for row in track.rows for one in track.candidates(row))
+        assert asked.total() == track.usage().requests == 200
+        return dict(asked), row
+
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"Six by seven, {i}?", "answer": 42}) for i in range(40)))
+    asked, told = await run("whole")
+    assert [told["formats"][told[end]] for end in ("best", "worst")] == [str(formats[3]), str(formats[9])]
+    assert (told["evaluations"], told["size"]) == (200, 16 * 40)
+    assert asked[str(formats[3])] + asked[str(formats[9])] > 200 / 4
+    even, _ = await run("even", "uniform")
+    assert max(even.values()) - min(even.values()) <= 5
+    assert (await run("again"))[0] == asked
+    with sqlite3.connect(tmp_path / "again" / "run.sqlite") as database:
+        database.execute("PRAGMA foreign_keys = ON")
+        database.execute("DELETE FROM cells WHERE id % 2 = 0")
+        database.execute("DELETE FROM samples WHERE rowid % 3 = 0")
+    resumed, again = await run("again", resume=True)
+    assert resumed == asked
+    for names in ("formats", "accuracies"):
+        assert sorted(again[names]) == sorted(told[names])
+
+
+async def test_a_bandit_without_verdicts_or_a_budget_is_refused_with_what_to_add():
+    with pytest.raises(ConfigError, match="add by=verdicts"):
+        await solve(PROBLEM, "format_spread:bandit=true", MockModel(str))
+    spec = "format_spread:bandit=true,by=verdicts,verifier=numeric_answer(reference=42)"
+    with pytest.raises(ConfigError, match="--total-budget requests=500"):
+        await solve(PROBLEM, spec, MockModel(str))

@@ -17,7 +17,7 @@ from tests.support.double import ModelDouble
 from tests.support.solving import PROBLEM, RIGHT, check_exact
 from tests.support.solving import endpoint as at
 from tests.support.wire import bigram_logprobs
-from tts import Endpoint, Experiment, registry, solve
+from tts import Endpoint, Experiment, Problem, registry, solve
 from tts.errors import ConfigError
 from tts.sampler.mock import MockModel
 from tts.studies.probe import ProbeGain, probe_report
@@ -54,6 +54,27 @@ async def test_the_probe_chooses_who_thinks(by: str, easy: str):
     assert len(result.candidates) == {"samples": {"Yes.": 4, "No.": 10}, "ask": {"Yes.": 4, "No.": 6}}[by][easy]
     check_exact(result, double.stats)
     assert sum(usage.completion_tokens for usage in result.needed.values()) == double.stats.completion_tokens
+
+
+@pytest.mark.parametrize(
+    ("said", "easy"), [("**Yes**, I can", True), ("<think>Yes?</think>No.", False), ("Yesterday", False)]
+)
+async def test_a_question_with_a_picture_is_asked_with_it_and_the_answer_read_without_thoughts(said: str, easy: bool):
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    parts = [{"type": "text", "text": "What is 6 times 7?"}, picture]
+    problem = Problem(id="p", messages=[{"role": "user", "content": parts}], answer="numeric_answer")
+    asked: list[dict[str, Any]] = []
+
+    def answer(request: dict[str, Any]) -> str:
+        asked.append(request)
+        return said if len(asked) == 1 else "Answer: 42"
+
+    result = await solve(problem, f"probe:first=2,by=ask,{MODES},then=self_consistency(n=3)", MockModel(answer))
+    text, shown = asked[0]["messages"][-1]["content"]
+    assert text["text"].endswith("Say yes or no.\n\nWhat is 6 times 7?")
+    assert shown == picture
+    assert asked[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert [one.notes.get("probe", False) for one in result.candidates][:1] == [easy]
 
 
 @pytest.mark.parametrize("sure", [True, False])

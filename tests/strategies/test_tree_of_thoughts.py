@@ -233,6 +233,18 @@ async def test_a_verifier_of_whole_answers_alone_is_refused_but_for_votes():
     assert result.candidates
 
 
+async def test_votes_of_the_model_alone_need_no_verifier_unless_one_chooses():
+    fields: Any = {"weigh": "vote", "branching": 2, "keep": 1, "answer": "numeric_answer"}
+    world = Branching(2)
+    model = MockModel(lambda request: "Best: 2" if "messages" in request else world.step(request))
+    result = await searched(model, {"verifier": None}, select_by="majority", **fields)
+    assert result.text in {one.content for one in result.candidates}
+    assert {one.content[0] for one in result.candidates} == {"1"}
+    assert all(one.verdict is None for one in result.candidates)
+    with pytest.raises(ConfigError, match="needs a verifier"):
+        await searched(model, {"verifier": None}, **fields)
+
+
 @pytest.mark.parametrize("order", ["breadth", "depth"])
 @pytest.mark.parametrize("requests", range(1, 9))
 async def test_a_budget_may_end_anywhere(order, requests):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tts import Experiment, MockModel, registry
+from tts import Experiment, MockModel, registry, solve
 from tts.errors import ConfigError
 from tts.resources import Resources
 from tts.session import Session
@@ -56,6 +56,37 @@ def graded():
 @task
 def twice():
     return Task(dataset=SUMS, solver=[generate(), generate()], scorer=match())
+
+@solver
+def doubts():
+    async def solve(state, generate):
+        state = await generate(state)
+        while "sure" not in state.output.completion:
+            state.messages.append(ChatMessageUser(content="Are you sure?"))
+            state.messages.append(ChatMessageUser(content=f"You said {len(state.messages)} things."))
+            state = await generate(state)
+        return state
+    return solve
+
+@task
+def doubted():
+    return Task(dataset=SUMS, solver=[system_message("You add."), doubts()], scorer=match(numeric=True))
+
+@solver
+def forgets():
+    async def solve(state, generate):
+        state = await generate(state)
+        state.messages[:] = [ChatMessageUser(content="Again.")]
+        return await generate(state)
+    return solve
+
+@task
+def forgetful():
+    return Task(dataset=SUMS, solver=forgets(), scorer=match())
+
+@task
+def critical():
+    return Task(dataset=SUMS, solver=[generate(), self_critique()], scorer=match())
 
 @task
 def tools():
@@ -135,7 +166,9 @@ async def test_conversations_and_scores_that_are_numbers(place: Path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("twice", "more than once"),
+        ("twice", "more than once, and not by going on"),
+        ("forgetful", "more than once, and not by going on"),
+        ("critical", "No model specified"),
         ("tools", "gives the model tools"),
         ("nothing", "asks the model nothing"),
         ("boxed", "needs a sandbox"),
@@ -147,6 +180,49 @@ async def test_conversations_and_scores_that_are_numbers(place: Path):
 def test_what_cannot_be_had_is_told(place: Path, name: str, words: str):
     with pytest.raises(ConfigError, match=words):
         examples(place, name)
+
+
+async def test_a_solver_that_asks_again_is_an_environment_and_what_it_ends_with_is_scored(place: Path, tmp_path: Path):
+    """It asks until the answer is sure; both the run's account and its score are of the whole conversation."""
+    asked: list[Any] = []
+
+    def answer(request: dict[str, Any]) -> str:
+        asked.append(request["messages"])
+        return "I am sure: 4" if len(asked[-1]) > 3 else "It is 5"
+
+    first, _ = examples(place, "doubted")
+    assert first.problem.messages[-1] == {"role": "user", "content": "What is 2 + 2?"}  # type: ignore[index]
+    table = {
+        "task": {"name": "inspect_task", "task": f"{place}@doubted"},
+        "strategies": [
+            "self_consistency:n=2,answer=numeric_answer",
+            "best_of_n:n=3,verifier=numeric_answer(reference=4)",
+        ],
+        "models": {"m": MockModel(answer)},
+        "stop_early": False,
+    }
+    run = await Experiment.parse(table).run(tmp_path / "run")
+    assert [message["content"] for message in asked[-1][1:]] == [
+        asked[-1][1]["content"],
+        "It is 5",
+        "Are you sure?\n\nYou said 4 things.",
+    ]
+    for track, n in zip(run.tracks, (2, 3), strict=True):
+        assert sorted(flags.tolist() for flags in track.correct) == [[0.0] * n, [1.0] * n]
+        assert track.usage().requests == 2 * (1 + n)  # first answers come together
+    before = len(asked)
+    await Experiment.parse(table).run(tmp_path / "run", resume=True)
+    assert len(asked) == before
+
+
+async def test_a_search_over_turns_branches_in_a_solver(place: Path):
+    first, _ = examples(place, "doubted")
+    said = MockModel(lambda request: "I am sure: 4" if len(request["messages"]) > 3 else "It is 5")
+    spec = "beam_search:n=4,width=2,verifier=judge"
+    judge = MockModel(lambda request: "Score: 7")
+    result = await solve(first.problem, spec, {"policy": said, "judge": judge}, stop_early=False)
+    assert {one.content for one in result.candidates} == {"I am sure: 4"}
+    assert len(result.candidates) == 4
 
 
 def test_a_stranger_names_no_code(place: Path):

@@ -154,6 +154,34 @@ async def test_a_trajectory_ends_at_its_caps(spec: str, ended: str, calls: int):
         assert [body.get("max_tokens") for body in server.seen] == [14, 9, 4]
 
 
+@pytest.mark.parametrize(
+    ("spec", "reason", "ended"),
+    [("", "length", "length"), ("", "content_filter", "content_filter"), ("tokens=5", "length", "tokens")],
+)
+async def test_a_message_that_is_cut_off_does_not_end_it_as_if_the_policy_were_done(spec: str, reason: str, ended: str):
+    async with ScriptedServer(lambda body: choice("finished, I th", reason)) as server:
+        result = await solve(COUNT, "single", policy(server), environment=f"counting:{spec}".rstrip(":"))
+    (one,) = result.candidates
+    assert (one.notes["trajectory"]["ended"], one.samples[-1].finish_reason) == (ended, ended)
+
+
+@pytest.mark.parametrize("ids", [["1", "1"], ["", ""], [None, "1"]])
+async def test_calls_are_told_apart_where_their_ids_do_not(ids: list[str | None]):
+    def respond(body: dict[str, Any]) -> Any:
+        if len(body["messages"]) > 1:
+            return choice("finished")
+        call = {"type": "function", "function": {"name": "add", "arguments": '{"n": 1}'}}
+        return choice(None, "tool_calls", tool_calls=[{**call, "id": id} for id in ids])
+
+    async with ScriptedServer(respond) as server:
+        await solve(COUNT, "single", policy(server))
+    _, said, *told = server.seen[-1]["messages"]
+    asked = [call["id"] for call in said["tool_calls"]]
+    assert len({*asked}) == 2
+    assert all(asked)
+    assert [one["tool_call_id"] for one in told] == asked
+
+
 async def test_the_environment_may_end_it():
     async with acting(lambda turns, number: ("add", {"n": 5})) as server:
         result = await solve(COUNT, "single", policy(server))

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 from collections.abc import Awaitable, Hashable, Sequence
 from threading import current_thread, main_thread
 from types import ModuleType
@@ -26,6 +27,8 @@ OBJECT_STORE = 256 << 20
 """Bytes of the object store of a cluster that is started here: messages are small."""
 
 
+REACHED = 10.0
+"""Seconds in which a cluster has to take a connection."""
 ANSWER = 60.0
 """Seconds in which a node has to say what it has."""
 
@@ -44,6 +47,19 @@ def import_ray() -> ModuleType:
         span = TESTED[0] if first == last else f"{TESTED[0]} to {TESTED[1]}"
         log.warning("Ray %s is outside the tested range, %s; if it misbehaves, try that", ray.__version__, span)
     return ray
+
+
+def check_reachable(address: str) -> None:
+    """Raise `ConfigError` where nothing listens at the address: Ray would try for many minutes, and hear no signal."""
+    where = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host, _, port = where.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
+    except (OSError, OverflowError) as error:
+        hint = "is it running? ray start --head starts one"
+        raise ConfigError(f"cannot join the Ray cluster at {where}: {error}; {hint}") from error
 
 
 class RayExecutor(BaseModel):
@@ -86,6 +102,8 @@ class RayExecutor(BaseModel):
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self.address is None:
             settings |= {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
+        else:
+            check_reachable(self.address)
         what = f"join the Ray cluster at {self.address}" if self.address else "start a Ray cluster here"
         for attempts_left in (1, 0):
             try:

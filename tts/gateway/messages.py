@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tts.gateway.exchange import APIError, bad_request
@@ -132,7 +132,7 @@ def as_chat(body: Mapping[str, Any]) -> tuple[Json, list[str]]:
     unheard = [name for name in UNHEARD if given.get(name, "standard") != "standard"]
     chat = {name: value for name, value in given.items() if name not in ELSEWHERE | TRANSLATED}
     chat["model"] = given["model"]
-    chat["messages"] = [*_system(given), *_messages(given["messages"], unheard)]
+    chat["messages"] = [*_system(given), *_joined(_messages(given["messages"], unheard))]
     if chat["messages"][-1]["role"] == "assistant":  # the answer goes on with it
         chat |= {"continue_final_message": True, "add_generation_prompt": False}
     if "stop_sequences" in given:
@@ -222,6 +222,31 @@ def _messages(messages: Sequence[Json], unheard: list[str]) -> Iterator[Json]:
             yield _turn(content, at)
             if any(block.get("type") == "redacted_thinking" for block in content):  # only its author can read it
                 unheard.append(f"messages.{place}.redacted_thinking")
+
+
+def _joined(messages: Iterable[Json]) -> list[Json]:
+    """Messages of the user that follow each other, or of the assistant, as one: many templates refuse two in a row."""
+    turns: list[Json] = []
+    for message in messages:
+        last = turns[-1] if turns else {}
+        if message["role"] in ("user", "assistant") and message["role"] == last.get("role"):
+            content = _together(last["content"], message["content"])
+            both = last.keys() & message.keys() & {"tool_calls", "reasoning_content"}
+            message = {**last, **message, "content": content, **{name: last[name] + message[name] for name in both}}
+            turns.pop()
+        turns.append(message)
+    return turns
+
+
+def _together(one: Any, other: Any) -> Any:
+    """The content of two messages as that of one."""
+    if not one or not other:
+        return one or other
+    if isinstance(one, str) and isinstance(other, str):
+        return f"{one}\n\n{other}"
+    return [
+        part for said in (one, other) for part in ([{"type": "text", "text": said}] if isinstance(said, str) else said)
+    ]
 
 
 def _turn(blocks: Sequence[Json], at: str) -> Json:

@@ -280,7 +280,14 @@ def as_chat(body: Mapping[str, Any]) -> tuple[Json, list[str]]:
         chat["verbosity"] = text["verbosity"]
     if text.get("format") is not None:
         chat |= _format(text["format"])
-    return chat | _tools(given), []
+    items = given["input"] if isinstance(given["input"], list) else ()
+    # what only its author can read
+    sealed = any(item.get("encrypted_content") and not _thoughts(item) for item in items)
+    return chat | _tools(given), ["input.reasoning.encrypted_content"] if sealed else []
+
+
+def _thoughts(item: Mapping[str, Any]) -> Any:
+    return item.get("content") or item.get("summary") or []
 
 
 def _format(form: Any) -> Json:
@@ -314,7 +321,9 @@ def _tools(given: Mapping[str, Any]) -> Json:
 
 
 def _chosen(choice: Mapping[str, Any]) -> Json:
-    if choice.get("type") == "function" and isinstance(choice.get("name"), str):
+    if choice.get("type") == "function":
+        if not isinstance(choice.get("name"), str):
+            raise bad_request("tool_choice.name must name a function", "tool_choice.name")
         return {"type": "function", "function": {"name": choice["name"]}}
     if choice.get("type") == "allowed_tools":
         tools = choice.get("tools")
@@ -353,7 +362,7 @@ def _messages(body: Mapping[str, Any]) -> list[Json]:
         elif kind == "function_call_output":
             messages.append({"role": "tool", "tool_call_id": _text(item, "call_id"), "content": _output(item)})
         elif kind == "reasoning":
-            parts = item.get("content") or item.get("summary") or []
+            parts = _thoughts(item)
             if not isinstance(parts, list):
                 raise bad_request("the content of reasoning must be a list of parts", "input")
             if thought := "".join(_text(part, "text") for part in parts):
@@ -362,6 +371,8 @@ def _messages(body: Mapping[str, Any]) -> list[Json]:
                 messages[-1]["reasoning_content"] = messages[-1].get("reasoning_content", "") + thought
         else:
             raise unsupported(f"items of type {kind!r} are not supported", "input")
+    if not messages:
+        raise bad_request("input has nothing that could be answered", "input")
     for message in messages:
         if message["content"] is None and "tool_calls" not in message:
             message["content"] = ""

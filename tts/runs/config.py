@@ -158,7 +158,7 @@ class Grid(BaseModel):
         if stiff := [strategy.spec for strategy in self.strategies if strategy.gains is None]:
             raise ValueError(
                 f"{stiff[0]} draws its samples together, and a total budget shares them out one by one; use best_of_n, "
-                "repeated_sampling, self_consistency or pass_until"
+                "repeated_sampling, self_consistency, pass_until or format_spread:bandit=true"
             )
         for name in self.models if self.total_budget.cap[0] != "requests" else ():
             own = self.endpoints(name)

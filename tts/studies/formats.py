@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import PositiveInt
 
+from tts.allocation import Bandit
 from tts.curves import mean_interval
 from tts.errors import ConfigError
 from tts.runs import Run
@@ -20,6 +21,7 @@ from tts.strategies.format_spread import FormatSpread
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.tables import interval, percent
 
+Pair = tuple[float | None, float | None]
 Extremes = tuple[int, int]
 """The places of the best and of the worst format."""
 
@@ -28,7 +30,8 @@ class Formats(Study):
     """Best and worst format of a question, of those that `format_spread` has tried, and how a bandit finds them.
 
     The extremes of many are biased outwards; `held out` are the accuracies, on other problems than those
-    that chose them, of the formats that are best and worst on these.
+    that chose them, of the formats that are best and worst on these. Where a bandit has drawn the samples
+    (`format_spread:bandit=true`), they are those that it takes for the best and the worst, and nothing is replayed.
     """
 
     evaluations: PositiveInt | None = None
@@ -57,13 +60,14 @@ class Formats(Study):
         return StudyFindings(rows, [made])
 
     def _reports(self, run: Run) -> list[FormatReport]:
-        tracks = [track for track in run.tracks if isinstance(track.method, FormatSpread)]
-        found = [one for track in tracks if (one := self._report(track)) is not None]
+        tracks = [(track, track.method) for track in run.tracks]
+        found = [self._report(track, made) for track, made in tracks if isinstance(made, FormatSpread)]
+        found = [one for one in found if one is not None]
         if not found:
             raise ConfigError(f"{run.path} needs format_spread:n=16 or so, graded, over two problems or more")
         return found
 
-    def _report(self, track: Track) -> FormatReport | None:
+    def _report(self, track: Track, method: FormatSpread) -> FormatReport | None:
         graded: dict[str, dict[tuple[str, int], float]] = {}
         for row, flags in zip(track.rows, track.correct, strict=True):
             for one, right in zip(track.candidates(row), flags, strict=True):
@@ -76,11 +80,25 @@ class Formats(Study):
         table = np.array([[graded[name].get(cell, np.nan) for cell in cells] for name in names])
         over = [mean_interval(row[~np.isnan(row), np.newaxis]).at() for row in table]
         accuracies, low, high = map(list, zip(*over, strict=True))
-        limit = self.evaluations or int((~np.isnan(table)).sum()) // 4
-        rng, means = np.random.default_rng(0), np.array(accuracies)
+        rng, means, known = np.random.default_rng(0), np.array(accuracies), (~np.isnan(table)).sum(axis=1)
+        size = int(known.sum())
+        if method.bandit:
+            made = Bandit(len(names), rng)
+            made.drawn, made.right = known, np.nansum(table, axis=1)
+            ends = made.ends
+            took = accuracies[ends[0]], accuracies[ends[1]]
+            averages: dict[str, Pair] = {"held_out": (None, None), "bandit": took, "uniform": (None, None)}
+            limit, size = size, method.n * len(cells)
+        else:
+            limit, ends = self.evaluations or size // 4, (int(means.argmax()), int(means.argmin()))
+            averages = self._replayed(table, means, limit, rng)
+        return FormatReport(track.label, size, limit, names, accuracies, low, high, *ends, **averages)
+
+    def _replayed(self, table: Floats, means: Floats, limit: int, rng: np.random.Generator) -> dict[str, Pair]:
+        """What the best and the worst format reach by each way to find them, on average over orders of the problems."""
         results: dict[str, list[tuple[float, float]]] = {"bandit": [], "uniform": [], "held_out": []}
         for _ in range(self.orders):
-            shuffled = table[:, rng.permutation(len(cells))]
+            shuffled = table[:, rng.permutation(table.shape[1])]
             outcomes = [row[~np.isnan(row)] for row in shuffled]
             for way, ends in (
                 ("bandit", bandit(outcomes, limit, self.batch, rng)),
@@ -88,10 +106,7 @@ class Formats(Study):
             ):
                 results[way].append((means[ends[0]], means[ends[1]]))
             results["held_out"].append(_held_out(shuffled))
-        averages = {way: (float(a), float(b)) for way, (a, b) in ((w, np.mean(r, axis=0)) for w, r in results.items())}
-        ends = int(means.argmax()), int(means.argmin())
-        size = int((~np.isnan(table)).sum())
-        return FormatReport(track.label, size, limit, names, accuracies, low, high, *ends, **averages)
+        return {way: (float(a), float(b)) for way, (a, b) in ((w, np.mean(r, axis=0)) for w, r in results.items())}
 
 
 @dataclass(frozen=True)
@@ -108,11 +123,11 @@ class FormatReport(TrackReport):
     high: list[float]
     best: int
     worst: int
-    held_out: tuple[float, float]
+    held_out: Pair
     """Accuracy of the best and of the worst format, found on half of the problems, on the other half."""
-    bandit: tuple[float, float]
+    bandit: Pair
     """Accuracy of what the bandit takes for the best and the worst."""
-    uniform: tuple[float, float]
+    uniform: Pair
     """The same with as many evaluations spread evenly over all formats."""
 
     def sentences(self) -> Iterator[str]:
@@ -124,24 +139,16 @@ class FormatReport(TrackReport):
 
 
 def bandit(outcomes: Sequence[Floats], evaluations: int, batch: int, rng: np.random.Generator) -> Extremes:
-    """What Thompson sampling takes for the best and the worst of formats whose outcomes, 0 or 1, come one by one.
-
-    It begins with no opinion of a format. In the paper it begins with the accuracy of the format as given, which weighs
-    as six outcomes or more and takes more evaluations to overrule than a small run has.
-    """
-    a = b = 1.0
-    sizes = np.array([len(one) for one in outcomes])
-    drawn, right, spent = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(sizes)), 0
+    """What a `Bandit` takes for the best and the worst of formats whose outcomes, 0 or 1, come one by one."""
+    sizes, spent, arms = np.array([len(one) for one in outcomes]), 0, Bandit(len(outcomes), rng)
     while spent < min(evaluations, sizes.sum()):
-        chance = rng.beta(a + right, b + drawn - right)
-        sign = 1 if 2 * spent < evaluations else -1
-        arm = int(np.argmax(np.where(drawn < sizes, sign * chance, -np.inf)))
-        end = min(drawn[arm] + min(batch, evaluations - spent), sizes[arm])
-        right[arm] += outcomes[arm][drawn[arm] : end].sum()
-        spent += int(end - drawn[arm])
-        drawn[arm] = end
-    means = (a + right) / (a + b + drawn)
-    return int(means.argmax()), int(means.argmin())
+        arm = arms.pull(arms.drawn < sizes, best=2 * spent < evaluations)
+        begin = arms.drawn[arm]
+        end = min(begin + min(batch, evaluations - spent), sizes[arm])
+        arms.right[arm] += outcomes[arm][begin:end].sum()
+        spent += int(end - begin)
+        arms.drawn[arm] = end
+    return arms.ends
 
 
 def uniform(outcomes: Sequence[Floats], evaluations: int) -> Extremes:
