@@ -340,8 +340,9 @@ def two(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Iterato
         found = []
         for name in ("east", "west"):
             tables = [f'redis = "{redis.url}"', *models, *tables_of(keys)]
-            process = gateway_process(tmp_path_factory.mktemp(name), tables, workers=2)
-            found.append(Several(*stack.enter_context(process), double, counts))
+            folder = tmp_path_factory.mktemp(name)
+            process = gateway_process(folder, tables, workers=2)
+            found.append(Several(*stack.enter_context(process), double, counts, folder))
         yield found
 
 

@@ -27,6 +27,7 @@ from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tts.errors import ConfigError
 from tts.gateway.admission import Gate, hashed
 from tts.gateway.exchange import APIError
+from tts.gateway.reloading import reloading
 from tts.gateway.settings import GatewaySettings
 from tts.gateway.telemetry import TRACEPARENT, origin_of
 
@@ -334,6 +335,37 @@ def test_a_new_configuration_drops_nobody(tmp_path: Path, workers: int):
         assert not problems, problems[:3]
         assert {"old", "new"} <= set(answered)
         assert "the gateway goes on as it was" in said
+
+
+UNUSABLE = {
+    "not UTF-8": b"\xff\xfe",
+    "nested": b"a = " + b"[" * 20_000,
+    "a number of many digits": b"a = " + b"9" * 5000,
+    "of nothing": b"",
+}
+
+
+async def test_whatever_the_file_holds_the_next_one_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    file, good, taken = tmp_path / "gateway.toml", '[models.m]\nbase_url = "http://127.0.0.1:1/v1"\n', asyncio.Event()
+
+    async def reload(settings: GatewaySettings) -> None:
+        taken.set()
+        if settings.limits.running == 7:
+            raise OSError("the disk is full")
+
+    async def asked_for(content: bytes) -> None:
+        file.write_bytes(content)
+        signal.raise_signal(signal.SIGHUP)
+
+    async with reloading(lambda: GatewaySettings.read(file), reload), asyncio.timeout(60):
+        for content in (*UNUSABLE.values(), f"{good}[limits]\nrunning = 7".encode()):
+            said = len(caplog.messages)
+            await asked_for(content)
+            while not any("the gateway goes on as it was" in one for one in caplog.messages[said:]):
+                await asyncio.sleep(0.01)
+        taken.clear()
+        await asked_for(good.encode())
+        await taken.wait()
 
 
 async def test_what_is_under_way_keeps_its_model_and_old_models_are_closed():

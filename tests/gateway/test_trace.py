@@ -86,3 +86,13 @@ async def test_spans_tell_the_request_and_its_calls(monkeypatch: pytest.MonkeyPa
     tokens = [told[i]["gen_ai.usage.output_tokens"].int_value for i in calls]
     assert sum(tokens) == told[voted]["gen_ai.usage.output_tokens"].int_value == double.stats.completion_tokens
     assert told[failed]["error.type"].string_value == "500"
+
+
+@pytest.mark.parametrize("depth", [90, 900])
+async def test_requests_are_kept_however_deep_their_json_is_or_refused(tmp_path: Path, depth: int):
+    deep = json.loads("[" * depth + "]" * depth)
+    async with ModelDouble(answer=RIGHT) as double, serving(double, trace=tmp_path / "trace") as served:
+        answer = await served.chat("qwen", metadata=deep)
+        assert answer.status_code == (200 if depth < 100 else 400), answer.text
+    lines = [json.loads(line) for line in (tmp_path / "trace" / "requests.jsonl").read_text().splitlines()]
+    assert [line["body"]["metadata"] for line in lines] == ([deep] if depth < 100 else [])

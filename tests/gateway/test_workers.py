@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ from tests.support.double import ModelDouble, solvable
 from tests.support.processes import living_processes
 from tests.support.threaded import settle
 from tts.gateway.admission import hashed
+from tts.runs import Run
 
 RIGHT = solvable({}, otherwise=1.0)
 
@@ -62,6 +64,8 @@ class Several:
     double: ModelDouble
     counts: socket.socket
     """Where the model `counted` is asked."""
+    folder: Path
+    """Where it was started; `trace` in it keeps its requests."""
 
     def client(self, key: str) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)  # a connection for each request
@@ -100,7 +104,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 async def asked(http: httpx.AsyncClient, model: str, **fields: Any) -> httpx.Response:
-    return await http.post("/chat/completions", json={"model": model, "messages": ASK, **fields})
+    return await http.post("/chat/completions", json={"messages": ASK, "model": model, **fields})
 
 
 async def at_once(http: httpx.AsyncClient, count: int, model: str, **fields: Any) -> list[httpx.Response]:
@@ -155,9 +159,9 @@ def tables_of(keys: dict[str, str]) -> list[str]:
 def running_gateway(folder: Path, keys: dict[str, str]) -> Iterator[Several]:
     with (
         servers() as (double, counts, models),
-        gateway_process(folder, [*models, *tables_of(keys)], workers=4) as (process, url),
+        gateway_process(folder, ['trace = "trace"', *models, *tables_of(keys)], workers=4) as (process, url),
     ):
-        yield Several(process, url, double, counts)
+        yield Several(process, url, double, counts, folder)
 
 
 pytestmark = pytest.mark.xdist_group("workers")  # whose gateway is started once
@@ -235,6 +239,26 @@ async def test_model_servers_get_no_more_than_they_take_and_metrics_are_sums(gat
     assert more("tts_model_requests_total") == stats.served
     assert more("tts_tokens_total") == stats.prompt_tokens + stats.completion_tokens
     assert after["tts_requests_running"] == 0
+
+
+async def test_workers_keep_every_request_and_result_whole(gateway: Several):
+    gateway.double.reset()
+    gateway.double.latency = 0.0
+    vote = f"self_consistency:n=3,{NUMBERS}@qwen"
+    large = [{"role": "user", "content": "[[p]] " + "é" * 2**20}]
+    async with gateway.client("free") as http:
+        answers = await at_once(http, 40, vote, metadata=json.loads("[" * 90 + "]" * 90))
+        answers += await asyncio.gather(*(asked(http, "qwen", messages=large) for _ in range(8)))
+    asking = {answer.headers["x-tts-run"]: answer.status_code for answer in answers}
+    assert [answer.status_code for answer in answers[:40]] == [200] * 40
+
+    def noted() -> dict[str, int]:
+        lines = map(json.loads, (gateway.folder / "trace" / "requests.jsonl").read_text().splitlines())
+        return {line["run"]: line["status"] for line in lines if line["run"] in asking}
+
+    await until(lambda: noted() == asking)
+    kept = {row["problem"] for row in Run(gateway.folder / "trace").export()}
+    assert set(list(asking)[:40]) <= kept
 
 
 async def test_every_worker_goes_on_from_a_response_that_one_gave(gateway: Several):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tracemalloc
 import zipfile
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -246,3 +249,73 @@ async def test_answers_that_are_no_words_have_no_place_in_some_forms(tmp_path: P
     with pytest.raises(ConfigError, match="no right answer in words"):
         list(exported(run, "lm_eval"))
     assert len(list(exported(run, "batch"))) == 1
+
+
+def archived(path: Path, *samples: bytes, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for number, sample in enumerate(samples):
+            archive.writestr(f"samples/{number}.json", sample)
+    return path
+
+
+def overwritten(path: Path, place: int, value: int) -> Path:
+    """With a byte of each header, of the sample itself and of the archive's list, set: `place` is the former's."""
+    data = bytearray(path.read_bytes())
+    data[data.find(b"PK\x03\x04") + place] = value
+    data[data.find(b"PK\x01\x02") + place + 2] = value
+    path.write_bytes(data)
+    return path
+
+
+SAMPLE = json.dumps(LOG[0]).encode()
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+HOSTILE: dict[str, Callable[[Path], Path]] = {
+    "nested": lambda folder: archived(folder / "a.eval", SAMPLE[:-1] + b', "x": ' + DEEP + b"}"),
+    "encrypted": lambda folder: overwritten(archived(folder / "a.eval", SAMPLE), 6, 1),
+    "of an unknown compression": lambda folder: overwritten(archived(folder / "a.eval", SAMPLE), 8, 99),
+    "larger than may be": lambda folder: archived(folder / "a.eval", b'"' + b"a" * 2**20 + b'"'),
+    "without samples": lambda folder: written(folder / "a.json", b'{"samples": null}'),
+    "nested lines": lambda folder: written(folder / "a.jsonl", b'{"task_id": ' + DEEP + b"}"),
+    "a line that is larger": lambda folder: written(folder / "a.jsonl.gz", gzip.compress(b"a" * 2**20)),
+    "many names": lambda folder: written(folder / "a.jsonl", json.dumps(dict.fromkeys(range(99_999))).encode()),
+}  # fmt: skip
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+async def test_files_of_whatever_content_are_refused_in_few_words(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tts.tasks.loading.LARGEST", 2**19)
+    with pytest.raises(ConfigError) as raised:
+        await import_samples(HOSTILE[kind](tmp_path), tmp_path / "run")
+    assert len(str(raised.value)) < 2000
+
+
+async def test_an_archive_is_read_sample_by_sample(tmp_path: Path):
+    """However much there is besides what counts."""
+    size = 8 * 2**20
+    samples = [json.dumps({**inspected(str(i), 1, "18"), "events": "x" * size}).encode() for i in range(8)]
+    path = archived(tmp_path / "a.eval", *samples)
+    del samples
+    tracemalloc.start()
+    try:
+        await import_samples(path, tmp_path / "run")
+        assert tracemalloc.get_traced_memory()[1] < 5 * size
+    finally:
+        tracemalloc.stop()
+
+
+async def test_what_a_file_says_of_its_model_is_kept_as_text(tmp_path: Path):
+    sample = inspected("\ud83d../../a\0", 1, "18")
+    sample["output"]["model"] = "m\ud83d\n\x1b]0;"
+    path = archived(tmp_path / "a.eval", json.dumps(sample).encode())
+    made = await import_samples(path, tmp_path / "run")
+    [track] = made.run.tracks
+    assert track.model == "m\ufffd\n\x1b]0;"
+    assert [row.problem for row in track.rows] == ["\ufffd../../a\0"]

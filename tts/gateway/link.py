@@ -18,11 +18,10 @@ from tts.gateway.admission import Caller, Gate
 from tts.gateway.exchange import APIError
 from tts.gateway.machines import unavailable
 from tts.gateway.settings import GatewaySettings, Key
-from tts.gateway.telemetry import Metrics, Trace
+from tts.gateway.telemetry import Metrics
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.connection import Connection
 from tts.sampler.shares import SharedPool, ShareGrant
-from tts.types import Result
 
 GATHER = 0.002
 """Seconds in which the ends of attempts are gathered for one report."""
@@ -108,7 +107,7 @@ class Line:
 
 
 class WorkerLink:
-    """The limits, metrics and trace that all workers share. An async context manager."""
+    """The limits and metrics that all workers share. An async context manager."""
 
     def __init__(
         self, channel: socket.socket, settings: GatewaySettings, endpoints: list[Endpoint], workers: int
@@ -121,7 +120,6 @@ class WorkerLink:
         self._take(settings)
         self.gate: Gate = Gate(*self._room(settings))
         self.metrics: SharedMetrics = SharedMetrics(self)
-        self.trace: SharedTrace | None = SharedTrace(self) if settings.trace is not None else None
 
     def _room(self, settings: GatewaySettings) -> tuple[int, int]:
         return max(1, settings.limits.running // self._workers), settings.limits.queue // self._workers
@@ -282,21 +280,3 @@ class SharedMetrics(Metrics):
 
     async def text(self) -> bytes:
         return await self._link.ask("scrape")
-
-
-class SharedTrace(Trace):
-    """Keeps requests at the parent."""
-
-    def __init__(self, link: WorkerLink) -> None:
-        self._link = link
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None: ...
-
-    async def keep(self, result: Result, model: str) -> None:
-        await self._link.ask("keep", result, model)
-
-    async def note(self, line: dict[str, Any]) -> None:
-        await self._link.ask("note", line)

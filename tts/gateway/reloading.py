@@ -38,8 +38,8 @@ async def reloading(reread: Reread | None, reload: Callable[[GatewaySettings], A
             try:
                 await reload(await asyncio.to_thread(reread))
                 log.warning("the configuration has been read again")
-            except TTSError as error:
-                log.error("the gateway goes on as it was: %s", error)
+            except Exception as error:  # of whatever kind: the next configuration may be good
+                log.error("the gateway goes on as it was: %s", error, exc_info=not isinstance(error, TTSError))
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, hung_up)

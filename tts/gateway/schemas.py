@@ -14,7 +14,7 @@ from tts.concurrency import LARGE, aside
 from tts.gateway.exchange import PASSED, APIError, Kind, bad_request
 from tts.gateway.settings import GatewayLimits
 from tts.sampler.parameters import LENGTHS
-from tts.sampler.protocol import values_in
+from tts.sampler.protocol import DEEPEST, check_depth, values_in
 from tts.text import size_of
 from tts.types import Budget
 
@@ -259,8 +259,10 @@ async def parsed(content: bytes, limits: GatewayLimits) -> Table:
         raise APIError(413, message, "request_too_large")
     try:
         body = json.loads(content)
+        if content.count(b"[") + content.count(b"{") > DEEPEST:
+            await aside(len(content), check_depth, body)
     except (ValueError, RecursionError) as error:
-        raise APIError(400, f"the body is not JSON: {str(error)[:200]}", "invalid_json") from None
+        raise APIError(400, f"the body cannot be read as JSON: {str(error)[:200]}", "invalid_json") from None
     if not isinstance(body, dict):
         raise APIError(400, "the body is not a JSON object", "invalid_json")
     return body

@@ -55,8 +55,9 @@ class Gateway:
         self._keys = Keyring(settings) if link is None else link
         self.gate: Gate = Gate(settings.limits.running, settings.limits.queue) if link is None else link.gate
         self.metrics: Metrics | SharedMetrics = Metrics(self.gate) if link is None else link.metrics
-        trace = settings.trace
-        self._trace = (None if trace is None else Trace(trace, settings)) if link is None else link.trace
+        self._trace: Trace | None = None
+        if settings.trace is not None:
+            self._trace = Trace(settings.trace, settings if link is None else None)
         self.tls: ssl.SSLContext | None = None
         if settings.tls is not None:
             self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -135,15 +135,16 @@ class Trace:
 
     A request with a strategy is a problem of the run, under the id that the client gets in `x-tts-run`. What was asked,
     of plain models too, is in `requests.jsonl`: a line each with the key's name, the status and the usage. An async
-    context manager; raises `ConfigError` if the directory cannot be written.
+    context manager.
     """
 
-    def __init__(self, directory: Path, settings: GatewaySettings) -> None:
+    def __init__(self, directory: Path, settings: GatewaySettings | None) -> None:
+        """`settings` are those of the process that the directory belongs to; None: it is one of its workers, which
+        write there themselves. Raises `ConfigError` if the directory cannot be written."""
         self._directory = directory
-        self._lock = Lock(directory)
-        self.know(settings)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        self._requests = os.open(directory / "requests.jsonl", flags, 0o600)
+        self._lock = None if settings is None else Lock(directory)
+        if settings is not None:
+            self.know(settings)
 
     def know(self, settings: GatewaySettings) -> None:
         """Write what `tts report` must know of the models, earlier ones included."""
@@ -154,13 +155,16 @@ class Trace:
         config.write_text(json.dumps({"config": {"task": {"name": "gateway"}, "verifier": None, "models": models}}))
 
     async def __aenter__(self) -> Self:
+        self._requests = os.open(self._directory / "requests.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._store = Store(self._directory / "run.sqlite")
+        await self._store.used()  # from here on the file is there, for workers too
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._store.aclose()
         os.close(self._requests)
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     async def keep(self, result: Result, model: str) -> None:
         """Store a strategy's result durably; a failure is logged, and the client gets its answer all the same."""

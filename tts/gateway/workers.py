@@ -1,9 +1,9 @@
 """Several worker processes behind one port: `tts serve --workers N`.
 
 The parent answers no request. It owns what has to hold for all workers together: what keys may spend and run, the
-windows of the model servers (`tts.sampler.shares`), the metrics and the trace. Each worker reaches it over a socket
-that only the two have (`link.py`). When that closes, however the worker ended, what it held comes back and another
-takes its place.
+windows of the model servers (`tts.sampler.shares`), and the metrics. Each worker reaches it over a socket that only
+the two have (`link.py`). When that closes, however the worker ended, what it held comes back and another takes its
+place.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from tts.sampler import Endpoint
 from tts.sampler.pool import Pool
 from tts.sampler.shares import Governor, Report
 from tts.serving import run_on
-from tts.types import Result
 
 PULSE = 1.0
 """Seconds between two grants, at most: workers learn from them whether a model server works."""
@@ -230,14 +229,6 @@ class WorkerSeat:
 
     async def scrape(self) -> bytes:
         return await self._owner.scrape()
-
-    async def keep(self, result: Result, model: str) -> None:
-        assert self._owner.trace is not None
-        await self._owner.trace.keep(result, model)
-
-    async def note(self, line: dict[str, Any]) -> None:
-        assert self._owner.trace is not None
-        await self._owner.trace.note(line)
 
 
 def serve_with(workers: int, settings: GatewaySettings, listening: socket.socket, reread: Reread | None = None) -> None:

@@ -224,10 +224,10 @@ class Grid(BaseModel):
 def load(source: Path | dict[str, Any] | None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A table, or that of a TOML file, with dotted `overrides` (`sampling.temperature` -> 0.5) applied to it."""
     try:
-        table = tomllib.loads(source.read_text()) if isinstance(source, Path) else source or {}
+        table = tomllib.loads(source.read_text(encoding="utf-8")) if isinstance(source, Path) else source or {}
     except OSError as error:
         raise ConfigError(f"cannot read {source}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of depth
         raise ConfigError(f"{source} is not valid TOML: {error}") from None
     for dotted, value in (overrides or {}).items():
         *parents, last = dotted.split(".")

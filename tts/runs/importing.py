@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, NonNegativeInt, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tts import registry
 from tts.base import Strategy
@@ -26,13 +27,16 @@ from tts.runs.progress import Progress
 from tts.runs.run import Run
 from tts.runs.runner import Experiment
 from tts.sampler import Endpoint
+from tts.sampler.protocol import LARGEST_COUNT
 from tts.sampler.transport import Reply, Request
 from tts.tasks import Example, Task
 from tts.tasks.jsonl import Jsonl
-from tts.tasks.loading import Record, local_file, read_jsonl
+from tts.tasks.loading import Record, bounded, local_file, parsed, read_jsonl
 
 FINISHED = {"length": "length", "max_tokens": "length", "model_length": "length", "content_filter": "content_filter"}
 """Other libraries' words for why an answer ended, apart from `stop`."""
+
+Count = Annotated[int, Field(ge=0, lt=LARGEST_COUNT)]
 
 
 class StoredAnswer(BaseModel):
@@ -45,7 +49,7 @@ class StoredAnswer(BaseModel):
     reference: str | None = None
     """The right answer; None: the file does not say."""
     finish_reason: str = "stop"
-    usage: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    usage: tuple[Count, Count] | None = None
     """Tokens of the prompt and of the completion; None: nobody counted them."""
     model: str = ""
 
@@ -228,7 +232,7 @@ def _turns(asked: Any) -> str | list[dict[str, str]]:
     """A prompt: text, or a conversation, which lm-eval writes as JSON."""
     if isinstance(asked, str) and asked.lstrip().startswith("[{"):
         try:
-            asked = json.loads(asked)
+            asked = parsed(asked)
         except ValueError:
             return asked
     return (
@@ -269,19 +273,27 @@ def _samples(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
     yield StoredAnswer(problem=str(record.need("task_id", str, int)), text=record.need(key, str))
 
 
+UNREADABLE = (ValueError, LookupError, TypeError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
+"""What comes of logs that are damaged, encrypted, compressed as nobody can read, or of another form."""
+
+
 def _inspect_records(path: Path) -> Iterator[Record]:
     """The samples in a log of Inspect, which is JSON or, by default, an archive of it."""
     try:
         if path.suffix == ".eval":
             with zipfile.ZipFile(path) as archive:
                 names = sorted(name for name in archive.namelist() if name.startswith("samples/"))
-                samples = [json.loads(archive.read(name)) for name in names]
+                for number, name in enumerate(names, 1):
+                    with archive.open(name) as file:
+                        sample = parsed(bounded(file))
+                    yield Record(path, number, sample)
         else:
-            samples = json.loads(path.read_text(encoding="utf-8"))["samples"]
-    except (ValueError, LookupError, TypeError, OSError, zipfile.BadZipFile) as error:
+            with path.open("rb") as file:
+                samples = parsed(bounded(file))["samples"]
+            for number, sample in enumerate(samples, 1):
+                yield Record(path, number, sample)
+    except UNREADABLE as error:
         raise ConfigError(f"cannot read {path} as a log of Inspect: {error}") from error
-    for number, sample in enumerate(samples, 1):
-        yield Record(path, number, sample)
 
 
 def _inspect(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:

@@ -39,7 +39,7 @@ OBJECT = 50
 """Bytes that a short text or a number in a list takes beside what it says, about."""
 
 DEEPEST = 100
-"""Levels of nesting in an answer."""
+"""Levels of nesting in an answer, or in a request to a gateway."""
 
 FAILED = frozenset(
     {
@@ -278,12 +278,19 @@ def json_of(text: str) -> Any:
         value = (_YIELDING if len(text) > LARGE else _LENIENT).decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    level = [value] if text.count("[") + text.count("{") > DEEPEST else []
+    if text.count("[") + text.count("{") > DEEPEST:
+        check_depth(value)
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Raise `ValueError` where plain data is nested too deeply for those who go through it."""
+    level = [value]
     for _ in range(DEEPEST):
         inner = chain.from_iterable(one.values() if isinstance(one, dict) else one for one in level)
         level = [one for one in inner if isinstance(one, dict | list)]
         if not level:
-            return value
+            return
     raise ValueError(f"it is nested more than {DEEPEST} levels deep")
 
 

@@ -8,12 +8,17 @@ import json
 import sys
 import zlib
 from collections.abc import Iterator
+from functools import partial
+from gzip import GzipFile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tts.errors import ConfigError, MissingExtra
 from tts.files import cache_folder, download
 from tts.text import well_formed
+
+LARGEST = 1 << 28
+"""Bytes of a record, and of a file that is read as a whole: a small archive can hold any number."""
 
 
 def data_file(path: Path | None, name: str, url: str) -> Path:
@@ -62,7 +67,7 @@ class Record:
         """The value at `key`. Raises `ConfigError` if it is missing or of none of `kinds`."""
         value = self.fields.get(key)
         if value is None:
-            raise self.error(f"no '{key}'; there are: {', '.join(self.fields) or 'no fields'}")
+            raise self.error(f"no '{key}'; there are: {', '.join(self.fields)[:500] or 'no fields'}")
         if kinds and not isinstance(value, kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
             raise self.error(f"'{key}' must be {names}, not {type(value).__name__}")
@@ -73,6 +78,25 @@ class Record:
         return ConfigError(f"{self.place}: {message}")
 
 
+def parsed(data: bytes | str) -> Any:
+    """What JSON says. Raises `ValueError` where it is none, or nested too deeply."""
+    try:
+        return well_formed(json.loads(data))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def bounded(file: IO[bytes] | GzipFile) -> bytes:
+    """What is left in `file`. Raises `ValueError` if that is more than `LARGEST`."""
+    if len(data := file.read(LARGEST + 1)) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST:,} bytes")
+    return data
+
+
+def _opened(path: Path) -> IO[bytes] | GzipFile:
+    return GzipFile(path) if path.suffix == ".gz" else path.open("rb")
+
+
 def read_jsonl(path: Path) -> Iterator[Record]:
     """The records of a file with one JSON object per line, plain or .gz; empty lines are skipped.
 
@@ -80,10 +104,12 @@ def read_jsonl(path: Path) -> Iterator[Record]:
     """
     number = 0
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
+        with _opened(path) as lines:
+            for number, line in enumerate(iter(partial(lines.readline, LARGEST + 1), b""), 1):
+                if len(line) > LARGEST:
+                    raise ConfigError(f"{path}:{number}: has more than {LARGEST:,} bytes")
                 if line.strip():
-                    yield Record(path, number, well_formed(json.loads(line)))
+                    yield Record(path, number, parsed(line))
     except ValueError as error:
         raise ConfigError(f"{path}:{number}: not JSON: {error}") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -157,8 +183,8 @@ def hub_records(name: str, subset: str | None, split: str, revision: str | None)
 def read_json_list(path: Path) -> Iterator[Record]:
     """The records of a file that is one JSON list, numbered from 1. Raises `ConfigError` for any other file."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        records = well_formed(json.loads(data.decode()))
+        with _opened(path) as file:
+            records = parsed(bounded(file))
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"cannot read {path} as JSON: {error}") from error
     if not isinstance(records, list):
