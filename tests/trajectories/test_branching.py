@@ -90,7 +90,8 @@ def digits_in_order() -> ScriptedServer:
 async def over_turns(strategy: Strategy, depth: int, **options: Any) -> tuple[Result, ScriptedServer]:
     async with asyncio.timeout(60), digits_in_order() as server:
         given = {"verifier": KnownValue(), "stop_early": False, "environment": f"forking:depth={depth}", **options}
-        result = await solve(DIGITS, strategy, policy(server, max_n=64), **given)
+        asked_in_order = policy(server, max_n=64, max_concurrency=1)
+        result = await solve(DIGITS, strategy, asked_in_order, **given)
     assert open_episodes["open"] == 0
     return result, server
 
