@@ -55,10 +55,13 @@ async def several(**settings: Any) -> AsyncIterator[tuple[ModelDouble, dict[str,
         yield double, {**common, "policies": {name: {"card": card} for name, card in cards.items()}}
 
 
+_taken = socket.socket()
+_taken.bind(("127.0.0.1", 0))
+
+
 def closed_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
+    """A port where nobody listens, nor can anybody."""
+    return _taken.getsockname()[1]
 
 
 def grid(task: str, table: Any, *strategies: str, **settings: Any) -> Experiment:

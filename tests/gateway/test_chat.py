@@ -1,11 +1,13 @@
 """Chat completions: plain models as they are, strategies by name, whole and streamed."""
 
+import asyncio
 import json
 
+from aiohttp import web
 from openai import OpenAI
 from pydantic import BaseModel
 
-from tests.gateway.serving import ASK, NUMBERS, serving
+from tests.gateway.serving import ASK, NUMBERS, answered_by, serving
 from tests.support.double import ModelDouble, solvable
 
 RIGHT = solvable({}, otherwise=1.0)
@@ -50,19 +52,31 @@ async def test_bytes_go_on_as_the_client_wrote_them():
 
 
 async def test_a_plain_stream_is_passed_through_token_by_token():
-    async with ModelDouble(answer=RIGHT, latency=0.2, tokens_per_chunk=4) as double, serving(double) as served:
-        times = []
-        async with served.http.stream(
-            "POST", "/chat/completions", json={"model": "qwen", "messages": ASK, "stream": True}
-        ) as response:
+    """The server writes the next piece once the one before is there."""
+    arrived = asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for token in ("six", "seven", "42"):
+            arrived.clear()
+            choice = {"index": 0, "delta": {"content": token}, "finish_reason": "stop" if token == "42" else None}
+            await response.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+            await arrived.wait()
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async with answered_by(answer) as upstream, serving(upstream) as served:
+        ask = {"model": "qwen", "messages": ASK, "stream": True}
+        async with served.http.stream("POST", "/chat/completions", json=ask) as response:
             assert response.headers["content-type"].startswith("text/event-stream")
-            parts = []
-            async for part in response.aiter_raw():
-                parts.append(part)
-                times.append(double.stats.served)
-        assert b"".join(parts).endswith(b"data: [DONE]\n\n")
-        assert times[0] == 0  # the first tokens came before the answer was complete
-        assert len(parts) > 3
+            whole = ""
+            async for part in response.aiter_text():
+                whole += part
+                if whole.endswith("\n\n"):
+                    arrived.set()
+        assert whole.endswith("data: [DONE]\n\n")
+        assert [whole.count(token) for token in ("six", "seven", "42")] == [1, 1, 1]
 
 
 async def test_the_majority_wins_and_the_account_is_exact():

@@ -103,7 +103,8 @@ async def test_a_strategy_uses_the_survivors_and_counts_what_the_server_counted(
     faults = [Fault(kind), None, None, None] * 20
     endpoint = {**patience(kind), **one_choice, "stream": kind is FaultKind.STREAM_CUT}
     async with ModelDouble(answer=RIGHT, faults=faults) as double, serving(double, endpoint=endpoint) as served:
-        answer = await served.chat(f"self_consistency:n=8,{NUMBERS}", tts={"details": True})
+        # asked for two answers it does not end when the vote is decided, with requests on the way
+        answer = await served.chat(f"self_consistency:n=8,{NUMBERS}", n=2, tts={"details": True})
         if kind is FaultKind.UNAUTHORIZED:  # the first request decides: with that key none can succeed
             assert answer.status_code == 401
             return

@@ -149,8 +149,8 @@ async def test_a_search_that_fails_before_its_first_token_has_a_status(path: str
 async def test_a_stream_that_flows_is_not_cut_off_and_one_that_stops_is():
     events: list[str | float] = [chunk(role="assistant", content="4")]
     for _ in range(8):
-        events += [0.1, chunk(content="2")]
-    patient = {"attempt_timeout": 0.5}
+        events += [0.3, chunk(content="2")]
+    patient = {"attempt_timeout": 2.0}
     async with (
         streaming([*events, chunk(finish="stop"), "data: [DONE]\n\n"]) as up,
         serving(up, endpoint=patient) as served,
@@ -162,35 +162,58 @@ async def test_a_stream_that_flows_is_not_cut_off_and_one_that_stops_is():
         assert told["error"]["code"] == "upstream_timeout"
 
 
+@asynccontextmanager
+async def failing_late() -> AsyncIterator[tuple[ModelDouble, asyncio.Event]]:
+    """A model server that fails every request once the event is set."""
+    late = asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        await late.wait()
+        return web.json_response({"error": {"message": "the engine is dead"}}, status=500)
+
+    async with answered_by(answer) as server:
+        yield server, late
+
+
 @pytest.mark.parametrize("client_api", ["chat", "responses"])
 async def test_a_long_search_keeps_its_stream_open_and_fails_inside_it(client_api: str):
     """The official client raises the error it finds there."""
-    faults = Fault(FaultKind.HANG)
-    endpoint = {"attempt_timeout": 0.3, "max_attempts": 1}
     async with (
-        ModelDouble(faults=faults) as double,
-        serving(double, endpoint=endpoint, limits={"keep_alive": 0.05}) as served,
+        failing_late() as (upstream, late),
+        serving(upstream, endpoint={"max_attempts": 1}, limits={"keep_alive": 0.05}) as served,
         served.openai() as client,
     ):
         if client_api == "chat":
             stream = await client.chat.completions.create(model=VOTE, messages=ASK, stream=True)
         else:
             stream = await client.responses.create(model=VOTE, input="x", stream=True)
-        with pytest.raises(openai.APIError, match="in time"):
+        late.set()
+        with pytest.raises(openai.APIError, match="the engine is dead"):
             _ = [event async for event in stream]
+        late.clear()
         path, asked = ("chat/completions", {"messages": ASK}) if client_api == "chat" else ("responses", {"input": "x"})
-        answer = await served.http.post(f"/{path}", json={"model": VOTE, "stream": True, **asked})
-        assert answer.status_code == 200
-        assert answer.text.count(": at work\n\n") > 2
+        body = {"model": VOTE, "stream": True, **asked}
+        async with served.http.stream("POST", f"/{path}", json=body) as answer:
+            assert answer.status_code == 200
+            text = ""
+            async for part in answer.aiter_text():
+                text += part
+                if text.count(": at work\n\n") > 2:
+                    late.set()
+        assert "the engine is dead" in text
 
 
 async def test_errors_in_a_responses_stream_have_the_fields_that_clients_look_for():
     """At the top, where the reference has them, and below `error`, where they are sent; all strings are strings."""
     async with (
-        ModelDouble(faults=Fault(FaultKind.HANG)) as double,
-        serving(double, endpoint={"attempt_timeout": 0.3, "max_attempts": 1}, limits={"keep_alive": 0.05}) as served,
+        failing_late() as (upstream, late),
+        serving(upstream, endpoint={"max_attempts": 1}, limits={"keep_alive": 0.05}) as served,
+        served.http.stream("POST", "/responses", json={"model": VOTE, "input": "x", "stream": True}) as answer,
     ):
-        text = (await served.http.post("/responses", json={"model": VOTE, "input": "x", "stream": True})).text
+        text = ""
+        async for part in answer.aiter_text():
+            text += part
+            late.set()
     data = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
     created, error, failed = data
     assert (created["type"], error["type"], failed["type"]) == ("response.created", "error", "response.failed")

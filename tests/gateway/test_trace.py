@@ -64,9 +64,10 @@ async def test_large_requests_are_noted_beside_the_loop(tmp_path: Path):
 async def test_spans_tell_the_request_and_its_calls(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OTEL_SERVICE_NAME", "gate")
     parent = "0af7651916cd43dd8448eb211c80319c"
+    answers = iter(["Answer: 1", "Answer: 2", "Answer: 3"])  # so that nothing is decided before all are there
     async with (
         collector(monkeypatch) as received,
-        ModelDouble(answer=RIGHT) as double,
+        ModelDouble(answer=lambda request, rng: next(answers)) as double,
         serving(double, otel=True, endpoint={"max_n": 1}) as served,
     ):
         headers = {"traceparent": f"00-{parent}-b7ad6b7169203331-01"}

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
+from tests.support.scripted import choice
 from tts import (
     Budget,
     Candidate,
     Endpoint,
     Experiment,
     Problem,
+    Result,
     Run,
     Sampler,
     Session,
@@ -31,8 +33,9 @@ from tts import (
 from tts.errors import ConfigError, EndpointRefused, RunLocked, RunMismatch
 from tts.runs.analysis import summary
 from tts.runs.database import Lock
-from tts.runs.progress import LiveProgress
-from tts.runs.store import Store
+from tts.runs.progress import LiveProgress, Progress
+from tts.runs.store import Cell, Store
+from tts.sampler.transport import Reply, Request
 from tts.tables import summary_table
 
 
@@ -187,6 +190,37 @@ async def test_lost_samples_are_shown_and_asked_for_again_on_resume(task: str, t
         assert double.stats.received == received + 2
         assert summary(run)[0]["lost_samples"] == 0
         assert [len(flags) for flags in run.tracks[0].correct] == [5] * 3
+
+
+class Turned(Progress):
+    """Lets the first problem go on once the second is finished."""
+
+    def __init__(self) -> None:
+        self.second = asyncio.Event()
+
+    def cell(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
+        if cell.problem == "p1":
+            self.second.set()
+
+
+async def test_results_are_listed_in_the_order_of_the_task_whichever_is_finished_first(
+    task: str, tmp_path: Path
+) -> None:
+    turned = Turned()
+
+    async def answer(request: Request) -> Reply:
+        if request.method == "GET":
+            return Reply.json({"data": [{"id": "m"}]})
+        asked = request.json()["messages"][0]["content"]
+        if "[[p0]]" in asked:
+            await turned.second.wait()
+        return Reply.json({"model": "m", "choices": [choice(asked)], "usage": {"completion_tokens": 5}})
+
+    grid = experiment(task, Endpoint(model="m", base_url="mock://m", transport=answer), "single", limit=2)
+    run = await grid.run(tmp_path / "run", progress=turned)
+    assert [row.problem for row in run.tracks[0].rows] == ["p0", "p1"]
+    assert [(row["problem"], row["content"][:6]) for row in run.export()] == [("p0", "[[p0]]"), ("p1", "[[p1]]")]
+    assert [cell for (cell,) in run.db.execute("SELECT problem FROM cells ORDER BY id")] == ["p1", "p0"]
 
 
 class Fragile(Strategy):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
@@ -19,7 +21,12 @@ async def test_hedging_books_both_requests_and_keeps_one_answer(hedge_after):
         ModelDouble(latency=0.1) as other,
         Sampler(endpoint(one, other, hedge_after=hedge_after, max_n=1)) as sampler,
     ):
-        samples = await draw(sampler, 16, ledger)
+        one.holding = other.holding = hedge_after < 0.05  # until every sample has its second attempt
+        drawing = asyncio.create_task(draw(sampler, 16, ledger))
+        while one.holding and one.stats.received + other.stats.received < 32:
+            await asyncio.sleep(0.005)
+        one.holding = other.holding = False
+        samples = await drawing
         await one.idle()
         await other.idle()
     assert sorted(sample.index for sample in samples) == list(range(16))

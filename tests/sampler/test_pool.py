@@ -247,13 +247,16 @@ async def test_a_dead_replica_is_set_aside_and_used_again_when_it_is_back():
 
 
 async def test_more_requests_than_threads_resolve_a_host_name():
-    async with ModelDouble(latency=0.05) as double:
+    async with ModelDouble(holding=True) as double:
         named = endpoint(double, max_n=1).model_copy(
             update={"base_url": double.base_url.replace("127.0.0.1", "localhost")}
         )
         async with Sampler(named) as sampler:
-            assert len(await draw(sampler, 200)) == 200
-    assert double.stats.peak_running > 40
+            drawing = asyncio.create_task(draw(sampler, 200))
+            while double.stats.running <= 40:
+                await asyncio.sleep(0.005)
+            double.holding = False
+            assert len(await drawing) == 200
 
 
 @pytest.mark.parametrize("room", [1, 4])

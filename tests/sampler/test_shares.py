@@ -113,11 +113,13 @@ async def test_what_a_lost_worker_held_is_dealt_out_later() -> None:
     await scene.work(0, 20, allowed=99)
     lost = scene.governor.grant(0).shares[0]
     assert lost >= 4
+    loop = asyncio.get_running_loop()
+    left = loop.time()
     scene.governor.leave(0, hold=0.3)
     del scene.pools[0]
-    await asyncio.sleep(0.1)
     assert scene.governor.grant(1).shares[0] <= 8 - lost
     async with asyncio.timeout(120):
         while scene.governor.grant(1).shares[0] < 8:
             await asyncio.sleep(0.01)
+    assert loop.time() - left >= 0.3
     reports.cancel()

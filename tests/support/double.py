@@ -36,6 +36,8 @@ class ModelDouble(Listening, Engine):
     """Requests generated at the same time; those above it are refused with 429, or wait if `queue`."""
     queue: bool = False
     api_key: str | None = None
+    holding: bool = False
+    """Whether answers wait until this is false again. Any thread may change it."""
     log: int = 10_000
     """How many requests, and times of answers and cancellations, are kept."""
     host: str = "127.0.0.1"
@@ -176,6 +178,8 @@ class ModelDouble(Listening, Engine):
         ledger, loop = self._ledger, asyncio.get_running_loop()
         start, delivered = loop.time(), False
         try:
+            while self.holding:
+                await asyncio.sleep(0.005)
             response = await deliver(request, work, kind, self.tokens_per_chunk)
             delivered = kind not in LOST_ON_THE_WAY
             return response

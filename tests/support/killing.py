@@ -1,11 +1,9 @@
-"""Runs in a process of their own that are killed at random moments, and what is stored of them."""
+"""Runs in a process of their own that are killed at any moment, and what is stored of them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import sqlite3
 import sys
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tests.support.double import ModelDouble
+from tests.support.scripted import ScriptedServer
 
 CHILD = """
 import asyncio, json, sys
@@ -29,24 +28,49 @@ Stored = dict[tuple[bytes, int], str]
 async def killed(
     table: Mapping[str, Any], out: Path, double: ModelDouble, *, times: int, requests: tuple[int, int]
 ) -> Stored:
-    """Run the experiment `table` in `out`, kill it `times` times after so many `requests` (least, most) to `double`.
+    """Run the experiment `table` in `out`, kill it `times` times after so many `requests` (least, most) to `double`
+    and once something is stored.
 
     Returns what was stored in the end; what was stored at one time must be there, unchanged, at the next.
     """
-    rng, survived = np.random.default_rng(), Stored()
+    rng, survived = np.random.default_rng(0), Stored()
     for _ in range(times):
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(table), str(out))
         served = double.stats.served + int(rng.integers(*requests))
-        while double.stats.served < served and child.returncode is None:
+        while child.returncode is None and (double.stats.served < served or not stored(out)):
             await asyncio.sleep(0.001)
-        if child.returncode is None:
-            os.kill(child.pid, signal.SIGKILL)
-        await child.wait()
+        assert not child.returncode
+        await killed_now(child)
+        await double.deserted()
         await double.idle()
         now = stored(out)
         assert survived.items() <= now.items(), "what was stored stays as it was"
         survived = now
     return survived
+
+
+async def killed_now(child: asyncio.subprocess.Process) -> None:
+    """End a process that may have ended."""
+    if child.returncode is None:
+        child.kill()
+    await child.wait()
+
+
+async def killed_midway(
+    table: Mapping[str, Any], out: Path, server: ScriptedServer, *, kept: int, answered: int
+) -> None:
+    """Run the experiment `table` in `out`, and kill it once it has `kept` more answers of the policy.
+
+    `server` answers it `answered` requests, so that it does not end before.
+    """
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(table), str(out))
+    until = answers(out) + kept
+    with server.rationed(answered):
+        while answers(out) < until:
+            assert child.returncode is None
+            await asyncio.sleep(0.005)
+        await killed_now(child)
+        await server.deserted()
 
 
 def stored(out: Path) -> Stored:

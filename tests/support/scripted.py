@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -33,6 +34,22 @@ class ScriptedServer(Listening):
     """Whether it says that it is alive; may wait."""
     seen: list[dict[str, Any]] = field(default_factory=list)
     port: int = 0
+
+    @contextmanager
+    def rationed(self, most: int) -> Iterator[None]:
+        """Inside, only so many requests are answered; the others wait for as long as their clients do."""
+        respond, begun = self.respond, itertools.count()
+
+        async def sparingly(body: dict[str, Any]) -> Any:
+            if next(begun) >= most:
+                await asyncio.Event().wait()
+            return await _waited(respond(body))
+
+        self.respond = sparingly
+        try:
+            yield
+        finally:
+            self.respond = respond
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "GET":

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import random
-import signal
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.acting import policy, said
 from tests.support.branching import DIGITS, Branching, KnownValue, Memory, chance
-from tests.support.killing import CHILD, answers
+from tests.support.killing import answers, killed_midway
 from tests.support.scripted import ScriptedServer
 from tts import Budget, EndState, Environment, Episode, Experiment, Observation, Problem, Result, ToolCall, registry
 from tts.base import Strategy
@@ -94,7 +90,8 @@ def digits_in_order() -> ScriptedServer:
 async def over_turns(strategy: Strategy, depth: int, **options: Any) -> tuple[Result, ScriptedServer]:
     async with asyncio.timeout(60), digits_in_order() as server:
         given = {"verifier": KnownValue(), "stop_early": False, "environment": f"forking:depth={depth}", **options}
-        result = await solve(DIGITS, strategy, policy(server, max_n=64), **given)
+        asked_in_order = policy(server, max_n=64, max_concurrency=1)
+        result = await solve(DIGITS, strategy, asked_in_order, **given)
     assert open_episodes["open"] == 0
     return result, server
 
@@ -387,23 +384,11 @@ async def test_tests_of_the_folder_as_it_stands_lead_a_search_to_the_repair():
 
 async def test_killed_in_the_middle_a_search_over_turns_pays_nothing_twice(tmp_path: Path):
     out = tmp_path / "run"
-
-    async def slowly(body: dict[str, Any]) -> Any:
-        await asyncio.sleep(random.uniform(0.01, 0.05))
-        return repairing(body)
-
-    async with ScriptedServer(slowly) as server:
+    async with ScriptedServer(repairing) as server:
         models = {"m": {"model": "test-model", "base_url": server.base_url, "api_key_env": "NO_KEY"}}
         grid = {"task": "repair_tasks", "limit": 2, "stop_early": False, "models": models}
         grid["strategies"] = ["beam_search:n=4,width=2", "mcts:simulations=4,branching=2"]
-        child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(grid), str(out))
-        until = random.randint(4, 10)
-        async with asyncio.timeout(60):
-            while len(server.seen) < until and child.returncode is None:
-                await asyncio.sleep(0.005)
-        if child.returncode is None:
-            os.kill(child.pid, signal.SIGKILL)
-        await child.wait()
+        await killed_midway(grid, out, server, kept=3, answered=8)
         kept, before = answers(out), len(server.seen)
         run = await Experiment.parse(grid).run(out, resume=True)
         drawn = sum(body.get("n") or 1 for body in server.seen[before:])

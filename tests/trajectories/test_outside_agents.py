@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import sys
 import tempfile
 from pathlib import Path
@@ -179,26 +178,19 @@ async def test_a_run_from_the_command_line_that_is_killed_pays_again_for_nothing
     command: str, tmp_path: Path
 ):
     """`kill -9` in the middle of trajectories; the programs that it leaves behind do not meddle with the next."""
-
-    async def slowly(body: dict[str, Any]) -> Any:
-        await asyncio.sleep(random.uniform(0.05, 0.2))
-        return respond(body)
-
-    server = acting(moves)
-    respond, server.respond = server.respond, slowly
     words = ["run", "--task", "repair_tasks", "--limit", PROBLEMS, "--strategy", "best_of_n:n=8"]
-    async with server:
+    async with acting(moves) as server:
         words += ["--model", "test-model", "--base-url", server.base_url, "--agent", command, "--out", tmp_path / "run"]
         for resume in ([], ["--resume"]):
-            run = await asyncio.to_thread(start, *words, *resume, cwd=tmp_path)
-            until = len(server.seen) + random.randint(3, 10)
-            async with asyncio.timeout(120):
-                while len(server.seen) < until:
+            until = answers(tmp_path / "run") + 2
+            with server.rationed(7):  # so that it does not end before
+                run = await asyncio.to_thread(start, *words, *resume, cwd=tmp_path)
+                while answers(tmp_path / "run") < until:
                     assert run.poll() is None, await asyncio.to_thread(run.communicate)
                     await asyncio.sleep(0.01)
-            run.kill()
-            await asyncio.to_thread(run.communicate)
-            await asyncio.sleep(1.0)  # until what it sent last has been seen
+                run.kill()
+                await asyncio.to_thread(run.communicate)
+                await server.deserted()
         kept = answers(tmp_path / "run")
         before = sum(body.get("n") or 1 for body in server.seen)
         ended = await asyncio.to_thread(finished, start(*words, "--resume", "--json", cwd=tmp_path))

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import random
-import signal
-import sys
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -15,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.acting import acting, policy
-from tests.support.killing import CHILD, answers
+from tests.support.killing import answers, killed_midway
 from tests.support.scripted import ScriptedServer, choice
 from tts import Experiment, Run
 from tts.runs.analysis import curves, summary
@@ -65,24 +60,10 @@ async def test_coverage_selection_and_cost_of_trajectories_are_exact(tmp_path: P
 
 async def test_killed_in_the_middle_of_trajectories_a_run_continues_without_paying_twice(tmp_path: Path):
     out = tmp_path / "run"
-
-    async def slowly(body: dict[str, Any]) -> Any:
-        await asyncio.sleep(random.uniform(0.01, 0.05))
-        return respond(body)
-
-    server = acting(one_in_four)
-    respond, server.respond = server.respond, slowly
-    async with server:
+    async with acting(one_in_four) as server:
         grid = table(server, f"best_of_n:n={N}")
-        for _ in range(2):
-            child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(grid), str(out))
-            until = len(server.seen) + random.randint(2, 12)
-            async with asyncio.timeout(120):
-                while len(server.seen) < until and child.returncode is None:
-                    await asyncio.sleep(0.005)
-            if child.returncode is None:
-                os.kill(child.pid, signal.SIGKILL)
-            await child.wait()
+        await killed_midway(grid, out, server, kept=1, answered=5)
+        await killed_midway(grid, out, server, kept=3, answered=9)
         kept, before = answers(out), sum(body.get("n") or 1 for body in server.seen)
         assert 0 < kept < PROBLEMS * N * TURNS
         run = await Experiment.parse(grid).run(out, resume=True)

@@ -130,7 +130,7 @@ class Run:
         return summary_table({"": self.summary()}).html()
 
     def export(self) -> Iterator[dict[str, Any]]:
-        """One flat row for each candidate, with its marginal cost: the whole run as a table.
+        """One flat row for each candidate, with its marginal cost: the whole run as a table, track by track.
 
         `answer` is the final answer that was read in it, if any, `feedback` what the verifier said; `graded` and
         `expected` tell of wrong ones what grading said and the right answer.
@@ -152,10 +152,11 @@ class Run:
                    correct, candidates.position IS selected AS chosen, content, {texts}, {sums}
             FROM cells JOIN candidates ON candidates.cell = cells.id
             LEFT JOIN charges ON charges.cell = cells.id AND {PLACE} = candidates.position
-            GROUP BY cells.id, candidates.position ORDER BY cells.id, candidates.position"""
-        rows = self.db.execute(query)
-        columns = [column[0] for column in rows.description]
-        yield from (dict(zip(columns, row, strict=True)) for row in rows)
+            WHERE cells.id = ? GROUP BY candidates.position ORDER BY candidates.position"""
+        for cell in (row.cell for track in self.tracks for row in track.rows):
+            found = self.db.execute(query, (cell,))
+            columns = [column[0] for column in found.description]
+            yield from (dict(zip(columns, row, strict=True)) for row in found)
 
 
 @dataclass(frozen=True)
@@ -209,11 +210,12 @@ class Track:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Its finished cells, in the order they were finished."""
+        """Its finished cells: problem by problem as in the task, seed by seed, whichever was finished first."""
         query = """SELECT id, problem, seed, ended, selected, oracle, seconds, failures, spent, reused, wasted
-                   FROM cells WHERE strategy = ? AND model = ? ORDER BY id"""
+                   FROM cells WHERE strategy = ? AND model = ?"""
         rows = self.run.db.execute(query, (self.strategy, self.model))
-        return [
+        places = {problem: place for place, problem in enumerate(self.run.record.get("problems", ()))}
+        found = [
             Row(
                 *row[:7],
                 failures=json.loads(row[7]),
@@ -223,6 +225,7 @@ class Track:
             )
             for row in rows
         ]
+        return sorted(found, key=lambda row: (places.get(row.problem, len(places)), row.seed))
 
     def read(self, columns: str, *, holding: str = "") -> sqlite3.Cursor:
         """`columns` of every candidate, or of those whose details may have the name `holding`, in spawned order."""

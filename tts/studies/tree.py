@@ -25,7 +25,7 @@ class SearchTree(Study):
     name: ClassVar[str] = "tree"
 
     problem: str | None = None
-    """The problem's id. Default: the first that was finished."""
+    """The problem's id. Default: the first."""
     strategy: str = ""
     """Only strategies and models whose label has this in it."""
     out: Annotated[Path | None, written_as("svg", "mmd")] = None
