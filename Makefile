@@ -77,7 +77,7 @@ browser: install chromium  ## Run the tests of the report in a real browser
 integration: install vllm chromium  ## Run the tests against a real vLLM server and a small public model, on a Ray cluster, and in a real browser
 	$(BIN)/tts embedded fetch smollm2-135m
 	TTS_CHROMIUM=$(CHROMIUM)/chromium TTS_REQUIRE_VLLM=1 TTS_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest tests/integration
-	TTS_REQUIRE_RAY=1 $(BIN)/python -m pytest tests/cluster/test_ray.py
+	TTS_REQUIRE_RAY=1 $(BIN)/python -m pytest $(addprefix tests/cluster/test_,engine.py ray.py)
 
 cluster: install  ## Run the tests on a Ray cluster of two nodes
 	TTS_REQUIRE_RAY=1 $(BIN)/python -m pytest tests/cluster
