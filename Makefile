@@ -34,12 +34,12 @@ endif
 	@touch $@
 
 test: install  ## Run the tests that need no model server, three side by side; WORKERS=0 runs one after the other
-	$(BIN)/python -m pytest --ignore=tests/integration -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest --ignore=tests/integration -n $(WORKERS) --dist loadfile
 
 check: install  ## The inner loop: style, and the tests of the core but for those that take longest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -x --ff -n $(WORKERS) $(CORE) $(addprefix --ignore=tests/,$(LONG))
+	$(BIN)/python -m pytest -x --ff -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(CORE) $(addprefix --ignore=tests/,$(LONG))
 
 pythons:  ## Run the tests that depend most on the interpreter under every Python that is found here, and say which
 	tests/pythons.sh "$(PYTHONS)"

@@ -31,12 +31,6 @@ def table(tmp_path: Path, double: ModelDouble) -> dict[str, Any]:
     return {"task": f'jsonl:path="{path}"', "models": {"m": model}, "strategies": ["single", "self_consistency:n=16"]}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "real_ray" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("ray"))  # one cluster, however many workers the tests have
-
-
 @pytest.fixture(scope="session")
 def real_ray() -> None:
     """For what starts Ray's own processes."""
