@@ -24,8 +24,6 @@ from tts.errors import ConfigError, MissingExtra
 
 __all__ = ["local"]
 
-pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-
 CHILD = """
 import asyncio, json, sys
 from tts import Experiment
@@ -144,10 +142,9 @@ async def test_without_ray_the_error_names_the_extra(
 async def test_an_untested_ray_says_so(
     version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import ray
-
     from tts.cluster.fleet import import_ray
 
+    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     monkeypatch.setattr(ray, "__version__", version)
     import_ray()
     assert f"Ray {version} is outside the tested range" in caplog.text
