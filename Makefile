@@ -34,12 +34,12 @@ endif
 	@touch $@
 
 test: install  ## Run the tests that need no model server, three side by side; WORKERS=0 runs one after the other
-	$(BIN)/python -m pytest --ignore=tests/integration -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest --ignore=tests/integration -n $(WORKERS) --dist loadfile
 
 check: install  ## The inner loop: style, and the tests of the core but for those that take longest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -x --ff -n $(WORKERS) $(CORE) $(addprefix --ignore=tests/,$(LONG))
+	$(BIN)/python -m pytest -x --ff -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(CORE) $(addprefix --ignore=tests/,$(LONG))
 
 pythons:  ## Run the tests that depend most on the interpreter under every Python that is found here, and say which
 	tests/pythons.sh "$(PYTHONS)"
@@ -77,7 +77,7 @@ browser: install chromium  ## Run the tests of the report in a real browser
 integration: install vllm chromium  ## Run the tests against a real vLLM server and a small public model, on a Ray cluster, and in a real browser
 	$(BIN)/tts embedded fetch smollm2-135m
 	TTS_CHROMIUM=$(CHROMIUM)/chromium TTS_REQUIRE_VLLM=1 TTS_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest tests/integration
-	TTS_REQUIRE_RAY=1 $(BIN)/python -m pytest tests/cluster/test_ray.py
+	TTS_REQUIRE_RAY=1 $(BIN)/python -m pytest $(addprefix tests/cluster/test_,engine.py ray.py)
 
 cluster: install  ## Run the tests on a Ray cluster of two nodes
 	TTS_REQUIRE_RAY=1 $(BIN)/python -m pytest tests/cluster

@@ -119,6 +119,7 @@ async def run(
     *,
     resume: bool = False,
     max_n: int = 4,
+    limit: int = 2,
     answer: Any = spoken,
     latency: Any = 0.0,
     **settings: Any,
@@ -135,7 +136,7 @@ async def run(
             for role, name in roles.items()
         }
         grid = Experiment.parse(
-            {"task": task, "models": {"m": models}, "strategies": list(map(placed, specs)), **settings}
+            {"task": task, "models": {"m": models}, "strategies": list(map(placed, specs)), "limit": limit, **settings}
         )
         return await grid.run(out, resume=resume), double.stats
 
@@ -237,7 +238,7 @@ async def test_what_led_to_no_candidate_is_on_the_axis_and_problems_without_any_
         asked = json.dumps(request["messages"])
         return "and so on " * 60 if "[[a]]" in asked or rng.random() < 0.5 else "A plan. Answer: 42"
 
-    found, stats = await run(task, ["idea_search:n=8,prompts=general"], tmp_path / "run", answer=half_lost)
+    found, stats = await run(task, ["idea_search:n=8,prompts=general"], tmp_path / "run", answer=half_lost, limit=3)
     (track,), (row,), (curve, *_) = found.tracks, summary(found), curves(found)
     counts = {row.cell: len(part) for row, part in zip(track.rows, track.correct, strict=True)}
     assert min(counts.values()) == 0 < max(counts.values()) < 8
@@ -248,7 +249,7 @@ async def test_what_led_to_no_candidate_is_on_the_axis_and_problems_without_any_
 
 
 async def test_the_headline_is_what_was_paid_and_each_row_what_was_needed(task: str, tmp_path: Path) -> None:
-    found, stats = await run(task, ["single", "self_consistency:n=6"], tmp_path / "run", stop_early=False)
+    found, stats = await run(task, ["single", "self_consistency:n=6"], tmp_path / "run", limit=3, stop_early=False)
     rows = summary(found)
     assert sum(row["paid_completion_tokens"] for row in rows) == stats.completion_tokens
     assert sum(row["paid_requests"] for row in rows) == stats.served

@@ -61,9 +61,6 @@ def test_a_checkout_without_links_says_what_to_do(tmp_path: Path) -> None:
     assert "git config core.symlinks true" in done.stderr
 
 
-pytestmark = pytest.mark.xdist_group("package")  # which is built once
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, and the wheel built from what the sdist holds."""

@@ -98,9 +98,6 @@ def pip() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(bundled)}
 
 
-pytestmark = pytest.mark.xdist_group("third party")  # whose packages are built once
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of installed packages with ours in it."""

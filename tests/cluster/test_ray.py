@@ -24,12 +24,6 @@ from tts.errors import ConfigError, MissingExtra
 
 __all__ = ["local"]
 
-pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("TTS_REQUIRE_RAY"),
-    reason="Ray gives its own processes 30 seconds to start, which a busy machine exceeds: set TTS_REQUIRE_RAY=1",
-)
-
 CHILD = """
 import asyncio, json, sys
 from tts import Experiment
@@ -148,10 +142,9 @@ async def test_without_ray_the_error_names_the_extra(
 async def test_an_untested_ray_says_so(
     version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import ray
-
     from tts.cluster.fleet import import_ray
 
+    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     monkeypatch.setattr(ray, "__version__", version)
     import_ray()
     assert f"Ray {version} is outside the tested range" in caplog.text
@@ -223,6 +216,7 @@ async def test_a_run_that_is_told_to_end_has_its_time(cluster: Any) -> None:
     assert (child.returncode, said) == (0, b"told\n")
 
 
+@pytest.mark.usefixtures("real_ray")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupted_command_stores_what_it_has_and_leaves_nothing_behind(
     number: int, table: dict[str, Any], double: ModelDouble, tmp_path: Path

@@ -42,9 +42,6 @@ from tts.sampler.shares import Governor, Report
 pytest.importorskip("redis", reason="the extra 'redis' is not installed")
 
 
-pytestmark = pytest.mark.xdist_group("machines")  # whose servers are started once
-
-
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with redis_server(tmp_path_factory.mktemp("redis")) as server:

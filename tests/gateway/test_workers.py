@@ -174,9 +174,6 @@ def running_gateway(folder: Path, keys: dict[str, str]) -> Iterator[Several]:
         yield Several(process, url, double, counts, folder)
 
 
-pytestmark = pytest.mark.xdist_group("workers")  # whose gateway is started once
-
-
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
     caps = dict.fromkeys(("plain", "cut", "vote"), "tokens_per_day = 100")

@@ -287,7 +287,7 @@ async def test_what_the_budget_cut_off_is_selected_neither_live_nor_replayed_whi
 ):
     """A cut-off answer is rated best of all, and is wrong."""
     task = tmp_path / "p.jsonl"
-    task.write_text("\n".join(f'{{"prompt": "[[p{i}]] What is {i} times 7?", "answer": "42"}}' for i in range(8)))
+    task.write_text("\n".join(f'{{"prompt": "[[p{i}]] What is {i} times 7?", "answer": "42"}}' for i in range(4)))
     registry.register("verifiers", Shortest)
     cut = 0
     for tokens in (20, 130, 170, 390):

@@ -1,5 +1,6 @@
 """Who is alive, read from /proc (Linux)."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,12 +11,15 @@ def living_processes(session: int) -> dict[int, str]:
     A process started with `start_new_session=True` and all its descendants have its pid as their session.
     """
     found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         with suppress(OSError):
-            state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-            if state != "Z" and int(its_session) == session:
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            if os.getsid(pid) == session and _state(pid) != "Z":
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     return found
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def ancestors(pid: int) -> list[int]:

@@ -14,8 +14,6 @@ from tts.session import Session
 from tts.tasks import Example
 from tts.types import Verdict
 
-pytest.importorskip("inspect_ai")
-
 TASKS = """
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
@@ -117,6 +115,7 @@ def other():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("inspect_ai")  # which takes two seconds
     path = tmp_path_factory.mktemp("inspect") / "tasks.py"
     path.write_text(TASKS)
     return path

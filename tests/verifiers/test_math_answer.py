@@ -101,12 +101,12 @@ async def test_a_hostile_expression_is_refused_and_costs_little(session: Session
     assert await accepts(session, r"\frac{\sqrt{3}}{3}", boxed(r"\frac{1}{\sqrt 3}"))  # and what comes next is judged
 
 
-async def test_a_thousand_strings_of_garbage_are_judged(session: Session):
+async def test_hundreds_of_strings_of_garbage_are_judged(session: Session):
     random = Random(0)
     pieces = (
         r"\frac \sqrt { } ( ) [ ] ^ _ \ $ 9 x , + - = & \begin{pmatrix} \end{pmatrix} \cup \in \text{ ! % \int | \pm"
     )
-    strings = ["".join(random.choices(pieces.split(), k=random.randint(1, 30))) for _ in range(1000)]
+    strings = ["".join(random.choices(pieces.split(), k=random.randint(1, 30))) for _ in range(300)]
     verifier = MathAnswer(reference="\\pi+7")
     judged = [session.verify(session.candidate(f"Answer: {text}"), verifier) for text in strings]
     for verdict in await asyncio.gather(*judged):
