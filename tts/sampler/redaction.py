@@ -146,7 +146,7 @@ def _forms(secret: str) -> Iterator[tuple[str, str]]:
     first, second = ("".join({one, one.lower(), one.upper()}) for one in secret[:2])
     plain = rf"(?<=[{re.escape(first)}])(?=[{re.escape(second)}\\%&])"
     codes = "|".join(f"{ord(one):02x}|{ord(one):02X}" for one in first)
-    escaped = rf"(?<=\\)(?=[\\%&{re.escape(first)}uxU0-7])|(?<=%)(?=25|{codes})|(?<=&)(?=[#a-z])"
+    escaped = rf"(?<=\\)(?=\\{{0,7}}[%&{re.escape(first)}uxU0-7])|(?<=%)(?=25|{codes})|(?<=&)(?=[#a-z])"
     yield rf"[{re.escape(first)}\\%&](?:{plain}|{escaped})" if first.isascii() else "", _spelt(secret)
     data = secret.encode()
     digits = [_either(f"{byte:02x}") for byte in data]
