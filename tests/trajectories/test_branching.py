@@ -340,7 +340,8 @@ async def test_a_search_that_is_resumed_asks_for_nothing_twice():
         async def found(**options: Any) -> tuple[Result, int]:
             before = len(server.seen)
             given = {"verifier": KnownValue(), "stop_early": False, "environment": "forking", **options}
-            return await solve(DIGITS, spec, policy(server, max_n=64), store=store, **given), len(server.seen) - before
+            asked_in_order = policy(server, max_n=64, max_concurrency=1)
+            return await solve(DIGITS, spec, asked_in_order, store=store, **given), len(server.seen) - before
 
         short, first = await found(budget=Budget(requests=4))
         whole, second = await found()
