@@ -119,6 +119,8 @@ async def test_a_file_that_is_taken_away_is_noticed_at_the_next_write(tmp_path: 
 async def test_writers_that_are_gone_when_the_disk_is_full_leave_no_noise(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    gc.collect()  # what tests before it have left
+    caplog.clear()
     async with Database(tmp_path / "db.sqlite", SCHEMA) as database:
         await database.run(insert(0))
         await database.run(lambda db: db.execute("PRAGMA max_page_count = 2") and None)

@@ -24,7 +24,7 @@ CHILD = """
 import asyncio, json, sys
 from tts import Experiment
 from tts.sampler import batches
-batches.QUIET, batches.POLL = 0.2, 0.05
+batches.QUIET, batches.POLL = 1.0, 0.05
 asyncio.run(Experiment.parse(json.loads(sys.argv[1])).run(sys.argv[2], resume=True))
 """
 
@@ -63,7 +63,10 @@ def table(server: BatchServer, tmp_path: Path, problems: int = 6) -> dict[str, A
     return {"task": f'jsonl:path="{file}"', "strategies": ["single", "self_consistency:n=8"], "models": {"m": model}}
 
 
-async def test_all_rows_of_a_run_go_in_one_file_at_half_the_price(server: BatchServer, tmp_path: Path):
+async def test_all_rows_of_a_run_go_in_one_file_at_half_the_price(
+    server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batches, "QUIET", 1.0)  # longer than any of them takes to ask
     grid = table(server, tmp_path)
     grid["models"]["m"]["card"] = {"prompt_price_per_million": 2, "completion_price_per_million": 10}
     run = await Experiment.parse(grid).run(tmp_path / "run")
@@ -114,7 +117,9 @@ async def test_a_proxy_of_the_environment_is_gone_through(server: BatchServer, m
     assert sample.text == "Answer: 42"
 
 
-async def test_failed_lines_are_those_samples_failures(server: BatchServer):
+async def test_failed_lines_are_those_samples_failures(server: BatchServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batches, "QUIET", 600.0)
+    monkeypatch.setattr(batches, "MOST_REQUESTS", 2)  # sent once both are there
     server.says = lambda body: "!400" if "bad" in str(body["messages"]) else "Answer: 42"
     async with Sampler(endpoint(server)) as sampler:
 
@@ -172,7 +177,7 @@ async def test_what_nobody_waits_for_any_more_is_not_sent_and_what_was_sent_is_n
         await asyncio.sleep(0.2)
         assert not server.batches
         task = asyncio.create_task(draw(sampler, address=b"2"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not server.batches:
                 await asyncio.sleep(0.01)
         task.cancel()

@@ -88,7 +88,7 @@ def digits_in_order() -> ScriptedServer:
 
 
 async def over_turns(strategy: Strategy, depth: int, **options: Any) -> tuple[Result, ScriptedServer]:
-    async with asyncio.timeout(60), digits_in_order() as server:
+    async with asyncio.timeout(120), digits_in_order() as server:
         given = {"verifier": KnownValue(), "stop_early": False, "environment": f"forking:depth={depth}", **options}
         asked_in_order = policy(server, max_n=64, max_concurrency=1)
         result = await solve(DIGITS, strategy, asked_in_order, **given)
@@ -325,7 +325,7 @@ async def test_leaving_a_search_aborts_its_branches():
         result = await solve(
             DIGITS, "beam_search:n=4,width=2,verifier=known_value", policy(server), environment="forking", budget=budget
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while under_way["now"]:
                 await asyncio.sleep(0.01)
     assert result.ended == "deadline"
@@ -340,7 +340,8 @@ async def test_a_search_that_is_resumed_asks_for_nothing_twice():
         async def found(**options: Any) -> tuple[Result, int]:
             before = len(server.seen)
             given = {"verifier": KnownValue(), "stop_early": False, "environment": "forking", **options}
-            return await solve(DIGITS, spec, policy(server, max_n=64), store=store, **given), len(server.seen) - before
+            asked_in_order = policy(server, max_n=64, max_concurrency=1)
+            return await solve(DIGITS, spec, asked_in_order, store=store, **given), len(server.seen) - before
 
         short, first = await found(budget=Budget(requests=4))
         whole, second = await found()
