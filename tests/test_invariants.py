@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -89,12 +90,19 @@ def spoken(request: dict[str, Any], rng: np.random.Generator) -> str:
     """Something for every part that a model plays; some answers never end, and some cannot be used."""
     asked = json.dumps(request.get("messages", request.get("prompt")))
     if request["model"] == "judge":
-        return f"Score: {rng.integers(1, 11)}"
+        mark = crc32(asked.encode())  # the same of the same, whoever asks first
+        better = ("first", "second", "tie")[mark % 3]
+        return json.dumps({"reasons": "so", "grade": mark % 10 + 1, "better": better})
     if "JSON" in asked or "list" in asked:
         return json.dumps({"observations": [f"it is {rng.integers(10**6)}" for _ in range(3)]})
     if rng.random() < 0.2:
         return "and so on " * 60
     return solvable({}, otherwise=0.3)(request, rng)
+
+
+def terse(request: dict[str, Any], rng: np.random.Generator) -> str:
+    """The same, but what the judge says is too short to be read, or for a budget to end with who is judged first."""
+    return f"Score: {rng.integers(1, 11)}" if request["model"] == "judge" else spoken(request, rng)
 
 
 @pytest.fixture
@@ -166,6 +174,7 @@ async def test_the_axis_ends_at_what_the_strategy_needed_and_the_server_billed(
 ) -> None:
     found, stats = await run(task, [SPECS[name]], tmp_path / "run", fault and {Fault(fault): 0.2}, stop_early=False)
     for track in found.tracks:
+        assert fault or f"verifier={JUDGE}" not in SPECS[name] or not track.unrated  # what the judge says can be read
         needed = sum_usage(track.by_role().values())
         for measure in ("requests", "prompt_tokens", "completion_tokens", "verifier_seconds", "cached_tokens"):
             costs = [part[-1] for part in track.cost(measure)]
@@ -212,7 +221,7 @@ async def test_the_axis_does_not_depend_on_what_ran_beside_in_which_order_or_bef
     budget: dict[str, int], faults: Any, task: str, tmp_path: Path
 ) -> None:
     """Of searches that run to their end: what has been sent when one is settled depends on which answer came first."""
-    settings: dict[str, Any] = {"stop_early": False, "budget": budget, "faults": faults}
+    settings: dict[str, Any] = {"stop_early": False, "budget": budget, "faults": faults, "answer": terse}
     kept = {name: spec for name, spec in SPECS.items() if name not in RACING or budget in BUDGETS[:2]}
     alone = {}
     for name, spec in kept.items():
