@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from tts.tables import Table, broken, number, plain
@@ -102,3 +103,21 @@ def test_an_empty_column_is_left_out_of_markdown_and_a_shared_name_of_all():
     made = Table("Of x · m", ("curve", "model"), ("k",), notes=["x · m: few"])
     made.add_row("x · m", "", "1")
     assert made.renamed({" · m": ""}).markdown() == "### Of x\n\n| curve | k |\n|---|--:|\n| `x` | 1 |\n\nx: few"
+
+
+HOSTILE = st.text("`|<>[]()!&a \n\r\t\0\x1b\x9b\u2028\u202e\ud800", max_size=30)
+
+
+@given(HOSTILE, HOSTILE)
+def test_what_strangers_write_is_shown_and_never_acts(name: str, words: str):
+    """On the terminal, in Markdown and in HTML: names of models, problems and runs may be theirs."""
+    made = Table(words, ("curve", "model"), ("k",), notes=[words])
+    made.add_row(name, words, "1")
+    shown = "\n".join(printed(made, 80))
+    assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800]", shown)
+    html = re.sub("</?(table|caption|tr|th|td|div)( style='[a-z-: ]*')?>", "", made.html())
+    assert "<" not in html
+    rendered = MarkdownIt("commonmark").enable("table").render(made.markdown())
+    assert not re.search(r"<(?!/?(table|thead|tbody|tr|th|td|h3|p|code|em|strong|ul|ol|li|blockquote|hr)\b)", rendered)
+    if name.strip() and words.strip():
+        assert rendered.count("<tr>") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tts.errors import ConfigError
 from tts.lacks import lacking
-from tts.text import broken
+from tts.text import broken, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -85,7 +86,7 @@ class Table:
                 parts.append([])
             parts[-1].append(i)
         if self.title:
-            yield Text(self.title, "bold")
+            yield Text(visible(self.title), "bold")
         for part in parts:
             made = RichTable(box=box.SIMPLE, pad_edge=False)
             for i in (*left, *part):
@@ -94,14 +95,14 @@ class Table:
                 cells = (row[i] for i in (*left, *part))
                 made.add_row(
                     *(
-                        Text(broken(cell, widths[i])) if isinstance(cell, str) else cell
+                        Text(broken(visible(cell), widths[i])) if isinstance(cell, str) else cell
                         for i, cell in zip((*left, *part), cells, strict=True)
                     )
                 )
             yield made
         width = options.max_width - 4
         for note in self.notes:
-            for i, line in enumerate(Text(note).wrap(console, width)):
+            for i, line in enumerate(Text(visible(note)).wrap(console, width)):
                 yield Text("    " if i else "  - ") + line
 
     def html(self) -> str:
@@ -117,12 +118,25 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown; names in its first column are set as code."""
         names, told = [*self.left, *self.right], self._told
-        cells = [[f"`{row[i]}`" if i == 0 and str(row[i]) else str(row[i]) for i in told] for row in self.rows]
+        cells = [[(in_code if i == 0 else in_words)(str(row[i])) for i in told] for row in self.rows]
         rows = [[names[i] for i in told], *cells]
         text = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in rows]
         text.insert(1, "|" + "".join("---|" if i < len(self.left) else "--:|" for i in told))
-        title = [f"### {self.title}\n"] if self.title else []
-        return "\n".join([*title, *text, *(f"\n{note}" for note in self.notes)])
+        title = [f"### {in_words(self.title)}\n"] if self.title else []
+        return "\n".join([*title, *text, *(f"\n{in_words(note)}" for note in self.notes)])
+
+
+def in_words(text: str) -> str:
+    """`text` as a line of Markdown that means nothing but its words: no HTML, links and pictures."""
+    return re.sub(r"([<\[])", r"\\\1", visible(" ".join(text.splitlines())))
+
+
+def in_code(text: str) -> str:
+    """`text` as code in a line of Markdown."""
+    text = visible(" ".join(text.splitlines()))
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    marks, room = "`" * (longest + 1), " " * bool(longest)
+    return f"{marks}{room}{text}{room}{marks}" if text else ""
 
 
 def frame(rows: Iterable[Mapping[str, Any]], library: Literal["pandas", "polars"]) -> Any:

@@ -26,6 +26,15 @@ def one_line(json_text: str) -> str:
 _LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 
 
+_ACTING = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal does not show but act on, and what lets text seem to be in another order; no tabs and line breaks."""
+
+
+def visible(text: str) -> str:
+    """`text` for a terminal, which shows all of it and acts on nothing: whatever it names may come from a stranger."""
+    return _ACTING.sub(lambda mark: repr(mark[0])[1:-1], text)
+
+
 PIECE = 1 << 14
 """Characters that are mended at once; between two pieces, other threads get their turn."""
 

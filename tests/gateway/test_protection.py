@@ -214,6 +214,28 @@ async def test_too_large_and_too_slow_requests():
         assert double.stats.received == 0
 
 
+async def test_large_bodies_are_bounded_together_and_keep_out_no_small_ones():
+    keys = {name: {"sha256": hashed(name)} for name in ("greedy", "other")}
+    large = {"model": "qwen", "messages": [{"role": "user", "content": "x" * 300_000}]}
+    async with (
+        ModelDouble(answer=RIGHT, latency=0.5, max_model_len=2**20) as double,
+        serving(double, keys=keys, limits={"bodies_bytes": 1_300_000}) as served,
+    ):
+
+        async def asked(key: str, body: dict[str, Any]) -> int:
+            headers = {"authorization": f"Bearer {key}"}
+            return (await served.http.post("/chat/completions", json=body, headers=headers)).status_code
+
+        greedy = asyncio.gather(*(asked("greedy", large) for _ in range(5)))
+        while double.stats.running < 2:
+            await asyncio.sleep(0.01)
+        small = {"model": "qwen", "messages": ASK}
+        assert await asyncio.gather(asked("greedy", small), asked("other", small), asked("other", large)) == [200] * 3
+        assert sorted(await greedy) == [200, 200, 429, 429, 429]
+        assert await asked("greedy", large) == 200
+        assert not served.gateway._bodies.taken
+
+
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-slow"])
 async def test_a_client_that_does_not_send_a_request_is_disconnected(sent: bytes):
     async with ModelDouble() as double, serving(double, limits={"client_seconds": 0.1}) as served:

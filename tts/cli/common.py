@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tts.errors import ConfigError, complaints
+from tts.text import visible
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -235,7 +236,7 @@ def with_n(strategies: Sequence[Strategy], n: int | None) -> tuple[Strategy, ...
 
 def say(words: str) -> None:
     """Print a line for the user to stderr; stdout is for results."""
-    typer.echo(words, err=True)
+    typer.echo(visible(words), err=True)
 
 
 def show_json(data: Any) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from tts.cli.common import AsJson, Trackers, complete, console, say, show_json
 from tts.errors import ConfigError
+from tts.text import visible
 
 if TYPE_CHECKING:
     from tts.curves import Curve
@@ -210,7 +211,7 @@ def _show_studies(studies: Sequence[Study], comparison: RunComparison, as_json: 
         show_json({name: one.data for name, one in found.items()})
     for one in found.values():
         for item in () if as_json else one.shown:
-            console().print(item)
+            console().print(visible(item) if isinstance(item, str) else item)
         for path in one.files:
             say(f"wrote {path}")
 

@@ -29,6 +29,7 @@ from tts.cli.common import (
     with_n,
 )
 from tts.errors import ConfigError
+from tts.text import visible
 
 if TYPE_CHECKING:
     from tts.sampler import Endpoint
@@ -132,7 +133,7 @@ def solve(
     if as_json:
         show_json(as_table(result))
     elif result.answer is not None:
-        typer.echo(result.answer)
+        typer.echo(visible(result.answer) if sys.stdout.isatty() else result.answer)
     for line in (summary_line(result), *result.warnings):
         say(line)
     if result.selected is None:

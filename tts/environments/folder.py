@@ -10,6 +10,7 @@ import hashlib
 import json
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
@@ -25,6 +26,8 @@ HIDDEN = frozenset({".git"})
 CONTEXT = 3
 QUADRATIC = 1_000_000
 """Lines times lines up to which the difference of two texts is looked for in all their lines."""
+FILES = 10
+"""For how many texts of that size together: beyond, each is replaced from its first line that differs to its last."""
 NO_NEWLINE = "\\ No newline at end of file"
 
 
@@ -83,7 +86,7 @@ def text_of(data: bytes) -> str | None:
 def difference(before: Folder, after: Folder) -> tuple[str, list[str]]:
     """The patch that leads from one folder to the other, and the files that it leaves out, as they are no text."""
     before, after = visible(before), visible(after)
-    parts, left_out = list[str](), list[str]()
+    parts, left_out, room = list[str](), list[str](), FILES * QUADRATIC
     for path in sorted(path for path in before | after if before.get(path) != after.get(path)):
         old, new = (text_of(folder.get(path, b"")) for folder in (before, after))
         if old is None or new is None:
@@ -93,7 +96,10 @@ def difference(before: Folder, after: Folder) -> tuple[str, list[str]]:
             _head("a", path) if path in before else "/dev/null",
             _head("b", path) if path in after else "/dev/null",
         )
-        parts.append(f"--- {heads[0]}\n+++ {heads[1]}\n" + "".join(_hunks(_lines(old), _lines(new))))
+        lines, size = (_lines(old), _lines(new)), old.count("\n") * new.count("\n")
+        closely = size <= min(QUADRATIC, room)
+        room -= size if closely else 0
+        parts.append(f"--- {heads[0]}\n+++ {heads[1]}\n" + "".join(_hunks(*lines, closely)))
     return "".join(parts), left_out
 
 
@@ -107,8 +113,8 @@ def _lines(text: str) -> list[str]:
     return [f"{line}\n" for line in whole] + ([last] if last else [])
 
 
-def _hunks(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
-    for group in _groups(old, new):
+def _hunks(old: Sequence[str], new: Sequence[str], closely: bool) -> Iterator[str]:
+    for group in _close_groups(old, new) if closely else _one_group(old, new):
         begin, end = group[0], group[-1]
         sizes = (end[2] - begin[1], end[4] - begin[3])
         places = (begin[1] + bool(sizes[0]), begin[3] + bool(sizes[1]))
@@ -120,11 +126,26 @@ def _hunks(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
                     yield f"{mark}{line}" if line.endswith("\n") else f"{mark}{line}\n{NO_NEWLINE}\n"
 
 
-def _groups(old: Sequence[str], new: Sequence[str]) -> Iterator[list[tuple[str, int, int, int, int]]]:
-    """What differs, with a few lines around it."""
-    if len(old) * len(new) <= QUADRATIC:
-        yield from SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(CONTEXT)
-        return
+_Group = list[tuple[str, int, int, int, int]]
+
+
+def _close_groups(old: Sequence[str], new: Sequence[str]) -> Iterator[_Group]:
+    """What differs, with a few lines around it.
+
+    Lines that are often in both, such as empty ones, are equal only beside others that are: if each were compared with
+    each, a thousand lines could take seconds.
+    """
+    before, after = Counter(old), Counter(new)
+    room, often = len(old) + len(new), set[str]()
+    for line in sorted(before.keys() & after.keys(), key=lambda line: (before[line] * after[line], line)):
+        room -= before[line] * after[line]
+        if room < 0:
+            often.add(line)
+    yield from SequenceMatcher(often.__contains__, old, new, autojunk=False).get_grouped_opcodes(CONTEXT)
+
+
+def _one_group(old: Sequence[str], new: Sequence[str]) -> Iterator[_Group]:
+    """All from the first line that differs to the last."""
     most = min(len(old), len(new))
     same = next((i for i in range(most) if old[i] != new[i]), most)
     tail = next((i for i in range(most - same) if old[-1 - i] != new[-1 - i]), most - same)

@@ -38,6 +38,8 @@ from tts.verifiers.sandbox import Job, ProgramLimits, Sandbox
 CHILD = Path(__file__).with_name("workspace_child.py").read_text(encoding="utf-8")
 NOT_READ = HIDDEN | {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
 """Names that are left out of a folder of this machine."""
+SLOW = 64
+"""Work with patches, as `aside` counts it, for each byte."""
 SHOWN = 100
 """Files that are listed at the beginning."""
 INTRODUCTION = """\
@@ -193,7 +195,7 @@ class FolderEpisode(Episode):
 
     async def state(self) -> EndState:
         size = sum(map(len, self.folder.values()))
-        patch, left_out = await aside(8 * size, difference, self.start, self.folder)
+        patch, left_out = await aside(SLOW * size, difference, self.start, self.folder)
         old, new = visible(self.start), visible(self.folder)
         notes: dict[str, Any] = {"changed": sorted(path for path in old | new if old.get(path) != new.get(path))}
         return EndState(digest_of(self.folder), patch, {**notes, "left_out": left_out} if left_out else notes)
@@ -204,7 +206,10 @@ class FolderEpisode(Episode):
         try:
             if action.name == "bash":
                 return await self._bash(text_in(action, "command"))
-            words = {"read": self._read, "write": self._write, "apply_patch": self._patch}[action.name](action)
+            if action.name == "apply_patch":
+                words = await self._patch(text_in(action, "patch"))
+            else:
+                words = {"read": self._read, "write": self._write}[action.name](action)
         except ValueError as error:
             words = f"error: {error}"
         return Observation(shortened(words, self.workspace.output))
@@ -223,9 +228,9 @@ class FolderEpisode(Episode):
         self.put({**self.folder, path: text_in(call, "content").encode()})
         return f"{path} has been written"
 
-    def _patch(self, call: ToolCall) -> str:
+    async def _patch(self, patch: str) -> str:
         try:
-            self.put(applied(self.folder, text_in(call, "patch")))
+            self.put(await aside(SLOW * len(patch), applied, self.folder, patch))
         except PatchError as error:
             raise ValueError(f"nothing has been changed: {error}") from error
         return "the patch has been applied"

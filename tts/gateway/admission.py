@@ -8,8 +8,8 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from starlette.types import Scope
 
 from tts.accounts import Quota
+from tts.concurrency import LARGE
 from tts.gateway.exchange import APIError
 from tts.gateway.quotas import DAY, DailyQuota, QuotaFile
 from tts.gateway.settings import GatewaySettings, Key
@@ -232,6 +233,36 @@ def _is_address(host: str) -> bool:
 @functools.lru_cache
 def _is_loopback(host: str) -> bool:
     return ip_address(host).is_loopback if _is_address(host) else host == "localhost" or host.endswith(".localhost")
+
+
+class BodyRoom:
+    """The memory for large request bodies. Small ones need none of it, so that who sends large ones keeps out only
+    others who do."""
+
+    def __init__(self) -> None:
+        self.taken = Counter[str]()
+        """Bytes, by the callers' names."""
+
+    @asynccontextmanager
+    async def body(self, caller: str, most: int) -> AsyncIterator[Callable[[int], None]]:
+        """Room for one body of a `caller`: to be called with its size as it arrives, and free again at the end.
+
+        That raises `APIError` (429) when all together would take more than `most` bytes, or this caller more than half.
+        """
+        own = 0
+
+        def grow(size: int) -> None:
+            nonlocal own
+            more = size - own if size > LARGE else 0
+            if self.taken.total() + more > most or self.taken[caller] + more > most / 2:
+                raise APIError(429, "too many large requests are in progress; try again later", "overloaded", None, 1)
+            self.taken[caller] += more
+            own += more
+
+        try:
+            yield grow
+        finally:
+            self.taken -= Counter({caller: own})
 
 
 class Gate:

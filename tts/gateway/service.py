@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from tts import registry
 from tts.concurrency import LARGE, aside, now
 from tts.errors import ConfigError, EndpointError, MissingExtra, UnreadableKey, is_outage, log
-from tts.gateway.admission import Caller, Gate, Keyring, check_page, identify
+from tts.gateway.admission import BodyRoom, Caller, Gate, Keyring, check_page, identify
 from tts.gateway.answering import Search, StrategyAnswer, kept_alive, open_search
 from tts.gateway.exchange import EVENTS, JSON, PASSED, APIError, Kind, ResponseWriter, as_api_error
 from tts.gateway.formats import Translation
@@ -68,6 +68,7 @@ class Gateway:
         self._open = Counter[Offer]()
         """How many requests go by each offer."""
         self._shared = Resources()
+        self._bodies = BodyRoom()
         self._checking: asyncio.Future[list[BaseException | None]] | None = None
         self.responses: ResponseStore = ResponseStore(settings.responses, settings.limits)
         self._spans = Spans() if settings.otel else None
@@ -199,8 +200,9 @@ class Gateway:
         request: GatewayRequest | None = None
         try:
             caller = self.caller(http)
-            async with caller.request():
-                content = await read_body(http, offer.settings.limits)
+            limits = offer.settings.limits
+            async with caller.request(), self._bodies.body(caller.name, limits.bodies_bytes) as grow:
+                content = await read_body(http, limits, grow)
                 async with while_connected(receive, out):
                     try:
                         request = await read(offer, kind, run, caller, content, out, self.responses)
@@ -384,8 +386,11 @@ def load_plugins() -> None:
                 registry.load(group, name)
 
 
-async def read_body(http: Request, limits: GatewayLimits) -> bytes:
-    """The request body. Raises `APIError` if it is too large (413) or too slow (408), or `ClientDisconnect`."""
+async def read_body(http: Request, limits: GatewayLimits, grow: Callable[[int], None] = lambda size: None) -> bytes:
+    """The request body, of whose size so far `grow` is told.
+
+    Raises `APIError` if it is too large (413) or too slow (408), what `grow` raises, or `ClientDisconnect`.
+    """
     too_large = APIError(413, f"a request may have at most {limits.body_bytes} bytes", "request_too_large")
     length = http.headers.get("content-length", "")
     if length.isdigit() and int(length) > limits.body_bytes:
@@ -397,6 +402,7 @@ async def read_body(http: Request, limits: GatewayLimits) -> bytes:
                 content += part
                 if len(content) > limits.body_bytes:
                     raise too_large
+                grow(len(content))
     except TimeoutError:
         raise APIError(408, f"the request did not arrive within {limits.body_seconds:g} s", "request_timeout") from None
     return bytes(content)

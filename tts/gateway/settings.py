@@ -59,6 +59,9 @@ class GatewayLimits(SettingsTable):
     """Requests that may wait for a place; further ones are refused with 429 and a Retry-After."""
     body_bytes: PositiveInt = 16 * 2**20
     """Largest request body."""
+    bodies_bytes: PositiveInt = 1024 * 2**20
+    """Bytes of all request bodies above 256 KiB that each process may hold at once, half of them of one key; in memory
+    they take about three times as much. Further ones are refused with 429 and a Retry-After."""
     body_values: PositiveInt = 262_144
     """Most values and keys in the JSON of a request body: what takes time to read is their number, not their size."""
     strategy_bytes: PositiveInt = 4 * 2**20

@@ -19,7 +19,7 @@ from tts.report.tracks import RunComparison
 from tts.runs.analysis import By, summary
 from tts.studies.imperfect_verifier import ImperfectVerifier
 from tts.studies.verifiers import Verifiers
-from tts.tables import FILTERED, Table, curve_table, summary_table
+from tts.tables import FILTERED, Table, curve_table, in_code, in_words, summary_table
 from tts.text import one_line
 
 __all__ = ["RunComparison", "write_candidates", "write_lines", "write_page", "write_report"]
@@ -86,7 +86,7 @@ def markdown(comparison: RunComparison, x: str, by: By | None = None) -> str:
 
 
 def _sections(comparison: RunComparison, x: str, by: By | None) -> Iterator[str]:
-    yield f"# {' and '.join(run.path.resolve().name for run in comparison.runs.values())}"
+    yield f"# {in_words(' and '.join(run.path.resolve().name for run in comparison.runs.values()))}"
     yield "\n## Summary\n"
     yield summary_table({label: summary(run) for label, run in comparison.runs.items()}, details=True).markdown()
     yield from ("\n" + one.table().markdown() for one in comparison.contests if one.differences)
@@ -96,7 +96,7 @@ def _sections(comparison: RunComparison, x: str, by: By | None) -> Iterator[str]
         yield curve_table(curves).markdown()
     if comparison.filtered:
         yield "\n" + curve_table(comparison.filtered, FILTERED).markdown()
-    yield from (f"\nNo curve of {words}" for words in missing)
+    yield from (f"\nNo curve of {in_words(words)}" for words in missing)
     for title, study in (("Verifiers", Verifiers()), ("Whether more samples pay", ImperfectVerifier())):
         shown = []
         for label, run in comparison.runs.items():
@@ -107,10 +107,14 @@ def _sections(comparison: RunComparison, x: str, by: By | None) -> Iterator[str]
         if shown:
             yield f"\n## {title}"
         for item in shown:
-            yield "\n" + (item.markdown() if isinstance(item, Table) else re.sub(r"(?m)^( *)", r"\1- ", str(item)))
+            yield "\n" + (item.markdown() if isinstance(item, Table) else _listed(str(item)))
     yield "\n## How it was made\n"
     for run in comparison.runs.values():
         record = run.record
         versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
-        yield f"- {run.path}: `{shlex.join(record.get('command', ()))}`"
+        yield f"- {in_words(str(run.path))}: {in_code(shlex.join(record.get('command', ())))}"
         yield f"  ({versions}; seeds {', '.join(map(str, record['config'].get('seeds', ())))})"
+
+
+def _listed(lines: str) -> str:
+    return re.sub(r"(?m)^( *)(.*)", lambda line: f"{line[1]}- {in_words(line[2])}", lines)
