@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, wraps
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
@@ -67,6 +69,11 @@ class Run:
     def made(self) -> dict[Hashable, Any]:
         """What was made of it and may be asked for again, whichever track asks."""
         return {}
+
+    @cached_property
+    def numbers(self) -> Mapping[str | None, int]:
+        """The numbers by which `Track.classes` knows the answers; a new one has the next."""
+        return defaultdict(count().__next__, {None: -1})
 
     @cached_property
     def tracks(self) -> list[Track]:
@@ -292,9 +299,14 @@ class Track:
         """Where each cell's candidates start in the flat arrays, and where the last one ends."""
         return np.cumsum([0, *(len(part.numbers) for part in self.columns)])
 
+    @cached_property
+    def cells(self) -> NDArray[np.int64]:
+        """Which of `rows` each candidate belongs to; flat."""
+        return np.repeat(np.arange(len(self.rows)), np.diff(self._bounds))
+
     def split(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
         """A flat array cut into one array for each of `rows`."""
-        return np.split(flat, self._bounds[1:-1]) if len(self.rows) else []
+        return _cut(flat, self._bounds)
 
     @cached_property
     def correct(self) -> list[Floats]:
@@ -324,14 +336,14 @@ class Track:
     @cached_property
     def part_verdicts(self) -> dict[str, tuple[Floats, Floats]]:
         """The same for each part of a verifier made of verifiers, by its spec."""
-        rows = [said for part in self.columns for said in part.parts or [[]] * len(part.numbers)]
         found: dict[str, tuple[Floats, Floats]] = {}
-        for i, row in enumerate(rows):
-            for part in row:
-                unknown = (np.full(len(rows), np.nan), np.full(len(rows), np.nan))
-                score, passed = found.setdefault(part["verifier"], unknown)
-                score[i] = np.nan if part["score"] is None else part["score"]
-                passed[i] = np.nan if part["passed"] is None else part["passed"]
+        for start, columns in zip(self._bounds.tolist(), self.columns, strict=False):
+            for i, said in enumerate(columns.parts or (), start):
+                for part in said:
+                    unknown = (np.full(len(self._table), np.nan), np.full(len(self._table), np.nan))
+                    score, passed = found.setdefault(part["verifier"], unknown)
+                    score[i] = np.nan if part["score"] is None else part["score"]
+                    passed[i] = np.nan if part["passed"] is None else part["passed"]
         return found
 
     @cached_property
@@ -354,20 +366,26 @@ class Track:
         """The cost of the verdicts that composed verifiers reused or skipped."""
         return sum_usage(Usage(**part.saved) for part in self.columns)
 
-    @property
+    @cached_property
     def answers(self) -> list[list[str | None]]:
         """The class of each candidate's answer among those of its cell, where the strategy noted one."""
         return [part.answers or [None] * len(part.numbers) for part in self.columns]
 
     @cached_property
-    def answered(self) -> list[NDArray[np.bool_]]:
-        """Which candidates of each of `rows` the strategy has noted an answer of, be it that there is none."""
-        return self.split(self._flat("answered") == 1)
+    def classes(self) -> NDArray[np.int64]:
+        """The same as numbers, flat: equal ones are of equal answers anywhere in the run, -1 is of none."""
+        said = map(self.run.numbers.__getitem__, chain.from_iterable(self.answers))
+        return np.fromiter(said, np.int64, len(self._table))
 
-    @cached_property
-    def digests(self) -> list[Floats]:
-        """A number for the text of each candidate, by which texts of a problem are told apart."""
-        return self.split(self._flat("text"))
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Of which candidates the strategy has noted an answer, be it that there is none; flat."""
+        return self._flat("answered") == 1
+
+    @property
+    def digests(self) -> Floats:
+        """A number for the text of each candidate, by which texts of a problem are told apart; flat."""
+        return self._flat("text")
 
     def texts(self, row: Row) -> list[str]:
         """The contents of a cell's candidates in spawned order."""
@@ -410,21 +428,25 @@ class Track:
         for role, (index, places, charges) in self._charges.items():
             at = first[index] + np.fmin(places, sizes[index] - 1).astype(np.int64)
             marginal += np.bincount(at, self._measure(measure, role, charges[fields]), len(marginal))
-        return [np.cumsum(part) for part in np.split(marginal, first[1:])] if self.rows else []
+        return [np.cumsum(part) for part in _cut(marginal, np.append(first, len(marginal)))]
 
     @cached_property
     def _charges(self) -> dict[str, tuple[NDArray[np.int64], Floats, Charges]]:
         """By role: for each charge the index of its row, its position (NaN where it has none), and its usage."""
-        parts = [part for part in self.columns if part.roles]
-        if not parts:
+        names = sorted({role for part in self.columns for role in part.roles})
+        if not names:
             return {}
-        flat = np.concatenate([part.charges for part in parts])
+        number = {name: place for place, name in enumerate(names)}
+        flat = np.concatenate([part.charges for part in self.columns])
         index = np.repeat(np.arange(len(self.rows)), [len(part.charges) for part in self.columns])
-        names = np.concatenate([np.array(part.roles)[part.charges[:, 1].astype(np.int64)] for part in parts])
+        known = np.array([number[role] for part in self.columns for role in part.roles])
+        before = np.cumsum([0, *(len(part.roles) for part in self.columns[:-1])])
+        role_of = known[before[index] + flat[:, 1].astype(np.int64)]
         found = {}
-        for role in np.unique(names).tolist():
-            mine = names == role
-            found[role] = index[mine], flat[mine, 0], Charges(flat[mine, 2:])
+        for role, place in number.items():
+            mine = role_of == place
+            rows = flat[mine]
+            found[role] = index[mine], rows[:, 0], Charges(rows[:, 2:])
         return found
 
     def _measure(self, measure: str, role: str, values: Floats) -> Floats:
@@ -490,7 +512,10 @@ class Track:
         fields = _SUMMANDS.get(measure, (measure,))
         if not set(fields) <= set(USAGE_FIELDS):
             return self.cost(measure)  # which says what there is
-        found = [np.zeros(n) for n in kept]
+        whole = np.concatenate(self.whole) if self.rows else np.empty(0, bool)
+        row, bounds = np.repeat(np.arange(len(kept)), kept), np.cumsum([0, *kept])
+        evenly, last = (np.arange(1, len(row) + 1) - bounds[row]) / np.array(kept)[row], np.diff(row, append=-1) != 0
+        found = np.zeros(len(row))
         for role, (index, places, charges) in self._charges.items():
             values, asked, placed = self._measure(measure, role, charges[fields]), charges.asked, ~np.isnan(places)
             asking, using = np.zeros(len(self._table), bool), np.zeros(len(self._table), bool)
@@ -500,13 +525,19 @@ class Track:
             own, shared = (
                 np.bincount(index[part], values[part], len(kept)) for part in (placed & ~asked, placed & asked)
             )
-            for i, (asks, uses) in enumerate(zip(self.split(asking), self.split(using), strict=True)):
-                share = np.arange(1, kept[i] + 1) / kept[i]
-                found[i] += own[i] * share
-                if 0 < asks.sum() < uses.sum():
-                    share = np.append(np.cumsum(asks)[self.whole[i]][:-1], asks.sum()) / asks.sum()
-                found[i] += shared[i] * share
-        return found
+            asked_by, used_by = (np.append(0, np.cumsum(flags)) for flags in (asking, using))
+            asks, uses = np.diff(asked_by[self._bounds]), np.diff(used_by[self._bounds])
+            so_far = (asked_by[1:] - asked_by[self._bounds[:-1]].repeat(np.diff(self._bounds)))[whole]
+            so_far[last] = asks[row[last]]
+            batched = ((asks > 0) & (asks < uses))[row]
+            found += own[row] * evenly
+            found += shared[row] * np.where(batched, so_far / np.maximum(asks, 1)[row], evenly)
+        return _cut(found, bounds)
+
+
+def _cut(flat: NDArray[Any], bounds: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """The parts of a flat array between `bounds`."""
+    return [flat[start:end] for start, end in pairwise(bounds.tolist())]
 
 
 _MINE = "cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"
