@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, wraps
-from itertools import chain, count, pairwise
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
@@ -21,7 +21,7 @@ from tts.compute import ModelCard
 from tts.curves import Curve, curve_rows
 from tts.errors import ConfigError, StoreError
 from tts.lacks import Lack
-from tts.runs.columns import CANDIDATE, CHARGE, NUMBERS, PLACE, Charges, Columns, latest_of, ranked
+from tts.runs.columns import CANDIDATE, CHARGE, NUMBERS, PLACE, Charges, Columns, Shares, cut, latest_of, ranked
 from tts.runs.damage import check
 from tts.runs.database import connect
 from tts.runs.record import read_record
@@ -306,7 +306,7 @@ class Track:
 
     def split(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
         """A flat array cut into one array for each of `rows`."""
-        return _cut(flat, self._bounds)
+        return cut(flat, self._bounds)
 
     @cached_property
     def correct(self) -> list[Floats]:
@@ -336,15 +336,7 @@ class Track:
     @cached_property
     def part_verdicts(self) -> dict[str, tuple[Floats, Floats]]:
         """The same for each part of a verifier made of verifiers, by its spec."""
-        found: dict[str, tuple[Floats, Floats]] = {}
-        for start, columns in zip(self._bounds.tolist(), self.columns, strict=False):
-            for i, said in enumerate(columns.parts or (), start):
-                for part in said:
-                    unknown = (np.full(len(self._table), np.nan), np.full(len(self._table), np.nan))
-                    score, passed = found.setdefault(part["verifier"], unknown)
-                    score[i] = np.nan if part["score"] is None else part["score"]
-                    passed[i] = np.nan if part["passed"] is None else part["passed"]
-        return found
+        return Columns.verdicts_of_parts(self.columns)
 
     @cached_property
     def lacks(self) -> dict[Lack, int]:
@@ -428,26 +420,12 @@ class Track:
         for role, (index, places, charges) in self._charges.items():
             at = first[index] + np.fmin(places, sizes[index] - 1).astype(np.int64)
             marginal += np.bincount(at, self._measure(measure, role, charges[fields]), len(marginal))
-        return [np.cumsum(part) for part in _cut(marginal, np.append(first, len(marginal)))]
+        return [np.cumsum(part) for part in cut(marginal, np.append(first, len(marginal)))]
 
     @cached_property
     def _charges(self) -> dict[str, tuple[NDArray[np.int64], Floats, Charges]]:
         """By role: for each charge the index of its row, its position (NaN where it has none), and its usage."""
-        names = sorted({role for part in self.columns for role in part.roles})
-        if not names:
-            return {}
-        number = {name: place for place, name in enumerate(names)}
-        flat = np.concatenate([part.charges for part in self.columns])
-        index = np.repeat(np.arange(len(self.rows)), [len(part.charges) for part in self.columns])
-        known = np.array([number[role] for part in self.columns for role in part.roles])
-        before = np.cumsum([0, *(len(part.roles) for part in self.columns[:-1])])
-        role_of = known[before[index] + flat[:, 1].astype(np.int64)]
-        found = {}
-        for role, place in number.items():
-            mine = role_of == place
-            rows = flat[mine]
-            found[role] = index[mine], rows[:, 0], Charges(rows[:, 2:])
-        return found
+        return Columns.charges_by_role(self.columns)
 
     def _measure(self, measure: str, role: str, values: Floats) -> Floats:
         if measure not in ("flops", "money"):
@@ -512,32 +490,14 @@ class Track:
         fields = _SUMMANDS.get(measure, (measure,))
         if not set(fields) <= set(USAGE_FIELDS):
             return self.cost(measure)  # which says what there is
-        whole = np.concatenate(self.whole) if self.rows else np.empty(0, bool)
-        row, bounds = np.repeat(np.arange(len(kept)), kept), np.cumsum([0, *kept])
-        evenly, last = (np.arange(1, len(row) + 1) - bounds[row]) / np.array(kept)[row], np.diff(row, append=-1) != 0
-        found = np.zeros(len(row))
+        shares = Shares(self._bounds, np.concatenate([np.empty(0, bool), *self.whole]))
+        found = np.zeros(sum(kept))
         for role, (index, places, charges) in self._charges.items():
-            values, asked, placed = self._measure(measure, role, charges[fields]), charges.asked, ~np.isnan(places)
-            asking, using = np.zeros(len(self._table), bool), np.zeros(len(self._table), bool)
+            values, placed = self._measure(measure, role, charges[fields]), ~np.isnan(places)
             at = self._bounds[index[placed]] + places[placed].astype(np.int64)
-            using[at] = True
-            asking[at[asked[placed]]] = True
-            own, shared = (
-                np.bincount(index[part], values[part], len(kept)) for part in (placed & ~asked, placed & asked)
-            )
-            asked_by, used_by = (np.append(0, np.cumsum(flags)) for flags in (asking, using))
-            asks, uses = np.diff(asked_by[self._bounds]), np.diff(used_by[self._bounds])
-            so_far = (asked_by[1:] - asked_by[self._bounds[:-1]].repeat(np.diff(self._bounds)))[whole]
-            so_far[last] = asks[row[last]]
-            batched = ((asks > 0) & (asks < uses))[row]
-            found += own[row] * evenly
-            found += shared[row] * np.where(batched, so_far / np.maximum(asks, 1)[row], evenly)
-        return _cut(found, bounds)
-
-
-def _cut(flat: NDArray[Any], bounds: NDArray[np.int64]) -> list[NDArray[Any]]:
-    """The parts of a flat array between `bounds`."""
-    return [flat[start:end] for start, end in pairwise(bounds.tolist())]
+            for part in shares.costs(at, values[placed], charges.asked[placed]):
+                found += part
+        return cut(found, np.cumsum([0, *kept]))
 
 
 _MINE = "cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"
