@@ -207,7 +207,7 @@ class Shares:
         so_far = (asked_by[1:] - asked_by[self._bounds[:-1]][self._cell])[self._whole]
         so_far[self._last] = asks[self._row[self._last]]
         batched = ((asks > 0) & (asks < uses))[self._row]
-        share = np.where(batched, so_far / np.maximum(asks, 1)[self._row], self._evenly)
+        share: Floats = np.where(batched, so_far / np.maximum(asks, 1)[self._row], self._evenly)
         return own[self._row] * self._evenly, shared[self._row] * share
 
 
