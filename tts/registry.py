@@ -111,6 +111,10 @@ def _installed() -> dict[str, dict[str, EntryPoint]]:
     return found
 
 
+_loaded = functools.cache(EntryPoint.load)
+"""What an entry point names: looking for it takes longer than making a small plug-in."""
+
+
 def names(group: Group) -> list[str]:
     """All names of a group, sorted."""
     return sorted({*_installed()[group], *(name for kind, name in _registered if kind == group)})
@@ -146,7 +150,7 @@ def load(group: Group, name: str) -> type[Plugin]:
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise ConfigError(f"no '{name}' among the {group}; {hint}there are: {', '.join(names(group))}")
     try:
-        return cast("type[Plugin]", point.load())
+        return cast("type[Plugin]", _loaded(point))
     except MissingExtra:
         raise
     except Exception as error:  # third-party code may fail in any way

@@ -148,7 +148,8 @@ def measured(*command: str) -> dict[str, Any]:
     assert process.stderr is not None
     said = process.stderr.read()
     if used := _ended(process):
-        return {"command": " ".join(("tts", *command)), **used}
+        words = (Path(word).name if "/" in word else word for word in command)
+        return {"command": " ".join(("tts", *words)), **used}
     raise RuntimeError(f"{process.args} failed: {said.decode()}")
 
 
@@ -163,7 +164,7 @@ def viewed(folder: Path) -> dict[str, Any]:
         with urlopen(f"{address}{path}") as answer:
             answer.read()
     process.terminate()
-    return {"command": f"tts view {folder}", **_ended(process, stopped=True)}
+    return {"command": f"tts view {folder.name}", **_ended(process, stopped=True)}
 
 
 def _ended(process: subprocess.Popen[bytes], *, stopped: bool = False) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from tts.lab.lab_math import LabMath, Operation, SteppedAnswer, solution, step_labels
-from tts.studies.judging import auroc, within_problems
+from tts.studies.judging import auroc, aurocs, within_problems
 
 LAYERS = 3
 """Layers added on top of the target's."""
@@ -255,12 +255,15 @@ def evaluate_reward(
         right.append([row.right for row in rows])
         lowest.append([min(one) for one in of_lines])
         last.append([one[-1] for one in of_lines])
-    by_lowest, both = within_problems(auroc, lowest, right)
+    problem = np.repeat(np.arange(len(right)), [len(part) for part in right])
+    by_lowest, by_last = (
+        within_problems(aurocs, np.concatenate(scores), np.concatenate(right), problem) for scores in (lowest, last)
+    )
     shown = np.flatnonzero(first)
     figures = {
-        "with right and wrong solutions": both,
-        "AUROC of solutions within a problem, by the lowest line": by_lowest,
-        "by the last line": within_problems(auroc, last, right)[0],
+        "with right and wrong solutions": by_lowest[1],
+        "AUROC of solutions within a problem, by the lowest line": by_lowest[0],
+        "by the last line": by_last[0],
         "AUROC of lines": auroc(scores_of, labels_of),
         "of right and first wrong lines": auroc(np.array(scores_of)[shown], np.array(labels_of)[shown]),
     }

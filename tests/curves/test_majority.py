@@ -51,9 +51,9 @@ def subsets_by_counts(votes, worth, abstained, k):
 )
 def test_exact_vote_of_larger_pools_equals_the_sum_over_all_vote_counts(votes, abstained, k):
     worth = np.linspace(1, 0.1, len(votes))
-    ballots = Ballots(np.array(votes), worth, abstained)
+    ballots = Ballots(np.array([votes]), worth[np.newaxis], np.array([abstained]))
     expected = subsets_by_counts(votes, worth, abstained, k)
-    assert exact_vote([ballots], k)[0] == pytest.approx(expected, abs=1e-10)
+    assert exact_vote(ballots, k)[0] == pytest.approx(expected, abs=1e-10)
 
 
 def test_problems_summed_together_do_not_affect_each_other():

@@ -1,5 +1,6 @@
 """Reports read cells side by side: what they say is what the candidates themselves say, one by one."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def test_the_weighted_vote_of_every_prefix_is_what_voting_in_each_finds(
 ) -> None:
     candidates = candidates_of(pool)
     weights = np.array([verdict.weight for verdict, *_ in pool], dtype=np.float64)
-    found = voted_so_far(np.array([float(right) for *_, right in pool]), [answer for _, answer, *_ in pool], weights)
+    classes = np.array([-1 if answer is None else "cab".index(answer) for _, answer, *_ in pool])
+    found = voted_so_far(np.array([float(right) for *_, right in pool]), classes, weights)
     prefixes = [candidates[: k + 1] for k in range(len(pool))]
     assert found.tolist() == [rightness(majority(part, by_verdict), pool) for part in prefixes]
 
@@ -115,3 +117,7 @@ async def test_a_closed_file_is_sealed_and_asked_row_by_row_only_when_it_is_not_
     assert rows_asked()
     await made(tmp_path, problems=7).run(tmp_path / "run", resume=True)
     assert not rows_asked()
+    seal, said = path.with_suffix(".seal"), path.stat().st_mtime_ns
+    os.utime(seal, ns=(said + 1, said + 1))
+    await made(tmp_path, problems=7).run(tmp_path / "run", resume=True)  # which writes nothing
+    assert seal.stat().st_mtime_ns == said + 1

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tts.curves import CurveError, mean_ranks
-from tts.studies.judging import auroc, calibration, decisions, rank_correlation, within_problems
+from tts.studies.judging import (
+    auroc,
+    aurocs,
+    calibration,
+    decisions,
+    rank_correlation,
+    rank_correlations,
+    within_problems,
+)
 
 scores = st.sampled_from([-2.0, -0.5, 0.0, 0.25, 0.5, 1.0, 3.0]) | st.floats(-10, 10)
 judged = st.lists(st.tuples(scores, st.booleans()), min_size=1, max_size=12)
@@ -83,9 +91,21 @@ def test_scores_that_are_no_probabilities_have_no_calibration():
 
 
 def test_within_problems_leaves_out_those_that_agree():
-    pools, flags = [[1.0, 2.0], [5.0, 6.0], [9.0, 8.0]], [[0, 1], [1, 1], [0, 1]]
-    assert within_problems(auroc, pools, flags) == (0.5, 2)
-    assert within_problems(auroc, [[1.0]], [[1]]) == (None, 0)
+    scores, flags, problems = [1.0, 5.0, 2.0, 6.0, 9.0, 8.0], [0, 1, 1, 1, 0, 1], np.array([0, 2, 0, 2, 1, 1])
+    assert within_problems(aurocs, scores, flags, problems) == (0.5, 2)
+    assert within_problems(aurocs, [1.0], [1], np.array([0])) == (None, 0)
+    assert within_problems(aurocs, [], [], np.array([], dtype=int)) == (None, 0)
+
+
+@given(st.lists(st.tuples(scores, st.booleans(), st.integers(0, 3)), min_size=1, max_size=20))
+def test_measures_of_many_problems_are_those_of_each_alone(candidates: list[tuple[float, bool, int]]):
+    problems = np.array([problem for *_, problem in candidates])
+    alone = [columns([(score, flag) for score, flag, one in candidates if one == problem]) for problem in range(4)]
+    for together, measure in ((aurocs, auroc), (rank_correlations, rank_correlation)):
+        values, flags = columns([(score, flag) for score, flag, _ in candidates])
+        found = together(values, flags, problems).tolist()
+        expected = [np.nan if (value := measure(*part)) is None else value for part in alone[: problems.max() + 1]]
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_candidates_that_could_not_be_graded_are_refused():

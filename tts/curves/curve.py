@@ -190,4 +190,5 @@ def caps_over(costs: Sequence[Floats], most: int = 24) -> Floats:
 
 def taken(parts: Sequence[Floats], at: NDArray[np.int64]) -> Floats:
     """What each row has after so many candidates (rows x points), 0 after none."""
-    return np.array([np.append(0.0, part)[places] for part, places in zip(parts, at, strict=True)])
+    starts = np.cumsum([0, *map(len, parts[:-1])])[:, np.newaxis]
+    return np.where(at > 0, np.append(0.0, np.concatenate(parts))[starts + at], 0.0)

@@ -103,10 +103,10 @@ def _best_of_k(scores: Floats, correct: Floats, missed: Floats) -> Floats:
     """`missed`: the probability that k samples have none of the c best (c x k)."""
     order = np.argsort(-scores)
     ranked = scores[order]
-    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    ends = np.r_[starts[1:], len(scores)]
+    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
+    ends = np.append(starts[1:], len(scores))
     accuracy = np.add.reduceat(correct[order], starts) / (ends - starts)
-    none = missed[np.r_[0, ends]]
+    none = missed[np.append(0, ends)]
     return accuracy @ (none[:-1] - none[1:])
 
 
@@ -213,8 +213,18 @@ def correctness(correct: Pools, sizes: Sequence[int]) -> list[Floats]:
     return flags
 
 
-def mean_ranks(values: ArrayLike) -> Floats:
-    """Rank of each of `values`, the smallest being 1; equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse.ravel()]
+def mean_ranks(values: ArrayLike, groups: ArrayLike | None = None) -> Floats:
+    """Rank of each of `values`, the smallest being 1; equal values share the mean of their ranks.
+
+    With `groups`, a number for each value, ranks are among those of the same group.
+    """
+    flat = np.asarray(values).ravel()
+    group = np.zeros(len(flat), np.int64) if groups is None else np.asarray(groups)
+    order = np.lexsort((flat, group))
+    flat, group, place = flat[order], group[order], np.arange(len(flat))
+    begins = np.append(True, group[1:] != group[:-1])[: len(flat)]
+    starts = np.flatnonzero(begins | np.append(True, flat[1:] != flat[:-1])[: len(flat)])
+    counts = np.diff(np.append(starts, len(flat)))
+    found = np.empty(len(flat))
+    found[order] = np.repeat(starts + (counts + 1) / 2, counts) - np.maximum.accumulate(np.where(begins, place, 0))
+    return found

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -187,6 +188,7 @@ def pass_until(outcomes: Sequence[ArrayLike], passes: int, *, level: float = 0.9
     return SuccessRates(rate, low, high, draws.astype(np.int64))
 
 
+@lru_cache(maxsize=10_000)
 def _lowest_rate(x: int, n: int, size: float) -> float:
     if x == 0:
         return 0.0

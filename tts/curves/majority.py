@@ -96,7 +96,7 @@ def majority_at_k(
     """
     ks = valid_ks(k)
     ballots = _count(answers, correct)
-    sizes = np.array([ballot.size for ballot in ballots], dtype=np.int64)
+    sizes = ballots.sizes
     require_samples("majority@k", sizes, ks)
     flat = ks.ravel()
     chosen = _affordable(ballots, flat, exact)
@@ -104,41 +104,42 @@ def majority_at_k(
         draws = int(np.clip(SHUFFLED_SAMPLES / max(sizes.sum(), 1), *DRAWS))
     if draws < 1:
         raise CurveError(f"draws must be at least 1, not {draws}")
-    values = np.zeros((len(ballots), flat.size))
+    values = np.zeros((len(sizes), flat.size))
     for column, size in enumerate(flat):
         rows = np.flatnonzero(chosen[:, column])
-        values[rows, column] = exact_vote([ballots[row] for row in rows], int(size))
-    for row in np.flatnonzero(~chosen.all(axis=1)):
+        values[rows, column] = exact_vote(ballots[rows], int(size))
+    for row in np.flatnonzero(~chosen.all(axis=1)).tolist():
         columns = np.flatnonzero(~chosen[row])
-        generator = np.random.default_rng([seed, int(row)])
-        values[row, columns] = _resample(ballots[row], flat[columns], draws, generator)
-    shape = (len(ballots), *ks.shape)
+        generator = np.random.default_rng([seed, row])
+        values[row, columns] = _resample(ballots[[row]], flat[columns], draws, generator)
+    shape = (len(sizes), *ks.shape)
     return MajorityEstimate(values.reshape(shape), chosen.reshape(shape), ks, seed, draws)
 
 
-def _count(answers: Sequence[Iterable[Any]] | NDArray[np.integer], correct: Pools) -> list[Ballots]:
+def _count(answers: Sequence[Iterable[Any]] | NDArray[np.integer], correct: Pools) -> Ballots:
     classes = [_class_numbers(pool) for pool in answers]
     worth = correctness(correct, [len(pool) for pool in classes])
-    return [Ballots.count(pool, value) for pool, value in zip(classes, worth, strict=True)]
+    none = np.empty(0)
+    return Ballots.count(
+        np.concatenate([none.astype(np.int64), *classes]),
+        np.concatenate([none, *worth]),
+        np.array([len(pool) for pool in classes], dtype=np.int64),
+    )
 
 
 def _class_numbers(answers: Iterable[Any]) -> Integers:
-    """Class numbers from 0; -1 abstains."""
+    """Class numbers; a negative one abstains."""
     if isinstance(answers, np.ndarray) and np.issubdtype(answers.dtype, np.integer):
-        voting = answers >= 0
-        numbers = np.full(len(answers), -1, dtype=np.int64)
-        numbers[voting] = np.unique(answers[voting], return_inverse=True)[1]
-        return numbers
+        return answers.astype(np.int64)
     seen: dict[Any, int] = {}
     return np.array([-1 if a is None else seen.setdefault(a, len(seen)) for a in answers], dtype=np.int64)
 
 
-def _affordable(ballots: list[Ballots], ks: Integers, exact: bool | None) -> NDArray[np.bool_]:
+def _affordable(ballots: Ballots, ks: Integers, exact: bool | None) -> NDArray[np.bool_]:
     """Which cells (problems x ks) to sum exactly."""
     if exact is not None:
-        return np.full((len(ballots), ks.size), exact)
-    work = np.array([[exact_work(ballot, int(k)) for k in ks] for ballot in ballots])
-    work = work.reshape(len(ballots), ks.size)
+        return np.full((len(ballots.sizes), ks.size), exact)
+    work = np.array([exact_work(ballots, int(k)) for k in ks]).reshape(ks.size, len(ballots.sizes)).T
     cheapest = np.argsort(work, axis=None, kind="stable")
     chosen = np.zeros(work.size, dtype=np.bool_)
     chosen[cheapest] = np.cumsum(work.ravel()[cheapest]) <= EXACT_WORK
@@ -146,15 +147,16 @@ def _affordable(ballots: list[Ballots], ks: Integers, exact: bool | None) -> NDA
 
 
 def _resample(ballots: Ballots, ks: Integers, draws: int, generator: np.random.Generator) -> Floats:
-    """Mean worth of the vote over shuffles of the pool, at each prefix length in `ks`."""
-    classes = len(ballots.votes)
-    pool = np.repeat(np.arange(classes + 1), np.append(ballots.votes, ballots.abstained))
+    """Mean worth of the vote over shuffles of one problem's pool, at each prefix length in `ks`."""
+    votes, worth, size = ballots.votes[0], ballots.worth[0], int(ballots.sizes[0])
+    classes = len(votes)
+    pool = np.repeat(np.arange(classes + 1), np.append(votes, ballots.abstained))
     order = np.argsort(ks)
     total = np.zeros(ks.size)
-    at_once = max(1, 2_000_000 // ballots.size)
+    at_once = max(1, 2_000_000 // size)
     for start in range(0, draws, at_once):
         rows = min(at_once, draws - start)
-        shuffled = generator.permuted(np.broadcast_to(pool, (rows, ballots.size)), axis=1)
+        shuffled = generator.permuted(np.broadcast_to(pool, (rows, size)), axis=1)
         shuffled += np.arange(rows)[:, np.newaxis] * (classes + 1)
         counts = np.zeros((rows, classes + 1), dtype=np.int64)
         seen = 0
@@ -162,7 +164,7 @@ def _resample(ballots: Ballots, ks: Integers, draws: int, generator: np.random.G
             new = shuffled[:, seen : ks[column]].ravel()
             counts += np.bincount(new, minlength=counts.size).reshape(counts.shape)
             seen = ks[column]
-            total[column] += winners_worth(counts[:, :classes], ballots.worth).sum()
+            total[column] += winners_worth(counts[:, :classes], worth).sum()
     return total / draws
 
 
@@ -171,107 +173,121 @@ def _resample(ballots: Ballots, ks: Integers, draws: int, generator: np.random.G
 
 @dataclass(frozen=True)
 class Ballots:
-    """One problem's pool of samples, as far as a vote can tell them apart."""
+    """The pools of some problems, as far as a vote can tell their samples apart; a row for each problem."""
 
     votes: Integers
-    """Samples of each answer class, largest first."""
+    """Samples of each answer class, largest first, then 0 (problems x classes)."""
     worth: Floats
     """Share of each class that is correct."""
-    abstained: int
+    abstained: Integers
 
     @property
-    def size(self) -> int:
-        """Samples in the pool, abstentions included."""
-        return int(self.votes.sum()) + self.abstained
+    def sizes(self) -> Integers:
+        """Samples in each pool, abstentions included."""
+        return self.votes.sum(axis=1) + self.abstained
+
+    @property
+    def classes(self) -> Integers:
+        """How many classes each pool has."""
+        return np.count_nonzero(self.votes, axis=1)
+
+    def __getitem__(self, rows: Integers | list[int]) -> Ballots:
+        """Those of some problems, in as many columns as they need."""
+        votes, worth = self.votes[rows], self.worth[rows]
+        most = np.count_nonzero(votes, axis=1).max(initial=0)
+        return Ballots(votes[:, :most], worth[:, :most], self.abstained[rows])
 
     @classmethod
-    def count(cls, classes: Integers, correct: Floats) -> Ballots:
-        """From class numbers (0, 1, ... without gaps; -1 abstains) and the worth of each sample."""
+    def count(cls, classes: Integers, correct: Floats, sizes: Integers) -> Ballots:
+        """From the class number (negative: it abstains) and the worth of each sample, problem after problem."""
         voting = classes >= 0
-        votes = np.bincount(classes[voting])
-        worth = np.bincount(classes[voting], weights=correct[voting]) / np.maximum(votes, 1)
-        largest_first = np.argsort(-votes, kind="stable")
-        return cls(votes[largest_first], worth[largest_first], int(len(classes) - votes.sum()))
+        problem = np.repeat(np.arange(len(sizes)), sizes)[voting]
+        named = problem * (classes.max(initial=0) + 1) + classes[voting]
+        _, first, number, votes = np.unique(named, return_index=True, return_inverse=True, return_counts=True)
+        worth = np.bincount(number, weights=correct[voting], minlength=len(votes)) / votes
+        row = problem[first]
+        order = np.lexsort((first, -votes, row))  # of classes with equally many votes the one that appeared first
+        of = np.bincount(row, minlength=len(sizes))
+        column = np.arange(len(row)) - np.repeat(np.cumsum(of) - of, of)
+        shape = (len(sizes), of.max(initial=0))
+        table, shares = np.zeros(shape, dtype=np.int64), np.zeros(shape)
+        table[row[order], column], shares[row[order], column] = votes[order], worth[order]
+        return cls(table, shares, sizes - table.sum(axis=1))
 
 
 def winners_worth(counts: Integers, worth: Floats) -> Floats:
-    """Mean worth of the classes with most votes, over the last axis of `counts`; 0 where nobody votes."""
+    """Mean worth of the classes with most votes, over the last axis of `counts`; 0 where nobody votes.
+
+    `worth` is that of the classes, the same in all rows or one row for each.
+    """
     if not counts.shape[-1]:
         return np.zeros(counts.shape[:-1])
     most = counts.max(axis=-1, keepdims=True)
     wins = (counts == most) & (most > 0)
-    return (wins @ worth) / np.maximum(np.count_nonzero(wins, axis=-1), 1)
+    total = wins @ worth if worth.ndim == 1 else (wins * worth).sum(axis=-1)
+    return total / np.maximum(np.count_nonzero(wins, axis=-1), 1)
 
 
-def exact_work(ballots: Ballots, k: int) -> float:
-    """Estimated multiply-adds of `exact_vote` for one problem."""
-    classes = len(ballots.votes)
-    if not classes or k == ballots.size:
-        return 1.0
-    most = min(k, int(ballots.votes[0]))
-    if classes <= 2:
-        return 20.0 * (most + 1) * (min(k, ballots.abstained) + 1)
-    return 3.0 * np.minimum(ballots.votes, k).sum() * ceil(min(classes, k) / 2) * most * (k + 1)
+def exact_work(ballots: Ballots, k: int) -> Floats:
+    """Estimated multiply-adds of `exact_vote` for each problem."""
+    classes, most = ballots.classes, np.minimum(ballots.votes[:, :1].sum(axis=1), k)
+    two = 20.0 * (most + 1) * (np.minimum(k, ballots.abstained) + 1)
+    many = 3.0 * np.minimum(ballots.votes, k).sum(axis=1) * np.ceil(np.minimum(classes, k) / 2) * most * (k + 1)
+    return np.where((classes == 0) | (ballots.sizes == k), 1.0, np.where(classes <= 2, two, many))
 
 
-def exact_vote(ballots: list[Ballots], k: int) -> Floats:
+def exact_vote(ballots: Ballots, k: int) -> Floats:
     """Expected worth of the vote among k samples, one value per problem."""
-    values = np.zeros(len(ballots))
-    general = []
-    for row, ballot in enumerate(ballots):
-        if not len(ballot.votes):
-            continue
-        if k == ballot.size:
-            values[row] = winners_worth(ballot.votes, ballot.worth)
-        elif len(ballot.votes) <= 2:
-            values[row] = _two_classes(ballot, k)
-        else:
-            general.append(row)
-    general.sort(key=lambda row: len(ballots[row].votes))  # similar shapes together: less padding
+    classes, whole = ballots.classes, ballots.sizes == k
+    values = np.zeros(len(classes))
+    values[whole] = winners_worth(ballots.votes[whole], ballots.worth[whole])
+    for row in np.flatnonzero(~whole & (classes > 0) & (classes <= 2)):
+        values[row] = _two_classes(ballots.votes[row], ballots.worth[row], int(ballots.abstained[row]), k)
+    general = np.flatnonzero(~whole & (classes > 2))
+    general = general[np.argsort(classes[general], kind="stable")]  # similar shapes together: less padding
     per_problem = k * (k + 1) * ceil(k / 2)
     at_once = max(1, STATE // per_problem)
     for start in range(0, len(general), at_once):
         rows = general[start : start + at_once]
-        values[rows] = _many_classes([ballots[row] for row in rows], k)
+        values[rows] = _many_classes(ballots[rows], k)
     return values
 
 
-def _two_classes(ballots: Ballots, k: int) -> float:
+def _two_classes(votes: Integers, worth: Floats, silent: int, k: int) -> float:
     """Sum over the votes for the first class (rows) and the abstentions (columns)."""
-    sizes = np.append(ballots.votes, [0, 0])[:2]
-    worth = np.append(ballots.worth, [0.0, 0.0])[:2]
+    sizes = np.append(votes, [0, 0])[:2]
+    worth = np.append(worth, [0.0, 0.0])[:2]
     first = np.arange(min(k, sizes[0]) + 1)[:, np.newaxis]
-    abstained = np.arange(min(k, ballots.abstained) + 1)
+    abstained = np.arange(min(k, silent) + 1)
     second = k - first - abstained
     possible = (second >= 0) & (second <= sizes[1])
     second = np.where(possible, second, 0)
-    table = log_factorials(ballots.size)
+    size = int(sizes.sum()) + silent
+    table = log_factorials(size)
 
     def log_choose(n: int, chosen: Integers) -> Floats:
         return table[n] - table[chosen] - table[n - chosen]
 
-    ways = log_choose(sizes[0], first) + log_choose(sizes[1], second) + log_choose(ballots.abstained, abstained)
-    chance = np.where(possible, np.exp(ways - log_choose(ballots.size, np.array(k))), 0.0)
+    ways = log_choose(sizes[0], first) + log_choose(sizes[1], second) + log_choose(silent, abstained)
+    chance = np.where(possible, np.exp(ways - log_choose(size, np.array(k))), 0.0)
     tied = chance[(first == second) & (first > 0)].sum() / 2
     return float(worth[0] * (chance[first > second].sum() + tied) + worth[1] * (chance[first < second].sum() + tied))
 
 
-def _many_classes(ballots: list[Ballots], k: int) -> Floats:
+def _many_classes(ballots: Ballots, k: int) -> Floats:
     """The polynomial product, for several problems at once.
 
     Axes of the state: problem, node z, winning count v = 1.., votes and abstentions counted so far.
     """
-    classes = max(len(ballot.votes) for ballot in ballots)
-    votes = np.array([np.pad(ballot.votes, (0, classes - len(ballot.votes))) for ballot in ballots])
-    worth = np.array([np.pad(ballot.worth, (0, classes - len(ballot.votes))) for ballot in ballots])
-    sizes = np.array([ballot.size for ballot in ballots])
+    votes, worth, sizes = ballots.votes, ballots.worth, ballots.sizes
+    classes = votes.shape[1]
     success = k / (sizes + 1)
     nodes, weights = np.polynomial.legendre.leggauss(ceil(min(classes, k) / 2))
     z = ((nodes + 1) / 2)[:, np.newaxis]
     most = min(k, int(votes.max()))
 
-    abstained = _binomials(np.array([ballot.abstained for ballot in ballots]), success, k)
-    shape = (len(ballots), len(nodes), most, k + 1)
+    abstained = _binomials(ballots.abstained, success, k)
+    shape = (len(sizes), len(nodes), most, k + 1)
     undecided = np.broadcast_to(abstained[:, np.newaxis, np.newaxis, :], shape).copy()
     won = np.zeros(shape)
     for number in range(classes):

@@ -6,11 +6,13 @@ import inspect
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tts import registry
 from tts.curves import Curve, CurveError
@@ -21,7 +23,7 @@ from tts.runs import Run
 from tts.runs.analysis import UNITS, prefixed, shared_cells, track_summary
 from tts.runs.coverage import coverage_laws
 from tts.runs.measures import run_currency
-from tts.runs.run import Floats
+from tts.runs.run import Track
 from tts.studies import TrackReport
 from tts.studies.imperfect_verifier import resampling_report, rivalries
 from tts.studies.repeats import heterogeneity_report
@@ -73,11 +75,13 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
             for label, run in runs.items()
             for one in rivalries(run)
         ],
-        "heterogeneity": [
-            {"track": one["track"], **one["summary"]} for one in _reports(comparison, heterogeneity_report)
-        ],
+        "heterogeneity": [{"track": one["track"], **one["summary"]} for one in _reports(comparison, _heterogeneity)],
         "studies": list(_studies(shlex.join(str(run.path) for run in runs.values()))),
     }
+
+
+def _heterogeneity(run: Run) -> list[TrackReport]:
+    return [replace(one, problems={}) for one in heterogeneity_report(run)]
 
 
 def _studies(paths: str) -> Iterator[dict[str, str]]:
@@ -103,7 +107,7 @@ def _run(label: str, run: Run) -> dict[str, Any]:
     return {"label": label, "path": str(run.path), **shown, "progress": progress(run)}
 
 
-def _track(shown: Shown, shared: set[tuple[str, int]] | None) -> dict[str, Any]:
+def _track(shown: Shown, shared: frozenset[tuple[str, int]] | None) -> dict[str, Any]:
     track = shown.track
     return plain(
         {
@@ -147,9 +151,10 @@ def _grid(comparison: RunComparison, shown: Shown) -> dict[str, list[Any]]:
         before = found[name][place]
         found[name][place] = value if before is None else before + value
 
-    for row, right, said, cost in zip(track.rows, track.correct, track.passed, tokens, strict=True):
+    letters = track.split(_letters(track))
+    for row, right, outcomes, cost in zip(track.rows, track.correct, letters, tokens, strict=True):
         place = places[comparison.key(shown, row)]
-        add("outcomes", place, _letters(right, said))
+        add("outcomes", place, "".join(outcomes.tolist()))
         if row.selected is None or not np.isnan(right[row.selected]):
             add("solved", place, [0 if row.selected is None else int(right[row.selected])])
         add("tokens", place, round(float(cost[-1])) if len(cost) else 0)
@@ -161,12 +166,13 @@ def _grid(comparison: RunComparison, shown: Shown) -> dict[str, list[Any]]:
 _LETTERS = np.array([["f", "t"], ["w", "r"], ["W", "R"]])
 
 
-def _letters(right: Floats, said: Floats) -> str:
+def _letters(track: Track) -> NDArray[np.str_]:
     """One letter for each candidate: R or W (right or wrong) where the verifier accepted it, r or w where it refused
     it, t or f (true or false) where it did not decide, u where the truth is unknown."""
+    right, (_, said) = np.concatenate(track.correct), track.verdicts
     known = ~np.isnan(right)
     decision = np.where(np.isnan(said), 0, 1 + (said > 0))
-    return "".join(np.where(known, _LETTERS[decision, (known & (right > 0)).astype(int)], "u").tolist())
+    return np.where(known, _LETTERS[decision, (known & (right > 0)).astype(int)], "u")
 
 
 def _reports(comparison: RunComparison, analyse: Callable[[Run], Sequence[TrackReport]]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from tts.curves import (
 from tts.errors import ConfigError
 from tts.runs.estimates import Estimate, GradedPool, by_problem, final_accuracies
 from tts.runs.measures import run_currency, usual_measure
-from tts.runs.run import Row, Run, Track
+from tts.runs.run import Row, Run, Track, once
 from tts.runs.worth import fall, outdone
 from tts.types import Usage, sum_usage
 
@@ -120,7 +120,7 @@ def curves_over(
     if (by == "k" and caps is not None) or (by == "budget" and ks is not None):
         raise CurveError("a curve is over `ks` (by='k') or over `caps` (by='budget'), not over both")
     rows = pool.rows
-    problems, kept = [row.problem for row in rows], len(pool.kept)
+    kept, (_, problems) = len(pool.kept), np.unique([row.problem for row in rows], return_inverse=True)
     open_ended = np.array([track.independent or row.ended not in ("complete", "settled") for row in rows[:kept]])
     most = int(pool.sizes.max())
     grid = np.array(ks) if ks is not None else powers_of_two(most)
@@ -175,19 +175,20 @@ def summary(run: Run) -> list[dict[str, Any]]:
     """
     tracks = run.tracks
     shared = shared_cells(tracks)
-    rows = [track_summary(track, shared) for track in tracks]
+    rows = [{**track_summary(track, shared)} for track in tracks]
     for row, worth in zip(rows, outdone(tracks, rows), strict=True):
         row["outdone"] = worth
     return rows
 
 
-def shared_cells(tracks: Sequence[Track]) -> set[tuple[str, int]] | None:
+def shared_cells(tracks: Sequence[Track]) -> frozenset[tuple[str, int]] | None:
     """The problems and seeds that all tracks have finished; None where none has any other."""
-    cells = [{(row.problem, row.seed) for row in track.rows} for track in tracks]
-    return set.intersection(*cells) if any(part != cells[0] for part in cells) else None
+    cells = [frozenset((row.problem, row.seed) for row in track.rows) for track in tracks]
+    return frozenset.intersection(*cells) if any(part != cells[0] for part in cells) else None
 
 
-def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> dict[str, Any]:
+@once
+def track_summary(track: Track, shared: frozenset[tuple[str, int]] | None = None) -> Mapping[str, Any]:
     """The row of `summary` for one strategy and model; `shared` as `shared_cells` gives it."""
     solved, covered, problems, common, ungraded = [], [], [], [], 0
     cells = zip(track.rows, track.correct, track.whole, final_accuracies(track), strict=True)
@@ -250,7 +251,7 @@ def track_summary(track: Track, shared: set[tuple[str, int]] | None = None) -> d
 
 
 def _over_shared(
-    solved: Floats, problems: Sequence[str], common: NDArray[np.bool_], shared: set[tuple[str, int]] | None
+    solved: Floats, problems: Sequence[str], common: NDArray[np.bool_], shared: frozenset[tuple[str, int]] | None
 ) -> dict[str, Any]:
     if shared is None:
         return {"shared_problems": None, "shared_accuracy": None, "shared_low": None, "shared_high": None}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,39 @@ class Columns:
             **json.loads(told),
         )
 
+    @staticmethod
+    def charges_by_role(columns: Sequence[Columns]) -> dict[str, tuple[NDArray[np.int64], Floats, Charges]]:
+        """By role: for each charge the index of its cell, its position (NaN where it has none), and its usage."""
+        names = sorted({role for part in columns for role in part.roles})
+        if not names:
+            return {}
+        number = {name: place for place, name in enumerate(names)}
+        flat = np.concatenate([part.charges for part in columns])
+        index = np.repeat(np.arange(len(columns)), [len(part.charges) for part in columns])
+        known = np.array([number[role] for part in columns for role in part.roles])
+        before = np.cumsum([0, *(len(part.roles) for part in columns[:-1])])
+        role_of = known[before[index] + flat[:, 1].astype(np.int64)]
+        found = {}
+        for role, place in number.items():
+            mine = role_of == place
+            rows = flat[mine]
+            found[role] = index[mine], rows[:, 0], Charges(rows[:, 2:])
+        return found
+
+    @staticmethod
+    def verdicts_of_parts(columns: Sequence[Columns]) -> dict[str, tuple[Floats, Floats]]:
+        """Score and decision of every candidate, flat, by each part of a verifier made of verifiers."""
+        found: dict[str, tuple[Floats, Floats]] = {}
+        bounds = np.cumsum([0, *(len(one.numbers) for one in columns)]).tolist()
+        for start, one in zip(bounds, columns, strict=False):
+            for i, said in enumerate(one.parts or (), start):
+                for part in said:
+                    unknown = (np.full(bounds[-1], np.nan), np.full(bounds[-1], np.nan))
+                    score, passed = found.setdefault(part["verifier"], unknown)
+                    score[i] = np.nan if part["score"] is None else part["score"]
+                    passed[i] = np.nan if part["passed"] is None else part["passed"]
+        return found
+
 
 def _noted(notes: Mapping[str, Any]) -> dict[str, Any]:
     """What `answer_classes` reads of a candidate's notes."""
@@ -139,6 +173,42 @@ class Charges:
 
     def __getitem__(self, fields: tuple[str, ...]) -> Floats:
         return self._usage[:, [USAGE_FIELDS.index(name) for name in fields]]
+
+
+def cut(flat: NDArray[Any], bounds: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """The parts of a flat array between `bounds`."""
+    return [flat[start:end] for start, end in pairwise(bounds.tolist())]
+
+
+class Shares:
+    """What k of the `whole` candidates of a cell, drawn at random, share of its cost; see `Track.mean_cost`."""
+
+    def __init__(self, bounds: NDArray[np.int64], whole: NDArray[np.bool_]) -> None:
+        """`bounds` are those of the cells among the candidates, of which `whole` are drawn."""
+        self._bounds, self._whole = bounds, whole
+        self._cell = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        self._row = self._cell[whole]
+        kept = np.bincount(self._row, minlength=len(bounds) - 1)
+        first = np.cumsum(kept) - kept
+        self._evenly = (np.arange(1, len(self._row) + 1) - first[self._row]) / kept[self._row]
+        self._last = np.diff(self._row, append=-1) != 0
+
+    def costs(self, at: NDArray[np.int64], values: Floats, asked: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """The mean cost of one, of two, ... candidates of each cell, flat: what belongs to one, and what those of a
+        request share. Given charges: the candidates that they stand at, what they cost, which paid for a request.
+        """
+        asking, using = np.zeros(len(self._cell), bool), np.zeros(len(self._cell), bool)
+        using[at] = True
+        asking[at[asked]] = True
+        cells = len(self._bounds) - 1
+        own, shared = (np.bincount(self._cell[at[part]], values[part], cells) for part in (~asked, asked))
+        asked_by, used_by = (np.append(0, np.cumsum(flags)) for flags in (asking, using))
+        asks, uses = np.diff(asked_by[self._bounds]), np.diff(used_by[self._bounds])
+        so_far = (asked_by[1:] - asked_by[self._bounds[:-1]][self._cell])[self._whole]
+        so_far[self._last] = asks[self._row[self._last]]
+        batched = ((asks > 0) & (asks < uses))[self._row]
+        share: Floats = np.where(batched, so_far / np.maximum(asks, 1)[self._row], self._evenly)
+        return own[self._row] * self._evenly, shared[self._row] * share
 
 
 def ranked(score: Floats, passed: Floats) -> Floats:

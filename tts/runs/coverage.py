@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tts.curves import Curve, CurveError, filtered_pass_at_k, fit_coverage_law, powers_of_two
+from tts.curves import Curve, CurveError, filtered_pass_at_k, fit_coverage_law, pass_at_k, powers_of_two
 from tts.runs.estimates import GradedPool, by_problem
 from tts.runs.run import Track
 
@@ -24,10 +24,9 @@ def coverage_laws(tracks: Mapping[str, Track]) -> list[dict[str, Any]]:
         if not track.independent or not pool.kept or pool.sizes.min() < 3:
             continue
         ks = np.arange(1, int(pool.sizes.min()) + 1)
-        rows = [*pool.coverage(np.tile(ks, (len(pool.kept), 1))), *np.zeros((len(pool.empty), len(ks)))]
-        problems = [track.rows[i].problem for i in [*pool.kept, *pool.empty]]
+        rows = np.concatenate([pass_at_k(pool.sizes, pool.right, ks), np.zeros((len(pool.empty), len(ks)))])
         try:
-            law = fit_coverage_law(ks, by_problem(np.array(rows), problems).mean(axis=0))
+            law = fit_coverage_law(ks, by_problem(rows, [row.problem for row in pool.rows]).mean(axis=0))
         except CurveError:
             continue
         found = {"a": law.a, "b": law.b, "r_squared": law.r_squared, "k": len(ks), "most": int(pool.sizes.max())}

@@ -39,9 +39,13 @@ print(found)
 
 
 def seal(path: Path) -> None:
-    """Write beside a file that its writer has closed the checksum of the whole, by which `check` takes no time."""
+    """Write beside a file that its writer has closed the checksum of the whole, by which `check` takes no time.
+
+    A seal younger than the file is left as it is: nothing was written.
+    """
     with suppress(OSError):
-        if path.stat().st_size >= LARGE:
+        before, found = _seal_of(path), path.stat()
+        if found.st_size >= LARGE and not (before.exists() and before.stat().st_mtime_ns > found.st_mtime_ns):
             _seal_of(path).write_text(_sum(path))
 
 

@@ -158,7 +158,7 @@ def _settle(outcomes: list[_Outcome]) -> None:
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection with the settings that all users of the file share."""
-    if not read_only:
+    if not read_only and not path.exists():
         with suppress(OSError):  # which SQLite will say better
             path.touch(0o600)  # answers are nobody else's business; SQLite gives its other files the same mode
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "")

@@ -103,17 +103,18 @@ class GradedPool:
             return [best_so_far(right, track.ranks[i][in_], track.cut_off[i][in_], latest) for i, in_, right in pools]
         votes = select is Voting.select and method.weighs_votes
         if votes and all(track.columns[i].votes for i in self.kept):
-            answers, weights = track.answers, track.weights
-            return [
-                voted_so_far(right, [answers[i][place] for place in np.flatnonzero(in_)], weights[i][in_])
-                for i, in_, right in pools
-            ]
+            classes, weights = track.split(track.classes), track.weights
+            return [voted_so_far(right, classes[i][in_], weights[i][in_]) for i, in_, right in pools]
         return [np.full(size, np.nan) for size in self.sizes]
+
+    @cached_property
+    def right(self) -> Floats:
+        """How many candidates of each of `kept` are."""
+        return np.array([part.sum() for part in self.flags])
 
     def coverage(self, at: NDArray[np.int64]) -> Floats:
         """pass@k of each of `kept`."""
-        right = np.array([part.sum() for part in self.flags])
-        return by_pattern(at, lambda rows, ks: pass_at_k(self.sizes[rows], right[rows], ks))
+        return by_pattern(at, lambda rows, ks: pass_at_k(self.sizes[rows], self.right[rows], ks))
 
     def selected(self, at: NDArray[np.int64]) -> tuple[Floats, str]:
         """best-of-k or majority@k of each of `kept`, all subsets and ties averaged, and the estimator's name."""
@@ -136,16 +137,15 @@ class GradedPool:
                 return best_of_k([ranks[row] for row in rows], [self.flags[row] for row in rows], ks)
 
             return by_pattern(at, best), "best-of-k"
-        return self.votes(track.answers, at)
+        return self.votes(track.classes, at)
 
-    def votes(self, answers: list[list[str | None]], at: NDArray[np.int64]) -> tuple[Floats, str]:
-        """majority@k of each of `kept` by the `answers` of all candidates of each row; votes of a run are counted once,
-        whichever track asks.
+    def votes(self, classes: NDArray[np.int64], at: NDArray[np.int64]) -> tuple[Floats, str]:
+        """majority@k of each of `kept` by the `classes` of all candidates (see `Track.classes`); votes of a run are
+        counted once, whichever track asks.
         """
-        said = tuple(
-            tuple(a for a, whole in zip(answers[i], self.track.whole[i], strict=True) if whole) for i in self.kept
-        )
-        asked = said, b"".join(part.tobytes() for part in self.flags), at.shape, at.tobytes()
+        every = self.track.split(classes)
+        said = [every[i][self.track.whole[i]] for i in self.kept]
+        asked = b"".join(part.tobytes() for part in (*said, *self.flags, self.sizes, at)), at.shape
         if (known := self.track.run.made.get(asked)) is not None:
             return known
         names: set[str] = set()
@@ -205,19 +205,18 @@ def best_so_far(right: Floats, ranks: Floats, cut_off: NDArray[np.bool_], latest
     return right[np.maximum.accumulate(np.where(better, np.arange(len(ranks)), 0))]
 
 
-def voted_so_far(right: Floats, answers: Sequence[str | None], weights: Floats) -> Floats:
-    """Whether what each prefix votes for is right (`tts.base.majority`), by weights of which NaN is no vote."""
-    voters = [i for i, answer in enumerate(answers) if answer is not None and not np.isnan(weights[i])]
-    if not voters:
+def voted_so_far(right: Floats, classes: NDArray[np.int64], weights: Floats) -> Floats:
+    """Whether what each prefix votes for is right (`tts.base.majority`): the number of each answer, a negative one for
+    none, and weights of which NaN is no vote.
+    """
+    voters = np.flatnonzero((classes >= 0) & ~np.isnan(weights))
+    if not len(voters):
         return np.zeros(len(right))
-    first: dict[str | None, int] = {}
-    for i in voters:
-        first.setdefault(answers[i], i)
-    number = {answer: place for place, answer in enumerate(first)}
+    _, first, number = np.unique(classes[voters], return_index=True, return_inverse=True)
     votes = np.zeros((len(right), len(first)))
-    votes[voters, [number[answers[i]] for i in voters]] = weights[voters]
+    votes[voters, np.argsort(np.argsort(first))[number]] = weights[voters]  # classes in the order of their first voters
     winners = np.argmax(np.cumsum(votes, axis=0), axis=1)
-    return np.where(np.arange(len(right)) < voters[0], 0.0, right[np.array(list(first.values()))[winners]])
+    return np.where(np.arange(len(right)) < voters[0], 0.0, right[voters[np.sort(first)]][winners])
 
 
 @once
@@ -238,8 +237,8 @@ def final_accuracies(track: Track) -> list[float]:
     return found.tolist()
 
 
-def by_problem(values: Floats, problems: Sequence[str]) -> Floats:
-    """The mean of the rows (seeds) of each problem."""
+def by_problem(values: Floats, problems: Sequence[str] | NDArray[Any]) -> Floats:
+    """The mean of the rows (seeds) of each problem, in the order of their names or numbers."""
     names, index = np.unique(np.array(problems), return_inverse=True)
     sums = np.zeros((len(names), values.shape[1]))
     np.add.at(sums, index, values)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, wraps
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
@@ -19,7 +21,7 @@ from tts.compute import ModelCard
 from tts.curves import Curve, curve_rows
 from tts.errors import ConfigError, StoreError
 from tts.lacks import Lack
-from tts.runs.columns import CANDIDATE, CHARGE, NUMBERS, PLACE, Charges, Columns, latest_of, ranked
+from tts.runs.columns import CANDIDATE, CHARGE, NUMBERS, PLACE, Charges, Columns, Shares, cut, latest_of, ranked
 from tts.runs.damage import check
 from tts.runs.database import connect
 from tts.runs.record import read_record
@@ -67,6 +69,11 @@ class Run:
     def made(self) -> dict[Hashable, Any]:
         """What was made of it and may be asked for again, whichever track asks."""
         return {}
+
+    @cached_property
+    def numbers(self) -> Mapping[str | None, int]:
+        """The numbers by which `Track.classes` knows the answers; a new one has the next."""
+        return defaultdict(count().__next__, {None: -1})
 
     @cached_property
     def tracks(self) -> list[Track]:
@@ -295,9 +302,14 @@ class Track:
         """Where each cell's candidates start in the flat arrays, and where the last one ends."""
         return np.cumsum([0, *(len(part.numbers) for part in self.columns)])
 
+    @cached_property
+    def cells(self) -> NDArray[np.int64]:
+        """Which of `rows` each candidate belongs to; flat."""
+        return np.repeat(np.arange(len(self.rows)), np.diff(self._bounds))
+
     def split(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
         """A flat array cut into one array for each of `rows`."""
-        return np.split(flat, self._bounds[1:-1]) if len(self.rows) else []
+        return cut(flat, self._bounds)
 
     @cached_property
     def correct(self) -> list[Floats]:
@@ -327,15 +339,7 @@ class Track:
     @cached_property
     def part_verdicts(self) -> dict[str, tuple[Floats, Floats]]:
         """The same for each part of a verifier made of verifiers, by its spec."""
-        rows = [said for part in self.columns for said in part.parts or [[]] * len(part.numbers)]
-        found: dict[str, tuple[Floats, Floats]] = {}
-        for i, row in enumerate(rows):
-            for part in row:
-                unknown = (np.full(len(rows), np.nan), np.full(len(rows), np.nan))
-                score, passed = found.setdefault(part["verifier"], unknown)
-                score[i] = np.nan if part["score"] is None else part["score"]
-                passed[i] = np.nan if part["passed"] is None else part["passed"]
-        return found
+        return Columns.verdicts_of_parts(self.columns)
 
     @cached_property
     def lacks(self) -> dict[Lack, int]:
@@ -357,20 +361,26 @@ class Track:
         """The cost of the verdicts that composed verifiers reused or skipped."""
         return sum_usage(Usage(**part.saved) for part in self.columns)
 
-    @property
+    @cached_property
     def answers(self) -> list[list[str | None]]:
         """The class of each candidate's answer among those of its cell, where the strategy noted one."""
         return [part.answers or [None] * len(part.numbers) for part in self.columns]
 
     @cached_property
-    def answered(self) -> list[NDArray[np.bool_]]:
-        """Which candidates of each of `rows` the strategy has noted an answer of, be it that there is none."""
-        return self.split(self._flat("answered") == 1)
+    def classes(self) -> NDArray[np.int64]:
+        """The same as numbers, flat: equal ones are of equal answers anywhere in the run, -1 is of none."""
+        said = map(self.run.numbers.__getitem__, chain.from_iterable(self.answers))
+        return np.fromiter(said, np.int64, len(self._table))
 
-    @cached_property
-    def digests(self) -> list[Floats]:
-        """A number for the text of each candidate, by which texts of a problem are told apart."""
-        return self.split(self._flat("text"))
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Of which candidates the strategy has noted an answer, be it that there is none; flat."""
+        return self._flat("answered") == 1
+
+    @property
+    def digests(self) -> Floats:
+        """A number for the text of each candidate, by which texts of a problem are told apart; flat."""
+        return self._flat("text")
 
     def texts(self, row: Row) -> list[str]:
         """The contents of a cell's candidates in spawned order."""
@@ -413,22 +423,12 @@ class Track:
         for role, (index, places, charges) in self._charges.items():
             at = first[index] + np.fmin(places, sizes[index] - 1).astype(np.int64)
             marginal += np.bincount(at, self._measure(measure, role, charges[fields]), len(marginal))
-        return [np.cumsum(part) for part in np.split(marginal, first[1:])] if self.rows else []
+        return [np.cumsum(part) for part in cut(marginal, np.append(first, len(marginal)))]
 
     @cached_property
     def _charges(self) -> dict[str, tuple[NDArray[np.int64], Floats, Charges]]:
         """By role: for each charge the index of its row, its position (NaN where it has none), and its usage."""
-        parts = [part for part in self.columns if part.roles]
-        if not parts:
-            return {}
-        flat = np.concatenate([part.charges for part in parts])
-        index = np.repeat(np.arange(len(self.rows)), [len(part.charges) for part in self.columns])
-        names = np.concatenate([np.array(part.roles)[part.charges[:, 1].astype(np.int64)] for part in parts])
-        found = {}
-        for role in np.unique(names).tolist():
-            mine = names == role
-            found[role] = index[mine], flat[mine, 0], Charges(flat[mine, 2:])
-        return found
+        return Columns.charges_by_role(self.columns)
 
     def _measure(self, measure: str, role: str, values: Floats) -> Floats:
         if measure not in ("flops", "money"):
@@ -493,23 +493,14 @@ class Track:
         fields = _SUMMANDS.get(measure, (measure,))
         if not set(fields) <= set(USAGE_FIELDS):
             return self.cost(measure)  # which says what there is
-        found = [np.zeros(n) for n in kept]
+        shares = Shares(self._bounds, np.concatenate([np.empty(0, bool), *self.whole]))
+        found = np.zeros(sum(kept))
         for role, (index, places, charges) in self._charges.items():
-            values, asked, placed = self._measure(measure, role, charges[fields]), charges.asked, ~np.isnan(places)
-            asking, using = np.zeros(len(self._table), bool), np.zeros(len(self._table), bool)
+            values, placed = self._measure(measure, role, charges[fields]), ~np.isnan(places)
             at = self._bounds[index[placed]] + places[placed].astype(np.int64)
-            using[at] = True
-            asking[at[asked[placed]]] = True
-            own, shared = (
-                np.bincount(index[part], values[part], len(kept)) for part in (placed & ~asked, placed & asked)
-            )
-            for i, (asks, uses) in enumerate(zip(self.split(asking), self.split(using), strict=True)):
-                share = np.arange(1, kept[i] + 1) / kept[i]
-                found[i] += own[i] * share
-                if 0 < asks.sum() < uses.sum():
-                    share = np.append(np.cumsum(asks)[self.whole[i]][:-1], asks.sum()) / asks.sum()
-                found[i] += shared[i] * share
-        return found
+            for part in shares.costs(at, values[placed], charges.asked[placed]):
+                found += part
+        return cut(found, np.cumsum([0, *kept]))
 
 
 _MINE = "cell IN (SELECT id FROM cells WHERE strategy = ? AND model = ?)"

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tts.curves import CurveError, mean_ranks
-from tts.curves.estimators import Floats, Integers, Pools
+from tts.curves.estimators import Floats, Integers
 
-Measure = Callable[[ArrayLike, ArrayLike], float | None]
+Measure = Callable[[ArrayLike, ArrayLike, Integers], Floats]
+"""Of scores, truth and groups: one number for each group."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,7 @@ def auroc(scores: ArrayLike, correct: ArrayLike) -> float | None:
 
     The Mann-Whitney statistic U / (right x wrong) (Hanley & McNeil 1982). None where all are right or all are wrong.
     """
-    values, truth = _flat(scores, correct)
-    right = truth > 0
-    pairs = int(right.sum()) * int((~right).sum())
-    if not pairs:
-        return None
-    above = mean_ranks(values)[right].sum() - right.sum() * (right.sum() + 1) / 2
-    return float(above / pairs)
+    return _alone(aurocs, scores, correct)
 
 
 def rank_correlation(scores: ArrayLike, correct: ArrayLike) -> float | None:
@@ -64,20 +59,44 @@ def rank_correlation(scores: ArrayLike, correct: ArrayLike) -> float | None:
 
     None where all scores are equal, or all are right, or all are wrong.
     """
+    return _alone(rank_correlations, scores, correct)
+
+
+def aurocs(scores: ArrayLike, correct: ArrayLike, groups: Integers) -> Floats:
+    """`auroc` within each of the groups 0, 1, ...; NaN where there is none."""
     values, truth = _flat(scores, correct)
-    one, other = (mean_ranks(part) - (len(values) + 1) / 2 for part in (values, truth))
-    scale = np.sqrt((one**2).sum() * (other**2).sum())
-    return float(np.clip((one * other).sum() / scale, -1, 1)) if scale > 0 else None
+    right, size = np.bincount(groups, truth), np.bincount(groups)
+    above = np.bincount(groups, mean_ranks(values, groups) * truth) - right * (right + 1) / 2
+    pairs = right * (size - right)
+    return np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan)
 
 
-def within_problems(measure: Measure, scores: Pools, correct: Pools) -> tuple[float | None, int]:
+def rank_correlations(scores: ArrayLike, correct: ArrayLike, groups: Integers) -> Floats:
+    """`rank_correlation` within each of the groups 0, 1, ...; NaN where there is none."""
+    values, truth = _flat(scores, correct)
+    middle = (np.bincount(groups)[groups] + 1) / 2
+    one, other = (mean_ranks(part, groups) - middle for part in (values, truth))
+    both, *squares = (np.bincount(groups, part) for part in (one * other, one**2, other**2))
+    scale = np.sqrt(squares[0] * squares[1])
+    return np.where(scale > 0, np.clip(both / np.where(scale > 0, scale, 1), -1, 1), np.nan)
+
+
+def _alone(measure: Measure, scores: ArrayLike, correct: ArrayLike) -> float | None:
+    found = measure(scores, correct, np.zeros(np.size(scores), np.int64))
+    return float(found[0]) if len(found) and not np.isnan(found[0]) else None
+
+
+def within_problems(
+    measure: Measure, scores: ArrayLike, correct: ArrayLike, problems: Integers
+) -> tuple[float | None, int]:
     """The mean of a measure over the problems in which it can be taken, and how many those are.
 
-    This is what selection depends on: that easy problems score higher than hard ones helps no choice within a problem.
+    `problems` are the numbers of the candidates' problems. This is what selection depends on: that easy problems score
+    higher than hard ones helps no choice within a problem.
     """
-    values = [measure(part, flags) for part, flags in zip(scores, correct, strict=True)]
-    known = [value for value in values if value is not None]
-    return (float(np.mean(known)) if known else None), len(known)
+    values = measure(scores, correct, problems)
+    known = values[~np.isnan(values)]
+    return (float(known.mean()) if len(known) else None), len(known)
 
 
 @dataclass(frozen=True)

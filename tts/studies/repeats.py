@@ -21,7 +21,7 @@ from pydantic import Field
 from tts.curves import CurveError, Interval, majority_at_k, mean_interval, paired_difference
 from tts.errors import ConfigError
 from tts.runs import Run
-from tts.runs.run import Track
+from tts.runs.run import Floats, Track
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.tables import interval, number, percent, points_between
 
@@ -153,14 +153,15 @@ def heterogeneity_report(run: Run, *, epsilon: float = 1.0) -> list[Heterogeneit
     return found
 
 
-def _graded(run: Run) -> Iterator[tuple[Track, dict[str, list[float]]]]:
+def _graded(run: Run) -> Iterator[tuple[Track, dict[str, Floats]]]:
     """The tracks of independent attempts, each with the truth of all attempts at each problem that is graded."""
     none = True
     for track in run.tracks:
-        flags: dict[str, list[float]] = defaultdict(list)
+        flags: dict[str, list[Floats]] = defaultdict(list)
         for row, correct, whole in zip(track.rows, track.correct, track.whole, strict=True):
-            flags[row.problem] += correct[whole].tolist()
-        kept = {problem: part for problem, part in flags.items() if part and not np.isnan(part).any()}
+            flags[row.problem].append(correct[whole])
+        joined = ((problem, np.concatenate(parts)) for problem, parts in flags.items())
+        kept = {problem: part for problem, part in joined if len(part) and not np.isnan(part).any()}
         if track.independent and kept:
             none = False
             yield track, kept

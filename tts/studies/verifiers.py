@@ -14,7 +14,16 @@ from tts.runs.columns import ranked
 from tts.runs.estimates import GradedPool, by_pattern, by_problem
 from tts.runs.run import Run, Track
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
-from tts.studies.judging import Decisions, Reliability, auroc, calibration, decisions, rank_correlation, within_problems
+from tts.studies.judging import (
+    Decisions,
+    Reliability,
+    auroc,
+    aurocs,
+    calibration,
+    decisions,
+    rank_correlations,
+    within_problems,
+)
 from tts.tables import interval, number, percent
 from tts.types import USAGE_FIELDS, Usage
 
@@ -184,17 +193,12 @@ def verifier_report(run: Run) -> list[VerifierReport]:
     return reports
 
 
-def _report(
-    track: Track, name: str, score: Floats, passed: Floats, answers: list[list[str | None]] | None
-) -> VerifierReport:
+def _report(track: Track, name: str, score: Floats, passed: Floats, answers: Integers | None) -> VerifierReport:
     correct, order = np.concatenate(track.correct), ranked(score, passed)
     graded = ~np.isnan(correct)
     rated = graded & ~(np.isnan(score) & np.isnan(passed))
-    pools = track.split(rated)
-    orders, flags = (
-        [part[pool] for part, pool in zip(track.split(flat), pools, strict=True)] for flat in (order, correct)
-    )
-    within, contested = within_problems(auroc, orders, flags)
+    pools = order[rated], correct[rated], track.cells[rated]
+    within, contested = within_problems(aurocs, *pools)
     scored = rated & ~np.isnan(score)
     return VerifierReport(
         track=track.label,
@@ -206,10 +210,10 @@ def _report(
         decisions=decisions(passed[rated], correct[rated]),
         auroc=auroc(order[rated], correct[rated]),
         auroc_within=within,
-        rank_correlation=within_problems(rank_correlation, orders, flags)[0],
+        rank_correlation=within_problems(rank_correlations, *pools)[0],
         contested=contested,
         calibration=calibration(score[scored], correct[scored]),
-        selection=_selection(track, track.split(order), answers, in_company=not name and track.estimator == "replay"),
+        selection=_selection(track, order if name or track.estimator == "majority" else None, answers),
         cost=None if name else _per_candidate(track.verification, len(order)),
         saved=Usage() if name else track.saved,
     )
@@ -219,19 +223,18 @@ def _per_candidate(usage: Usage, candidates: int) -> Usage:
     return Usage(*(getattr(usage, name) / candidates for name in USAGE_FIELDS))
 
 
-def _selection(
-    track: Track, orders: list[Floats], answers: list[list[str | None]] | None, *, in_company: bool
-) -> Selection | None:
-    """`in_company`: ratings depend on the other candidates, so prefixes are replayed instead of all subsets."""
+def _selection(track: Track, order: Floats | None, answers: Integers | None) -> Selection | None:
+    """Of selecting by `order`, the ranks of all candidates; None: as the track does, which is by the same."""
     pool = GradedPool.of(track)
     problems = [track.rows[i].problem for i in pool.kept]
     if not track.independent or len(set(problems)) < 2:
         return None
     n = powers_of_two(int(pool.sizes.max()))
     at = np.minimum(n, pool.sizes[:, np.newaxis])
-    if in_company:
-        right = pool.replayed(at)[0]
+    if order is None:
+        right = pool.estimates[0].values(at)[0]
     else:
+        orders = track.split(order)
         ranks = [orders[i][track.whole[i]] for i in pool.kept]
         right = by_pattern(at, lambda rows, ks: best_of_k([ranks[i] for i in rows], [pool.flags[i] for i in rows], ks))
     chosen = by_problem(right, problems)
@@ -246,28 +249,27 @@ def _selection(
     return replace(selection, majority=mean_interval(vote), over_majority=paired_difference(chosen, vote))
 
 
-def _answers(track: Track) -> list[list[str | None]] | None:
-    """The parsed answer of each candidate, as any strategy of the run noted it for the same text; None if none did."""
+def _answers(track: Track) -> Integers | None:
+    """The parsed answer of each candidate, as any strategy of the run noted it for the same text (see `Track.classes`);
+    None if none did."""
     for other in track.run.tracks:
         if other.model == track.model and (found := _noted(track, other)) is not None:
             return found
     return None
 
 
-def _noted(track: Track, other: Track) -> list[list[str | None]] | None:
-    places = {(row.problem, row.seed): place for place, row in enumerate(other.rows)}
-    found: list[list[str | None]] = []
-    for row, digests in zip(track.rows, track.digests, strict=True):
-        place = places.get((row.problem, row.seed))
-        if place is None:
-            return None
-        theirs = zip(other.digests[place].tolist(), other.answers[place], other.answered[place], strict=True)
-        known = {text: answer for text, answer, noted in theirs if noted}
-        texts = digests.tolist()
-        if any(text not in known for text in texts):
-            return None
-        found.append([known[text] for text in texts])
-    return found
+def _noted(track: Track, other: Track) -> Integers | None:
+    cells = {(row.problem, row.seed): place for place, row in enumerate(other.rows)}
+    places = [cells.get((row.problem, row.seed), -1) for row in track.rows]
+    texts, number = np.unique(np.append(other.digests, track.digests), return_inverse=True)
+    keys = np.append(other.cells, np.array(places)[track.cells]) * len(texts) + number
+    theirs, mine = keys[: len(other.digests)], keys[len(other.digests) :]
+    theirs, classes = theirs[other.answered], other.classes[other.answered]
+    order = np.argsort(theirs, kind="stable")
+    at = np.searchsorted(theirs, mine, side="right", sorter=order) - 1
+    if -1 in places or (at < 0).any() or (theirs[order[at]] != mine).any():
+        return None
+    return classes[order[at]]
 
 
 def _judgement(difference: Interval) -> str:

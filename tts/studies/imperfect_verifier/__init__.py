@@ -170,19 +170,18 @@ def counts_of(track: Track) -> Counts:
 def _by_problem(track: Track) -> tuple[Counts, list[str]]:
     if not track.independent:
         raise ConfigError(f"{track.label}: resampling needs independent samples; run best_of_n without an early stop")
-    sums: dict[str, np.ndarray] = {}
-    ungraded = set()
-    for row, passed, correct, whole in zip(track.rows, track.passed, track.correct, track.whole, strict=True):
-        said, right = passed[whole], correct[whole]
-        if np.isnan(right).any():
-            ungraded.add(row.problem)
-        accepted, truth = said == 1, right == 1
-        cell = np.array([len(right), accepted.sum(), (accepted & truth).sum(), truth.sum()])
-        sums[row.problem] = sums.get(row.problem, 0) + cell
-    kept = {problem: row for problem, row in sorted(sums.items()) if problem not in ungraded and row[0]}
-    if not kept or not any(row[1] for row in kept.values()):
+    names, problem = np.unique([row.problem for row in track.rows], return_inverse=True)
+    whole = np.concatenate(track.whole)
+    at, said, right = (flat[whole] for flat in (problem[track.cells], track.verdicts[1], np.concatenate(track.correct)))
+    accepted, truth = said == 1, right == 1
+    n, ungraded, *sums = (
+        np.bincount(at, flags, len(names))
+        for flags in (np.ones(len(at)), np.isnan(right), accepted, accepted & truth, truth)
+    )
+    kept = (n > 0) & (ungraded == 0)
+    if not sums[0][kept].any():
         raise ConfigError(f"{track.label}: its verifier accepts no graded sample (one that only ranks needs accept=)")
-    return Counts.of(*np.array(list(kept.values())).T), list(kept)
+    return Counts.of(*(part[kept] for part in (n, *sums))), names[kept].tolist()
 
 
 def _report(track: Track, counts: Counts, ratios: Sequence[float]) -> ResamplingReport:
