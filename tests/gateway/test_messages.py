@@ -433,7 +433,7 @@ async def test_faults_of_a_model_server_are_errors_of_this_api(kind: FaultKind, 
 
 @both
 async def test_what_goes_wrong_inside_a_stream_is_an_event_that_the_client_raises(model: str):
-    fault, endpoint = Fault(FaultKind.HANG), {"attempt_timeout": 0.3, "max_attempts": 1}
+    fault, endpoint = Fault(FaultKind.HANG), {"attempt_timeout": 2.0, "max_attempts": 1}
     events: list[str | float] = [chunk(role="assistant", content="4"), 30.0]
     async with (
         ModelDouble(faults=fault) as double,

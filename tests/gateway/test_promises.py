@@ -100,7 +100,8 @@ async def test_a_preset_or_a_request_may_insist_on_verification(way: str, stream
     presets = {"sure": {"strategy": JUDGED, "on_unverified": "error"}}
     with nobody() as url:
         endpoint = judge_that(way, url)
-        async with ModelDouble(answer=RIGHT) as double, serving(double, endpoint=endpoint, presets=presets) as served:
+        settings = {"endpoint": endpoint, "presets": presets, "limits": {"keep_alive": 120}}  # the status comes late
+        async with ModelDouble(answer=RIGHT) as double, serving(double, **settings) as served:
             for model, tts in (("sure", {}), (JUDGED, {"tts": {"on_unverified": "error"}})):
                 answer = await served.chat(model, stream=streamed, **tts)
                 assert answer.status_code == 502
