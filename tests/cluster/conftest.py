@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,14 @@ import pytest
 from tests.support.double import ModelDouble, solvable
 
 PROBABILITIES = {f"p{i}": (i + 1) / 25 for i in range(20)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_garbage_of_others() -> None:
+    """What earlier tests have left open is no fault of these, to some of which every warning is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 @pytest.fixture

@@ -95,10 +95,13 @@ async def test_a_worker_that_comes_later_takes_over_rows_that_wait(
     executor = FleetExecutor(1)
     run = asyncio.create_task(Experiment.parse(shared).run(tmp_path / "run", executor=executor))
     await more(double, 30, run)
+    double.holding = True  # so that it is not done without the other
     executor.fleet.size = 2
-    while len(executor.fleet.hired) < 2 or len(executor.fleet.hired[1].worker._running) < 5:
-        assert not run.done()
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(120):
+        while len(executor.fleet.hired) < 2 or len(executor.fleet.hired[1].worker._running) < 5:
+            assert not run.done()
+            await asyncio.sleep(0.001)
+    double.holding = False
     assert results(await run) == alone
     assert stored(tmp_path / "run") == stored(tmp_path / "alone")
     assert double.stats.choices == len(stored(tmp_path / "run"))

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -43,13 +43,19 @@ class Served:
     base_url: str
     http: httpx.AsyncClient
     server: uvicorn.Server
+    clients: list[Any] = field(default_factory=list)
+    """Those that it has given out, which are closed at the end."""
 
     def openai(self, key: str = "none", **settings: Any) -> Any:
-        return AsyncOpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=120, **settings)
+        client = AsyncOpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=120, **settings)
+        self.clients.append(client)
+        return client
 
     def anthropic(self, **settings: Any) -> Any:
         base_url = self.base_url.removesuffix("/v1")
-        return AsyncAnthropic(base_url=base_url, max_retries=0, timeout=120, **{"api_key": "none", **settings})
+        client = AsyncAnthropic(base_url=base_url, max_retries=0, timeout=120, **{"api_key": "none", **settings})
+        self.clients.append(client)
+        return client
 
     async def chat(self, model: str = "qwen", messages: Any = ASK, **fields: Any) -> httpx.Response:
         return await self.http.post("/chat/completions", json={"model": model, "messages": messages, **fields})
@@ -105,7 +111,12 @@ async def serving(double: ModelDouble, **settings: Any) -> AsyncIterator[Served]
                 async with asyncio.timeout(120):
                     while not server.started:
                         await asyncio.sleep(0.005)
-                yield Served(app.state.gateway, base_url, http, server)
+                served = Served(app.state.gateway, base_url, http, server)
+                try:
+                    yield served
+                finally:
+                    for client in served.clients:
+                        await client.close()
         finally:
             still_used = False
             server.should_exit = True
