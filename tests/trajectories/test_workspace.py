@@ -190,6 +190,15 @@ async def test_hostile_programs_gain_nothing_in_a_command(shared: Resources, tmp
         assert host.state() == before
 
 
+@pytest.mark.parametrize("way", ["", "& wait", "> log & until [ -s log ]; do sleep 0.05; done"])
+async def test_what_a_command_computes_is_counted_however_it_ends(way: str, shared: Resources):
+    """Also what is ended with it: after its time, or since it was left running in the background."""
+    episode = await opened(shared, "workspace:timeout=3")
+    burn = "python -c 'import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\nwhile True: pass'"
+    told = await episode.step(ToolCall("bash", {"command": f"{burn} {way}"}))
+    assert told.cpu_seconds > 0.1
+
+
 async def test_memory_is_bounded_for_each_process(shared: Resources):
     episode = await opened(shared, "workspace:memory_mb=200")
     said = await call(episode, "bash", command="python -c 'x = bytearray(500 << 20)' 2>&1 | tail -1")

@@ -90,7 +90,7 @@ class Ran:
     left_out: list[str]
     """What is there and cannot be kept."""
     cpu: float
-    """Seconds of CPU time, of all that has ended by itself."""
+    """Seconds of CPU time, also of what was still running at the end."""
 
 
 class Workspace(Environment):
@@ -162,13 +162,14 @@ class Workspace(Environment):
             answer = json.loads(result.stdout)
             output, ended = base64.b64decode(answer["output"]).decode(errors="replace"), answer["ended"]
             changed = {path: base64.b64decode(data) for path, data in answer["changed"].items()}
+            cpu = done.cpu_seconds + answer["left_running"]
         except (ValueError, KeyError, TypeError):
             words = f"error: it could not be run to its end ({result.status}), and the folder is as it was before"
             return Ran(words, result.status, folder, [], done.cpu_seconds)
         odd = [f"{path!r} (its name)" for path in changed if not is_path(path)]
         kept = {path: data for path, data in folder.items() if path not in answer["removed"]}
         kept |= {path: data for path, data in changed.items() if is_path(path)}
-        return Ran(output, ended, kept, [*answer["left_out"], *odd], done.cpu_seconds)
+        return Ran(output, ended, kept, [*answer["left_out"], *odd], cpu)
 
     async def reset(self, problem: Problem, resources: Resources) -> Episode:
         return FolderEpisode(self, self.begin(problem), resources.get(Sandbox))
