@@ -64,6 +64,8 @@ def test_a_plug_in_is_made_again_from_its_spec_and_from_its_configuration(verifi
         ('"5"', "5"),
         ('"\\n"', "\n"),
         ('"\n"', "\n"),
+        ("\n", "\n"),
+        ("\n\n", "\n\n"),
         ("a word", "a word"),
         ("/tmp/a-1.5/x.jsonl", "/tmp/a-1.5/x.jsonl"),
         ("2024-05-01", "2024-05-01"),
@@ -77,6 +79,8 @@ def test_a_plug_in_is_made_again_from_its_spec_and_from_its_configuration(verifi
 def test_a_value_is_json_a_nested_spec_a_list_or_text(text: str, value: Any):
     assert registry.parse_spec(f"name:key={text},last=1") == ("name", {"key": value, "last": 1})
     assert registry.parse_spec(f"name(key={text}, last=1)") == ("name", {"key": value, "last": 1})
+    for spec in (f"name:key={text}", f"name(key={text})"):
+        assert registry.parse_spec(spec) == ("name", {"key": value})
 
 
 @pytest.mark.parametrize("spec", ["name:key", "name:=1", "name:a=1,b", "name(key)"])

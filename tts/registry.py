@@ -223,8 +223,8 @@ def parse_spec(spec: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
     value = _value(spec.strip())
     if isinstance(value, dict) and "name" in value:  # written as inside another spec: name(key=value)
         return parse_spec(value)
-    name, _, rest = spec.strip().partition(":")
-    return name, _parameters(rest, spec)
+    name, _, rest = spec.partition(":")
+    return name.strip(), _parameters(rest, spec)
 
 
 def _spec_in(file: Path) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def _parameters(text: str, spec: str) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"cannot read '{part}' in '{spec}'; write name:key=value,key=value")
-        found[key.strip()] = _value(value.strip())
+        found[key.strip()] = _value(value.strip() or value.strip(" "))  # a line break that is all there is is meant
     return found
 
 
