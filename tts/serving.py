@@ -117,22 +117,24 @@ def serve(
 ) -> None:
     """Serve `app` until Ctrl-C or SIGTERM.
 
-    `announce` is called with the base URL, which ends in `path`, once it can be reached. Port 0 is any free one;
+    `announce` is called with the base URL, which ends in `path`, once it answers there. Port 0 is any free one;
     `settings` are those of `server_for`. Raises `ConfigError` if the port is not available.
     """
     with listening_at(host, port) as listening:
-        announce(url_of(host, listening, path, "https" if settings.get("tls") else "http"))
-        run_on(listening, app, **settings)
+        url = url_of(host, listening, path, "https" if settings.get("tls") else "http")
+        run_on(listening, app, lambda: announce(url), **settings)
 
 
-def run_on(listening: socket.socket, app: App, **settings: Any) -> None:
-    """Serve `app` on a socket until Ctrl-C or SIGTERM."""
+def run_on(listening: socket.socket, app: App, ready: Callable[[], None] = lambda: None, **settings: Any) -> None:
+    """Serve `app` on a socket until Ctrl-C or SIGTERM; `ready` is called once it answers, and goes by its signals."""
     server = server_for(app, **settings)
     _raise_file_limit()
     startup = server.startup
 
     async def settled(sockets: list[socket.socket] | None = None) -> None:
         await startup(sockets)
+        if not server.should_exit:
+            ready()
         look_seldom_for_cycles()  # to look through all that is there takes longer than the loop may stand still
 
     server.startup = settled

@@ -342,6 +342,25 @@ def test_a_new_configuration_drops_nobody(tmp_path: Path, workers: int):
         assert "the gateway goes on as it was" in said
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_gateway_that_has_said_where_it_is_reads_its_configuration_again(tmp_path: Path, workers: int):
+    file = tmp_path / "gateway.toml"
+    file.write_text(configuration(ModelDouble(port=1), name="old", caps=""))
+    process = start("serve", "gateway.toml", "--port", 0, "--workers", workers, cwd=tmp_path)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
+        file.write_text(configuration(ModelDouble(port=1), name="new", caps=""))
+        process.send_signal(signal.SIGHUP)
+        with httpx.Client(timeout=120, headers={"authorization": "Bearer alice"}) as http:
+            while "new" not in http.get(f"{url}/models").text:
+                assert process.poll() is None
+    finally:
+        process.terminate()
+        process.communicate(timeout=120)
+    assert process.returncode == 0
+
+
 UNUSABLE = {
     "not UTF-8": b"\xff\xfe",
     "nested": b"a = " + b"[" * 20_000,

@@ -96,8 +96,8 @@ def serve(
         from tts.gateway.workers import serve_with
 
         with listening_at(host, port) as listening:
-            announce(url_of(host, listening, scheme="https" if settings.tls else "http"))
-            serve_with(workers, settings, listening, reread)
+            url = url_of(host, listening, scheme="https" if settings.tls else "http")
+            serve_with(workers, settings, listening, lambda: announce(url), reread)
         return say("stopped")
     app = gateway_app(settings, reread=reread)
     put_on_port(app, host, port, announce, **serving_options(app))

@@ -13,7 +13,7 @@ import multiprocessing
 import signal
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -231,10 +231,18 @@ class WorkerSeat:
         return await self._owner.scrape()
 
 
-def serve_with(workers: int, settings: GatewaySettings, listening: socket.socket, reread: Reread | None = None) -> None:
+def serve_with(
+    workers: int,
+    settings: GatewaySettings,
+    listening: socket.socket,
+    ready: Callable[[], None],
+    reread: Reread | None = None,
+) -> None:
     """Serve with so many workers on a socket until Ctrl-C or SIGTERM, and go by what `reread` gives at SIGHUP.
 
-    Raises `ConfigError`, or `TTSError` where workers cannot begin."""
+    `ready` is called once it goes by its signals; requests wait until a worker is there. Raises `ConfigError`, or
+    `TTSError` where workers cannot begin.
+    """
     if workers > settings.limits.running:
         raise ConfigError(f"{workers} workers share limits.running = {settings.limits.running}: start fewer")
     with TemporaryDirectory() as folder:  # for responses that no file of the settings keeps
@@ -243,7 +251,7 @@ def serve_with(workers: int, settings: GatewaySettings, listening: socket.socket
             return settings.model_copy(update={"responses": settings.responses or Path(folder) / "responses"})
 
         again = None if reread is None else lambda: kept(reread())
-        asyncio.run(Nursery(workers, kept(settings), listening).run(again))
+        asyncio.run(Nursery(workers, kept(settings), listening).run(ready, again))
 
 
 class Nursery:
@@ -257,12 +265,13 @@ class Nursery:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tts.gateway.preloaded"])
 
-    async def run(self, reread: Reread | None) -> None:
+    async def run(self, ready: Callable[[], None], reread: Reread | None) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._stop)
         async with self._owner, reloading(reread, self._owner.reload):
+            ready()
             pulse = asyncio.create_task(self._owner.pulse())
             try:
                 async with asyncio.TaskGroup() as group:
