@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := dev,docs,math,answers,plot,data,serve,otel,gguf,ray,redis,retrieval,hub,brotli,inspect,providers,trackers
 UV := $(shell command -v uv 2>/dev/null)
-WORKERS ?= 3
+WORKERS ?= 4
 CORE := $(addprefix tests/,curves sampler strategies studies $(patsubst %,test_%.py,accounts answer_classes budget \
 	compute concurrency continuation policies prompting registry session solving stopping stored_answers tables))
 LONG := curves/test_intervals.py $(patsubst %,sampler/test_%.py,faults malformed providers secrets) \
@@ -33,7 +33,7 @@ else
 endif
 	@touch $@
 
-test: install  ## Run the tests that need no model server, three side by side; WORKERS=0 runs one after the other
+test: install  ## Run the tests that need no model server, four side by side; WORKERS=0 runs one after the other
 	$(BIN)/python -m pytest --ignore=tests/integration -n $(WORKERS) --dist loadfile
 
 check: install  ## The inner loop: style, and the tests of the core but for those that take longest

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -51,8 +51,8 @@ class Probe(Strategy):
     hard: dict[str, Any] = Field(default_factory=dict)
     """Sampling parameters of `then`."""
 
-    needs_verifier = of("then.needs_verifier")
-    weighs_votes = of("then.weighs_votes")  # pyright: ignore[reportIncompatibleMethodOverride]
+    needs_verifier: ClassVar[Any] = of("then.needs_verifier")
+    weighs_votes: ClassVar[Any] = of("then.weighs_votes")  # pyright: ignore[reportIncompatibleMethodOverride]
     ready = of("then.ready")
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from pydantic import model_validator
 
@@ -22,19 +22,19 @@ class Wrapping(Strategy):
     strategy: StrategyField = Single()
     """What draws the samples and selects: `best_of_n(n=4)`, `self_consistency(n=8)`, ..."""
 
-    roles = of("strategy.roles")
-    needs_verifier = of("strategy.needs_verifier")
-    rates_steps = of("strategy.rates_steps")
-    independent = of("strategy.independent")
-    estimator = of("strategy.estimator")
-    in_pieces = of("strategy.in_pieces")
-    by_turns = of("strategy.by_turns")
-    weighs_votes = of("strategy.weighs_votes")  # pyright: ignore[reportIncompatibleMethodOverride]
-    most_samples = of("strategy.most_samples")  # pyright: ignore[reportIncompatibleMethodOverride]
+    roles: ClassVar[Any] = of("strategy.roles")
+    needs_verifier: ClassVar[Any] = of("strategy.needs_verifier")
+    rates_steps: ClassVar[Any] = of("strategy.rates_steps")
+    independent: ClassVar[Any] = of("strategy.independent")
+    estimator: ClassVar[Any] = of("strategy.estimator")
+    in_pieces: ClassVar[Any] = of("strategy.in_pieces")
+    by_turns: ClassVar[Any] = of("strategy.by_turns")
+    weighs_votes: ClassVar[Any] = of("strategy.weighs_votes")  # pyright: ignore[reportIncompatibleMethodOverride]
+    most_samples: ClassVar[Any] = of("strategy.most_samples")  # pyright: ignore[reportIncompatibleMethodOverride]
     ready = of("strategy.ready")
     select = of("strategy.select")
-    warning = of("strategy.warning")
-    settled = of("strategy.settled")
+    warning: ClassVar[Any] = of("strategy.warning")
+    settled: ClassVar[Any] = of("strategy.settled")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -49,9 +49,9 @@ class Wrapping(Strategy):
 class Reworded(Wrapping):
     """A strategy that asks another problem, made of its own, and has all the rest done by another strategy."""
 
-    several = of("strategy.several")
-    exhaustive = of("strategy.exhaustive")
-    check_policies = of("strategy.check_policies")
+    several: ClassVar[Any] = of("strategy.several")
+    exhaustive: ClassVar[Any] = of("strategy.exhaustive")
+    check_policies: ClassVar[Any] = of("strategy.check_policies")
 
     async def asked(self, problem: Problem, session: Session) -> Problem:
         """What is asked in place of `problem`. What finding it costs is charged to every candidate."""

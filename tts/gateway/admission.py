@@ -240,7 +240,7 @@ class BodyRoom:
     others who do."""
 
     def __init__(self) -> None:
-        self.taken = Counter[str]()
+        self.taken: Counter[str] = Counter()
         """Bytes, by the callers' names."""
 
     @asynccontextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -44,7 +44,7 @@ class Calendar(Procedural):
     enumeration, which time is the earliest and whether there is any.
     """
 
-    varied = ("tenths",)
+    varied: ClassVar[tuple[str, ...]] = ("tenths",)
 
     tenths: tuple[Annotated[int, Field(ge=0, le=10)], ...] = tuple(range(11))
     """Constrainedness: 7 means at least 0.7 and below 0.8; 10 means 1, no slot fits."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from random import Random
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,7 +39,7 @@ Answer: x"""
 class Maze(Procedural):
     """Mazes without loops, so that there is only one path; answers are letters."""
 
-    varied = ("sizes", "questions")
+    varied: ClassVar[tuple[str, ...]] = ("sizes", "questions")
 
     sizes: tuple[Annotated[int, Field(ge=2, le=50)], ...] = (3, 4, 5, 6)
     """Rooms per side; with its walls, a maze of n rooms per side has 2n + 1 characters per side."""

@@ -6,7 +6,7 @@ After the 3SAT task of Balachandran et al. 2025 (arXiv 2504.00294): 4 to 15 vari
 from __future__ import annotations
 
 from random import Random
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -38,7 +38,7 @@ class Sat3(Procedural):
     enumeration, whether there is one.
     """
 
-    varied = ("variables", "kinds")
+    varied: ClassVar[tuple[str, ...]] = ("variables", "kinds")
 
     variables: tuple[Annotated[int, Field(ge=3, le=20)], ...] = tuple(range(4, 16))
     """The numbers of variables."""

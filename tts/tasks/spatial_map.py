@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from random import Random
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ Answer: x"""
 class SpatialMap(Procedural):
     """Places with two-word names; answers are letters, and follow from the given relations by transitivity alone."""
 
-    varied = ("objects", "questions")
+    varied: ClassVar[tuple[str, ...]] = ("objects", "questions")
 
     objects: tuple[Annotated[int, Field(ge=6, le=12)], ...] = (6, 8, 10, 12)
     """The numbers of places."""

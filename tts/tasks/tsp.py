@@ -7,7 +7,7 @@ from 1 to 99, the same both ways.
 from __future__ import annotations
 
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -36,7 +36,7 @@ class TSP(Procedural):
     the algorithm of Held and Karp (1962).
     """
 
-    varied = ("cities",)
+    varied: ClassVar[tuple[str, ...]] = ("cities",)
 
     cities: tuple[Annotated[int, Field(ge=3, le=15)], ...] = tuple(range(6, 14))
     """The numbers of cities."""
