@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import finished, start
-from tests.support.acting import acting, policy, replies
+from tests.support.acting import Act, acting, policy, replies
 from tests.trajectories.test_trajectory_runs import PROBLEMS, SOLUTIONS, N, answers
 from tts import Experiment, Run
 from tts.errors import ConfigError
@@ -49,12 +49,18 @@ def command(tmp_path: Path) -> str:
     return f"{sys.executable} {tmp_path / 'agent.py'} {{problem}}"
 
 
-def moves(turns: list[dict[str, Any]], number: int) -> Any:
-    """Repairs the fault with git in every fourth run of the agent, and looks around in the others."""
-    patch = next(patch for question, patch in SOLUTIONS.items() if turns[0]["content"].startswith(question))
-    repair = ("sh", {"command": f"git apply - <<'END'\n{patch}END"})
-    look = ("sh", {"command": "ls; pwd; mkdir -p __pycache__; echo x > __pycache__/a.pyc"})
-    return [look if number % 4 else repair, "Done."][len(replies(turns))]
+def repairing() -> Act:
+    """Repairs the fault with git in every fourth run of the agent on a problem, and looks around in the others."""
+    begun: dict[str, list[int]] = {question: [] for question in SOLUTIONS}
+
+    def act(turns: list[dict[str, Any]], number: int) -> Any:
+        question = next(question for question in SOLUTIONS if turns[0]["content"].startswith(question))
+        begun[question] += [number] * (number not in begun[question])
+        repair = ("sh", {"command": f"git apply - <<'END'\n{SOLUTIONS[question]}END"})
+        look = ("sh", {"command": "ls; pwd; mkdir -p __pycache__; echo x > __pycache__/a.pyc"})
+        return [look if begun[question].index(number) % 4 else repair, "Done."][len(replies(turns))]
+
+    return act
 
 
 def grid(server: Any, command: str, **more: Any) -> dict[str, Any]:
@@ -63,7 +69,7 @@ def grid(server: Any, command: str, **more: Any) -> dict[str, Any]:
 
 
 async def test_a_program_is_the_policy_and_a_run_of_it_is_a_trajectory(command: str, tmp_path: Path):
-    async with acting(moves) as server:
+    async with acting(repairing()) as server:
         run = await Experiment.parse(grid(server, command)).run(tmp_path / "run")
         (track,) = run.tracks
         assert not [row.failures for row in track.rows if row.failures]
@@ -134,7 +140,7 @@ turns = [{tail}""")
     [("/no/such/program {problem}", "cannot start the agent"), ("false", "ended with status 1 before it asked")],
 )
 async def test_an_agent_that_does_not_work_is_said_to(command: str, words: str, tmp_path: Path):
-    async with acting(moves) as server:
+    async with acting(repairing()) as server:
         table = grid(server, command, limit=1, strategies=["best_of_n:n=2"])
         if "start" in words:
             with pytest.raises(ConfigError, match=words):
@@ -149,7 +155,7 @@ async def test_an_agent_that_does_not_work_is_said_to(command: str, words: str, 
 async def test_an_agent_needs_a_folder_to_work_in(tmp_path: Path):
     path = tmp_path / "problems.jsonl"
     path.write_text(json.dumps({"id": "a", "prompt": "What is 6 * 7?", "answer": "42"}))
-    async with acting(moves) as server:
+    async with acting(repairing()) as server:
         for environment, words in ((None, "somewhere to act"), ("python", "works in a folder")):
             table = grid(server, "true", task=f'jsonl:path="{path}"', strategies=["self_consistency:n=2"])
             with pytest.raises(ConfigError, match=words):
@@ -161,7 +167,7 @@ async def test_leaving_ends_the_program_and_what_it_started(tmp_path: Path):
     script = tmp_path / "agent.py"
     loop = f"while :; do date > {mark}; sleep 0.05; done"
     script.write_text(f"import subprocess, time\nsubprocess.Popen(['sh', '-c', {loop!r}])\ntime.sleep(1000)")
-    async with acting(moves) as server:
+    async with acting(repairing()) as server:
         table = grid(server, f"{sys.executable} {script}", limit=1, strategies=["best_of_n:n=1"])
         running = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run"))
         async with asyncio.timeout(120):
@@ -179,7 +185,7 @@ async def test_a_run_from_the_command_line_that_is_killed_pays_again_for_nothing
 ):
     """`kill -9` in the middle of trajectories; the programs that it leaves behind do not meddle with the next."""
     words = ["run", "--task", "repair_tasks", "--limit", PROBLEMS, "--strategy", "best_of_n:n=8"]
-    async with acting(moves) as server:
+    async with acting(repairing()) as server:
         words += ["--model", "test-model", "--base-url", server.base_url, "--agent", command, "--out", tmp_path / "run"]
         for resume in ([], ["--resume"]):
             until = answers(tmp_path / "run") + 2
