@@ -13,10 +13,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tts import registry
 from tts.concurrency import look_seldom_for_cycles
 
-settings.register_profile("tts", deadline=None, max_examples=50)  # how busy the machine is decides no test
-settings.load_profile("tts")
+settings.register_profile(
+    "tts", deadline=None, max_examples=50, derandomize=True
+)  # neither load nor luck decides a test
+settings.register_profile("explore", deadline=None, max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tts"))
 
 # Every client that is made reads the certificates of all authorities, for 20 ms. No test leaves this machine.
 _no_authorities = tempfile.TemporaryDirectory(prefix="tts-no-authorities-")
@@ -39,6 +43,14 @@ def pytest_collection() -> Generator[None, Any, Any]:
     finally:
         gc.enable()
         look_seldom_for_cycles()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, Any, Any]:
+    """What a test adds to the registry is gone after it, whichever test comes next."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(registry, "_registered", registry.registered())
+        return (yield)
 
 
 @pytest.fixture

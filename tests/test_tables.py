@@ -105,7 +105,7 @@ def test_an_empty_column_is_left_out_of_markdown_and_a_shared_name_of_all():
     assert made.renamed({" · m": ""}).markdown() == "### Of x\n\n| curve | k |\n|---|--:|\n| `x` | 1 |\n\nx: few"
 
 
-HOSTILE = st.text("`|<>[]()!&a \n\r\t\0\x1b\x9b\u2028\u202e\ud800", max_size=30)
+HOSTILE = st.text("`|<>[]()!&a1.#-+*~ \n\r\t\0\x1b\x9b\u2028\u202e\ud800", max_size=30)
 
 
 @given(HOSTILE, HOSTILE)
@@ -118,6 +118,6 @@ def test_what_strangers_write_is_shown_and_never_acts(name: str, words: str):
     html = re.sub("</?(table|caption|tr|th|td|div)( style='[a-z-: ]*')?>", "", made.html())
     assert "<" not in html
     rendered = MarkdownIt("commonmark").enable("table").render(made.markdown())
-    assert not re.search(r"<(?!/?(table|thead|tbody|tr|th|td|h3|p|code|em|strong|ul|ol|li|blockquote|hr)\b)", rendered)
+    assert not re.search(r"<(?!/?(table|thead|tbody|tr|th|td|h3|p|code|em|strong)\b)", rendered)
     if name.strip() and words.strip():
         assert rendered.count("<tr>") == 2

@@ -127,8 +127,10 @@ class Table:
 
 
 def in_words(text: str) -> str:
-    """`text` as a line of Markdown that means nothing but its words: no HTML, links and pictures."""
-    return re.sub(r"([<\[])", r"\\\1", visible(" ".join(text.splitlines())))
+    """`text` as a line of Markdown that means nothing but its words: no HTML, links, pictures, headings and lists."""
+    line = re.sub(r"([<\[])", r"\\\1", visible(" ".join(text.splitlines()).strip()))
+    line = re.sub(r"^(?=>|#{1,6}(?:\s|$)|~~~|```|[-+*](?:\s|$)|---|\*\*\*|___)", r"\\", line)
+    return re.sub(r"^(\d{1,9})(?=[.)](?:\s|$))", r"\1\\", line)
 
 
 def in_code(text: str) -> str:

@@ -44,7 +44,7 @@ async def test_a_cluster_finds_what_one_process_finds(
 async def test_workers_killed_at_random_moments(
     cluster: Any, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
 ) -> None:
-    rng, before, killed = random.Random(), double.stats.choices, 0
+    rng, before, killed = random.Random(0), double.stats.choices, 0
     executor = RayExecutor(address=cluster.address, workers=2, num_cpus=1)
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
     while not run.done() and killed < 3:
@@ -94,7 +94,7 @@ async def test_a_node_killed_and_a_node_that_joins(
 async def test_the_driver_killed_at_random_moments(
     cluster: Any, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
 ) -> None:
-    out, rng, survived, before = tmp_path / "run", random.Random(), {}, double.stats.choices
+    out, rng, survived, before = tmp_path / "run", random.Random(0), {}, double.stats.choices
     where = f'ray:address="{cluster.address}",workers=2,num_cpus=1'
     for _ in range(2):
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(table), str(out), where)
@@ -104,6 +104,7 @@ async def test_the_driver_killed_at_random_moments(
         if child.returncode is None:
             child.kill()
         await child.wait()
+        await double.deserted()  # by the workers, which end when they miss the driver
         await double.idle()
         now = stored(out)
         assert survived.items() <= now.items()

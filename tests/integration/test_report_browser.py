@@ -42,11 +42,14 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
         return thread.submit(asyncio.run, work).result()
 
 
+CHANCE = random.Random(0)
+
+
 def answers(request: dict[str, Any]) -> str:
     """Right, plausible or absurd; harder problems are right less often."""
     number = int(re.findall(r"\[(\d+)\]", str(request["messages"]))[0])
-    right = random.random() < 1 - number / PROBLEMS
-    return f"{HOSTILE}\nAnswer: {42 if right else random.choice([41, 45, 7])}"
+    right = CHANCE.random() < 1 - number / PROBLEMS
+    return f"{HOSTILE}\nAnswer: {42 if right else CHANCE.choice([41, 45, 7])}"
 
 
 def experiment(folder: Path, **more: Any) -> Experiment:
