@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import tts.tasks.inspect_task  # noqa: F401 - registers the environment of its solvers, for all tests
 from tts import Experiment, MockModel, registry, solve
 from tts.errors import ConfigError
 from tts.resources import Resources
