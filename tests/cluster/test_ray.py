@@ -120,6 +120,7 @@ def test_doctor_shows_what_the_nodes_have(cluster: Any) -> None:
     command = [sys.executable, "-m", "tts", "doctor", "--json", "--executor", f'ray:address="{cluster.address}"']
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     nodes = json.loads(done.stdout)["nodes"]
+    nodes = [node for node in nodes if "brief" not in node["resources"]]  # which Ray has not missed yet: another test's
     assert [node["resources"]["CPU"] for node in nodes] == [2, 2]
     assert sum("namespaces" in node["resources"] for node in nodes) == 1
     assert all("seccomp" in node["isolation"] and node["ttscale"] for node in nodes)
