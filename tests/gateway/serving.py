@@ -60,6 +60,15 @@ class Served:
     async def chat(self, model: str = "qwen", messages: Any = ASK, **fields: Any) -> httpx.Response:
         return await self.http.post("/chat/completions", json={"model": model, "messages": messages, **fields})
 
+    async def left(self, model: str, double: ModelDouble) -> None:
+        """A client asks, and leaves once the model's server is at work."""
+        asking = asyncio.create_task(self.chat(model))
+        async with asyncio.timeout(120):
+            while not double.stats.running:
+                await asyncio.sleep(0.005)
+            asking.cancel()
+            await double.idle()
+
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A bare connection."""
         return await asyncio.open_connection(*self.base_url[7:-3].split(":"))

@@ -647,12 +647,7 @@ async def test_clients_that_leave_at_any_moment_leave_nothing_behind(model: str)
 async def test_a_client_that_leaves_stops_generation_at_once():
     async with ModelDouble(answer=RIGHT, latency=600.0) as double, serving(double) as served:
         for model in ("qwen", "single@qwen", f"self_consistency:n=8,{NUMBERS}@qwen"):
-            asking = asyncio.create_task(served.chat(model))
-            async with asyncio.timeout(120):
-                while not double.stats.running:
-                    await asyncio.sleep(0.005)
-                asking.cancel()
-                await double.idle()
+            await served.left(model, double)
             await served.at_rest()
         assert double.stats.served == 0
         metrics = (await served.http.get(served.base_url.removesuffix("/v1") + "/metrics")).text

@@ -196,12 +196,7 @@ async def test_failures_and_clients_that_leave_give_back_what_was_reserved():
             assert (await served.chat()).status_code == 400
             double.holding = True
             for model in ("qwen", VOTE):
-                asking = asyncio.create_task(served.chat(model))
-                async with asyncio.timeout(120):
-                    while not double.stats.running:
-                        await asyncio.sleep(0.005)
-                    asking.cancel()
-                    await double.idle()
+                await served.left(model, double)
             await served.at_rest()
             (caller,) = served.gateway.callers
             assert caller.quota is not None
