@@ -22,8 +22,8 @@ PROBLEM = Problem.from_prompt(f"{STORY}How many has she?", answer="numeric_answe
 ATTS = "atts:n=8,draft_tokens=12,target_tokens=10,rounds=6,rejection_rate=0.5"
 
 
-async def solved(server: LocalVLLM, strategy: str = ATTS) -> Result:
-    models = {role: endpoint(server, params={"temperature": 1.0}) for role in ("draft", "target")}
+async def solved(server: LocalVLLM, strategy: str = ATTS, **params: object) -> Result:
+    models = {role: endpoint(server, params={"temperature": 1.0, **params}) for role in ("draft", "target")}
     return await solve(PROBLEM, strategy, models, stop_early=False)
 
 
@@ -39,14 +39,25 @@ async def test_the_account_is_the_growth_of_the_servers_counters(vllm_server: Lo
     assert any(turn["rejected"] for candidate in result.candidates for turn in candidate.notes["turns"])
 
 
-async def test_a_sample_is_the_same_as_token_ids_and_as_text_and_is_continued_from_the_cache(vllm_server: LocalVLLM):
-    result = await solved(vllm_server, ATTS.replace("rejection_rate=0.5", "rejection_rate=1"))
+@pytest.mark.parametrize("bias", [-100, 0, 4], ids=["no draft ends", "as the model likes", "most drafts end"])
+async def test_a_sample_is_the_same_as_token_ids_and_as_text_and_is_continued_from_the_cache(
+    vllm_server: LocalVLLM, bias: int
+):
+    """The target goes on behind a draft as if the model had not ended it: without its end token."""
     async with Sampler(endpoint(vllm_server)) as sampler:
         head = await tokenize(sampler, PROBLEM.messages)
+        (end,) = await tokenize(sampler, "<|end|>", special=False)
+        result = await solved(
+            vllm_server, ATTS.replace("rejection_rate=0.5", "rejection_rate=1"), logit_bias={str(end): bias}
+        )
+        ended = 0
         for candidate in result.candidates:
             ids: list[int] = []
             drafts = iter(candidate.notes["turns"])
             for sample in candidate.samples:
+                if ids[-1:] == [end]:
+                    ids.pop()
+                    ended += 1
                 assert sample.token_ids
                 turn = next(drafts, None) if sample.role == "draft" else None
                 if turn is not None:
@@ -54,6 +65,7 @@ async def test_a_sample_is_the_same_as_token_ids_and_as_text_and_is_continued_fr
                     assert again.mean == pytest.approx(turn["score"], abs=2e-2)  # batched arithmetic differs
                     assert turn["tokens"] == len(sample.token_ids)
                 ids += sample.token_ids
+    assert not bias or (ended > 0) == (bias > 0)
     continued = [s for candidate in result.candidates for s in candidate.samples if s.role == "target"]
     assert continued
     prompts = [sample.charges[0].usage for sample in continued]
