@@ -31,7 +31,7 @@ POLL_SECONDS = 0.25
 HEALTH_SECONDS = 2.0
 """Between two looks at a server that is well."""
 UNHEALTHY = 4
-"""Times in a row that a server must say that it is unhealthy, or refuse connections, to count as dead."""
+"""Times in a row that a server must say that it is unhealthy, or refuse or break off connections, to count as dead."""
 GRACE_SECONDS = 10.0
 """Between asking the server to stop and killing it."""
 SHOWN_LINES = 20
@@ -145,10 +145,10 @@ class LocalVLLM:
                     async with client.get(f"http://{HOST}:{self.port}/health") as answer:
                         if answer.status < 500:
                             return ""
-                except aiohttp.ClientConnectorError:
-                    pass
-                except NO_ANSWER:
+                except TimeoutError:
                     return ""
+                except NO_ANSWER:
+                    pass
                 await asyncio.sleep(POLL_SECONDS)
         return "The vLLM server ended" if self._started().poll() is not None else "The engine of the vLLM server died"
 
