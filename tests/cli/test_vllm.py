@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -87,6 +88,19 @@ def test_an_engine_that_dies_while_its_server_lives_is_noticed_with_its_last_lin
     assert "The engine of the vLLM server died" in ended.err
     assert "EngineDeadError: the cache is corrupt" in ended.err
     assert "Traceback" not in ended.err
+
+
+async def test_nobody_else_gets_the_port_while_the_server_starts(clean: Path):
+    refused: list[int] = []
+
+    def steal(*_: object) -> None:
+        with socket.socket() as thief, pytest.raises(OSError, match="in use"):
+            thief.bind(("127.0.0.1", server.port))
+        refused.append(server.port)
+
+    server = LocalVLLM("m", python=str(stand_in(clean, True)), on_progress=steal)
+    async with server:
+        assert set(refused) == {server.port}
 
 
 @pytest.mark.parametrize("last_words", [[], ["--hang-up"]], ids=["it says so", "it hangs up"])
