@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ class Health(BaseHTTPRequestHandler):
         begun.append(time.monotonic())
         if "--die-after" in sys.argv and begun[-1] - begun[0] > float(sys.argv[sys.argv.index("--die-after") + 1]):
             print("EngineDeadError: the cache is corrupt", flush=True)
+            if "--hang-up" in sys.argv:
+                return
             self.send_response(503)
         else:
             self.send_response(200 if self.path == "/health" else 404)
@@ -87,9 +90,24 @@ def test_an_engine_that_dies_while_its_server_lives_is_noticed_with_its_last_lin
     assert "Traceback" not in ended.err
 
 
-async def test_an_error_of_the_endpoint_is_told_as_the_death_that_caused_it(clean: Path):
+async def test_nobody_else_gets_the_port_while_the_server_starts(clean: Path):
+    refused: list[int] = []
+
+    def steal(*_: object) -> None:
+        with socket.socket() as thief, pytest.raises(OSError, match="in use"):
+            thief.bind(("127.0.0.1", server.port))
+        refused.append(server.port)
+
+    server = LocalVLLM("m", python=str(stand_in(clean, True)), on_progress=steal)
+    async with server:
+        assert set(refused) == {server.port}
+
+
+@pytest.mark.parametrize("last_words", [[], ["--hang-up"]], ids=["it says so", "it hangs up"])
+async def test_an_error_of_the_endpoint_is_told_as_the_death_that_caused_it(clean: Path, last_words: list[str]):
     async def use_until_it_dies() -> None:
-        async with LocalVLLM("m", python=str(stand_in(clean, True)), options=["--die-after", "1"]) as server:
+        options = ["--die-after", "1", *last_words]
+        async with LocalVLLM("m", python=str(stand_in(clean, True)), options=options) as server:
             endpoint = Endpoint(model="m", base_url=server.base_url, outage_timeout=2, retry_wait=0.1)
             await asyncio.sleep(1)
             async with Sampler(endpoint) as sampler:

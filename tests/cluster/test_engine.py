@@ -59,5 +59,5 @@ async def test_a_real_engine_answers(cluster: Any, table: dict[str, Any], tmp_pa
     executor = f'ray:address="{cluster.address}",workers=2,num_cpus=1'
     run = await Experiment.parse(table).run(tmp_path / "run", executor=executor)
     assert [row.ended for row in run.tracks[0].rows] == ["complete"] * 3
-    assert run.tracks[0].usage().completion_tokens > 3 * 4
+    assert run.tracks[0].usage().completion_tokens >= 3 * 4
     assert isinstance(Grid.parse(table).endpoints("m")["policy"].transport, EngineTransport)

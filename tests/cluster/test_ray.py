@@ -157,8 +157,13 @@ async def test_four_workers_together_keep_to_the_limit(
 ) -> None:
     table["models"]["m"] |= {"max_concurrency": 32, "max_n": 1}
     double.max_running = 32
+    double.holding = True  # so that none is done before the last has begun
     executor = RayExecutor(address=cluster.address, workers=4, num_cpus=1)
-    await Experiment.parse(table).run(tmp_path / "run", executor=executor)
+    run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
+    while double.stats.running <= 16 and not run.done():
+        await asyncio.sleep(0.001)
+    double.holding = False
+    await run
     assert 16 < double.stats.peak_running <= 32
     assert not double.stats.faults
 

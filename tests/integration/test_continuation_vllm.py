@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from tests.integration.test_main_job import counted
 from tests.third_party.beam_search import BeamSearch
 from tts import Continuation, Endpoint, LocalVLLM, Problem, Result, Sampler, Session, solve
-from tts.lab.engine.models import bundled_models
-from tts.sampler.scoring import detokenize
+from tts.sampler.scoring import detokenize, tokenize
 from tts.types import sum_usage
 
 pytestmark = pytest.mark.vllm
@@ -24,14 +21,6 @@ PROBLEMS = (
 )
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(vllm_python: str) -> AsyncIterator[LocalVLLM]:
-    (folder,) = (folder for folder in bundled_models() if folder.name == "lab-target")
-    options = ("--dtype", "float32")
-    async with LocalVLLM(folder, name="lab-target", python=vllm_python, options=options) as server:
-        yield server
-
-
 def remote(server: LocalVLLM) -> Endpoint:
     return Endpoint(model=server.name, base_url=server.base_url)
 
@@ -39,14 +28,13 @@ def remote(server: LocalVLLM) -> Endpoint:
 HERE = Endpoint(model="lab-target", base_url="embedded://lab-target")
 
 
-@pytest.mark.asyncio(loop_scope="module")
-async def test_a_beam_search_finds_the_same_on_both_engines_and_is_counted_exactly(server: LocalVLLM):
+async def test_a_beam_search_finds_the_same_on_both_engines_and_is_counted_exactly(exact_target_server: LocalVLLM):
     async def searched(endpoint: Endpoint) -> list[Result]:
         return [await solve(problem, BeamSearch(), endpoint) for problem in PROBLEMS]
 
-    before = await counted(server)
-    there, here = await searched(remote(server)), await searched(HERE)
-    billed = [late - early for late, early in zip(await counted(server), before, strict=True)]
+    before = await counted(exact_target_server)
+    there, here = await searched(remote(exact_target_server)), await searched(HERE)
+    billed = [late - early for late, early in zip(await counted(exact_target_server), before, strict=True)]
     for one, other in zip(there, here, strict=True):
         assert one.candidates
         assert not one.failures
@@ -63,12 +51,11 @@ def total(result: Result) -> float:
     return sum(charge.usage.completion_tokens for charge in charges)
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("space", ["\n", " \n\n", "  ", "\t"])
-async def test_white_space_at_the_end_of_a_partial_answer_stays(server: LocalVLLM, space: str):
+async def test_white_space_at_the_end_of_a_partial_answer_stays(exact_target_server: LocalVLLM, space: str):
     problem = Problem.from_prompt(PROBLEMS[0])
     texts = []
-    for endpoint in (remote(server), HERE):
+    for endpoint in (remote(exact_target_server), HERE):
         async with Sampler(endpoint) as sampler:
             session = Session(problem, {"policy": sampler})
             begun = await (await Continuation.start(session)).append(f"12 + 7 = 19{space}")
@@ -83,13 +70,14 @@ async def test_white_space_at_the_end_of_a_partial_answer_stays(server: LocalVLL
     assert texts[0].startswith(f"12 + 7 = 19{space}")
 
 
-@pytest.mark.asyncio(loop_scope="module")
-async def test_a_step_ends_with_its_stop_string_and_its_text_is_that_of_its_tokens(server: LocalVLLM):
-    async with Sampler(remote(server)) as sampler:
+async def test_a_step_ends_with_its_stop_string_and_its_text_is_that_of_its_tokens(exact_target_server: LocalVLLM):
+    async with Sampler(remote(exact_target_server)) as sampler:
+        (end,) = await tokenize(sampler, "<|end|>", special=False)
         session = Session(Problem.from_prompt(" ".join(PROBLEMS * 4)), {"policy": sampler})  # several cache blocks
         steps = [await Continuation.start(session)]
         while not steps[-1].ended and len(steps) < 8:
-            branches = await steps[-1].branch(4, stop=("\n", "="), temperature=0.8, tokens=30)
+            bias = {str(end): -100 if len(steps) < 3 else 0}  # there are two steps
+            branches = await steps[-1].branch(4, stop=("\n", "="), temperature=0.8, tokens=30, logit_bias=bias)
             for branch in branches:
                 known = branch.ids or ()
                 piece = branch.samples[-1]

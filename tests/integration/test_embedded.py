@@ -4,20 +4,18 @@ import json
 import re
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import pytest_asyncio
 from yarl import URL
 
-from tests.support.small_llama import write_model
+from tests.integration.test_main_job import endpoint
 from tts import Endpoint, LocalVLLM, Sampler
 from tts.lab.engine.engine import Engine
-from tts.lab.engine.models import bundled_models
+from tts.lab.engine.models import model_place
 from tts.lab.engine.tokenizer import Tokenizer
 from tts.lab.engine.transport import EmbeddedTransport
 from tts.lab.lab_code import LabCode
@@ -48,26 +46,19 @@ print(json.dumps({"ids": ids, "logprobs": logprobs, "chat": chat}))
 """
 
 
-@pytest.fixture(scope="module")
-def shared_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The largest bundled model that generates; else one with random weights of its shape."""
-    known = [folder for folder in bundled_models() if folder.name == "lab-target"]
-    sizes: dict[str, Any] = {
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "head_dim": 32,
-        "max_position_embeddings": 1024,
-    }
-    return known[0] if known else write_model(tmp_path_factory.mktemp("models") / "random", scale=0.5, **sizes)
+HERE = Endpoint(model="lab-target", base_url="embedded://lab-target")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def both(vllm_python: str, shared_model: Path) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
+@pytest.fixture(scope="session")
+def shared_model() -> Path:
+    """The largest model of the library that generates."""
+    return model_place("lab-target")
+
+
+@pytest.fixture(scope="session")
+def both(target_server: LocalVLLM) -> tuple[Endpoint, Endpoint]:
     """The model in this process, and on real vLLM in bfloat16."""
-    options = ("--trust-request-chat-template",)
-    async with LocalVLLM(shared_model, name=shared_model.name, python=vllm_python, options=options) as server:
-        here = Endpoint(model=shared_model.name, base_url=f"embedded://{shared_model}")
-        yield here, Endpoint(model=server.name, base_url=server.base_url)
+    return HERE, endpoint(target_server)
 
 
 def test_tokens_and_log_probabilities_are_those_of_transformers(vllm_python: str, shared_model: Path):
@@ -129,12 +120,9 @@ async def differences(answers: Answers, there: Endpoint) -> np.ndarray:
     return np.array(apart)
 
 
-async def test_log_probabilities_are_those_of_vllm_in_float32_for_any_text(vllm_python: str, shared_model: Path):
-    here = Endpoint(model=shared_model.name, base_url=f"embedded://{shared_model}")
-    options = ("--dtype", "float32")
-    async with LocalVLLM(shared_model, name=shared_model.name, python=vllm_python, options=options) as server:
-        there = Endpoint(model=server.name, base_url=server.base_url)
-        apart = await differences([*await scored_texts(here), *await own_answers(here, 1.0)], there)
+async def test_log_probabilities_are_those_of_vllm_in_float32_for_any_text(exact_target_server: LocalVLLM):
+    answers = [*await scored_texts(HERE), *await own_answers(HERE, 1.0)]
+    apart = await differences(answers, endpoint(exact_target_server))
     print(f"greatest difference to vLLM in float32: {apart.max():.1e} of {len(apart)} tokens")
     assert apart.max() <= 1e-3
 
@@ -151,7 +139,7 @@ async def test_log_probabilities_of_answers_are_nearly_those_of_vllm_in_bfloat16
 async def first_tokens(endpoint: Endpoint, temperature: float, seed: int = 0) -> Counter[int]:
     """How often each token follows an open beginning, in 2000 samples."""
     params: dict[str, Any] = {"max_tokens": 1, "temperature": temperature, "top_p": 0.95, "return_token_ids": True}
-    params |= {"seed": seed} if endpoint.embedded else {}
+    params["seed"] = seed  # what one engine draws by it is independent of what the other does
     async with Sampler(endpoint.model_copy(update={"max_n": 100})) as sampler:
         ids = [sample.token_ids async for sample in sampler.sample(" ", 2000, **params)]
     return Counter(one[0] for one in ids if one)

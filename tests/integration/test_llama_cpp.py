@@ -96,7 +96,8 @@ async def test_a_step_of_one_token_with_its_stop_string_leaves_the_log_probabili
 ):
     async with Sampler(endpoint) as sampler:
         (token,) = await tokenize(sampler, word, special=False)
-        first = await (await Continuation.start(Session(QUESTION, {"policy": sampler}))).extend(tokens=4, logprobs=True)
+        start = await Continuation.start(Session(QUESTION, {"policy": sampler}))
+        first = await start.extend(tokens=4, logprobs=True, temperature=0)
         second = await first.extend(stop=".", tokens=4, logprobs=True, logit_bias={str(token): 100}, temperature=0)
         assert second.ids is not None
         assert second.ids[-1] == token
@@ -106,7 +107,7 @@ async def test_a_step_of_one_token_with_its_stop_string_leaves_the_log_probabili
 
 async def test_what_a_search_costs_is_what_the_server_counts(endpoint: Endpoint):
     before, short = await billed(endpoint), endpoint.model_copy(update={"params": {"max_tokens": 32}})
-    searches = (BeamSearch(), "best_of_n:n=4,verifier=regex(pattern=red)")
+    searches = (BeamSearch(lines=3), "best_of_n:n=4,verifier=regex(pattern=red)")
     results = [
         await solve(QUESTION, one, short, stop_early=False) for one in searches
     ]  # what is cancelled is counted late

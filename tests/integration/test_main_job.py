@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
+import string
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,12 +27,12 @@ def endpoint(server: LocalVLLM, **settings: object) -> Endpoint:
     return Endpoint.model_validate({"model": server.name, "base_url": server.base_url, **settings})
 
 
-async def counted(server: LocalVLLM) -> list[float]:
+async def counted(server: LocalVLLM, *names: str) -> list[float]:
     """The server's counters once nothing runs any more; they may lag behind its answers by a moment."""
     last: list[float] = []
     while True:
         metrics = await server.metrics()
-        now = [metrics.get(name, 0.0) for name in COUNTERS]
+        now = [metrics.get(name, 0.0) for name in names or COUNTERS]
         if not metrics["vllm:num_requests_running"] and not metrics["vllm:num_requests_waiting"] and now == last:
             return now
         last = now
@@ -90,7 +90,9 @@ async def test_choices_of_one_request_share_its_prompt_and_count_their_own_token
     problem = Problem.from_prompt("Ana has 3 coins. How many?")
     async with Sampler(endpoint(vllm_server, params={"max_tokens": 40})) as sampler:
         session = Session(problem, {"policy": sampler})
-        samples = [sample async for sample in session.sample(n=16)]
+        # Only of these can the tokens be counted again from the text.
+        ascii_and_end = await tokenize(sampler, f"{string.printable}<|end|>", special=False)
+        samples = [sample async for sample in session.sample(n=16, allowed_token_ids=ascii_and_end)]
         sizes = [len(await tokenize(sampler, sample.text, special=False)) for sample in samples]
     after = await counted(vllm_server)
     spent = sum_usage(charge.usage for charge in session.ledger.paid)
@@ -99,10 +101,7 @@ async def test_choices_of_one_request_share_its_prompt_and_count_their_own_token
     assert spent.prompt_tokens * 8 == after[0] - before[0]  # vLLM's counter has the prompt once for each choice
     counts = [sample.charges[1].usage.completion_tokens for sample in samples]
     assert sum(counts) == spent.completion_tokens
-    # Bytes that are no text came back as another character, so they cannot be counted again from the text.
-    whole = [(s, own, size) for s, own, size in zip(samples, counts, sizes, strict=True) if "\ufffd" not in s.text]
-    assert len(whole) >= 8
-    for sample, own, size in whole:
+    for sample, own, size in zip(samples, counts, sizes, strict=True):
         assert own == size + (sample.finish_reason == "stop")  # the end token counts and has no text
 
 
@@ -137,17 +136,12 @@ class ShortAmongLong(Strategy):
 async def test_the_first_of_64_to_pass_stops_the_others_at_the_server(vllm_server: LocalVLLM) -> None:
     before = await counted(vllm_server)
     result = await solve("x", ShortAmongLong(), endpoint(vllm_server, max_n=1), verifier=Accept())
-    begin = time.monotonic()
-    while (await vllm_server.metrics())["vllm:num_requests_running"]:
-        assert time.monotonic() - begin < 10, "the server still generates what nobody waits for"
-        await asyncio.sleep(0.01)
-    print(f"nothing runs {time.monotonic() - begin:.3f} s after the result")
     after = await counted(vllm_server)
     assert result.ended == "settled"
     assert len(result.candidates) == 1
     assert result.spent["policy"].completion_tokens == 60
     assert result.wasted["policy"].requests == 63
-    assert after[1] - before[1] < 63 * 2000 / 4
+    assert after[1] - before[1] < 63 * 2000 / 4, "the server went on with what nobody waited for"
 
 
 async def test_streaming_knows_the_tokens_of_cancelled_work(vllm_server: LocalVLLM) -> None:
@@ -155,7 +149,7 @@ async def test_streaming_knows_the_tokens_of_cancelled_work(vllm_server: LocalVL
     problem = Problem.from_prompt(LONG)
     async with Sampler(endpoint(vllm_server, stream=True)) as sampler:
         session = Session(problem, {"policy": sampler})
-        async with scope(), asyncio.timeout(30):
+        async with scope(), asyncio.timeout(300):
             drawn = session.sample(n=2, max_tokens=1500, min_tokens=1500, ignore_eos=True)
             task = asyncio.ensure_future(anext(drawn))
             while (await vllm_server.metrics())["vllm:generation_tokens_total"] < before[1] + 100:

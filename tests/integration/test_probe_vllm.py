@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.integration.test_main_job import counted
 from tts import Endpoint, LocalVLLM, Sampler
 from tts.sampler.probe import probe
 
@@ -18,9 +19,8 @@ async def test_finds_what_vllm_can_do_and_what_it_was_not_started_for(vllm_serve
 
 
 async def test_its_cost_is_the_growth_of_the_servers_counters(vllm_server: LocalVLLM):
-    before = await vllm_server.metrics()
+    _, before, _ = await counted(vllm_server)
     async with Sampler(Endpoint(model=vllm_server.name, base_url=vllm_server.base_url)) as sampler:
         found = await probe(sampler)
-    after = await vllm_server.metrics()
-    generated = after["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"]
-    assert found.cost.completion_tokens == generated > 0
+    _, after, _ = await counted(vllm_server)
+    assert found.cost.completion_tokens == after - before > 0

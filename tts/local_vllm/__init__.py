@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, Self
 
@@ -31,7 +32,7 @@ POLL_SECONDS = 0.25
 HEALTH_SECONDS = 2.0
 """Between two looks at a server that is well."""
 UNHEALTHY = 4
-"""Times in a row that a server must say that it is unhealthy, or refuse connections, to count as dead."""
+"""Times in a row that a server must say that it is unhealthy, or refuse or break off connections, to count as dead."""
 GRACE_SECONDS = 10.0
 """Between asking the server to stop and killing it."""
 SHOWN_LINES = 20
@@ -111,13 +112,14 @@ class LocalVLLM:
         own = any(option.partition("=")[0] == "--dtype" for option in self._options)
         if "float32" in options and not own:
             log.warning(EMULATED)
-        self.port: int = bindable_port(self.port)
-        self._process = self._launch(options, env)
-        try:
-            await self._ready()
-        except BaseException as error:
-            await self._close(error)
-            raise
+        with held_port(self.port) as held:
+            self.port: int = held.getsockname()[1]
+            self._process = self._launch(options, env)
+            try:
+                await self._ready()
+            except BaseException as error:
+                await self._close(error)
+                raise
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -145,10 +147,10 @@ class LocalVLLM:
                     async with client.get(f"http://{HOST}:{self.port}/health") as answer:
                         if answer.status < 500:
                             return ""
-                except aiohttp.ClientConnectorError:
-                    pass
-                except NO_ANSWER:
+                except TimeoutError:
                     return ""
+                except NO_ANSWER:
+                    pass
                 await asyncio.sleep(POLL_SECONDS)
         return "The vLLM server ended" if self._started().poll() is not None else "The engine of the vLLM server died"
 
@@ -242,15 +244,20 @@ async def serve(server: LocalVLLM, announce: Callable[[str], object]) -> NoRetur
         await server.wait()
 
 
-def bindable_port(port: int) -> int:
-    """`port`, or a free one for 0. Raises `ConfigError` if it is taken: its holder would answer in our name."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextmanager
+def held_port(port: int) -> Iterator[socket.socket]:
+    """A socket that keeps `port`, or a free one for 0, from all but a server that sets SO_REUSEADDR, as vLLM does.
+
+    A server takes long to start; whoever had the port by then would answer in its name. Raises `ConfigError` if the
+    port is taken already.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            holder.bind((HOST, port))
         except OSError as error:
             raise ConfigError(f"cannot listen on {HOST}:{port} ({error.strerror}). {PORT_TAKEN}") from error
-        return probe.getsockname()[1]
+        yield holder
 
 
 def loopback_client() -> aiohttp.ClientSession:
