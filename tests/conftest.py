@@ -41,6 +41,7 @@ def pytest_collection() -> Generator[None, Any, Any]:
     try:
         return (yield)
     finally:
+        gc.freeze()
         gc.enable()
         look_seldom_for_cycles()
 

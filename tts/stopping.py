@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
@@ -216,6 +217,7 @@ def lead_probability(first: int, second: int) -> float:
     return sum(math.comb(trials, k) for k in range(first + 1)) / 2**trials
 
 
+@lru_cache(maxsize=10_000)
 def majority_evidence(first: int, drawn: int, n: int) -> float:
     """By how much likelier `first` of `drawn` samples are if more than half of all `n` are of that kind.
 

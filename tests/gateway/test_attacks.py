@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
@@ -305,21 +305,17 @@ LARGE_TEXTS = {"letters": b"x", "code": b"    x += 1\\n", "umlauts": "é".encode
 LARGE_VALUES = (b"[],", b"{},", b'"",', b"null,", b"1.5,", b'{"a":[]},')
 
 
-def large(message: bytes) -> bytes:
-    return b'{"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant",' + message + b"}}]}"
+def large(begin: bytes, part: bytes, size: int, end: bytes) -> Callable[[], bytes]:
+    """An answer with about `size` bytes of one part, made where it is needed."""
+    head = b'{"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant",' + begin
+    return lambda: head + part * (size // len(part)) + end + b"}}]}"
 
 
 LARGE_ANSWERS = {
-    **{name: large(b'"content":"' + text * (SIZE // len(text)) + b'"') for name, text in LARGE_TEXTS.items()},
-    **{
-        f"{name}, as many as may be": large(b'"content":"' + text * (2**22 // len(text)) + b'"')
-        for name, text in LARGE_TEXTS.items()
-    },
-    **{
-        one.decode(): large(b'"content":"42","x":[' + one * (SIZE // len(one)) + one[:-1] + b"]")
-        for one in LARGE_VALUES
-    },
-    "a few values": large(b'"content":"42","x":[' + b"[1.5]," * 200_000 + b"1]"),
+    **{name: large(b'"content":"', text, SIZE, b'"') for name, text in LARGE_TEXTS.items()},
+    **{f"{name}, as many as may be": large(b'"content":"', text, 2**22, b'"') for name, text in LARGE_TEXTS.items()},
+    **{one.decode(): large(b'"content":"42","x":[', one, SIZE, one[:-1] + b"]") for one in LARGE_VALUES},
+    "a few values": large(b'"content":"42","x":[', b"[1.5],", 1_200_000, b"1]"),
 }
 
 
@@ -336,7 +332,8 @@ WAYS = [
 @pytest.mark.parametrize(("model", "path", "stream"), WAYS)
 async def test_no_large_answer_holds_up_what_is_made_of_it(name: str, model: str, path: str, stream: bool):
     """By a strategy, or a translation."""
-    say = lambda body: in_pieces(LARGE_ANSWERS[name])  # noqa: E731
+    said = LARGE_ANSWERS[name]()
+    say = lambda body: in_pieces(said)  # noqa: E731
     async with ModelDouble() as double, serving(double, endpoint={**upstream(say), "max_attempts": 1}) as served:
         body = {"model": model, "messages": ASK, "max_tokens": 9, "stream": stream}
         await served.chat(model="nobody")

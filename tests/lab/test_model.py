@@ -66,9 +66,11 @@ def test_a_row_is_computed_alike_to_the_last_bit_alone_and_beside_longer_ones(tm
     folder = write_model(tmp_path / "model", max_position_embeddings=1024, scale=0.8, **sizes)
     model = Llama(read_shape(folder), read_tensors(folder))
     ids, lengths = RNG.integers(6, 270, (40, 901)), RNG.integers(1, 900, 40)
-    crowd = model.cache(40)
-    for row, length in enumerate(lengths):
-        model.forward(ids[row : row + 1, :length], np.zeros(1, np.int64), crowd, row)
+    texts, crowd = model.cache(4), model.cache(40)
+    for row in range(4):
+        model.forward(ids[row : row + 1, :900], np.zeros(1, np.int64), texts, row)
+    for row, length in enumerate(lengths):  # each has read the beginning of one of the texts
+        crowd[:, row, :, :length] = texts[:, row % 4, :, :length]
     beside = model.forward(ids[np.arange(40), lengths][:, None], lengths, crowd)
     for row, length in enumerate(lengths[:12]):
         alone = model.cache(1)

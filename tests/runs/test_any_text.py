@@ -6,13 +6,14 @@ import csv
 import io
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cli.conftest import Command, clean, finished, start, tts
+from tests.cli.conftest import Command, Outcome, clean, finished, start, tts
 from tests.support.scripted import choice, scripted
 from tts.text import well_formed
 
@@ -91,7 +92,10 @@ def test_a_run_its_resume_and_its_reports_take_any_text(tts: Command, clean: Pat
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("stream", [False, True])
-def test_solve_shows_any_text_on_any_terminal(clean: Path, encoding: str, as_json: bool, stream: bool):
+def test_solve_shows_any_text_on_any_terminal(
+    tts: Command, clean: Path, encoding: str, as_json: bool, stream: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """As a process where the answer is shown in one piece, and in this one otherwise."""
     from aiohttp import web
 
     def respond(body: dict) -> object:
@@ -106,9 +110,16 @@ def test_solve_shows_any_text_on_any_terminal(clean: Path, encoding: str, as_jso
     with scripted(respond) as server:
         words = ["--base-url", server.base_url, "--models.policy.stream", str(stream).lower()]
         words += ["--json"] if as_json else []
-        env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
         read_as = "cp1252" if encoding == "cp1252" else "utf-8"  # click takes ASCII for a mistake and writes UTF-8
-        ended = finished(start("solve", "What \udcff?", *words, env=env, encoding=read_as))
+        if stream or as_json:
+            pipes = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+            for name, pipe in pipes.items():
+                monkeypatch.setattr(sys, name, pipe)
+            code = tts("solve", "What \udcff?", *words).code
+            ended = Outcome(code, *(pipe.buffer.getvalue().decode(read_as) for pipe in pipes.values()))
+        else:
+            env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+            ended = finished(start("solve", "What \udcff?", *words, env=env, encoding=read_as))
     assert ended.code == 0, ended.err
     assert "Traceback" not in ended.err
     if as_json:

@@ -420,7 +420,7 @@ HEAVY = {
     "large constants": ("def f(x): return 0", ["assert f([[[[0] * 99] * 999] * 999] * 999) == 0"]),
     "constants that are compared": (
         "def f(x): return 0",
-        ["assert [[[1] * 999] * 999] * 999 == [[[1] * 999] * 999] * 999 and f(1) == 1"],
+        ["assert [[[1] * 999] * 999] * 99 == [[[1] * 999] * 999] * 99 and f(1) == 1"],
     ),
     "colliding integers as a set": (f"def f(x): return {COLLIDING}", ["assert set(f(1)) == {1, 2}"]),
     "colliding integers in a set": (f"def f(x): return set({COLLIDING}[:20_000])", ["assert f(1) == {1, 2}"]),
@@ -463,7 +463,7 @@ async def test_the_event_loop_goes_on(name: str, judged: Judged):
     watching = asyncio.create_task(probe())
     await asyncio.sleep(0.01)
     used = time.process_time()
-    verdict = await judged(program, {"entry_point": "f", "asserts": asserts}, timeout=1.0, wall=6.0)
+    verdict = await judged(program, {"entry_point": "f", "asserts": asserts}, timeout=0.3, wall=6.0)
     used = time.process_time() - used
     watching.cancel()
     assert verdict.passed is False, verdict

@@ -249,7 +249,7 @@ def beta_quantiles(p: float, a: Floats, b: Floats) -> Floats:
     Summed over log-odds, in which the density is smooth and has one peak whatever a and b are.
     """
     odds = np.log(a / b)[:, np.newaxis] + np.sqrt(1 / a + 1 / b)[:, np.newaxis] * np.linspace(-30, 30, 1201)
-    logarithm = a[:, np.newaxis] * odds - (a + b)[:, np.newaxis] * np.logaddexp(0, odds)
+    logarithm = a[:, np.newaxis] * odds - (a + b)[:, np.newaxis] * np.log1p(np.exp(odds))
     density = np.exp(logarithm - logarithm.max(axis=1, keepdims=True))
     below = np.cumsum(density, axis=1) - density / 2
     found = [np.interp(p * row[-1], row, places) for row, places in zip(below, odds, strict=True)]

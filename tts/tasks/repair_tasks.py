@@ -111,11 +111,16 @@ def source_of(name: str, package: str) -> str:
 def answers(name: str, sources: Mapping[str, str]) -> list[tuple[tuple[Any, ...], Any]]:
     """The arguments to try a module with, and what it gives; an exception is given as its name."""
     module, given = modules()[name], list[tuple[tuple[Any, ...], Any]]()
+    lines = [
+        line
+        for one in (*module.get("needs", ()), name)  # all in one space, without the imports between them
+        for line in sources[one].split("\n")
+        if not line.startswith("from ")
+    ]
+    code = compile("\n".join(lines), name, "exec")
     for text in module["inputs"]:
         space: dict[str, Any] = {"__name__": name}
-        for one in (*module.get("needs", ()), name):  # all in one space, without the imports between them
-            lines = [line for line in sources[one].split("\n") if not line.startswith("from ")]
-            exec("\n".join(lines), space)
+        exec(code, space)
         try:
             value = space[module["function"]](*json.loads(text, strict=False))
         except Exception as error:

@@ -132,7 +132,7 @@ async def test_what_a_program_answered_before_its_end_counts(
     program = (
         f"import ctypes, os, time\ndef f(n):\n    time.sleep({waits})\n    if n == {place}: {source}\n    return n"
     )
-    limits = ProgramLimits(cpu_seconds=0.5, output_kb=64)
+    limits = ProgramLimits(cpu_seconds=0.2, output_kb=64)
     result = await sandbox.run(Job(program, cases("f", *range(4)), limits=limits))
     assert [one.values for one in result.cases[:-1]] == [(number,) for number in range(place)]
     assert result.cases[-1].status == status
