@@ -125,8 +125,8 @@ class Calls:
             base = options.get("seed", sampler.endpoint.params.get("seed"))
             if isinstance(base, int | float) and self._seed:  # another seed of the run is another stream of samples
                 options["seed"] = int(base) + SEED_STRIDE * self._seed
-            await in_turn()
-            key = await aside(prompt_size(prompt), self._address, sampler, prompt, options, stop_when, apart)
+            await in_turn(size := prompt_size(prompt))
+            key = await aside(size, self._address, sampler, prompt, options, stop_when, apart)
             first = self._occurrences.get(key, 0)
             self._occurrences[key] = first + len(spawns)
             return Order(
@@ -318,8 +318,7 @@ class Calls:
         """The JSON answer to `body`, with the model filled in, and what it cost. See `Session.post`."""
         sampler = self.sampler(role)
         body = {**body, "model": sampler.endpoint.model}
-        await in_turn()
-        size = size_of(body, LARGE, 16)
+        await in_turn(size := size_of(body, LARGE, 16))
         key = await aside(size, self._address, sampler, path, body)
         if (joined := self._posted.setdefault(key, None)) and (found := await joined):
             return found
