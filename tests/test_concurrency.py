@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts.concurrency import Flow, Once, blocking, concurrent_map, flow, merge, scope
+from tts.concurrency import LARGE, LEAST, ROUND, Flow, Once, blocking, concurrent_map, flow, in_turn, merge, scope
 from tts.errors import BudgetSpent
 
 
@@ -304,6 +304,29 @@ async def test_a_thing_that_is_not_kept_is_made_anew_by_everyone_who_waits_for_i
 
     asked = [once.get("key", make, keep=lambda value: value == 2) for _ in range(5)]
     assert sorted(await asyncio.gather(*asked)) == [(0, False), (1, False), (2, False), (2, True), (2, True)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(sizes=st.lists(st.integers(0, 2 * LARGE) | st.just(0), max_size=200))
+async def test_turns_come_in_order_and_a_round_of_the_loop_has_work_for_its_bytes(sizes: list[int]):
+    loop, taken, rounds = asyncio.get_running_loop(), list[int](), [list[int]()]
+
+    def next_round() -> None:
+        rounds.append([])
+        if len(taken) < len(sizes):
+            loop.call_soon(next_round)
+
+    async def work(number: int) -> None:
+        await in_turn(sizes[number])
+        taken.append(number)
+        rounds[-1].append(max(sizes[number], LEAST))
+
+    loop.call_soon(next_round)
+    await asyncio.gather(*map(work, range(len(sizes))))
+    await turns(2)
+    assert taken == list(range(len(sizes)))
+    assert all(sum(begun[:-1]) < ROUND for begun in rounds)  # the last may go beyond
+    assert len([begun for begun in rounds if begun]) <= 1 + sum(map(sum, rounds)) // ROUND
 
 
 async def _told(value: int, *, wait: float = 0.0) -> int:

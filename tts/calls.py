@@ -125,8 +125,8 @@ class Calls:
             base = options.get("seed", sampler.endpoint.params.get("seed"))
             if isinstance(base, int | float) and self._seed:  # another seed of the run is another stream of samples
                 options["seed"] = int(base) + SEED_STRIDE * self._seed
-            await in_turn()
-            key = await aside(prompt_size(prompt), self._address, sampler, prompt, options, stop_when, apart)
+            await in_turn(size := prompt_size(prompt))
+            key = await aside(size, self._address, sampler, prompt, options, stop_when, apart)
             first = self._occurrences.get(key, 0)
             self._occurrences[key] = first + len(spawns)
             return Order(
@@ -175,9 +175,9 @@ class Calls:
                 saved[sample.index] = self.store.put(order.key, sample)
             charges[sample.index] = tariff.charges(sample)
             beside = held.pop(tariff.group(sample), ())
-            arrived[sample.index] = [given(one) for one in (*beside, sample)]
+            arrived[sample.index] = list(map(given, (*beside, sample)))
 
-        for group in tariff.groups:
+        for group in tariff.groups if stored else ():
             known = [stored[occurrence] for occurrence in group if occurrence in stored]
             charges |= {sample.index: tariff.charges(sample) for sample in known}
             if sampler.takes_n is None and any(sample.batched for sample in known):
@@ -188,7 +188,9 @@ class Calls:
                 known = alone
             for sample in [given(one, whole=True) for one in known]:
                 yield sample
-        missing = [[occurrence for occurrence in group if occurrence not in stored] for group in tariff.groups]
+        missing = tariff.groups
+        if stored:
+            missing = [[occurrence for occurrence in group if occurrence not in stored] for group in missing]
         if not any(missing):
             return
         drawn = sampler.sample(
@@ -213,8 +215,9 @@ class Calls:
                         yield sample
         except SamplingFailed as raised:
             error = raised
-        for sample in (one for group in held.values() for one in group):  # those beside them could not be had
-            yield given(sample, whole=True)
+        for group in held.values():
+            for sample in group:  # those beside them could not be had
+                yield given(sample, whole=True)
         # a rejected request loses its samples, not the search
         if error is not None and not stored and (error.status is None or error.status == 429 or error.status >= 500):
             raise error
@@ -318,8 +321,7 @@ class Calls:
         """The JSON answer to `body`, with the model filled in, and what it cost. See `Session.post`."""
         sampler = self.sampler(role)
         body = {**body, "model": sampler.endpoint.model}
-        await in_turn()
-        size = size_of(body, LARGE, 16)
+        await in_turn(size := size_of(body, LARGE, 16))
         key = await aside(size, self._address, sampler, path, body)
         if (joined := self._posted.setdefault(key, None)) and (found := await joined):
             return found

@@ -42,23 +42,28 @@ LARGE = 1 << 18
 """Bytes that take too long to work through on the event loop."""
 
 
-AT_ONCE = 8
-"""Pieces of work of a millisecond or so that are done before the loop looks after everything else again."""
+ROUND = 8 * LARGE
+"""Bytes that are worked through before the loop looks after everything else again."""
+
+LEAST = LARGE // 8
+"""Bytes that a piece of work counts at least: what the smallest takes, a tenth of a millisecond or two, is not its
+bytes."""
 
 
 class _Turns:
-    """Who waits for a turn on one event loop."""
+    """Who waits for a turn on one event loop, and for how many bytes."""
 
     def __init__(self) -> None:
         self.taken = 0
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def next(self, loop: asyncio.AbstractEventLoop) -> None:
         self.taken = 0
-        while self.waiting and self.taken < AT_ONCE:
-            if not (one := self.waiting.popleft()).done():
+        while self.waiting and self.taken < ROUND:
+            size, one = self.waiting.popleft()
+            if not one.done():
                 one.set_result(None)
-                self.taken += 1
+                self.taken += size
         if self.taken:
             loop.call_soon(self.next, loop)
 
@@ -66,21 +71,23 @@ class _Turns:
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
 
 
-async def in_turn() -> None:
-    """Wait for a turn, first come, first served: `AT_ONCE` have one in each round of the event loop.
+async def in_turn(size: int) -> None:
+    """Wait for a turn to work on `size` bytes, first come, first served: for a `ROUND` in each round of the event loop.
 
     A loop finishes all that is ready before it looks after anything else. What is started by the thousand at once
     therefore takes turns.
     """
+    size = max(size, LEAST)
     loop = asyncio.get_running_loop()
     turns = _turns.setdefault(loop, _Turns())
-    if turns.waiting or turns.taken >= AT_ONCE:
-        turns.waiting.append(turn := loop.create_future())
+    if turns.waiting or turns.taken >= ROUND:
+        turn: asyncio.Future[None] = loop.create_future()
+        turns.waiting.append((size, turn))
         await turn
         return
     if not turns.taken:
         loop.call_soon(turns.next, loop)
-    turns.taken += 1
+    turns.taken += size
 
 
 async def aside(size: int, work: Callable[..., T], *args: Any) -> T:

@@ -60,10 +60,10 @@ def _mended(data: Any) -> Any:
         except UnicodeEncodeError:
             return type(data)("".join(map(_paired, _pieces(data))))
         return data
-    if isinstance(data, dict | Mapping):
+    if type(data) is list or type(data) is tuple:
+        return type(data)(map(_mended, data))
+    if isinstance(data, Mapping):
         return {_mended(key): _mended(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return type(data)(map(_mended, data)) if type(data) in (list, tuple) else data
     return data
 
 

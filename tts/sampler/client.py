@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
@@ -83,7 +84,7 @@ class HttpClient:
         if key := endpoint.key():
             self._headers["authorization"] = f"Bearer {key}"
         self._query = {name: value.get_secret_value() for name, value in endpoint.query.items()}
-        self._urls: dict[tuple[str, str], URL] = {}
+        self._places: dict[tuple[str, str], tuple[URL, str]] = {}
         self._limit = endpoint.max_answer_bytes
         self.hide: Redactor = Redactor([key or "", *self._query.values(), *secret_headers(endpoint.headers)])
         """Replaces the endpoint's secrets."""
@@ -142,7 +143,7 @@ class HttpClient:
             place = URL(url)
             if place.scheme in ("http", "https", "mock"):
                 headers = CIMultiDict({"user-agent": "ttscale"})
-                return await _collected(await self._send("GET", place, b"", headers, url), self._limit)
+                return await _collected(await self._send(Request("GET", place, headers), url), self._limit)
         raise TransientError(f"the server gave '{url[:100]}' where an image should be")
 
     @asynccontextmanager
@@ -235,41 +236,29 @@ class HttpClient:
 
         Raises an `EndpointError` of the right kind, with status and body, for any other.
         """
-        place = self._urls.get((base, path))
-        if place is None:
-            url = URL(joined(base, path))
-            place = self._urls[base, path] = url.update_query(self._query) if self._query else url
+        known = self._places.get((base, path))
+        if known is None:
+            url = joined(base, path)
+            place = URL(url).update_query(self._query) if self._query else URL(url)
+            known = self._places[base, path] = (place, url)
         headers = self._headers
         if method == "POST" and (origin := ORIGIN.get()) is not None:  # the rest looks after the server
             headers = CIMultiDict({**origin.headers(), **headers})
-        return await self._send(method, place, content, headers, base, path, name)
+        return await self._send(Request(method, known[0], headers, content, name), known[1])
 
-    async def _send(
-        self,
-        method: str,
-        place: URL,
-        content: bytes,
-        headers: CIMultiDict[str],
-        base: str,
-        path: str = "",
-        name: str = "",
-    ) -> Reply:
-        """`base` and `path` are what errors say of where the request went: they have no secrets."""
-
-        def lost(error: Exception) -> TransientError:
-            return self._lost(joined(base, path), error)
-
+    async def _send(self, request: Request, url: str) -> Reply:
+        """`url` is what errors say of where the request went: it has no secrets."""
         try:
-            reply = await self._transport(Request(method, place, headers, content, name))
+            reply = await self._transport(request)
         except (*LOST, ValueError) as error:  # ValueError: a header or URL that cannot be sent
-            failure = lost(error)
+            failure = self._lost(url, error)
             raise failure from failure.__cause__
-        reply.headers, reply.lost = self._shown(reply.headers), lost
+        reply.headers, reply.lost = self._shown(reply.headers), partial(self._lost, url)
         if reply.status >= 300:
             body = await _collected(reply, LONGEST_ERROR, cut=True)
             words = self.hide.error(protocol.decoded(body))
             told = {name.lower(): well_formed(value) for name, value in reply.headers.items()}
-            raise refusals.error_of(reply.status, told, words, joined(base, path), self._endpoint.key_place)
+            raise refusals.error_of(reply.status, told, words, url, self._endpoint.key_place)
         return reply
 
     def _shown(self, headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -285,14 +274,16 @@ async def _written(body: Any) -> bytes:
 async def _collected(arriving: Reply | AsyncGenerator[bytes, None], limit: int, *, cut: bool = False) -> bytes:
     """The whole body. One of more than `limit` bytes is `cut`, or raises `RequestRejected` once that is seen."""
     data = bytearray()
-    async with aclosing(arriving):
+    try:
         async for part in arriving:
             if len(data) + len(part) > limit:
                 if cut:
                     return bytes(data + part[: limit - len(data)])
                 raise RequestRejected(f"the answer has more than {limit:,} bytes (max_answer_bytes)")
             data += part
-    return bytes(data)
+        return bytes(data)
+    finally:
+        await arriving.aclose()
 
 
 async def _after(head: bytes, rest: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:

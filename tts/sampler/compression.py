@@ -14,12 +14,17 @@ Inflate = Callable[[bytes], Iterator[bytes]]
 """What the next bytes of a body hold."""
 
 
-def inflater(encodings: str) -> Inflate | None:
-    """Undoes the `content-encoding` of a body; None if it has none. Raises `TransientError` for an unknown one."""
+def unchanged(data: bytes) -> Iterator[bytes]:
+    """For a body that is not compressed."""
+    return iter((data,))
+
+
+def inflater(encodings: str) -> Inflate:
+    """Undoes the `content-encoding` of a body, if it has one. Raises `TransientError` for an unknown one."""
     names = [name.strip().lower() for name in encodings.split(",")]
     stages = [_inflater(name) for name in reversed(names) if name not in ("", "identity")]
     if not stages:
-        return None
+        return unchanged
 
     def inflate(data: bytes) -> Iterator[bytes]:
         pieces: Iterator[bytes] = iter([data])

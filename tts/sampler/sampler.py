@@ -432,36 +432,45 @@ class _Draw:
         if self.address and connection.endpoint.batch:
             name = blake2b(self.address + json.dumps(run).encode(), digest_size=16).hexdigest()
 
-        async def fetch(
-            avoid: Sequence[str], sent: asyncio.Future[str] | None = None
-        ) -> tuple[ModelResponse, Exchange]:
-            async with connection.exchange(
-                self.role, self.ledger, self.affinity, avoid, prompt=self._prompt_usage
-            ) as exchange:
-                if sent is not None:
-                    sent.set_result(exchange.url)
-                response: ModelResponse = await connection.http.json(exchange.url, path, written, read, name)
-                if self.images is None:
-                    await self._clean(response.choices)
-                    if response.usage is not None:
-                        self.prompt_tokens = response.usage.prompt_tokens
-                    return response, exchange
-                for choice in response.choices:
-                    choice.text = await self._keep_image(choice.text, self.images)
-                return response, exchange
-
-        def lose(answer: tuple[ModelResponse, Exchange]) -> None:
-            self.ledger.waste(self.role, ONE_REQUEST + (answer[0].usage or Usage()))
-
-        after = self.sampler.endpoint.hedge_after
-        answer = await (fetch(avoid) if after is None else hedged(fetch, avoid, after, lose))
+        fetch, after = partial(self._fetch, path, written, read, name), connection.endpoint.hedge_after
+        answer = await (fetch(avoid) if after is None else hedged(fetch, avoid, after, self._lose))
         response, exchange = answer
         if not response.choices:
-            lose(answer)
+            self._lose(answer)
             raise TransientError("the answer has no choices")
         delivered = self._deliver(missing, run, response, exchange)
         self._check(response.choices, delivered)
         await self._observe_n(len(run), len(response.choices))
+
+    async def _fetch(
+        self,
+        path: str,
+        written: bytes,
+        read: Callable[[Any], ModelResponse],
+        name: str,
+        avoid: Sequence[str],
+        sent: asyncio.Future[str] | None = None,
+    ) -> tuple[ModelResponse, Exchange]:
+        """The answer of a server that is told through `sent`."""
+        connection = self.sampler.connection
+        async with connection.exchange(
+            self.role, self.ledger, self.affinity, avoid, prompt=self._prompt_usage
+        ) as exchange:
+            if sent is not None:
+                sent.set_result(exchange.url)
+            response: ModelResponse = await connection.http.json(exchange.url, path, written, read, name)
+            if self.images is None:
+                await self._clean(response.choices)
+                if response.usage is not None:
+                    self.prompt_tokens = response.usage.prompt_tokens
+                return response, exchange
+            for choice in response.choices:
+                choice.text = await self._keep_image(choice.text, self.images)
+            return response, exchange
+
+    def _lose(self, answer: tuple[ModelResponse, Exchange]) -> None:
+        """Book an answer that nobody uses."""
+        self.ledger.waste(self.role, ONE_REQUEST + (answer[0].usage or Usage()))
 
     async def _stream(self, missing: list[int], avoid: Sequence[str]) -> None:
         """`_ask`, read token by token: a choice is delivered as soon as it is complete, if its tokens are counted.

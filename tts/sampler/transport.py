@@ -7,14 +7,14 @@ import functools
 import json
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import aiohttp
 from yarl import URL
 
-from tts.sampler.compression import inflater
+from tts.sampler.compression import Inflate, inflater, unchanged
 
 CHUNK = 1 << 14
 """Bytes of a body that are handed on at once, at most."""
@@ -49,7 +49,7 @@ class Reply:
     Iterating raises what `lost` makes of it if the connection is lost, `TransientError` if the body cannot be read.
     """
 
-    __slots__ = ("_chunks", "_close", "_parts", "headers", "lost", "status")
+    __slots__ = ("_chunks", "_close", "_inflate", "_pieces", "headers", "lost", "status")
 
     def __init__(
         self,
@@ -62,7 +62,9 @@ class Reply:
         self.status: int = status
         self.headers: Mapping[str, str] = headers
         self.lost: Callable[[Exception], Exception] = _itself
-        self._chunks, self._close, self._parts = chunks, close, self._uncompressed()
+        self._chunks, self._close = chunks, close
+        self._inflate: Inflate | None = None
+        self._pieces: Iterator[bytes] = iter(())
 
     @classmethod
     def whole(cls, status: int, content: bytes, headers: Mapping[str, str] | None = None) -> Self:
@@ -75,22 +77,21 @@ class Reply:
         """One that says `value`."""
         return cls.whole(status, json.dumps(value).encode(), {"content-type": "application/json", **headers})
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._parts
+    def __aiter__(self) -> Self:
+        return self
 
-    async def _uncompressed(self) -> AsyncGenerator[bytes, None]:
-        encoding = self.headers.get("content-encoding")  # some servers compress unasked
-        inflate = inflater(encoding) if encoding else None
-        try:
-            async for chunk in self._chunks:
-                if inflate is None:
-                    yield chunk
-                else:
-                    for piece in inflate(chunk):
-                        yield piece
-        except LOST as error:
-            lost = self.lost(error)
-            raise lost from lost.__cause__
+    async def __anext__(self) -> bytes:
+        while (piece := next(self._pieces, None)) is None:
+            try:
+                chunk = await anext(self._chunks)
+            except LOST as error:
+                lost = self.lost(error)
+                raise lost from lost.__cause__
+            if self._inflate is None:  # some servers compress unasked
+                encoding = self.headers.get("content-encoding")
+                self._inflate = inflater(encoding) if encoding else unchanged
+            self._pieces = self._inflate(chunk)
+        return piece
 
     async def read(self) -> bytes:
         """The whole body, however large."""
@@ -101,10 +102,7 @@ class Reply:
 
     async def aclose(self) -> None:
         """End the answer: its computation, or its use of a connection."""
-        try:
-            await self._close()
-        finally:
-            await self._parts.aclose()
+        await self._close()
 
 
 Transport = Callable[[Request], Awaitable[Reply]]
