@@ -344,13 +344,13 @@ def readout_table(title: str, rows: Rows, column: str, show: Callable[[float], s
 
 
 def percent(value: float | None) -> str:
-    """A share as text; `?` where it is unknown."""
-    return "?" if value is None else f"{value:.1%}"
+    """A share as text; `?` where it is unknown. The last digits of two ways to the same share do not show."""
+    return "?" if value is None else f"{round(value, 9):.1%}"
 
 
 def interval(low: float | None, high: float | None) -> str:
     """The bounds of a share as text; empty where they are unknown."""
-    return "" if low is None else f"{100 * low:.1f} to {percent(high)}"
+    return "" if low is None else f"{percent(low)[:-1]} to {percent(high)}"
 
 
 def points(value: float) -> str:
