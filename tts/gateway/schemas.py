@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator
 
 from tts.concurrency import LARGE, aside
+from tts.errors import complaint
 from tts.gateway.exchange import PASSED, APIError, Kind, bad_request
 from tts.gateway.settings import GatewayLimits
 from tts.sampler.parameters import LENGTHS
@@ -321,4 +322,4 @@ def _invalid(error: ValidationError, *outer: str, known: str = "") -> APIError:
     first = error.errors()[0]
     inner = [str(part) for part in first["loc"] if part not in ("str", "RequestOptions") and "[" not in str(part)]
     place = ".".join([*outer, *inner])
-    return bad_request(f"{place}: {first['msg']}{known}", place)
+    return bad_request(f"{place}: {complaint(first)}{known}", place)
