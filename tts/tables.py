@@ -213,9 +213,10 @@ def summary_table(runs: Mapping[str, Rows], *, details: bool = False) -> Table:
             )
             notes |= {AVERAGED} if row["estimator"] != "replay" else set()
             notes |= {words for key, words in NOTES.items() if row[key]}
-            notes |= {f"{words}: {row[key]:,}" for key, words in COUNTED.items() if row[key]}
-            notes |= {f"answers: {words}" for words in lacking(row)}
             full = name if len(models) == 1 else f"{name} · {row['model']}"
+            whose = f" ({full})" if len(every) > 1 else ""
+            notes |= {f"{words}: {row[key]:,}{whose}" for key, words in COUNTED.items() if row[key]}
+            notes |= {f"answers: {words}{whose}" for words in lacking(row)}
             notes |= {f"{full}: {words}" for words in _paid_in_vain(row)}
             if row.get("warning"):
                 notes.add(f"{name}: {row['warning']}")
