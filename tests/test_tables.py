@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from tts.tables import Table, broken, interval, number, percent, plain
+from tts.tables import Table, broken, interval, number, percent, plain, summary_table
 from tts.text import visible_json
 
 
@@ -110,6 +110,17 @@ def test_a_share_reads_the_same_whatever_way_it_was_computed():
     shares = (0.0875, 7 / 80, np.nextafter(0.0875, 0), np.nextafter(0.0875, 1))
     assert len({percent(float(share)) for share in shares}) == 1
     assert interval(0.0875, 0.0875).split(" to ") == [percent(0.0875)[:-1], percent(0.0875)]
+
+
+def test_counts_below_a_summary_say_whose_they_are():
+    names = ("oracle", "settled_early", "budget_ended", "cut_off", "estimated_tokens")
+    row = dict.fromkeys(names, 0) | {"accuracy": 0.5, "low": 0.4, "high": 0.6, "coverage": 0.5, "estimator": "replay"}
+    row |= {"model": "m", "problems": 9, "candidates": 9, "completion_tokens": 9, "requests": 9, "money": None}
+    row |= {"lost_samples": 0, "failed": 0, "ungraded": 0, "ungraded_candidates": 0, "unrated_candidates": 0}
+    rows = [row | {"strategy": name, "abstained": 7} for name in ("one", "two")]
+    words = "problems without a selected answer, which count as not solved: 7"
+    assert summary_table({"": rows}).notes == [f"{words} (one)", f"{words} (two)"]
+    assert summary_table({"": rows[:1]}).notes == [words]
 
 
 HOSTILE = st.text("`|<>[]()!&a1.#-+*~ \n\r\t\0\x1b\x9b\u2028\u202e\ud800", max_size=30)
