@@ -11,14 +11,17 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from tts import Verifier, registry
 from tts.base import VerifierField
 from tts.cli.common import checked
-from tts.errors import ConfigError, MissingExtra
+from tts.errors import ConfigError, MissingExtra, complaints
+from tts.gateway.settings import GatewayLimits, Key
 from tts.registry import short_names
 from tts.runs import Experiment
 from tts.sampler import Endpoint
+from tts.types import Budget
 
 
 class Rated(Verifier):
@@ -151,3 +154,31 @@ def test_a_short_name_keeps_the_numbers_the_verifier_and_what_differs():
         vote: "cascade:by=agreement,n=4",
         best: "cascade:by=score,n=4,verifier=judge",
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "at"),
+    [
+        (Endpoint, {"model": "m", "base_url": "http://x/v1", "max_concurrency": 10**400}, "max_concurrency"),
+        (Endpoint, {"model": "m", "base_url": "http://x/v1", "params": {"max_tokens": 10**400}}, "params"),
+        (Endpoint, {"model": "m", "base_url": "http://x/v1", "card": {"layers": 10**400}}, "card.layers"),
+        (Budget, {"requests": 10**400}, "requests"),
+        (Key, {"sha256": "0" * 64, "requests_per_minute": 10**400}, "requests_per_minute"),
+        (GatewayLimits, {"drain_seconds": 2**63}, "drain_seconds"),
+        (Rated, {"nothing": -(10**400)}, "nothing"),
+    ],
+)
+def test_a_number_that_nothing_can_count_is_refused_by_name(kind: type[BaseModel], fields: dict[str, Any], at: str):
+    with pytest.raises(ValidationError) as raised:
+        kind.model_validate(fields)
+    assert re.fullmatch(rf"{re.escape(at)}: (max_tokens )?must be less than 2\^63", complaints(raised.value))
+
+
+def test_so_is_one_of_an_experiment():
+    table = {"task": "lab_math", "strategies": "single", "models": {"m": {"base_url": "http://x/v1"}}}
+    with pytest.raises(ConfigError, match=r"seeds: must be less than 2\^63"):
+        Experiment.parse(table | {"seeds": [2**63]})
+
+
+def test_texts_are_as_long_as_they_like():
+    assert registry.make("verifiers", f"rated_in_test:words={10**400}").words == str(10**400)

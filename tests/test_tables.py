@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from tts.tables import Table, broken, number, plain
+from tts.tables import Table, broken, interval, number, percent, plain, summary_table
+from tts.text import visible_json
 
 
 def test_markdown_sets_names_as_code_aligns_columns_and_keeps_notes():
@@ -105,6 +106,23 @@ def test_an_empty_column_is_left_out_of_markdown_and_a_shared_name_of_all():
     assert made.renamed({" · m": ""}).markdown() == "### Of x\n\n| curve | k |\n|---|--:|\n| `x` | 1 |\n\nx: few"
 
 
+def test_a_share_reads_the_same_whatever_way_it_was_computed():
+    shares = (0.0875, 7 / 80, np.nextafter(0.0875, 0), np.nextafter(0.0875, 1))
+    assert len({percent(float(share)) for share in shares}) == 1
+    assert interval(0.0875, 0.0875).split(" to ") == [percent(0.0875)[:-1], percent(0.0875)]
+
+
+def test_counts_below_a_summary_say_whose_they_are():
+    names = ("oracle", "settled_early", "budget_ended", "cut_off", "estimated_tokens")
+    row = dict.fromkeys(names, 0) | {"accuracy": 0.5, "low": 0.4, "high": 0.6, "coverage": 0.5, "estimator": "replay"}
+    row |= {"model": "m", "problems": 9, "candidates": 9, "completion_tokens": 9, "requests": 9, "money": None}
+    row |= {"lost_samples": 0, "failed": 0, "ungraded": 0, "ungraded_candidates": 0, "unrated_candidates": 0}
+    rows = [row | {"strategy": name, "abstained": 7} for name in ("one", "two")]
+    words = "problems without a selected answer, which count as not solved: 7"
+    assert summary_table({"": rows}).notes == [f"{words} (one)", f"{words} (two)"]
+    assert summary_table({"": rows[:1]}).notes == [words]
+
+
 HOSTILE = st.text("`|<>[]()!&a1.#-+*~ \n\r\t\0\x1b\x9b\u2028\u202e\ud800", max_size=30)
 
 
@@ -121,3 +139,10 @@ def test_what_strangers_write_is_shown_and_never_acts(name: str, words: str):
     assert not re.search(r"<(?!/?(table|thead|tbody|tr|th|td|h3|p|code|em|strong)\b)", rendered)
     if name.strip() and words.strip():
         assert rendered.count("<tr>") == 2
+
+
+@given(st.lists(HOSTILE))
+def test_json_is_shown_and_never_acts_and_says_the_same(words: list[str]):
+    shown = visible_json(json.dumps(words, indent=2, ensure_ascii=False))
+    assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800]", shown)
+    assert json.loads(shown) == words

@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
 from tts.base import Strategy, answer_classes
 from tts.errors import BudgetSpent
 from tts.sampler.parameters import token_limit
+from tts.settings import Settings
 from tts.stopping import expected_improvement, lead_probability
 from tts.types import Candidate, Usage, Verdict
 
@@ -33,10 +34,8 @@ SHARE = 4
 """A round goes to the best quarter of the open problems."""
 
 
-class TotalBudget(BaseModel):
+class TotalBudget(Settings):
     """One cap over all problems, for each strategy, model and seed."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     requests: PositiveInt | None = None
     completion_tokens: PositiveInt | None = None

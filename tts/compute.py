@@ -8,11 +8,12 @@ for the scores and 2 c d for the weighted sum, in each of L layers with hidden s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from tts.errors import ConfigError
+from tts.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,10 +43,8 @@ def _one_by_one(parameters: float) -> float:
 Price = Annotated[float, AfterValidator(_per_million)]
 
 
-class ModelCard(BaseModel):
+class ModelCard(Settings):
     """What it takes to turn a model's tokens into FLOPs and money. Leave out what is not known."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     parameters: Annotated[float, AfterValidator(_one_by_one)] | None = None
     """Parameters used for each token: for a mixture of experts the active ones."""

@@ -186,12 +186,17 @@ NUMERIC = ("int_", "float_", "finite_", "greater_", "less_", "literal_")
 def complaints(error: ValidationError, whole: str = "") -> str:
     """What is wrong with which field, `field: complaint; ...`; `whole` stands where it is no single field."""
 
-    def plain(item: Mapping[str, Any]) -> str:
-        kind, words = item["type"], item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        if kind in PLAIN:
-            words = PLAIN[kind].format(**item.get("ctx", {}))
-        if kind.startswith(NUMERIC) and len(told := repr(item["input"])) < 40:
-            words += f", not {told}"
-        return ": ".join(filter(None, (".".join(map(str, item["loc"])) or whole, words)))
+    def placed(item: Mapping[str, Any]) -> str:
+        return ": ".join(filter(None, (".".join(map(str, item["loc"])) or whole, complaint(item))))
 
-    return "; ".join(map(plain, error.errors()))
+    return "; ".join(map(placed, error.errors()))
+
+
+def complaint(item: Mapping[str, Any]) -> str:
+    """What is wrong, without where, by one of the `errors` of pydantic's."""
+    kind, words = item["type"], item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if kind in PLAIN:
+        words = PLAIN[kind].format(**item.get("ctx", {}))
+    if kind.startswith(NUMERIC) and len(told := repr(item["input"])) < 40:
+        words += f", not {told}"
+    return words

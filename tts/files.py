@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,17 @@ from tts.errors import ConfigError
 
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Write `path`, text as UTF-8, so that no reader ever sees part of it; makes its folder if it is missing."""
+    with written_whole(path) as partial:
+        partial.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write into, which takes its place at the end if nothing fails; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid4().hex}.part")
     try:
-        partial.write_bytes(data.encode() if isinstance(data, str) else data)
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -38,19 +46,15 @@ def download(url: str, target: Path, timeout: float = 60.0) -> None:
     from http.client import HTTPException  # imported late, as few need it
     from urllib.request import Request, urlopen
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{uuid4().hex}.part")
+    request = Request(url, headers={"user-agent": "ttscale"})
     try:
-        with urlopen(Request(url, headers={"user-agent": "ttscale"}), timeout=timeout) as answer:
+        with written_whole(target) as partial, urlopen(request, timeout=timeout) as answer:
             with partial.open("wb") as file:
                 shutil.copyfileobj(answer, file, 1 << 20)
             if answer.length:
                 raise ConnectionError(f"the connection was lost with {answer.length:,} bytes left")
-        partial.replace(target)
     except HTTPException as error:
         raise ConnectionError(f"no proper answer: {error!r}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_writable(path: Path, formats: Sequence[str] = ()) -> str:

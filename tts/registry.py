@@ -20,9 +20,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ConfigDict, ValidationError, model_validator
 
 from tts.errors import ConfigError, MissingExtra, complaints
+from tts.settings import Settings
 
 Group = Literal["strategies", "verifiers", "tasks", "environments", "studies"]
 SINGULAR: dict[Group, str] = {
@@ -44,13 +45,10 @@ _MARKS = re.compile(r'\\"|"(?:\\.?|[^"\\])*(?:"|$)|[()\[\]{},]', re.DOTALL)
 _registered: dict[tuple[str, str], type[Plugin]] = {}
 
 
-class Plugin(BaseModel):
+class Plugin(Settings):
     """A named, immutable, serialisable set of parameters. The string under a field documents the parameter."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
         coerce_numbers_to_str=True,  # a spec reads reference=42 as a number
     )
 
@@ -158,11 +156,14 @@ def load(group: Group, name: str) -> type[Plugin]:
         raise ConfigError(f"{SINGULAR[group]} '{name}' ({point.value}) cannot be imported: {words}") from error
 
 
-def make(group: Group, spec: str | dict[str, Any]) -> Any:
+def make(group: Group, spec: str | dict[str, Any] | Plugin) -> Any:
     """An object from its spec, from a mapping of its `name` and parameters, or from a TOML file that is such a mapping.
+    One that is made already is given back.
 
     Raises `ConfigError` that names the parameter at fault and lists those there are.
     """
+    if isinstance(spec, Plugin):
+        return spec
     if isinstance(spec, str) and re.fullmatch(r"[^:=(]+\.toml", spec) and trusted():
         spec = _spec_in(Path(spec))
     name, parameters = parse_spec(spec)

@@ -213,9 +213,10 @@ def summary_table(runs: Mapping[str, Rows], *, details: bool = False) -> Table:
             )
             notes |= {AVERAGED} if row["estimator"] != "replay" else set()
             notes |= {words for key, words in NOTES.items() if row[key]}
-            notes |= {f"{words}: {row[key]:,}" for key, words in COUNTED.items() if row[key]}
-            notes |= {f"answers: {words}" for words in lacking(row)}
             full = name if len(models) == 1 else f"{name} · {row['model']}"
+            whose = f" ({full})" if len(every) > 1 else ""
+            notes |= {f"{words}: {row[key]:,}{whose}" for key, words in COUNTED.items() if row[key]}
+            notes |= {f"answers: {words}{whose}" for words in lacking(row)}
             notes |= {f"{full}: {words}" for words in _paid_in_vain(row)}
             if row.get("warning"):
                 notes.add(f"{name}: {row['warning']}")
@@ -344,13 +345,13 @@ def readout_table(title: str, rows: Rows, column: str, show: Callable[[float], s
 
 
 def percent(value: float | None) -> str:
-    """A share as text; `?` where it is unknown."""
-    return "?" if value is None else f"{value:.1%}"
+    """A share as text; `?` where it is unknown. The last digits of two ways to the same share do not show."""
+    return "?" if value is None else f"{round(value, 9):.1%}"
 
 
 def interval(low: float | None, high: float | None) -> str:
     """The bounds of a share as text; empty where they are unknown."""
-    return "" if low is None else f"{100 * low:.1f} to {percent(high)}"
+    return "" if low is None else f"{percent(low)[:-1]} to {percent(high)}"
 
 
 def points(value: float) -> str:

@@ -35,6 +35,11 @@ def visible(text: str) -> str:
     return _ACTING.sub(lambda mark: repr(mark[0])[1:-1], text)
 
 
+def visible_json(json_text: str) -> str:
+    """The same JSON, for a terminal; what reads it reads what it did before."""
+    return _ACTING.sub(lambda mark: f"\\u{ord(mark[0]):04x}", json_text)
+
+
 PIECE = 1 << 14
 """Characters that are mended at once; between two pieces, other threads get their turn."""
 

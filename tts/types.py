@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PlainSerializer, model_validator
 
+from tts.registry import Plugin
+from tts.settings import Settings
 from tts.text import well_formed
 
 Message = Mapping[str, Any]
@@ -276,8 +278,8 @@ class Problem(BaseModel):
     """Spec of the verifier that suits the public information of this problem."""
     answer: str | None = None
     """Spec of the answer verifier that parses and compares answers of this kind, for votes."""
-    environment: str | None = None
-    """Spec of the environment in which it is to be solved; its answers are then trajectories (`tts.trajectories`)."""
+    environment: str | Annotated[Plugin, PlainSerializer(lambda plugin: plugin.spec)] | None = None
+    """The environment in which it is solved, or its spec; its answers are then trajectories (`tts.trajectories`)."""
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -299,10 +301,8 @@ class Problem(BaseModel):
         return cls(id=id, messages=(*head, {"role": "user", "content": prompt}), **fields)
 
 
-class Budget(BaseModel):
+class Budget(Settings):
     """Caps on what one problem may cost; None means no cap. Work re-used from a store counts like new work."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     requests: NonNegativeInt | None = None
     completion_tokens: NonNegativeInt | None = None

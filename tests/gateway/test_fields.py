@@ -15,6 +15,8 @@ from tests.gateway.test_openai import RIGHT, STRATEGIES
 from tests.support.double import ModelDouble
 from tests.support.scripted import ScriptedServer, choice
 from tts import registry
+from tts.gateway.exchange import APIError
+from tts.gateway.schemas import check, options_of
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "city", "schema": {"type": "object"}}}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
@@ -218,3 +220,19 @@ async def test_no_published_field_is_dropped(path: str, model: str):
                     dropped.append((name, value))
             assert heard, name
         assert not dropped
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"messages": []}, "messages: must have 1 or more"),
+        ({"temperature": "hot"}, "temperature: must be a number"),
+        ({"tts": {"deadline": 0}}, "tts.deadline: must be greater than 0.0, not 0; tts has: "),
+        ({"tts": {"budget": {"requests": 10**400}}}, "tts.budget.requests: must be less than 2^63; tts has: "),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_told_in_words_of_ours(fields: dict[str, Any], words: str):
+    body = {"model": "m", "messages": [{"role": "user", "content": "?"}], **fields}
+    with pytest.raises(APIError) as raised:
+        options_of(body) if "tts" in fields else check("chat/completions", json.dumps(body).encode())
+    assert raised.value.message.startswith(words)

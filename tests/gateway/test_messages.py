@@ -166,6 +166,7 @@ async def test_conversations_arrive_as_chat_has_them():
         "title": "News",
         "source": {"type": "text", "media_type": "text/plain", "data": "Rain."},
     }
+    degrees = [{"type": "text", "text": "22"}, {"type": "text", "text": "degrees"}]
     turns = [
         {
             "role": "user",
@@ -175,7 +176,8 @@ async def test_conversations_arrive_as_chat_has_them():
             "role": "assistant",
             "content": [
                 {"type": "thinking", "thinking": "Look.", "signature": "s"},
-                {"type": "text", "text": "I look."},
+                {"type": "text", "text": "I "},
+                {"type": "text", "text": "look."},
                 {"type": "tool_use", "id": "a", "name": "weather", "input": {"city": "Rom\u00e9"}},
                 {"type": "tool_use", "id": "b", "name": "weather", "input": {}},
             ],
@@ -184,7 +186,7 @@ async def test_conversations_arrive_as_chat_has_them():
             "role": "user",
             "content": [
                 {"type": "text", "text": "And?"},
-                {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "22"}]},
+                {"type": "tool_result", "tool_use_id": "a", "content": degrees},
                 {"type": "tool_result", "tool_use_id": "b", "content": "no city", "is_error": True},
                 document,
             ],
@@ -214,9 +216,9 @@ async def test_conversations_arrive_as_chat_has_them():
                 {"city": "Rom\u00e9"},
                 {},
             ]
-            assert one == {"role": "tool", "tool_call_id": "a", "content": "22"}
+            assert one == {"role": "tool", "tool_call_id": "a", "content": "22\n\ndegrees"}
             assert two == {"role": "tool", "tool_call_id": "b", "content": "Error: no city"}
-            assert rest == {"role": "user", "content": "And?News\n\nRain."}
+            assert rest == {"role": "user", "content": "And?\n\nNews\n\nRain."}
             function = {"name": "weather", "description": "How it is there.", "parameters": WEATHER["input_schema"]}
             assert sent["tools"] == [{"type": "function", "function": function}]
             assert sent["tool_choice"] == {"type": "function", "function": {"name": "weather"}}

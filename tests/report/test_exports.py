@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import tts
 from tts.cli import main
 from tts.errors import ConfigError
+from tts.report import write_lines
 from tts.report.exports import exported
 from tts.runs import Run
 from tts.tasks.jsonl import Jsonl
@@ -112,3 +114,16 @@ def test_the_command_writes_them_beside_the_run(run: Run, monkeypatch: pytest.Mo
     assert ended.value.code in (0, None)
     assert len((run.path / "sft.jsonl").read_text().splitlines()) == 1
     assert len((run.path / "samples.jsonl").read_text().splitlines()) == 8
+
+
+def test_an_export_that_is_refused_leaves_what_was_there(tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text("before\n")
+
+    def rows() -> Iterator[dict[str, int]]:
+        yield {"a": 1}
+        raise ConfigError("has no right answer in words")
+
+    for name in ("rows.jsonl", "new.jsonl"):
+        with pytest.raises(ConfigError, match="no right answer"):
+            write_lines(rows(), tmp_path / name)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("rows.jsonl", "before\n")]

@@ -14,9 +14,10 @@ import pytest
 from tests.support.double import ModelDouble
 from tts import Endpoint, Experiment
 from tts.errors import ConfigError, StoreError, TTSError
-from tts.runs import Run
+from tts.runs import Run, damage
 from tts.runs.analysis import summary
 from tts.runs.damage import CHECKED
+from tts.runs.progress import Progress
 
 GRID = {"strategies": ["self_consistency:n=4"]}
 
@@ -102,3 +103,32 @@ async def test_a_file_with_the_checksums_of_before_is_read_and_its_damage_notice
         db.execute("UPDATE charges SET completion_tokens = completion_tokens + 1")
     with pytest.raises(StoreError, match="a row of charges has changed"):
         Run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+async def test_what_others_wrote_into_a_file_is_not_sealed(
+    task: str, endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(damage, "LARGE", 0)
+    grid = Experiment.parse({"task": task, "models": endpoint, "limit": 2, **GRID})
+    (await grid.run(tmp_path / "run")).db.close()
+    path = tmp_path / "run" / "run.sqlite"
+
+    class Interfering(Progress):
+        def begin(self, *_: object, **__: object) -> None:
+            if when == "during":
+                interfere()
+
+    def interfere() -> None:
+        with sqlite3.connect(path) as db:
+            db.execute("UPDATE charges SET completion_tokens = completion_tokens + 1")
+        db.close()
+
+    if when == "before":
+        interfere()
+    larger = grid.model_copy(update={"limit": 4})
+    for _ in range(2):  # what is refused once is refused again
+        with pytest.raises(StoreError, match="a row of charges has changed"):
+            await larger.run(tmp_path / "run", resume=True, progress=Interfering())
+        with pytest.raises(StoreError, match="a row of charges has changed"):
+            Run(tmp_path / "run")

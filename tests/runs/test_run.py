@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -20,6 +21,7 @@ from tts import (
     Candidate,
     Endpoint,
     Experiment,
+    MockModel,
     Problem,
     Result,
     Run,
@@ -33,7 +35,7 @@ from tts import (
 from tts.errors import ConfigError, EndpointRefused, RunLocked, RunMismatch
 from tts.runs.analysis import summary
 from tts.runs.database import Lock
-from tts.runs.progress import LiveProgress, Progress
+from tts.runs.progress import LineProgress, LiveProgress, Progress
 from tts.runs.store import Cell, Store
 from tts.sampler.transport import Reply, Request
 from tts.tables import summary_table
@@ -92,6 +94,21 @@ async def test_progress_on_a_resume_counts_on_from_what_is_stored(
     await experiment(task, endpoint, "single", limit=5).run(tmp_path / "r")
     await experiment(task, endpoint, "single", limit=8).run(tmp_path / "r", resume=True, progress=LiveProgress())
     assert "8/8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shown", [LineProgress, LiveProgress])
+async def test_progress_shows_what_strangers_write_and_acts_on_nothing(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], shown: type[LineProgress | LiveProgress]
+) -> None:
+    """Names and messages may be markup of the terminal's, or of the library that draws there."""
+    hostile, progress = "[/red] [bold]\x1b]0;x\x07 \x9b31m \u202e", shown()
+    progress.nodes = lambda: [hostile]
+    models = {hostile: MockModel(lambda request: "Answer: 42")}
+    grid = Experiment.parse({"task": task, "strategies": ["single"], "models": models, "limit": 2})
+    await grid.run(tmp_path / "r", progress=progress)
+    told = capsys.readouterr().err
+    assert "[/red]" in told
+    assert not re.search("\x1b\\]|[\x07\x9b\u202e]", told)
 
 
 async def test_a_finished_run_resumes_without_a_request(

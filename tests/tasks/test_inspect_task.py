@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import tts.tasks.inspect_task  # noqa: F401 - registers the environment of its solvers, for all tests
 from tts import Experiment, MockModel, registry, solve
 from tts.errors import ConfigError
 from tts.resources import Resources
@@ -192,6 +191,8 @@ async def test_a_solver_that_asks_again_is_an_environment_and_what_it_ends_with_
 
     first, _ = examples(place, "doubted")
     assert first.problem.messages[-1] == {"role": "user", "content": "What is 2 + 2?"}  # type: ignore[index]
+    assert first.problem.model_dump(mode="json")["environment"].startswith("inspect_solver:task=")
+    assert "inspect_solver" not in registry.names("environments")  # tasks alone make it
     table = {
         "task": {"name": "inspect_task", "task": f"{place}@doubted"},
         "strategies": [

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tts.errors import ConfigError, complaints
-from tts.text import visible
+from tts.text import visible, visible_json
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -242,7 +242,7 @@ def say(words: str) -> None:
 def show_json(data: Any) -> None:
     """Print `data` as indented JSON on stdout, in ASCII where stdout cannot show all characters."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=not unicode, default=str))
+    typer.echo(visible_json(json.dumps(data, indent=2, ensure_ascii=not unicode, default=str)))
 
 
 def show_any_text() -> None:

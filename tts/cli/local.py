@@ -12,6 +12,7 @@ import typer
 
 from tts.cli.common import INTERRUPTED, AsJson, console, say, show_json
 from tts.tables import Table
+from tts.text import visible
 
 EPILOG = """\
 \b
@@ -152,7 +153,7 @@ def vllm(
     def show(seconds: float, last_line: str) -> None:
         nonlocal due
         words = f"loading for {seconds:.0f} s: {last_line[:100]}"
-        status.update(Text(words))
+        status.update(Text(visible(words)))
         if not console.is_terminal and seconds >= due:
             due = seconds + QUIET_SECONDS
             say(words)

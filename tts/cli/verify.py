@@ -10,6 +10,7 @@ import typer
 
 from tts.cli.common import AsJson, console, show_json
 from tts.tables import Table, interval, percent
+from tts.text import visible
 
 if TYPE_CHECKING:
     from tts.tasks.samples import SampleScores
@@ -79,4 +80,6 @@ def _show(scores: SampleScores) -> None:
     for k, count in scores.short.items():
         typer.echo(f"no pass@{k}: {count:,} problems have fewer samples")
     if scores.missing:
-        typer.echo(f"{len(scores.missing)} problems have no sample and do not count, {scores.missing[0]} first")
+        typer.echo(
+            visible(f"{len(scores.missing)} problems have no sample and do not count, {scores.missing[0]} first")
+        )

@@ -9,22 +9,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat
 from yarl import URL
 
 from tts.errors import ConfigError
 from tts.sampler.transport import Network, Reply, Request
+from tts.settings import Settings
 
 Answer = tuple[int, bytes, dict[str, str]]
 """Status, body and headers."""
 
 
-class EngineSettings(BaseModel):
+class EngineSettings(Settings):
     """What an engine needs, beside its model."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     path: str | None = None
     """Folder or hub name of the weights. Default: the endpoint's model."""

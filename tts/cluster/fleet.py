@@ -11,14 +11,15 @@ import socket
 from collections.abc import Awaitable, Hashable, Sequence
 from threading import current_thread, main_thread
 from types import ModuleType
-from typing import Any, ClassVar, Self, cast
+from typing import Any, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, PrivateAttr
+from pydantic import Field, NonNegativeFloat, PositiveInt, PrivateAttr
 
 from tts.cluster.driver import Driver, Gone
 from tts.cluster.worker import ClusterWorker
 from tts.errors import ConfigError, MissingExtra, log
 from tts.runs.runner import GridRow, RowRunner
+from tts.settings import Settings
 
 TESTED = ("2.60", "2.60")
 """The first and the last minor version of Ray that this was tested with."""
@@ -62,10 +63,8 @@ def check_reachable(address: str) -> None:
         raise ConfigError(f"cannot join the Ray cluster at {where}: {error}; {hint}") from error
 
 
-class RayExecutor(BaseModel):
+class RayExecutor(Settings):
     """Runs rows on a Ray cluster."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     address: str | None = None
     """Of a running cluster; `auto` finds the one of this machine. Default: one is started here, and ended with the

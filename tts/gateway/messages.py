@@ -266,7 +266,8 @@ def _turn(blocks: Sequence[Json], at: str) -> Json:
         for block in blocks
         if block.get("type") == "tool_use"
     ]
-    turn: Json = {"role": "assistant", "content": _content(said, at) if said or not calls else None}
+    # blocks of one answer are parts of one text, cut where the model cited or called something
+    turn: Json = {"role": "assistant", "content": _content(said, at, between="") if said or not calls else None}
     if thought:
         turn["reasoning_content"] = thought
     return {**turn, "tool_calls": calls} if calls else turn
@@ -286,17 +287,15 @@ def _text(block: Json, name: str, at: str) -> str:
     return block[name]
 
 
-def _content(content: Any, at: str) -> Any:
-    """Content as chat has it: one text where it has no images."""
+def _content(content: Any, at: str, between: str = "\n\n") -> Any:
+    """Content as chat has it: one text where it has no images, with `between` its blocks."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not all(isinstance(block, Mapping) for block in content):
         raise bad_request(f"{at} must be text, or a list of blocks", at)
     parts = [part for block in content for part in _parts(block, at)]
     if all(part["type"] == "text" for part in parts):
-        return (
-            "\n\n".join(part["text"] for part in parts) if at == "system" else "".join(part["text"] for part in parts)
-        )
+        return between.join(part["text"] for part in parts)
     return parts
 
 
@@ -314,7 +313,7 @@ def _parts(block: Mapping[str, Any], at: str) -> Iterator[Json]:
     elif kind == "document" and form in ("text", "content") and block.get("citations") in UNCITED:
         for name in ("title", "context"):
             if block.get(name):
-                yield {"type": "text", "text": f"{_text(dict(block), name, at)}\n\n"}
+                yield {"type": "text", "text": _text(dict(block), name, at)}
         inner = source.get("data" if form == "text" else "content")
         told = _content(inner, at)
         yield from [{"type": "text", "text": told}] if isinstance(told, str) else told

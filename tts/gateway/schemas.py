@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator
 
 from tts.concurrency import LARGE, aside
+from tts.errors import complaint
 from tts.gateway.exchange import PASSED, APIError, Kind, bad_request
 from tts.gateway.settings import GatewayLimits
 from tts.sampler.parameters import LENGTHS
 from tts.sampler.protocol import DEEPEST, check_depth, values_in
+from tts.settings import Settings
 from tts.text import size_of
 from tts.types import Budget
 
@@ -80,7 +82,7 @@ def sampling_of(body: Table) -> tuple[Table, Table]:
     return {name: given[name] for name in SAMPLING & given.keys()}, form
 
 
-class RequestOptions(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class RequestOptions(Settings):
     """The field `tts` of a body, where it is more than a strategy's spec."""
 
     strategy: Spec | None = None
@@ -97,7 +99,7 @@ class RequestOptions(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     """A regular expression that must match somewhere in the answer."""
     rubric: str | None = None
     """What makes an answer good, in words for a judge."""
-    models: dict[str, str] = {}
+    models: dict[str, str] = Field(default_factory=dict)
     """Configured models for further roles, by role: `{"judge": "big"}`."""
     budget: Budget = Budget()
     """Caps on this request."""
@@ -320,4 +322,4 @@ def _invalid(error: ValidationError, *outer: str, known: str = "") -> APIError:
     first = error.errors()[0]
     inner = [str(part) for part in first["loc"] if part not in ("str", "RequestOptions") and "[" not in str(part)]
     place = ".".join([*outer, *inner])
-    return bad_request(f"{place}: {first['msg']}{known}", place)
+    return bad_request(f"{place}: {complaint(first)}{known}", place)

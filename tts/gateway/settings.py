@@ -7,13 +7,11 @@ import re
 import ssl
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -33,6 +31,7 @@ from tts.runs.config import ModelsField, load
 from tts.sampler import Endpoint
 from tts.sampler.endpoint import check_prices
 from tts.sampler.parameters import check_params
+from tts.settings import Settings
 from tts.types import Budget
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -44,13 +43,7 @@ ROLES = ("policy", "draft", "target", "judge", "reward", "embed", "image")
 Names = Annotated[tuple[str, ...] | None, FROM_ONE]
 
 
-class SettingsTable(BaseModel):
-    """A table of the configuration."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class GatewayLimits(SettingsTable):
+class GatewayLimits(Settings):
     """What protects the gateway and the model servers behind it."""
 
     running: PositiveInt = 2048
@@ -86,7 +79,7 @@ class GatewayLimits(SettingsTable):
     """Time for open requests to finish when the gateway is told to stop."""
 
 
-class Preset(SettingsTable):
+class Preset(Settings):
     """A strategy under a name that the operator chose."""
 
     strategy: StrategyField
@@ -105,7 +98,7 @@ class Preset(SettingsTable):
     """What clients get where the answer could not be verified: the answer, which the response says, or an error."""
 
 
-class Key(SettingsTable):
+class Key(Settings):
     """What one client may do. The key is not stored, only its hash; `tts serve --new-key NAME` makes both."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -121,7 +114,7 @@ class Key(SettingsTable):
     """Requests at once."""
 
 
-class Tls(SettingsTable):
+class Tls(Settings):
     """What a gateway that speaks HTTPS shows its clients."""
 
     cert: Path
@@ -143,7 +136,7 @@ KEPT = ("quotas", "redis", "responses", "trace", "otel")
 """Settings that hold from the gateway's start to its end."""
 
 
-class GatewaySettings(SettingsTable):
+class GatewaySettings(Settings):
     """The whole configuration of a gateway."""
 
     models: ModelsField

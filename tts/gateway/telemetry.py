@@ -157,7 +157,8 @@ class Trace:
     async def __aenter__(self) -> Self:
         self._requests = os.open(self._directory / "requests.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._store = Store(self._directory / "run.sqlite")
-        await self._store.used()  # from here on the file is there, for workers too
+        if not await self._store.used():  # from here on the file is there, for workers too
+            await self._store.check()  # which takes no time
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from tts.curves import plot_curves, write_csv, write_parquet, writing
 from tts.curves.plot import Intervals, Style
 from tts.errors import ConfigError
-from tts.files import check_writable
+from tts.files import check_writable, written_whole
 from tts.report.page import write_page
 from tts.report.tracks import RunComparison
 from tts.runs.analysis import By, summary
@@ -75,8 +75,8 @@ def write_candidates(comparison: RunComparison, path: Path) -> None:
 
 
 def write_lines(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write `rows` as JSON, one a line. Raises `ConfigError` if that cannot be."""
-    with writing(path), path.open("w", encoding="utf-8") as file:
+    """Write `rows` as JSON, one a line. Raises `ConfigError` if that cannot be, and leaves what was there."""
+    with writing(path), written_whole(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(one_line(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
 
 

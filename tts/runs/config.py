@@ -6,13 +6,11 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveInt,
     ValidationError,
@@ -27,6 +25,7 @@ from tts.policies import as_roles, policies_of
 from tts.registry import parse_spec
 from tts.sampler import Endpoint
 from tts.sampler.parameters import check_params, token_limit
+from tts.settings import Settings
 from tts.tasks import Task
 from tts.trajectories import Environment
 from tts.types import Budget
@@ -71,10 +70,8 @@ def _each_once(strategies: tuple[Strategy, ...], info: ValidationInfo) -> tuple[
     return tuple({strategy.spec: strategy for strategy in strategies}.values())
 
 
-class Grid(BaseModel):
+class Grid(Settings):
     """Strategies x models x seeds over the problems of a task."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     task: TaskField
     """The benchmark: `humaneval`, `gsm8k:path=...`, or an object."""

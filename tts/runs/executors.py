@@ -7,13 +7,14 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tts.errors import ConfigError, cause_of, complaints
 from tts.policies import dispensable
 from tts.registry import parse_spec
 from tts.runs.progress import Models, Progress
 from tts.sampler import Sampler
+from tts.settings import Settings
 
 if TYPE_CHECKING:
     from tts.runs.runner import GridRow, RowRunner
@@ -48,7 +49,7 @@ def executor_named(spec: str) -> Executor:
         raise ConfigError(f"executor '{name}': {complaints(error)}. Fields: {known}") from None
 
 
-class LocalExecutor(BaseModel, extra="forbid"):
+class LocalExecutor(Settings):
     """Runs rows in this process."""
 
     async def __aenter__(self) -> Self:

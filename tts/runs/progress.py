@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tts.runs.config import Grid
 from tts.runs.store import Cell
 from tts.sampler import Sampler
+from tts.text import visible
 from tts.tracing import Tracer, nanoseconds, usage_attributes
 from tts.types import Result, sum_usage
 
@@ -157,7 +158,7 @@ class LineProgress(_Counting):
         lost = f", {self.all.lost} lost" if self.all.lost else ""
         trouble = f"; {self.told}" if self.told else ""
         told = f"{done}/{self.left} done{right}, {self.pace()}{lost}{trouble}"
-        print("\n  ".join([told, *self.nodes()]), file=sys.stderr, flush=True)
+        print(visible("\n  ".join([told, *self.nodes()])), file=sys.stderr, flush=True)
 
 
 class LiveProgress(_Counting):
@@ -182,8 +183,9 @@ class LiveProgress(_Counting):
 
     def _table(self) -> Table:
         from rich.table import Table
+        from rich.text import Text
 
-        below = "\n".join(filter(None, [self.trouble(), *self.nodes()]))
+        below = Text(visible("\n".join(filter(None, [self.trouble(), *self.nodes()]))))
         table = Table(title=self.pace(), title_justify="left", caption=below or None, caption_justify="left")
         for column in ("strategy", "model", "done", "accuracy", "tokens", "money", "lost"):
             table.add_column(column, justify="left" if column in ("strategy", "model") else "right")
@@ -191,7 +193,8 @@ class LiveProgress(_Counting):
             accuracy = f"{tally.right / tally.done:.1%}" if tally.done else ""
             money = f"{tally.money:.4g}" if tally.money else ""
             done = f"{self.stored[strategy, model] + tally.done}/{self.cells}"
-            table.add_row(strategy, model, done, accuracy, f"{tally.generated:,.0f}", money, str(tally.lost or ""))
+            names = [Text(visible(name)) for name in (strategy, model)]  # no markup of rich's: what they say is shown
+            table.add_row(*names, done, accuracy, f"{tally.generated:,.0f}", money, str(tally.lost or ""))
         return table
 
 

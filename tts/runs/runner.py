@@ -21,7 +21,6 @@ from tts.errors import ConfigError
 from tts.policies import check_models, drawn_from, shared_sampling
 from tts.resources import Resources
 from tts.runs.config import Grid
-from tts.runs.damage import check
 from tts.runs.database import Lock
 from tts.runs.executors import Executor, executor_named
 from tts.runs.progress import Models, Progress, progress_shown
@@ -80,8 +79,8 @@ class Experiment(Grid):
             stack.callback(Lock(folder).release)
             resources = await stack.enter_async_context(Resources())
             store = await stack.enter_async_context(Store(folder / "run.sqlite"))
-            if used := await store.used():
-                await store.run(lambda db: check(db, folder / "run.sqlite"))
+            await store.check()
+            used = await store.used()
             write_record(folder, self, examples, resume=resume, used=used)
             if track:
                 await stack.enter_async_context(resolve_name(FOLLOWING)(folder, track))

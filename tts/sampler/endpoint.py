@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     PositiveFloat,
@@ -31,6 +30,7 @@ from tts.sampler.parameters import check_params
 from tts.sampler.providers import SCHEME as PROVIDERS
 from tts.sampler.providers import check_provider
 from tts.sampler.transport import Transport
+from tts.settings import Settings
 from tts.types import Usage
 
 IN_PROCESS = {"embedded": "tts.lab.engine.transport:EmbeddedTransport"}
@@ -55,12 +55,10 @@ SECRET_QUERY = re.compile(
 """Query parameters of a URL that are secrets."""
 
 
-class Endpoint(BaseModel):
+class Endpoint(Settings):
     """One model behind one or more replicas of an OpenAI-compatible server."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True
-    )
+    model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
 
     model: str
     """Name of the model as the server knows it."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from tts.settings import LARGEST
+
 NOT_SAMPLING = {
     "n": "the strategy's n, or max_n for the choices of one request",
     "stream": "the endpoint's own field stream",
@@ -90,6 +92,8 @@ def _check_value(key: str, value: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is None or (key not in NUMBERS and key not in WHOLE_NUMBERS):
         return
+    if number and math.inf > abs(value) > LARGEST:
+        raise ValueError(f"{key} must be less than 2^63")
     if not number or not math.isfinite(value):
         raise ValueError(f"{key} must be a number, not {value!r}")
     if key in WHOLE_NUMBERS and value != int(value):

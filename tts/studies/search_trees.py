@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts.runs.run import Row, Track
+from tts.text import visible
 from tts.types import Candidate
 
 if TYPE_CHECKING:
@@ -256,13 +257,13 @@ class SearchDrawing:
         from rich.text import Text
         from rich.tree import Tree as RichTree
 
-        root, shown = RichTree(Text(self.title)), []
+        root, shown = RichTree(Text(visible(self.title))), []
         for place, node in enumerate(self.nodes):
             words = ": ".join(filter(None, (self.heading(place), shortened(node.text, WIDTH))))
             tail = self.tail(place)
             style = "bold" if node.chosen else "dim" if node.pruned is not None else ""
             above = root if node.above is None else shown[node.above]
-            shown.append(above.add(Text(words + (f" ({tail})" if tail else ""), style=style)))
+            shown.append(above.add(Text(visible(words + (f" ({tail})" if tail else "")), style=style)))
         return root
 
 

@@ -23,7 +23,6 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from tts import registry
 from tts.base import Verifier
 from tts.calls import digest
 from tts.errors import ConfigError, MissingExtra
@@ -75,7 +74,7 @@ class InspectTask(Task):
                 given = sample.model_dump(mode="json", exclude_none=True)
                 problem = Problem(id=id, messages=asked)
                 if more:
-                    place = InspectSolver(task=self.task, args=self.args).spec
+                    place = InspectSolver(task=self.task, args=self.args)
                     problem = Problem(id=id, messages=asked, environment=place, metadata={"sample": given})
                 yield Example(problem, InspectScorer(sample=given, **dict(self)))
 
@@ -182,9 +181,6 @@ class Asking(Episode):
 
     async def fork(self) -> Episode:
         return Asking(self._task, self._sample, self._asked, self._said)
-
-
-registry.register("environments", InspectSolver)  # no name for users: tasks name it
 
 
 class _Asked(Exception):
