@@ -188,9 +188,7 @@ class Calls:
                 known = alone
             for sample in [given(one, whole=True) for one in known]:
                 yield sample
-        missing = tariff.groups
-        if stored:
-            missing = [[occurrence for occurrence in group if occurrence not in stored] for group in missing]
+        missing = [[occurrence for occurrence in group if occurrence not in stored] for group in tariff.groups]
         if not any(missing):
             return
         drawn = sampler.sample(
@@ -215,9 +213,8 @@ class Calls:
                         yield sample
         except SamplingFailed as raised:
             error = raised
-        for group in held.values():
-            for sample in group:  # those beside them could not be had
-                yield given(sample, whole=True)
+        for sample in (one for group in held.values() for one in group):  # those beside them could not be had
+            yield given(sample, whole=True)
         # a rejected request loses its samples, not the search
         if error is not None and not stored and (error.status is None or error.status == 429 or error.status >= 500):
             raise error

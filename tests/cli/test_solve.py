@@ -146,6 +146,8 @@ def test_a_set_of_policies_is_asked_by_what_draws_from_it(tts: Command):
         assert "single:policies=small" in ended.err
         ended = tts("solve", "Who?", "--models.policies.small", "a", "--base-url", double.base_url)
         assert (ended.code, "--models.policies.small.model" in ended.err) == (2, True)
+        ended = tts("solve", "Who?", "--models.max_concurrency", 5, "--base-url", double.base_url)
+        assert (ended.code, "--models.policy.max_concurrency" in ended.err) == (2, True)
 
 
 async def test_pictures_are_drawn_and_judged_by_the_models_of_their_roles(tts: Command, clean: Path):

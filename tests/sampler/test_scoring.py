@@ -96,6 +96,9 @@ async def test_a_server_without_log_probabilities_of_a_prompt_is_an_error_and_ne
             with pytest.raises(ConfigError, match="no prompt log-probabilities"):
                 await score(sampler, prompt, tail, ledger=ledger)
     check_account(ledger, double.stats)
+    async with merging_server() as sampler:  # it says 200 to everything
+        with pytest.raises(ConfigError, match="/tokenize answers without 'tokens'"):
+            await tokenize(sampler, "two")
 
 
 async def test_a_request_that_is_too_long_to_be_scored_is_no_fault_of_the_configuration():

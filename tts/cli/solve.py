@@ -148,7 +148,8 @@ async def _models(
     from tts.sampler import Endpoint
 
     if wrong := [role for role, fields in roles.items() if not isinstance(fields, dict)]:
-        raise ConfigError(f"write --models.{wrong[0]}.model NAME")
+        meant = f"policy.{wrong[0]} VALUE" if wrong[0] in Endpoint.model_fields else f"{wrong[0]}.model NAME"
+        raise ConfigError(f"write --models.{meant}")
     at, named = place(base_url), roles.get("policies", {})
     if wrong := [name for name, fields in named.items() if not isinstance(fields, dict)]:
         raise ConfigError(f"write --models.policies.{wrong[0]}.model NAME")

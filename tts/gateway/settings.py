@@ -110,6 +110,7 @@ class Key(Settings):
     money_per_day: NonNegativeFloat | None = None
     """In the currency of the models' prices, which every model that the key may use needs (`card`)."""
     requests_per_minute: PositiveInt | None = None
+    """Requests for answers; a list of models is free."""
     running: PositiveInt | None = None
     """Requests at once."""
 

@@ -267,7 +267,9 @@ def _over_shared(
 
 
 def _money(track: Track, roles: Mapping[str, Usage]) -> float | None:
-    """What work costs; None where a model has no prices."""
+    """What work costs; None where a model has no prices, or none did anything."""
+    if not any(used.total_tokens for used in roles.values()):
+        return None
     try:
         return sum(
             float(

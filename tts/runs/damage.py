@@ -67,10 +67,15 @@ def _sum(path: Path) -> str:
     return subprocess.run([sys.executable, "-ISc", _SUM, path], stdout=subprocess.PIPE, text=True).stdout
 
 
-def check(db: sqlite3.Connection, path: Path) -> None:
-    """Raise `StoreError` if the file is damaged, or any row is not as it was written."""
+def version(db: sqlite3.Connection) -> int:
+    """A number that changes when another connection writes into the file."""
+    return db.execute("PRAGMA data_version").fetchone()[0]
+
+
+def check(db: sqlite3.Connection, path: Path) -> int:
+    """The `version` of a sound file. Raises `StoreError` if it is damaged, or any row is not as it was written."""
     if _sealed(path):
-        return
+        return version(db)
     try:
         (said,) = db.execute("PRAGMA integrity_check(1)").fetchone()
         if said != "ok":
@@ -80,5 +85,6 @@ def check(db: sqlite3.Connection, path: Path) -> None:
             query = f"SELECT 1 FROM {table} WHERE NOT intact(checksum, {CHECKED[table]}) LIMIT 1"
             if db.execute(query).fetchone():
                 raise damaged(path, f"a row of {table} has changed since it was written")
+        return version(db)
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of a message that quotes a damaged schema
         raise damaged(path, error) from None

@@ -15,7 +15,7 @@ from tts.lacks import lack_of
 from tts.resources import SampleStore
 from tts.runs.addresses import Addresses
 from tts.runs.columns import Columns
-from tts.runs.damage import CHECKED, check, damaged, seal
+from tts.runs.damage import CHECKED, check, damaged, seal, version
 from tts.runs.database import Database
 from tts.text import well_formed
 from tts.types import USAGE_FIELDS, Candidate, Charge, Result, Sample, Usage, Verdict, total
@@ -81,18 +81,13 @@ class Store(Database):
 
     async def check(self) -> None:
         """Raise `StoreError` if the file is damaged. One that nobody else writes from then on is sealed when closed."""
-
-        def checked(db: sqlite3.Connection) -> int:
-            check(db, self._path)
-            return _version(db)
-
-        self._sound = await self.run(checked)
+        self._sound = await self.run(lambda db: check(db, self._path))
 
     async def aclose(self) -> None:
         """Finish what is queued, close the file, and seal it if every row is known to be as it was written."""
-        version = self.run(_version)
+        last = self.run(version)
         await super().aclose()
-        if self._sound is not None and not version.exception() and version.result() == self._sound:
+        if self._sound is not None and not last.exception() and last.result() == self._sound:
             await asyncio.to_thread(seal, self._path)
 
     async def get(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
@@ -133,11 +128,6 @@ class Store(Database):
     async def finish(self, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:
         """Store a finished cell, whole or not at all; `correct` is the truth of each candidate by id."""
         await self.run(lambda db: _write_cell(db, cell, result, correct))
-
-
-def _version(db: sqlite3.Connection) -> int:
-    """A number that changes when another connection writes into the file."""
-    return db.execute("PRAGMA data_version").fetchone()[0]
 
 
 def _write_cell(db: sqlite3.Connection, cell: Cell, result: Result, correct: dict[int, bool | None]) -> None:

@@ -75,8 +75,10 @@ async def _beside(sampler: Sampler, route: str, body: dict[str, Any], key: str, 
     body = {"model": sampler.endpoint.model, **body}
     try:
         return (await sampler.connection.post(f"/../{route}", body, role="tokenizer"))[0][key]
-    except (EndpointRefused, RequestRejected, KeyError, TypeError) as error:
+    except (EndpointRefused, RequestRejected) as error:
         raise ConfigError(f"{sampler.endpoint.urls[0]} {why.format(error)}") from error
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{sampler.endpoint.urls[0]} {why.format(f'/{route} answers without {key!r}')}") from error
 
 
 async def call(

@@ -235,8 +235,8 @@ class RunningProgram:
             self._watch.limit_case(None)
 
     async def _timed(self, order: Any, limit: float | None) -> CaseResult:
+        start = self._handle.cpu_seconds()  # read before: it may be done before we are
         await self.send(order)
-        start = self._handle.cpu_seconds()
         with self.timed(limit):
             result = await self.answer()
         used = (self._handle.cpu_seconds() if self.fate is None else self._cpu_seconds) - start

@@ -19,6 +19,7 @@ import pytest
 from tests.support.processes import living_processes
 from tts.verifiers.sandbox import CaseResult, Invocation, Job, Opaque, ProgramLimits, Sandbox, SandboxError, encode
 from tts.verifiers.sandbox.child.codec import read_answer
+from tts.verifiers.sandbox.running import RunningProgram
 from tts.verifiers.sandbox.worker import report
 
 
@@ -169,6 +170,22 @@ async def test_each_case_has_its_own_limit(sandbox: Sandbox) -> None:
     result = await sandbox.run(Job(program, cases("f", 0.2, 0.2, 0.2, 5.0, 0.1), limits=limits))
     assert [case.status for case in result.cases] == ["ok", "ok", "ok", "cpu"]
     assert all(case.cpu_seconds >= 0.19 for case in result.cases)
+
+
+async def test_a_case_that_is_done_before_its_judge_looks_has_cost_as_much(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = RunningProgram.send
+
+    async def late(program: RunningProgram, *order: Any, **more: Any) -> None:
+        await send(program, *order, **more)
+        time.sleep(0.5)  # noqa: ASYNC251 - the judge's whole process waits, as where others have the processor
+
+    monkeypatch.setattr(RunningProgram, "send", late)
+    program = "import time\ndef f(s):\n    end = time.process_time() + s\n    while time.process_time() < end: pass\n    return s"
+    limits = ProgramLimits(cpu_seconds=10, case_cpu_seconds=5)
+    result = await sandbox.run(Job(program, cases("f", 0.1), limits=limits))
+    assert [(case.status, case.cpu_seconds >= 0.09) for case in result.cases] == [("ok", True)]
 
 
 async def test_a_program_over_its_limit_is_refused_even_when_nobody_was_there_to_end_it(sandbox: Sandbox) -> None:
