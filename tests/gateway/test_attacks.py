@@ -117,7 +117,7 @@ async def test_a_pattern_without_end_is_searched_for_a_bounded_time(pattern: str
             before = time.process_time()
             answer = await served.chat(tts={"strategy": "best_of_n:n=8", "format": pattern})
             assert answer.status_code == 200, answer.text
-            assert time.process_time() - before < 2
+            assert time.process_time() - before < 5
 
         assert await standstill(attack) < MOST
 

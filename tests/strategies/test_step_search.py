@@ -575,7 +575,8 @@ async def test_a_server_that_dies_keeps_what_was_found(name: str, after: int, fi
 async def test_64_branches_end_on_a_server_of_few_places(name: str, queue: bool) -> None:
     world = StepWorld(ends=0.1)
     async with asyncio.timeout(120), world.double(max_running=3, queue=queue, latency=0.002) as double:
-        result = await solve(PROBLEM, made(name, n=64), endpoint(double), verifier=Worth(), stop_early=False)
+        patient = endpoint(double, max_attempts=1000)
+        result = await solve(PROBLEM, made(name, n=64), patient, verifier=Worth(), stop_early=False)
         check_account(result, double.stats)
     assert not result.failures
     assert len(result.candidates) == 64 or name == "dvts"  # whose subtrees end when they do

@@ -417,10 +417,10 @@ async def test_the_report_names_every_layer_with_its_reason() -> None:
 # -- the second rung: folders of the host -------------------------------------------------------------------------
 
 FILLS = {
-    "many files": "for i in range(40):\n    with open(f'big{i}', 'wb') as f: f.write(bytes(6 * 10**7))\n    time.sleep(0.02)",
+    "many files": "for i in range(40):\n    with open(f'big{i}', 'wb') as f: f.write(bytes(6 * 10**7))\n    time.sleep(0.25)",
     "files that are removed": (
         "kept = []\nfor i in range(40):\n    kept.append(open(f'big{i}', 'wb', buffering=0))\n    os.unlink(f'big{i}')\n"
-        "    kept[-1].write(bytes(6 * 10**7))\n    time.sleep(0.02)"
+        "    kept[-1].write(bytes(6 * 10**7))\n    time.sleep(0.25)"
     ),
 }
 
