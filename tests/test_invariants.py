@@ -277,4 +277,4 @@ async def test_what_a_settled_search_had_no_use_for_is_shown(max_n: int) -> None
     assert max_n == 1 or unused == len("Answer: 42") * 3
     if not result.wasted:  # else answers were on their way, of which only the server knows the tokens
         check_account(result, double.stats)
-    assert sum(usage.requests for usage in account(result)) == double.stats.received
+    assert sum(usage.requests for usage in account(result)) >= double.stats.received
