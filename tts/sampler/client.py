@@ -274,16 +274,14 @@ async def _written(body: Any) -> bytes:
 async def _collected(arriving: Reply | AsyncGenerator[bytes, None], limit: int, *, cut: bool = False) -> bytes:
     """The whole body. One of more than `limit` bytes is `cut`, or raises `RequestRejected` once that is seen."""
     data = bytearray()
-    try:
+    async with aclosing(arriving):
         async for part in arriving:
             if len(data) + len(part) > limit:
                 if cut:
                     return bytes(data + part[: limit - len(data)])
                 raise RequestRejected(f"the answer has more than {limit:,} bytes (max_answer_bytes)")
             data += part
-        return bytes(data)
-    finally:
-        await arriving.aclose()
+    return bytes(data)
 
 
 async def _after(head: bytes, rest: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:

@@ -262,8 +262,8 @@ class Pool:
             self.asked_to_wait = max(self.asked_to_wait, min(retry_after or 0.0, LONGEST_WAIT))
 
     def _begin(self, now: float) -> None:
-        if self.silent_since is not None and not self.busy and now - self.failed_at > 2 * LONGEST_WAIT:
-            self.silent_since = None  # after a rest, nothing is known to be silent
+        if not self.busy and now - self.failed_at > 2 * LONGEST_WAIT:  # after a rest, nothing is known to be silent
+            self.silent_since = None
 
     def others_may(self, error: EndpointError, tried: Sequence[str]) -> bool:
         """Whether a replica that has not been `tried` may answer what brought `error` at another."""
