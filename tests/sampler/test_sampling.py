@@ -253,7 +253,8 @@ async def test_a_server_that_speaks_no_tls_is_told_in_words_of_tls():
 
 
 async def test_a_server_that_says_nothing_is_waited_for_in_the_open(caplog: pytest.LogCaptureFixture):
-    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    kept: list[Any] = []  # what nobody keeps is closed
+    silent = await asyncio.start_server(lambda *connection: kept.append(connection), "127.0.0.1", 0)
     url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/v1"
     async with silent, Sampler(Endpoint(model="m", base_url=url, connect_timeout=0.5)) as sampler:
         with pytest.raises(EndpointRefused, match="no answer"):

@@ -162,7 +162,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         with suppress(OSError):  # which SQLite will say better
             path.touch(0o600)  # answers are nobody else's business; SQLite gives its other files the same mode
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "")
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LOCK_SECONDS)
+    shared = {"check_same_thread": not read_only}  # a reader is closed by whichever thread finds that nobody needs it
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LOCK_SECONDS, **shared)
     connection.text_factory = lambda data: data.decode(errors="replace")  # `json_extract` gives halves of characters
     connection.create_function("checksum", -1, _checksum, deterministic=True)
     connection.create_function("intact", -1, _intact, deterministic=True)

@@ -86,6 +86,7 @@ class ProviderTransport:
             if not self._loading.cancelled():
                 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
+                GLOBAL_LOGGING_WORKER.start()  # else it may be that of a loop which is closed by now
                 await GLOBAL_LOGGING_WORKER.stop()  # its next request starts it anew
 
 

@@ -115,6 +115,10 @@ def prepare() -> None:
     from _sitebuiltins import Quitter  # the names that `site` would have added
 
     builtins.exit, builtins.quit = Quitter("exit", "Ctrl-D"), Quitter("quit", "Ctrl-D")
+    if sys.version_info >= (3, 14):  # whose locks would start a process, which is not allowed; older ones need none
+        from multiprocessing import context
+
+        context._default_context._default_context = context._concrete_contexts["fork"]
     warm_up()
 
 
