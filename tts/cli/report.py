@@ -133,17 +133,25 @@ def report(
     """
     from tts import registry
     from tts.files import check_writable
-    from tts.report import CANDIDATE_FORMATS, FORMATS, RunComparison, write_candidates
+    from tts.report import CANDIDATE_FORMATS, RunComparison, check_report, write_candidates
     from tts.runs import Run
 
     for path in out or ():
-        check_writable(path, FORMATS)
+        check_report(path)
     if candidates:
         check_writable(candidates, CANDIDATE_FORMATS)
+    if track:
+        from tts.report.trackers import check_tracker
+
+        for tracker in track:
+            check_tracker(tracker)
     studies: list[Study] = [registry.make("studies", spec) for spec in study or ()]
     comparison = RunComparison([Run(path) for path in runs])
     along = cast("By | None", by and str(by))
-    files = [*(out or ()), *(comparison.place / f"report.{kind}" for kind in format_ or ())]
+    beside = [comparison.place / f"report.{kind}" for kind in format_ or ()]
+    for path in beside:
+        check_report(path)
+    files = [*(out or ()), *beside]
     if studies:
         _show_studies(studies, comparison, as_json)
     else:

@@ -35,7 +35,7 @@ LEISURE = 20
 
 def track(run: Run, tracker: str) -> str:
     """Give `run` to a tracker; returns where it went. Raises `ConfigError`, `MissingExtra` as `following`."""
-    _check(tracker)
+    check_tracker(tracker)
     with OPENED[tracker](run) as (place, give), _findings(run) as found:
         give(found, True)
     return place
@@ -78,7 +78,7 @@ class _Followers:
 
     def begin(self, trackers: Sequence[str]) -> None:
         for tracker in trackers:
-            _check(tracker)
+            check_tracker(tracker)
         run = Run(self._folder, checked=False)
         for tracker in trackers:
             with self._survived(tracker):
@@ -239,7 +239,7 @@ OPENED: dict[str, Callable[[Run], AbstractContextManager[tuple[str, Give]]]] = {
 """Where a run goes in each tracker, which has its configuration by then, and what gives it the rest."""
 
 
-def _check(tracker: str) -> None:
+def check_tracker(tracker: str) -> None:
     """Raise where `tracker` is unknown or not installed."""
     if tracker not in OPENED:
         raise ConfigError(f"no tracker '{tracker}'; there are: {', '.join(OPENED)}")
