@@ -26,6 +26,7 @@ from tts.cli.common import (
     Temperature,
     Trackers,
     Verifier,
+    choices,
     complete,
     dotted,
     model_or_default,
@@ -122,7 +123,10 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; send no request.")] = False,
     track: Annotated[
         list[Trackers] | None,
-        typer.Option(help="Have a tracker follow the run, by its own settings (extra trackers); may be repeated."),
+        typer.Option(
+            metavar=choices(Trackers),
+            help="Have a tracker follow the run, by its own settings (extra trackers); may be repeated.",
+        ),
     ] = None,
     otel: Annotated[
         bool, typer.Option("--otel", help="Send OpenTelemetry spans to $OTEL_EXPORTER_OTLP_ENDPOINT (extra otel).")
