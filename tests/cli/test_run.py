@@ -225,6 +225,23 @@ def test_a_second_process_on_the_same_directory_is_refused(double: ModelDouble, 
         assert finished(first).code == 130
 
 
+def test_a_resume_may_name_a_further_strategy_alone(tts: Command, double: ModelDouble, task: str):
+    words = ["run", "--task", task, "--base-url", double.base_url, "--out", "one", "--quiet", "--temperature", "0.5"]
+    assert tts(*words, "--strategy", "best_of_n:n=2,verifier=oracle").code == 0
+    paid = double.stats.completion_tokens
+    ended = tts(
+        "run", "--resume", "--out", "one", "--strategy", "best_of_n:n=2,verifier=regex(pattern=42)", "--json", "-q"
+    )
+    assert {row["strategy"] for row in ended.json["summary"]} == {
+        "best_of_n:n=2,verifier=oracle",
+        'best_of_n:n=2,verifier=regex(pattern="42")',
+    }
+    assert double.stats.completion_tokens == paid
+    ended = tts("run", "--resume", "--out", "none", "--strategy", "single", "--quiet")
+    assert ended.code == 2
+    assert "none is not a run directory" in ended.err
+
+
 def test_cells_that_fail_are_exit_code_1_and_are_tried_again_by_resume(tts: Command, task: str):
     unfit = {"[[p3]]"}
 

@@ -194,7 +194,7 @@ async def test_text_completions_of_a_batch_are_answers(sums: Jsonl, tmp_path: Pa
 async def test_a_file_of_json_that_is_no_log_of_inspect_is_told(tmp_path: Path):
     for content in ({"date": "x", "eval": {}}, [1]):
         (tmp_path / "results.json").write_text(json.dumps(content))
-        with pytest.raises(ConfigError, match=r"results.json is no log of Inspect.*no 'samples'"):
+        with pytest.raises(ConfigError, match=r"results.json is taken for a log of Inspect.*no 'samples'"):
             await import_samples(tmp_path / "results.json", tmp_path / "run")
 
 

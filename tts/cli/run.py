@@ -160,7 +160,7 @@ def run(
     }
     given = {key: value for key, value in options.items() if value is not None}
     source = config
-    if resume and out is not None and config is None and not {"task", "strategies"} & given.keys():
+    if resume and out is not None and config is None and not {"task", "strategies"} <= given.keys():
         source = read_record(out)["config"]
     experiment = _experiment(source, {**given, **dotted(ctx)}, model or [], base_url, n, ask=not dry_run)
     out = out or Path("runs") / _name(experiment)

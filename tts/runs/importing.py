@@ -298,7 +298,7 @@ def _inspect_records(path: Path) -> Iterator[Record]:
             with path.open("rb") as file:
                 log = parsed(bounded(file))
             if not isinstance(log, dict) or "samples" not in log:
-                raise ConfigError(f"{path} is no log of Inspect, as files of JSON are taken for: it has no 'samples'")
+                raise ConfigError(f"{path} is taken for a log of Inspect, as files of JSON are, but has no 'samples'")
             samples = log["samples"]
             for number, sample in enumerate(samples, 1):
                 yield Record(path, number, sample)
