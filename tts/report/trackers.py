@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tts.curves import Curve, curve_rows
-from tts.errors import ConfigError, MissingExtra, log
+from tts.errors import ConfigError, MissingExtra, TTSError, log
 from tts.report import RunComparison, write_page
 from tts.runs import Run
 from tts.tables import curve_table
@@ -34,10 +34,17 @@ LEISURE = 20
 
 
 def track(run: Run, tracker: str) -> str:
-    """Give `run` to a tracker; returns where it went. Raises `ConfigError`, `MissingExtra` as `following`."""
+    """Give `run` to a tracker; returns where it went.
+
+    Raises `ConfigError`, `MissingExtra` as `following`, and `TTSError` where the tracker fails.
+    """
     check_tracker(tracker)
-    with OPENED[tracker](run) as (place, give), _findings(run) as found:
-        give(found, True)
+    with _findings(run) as found:
+        try:
+            with OPENED[tracker](run) as (place, give):
+                give(found, True)
+        except Exception as error:  # of whatever kind: its own settings, servers and libraries
+            raise TTSError(f"{tracker} failed: {type(error).__name__}: {error}") from error
     return place
 
 
