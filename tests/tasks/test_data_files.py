@@ -166,7 +166,9 @@ def test_a_stranger_names_no_file():
 def test_a_list_of_problems_may_stand_in_an_object(tmp_path: Path):
     problems = [{"prompt": f"{i}?", "answer": i} for i in range(2)]
     (tmp_path / "a.json").write_text(json.dumps({"version": "1.1", "authors": ["A"], "data": problems}))
-    assert [e.problem.messages[0]["content"] for e in Jsonl(path=tmp_path / "a.json").examples()] == ["0?", "1?"]
+    assert [e.problem.messages for e in Jsonl(path=tmp_path / "a.json").examples()] == [
+        [{"role": "user", "content": f"{i}?"}] for i in range(2)
+    ]
 
 
 @pytest.mark.parametrize(

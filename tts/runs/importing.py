@@ -253,14 +253,14 @@ def _batch(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
     if "response" not in record.fields and "body" in record.fields:
         raise record.error("a request of a batch; import the file that the batch made of it")
     response = record.fields.get("response") or {}
-    body = response.get("body")
+    body: Any = response.get("body")
     if response.get("status_code") != 200:
         said: Any = record.fields.get("error") or body
         while isinstance(said, dict):
             said = said.get("error") or said.get("message") or said.get("code")
         left_out.append(f"{record.place}: the request for {id} failed{f': {str(said)[:200]}' if said else ''}")
         return
-    if "choices" not in body:
+    if not isinstance(body, dict) or "choices" not in body:
         raise record.error("an answer of another API than chat and text completions")
     usage = body.get("usage") or {}
     counted = "completion_tokens" in usage and len(body["choices"]) == 1
