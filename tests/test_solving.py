@@ -258,6 +258,12 @@ async def test_a_callback_may_start_work_that_outlives_the_search():
         ("Find $x$ with $x^2 = 2$ and put it in \\boxed{}.", "math_answer"),
         ("Which is a noble gas?\nA. iron\nB. neon\nC. tin\nD. lead", "choice:letters=ABCD"),
         ("Yes or no: is it red? (A) yes (B) no", "choice:letters=AB"),
+        ("Which is a fruit? a) car b) apple c) table", "choice:letters=ABC"),
+        ("Let f(a) be 3 and f(b) be 4. What is f(a) + f(b)?", "exact_answer"),
+        ("Factor x^2-1", "math_answer"),
+        ("Expand (x+1)(x-2).", "math_answer"),
+        ("2x + 3 = 7. What is x?", "math_answer"),
+        ("By what factor does it grow?", "exact_answer"),
         ("Who wrote Faust?", "exact_answer"),
         ("Plan A. Then wait.", "exact_answer"),
         ("Write a Python function that adds two numbers.", None),
@@ -265,6 +271,21 @@ async def test_a_callback_may_start_work_that_outlives_the_search():
     ],
 )
 def test_a_reader_is_chosen_by_the_words_of_the_prompt(prompt: str, reader: str | None):
+    assert reader_for(prompt) == reader
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reader"),
+    [
+        ("Factor x^2-1", "exact_answer"),
+        ("Simplify \\frac{x^2-1}{x-1}.", "exact_answer"),
+        ("What is $3 \\times 5 = x$? Compute x.", "numeric_answer"),
+    ],
+)
+def test_without_the_extra_no_number_is_read_out_of_an_expression(
+    prompt: str, reader: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tts.readers.find_spec", lambda name: None)
     assert reader_for(prompt) == reader
     assert reader is None or registry.make("verifiers", reader).parse("Answer: B") is not None or "numeric" in reader
 

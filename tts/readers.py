@@ -10,10 +10,12 @@ _PROGRAM = re.compile(
     r"\b(?:function|program|method|class|script|query)\b",
     re.I | re.S,
 )
-_OPTION = re.compile(r"(?:^|[\s(\[])([A-J])[).\]:]\s+\S", re.M)
+_OPTION = re.compile(r"(?:^|\s)[(\[]?([A-J](?=[).\]:])|[a-j](?=\)))[).\]:]\s+\S", re.M)
+_EXPRESSION = r"\b(?:in terms of|simplif|factori[sz]e|derivative|polynomial)|(?:^|[.:?!] )(?:factor|expand)\b"
+_SYMBOLIC = re.compile(_EXPRESSION, re.I)
 _MATHEMATICS = re.compile(
-    r"\\boxed|\\[dt]?frac|\\sqrt|\$[^$]*[\\^_=][^$]*\$|\b(?:in terms of|simplif|factori[sz]e|solve for|derivative|"
-    r"integral|polynomial)",
+    _EXPRESSION + r"|\\boxed|\\[dt]?frac|\\sqrt|\$[^$]*[\\^_=][^$]*\$|\b(?:solve for|integral)"
+    r"|\b\d*[a-z] ?(?:\^|\*\*) ?\d|\b\d*[a-z] ?[-+] ?\d+ ?=",
     re.I,
 )
 _NUMBER = re.compile(
@@ -31,9 +33,12 @@ def reader_for(prompt: str) -> str | None:
     """
     if _PROGRAM.search(prompt):
         return None
-    letters = "".join(dict.fromkeys(_OPTION.findall(prompt)))
+    letters = "".join(dict.fromkeys(_OPTION.findall(prompt))).upper()
     if len(letters) > 1 and "ABCDEFGHIJ".startswith(letters):
         return f"choice:letters={letters}"
-    if _MATHEMATICS.search(prompt) and find_spec("math_verify") is not None:
-        return "math_answer"
+    if _MATHEMATICS.search(prompt):
+        if find_spec("math_verify") is not None:
+            return "math_answer"
+        if _SYMBOLIC.search(prompt):  # a number read out of an expression would be a wrong answer
+            return "exact_answer"
     return "numeric_answer" if _NUMBER.search(prompt) else "exact_answer"

@@ -13,7 +13,7 @@ import functools
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
@@ -135,6 +135,22 @@ def source(group: Group, name: str) -> str | None:
     return point.dist.name if point and point.dist else None
 
 
+def _hint(group: Group, name: str) -> str:
+    """What may have been meant by a name that there is not."""
+    if group == "tasks" and trusted() and re.search(r"\.\w+$", name):
+        if name.endswith(".toml"):
+            return "the parameters of a task in a file stand in the file; "
+        return f"a file of problems is jsonl:path={name} (docs/data.md); "
+    near = near_names(name, names(group))
+    return f"did you mean '{near[0]}'? " if near else ""
+
+
+def near_names(name: str, known: Sequence[str]) -> list[str]:
+    """Those of `known` that are spelt much like `name` or begin with it, the likeliest first."""
+    spelt = difflib.get_close_matches(name, known, n=3)
+    return list(dict.fromkeys([*spelt, *(one for one in known if len(name) > 2 and one.startswith(name))]))
+
+
 def load(group: Group, name: str) -> type[Plugin]:
     """The class called `name`.
 
@@ -144,9 +160,7 @@ def load(group: Group, name: str) -> type[Plugin]:
         return _registered[group, name]
     point = _installed()[group].get(name)
     if point is None:
-        near = difflib.get_close_matches(name, names(group), n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ConfigError(f"no '{name}' among the {group}; {hint}there are: {', '.join(names(group))}")
+        raise ConfigError(f"no '{name}' among the {group}; {_hint(group, name)}there are: {', '.join(names(group))}")
     try:
         return cast("type[Plugin]", _loaded(point))
     except MissingExtra:
@@ -233,7 +247,8 @@ def _spec_in(file: Path) -> dict[str, Any]:
     try:
         spec = tomllib.loads(file.expanduser().read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {file}: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot read {file}: {why}") from None
     if "path" in spec and not str(spec["path"]).startswith("hf:"):
         spec["path"] = str(file.expanduser().parent / Path(spec["path"]).expanduser())
     return spec

@@ -300,13 +300,20 @@ def growth_table(curves: Sequence[Curve], title: str = "Accuracy") -> Table:
         made.add_row(
             curve.label, *(percent(heights[i]) if is_known else "" for i, is_known in zip(places, known, strict=True))
         )
-    made.notes = _curve_notes(curves)
+    made.notes = _curve_notes(curves, named=True)
     return made
 
 
-def _curve_notes(curves: Sequence[Curve]) -> list[str]:
+def _curve_notes(curves: Sequence[Curve], *, named: bool = False) -> list[str]:
+    """What is to be said of the curves; `named` says which ones are replayed, where no column does."""
+    notes = {name: words for name, words in ESTIMATED.items() if any(curve.estimator == name for curve in curves)}
+    if named and "replay" in notes:
+        replayed = ", ".join(curve.label for curve in curves if curve.estimator == "replay" and len(curve.k) > 1)
+        notes = {**notes, "replay": f"{notes['replay']} ({replayed})"} if replayed else notes
+        if not replayed:  # one candidate has one order
+            del notes["replay"]
     return [
-        *(words for name, words in ESTIMATED.items() if any(curve.estimator == name for curve in curves)),
+        *notes.values(),
         *dict.fromkeys(
             f"{curve.label.removesuffix(' coverage')}: {words}" for curve in curves if (words := uneven(curve))
         ),

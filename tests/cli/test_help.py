@@ -34,6 +34,13 @@ def test_every_command_has_help_with_examples(tts: Command, command: str, option
     assert f"Examples:\n    tts {command}" in ended.out
 
 
+def test_help_shows_what_an_option_takes_in_the_words_of_users(tts: Command):
+    for command in ("run", "report", "import"):
+        options = tts(command, "--help").out.partition("Options:")[2]
+        assert "<list[" not in options
+        assert "int range" not in options
+
+
 def test_the_version_is_the_distributions(tts: Command):
     assert tts("--version").out == f"tts {version('ttscale')}\n"
 

@@ -40,10 +40,11 @@ def test_a_name_is_found_whatever_its_group(tts: Command):
     assert next(parameter for parameter in task["parameters"] if parameter["name"] == "path")["required"]
 
 
-def test_an_unknown_name_is_told_with_those_there_are(tts: Command):
+def test_an_unknown_name_is_told_with_what_may_be_meant(tts: Command):
     ended = tts("list", "strategies", "gsm8k")
     assert ended.code == 2
-    assert "best_of_n" in ended.err
+    assert "`tts list strategies` has all" in ended.err
+    assert "did you mean best_of_n" in tts("list", "best").err
 
 
 def test_a_plug_in_that_cannot_be_imported_is_shown_with_its_reason(clean: Path):

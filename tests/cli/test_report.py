@@ -60,13 +60,22 @@ def test_filtered_pass_at_k_and_comparisons_are_in_text_json_and_markdown(
     for text in (shown, written):
         assert "Filtered pass@k" in text
         assert "k of the candidates that the verifier accepted are submitted" in text
-        assert "replay: candidates in the one order in which they were asked for" in text
         assert "less that of" in text
     report = tts("report", "one", "--json").json
     assert {row["label"].partition(":")[0] for row in report["filtered_pass_at_k"]} == {"best_of_n"}
     (contest,) = report["contests"]
     assert contest["problems"] == 10
     assert contest["words"] in written
+
+
+def test_what_is_replayed_is_named_where_no_column_says_so(tts: Command, double: ModelDouble, task: str):
+    words = ["--task", task, "--strategy", "first_pass:k=4,verifier=oracle", "--strategy", "single", "--quiet"]
+    assert tts("run", *words, "--out", "one", "--base-url", double.base_url).code == 0
+    note = "replay: candidates in the one order in which they were asked for, not averaged over orders"
+    shown, details = (" ".join(tts("report", "one", *more).out.split()) for more in ((), ("--details",)))
+    assert f"{note} (first_pass:k=4,verifier=oracle (oracle))" in shown
+    assert note in details
+    assert f"{note} (" not in details
 
 
 def test_formats_go_beside_the_run_and_those_of_several_beside_them(tts: Command, run: str, clean: Path):

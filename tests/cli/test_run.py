@@ -225,6 +225,23 @@ def test_a_second_process_on_the_same_directory_is_refused(double: ModelDouble, 
         assert finished(first).code == 130
 
 
+def test_a_resume_may_name_a_further_strategy_alone(tts: Command, double: ModelDouble, task: str):
+    words = ["run", "--task", task, "--base-url", double.base_url, "--out", "one", "--quiet", "--temperature", "0.5"]
+    assert tts(*words, "--strategy", "best_of_n:n=2,verifier=oracle").code == 0
+    paid = double.stats.completion_tokens
+    ended = tts(
+        "run", "--resume", "--out", "one", "--strategy", "best_of_n:n=2,verifier=regex(pattern=42)", "--json", "-q"
+    )
+    assert {row["strategy"] for row in ended.json["summary"]} == {
+        "best_of_n:n=2,verifier=oracle",
+        'best_of_n:n=2,verifier=regex(pattern="42")',
+    }
+    assert double.stats.completion_tokens == paid
+    ended = tts("run", "--resume", "--out", "none", "--strategy", "single", "--quiet")
+    assert ended.code == 2
+    assert "none is not a run directory" in ended.err
+
+
 def test_cells_that_fail_are_exit_code_1_and_are_tried_again_by_resume(tts: Command, task: str):
     unfit = {"[[p3]]"}
 
@@ -349,7 +366,7 @@ def test_what_ignores_ctrl_c_is_terminated_all_the_same(number: int, capsys: pyt
 def test_a_full_disk_behind_stdout_is_told_without_a_traceback(clean: Path):
     with open("/dev/full", "w") as full:
         ended = finished(start("list", "tasks", cwd=clean, stdout=full))
-    assert (ended.code, ended.err) == (1, "error: [Errno 28] No space left on device\n")
+    assert (ended.code, ended.err) == (1, "error: No space left on device\n")
 
 
 def test_what_never_began_is_not_said_to_be_stored(tts: Command, task: str):

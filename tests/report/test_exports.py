@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import tts
 from tts.cli import main
 from tts.errors import ConfigError
-from tts.report import write_lines
+from tts.report import RunComparison, write_candidates, write_lines, write_report
 from tts.report.exports import exported
 from tts.runs import Run
 from tts.tasks.jsonl import Jsonl
@@ -127,3 +129,52 @@ def test_an_export_that_is_refused_leaves_what_was_there(tmp_path: Path):
         with pytest.raises(ConfigError, match="no right answer"):
             write_lines(rows(), tmp_path / name)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("rows.jsonl", "before\n")]
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.md", "a.csv", "a.png", "a.svg", "a.pdf", "candidates.csv"])
+def test_what_a_disk_is_too_small_for_is_told_and_leaves_what_was_there(run: Run, tmp_path: Path, name: str):
+    path, comparison = tmp_path / name, RunComparison([run])
+    before, limits = b"before", resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write() -> None:
+        if name.startswith("candidates"):
+            write_candidates(comparison, path)
+        else:
+            write_report(comparison, path, "completion_tokens")
+
+    write()  # whatever is kept from the first time on, such as fonts
+    path.write_bytes(before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=f"cannot write .*{name}: File too large"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "extra"),
+    [
+        (["--out", "curves.pdf"], "matplotlib", "plot"),
+        (["--format", "png"], "matplotlib", "plot"),
+        (["--out", "curves.parquet"], "pyarrow", "data"),
+        (["--study", "timeline:plot=times.svg"], "matplotlib", "plot"),
+        (["--track", "tensorboard"], "tensorboard", "trackers"),
+    ],
+)
+def test_a_missing_extra_is_told_before_any_work(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    module: str,
+    extra: str,
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr("sys.argv", ["tts", "report", str(run.path), *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    assert f"ttscale[{extra}]" in said.err

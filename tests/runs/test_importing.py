@@ -143,7 +143,7 @@ async def test_what_does_not_fit_is_told_and_what_can_be_is_kept(sums: Jsonl, tm
     assert made.left_out == ("1 problems with fewer than 2 samples, p1 first",)
     with pytest.raises(ConfigError, match="holds a run already"):
         await import_samples(path, tmp_path / "both", task=sums, samples=2)
-    with pytest.raises(ConfigError, match="say which task"):
+    with pytest.raises(ConfigError, match="name the task that has them, by --task"):
         await import_samples(path, tmp_path / "no", samples=1)
     with pytest.raises(ConfigError, match="has no problem 'p9'; its ids look like 'p0'"):
         await import_samples(write(tmp_path / "strange.jsonl", [batched("p9", "42")]), tmp_path / "no", task=sums)
@@ -153,6 +153,49 @@ async def test_what_does_not_fit_is_told_and_what_can_be_is_kept(sums: Jsonl, tm
     scored = {**HARNESS[0], "resps": [[["-1.5", "False"]]]}
     with pytest.raises(ConfigError, match=r"scored.jsonl:1: 'resps' holds no texts"):
         await import_samples(write(tmp_path / "scored.jsonl", [scored]), tmp_path / "no")
+
+
+REQUEST = {"custom_id": "p0", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
+ANSWERED = {"object": "response", "model": "m", "output": []}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (REQUEST, r"s.jsonl:1: a request of a batch; import the file that the batch made of it"),
+        (
+            {"custom_id": "p0", "response": {"status_code": 200, "body": ANSWERED}},
+            r"s.jsonl:1: an answer of another API",
+        ),
+        (
+            {"custom_id": "p0", "response": None, "error": {"code": "batch_expired", "message": "late"}},
+            "p0 failed: late",
+        ),
+        (
+            {"custom_id": "p0", "response": {"status_code": 429, "body": {"error": {"message": "rate"}}}},
+            "p0 failed: rate",
+        ),
+        ({"custom_id": "p0", "response": {"status_code": 502, "body": "<html>"}}, "p0 failed: <html>"),
+        ({"custom_id": "p0", "response": {"status_code": 500, "body": {}}}, "p0 failed$"),
+    ],
+)
+async def test_a_line_of_a_batch_without_an_answer_says_why(line: Any, words: str, sums: Jsonl, tmp_path: Path):
+    with pytest.raises(ConfigError, match=words):
+        await import_samples(write(tmp_path / "s.jsonl", [line]), tmp_path / "run", task=sums)
+
+
+async def test_text_completions_of_a_batch_are_answers(sums: Jsonl, tmp_path: Path):
+    line = batched("p0", "Answer: 42")
+    line["response"]["body"]["choices"] = [{"index": 0, "text": "Answer: 42", "finish_reason": "stop"}]
+    made = await import_samples(write(tmp_path / "s.jsonl", [line]), tmp_path / "run", task=sums)
+    assert [row["content"] for row in made.run.export()] == ["Answer: 42"]
+
+
+async def test_a_file_of_json_that_is_no_log_of_inspect_is_told(tmp_path: Path):
+    for content in ({"date": "x", "eval": {}}, [1]):
+        (tmp_path / "results.json").write_text(json.dumps(content))
+        with pytest.raises(ConfigError, match=r"results.json is taken for a log of Inspect.*no 'samples'"):
+            await import_samples(tmp_path / "results.json", tmp_path / "run")
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

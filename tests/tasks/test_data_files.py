@@ -105,7 +105,9 @@ def test_a_cell_of_a_table_may_hold_tests_and_an_empty_one_is_none(tmp_path: Pat
     [
         ("a.csv", b"prompt,answer\nonly one\n", "a.csv:2: not 2 cells"),
         ("a.csv", b'prompt,answer\n"open', "a.csv"),
-        ("a.csv", b"prompt\n\xff\n", "a.csv as CSV"),
+        ("a.csv", b"prompt\n\xff\n", "a.csv as CSV: it is not a text in UTF-8"),
+        ("a.jsonl", b'{"prompt": "\xfc"}', r"a.jsonl:1: not JSON: it is not a text in UTF-8 \(byte 0xfc\)"),
+        ("a.json", b'{"a": [{"prompt": 1}], "b": [{"prompt": 1}]}', "expected a JSON list, or an object that has one"),
         ("a.csv.gz", b"not gzip", "a.csv.gz as CSV"),
         ("a.json", b'{"prompt": 1}', "expected a JSON list"),
         ("a.parquet", b"PAR1 no", "a.parquet as Parquet"),
@@ -159,3 +161,25 @@ def test_a_task_file_that_cannot_be_used_is_told(content: str | None, words: str
 def test_a_stranger_names_no_file():
     with registry.from_stranger(), pytest.raises(ConfigError, match=r"no '/etc/some\.toml' among the tasks"):
         registry.make("tasks", "/etc/some.toml")
+
+
+def test_a_list_of_problems_may_stand_in_an_object(tmp_path: Path):
+    problems = [{"prompt": f"{i}?", "answer": i} for i in range(2)]
+    (tmp_path / "a.json").write_text(json.dumps({"version": "1.1", "authors": ["A"], "data": problems}))
+    assert [e.problem.messages for e in Jsonl(path=tmp_path / "a.json").examples()] == [
+        [{"role": "user", "content": f"{i}?"}] for i in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("data/mine.csv", r"a file of problems is jsonl:path=data/mine.csv"),
+        ("mine.toml:limit=3", "the parameters of a task in a file stand in the file"),
+        ("gsm", "did you mean 'gsm8k'"),
+        ("human", "did you mean 'humaneval'"),
+    ],
+)
+def test_what_was_meant_by_a_task_that_there_is_not_is_said(name: str, words: str):
+    with pytest.raises(ConfigError, match=words):
+        registry.make("tasks", name)

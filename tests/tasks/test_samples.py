@@ -88,7 +88,7 @@ def test_what_is_written_can_be_read(tmp_path: Path):
         ({"task_id": "HumanEval/0"}, "neither 'solution' nor 'completion'"),
         ({"completion": RIGHT}, "no 'task_id'"),
         ({"task_id": "HumanEval/99", "completion": RIGHT}, "no problem 'HumanEval/99'"),
-        ({"task_id": "HumanEval/0", "solution": 3}, "'solution' must be str"),
+        ({"task_id": "HumanEval/0", "solution": 3}, "'solution' must be text"),
     ],
 )
 async def test_a_sample_that_cannot_be_used_is_named(record: Any, words: str, task: HumanEval, tmp_path: Path):

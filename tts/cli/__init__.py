@@ -109,5 +109,5 @@ def main() -> None:
     except OSError as error:  # such as a full disk
         if debug:
             raise
-        say(f"error: {error}")
+        say(f"error: {': '.join(str(word) for word in (error.filename, error.strerror) if word) or error}")
         sys.exit(1)

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="BaseModel")
 
 
+def choices(kind: type[StrEnum]) -> str:
+    """How help shows what an option may be that takes several of them: `<html|md>`."""
+    return f"<{'|'.join(kind)}>"
+
+
 def complete(group: Group) -> Callable[[str], list[str]]:
     """For the shell's completion: the names of a group that begin with what is written, `best_` say."""
 

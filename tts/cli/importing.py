@@ -38,7 +38,7 @@ def import_(
         typer.Option("--strategy", metavar="SPEC", help="What chooses among the samples; may be repeated."),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=1, help="How many samples of each problem count.")
+        int | None, typer.Option("--samples", "-n", metavar="N", min=1, help="How many samples of each problem count.")
     ] = None,
 ) -> None:
     """Make a run of samples that another program has drawn.

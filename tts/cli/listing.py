@@ -75,8 +75,10 @@ def _wanted(words: list[str]) -> list[tuple[Group, str]]:
     ]
     for name in names:
         if not any(name == known for _, known in everything):
-            there = ", ".join(dict.fromkeys(known for _, known in everything))
-            raise ConfigError(f"no '{name}' among the {' and '.join(groups or GROUPS)}; there are: {there}")
+            near = registry.near_names(name, [known for _, known in everything])
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            where = groups[0] if groups else f"{', '.join(GROUPS[:-1])} and {GROUPS[-1]}"
+            raise ConfigError(f"no '{name}' among the {where}; {hint}`tts list{' '.join(['', *groups])}` has all")
     return [entry for entry in everything if not names or entry[1] in names]
 
 

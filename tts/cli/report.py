@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from tts.cli.common import AsJson, Trackers, complete, console, say, show_json
+from tts.cli.common import AsJson, Trackers, choices, complete, console, say, show_json
 from tts.errors import ConfigError
 from tts.text import visible
 
@@ -64,7 +64,11 @@ def report(
     ] = None,
     format_: Annotated[
         list[Format] | None,
-        typer.Option("--format", help="Write report.FORMAT in the run's directory. Default: html; may be repeated."),
+        typer.Option(
+            "--format",
+            metavar=choices(Format),
+            help="Write report.FORMAT in the run's directory. Default: html; may be repeated.",
+        ),
     ] = None,
     x: Annotated[
         str | None,
@@ -102,9 +106,10 @@ def report(
     export: Annotated[
         list[Exports] | None,
         typer.Option(
+            metavar=choices(Exports),
             help="Write sft.jsonl (right answers), preference.jsonl (pairs of a right and a wrong one), or all samples "
             "in a form of others (samples for EvalPlus, lm_eval, a log of Inspect, batch) in the run's "
-            "directory; may be repeated."
+            "directory; may be repeated.",
         ),
     ] = None,
     label: Annotated[
@@ -112,7 +117,10 @@ def report(
     ] = Labels.truth,
     track: Annotated[
         list[Trackers] | None,
-        typer.Option(help="Give the runs to a tracker, by its own settings (extra trackers); may be repeated."),
+        typer.Option(
+            metavar=choices(Trackers),
+            help="Give the runs to a tracker, by its own settings (extra trackers); may be repeated.",
+        ),
     ] = None,
     style: Annotated[
         Looks, typer.Option(help="Of figures: paper is as wide as a column, with fonts to match.")
@@ -133,17 +141,25 @@ def report(
     """
     from tts import registry
     from tts.files import check_writable
-    from tts.report import CANDIDATE_FORMATS, FORMATS, RunComparison, write_candidates
+    from tts.report import CANDIDATE_FORMATS, RunComparison, check_report, write_candidates
     from tts.runs import Run
 
     for path in out or ():
-        check_writable(path, FORMATS)
+        check_report(path)
     if candidates:
         check_writable(candidates, CANDIDATE_FORMATS)
+    if track:
+        from tts.report.trackers import check_tracker
+
+        for tracker in track:
+            check_tracker(tracker)
     studies: list[Study] = [registry.make("studies", spec) for spec in study or ()]
     comparison = RunComparison([Run(path) for path in runs])
     along = cast("By | None", by and str(by))
-    files = [*(out or ()), *(comparison.place / f"report.{kind}" for kind in format_ or ())]
+    beside = [comparison.place / f"report.{kind}" for kind in format_ or ()]
+    for path in beside:
+        check_report(path)
+    files = [*(out or ()), *beside]
     if studies:
         _show_studies(studies, comparison, as_json)
     else:

@@ -26,6 +26,7 @@ from tts.cli.common import (
     Temperature,
     Trackers,
     Verifier,
+    choices,
     complete,
     dotted,
     model_or_default,
@@ -122,7 +123,10 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; send no request.")] = False,
     track: Annotated[
         list[Trackers] | None,
-        typer.Option(help="Have a tracker follow the run, by its own settings (extra trackers); may be repeated."),
+        typer.Option(
+            metavar=choices(Trackers),
+            help="Have a tracker follow the run, by its own settings (extra trackers); may be repeated.",
+        ),
     ] = None,
     otel: Annotated[
         bool, typer.Option("--otel", help="Send OpenTelemetry spans to $OTEL_EXPORTER_OTLP_ENDPOINT (extra otel).")
@@ -156,7 +160,7 @@ def run(
     }
     given = {key: value for key, value in options.items() if value is not None}
     source = config
-    if resume and out is not None and config is None and not {"task", "strategies"} & given.keys():
+    if resume and out is not None and config is None and not {"task", "strategies"} <= given.keys():
         source = read_record(out)["config"]
     experiment = _experiment(source, {**given, **dotted(ctx)}, model or [], base_url, n, ask=not dry_run)
     out = out or Path("runs") / _name(experiment)

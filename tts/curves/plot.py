@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 from tts.curves.curve import Curve
 from tts.curves.estimators import CurveError
 from tts.errors import ConfigError, MissingExtra
+from tts.files import write_atomically
 from tts.text import broken
 
 if TYPE_CHECKING:
@@ -146,8 +148,10 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
     options = STYLE | {"pdf.fonttype": 42}
     undated = {"CreationDate" if suffix == ".pdf" else "Date": None} if suffix != ".png" else None
+    drawn = BytesIO()  # not the file itself: writers of PDFs do not survive a disk that is full
     with matplotlib.rc_context(options):
-        figure.savefig(path, dpi=200, metadata=undated)
+        figure.savefig(drawn, format=suffix[1:], dpi=200, metadata=undated)
+    write_atomically(Path(path), drawn.getvalue())
 
 
 def draw_curves(

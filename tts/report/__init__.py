@@ -7,13 +7,14 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tts.curves import plot_curves, write_csv, write_parquet, writing
-from tts.curves.plot import Intervals, Style
-from tts.errors import ConfigError
-from tts.files import check_writable, written_whole
+from tts.curves.plot import Intervals, Style, drawing
+from tts.errors import ConfigError, MissingExtra
+from tts.files import check_writable, write_atomically, written_whole
 from tts.report.page import write_page
 from tts.report.tracks import RunComparison
 from tts.runs.analysis import By, summary
@@ -22,11 +23,26 @@ from tts.studies.verifiers import Verifiers
 from tts.tables import FILTERED, Table, curve_table, in_code, in_words, summary_table
 from tts.text import one_line
 
-__all__ = ["RunComparison", "write_candidates", "write_lines", "write_page", "write_report"]
+__all__ = ["RunComparison", "check_report", "write_candidates", "write_lines", "write_page", "write_report"]
 
 
 FORMATS = ("html", "md", "csv", "parquet", "png", "svg", "pdf")
+FIGURES = FORMATS[-3:]
 CANDIDATE_FORMATS = ("csv", "jsonl")
+
+
+def check_report(path: Path) -> str:
+    """What kind of report `path` is to be, by its suffix.
+
+    Raises before any work what `write_report` would after it: `ConfigError`, and `MissingExtra` where one is needed.
+    """
+    kind = check_writable(path, FORMATS)
+    if kind == "parquet" and find_spec("pyarrow") is None:
+        raise MissingExtra("data", "writing Parquet")
+    if kind in FIGURES:
+        with drawing("curves"):
+            pass
+    return kind
 
 
 def write_report(
@@ -43,18 +59,19 @@ def write_report(
     `intervals` are those of `tts.curves.plot_curves`. Raises
     `ConfigError` for an unknown suffix, a path that cannot be written, or where there is nothing to write.
     """
-    kind = check_writable(path, FORMATS)
+    kind = check_report(path)
     with writing(path):
         if kind == "html":
             write_page(comparison, path)
         elif kind == "md":
-            path.write_text(markdown(comparison, x, by), encoding="utf-8")
+            write_atomically(path, markdown(comparison, x, by))
         else:
             curves, missing = comparison.curves(x, by)
             if not curves:
                 raise ConfigError(f"no curve for {path}: {'; '.join(missing) or 'nothing is graded yet'}")
             if kind in ("csv", "parquet"):
-                (write_csv if kind == "csv" else write_parquet)(curves, path)
+                with written_whole(path) as partial:
+                    (write_csv if kind == "csv" else write_parquet)(curves, partial)
             else:
                 plot_curves(comparison.panels(x, by)[0], path, style=style, intervals=intervals)
 
@@ -66,7 +83,7 @@ def write_candidates(comparison: RunComparison, path: Path) -> None:
     )
     if check_writable(path, CANDIDATE_FORMATS) == "jsonl":
         return write_lines(rows, path)
-    with writing(path), path.open("w", encoding="utf-8", newline="") as file:
+    with writing(path), written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         if first := next(rows, None):
             writer = csv.DictWriter(file, list(first))
             writer.writeheader()

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
+from tts.files import written_whole
 from tts.report.details import Details
 from tts.report.overview import overview
 from tts.report.tracks import RunComparison
@@ -37,7 +38,7 @@ def write_page(comparison: RunComparison, path: Path, *, most: int = MOST_CHARAC
     summary = overview(comparison)
     details = Details(comparison)
     shown = sampled(len(comparison.problems), min(1.0, most / max(1, size(comparison))))
-    with path.open("w", encoding="utf-8") as file:
+    with written_whole(path) as partial, partial.open("w", encoding="utf-8") as file:
         before, after = page(f"{summary['title']} · tts report").split(DATA)
         file.write(before)
         chunk_of: dict[int, int] = {}

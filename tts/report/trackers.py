@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tts.curves import Curve, curve_rows
-from tts.errors import ConfigError, MissingExtra, log
+from tts.errors import ConfigError, MissingExtra, TTSError, log
 from tts.report import RunComparison, write_page
 from tts.runs import Run
 from tts.tables import curve_table
@@ -34,10 +34,17 @@ LEISURE = 20
 
 
 def track(run: Run, tracker: str) -> str:
-    """Give `run` to a tracker; returns where it went. Raises `ConfigError`, `MissingExtra` as `following`."""
-    _check(tracker)
-    with OPENED[tracker](run) as (place, give), _findings(run) as found:
-        give(found, True)
+    """Give `run` to a tracker; returns where it went.
+
+    Raises `ConfigError`, `MissingExtra` as `following`, and `TTSError` where the tracker fails.
+    """
+    check_tracker(tracker)
+    with _findings(run) as found:
+        try:
+            with OPENED[tracker](run) as (place, give):
+                give(found, True)
+        except Exception as error:  # of whatever kind: its own settings, servers and libraries
+            raise TTSError(f"{tracker} failed: {type(error).__name__}: {error}") from error
     return place
 
 
@@ -78,7 +85,7 @@ class _Followers:
 
     def begin(self, trackers: Sequence[str]) -> None:
         for tracker in trackers:
-            _check(tracker)
+            check_tracker(tracker)
         run = Run(self._folder, checked=False)
         for tracker in trackers:
             with self._survived(tracker):
@@ -239,7 +246,7 @@ OPENED: dict[str, Callable[[Run], AbstractContextManager[tuple[str, Give]]]] = {
 """Where a run goes in each tracker, which has its configuration by then, and what gives it the rest."""
 
 
-def _check(tracker: str) -> None:
+def check_tracker(tracker: str) -> None:
     """Raise where `tracker` is unknown or not installed."""
     if tracker not in OPENED:
         raise ConfigError(f"no tracker '{tracker}'; there are: {', '.join(OPENED)}")

@@ -91,8 +91,8 @@ async def import_samples(
     fewest, n = min(by_problem, key=lambda id: len(by_problem[id])), max(map(len, by_problem.values()))
     if samples is None and len(by_problem[fewest]) < n:
         raise ConfigError(
-            f"'{fewest}' has fewer samples ({len(by_problem[fewest])}) than others ({n}); say how many of each count "
-            "(samples)"
+            f"'{fewest}' has fewer samples ({len(by_problem[fewest])}) than others ({n}); say how many of each "
+            "count, by --samples"
         )
     n = samples or n
     if few := [id for id, found in by_problem.items() if len(found) < n]:
@@ -126,7 +126,7 @@ def _problems(
     stated = {id: found[0] for id, found in answers.items()}
     if any(answer.prompt is None or answer.reference is None for answer in stated.values()):
         if task is None:
-            raise ConfigError(f"{path} has no prompts and right answers; say which task it is of (task)")
+            raise ConfigError(f"{path} has no prompts and right answers; name the task that has them, by --task")
         whole: Task = registry.make("tasks", task) if isinstance(task, str) else task
         ids = {example.problem.id for example in whole.examples()}
         if strange := [id for id in answers if id not in ids]:
@@ -250,17 +250,24 @@ def _final(reference: Any) -> str:
 def _batch(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
     """A line of the output of OpenAI's batch API; `ID#k` is the k-th request for the problem ID."""
     id = record.need("custom_id", str).rpartition("#")[0] or record.need("custom_id", str)
+    if "response" not in record.fields and "body" in record.fields:
+        raise record.error("a request of a batch; import the file that the batch made of it")
     response = record.fields.get("response") or {}
+    body: Any = response.get("body")
     if response.get("status_code") != 200:
-        left_out.append(f"{record.place}: the request for {id} failed")
+        said: Any = record.fields.get("error") or body
+        while isinstance(said, dict):
+            said = said.get("error") or said.get("message") or said.get("code")
+        left_out.append(f"{record.place}: the request for {id} failed{f': {str(said)[:200]}' if said else ''}")
         return
-    body = response["body"]
+    if not isinstance(body, dict) or "choices" not in body:
+        raise record.error("an answer of another API than chat and text completions")
     usage = body.get("usage") or {}
     counted = "completion_tokens" in usage and len(body["choices"]) == 1
     for choice in body["choices"]:
         yield StoredAnswer(
             problem=id,
-            text=choice["message"].get("content") or "",
+            text=(choice["message"].get("content") if "message" in choice else choice["text"]) or "",
             finish_reason=FINISHED.get(choice.get("finish_reason"), "stop"),
             usage=(usage["prompt_tokens"], usage["completion_tokens"]) if counted else None,
             model=body.get("model") or "",
@@ -289,7 +296,10 @@ def _inspect_records(path: Path) -> Iterator[Record]:
                     yield Record(path, number, sample)
         else:
             with path.open("rb") as file:
-                samples = parsed(bounded(file))["samples"]
+                log = parsed(bounded(file))
+            if not isinstance(log, dict) or "samples" not in log:
+                raise ConfigError(f"{path} is taken for a log of Inspect, as files of JSON are, but has no 'samples'")
+            samples = log["samples"]
             for number, sample in enumerate(samples, 1):
                 yield Record(path, number, sample)
     except UNREADABLE as error:

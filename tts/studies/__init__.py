@@ -102,7 +102,16 @@ def written_as(*formats: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-FigureFile = Annotated[Path | None, written_as("svg", "png", "pdf")]
+def _can_be_drawn(path: Path | None) -> Path | None:
+    from tts.curves.plot import drawing
+
+    if path is not None:
+        with drawing("figures"):
+            pass
+    return path
+
+
+FigureFile = Annotated[Path | None, written_as("svg", "png", "pdf"), AfterValidator(_can_be_drawn)]
 """A figure that a study may draw."""
 
 

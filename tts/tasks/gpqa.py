@@ -15,7 +15,7 @@ from random import Random
 from tts.errors import ConfigError
 from tts.tasks import Example, Task
 from tts.tasks.building import choice_example, lettered
-from tts.tasks.loading import Record, data_file
+from tts.tasks.loading import Record, data_file, not_text
 
 URL = "https://openaipublic.blob.core.windows.net/simple-evals/gpqa_diamond.csv"
 INSTRUCTION = (
@@ -37,10 +37,12 @@ class GPQA(Task):
         """Problems `gpqa/RECORD-ID`, or the number of the record, in the order of the file."""
         path = data_file(self.path, "gpqa_diamond.csv", URL)
         try:
-            with path.open(encoding="utf-8", newline="") as file:
+            with path.open(encoding="utf-8-sig", newline="") as file:
                 for number, record in enumerate(csv.DictReader(file)):
                     yield self._example(Record(path, number + 1, record), number)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"cannot read {path} as CSV: {not_text(error)}") from error
+        except (OSError, csv.Error) as error:
             raise ConfigError(f"cannot read {path} as CSV: {error}") from error
 
     def _example(self, record: Record, number: int) -> Example:

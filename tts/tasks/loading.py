@@ -39,7 +39,7 @@ def local_file(path: Path) -> Path:
     """`path` with `~` expanded. Raises `ConfigError` if there is no such file."""
     path = path.expanduser()
     if not path.is_file():
-        raise ConfigError(f"there is no file {path}; give an existing one as path=")
+        raise ConfigError(f"{path} is a folder; name a file" if path.is_dir() else f"there is no file {path}")
     return path
 
 
@@ -60,7 +60,7 @@ class Record:
     def __init__(self, path: Path, number: int, fields: Any) -> None:
         self.place: str = f"{path}:{number}"
         if not isinstance(fields, dict):
-            raise self.error(f"expected a JSON object, found {type(fields).__name__}")
+            raise self.error(f"expected a JSON object, found {_kind(type(fields))}")
         self.fields: dict[str, Any] = fields
 
     def need(self, key: str, *kinds: type) -> Any:
@@ -69,13 +69,21 @@ class Record:
         if value is None:
             raise self.error(f"no '{key}'; there are: {', '.join(self.fields)[:500] or 'no fields'}")
         if kinds and not isinstance(value, kinds):
-            names = " or ".join(kind.__name__ for kind in kinds)
-            raise self.error(f"'{key}' must be {names}, not {type(value).__name__}")
+            names = " or ".join(dict.fromkeys(map(_kind, kinds)))
+            raise self.error(f"'{key}' must be {names}, not {_kind(type(value))}")
         return value
 
     def error(self, message: str) -> ConfigError:
         """An error that names this record's place."""
         return ConfigError(f"{self.place}: {message}")
+
+
+_KINDS = {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object", bool: "true or false"}
+
+
+def _kind(kind: type) -> str:
+    """A type in the words of JSON."""
+    return _KINDS.get(kind, "null" if kind is type(None) else kind.__name__)
 
 
 def parsed(data: bytes | str) -> Any:
@@ -84,6 +92,13 @@ def parsed(data: bytes | str) -> Any:
         return well_formed(json.loads(data))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(not_text(error)) from None
+
+
+def not_text(error: UnicodeDecodeError) -> str:
+    """What is wrong with a file of another encoding."""
+    return f"it is not a text in UTF-8 (byte {error.object[error.start]:#04x}); convert it first"
 
 
 def bounded(file: IO[bytes] | GzipFile) -> bytes:
@@ -145,6 +160,8 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[Record]:
                     columns = len(rows.fieldnames or ())
                     raise ConfigError(f"{path}:{rows.line_num}: not {columns} cells, as many as the first line has")
                 yield Record(path, rows.line_num, {key: cell for key, cell in row.items() if cell})
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read {path} as CSV: {not_text(error)}") from error
     except (csv.Error, ValueError, OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"cannot read {path} as CSV: {error}") from error
 
@@ -181,13 +198,21 @@ def hub_records(name: str, subset: str | None, split: str, revision: str | None)
 
 
 def read_json_list(path: Path) -> Iterator[Record]:
-    """The records of a file that is one JSON list, numbered from 1. Raises `ConfigError` for any other file."""
+    """The records of a file that is one JSON list, or an object with one list of objects, numbered from 1.
+
+    Raises `ConfigError` for any other file.
+    """
     try:
         with _opened(path) as file:
             records = parsed(bounded(file))
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"cannot read {path} as JSON: {error}") from error
+    if isinstance(records, dict):
+        lists = [
+            value for value in records.values() if isinstance(value, list) and value and isinstance(value[0], dict)
+        ]
+        records = lists[0] if len(lists) == 1 else records
     if not isinstance(records, list):
-        raise ConfigError(f"{path}: expected a JSON list, found {type(records).__name__}")
+        raise ConfigError(f"{path}: expected a JSON list, or an object that has one, found {_kind(type(records))}")
     for number, record in enumerate(records, 1):
         yield Record(path, number, record)
