@@ -338,6 +338,28 @@ async def test_modules_can_be_loaded_beforehand(sandbox: Sandbox) -> None:
         await sandbox.run(Job("", preload=("nothing_of_this_name",)))
 
 
+async def test_what_is_warmed_up_once_each_program_finds_warm(sandbox: Sandbox) -> None:
+    program = "import sys\ndef f(n):\n    sys.warm.append(n)\n    return sys.warm"
+    jobs = [Job(program, cases("f", n), warm_up="import sys\nsys.warm = [0]") for n in (4, 5)]
+    assert [(await sandbox.run(job)).cases[0].values for job in jobs] == [([0, 4],), ([0, 5],)]
+    assert (await sandbox.run(Job(program, cases("f", 6)))).cases[0].status == "error"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_the_bytecode_of_what_is_loaded_is_kept_where_the_interpreter_keeps_it(
+    sandbox: Sandbox, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (packages / "seldom_loaded.py").write_text("import as_seldom")
+    (packages / "as_seldom.py").write_text("")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(packages)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", not kept)
+    assert (await sandbox.run(Job("import seldom_loaded, as_seldom", preload=("seldom_loaded",)))).loaded.status == "ok"
+    names = {path.name.partition(".")[0] for path in packages.glob("__pycache__/*.pyc")}
+    assert names == ({"seldom_loaded", "as_seldom"} if kept else set())
+
+
 async def test_everything_ends_with_the_sandbox() -> None:
     sandbox = Sandbox(2)
     await asyncio.gather(*(sandbox.run(Job("x = 1")) for _ in range(4)))
