@@ -39,8 +39,8 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def job(host: Host, program: Hostile) -> Job:
-    cpu = 0.2 if program.ends == {"cpu"} else 0.5  # what has no end is cut short
-    limits = ProgramLimits(cpu_seconds=cpu, wall_seconds=1.5 if program.sleeps else 120, memory_mb=600)
+    cpu = 0.1 if {"cpu"} <= program.ends <= {"cpu", "memory"} else 0.3  # what has no end is cut short
+    limits = ProgramLimits(cpu_seconds=cpu, wall_seconds=0.4 if program.sleeps else 120, memory_mb=600)
     return Job(host.fill(program), CASES, limits=limits)
 
 
