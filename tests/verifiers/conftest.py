@@ -13,10 +13,13 @@ from tts.types import Problem, Verdict
 from tts.verifiers.programs.judging import VerdictCache
 from tts.verifiers.unit_tests import UnitTests
 
+SHARED = {"kept", "sandbox"}
+"""Fixtures of one module's tests, which then share a loop."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "kept" in getattr(item, "fixturenames", ()):
+        if SHARED.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 

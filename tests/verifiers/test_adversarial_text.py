@@ -180,9 +180,7 @@ async def test_every_verifier_is_tried_or_said_to_read_no_text():
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-async def test_every_verifier_answers_any_text_soon(
-    name: str, resources: Resources, monkeypatch: pytest.MonkeyPatch
-):
+async def test_every_verifier_answers_any_text_soon(name: str, resources: Resources, monkeypatch: pytest.MonkeyPatch):
     soon = replace(math_answer.JOB.limits, case_cpu_seconds=0.1)  # of what takes 0.4 s there are other tests
     monkeypatch.setattr(math_answer, "JOB", replace(math_answer.JOB, limits=soon))
     verifier = registry.make("verifiers", {"name": name, **PARAMETERS[name]})

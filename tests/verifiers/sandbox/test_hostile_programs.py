@@ -61,7 +61,6 @@ def idle_processes(sandbox: Sandbox) -> list[str]:
     return [text for worker in sandbox._all for text in living_processes(worker.process_id).values()]
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("program", HOSTILE)
 async def test_a_hostile_program_gains_nothing_and_leaves_nothing(
     program: Hostile, sandbox: Sandbox, host: Host
@@ -82,7 +81,6 @@ async def test_a_hostile_program_gains_nothing_and_leaves_nothing(
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("program", [pytest.param(p, id=name) for name, p in spoofs.HARMLESS.items()])
 async def test_a_right_program_that_behaves_oddly_is_accepted(program: Hostile, sandbox: Sandbox, host: Host) -> None:
     result = await sandbox.run(Job(host.fill(program), CASES, limits=ProgramLimits(cpu_seconds=20)))
