@@ -252,7 +252,8 @@ class Turns(Protocol):
         ...
 
     def leave(self, problem: str, spent: Usage) -> None:
-        """Its search has come to its end, and took so much. One that is only interrupted has not, and nothing is decided without it."""
+        """Its search, which took so much, has come to its end. One that is only interrupted has not, and nothing is
+        decided without it."""
         ...
 
 
