@@ -251,8 +251,9 @@ class Turns(Protocol):
         """
         ...
 
-    def leave(self, problem: str) -> None:
-        """Its search has come to its end. One that is only interrupted has not, and nothing is decided without it."""
+    def leave(self, problem: str, spent: Usage) -> None:
+        """Its search, which took so much, has come to its end. One that is only interrupted has not, and nothing is
+        decided without it."""
         ...
 
 
@@ -303,9 +304,11 @@ class SharedBudget:
         self._decide()
         return future
 
-    def leave(self, problem: str) -> None:
-        self._live.discard(self._places[problem])
-        self._waiting.pop(self._places[problem], None)
+    def leave(self, problem: str, spent: Usage) -> None:
+        place = self._places[problem]
+        self._live.discard(place)
+        self._waiting.pop(place, None)
+        self._spent[place] = getattr(spent, self.budget.cap[0])
         self._decide()
 
     def _decide(self) -> None:

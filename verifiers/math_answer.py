@@ -56,7 +56,7 @@ LIMITS = ProgramLimits(
     memory_mb=1024,
     output_kb=1 << 16,
 )
-JOB = Job(PROGRAM, limits=LIMITS, preload=("math_verify",), isolation="best_effort")
+JOB = Job(PROGRAM, limits=LIMITS, preload=("math_verify",), warm_up=PROGRAM, isolation="best_effort")
 
 
 def require_math_verify() -> None:

@@ -18,7 +18,8 @@ from tts.verifiers.sandbox import Invocation, Job, ProgramLimits, Sandbox, Sandb
 LONGEST_TEXT = 200_000
 """Characters; a longer text is refused, since handing it over would hold up the loop."""
 
-MODULES = "import json, math, re, statistics"
+NAMES = ("json", "math", "re", "statistics")
+MODULES = f"import {', '.join(NAMES)}"
 EVALUATED = f"{MODULES}\ndef evaluated(source, *names):\n    return eval(source, *names)\n"
 """The program in which `eval` runs what the answer says."""
 
@@ -56,8 +57,8 @@ class PythonExpr(Verifier):
         limits = ProgramLimits(cpu_seconds=self.timeout)
         sandbox = session.resources.get(Sandbox)
         async with (
-            sandbox.open(Job(EVALUATED, limits=limits)) as program,
-            sandbox.open(Job(HOST, limits=limits), remote=program) as host,
+            sandbox.open(Job(EVALUATED, limits=limits, preload=NAMES)) as program,
+            sandbox.open(Job(HOST, limits=limits, preload=NAMES), remote=program) as host,
         ):
             order = Invocation("prepare", encode((MODULES, "", {"eval": "evaluated"})))
             result = await host.call(order)

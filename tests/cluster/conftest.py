@@ -25,20 +25,29 @@ def _no_garbage_of_others() -> None:
         gc.collect()
 
 
+def solving() -> ModelDouble:
+    """The server."""
+    return ModelDouble(answer=solvable(PROBABILITIES), latency=(0.005, 0.03))
+
+
+def table_in(folder: Path, double: ModelDouble) -> dict[str, Any]:
+    """An experiment over 20 problems, whose samples are seeded, and the same wherever the server listens."""
+    path = folder / "problems.jsonl"
+    lines = [{"id": name, "prompt": f"[[{name}]] six times seven?", "answer": "42"} for name in PROBABILITIES]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    model = {"model": "test-model", "base_url": double.base_url, "params": {"seed": 7}, "max_n": 3, "identity": "it"}
+    return {"task": f'jsonl:path="{path}"', "models": {"m": model}, "strategies": ["single", "self_consistency:n=16"]}
+
+
 @pytest.fixture
 async def double() -> AsyncIterator[ModelDouble]:
-    async with ModelDouble(answer=solvable(PROBABILITIES), latency=(0.01, 0.06)) as double:
+    async with solving() as double:
         yield double
 
 
 @pytest.fixture
 def table(tmp_path: Path, double: ModelDouble) -> dict[str, Any]:
-    """An experiment over 20 problems, whose samples are seeded."""
-    path = tmp_path / "problems.jsonl"
-    lines = [{"id": name, "prompt": f"[[{name}]] six times seven?", "answer": "42"} for name in PROBABILITIES]
-    path.write_text("\n".join(map(json.dumps, lines)))
-    model = {"model": "test-model", "base_url": double.base_url, "params": {"seed": 7}, "max_n": 3}
-    return {"task": f'jsonl:path="{path}"', "models": {"m": model}, "strategies": ["single", "self_consistency:n=16"]}
+    return table_in(tmp_path, double)
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from tests.cluster.conftest import solving, table_in
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.fleet import FleetExecutor
 from tests.support.killing import stored
@@ -46,32 +49,47 @@ async def more(double: ModelDouble, requests: int, work: asyncio.Task[Any]) -> N
         await asyncio.sleep(0.001)
 
 
-@pytest.fixture
-async def local(table: dict[str, Any], tmp_path: Path) -> list[Any]:
-    """The results of the same experiment in one process."""
-    return results(await Experiment.parse(table).run(tmp_path / "local"))
+@dataclass(frozen=True)
+class Alone:
+    """What one process has found, and where."""
+
+    results: list[Any]
+    folder: Path
+
+
+async def alone_in(folder: Path, **settings: Any) -> Alone:
+    """Run the experiment of these tests in this process."""
+    async with solving() as double:
+        run = await Experiment.parse(table_in(folder, double) | settings).run(folder / "run")
+    return Alone(results(run), folder / "run")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def local(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """The same experiment in one process."""
+    return await alone_in(tmp_path_factory.mktemp("local"))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 async def test_workers_find_what_one_process_finds(
-    workers: int, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+    workers: int, table: dict[str, Any], double: ModelDouble, local: Alone, tmp_path: Path
 ) -> None:
     before = double.stats.choices
     run = await Experiment.parse(table).run(tmp_path / "run", executor=FleetExecutor(workers))
-    assert results(run) == local
-    assert stored(tmp_path / "run") == stored(tmp_path / "local")
+    assert results(run) == local.results
+    assert stored(tmp_path / "run") == stored(local.folder)
     assert double.stats.choices - before == SAMPLES
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 async def test_executors_take_turns_at_one_run(
-    workers: int, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+    workers: int, table: dict[str, Any], double: ModelDouble, local: Alone, tmp_path: Path
 ) -> None:
     before = double.stats.choices
     for limit, executor in [(5, "local"), (12, FleetExecutor(workers)), (20, "local")]:
         run = await Experiment.parse({**table, "limit": limit}).run(tmp_path / "run", resume=True, executor=executor)
-    assert results(run) == local
-    assert stored(tmp_path / "run") == stored(tmp_path / "local")
+    assert results(run) == local.results
+    assert stored(tmp_path / "run") == stored(local.folder)
     assert double.stats.choices - before == SAMPLES
 
 
@@ -80,7 +98,7 @@ async def test_rows_of_a_worker_that_dies_are_run_elsewhere(
     seed: int,
     table: dict[str, Any],
     double: ModelDouble,
-    local: list[Any],
+    local: Alone,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -96,13 +114,13 @@ async def test_rows_of_a_worker_that_dies_are_run_elsewhere(
             hand = rng.choice(executor.fleet.living)
             lost += hand.unacknowledged
             hand.kill()
-    assert results(await run) == local
-    assert stored(tmp_path / "run") == stored(tmp_path / "local")
+    assert results(await run) == local.results
+    assert stored(tmp_path / "run") == stored(local.folder)
     assert double.stats.choices - before <= SAMPLES + lost, "only what was not acknowledged is paid for again"
 
 
 async def test_a_worker_that_is_cut_off_is_written_off_and_ends_itself(
-    table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table: dict[str, Any], double: ModelDouble, local: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (driver, worker):
         monkeypatch.setattr(module, "LEASE", 1.5)
@@ -113,25 +131,25 @@ async def test_a_worker_that_is_cut_off_is_written_off_and_ends_itself(
     cut = executor.fleet.hired[0]
     cut.cut = True
     async with asyncio.timeout(120):
-        assert results(await run) == local
+        assert results(await run) == local.results
         await cut.worker.gone()
     assert cut.worker.ended
 
 
-async def test_a_short_cut_heals(table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path) -> None:
+async def test_a_short_cut_heals(table: dict[str, Any], double: ModelDouble, local: Alone, tmp_path: Path) -> None:
     executor, before = FleetExecutor(2), double.stats.choices
     run = asyncio.create_task(Experiment.parse(table).run(tmp_path / "run", executor=executor))
     await more(double, 20, run)
     executor.fleet.hired[0].cut = True
     await asyncio.sleep(1)
     executor.fleet.hired[0].cut = False
-    assert results(await run) == local
+    assert results(await run) == local.results
     assert double.stats.choices - before == SAMPLES
     assert len(executor.fleet.hired) == 2
 
 
 async def test_a_worker_that_comes_later_is_used(
-    table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table: dict[str, Any], double: ModelDouble, local: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "LOOK", 0.05)
     double.latency = 0.1
@@ -143,13 +161,13 @@ async def test_a_worker_that_comes_later_is_used(
     )
     await more(double, 20, run)
     executor.fleet.size = 2
-    assert results(await run) == local
+    assert results(await run) == local.results
     assert all(hand.messages > 3 for hand in executor.fleet.hired)
     assert len(executor.fleet.hired) == 2
 
 
 async def test_an_interrupted_run_stores_what_its_workers_have(
-    table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table: dict[str, Any], double: ModelDouble, local: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aclose, closed = Sampler.aclose, list[Sampler]()
 
@@ -171,7 +189,7 @@ async def test_an_interrupted_run_stores_what_its_workers_have(
     kept = len(stored(tmp_path / "run"))
     assert paid - kept <= 64 * 3, "only what was in flight is lost"
     done = await Experiment.parse(table).run(tmp_path / "run", resume=True)
-    assert results(done) == local
+    assert results(done) == local.results
     assert double.stats.choices - before - paid == SAMPLES - kept
 
 

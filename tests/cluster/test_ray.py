@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.test_driver import SAMPLES, local, more, results
+from tests.cluster.test_driver import SAMPLES, Alone, local, more, results
 from tests.support.double import ModelDouble
 from tests.support.killing import stored
 from tests.support.processes import ancestors, living_processes, ray_workers
@@ -32,17 +32,17 @@ asyncio.run(Experiment.parse(json.loads(sys.argv[1])).run(sys.argv[2], resume=Tr
 
 
 async def test_a_cluster_finds_what_one_process_finds(
-    cluster: Any, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+    cluster: Any, table: dict[str, Any], double: ModelDouble, local: Alone, tmp_path: Path
 ) -> None:
     before = double.stats.choices
     run = await Experiment.parse(table).run(tmp_path / "run", executor=f'ray:address="{cluster.address}"')
-    assert results(run) == local
-    assert stored(tmp_path / "run") == stored(tmp_path / "local")
+    assert results(run) == local.results
+    assert stored(tmp_path / "run") == stored(local.folder)
     assert double.stats.choices - before == SAMPLES
 
 
 async def test_workers_killed_at_random_moments(
-    cluster: Any, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+    cluster: Any, table: dict[str, Any], double: ModelDouble, local: Alone, tmp_path: Path
 ) -> None:
     rng, before, killed = random.Random(0), double.stats.choices, 0
     executor = RayExecutor(address=cluster.address, workers=2, num_cpus=1)
@@ -58,7 +58,7 @@ async def test_workers_killed_at_random_moments(
             for pid in living and [rng.choice(living)]:
                 os.kill(pid, signal.SIGKILL)
                 killed += 1
-    assert results(await run) == local
+    assert results(await run) == local.results
     assert killed
     assert double.stats.choices - before <= SAMPLES + killed * 200
 
@@ -77,7 +77,7 @@ async def test_a_total_budget_is_shared_out_though_a_worker_is_killed(
 
 
 async def test_a_node_killed_and_a_node_that_joins(
-    cluster: Any, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+    cluster: Any, table: dict[str, Any], double: ModelDouble, local: Alone, tmp_path: Path
 ) -> None:
     table["models"]["m"] |= {"max_concurrency": 4}
     double.latency = (0.1, 0.3)
@@ -87,12 +87,12 @@ async def test_a_node_killed_and_a_node_that_joins(
     await more(double, 20, run)
     later = cluster.add_node(num_cpus=1, object_store_memory=100 << 20, resources={"brief": 2})
     os.kill(doomed.all_processes["raylet"][0].process.pid, signal.SIGKILL)
-    assert results(await run) == local
+    assert results(await run) == local.results
     cluster.remove_node(later)
 
 
 async def test_the_driver_killed_at_random_moments(
-    cluster: Any, table: dict[str, Any], double: ModelDouble, local: list[Any], tmp_path: Path
+    cluster: Any, table: dict[str, Any], double: ModelDouble, local: Alone, tmp_path: Path
 ) -> None:
     out, rng, survived, before = tmp_path / "run", random.Random(0), {}, double.stats.choices
     where = f'ray:address="{cluster.address}",workers=2,num_cpus=1'
@@ -111,7 +111,7 @@ async def test_the_driver_killed_at_random_moments(
         survived = now
     kept = double.stats.choices
     run = await Experiment.parse(table).run(out, resume=True)
-    assert results(run) == local
+    assert results(run) == local.results
     assert double.stats.choices - kept == SAMPLES - len(survived), "nothing stored is asked for again"
     assert kept - before - len(survived) <= 2 * 3 * 256
 

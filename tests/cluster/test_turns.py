@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
-from tests.cluster.test_driver import more, results
+from tests.cluster.test_driver import Alone, alone_in, more, results
 from tests.support.double import ModelDouble
 from tests.support.fleet import FleetExecutor
 from tests.support.killing import stored
@@ -21,27 +22,29 @@ pytestmark = pytest.mark.filterwarnings("error")
 STRATEGIES = ["best_of_n:n=8,verifier=exact_answer(reference=42)", "self_consistency:n=8,answer=exact_answer"]
 
 
+SHARED = {"strategies": STRATEGIES, "total_budget": "requests=100,policy=thompson"}
+
+
 @pytest.fixture
 def shared(table: dict[str, Any]) -> dict[str, Any]:
     """An experiment whose 20 problems share 5 samples each."""
-    return table | {"strategies": STRATEGIES, "total_budget": "requests=100,policy=thompson"}
+    return table | SHARED
 
 
-@pytest.fixture
-async def alone(shared: dict[str, Any], double: ModelDouble, tmp_path: Path) -> list[Any]:
-    found = results(await Experiment.parse(shared).run(tmp_path / "alone"))
-    double.reset()
-    return found
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """The same in one process."""
+    return await alone_in(tmp_path_factory.mktemp("alone"), **SHARED)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 async def test_workers_share_it_out_as_one_process_does(
-    workers: int, shared: dict[str, Any], double: ModelDouble, alone: list[Any], tmp_path: Path
+    workers: int, shared: dict[str, Any], double: ModelDouble, alone: Alone, tmp_path: Path
 ) -> None:
     executor = FleetExecutor(workers)
     run = await Experiment.parse(shared).run(tmp_path / "run", executor=executor)
-    assert results(run) == alone
-    assert stored(tmp_path / "run") == stored(tmp_path / "alone")
+    assert results(run) == alone.results
+    assert stored(tmp_path / "run") == stored(alone.folder)
     assert double.stats.choices == len(stored(tmp_path / "run")), "nothing is paid for twice"
     assert all(hand.messages > 3 for hand in executor.fleet.hired)
 
@@ -53,7 +56,7 @@ async def test_workers_that_end_change_nothing(
     ends: str,
     shared: dict[str, Any],
     double: ModelDouble,
-    alone: list[Any],
+    alone: Alone,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -67,12 +70,12 @@ async def test_workers_that_end_change_nothing(
         if executor.fleet.living and not run.done():
             hand = rng.choice(executor.fleet.living)
             hand.kill() if ends == "killed" else hand.worker.stop()  # which says of every row that it is interrupted
-    assert results(await run) == alone
-    assert stored(tmp_path / "run") == stored(tmp_path / "alone")
+    assert results(await run) == alone.results
+    assert stored(tmp_path / "run") == stored(alone.folder)
 
 
 async def test_a_run_goes_on_elsewhere_as_it_would_have(
-    shared: dict[str, Any], double: ModelDouble, alone: list[Any], tmp_path: Path
+    shared: dict[str, Any], double: ModelDouble, alone: Alone, tmp_path: Path
 ) -> None:
     for executor in ("local", FleetExecutor(2), "local", FleetExecutor(3)):
         run = asyncio.create_task(
@@ -83,13 +86,13 @@ async def test_a_run_goes_on_elsewhere_as_it_would_have(
         with pytest.raises(asyncio.CancelledError):
             await run
         kept = stored(tmp_path / "run")
-        assert kept.items() <= stored(tmp_path / "alone").items(), "none is drawn that was not due"
+        assert kept.items() <= stored(alone.folder).items(), "none is drawn that was not due"
     run = await Experiment.parse(shared).run(tmp_path / "run", resume=True, executor=FleetExecutor(2))
-    assert results(run) == alone
+    assert results(run) == alone.results
 
 
 async def test_a_worker_that_comes_later_takes_over_rows_that_wait(
-    shared: dict[str, Any], double: ModelDouble, alone: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: dict[str, Any], double: ModelDouble, alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "LOOK", 0.05)
     executor = FleetExecutor(1)
@@ -102,6 +105,6 @@ async def test_a_worker_that_comes_later_takes_over_rows_that_wait(
             assert not run.done()
             await asyncio.sleep(0.001)
     double.holding = False
-    assert results(await run) == alone
-    assert stored(tmp_path / "run") == stored(tmp_path / "alone")
+    assert results(await run) == alone.results
+    assert stored(tmp_path / "run") == stored(alone.folder)
     assert double.stats.choices == len(stored(tmp_path / "run"))

@@ -15,7 +15,7 @@ from tts.curves.intervals import beta_quantiles
 Floats = NDArray[np.float64]
 PROBLEMS = (10, 20, 50, 164)
 RATES = (0.005, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.995)
-BENCHMARKS = 1000
+BENCHMARKS = 600
 LOW, HIGH = 0.93, 0.98
 NOISE = (0.95 * 0.05 / BENCHMARKS) ** 0.5
 """The standard error of a coverage that is measured on so many benchmarks; exact ones have none."""

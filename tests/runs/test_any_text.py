@@ -7,6 +7,7 @@ import io
 import json
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,26 @@ def odd_choice(_: dict) -> dict:
     call = {"id": ODD, "type": "function", "function": {"name": "f", "arguments": json.dumps({"a": ODD})}}
     token = {"token": ODD, "logprob": -0.5, "top_logprobs": [{"token": ODD, "logprob": -0.5}]}
     return choice(f"Answer: {ODD}", reasoning_content=ODD, tool_calls=[call]) | {"logprobs": {"content": [token]}}
+
+
+Shown = Callable[..., Outcome]
+"""Run `tts WORDS...` on a terminal of an encoding: as a process where that is ASCII, unless it `stays`."""
+
+
+@pytest.fixture
+def shown(tts: Command, clean: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> Shown:
+    def run(*words: str, read_as: str = encoding, stays: bool = False) -> Outcome:
+        if encoding == "ascii" and not stays:
+            env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+            return finished(start(*words, cwd=clean, env=env, encoding=read_as))
+        pipes = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+        with monkeypatch.context() as patched:
+            for name, pipe in pipes.items():
+                patched.setattr(sys, name, pipe)
+            code = tts(*words).code
+        return Outcome(code, *(pipe.buffer.getvalue().decode(read_as) for pipe in pipes.values()))
+
+    return run
 
 
 @given(st.text(st.characters(exclude_categories=()) | st.sampled_from("\ud83d\ude00\0"), max_size=20))
@@ -61,24 +82,21 @@ def test_bytes_that_are_no_text_cost_no_answer(tts: Command, clean: Path, said: 
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
-def test_a_run_its_resume_and_its_reports_take_any_text(tts: Command, clean: Path, encoding: str):
+def test_a_run_its_resume_and_its_reports_take_any_text(tts: Command, clean: Path, shown: Shown):
     problems = [{"id": f"p{i} {ODD}", "prompt": f"What? {ODD}", "answer": f"42 {ODD}"} for i in range(2)]
     (clean / "odd.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in problems))
     words = ["run", "--task", "jsonl:path=odd.jsonl,answer_verifier=exact_answer", "--strategy", "self_consistency:n=2"]
     words += ["--strategy", "best_of_n:n=2,verifier=mean_logprob", "--out", "found", "--sampling.logprobs", "true"]
-    env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     with scripted(odd_choice) as server:
-        ended = finished(start(*words, "--base-url", server.base_url, cwd=clean, env=env, encoding=encoding))
+        ended = shown(*words, "--base-url", server.base_url)
         assert ended.code == 0, ended.err
         asked = len(server.seen)
         with sqlite3.connect(clean / "found" / "run.sqlite") as db:
             db.executescript("DELETE FROM cells; DELETE FROM candidates; DELETE FROM charges")
-        ended = finished(
-            start(*words, "--resume", "--base-url", server.base_url, cwd=clean, env=env, encoding=encoding)
-        )
+        ended = shown(*words, "--resume", "--base-url", server.base_url)
         assert (ended.code, len(server.seen)) == (0, asked), ended.err
     reported = ["report", "found", "--out", "page.html", "--candidates", "a.csv"]
-    ended = finished(start(*reported, cwd=clean, env=env, encoding=encoding))
+    ended = shown(*reported)
     assert ended.code == 0, ended.err
     ended = tts("report", "found", "--out", "report.md", "--candidates", "a.jsonl")
     assert ended.code == 0, ended.err
@@ -92,10 +110,7 @@ def test_a_run_its_resume_and_its_reports_take_any_text(tts: Command, clean: Pat
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("stream", [False, True])
-def test_solve_shows_any_text_on_any_terminal(
-    tts: Command, clean: Path, encoding: str, as_json: bool, stream: bool, monkeypatch: pytest.MonkeyPatch
-):
-    """As a process where the answer is shown in one piece, and in this one otherwise."""
+def test_solve_shows_any_text_on_any_terminal(shown: Shown, encoding: str, as_json: bool, stream: bool):
     from aiohttp import web
 
     def respond(body: dict) -> object:
@@ -111,15 +126,7 @@ def test_solve_shows_any_text_on_any_terminal(
         words = ["--base-url", server.base_url, "--models.policy.stream", str(stream).lower()]
         words += ["--json"] if as_json else []
         read_as = "cp1252" if encoding == "cp1252" else "utf-8"  # click takes ASCII for a mistake and writes UTF-8
-        if stream or as_json:
-            pipes = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
-            for name, pipe in pipes.items():
-                monkeypatch.setattr(sys, name, pipe)
-            code = tts("solve", "What \udcff?", *words).code
-            ended = Outcome(code, *(pipe.buffer.getvalue().decode(read_as) for pipe in pipes.values()))
-        else:
-            env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
-            ended = finished(start("solve", "What \udcff?", *words, env=env, encoding=read_as))
+        ended = shown("solve", "What \udcff?", *words, read_as=read_as, stays=stream or as_json)
     assert ended.code == 0, ended.err
     assert "Traceback" not in ended.err
     if as_json:
@@ -127,7 +134,7 @@ def test_solve_shows_any_text_on_any_terminal(
         assert said == (f"split 😀 {MENDED}" if stream else f"Answer: {MENDED}")
 
 
-def test_an_error_in_any_words_is_shown_and_stored(clean: Path):
+def test_an_error_in_any_words_is_shown_and_stored(tts: Command, clean: Path):
     from aiohttp import web
 
     def refuse(_: dict) -> object:
@@ -142,4 +149,4 @@ def test_an_error_in_any_words_is_shown_and_stored(clean: Path):
     assert ended.code == 1
     assert "Traceback" not in ended.err
     assert "half" in ended.err
-    assert finished(start("report", "found", "--out", "page.html", cwd=clean)).code in (0, 1, 2)
+    assert tts("report", "found", "--out", "page.html").code in (0, 1, 2)

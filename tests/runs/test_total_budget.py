@@ -23,12 +23,21 @@ TOKENS = {"max_tokens": 200, "seed": 3}
 RATES = {f"p{i}": (i + 1) / 25 for i in range(20)}
 
 
-async def run(task: str, out: Path, budget: Any, strategy: str, *, resume: bool = False, faults: Any = None) -> Run:
+async def run(
+    task: str,
+    out: Path,
+    budget: Any,
+    strategy: str,
+    *,
+    resume: bool = False,
+    faults: Any = None,
+    problems: int | None = None,
+) -> Run:
     async with asyncio.timeout(120), ModelDouble(answer=solvable(RATES), latency=(0, 0.01), faults=faults) as double:
         endpoint = Endpoint(
             model="test-model", base_url=double.base_url, params=TOKENS, identity="it", retry_wait=0.005
         )
-        grid = {"task": task, "models": endpoint, "strategies": strategy, "total_budget": budget}
+        grid = {"task": task, "models": endpoint, "strategies": strategy, "total_budget": budget, "limit": problems}
         return await Experiment.parse(grid).run(out, resume=resume)
 
 
@@ -47,24 +56,25 @@ def drawn(found: Run) -> dict[str, int]:
 async def test_a_total_budget_is_kept_and_an_interrupted_run_goes_on_as_it_would_have(
     cap: str, policy: str, strategy: str, task: str, tmp_path: Path
 ):
-    budget = f"{cap}={60 if cap == 'requests' else 9000},policy={policy}"
-    whole = await run(task, tmp_path / "whole", budget, strategy)
+    limit = 36 if cap == "requests" else 5000
+    budget = f"{cap}={limit},policy={policy}"
+    whole = await run(task, tmp_path / "whole", budget, strategy, problems=12)
     (row,) = summary(whole)
-    limit = 60 if cap == "requests" else 9000
     used = row["prompt_tokens"] + row["completion_tokens"] if cap == "total_tokens" else row[cap]
     assert used <= limit
     counts = drawn(whole)
-    assert len(counts) == 20
+    assert len(counts) == 12
     assert min(counts.values()) >= (cap == "requests")
     if policy == "uniform":
         assert max(counts.values()) - min(counts.values()) <= 1
-    again = await run(task, tmp_path / "again", budget, strategy, faults={Fault(FaultKind.SERVER_ERROR): 0.1})
+    faults = {Fault(FaultKind.SERVER_ERROR): 0.1}
+    again = await run(task, tmp_path / "again", budget, strategy, problems=12, faults=faults)
     assert drawn(again) == counts
     with sqlite3.connect(tmp_path / "again" / "run.sqlite") as database:
         database.execute("PRAGMA foreign_keys = ON")
         database.execute("DELETE FROM cells WHERE id % 2 = 0")
         database.execute("DELETE FROM samples WHERE rowid % 3 = 0")
-    resumed = await run(task, tmp_path / "again", budget, strategy, resume=True)
+    resumed = await run(task, tmp_path / "again", budget, strategy, problems=12, resume=True)
     assert drawn(resumed) == counts
     assert {key: value for key, value in summary(resumed)[0].items() if key in ("accuracy", cap)} == {
         key: value for key, value in row.items() if key in ("accuracy", cap)

@@ -87,8 +87,8 @@ def test_beta_draws_have_the_mean_of_the_posterior(scores):
 def test_mixed_draws_are_those_of_brute_force(groups):
     """Parameters drawn from their prior, each draw weighed by the likelihood of all scores."""
     rng = np.random.default_rng(1)
-    draws = np.array([mixed_draws(groups, rng) for _ in range(6000)])
-    many = 1_000_000
+    draws = np.array([mixed_draws(groups, rng) for _ in range(3000)])
+    many = 800_000
     mean, spread = rng.normal(0.5, 0.2, many), np.abs(rng.normal(0, 0.2, many))
     noise = np.abs(rng.normal(0, 0.3, many))
     levels = mean[:, None] + spread[:, None] * rng.normal(size=(many, len(groups) + 1))

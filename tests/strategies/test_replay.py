@@ -126,7 +126,10 @@ def several(body: dict[str, Any], rng: Any) -> str:
 @pytest.mark.parametrize("name", STRATEGIES)
 async def test_what_was_selected_live_is_what_the_stored_candidates_select(name: str, verifier: str, tmp_path: Path):
     task = tmp_path / "p.jsonl"
-    task.write_text("\n".join(f'{{"prompt": "[[p{i}]] What is {i} times 7?", "answer": "42"}}' for i in range(4)))
+    problems = 4 if verifier == "scripted" else 2  # the others differ from it in one thing
+    task.write_text(
+        "\n".join(f'{{"prompt": "[[p{i}]] What is {i} times 7?", "answer": "42"}}' for i in range(problems))
+    )
 
     def latency(body: dict[str, Any], index: int) -> float:
         return drawn(f"{index}", range(4))[0] * 0.004
@@ -287,7 +290,7 @@ async def test_what_the_budget_cut_off_is_selected_neither_live_nor_replayed_whi
 ):
     """A cut-off answer is rated best of all, and is wrong."""
     task = tmp_path / "p.jsonl"
-    task.write_text("\n".join(f'{{"prompt": "[[p{i}]] What is {i} times 7?", "answer": "42"}}' for i in range(4)))
+    task.write_text("\n".join(f'{{"prompt": "[[p{i}]] What is {i} times 7?", "answer": "42"}}' for i in range(2)))
     registry.register("verifiers", Shortest)
     cut = 0
     for tokens in (20, 130, 170, 390):

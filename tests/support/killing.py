@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,55 @@ import numpy as np
 from tests.support.double import ModelDouble
 from tests.support.scripted import ScriptedServer
 
-CHILD = """
-import asyncio, json, sys
+RUNNING = """
+import asyncio, json, os, sys
+import tts.report, tts.runs.runner, tts.tasks.jsonl, tts.tasks.repair_tasks
 from tts import Experiment
-asyncio.run(Experiment.parse(json.loads(sys.argv[1])).run(sys.argv[2], resume=True))
+for order in sys.stdin:
+    child = os.fork()
+    if not child:
+        os.dup2(2, 1)
+        table, out = json.loads(order)
+        asyncio.run(Experiment.parse(table).run(out, resume=True))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""Forks a process for each experiment, one after the other, so that each need not import everything anew."""
+
+
+class Child:
+    """A run of the experiment `table` in `out`, in a process of its own."""
+
+    def __init__(self, table: Mapping[str, Any], out: Path) -> None:
+        self._server = _server()
+        assert self._server.stdin
+        print(json.dumps([table, str(out)]), file=self._server.stdin, flush=True)
+        self._pid = self._said()
+        self._ended = asyncio.create_task(asyncio.to_thread(self._said))
+
+    def _said(self) -> int:
+        assert self._server.stdout
+        return int(self._server.stdout.readline())
+
+    @property
+    def returncode(self) -> int | None:
+        """None: it goes on."""
+        return self._ended.result() if self._ended.done() else None
+
+    async def kill(self) -> None:
+        """End it, if it has not ended."""
+        if self.returncode is None:
+            os.kill(self._pid, signal.SIGKILL)
+        await self._ended
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    """It ends with this process."""
+    command = [sys.executable, "-c", RUNNING]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
 
 Stored = dict[tuple[bytes, int], str]
 """Texts by address."""
@@ -35,25 +83,18 @@ async def killed(
     """
     rng, survived = np.random.default_rng(0), Stored()
     for _ in range(times):
-        child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(table), str(out))
+        child = Child(table, out)
         served = double.stats.served + int(rng.integers(*requests))
         while child.returncode is None and (double.stats.served < served or not stored(out)):
             await asyncio.sleep(0.001)
         assert not child.returncode
-        await killed_now(child)
+        await child.kill()
         await double.deserted()
         await double.idle()
         now = stored(out)
         assert survived.items() <= now.items(), "what was stored stays as it was"
         survived = now
     return survived
-
-
-async def killed_now(child: asyncio.subprocess.Process) -> None:
-    """End a process that may have ended."""
-    if child.returncode is None:
-        child.kill()
-    await child.wait()
 
 
 async def killed_midway(
@@ -63,13 +104,13 @@ async def killed_midway(
 
     `server` answers it `answered` requests, so that it does not end before.
     """
-    child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, json.dumps(table), str(out))
+    child = Child(table, out)
     until = answers(out) + kept
     with server.rationed(answered):
         while answers(out) < until:
             assert child.returncode is None
             await asyncio.sleep(0.005)
-        await killed_now(child)
+        await child.kill()
         await server.deserted()
 
 

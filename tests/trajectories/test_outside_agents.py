@@ -184,7 +184,7 @@ async def test_a_run_from_the_command_line_that_is_killed_pays_again_for_nothing
     command: str, tmp_path: Path
 ):
     """`kill -9` in the middle of trajectories; the programs that it leaves behind do not meddle with the next."""
-    words = ["run", "--task", "repair_tasks", "--limit", PROBLEMS, "--strategy", "best_of_n:n=8"]
+    words = ["run", "--task", "repair_tasks", "--limit", PROBLEMS, "--strategy", "best_of_n:n=4"]
     async with acting(repairing()) as server:
         words += ["--model", "test-model", "--base-url", server.base_url, "--agent", command, "--out", tmp_path / "run"]
         for resume in ([], ["--resume"]):
@@ -202,10 +202,10 @@ async def test_a_run_from_the_command_line_that_is_killed_pays_again_for_nothing
         ended = await asyncio.to_thread(finished, start(*words, "--resume", "--json", cwd=tmp_path))
         assert ended.code == 0, ended.err
         drawn = sum(body.get("n") or 1 for body in server.seen) - before
-    assert 0 < kept < PROBLEMS * 8 * 2
-    assert drawn == PROBLEMS * 8 * 2 - kept, "nothing that is stored is asked for again"
+    assert 0 < kept < PROBLEMS * 4 * 2
+    assert drawn == PROBLEMS * 4 * 2 - kept, "nothing that is stored is asked for again"
     run = Run(tmp_path / "run")
     (track,) = run.tracks
     assert not [row.failures for row in track.rows if row.failures]
-    assert all(len(list(track.candidates(row))) == 8 for row in track.rows)
-    assert track.usage().completion_tokens == PROBLEMS * 8 * 2 * 5
+    assert all(len(list(track.candidates(row))) == 4 for row in track.rows)
+    assert track.usage().completion_tokens == PROBLEMS * 4 * 2 * 5

@@ -13,10 +13,15 @@ from tts.types import Problem, Verdict
 from tts.verifiers.programs.judging import VerdictCache
 from tts.verifiers.unit_tests import UnitTests
 
+LARGE = ("numpy", "sympy")
+"""Modules that take long to import, for every program and its tests anew."""
+SHARED = {"kept", "sandbox"}
+"""Fixtures of one module's tests, which then share a loop."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "kept" in getattr(item, "fixturenames", ()):
+        if SHARED.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 
@@ -38,7 +43,8 @@ def judged(resources: Resources) -> Judged:
     async def judge(code: str, tests: dict[str, Any] | None = None, /, **parameters: Any) -> Verdict:
         problem = Problem(id="p", messages="", tests=NEXT if tests is None else tests)
         session = Session(problem, {}, resources=resources)
-        verifier = UnitTests(**{"timeout": 20.0, **parameters})
+        large = tuple(name for name in LARGE if f"import {name}" in code)
+        verifier = UnitTests(**{"timeout": 20.0, "preload": large, **parameters})
         return await verifier.verify(problem, session.candidate(code), session)
 
     return judge

@@ -166,10 +166,10 @@ RIGHT: dict[str, tuple[str, str]] = {
         "import numpy as np\ndef f(x): return np.arange(x)",
         "import numpy as np\nassert (f(3) == np.array([0, 1, 2])).all()",
     ),
-    "many items": ("def f(n): return list(range(n))", "assert f(10**6) == list(range(10**6))"),
+    "many items": ("def f(n): return list(range(n))", "assert f(10**5) == list(range(10**5))"),
     "a long text": ("def f(n): return 'ab' * n", "assert f(10**6) == 'ab' * 10**6"),
-    "many items, counted": ("def f(n): return [0] * n", "assert len(f(10**6)) == 10**6"),
-    "2 GB": ("def f(n):\n    a = bytearray(2 * 10**9)\n    return len(a) and n", "assert f(1) == 1"),
+    "many items, counted": ("def f(n): return [0] * n", "assert len(f(10**5)) == 10**5"),
+    "2 GB": ("def f(n):\n    a = bytes(2 * 10**9)\n    return len(a) and n", "assert f(1) == 1"),
     "100 threads": (
         "import threading, time\ndef f(n):\n    b = threading.Barrier(n + 1)\n"
         "    t = [threading.Thread(target=b.wait) for _ in range(n)]\n    [x.start() for x in t]\n    b.wait()\n"
@@ -239,7 +239,7 @@ WRONG: dict[str, tuple[str, str]] = {
         "def f(x):\n    x.append(2)\n    return x",
         "x = [1]\nassert f(x) == [1, 2]\nassert x == [1]",
     ),
-    "is too large to compare": ("def f(n): return list(range(n - 1)) + [0]", "assert f(10**6) == list(range(10**6))"),
+    "is too large to compare": ("def f(n): return list(range(n - 1)) + [0]", "assert f(10**5) == list(range(10**5))"),
     "looks into what is lent": (
         "def f(g): return g.__globals__",
         "wanted = 4\ndef g(): pass\nassert f(g) == 4 or f(g)['wanted'] == 4",
@@ -337,7 +337,7 @@ CONTAINMENT = {
 @pytest.mark.parametrize("name", CONTAINMENT)
 async def test_what_a_program_causes_is_never_the_machinerys_fault(name: str, judged: Judged):
     program, suite = CONTAINMENT[name]
-    verdict = await judged(program, suite, timeout=1.0, wall=4.0)
+    verdict = await judged(program, suite, timeout=0.3, wall=4.0)
     assert verdict.passed is False, verdict
     assert "infra" not in verdict.details["outcomes"]
 

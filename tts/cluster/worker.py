@@ -247,8 +247,8 @@ class RemoteTurns:
         told.add_done_callback(lambda _: self.waiting.discard(problem))
         return told
 
-    def leave(self, problem: str) -> None:
-        self._call("leave", problem)
+    def leave(self, problem: str, spent: Usage) -> None:
+        self._call("leave", problem, spent)
 
 
 class _Forward(logging.Handler):

@@ -240,7 +240,7 @@ class RowRunner:
                 stop_early = self.grid.stop_early
                 result = await drive(strategy, session, stop_early=stop_early, on_candidate=arrived, keep_crashes=True)
                 if self.turns is not None:
-                    self.turns.leave(problem.id)
+                    self.turns.leave(problem.id, session.spent)
             verdicts = {candidate.id: grades[candidate.content].result() for candidate in result.candidates}
             correct = {name: verdict.passed for name, verdict in verdicts.items()}
             told = (replace(one, graded=_told(verdicts[one.id], truth)) for one in result.candidates)

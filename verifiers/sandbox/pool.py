@@ -94,11 +94,12 @@ class Sandbox:
 
     @asynccontextmanager
     async def _worker(self, job: Job) -> AsyncIterator[Worker]:
-        worker = next((w for w in reversed(self._idle) if w.preload == job.preload and w.alive), None)
+        prepared = job.preload, job.warm_up
+        worker = next((w for w in reversed(self._idle) if (w.preload, w.warm_up) == prepared and w.alive), None)
         if worker is not None:
             self._idle.remove(worker)
         else:
-            worker = await self._ladder.climb(job.preload)
+            worker = await self._ladder.climb(*prepared)
             worker.core = self._cores.one
             self._all.add(worker)
         try:

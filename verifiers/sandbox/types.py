@@ -82,6 +82,8 @@ class Job:
     limits: ProgramLimits = ProgramLimits()
     preload: tuple[str, ...] = ()
     """Modules imported in advance, such as `numpy`."""
+    warm_up: str = ""
+    """Text of ours that is executed in advance, with no limits: every program finds done what it does."""
     stop_at_failure: Callable[[int, CaseResult], bool] | None = field(default=None, compare=False)
     """Called once after each case, in this process but not on its event loop where there is much to compare; True ends
     the program there. The values of a case that ended well are not kept then."""

@@ -53,8 +53,9 @@ class LayerRefused(Exception):
 class Worker:
     """A warm interpreter (a zygote) that forks programs, one at a time, and the judge's end of its socket."""
 
-    def __init__(self, layers: Sequence[str], preload: Sequence[str]) -> None:
+    def __init__(self, layers: Sequence[str], preload: Sequence[str], warm_up: str) -> None:
         self.preload: tuple[str, ...] = tuple(preload)
+        self.warm_up: str = warm_up
         self.layers: dict[str, bool] = {}
         self.strong: bool = False
         """Whether they are enough for untrusted programs."""
@@ -94,6 +95,8 @@ class Worker:
         config = {
             "layers": list(self._wanted),
             "preload": self.preload,
+            "warm_up": self.warm_up,
+            "keep_bytecode": not sys.dont_write_bytecode,
             "packages": package_folders(),
             "folder": self.folder,
             "tmp_mb": TMP_MB,
@@ -217,12 +220,12 @@ class Ladder:
         if sys.platform != "linux":
             self.reasons = dict.fromkeys(LAYERS, f"not available on {sys.platform}")
 
-    async def climb(self, preload: Sequence[str]) -> Worker:
+    async def climb(self, preload: Sequence[str], warm_up: str = "") -> Worker:
         """A warm worker. Raises `SandboxError` when a module cannot be preloaded."""
         while True:
             layers = [name for name in LAYERS if name not in self.reasons]
             try:
-                return await Worker(layers, preload).start()
+                return await Worker(layers, preload, warm_up).start()
             except LayerRefused as refused:
                 if not refused.layer:
                     raise SandboxError(f"no interpreter for programs can be started: {refused}") from refused

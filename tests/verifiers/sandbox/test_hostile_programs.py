@@ -39,8 +39,8 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def job(host: Host, program: Hostile) -> Job:
-    cpu = 0.2 if program.ends == {"cpu"} else 0.5  # what has no end is cut short
-    limits = ProgramLimits(cpu_seconds=cpu, wall_seconds=1.5 if program.sleeps else 120, memory_mb=600)
+    cpu = 0.1 if {"cpu"} <= program.ends <= {"cpu", "memory"} else 0.3  # what has no end is cut short
+    limits = ProgramLimits(cpu_seconds=cpu, wall_seconds=0.4 if program.sleeps else 120, memory_mb=600)
     return Job(host.fill(program), CASES, limits=limits)
 
 
@@ -61,7 +61,6 @@ def idle_processes(sandbox: Sandbox) -> list[str]:
     return [text for worker in sandbox._all for text in living_processes(worker.process_id).values()]
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("program", HOSTILE)
 async def test_a_hostile_program_gains_nothing_and_leaves_nothing(
     program: Hostile, sandbox: Sandbox, host: Host
@@ -82,7 +81,6 @@ async def test_a_hostile_program_gains_nothing_and_leaves_nothing(
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("program", [pytest.param(p, id=name) for name, p in spoofs.HARMLESS.items()])
 async def test_a_right_program_that_behaves_oddly_is_accepted(program: Hostile, sandbox: Sandbox, host: Host) -> None:
     result = await sandbox.run(Job(host.fill(program), CASES, limits=ProgramLimits(cpu_seconds=20)))

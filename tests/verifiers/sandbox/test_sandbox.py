@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.support.processes import living_processes
 from tts.verifiers.sandbox import CaseResult, Invocation, Job, Opaque, ProgramLimits, Sandbox, SandboxError, encode
@@ -23,8 +24,17 @@ from tts.verifiers.sandbox.running import RunningProgram
 from tts.verifiers.sandbox.worker import report
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sandbox() -> AsyncIterator[Sandbox]:
+    """One for all: what harms it shows in the programs after it."""
+    sandbox = Sandbox(1)
+    yield sandbox
+    await sandbox.aclose()
+
+
+@pytest.fixture
+async def own() -> AsyncIterator[Sandbox]:
+    """One whose workers a test may end."""
     sandbox = Sandbox(1)
     yield sandbox
     await sandbox.aclose()
@@ -208,7 +218,7 @@ async def test_a_memory_error_is_told_and_the_program_goes_on(sandbox: Sandbox) 
 async def test_crowded_cores_change_no_verdict(sandbox: Sandbox) -> None:
     crowd = Sandbox(4 * (os.cpu_count() or 1))
     program = "import time\ndef f(s):\n    while time.process_time() < s: pass\n    return s"
-    job = Job(program, cases("f", 0.3), limits=ProgramLimits(cpu_seconds=0.5))
+    job = Job(program, cases("f", 0.15), limits=ProgramLimits(cpu_seconds=0.35))
     try:
         results = await asyncio.gather(*(crowd.run(job) for _ in range(8)))
         assert [result.cases[0].status for result in results] == ["ok"] * 8
@@ -303,22 +313,22 @@ async def test_an_open_program_that_has_died_says_so_again(sandbox: Sandbox) -> 
         assert [end.status for end in ends] == ["crashed", "crashed"]
 
 
-async def test_cancelling_ends_the_program_at_once_and_frees_its_place(sandbox: Sandbox) -> None:
-    task = asyncio.ensure_future(sandbox.run(Job("while True: pass", limits=ProgramLimits(cpu_seconds=1000))))
+async def test_cancelling_ends_the_program_at_once_and_frees_its_place(own: Sandbox) -> None:
+    task = asyncio.ensure_future(own.run(Job("while True: pass", limits=ProgramLimits(cpu_seconds=1000))))
     await asyncio.sleep(0.3)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    result = await sandbox.run(Job("def f(n): return n", cases("f", 1)))
+    result = await own.run(Job("def f(n): return n", cases("f", 1)))
     assert result.cases[0].values == (1,)
-    assert sum(len(living_processes(worker.process_id)) for worker in sandbox._all) <= 2
+    assert sum(len(living_processes(worker.process_id)) for worker in own._all) <= 2
 
 
-async def test_a_dead_zygote_is_replaced_and_its_job_done_again(sandbox: Sandbox) -> None:
-    await sandbox.run(Job(""))
-    task = asyncio.ensure_future(sandbox.run(Job("import time\ntime.sleep(0.5)\ndef f(n): return n", cases("f", 7))))
+async def test_a_dead_zygote_is_replaced_and_its_job_done_again(own: Sandbox) -> None:
+    await own.run(Job(""))
+    task = asyncio.ensure_future(own.run(Job("import time\ntime.sleep(0.5)\ndef f(n): return n", cases("f", 7))))
     await asyncio.sleep(0.2)
-    for worker in sandbox._all:
+    for worker in own._all:
         os.kill(worker.process_id, signal.SIGKILL)
     result = await task
     assert [case.values for case in result.cases] == [(7,)]
@@ -336,6 +346,28 @@ async def test_modules_can_be_loaded_beforehand(sandbox: Sandbox) -> None:
     assert result.cases[0].values == ((True, 4.0, 6),)
     with pytest.raises(SandboxError, match="nothing_of_this_name"):
         await sandbox.run(Job("", preload=("nothing_of_this_name",)))
+
+
+async def test_what_is_warmed_up_once_each_program_finds_warm(sandbox: Sandbox) -> None:
+    program = "import sys\ndef f(n):\n    sys.warm.append(n)\n    return sys.warm"
+    jobs = [Job(program, cases("f", n), warm_up="import sys\nsys.warm = [0]") for n in (4, 5)]
+    assert [(await sandbox.run(job)).cases[0].values for job in jobs] == [([0, 4],), ([0, 5],)]
+    assert (await sandbox.run(Job(program, cases("f", 6)))).cases[0].status == "error"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_the_bytecode_of_what_is_loaded_is_kept_where_the_interpreter_keeps_it(
+    sandbox: Sandbox, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (packages / "seldom_loaded.py").write_text("import as_seldom")
+    (packages / "as_seldom.py").write_text("")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(packages)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", not kept)
+    assert (await sandbox.run(Job("import seldom_loaded, as_seldom", preload=("seldom_loaded",)))).loaded.status == "ok"
+    names = {path.name.partition(".")[0] for path in packages.glob("__pycache__/*.pyc")}
+    assert names == ({"seldom_loaded", "as_seldom"} if kept else set())
 
 
 async def test_everything_ends_with_the_sandbox() -> None:
@@ -439,7 +471,7 @@ async def test_a_program_cannot_fill_the_hosts_disk(name: str) -> None:
 
 
 async def test_whatever_a_program_leaves_in_its_folder_goes() -> None:
-    deep = "import os\nfor i in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\nopen('x', 'w').close()\ndef f(): return 1"
+    deep = "import os\nfor i in range(2100):\n    os.mkdir('d')\n    os.chdir('d')\nopen('x', 'w').close()\ndef f(): return 1"
     sandbox = Sandbox(1, without=("namespaces",))
     try:
         for program in (deep, "import os\nseen = os.listdir('.')\ndef f(): return len(seen)"):

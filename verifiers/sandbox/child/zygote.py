@@ -14,7 +14,7 @@ import array
 import contextlib
 import functools
 import gc
-import importlib
+import importlib.machinery
 import json
 import os
 import resource
@@ -52,10 +52,13 @@ def main() -> None:
     os.environ.clear()
     doing = "layers"
     try:
+        if config["keep_bytecode"]:
+            keep_bytecode(config["preload"], config["packages"])
         layers, memory, program_id, spaces, tmp = isolate(config)
         doing = "preload"
         for name in [*USUAL, *config["preload"]]:
             importlib.import_module(name)
+        exec(config["warm_up"], {"__name__": "warm_up"})
         doing = "layers"
         writable = "/tmp" if tmp else config["folder"]
         confined = confinement.Confinement(**layers, writable=writable, memory=address_space(memory))
@@ -72,6 +75,23 @@ def main() -> None:
     serve(control, confined, program_id, spaces, tmp, config["folder"])
     if config["folder"]:
         clean_up(config["folder"])
+
+
+def keep_bytecode(preload: list[str], packages: list[str]) -> None:
+    """Import once where that keeps bytecode that no installer has left: in its layers this process can write none."""
+    found = [importlib.machinery.PathFinder.find_spec(name, packages) for name in preload]
+    lacking = [spec.cached for spec in found if spec and spec.cached and not os.path.exists(spec.cached)]
+    if not any(os.access(os.path.dirname(os.path.dirname(path)), os.W_OK) for path in lacking):
+        return
+    importer = os.fork()
+    if importer == 0:
+        sys.dont_write_bytecode = False
+        sys.path += packages
+        with contextlib.suppress(BaseException):  # what it is, is said where it is imported to stay
+            for name in preload:
+                importlib.import_module(name)
+        os._exit(0)
+    os.waitpid(importer, 0)
 
 
 def isolate(config: dict[str, Any]) -> tuple[dict[str, bool], int, int | None, Any, Any]:
