@@ -13,7 +13,7 @@ LARGEST = 2**63 - 1
 class Settings(BaseModel):
     """An immutable table of settings. The string under a field documents it."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     @field_validator("*")
     @classmethod

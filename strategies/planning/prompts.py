@@ -27,7 +27,7 @@ class Observations(BaseModel):
 class Prompts(BaseModel):
     """One set. `$problem` is the problem's text, `$observations` a list with dashes, `$plan` what is followed."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     system: Plain = ""
     """The system message of every call; none if empty."""

@@ -62,7 +62,7 @@ $draft
 </attempt>"""
 
 
-class RedesignPrompts(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class RedesignPrompts(BaseModel, frozen=True, extra="forbid"):
     """`$prompt` is the wording so far. The verifier never sees a rewritten one. A `draft` without `$draft` uses
     nothing of the earlier attempt."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from itertools import pairwise
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -87,21 +91,40 @@ def describe(group: Group, name: str) -> dict[str, Any]:
     entry: dict[str, Any] = {"group": group, "name": name, "source": registry.source(group, name)}
     try:
         plugin = registry.load(group, name)
-        parameters = [_parameter(key, field) for key, field in plugin.model_fields.items()]
+        helps = {key: text for kind in reversed(plugin.__mro__) for key, text in _under_fields(kind).items()}
+        parameters = [_parameter(key, field, helps.get(key, "")) for key, field in plugin.model_fields.items()]
     except Exception as error:  # a third-party module may fail in any way; the others are listed all the same
         return {**entry, "summary": "", "parameters": [], "error": str(error)}
     summary = inspect.cleandoc(plugin.__doc__ or "").partition("\n")[0]
     return {**entry, "summary": summary, "parameters": parameters, "error": None}
 
 
-def _parameter(name: str, field: FieldInfo) -> dict[str, Any]:
+def _under_fields(kind: type) -> Mapping[str, str]:
+    """The string under each field of a class, read from its source: pydantic would do so whenever a class is made."""
+    with suppress(OSError, TypeError, SyntaxError, KeyError):  # it has no source
+        return {
+            ast.unparse(field.target): text.value.value
+            for field, text in pairwise(_classes_in(kind.__module__)[kind.__name__].body)
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+            if isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+        }
+    return {}
+
+
+@cache
+def _classes_in(module: str) -> Mapping[str, ast.ClassDef]:
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {found.name: found for found in tree.body if isinstance(found, ast.ClassDef)}
+
+
+def _parameter(name: str, field: FieldInfo, under: str) -> dict[str, Any]:
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     return {
         "name": name,
         "type": type_text(field.annotation, field.metadata),
         "required": field.is_required(),
         "default": getattr(default, "spec", None) or json.loads(json.dumps(default, default=str)),
-        "help": " ".join((field.description or "").split()),
+        "help": " ".join((field.description or under).split()),
     }
 
 

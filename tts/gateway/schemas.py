@@ -116,7 +116,7 @@ class RequestOptions(Settings):
     """Whether a stream reports progress, in chunks without choices that have a field `tts`."""
 
 
-class Body(BaseModel, strict=True, use_attribute_docstrings=True):
+class Body(BaseModel, strict=True):
     """What all endpoints have in common."""
 
     model: str
@@ -198,7 +198,7 @@ class Turn(BaseModel, strict=True, extra="forbid"):
     content: str | list[Table]
 
 
-class CountTokens(BaseModel, strict=True, extra="forbid", use_attribute_docstrings=True):
+class CountTokens(BaseModel, strict=True, extra="forbid"):
     """The tokens of a message's prompt."""
 
     model: str

@@ -25,7 +25,7 @@ from tts.verifiers.sandbox import CaseResult
 class PlainData(BaseModel):
     """What can be written as JSON."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
 class Call(PlainData):
