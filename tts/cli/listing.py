@@ -22,7 +22,7 @@ from tts.errors import ConfigError
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from tts.registry import Group
+    from tts.registry import Group, Plugin
 
 EPILOG = """\
 \b
@@ -51,11 +51,11 @@ def list_(
     In a line each; one that is named, with its parameters.
     """
     words = words or []
-    entries = [describe(group, name) for group, name in _wanted(words)]
+    in_lines = not details and not as_json and all(word in GROUPS for word in words[:2])
+    entries = [describe(group, name, brief=in_lines) for group, name in _wanted(words)]
     if as_json:
         show_json(entries)
         return
-    in_lines = not details and all(word in GROUPS for word in words[:2])
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
     longest = max((len(entry["name"]) for entry in entries), default=0)
     for group in GROUPS:
@@ -84,19 +84,23 @@ def _wanted(words: list[str]) -> list[tuple[Group, str]]:
     return [entry for entry in everything if not names or entry[1] in names]
 
 
-def describe(group: Group, name: str) -> dict[str, Any]:
-    """A plug-in as plain data; one that cannot be loaded has an `error` that says why."""
+def describe(group: Group, name: str, *, brief: bool = False) -> dict[str, Any]:
+    """A plug-in as plain data, `brief` without parameters; one that cannot be loaded has an `error` that says why."""
     from tts import registry
 
     entry: dict[str, Any] = {"group": group, "name": name, "source": registry.source(group, name)}
     try:
         plugin = registry.load(group, name)
-        helps = {key: text for kind in reversed(plugin.__mro__) for key, text in _under_fields(kind).items()}
-        parameters = [_parameter(key, field, helps.get(key, "")) for key, field in plugin.model_fields.items()]
+        parameters = [] if brief else _parameters(plugin)
     except Exception as error:  # a third-party module may fail in any way; the others are listed all the same
         return {**entry, "summary": "", "parameters": [], "error": str(error)}
     summary = inspect.cleandoc(plugin.__doc__ or "").partition("\n")[0]
     return {**entry, "summary": summary, "parameters": parameters, "error": None}
+
+
+def _parameters(plugin: type[Plugin]) -> list[dict[str, Any]]:
+    helps = {key: text for kind in reversed(plugin.__mro__) for key, text in _under_fields(kind).items()}
+    return [_parameter(key, field, helps.get(key, "")) for key, field in plugin.model_fields.items()]
 
 
 def _under_fields(kind: type) -> Mapping[str, str]:
