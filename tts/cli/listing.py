@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from functools import cache
-from itertools import pairwise
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -99,26 +95,10 @@ def describe(group: Group, name: str, *, brief: bool = False) -> dict[str, Any]:
 
 
 def _parameters(plugin: type[Plugin]) -> list[dict[str, Any]]:
-    helps = {key: text for kind in reversed(plugin.__mro__) for key, text in _under_fields(kind).items()}
+    from tts.settings import documents
+
+    helps = documents(plugin)
     return [_parameter(key, field, helps.get(key, "")) for key, field in plugin.model_fields.items()]
-
-
-def _under_fields(kind: type) -> Mapping[str, str]:
-    """The string under each field of a class, read from its source: pydantic would do so whenever a class is made."""
-    with suppress(OSError, TypeError, SyntaxError, KeyError):  # it has no source
-        return {
-            ast.unparse(field.target): text.value.value
-            for field, text in pairwise(_classes_in(kind.__module__)[kind.__name__].body)
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-            if isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-        }
-    return {}
-
-
-@cache
-def _classes_in(module: str) -> Mapping[str, ast.ClassDef]:
-    tree = ast.parse(inspect.getsource(sys.modules[module]))
-    return {found.name: found for found in tree.body if isinstance(found, ast.ClassDef)}
 
 
 def _parameter(name: str, field: FieldInfo, under: str) -> dict[str, Any]:
