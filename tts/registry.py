@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import operator
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -112,6 +113,9 @@ def _installed() -> dict[str, dict[str, EntryPoint]]:
 _loaded = functools.cache(EntryPoint.load)
 """What an entry point names: looking for it takes longer than making a small plug-in."""
 
+_name_of = functools.cache(operator.attrgetter("name"))
+"""What a distribution is called, which is read from its metadata, README included."""
+
 
 def names(group: Group) -> list[str]:
     """All names of a group, sorted."""
@@ -132,7 +136,7 @@ def registered() -> dict[tuple[str, str], type[Plugin]]:
 def source(group: Group, name: str) -> str | None:
     """The distribution that a plug-in comes from; None for one registered by hand."""
     point = _installed()[group].get(name)
-    return point.dist.name if point and point.dist else None
+    return _name_of(point.dist) if point and point.dist else None
 
 
 def _hint(group: Group, name: str) -> str:

@@ -55,6 +55,8 @@ class TimedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
+        held: socket.socket = transport.get_extra_info("socket")
+        held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else a body waits until its head is acknowledged
         self._limit("reading")
 
     def on_message_begin(self) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from tts.prompting import Plain, by_name, fill, json_of, problem_text, template
+from tts.settings import Documented
 from tts.types import Message, Problem
 
 
@@ -24,10 +25,10 @@ class Observations(BaseModel):
     observations: list[str]
 
 
-class Prompts(BaseModel):
+class Prompts(Documented):
     """One set. `$problem` is the problem's text, `$observations` a list with dashes, `$plan` what is followed."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     system: Plain = ""
     """The system message of every call; none if empty."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel
+from pydantic import ConfigDict
 
 from tts.prompting import by_name, template
+from tts.settings import Documented
 
 REWRITE = """\
 A generative model was given this prompt several times.
@@ -62,9 +63,11 @@ $draft
 </attempt>"""
 
 
-class RedesignPrompts(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class RedesignPrompts(Documented):
     """`$prompt` is the wording so far. The verifier never sees a rewritten one. A `draft` without `$draft` uses
     nothing of the earlier attempt."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     rewrite: Annotated[str, template("prompt", "missed", "met")] = REWRITE
     """Asks for a prompt that says what is missed, given lists of the elements that most miss and that most meet."""

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,9 +94,12 @@ async def serving(double: ModelDouble, **settings: Any) -> AsyncIterator[Served]
     limits = given.limits
     server: Any = server_for(app, drain_seconds=min(limits.drain_seconds, 2), client_seconds=limits.client_seconds)
 
-    async def until_told() -> None:  # uvicorn's own loop looks ten times a second
+    told = asyncio.Event()
+
+    async def until_told() -> None:  # uvicorn's own loop looks ten times a second, which is late in a short test
         while not await server.on_tick(0):
-            await asyncio.sleep(0.005)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(told.wait(), 0.1)
 
     async def shutdown(sockets: list[socket.socket] | None = None) -> None:  # uvicorn's own rests for 0.1 s
         if still_used or server.server_state.tasks:
@@ -129,4 +132,5 @@ async def serving(double: ModelDouble, **settings: Any) -> AsyncIterator[Served]
         finally:
             still_used = False
             server.should_exit = True
+            told.set()
             await running

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -186,6 +187,15 @@ async def test_what_was_there_before_the_first_request_is_not_searched_for_garba
     finally:
         server.terminate()
         await server.wait()
+
+
+async def test_the_body_of_an_answer_does_not_wait_until_its_head_is_acknowledged():
+    """Which takes 40 ms, on a socket that asyncio does not know to be TCP's."""
+    async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
+        assert (await served.chat()).status_code == 200
+        (connection,) = served.server.server_state.connections
+        held: socket.socket = connection.transport.get_extra_info("socket")  # pyright: ignore
+        assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from itertools import count
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import httpx
@@ -355,6 +356,7 @@ def test_a_gateway_that_has_said_where_it_is_reads_its_configuration_again(tmp_p
         with httpx.Client(timeout=120, headers={"authorization": "Bearer alice"}) as http:
             while "new" not in http.get(f"{url}/models").text:
                 assert process.poll() is None
+                sleep(0.05)
     finally:
         process.terminate()
         process.communicate(timeout=120)

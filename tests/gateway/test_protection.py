@@ -696,7 +696,7 @@ async def test_those_who_ask_at_once_whether_it_is_ready_ask_its_models_once():
         assert asked == before + 1, "what was is not remembered"
 
 
-async def test_the_api_description_has_every_endpoint():
+async def test_the_api_description_has_every_endpoint_and_what_documents_its_fields():
     async with ModelDouble(answer=RIGHT) as double, serving(double) as served:
         document = (await served.http.get(served.base_url.removesuffix("/v1") + "/openapi.json")).json()
         paths = {
@@ -709,6 +709,11 @@ async def test_the_api_description_has_every_endpoint():
             "/metrics",
         }
         assert paths <= set(document["paths"])
+        schemas = {name: one["properties"] for name, one in document["components"]["schemas"].items()}
+        assert all("description" in one for one in schemas["RequestOptions"].values())
+        assert schemas["RequestOptions"]["schema"]["description"] == "A JSON schema that the answer must satisfy."
+        for body in ("Chat", "Completion", "CountTokens", "Messages", "Responses"):
+            assert schemas[body]["model"]["description"] == "A model, a preset, or STRATEGY@MODEL."
 
 
 def test_two_keys_may_not_be_the_same(tmp_path: Path):

@@ -18,7 +18,7 @@ from tts.errors import ConfigError
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from tts.registry import Group
+    from tts.registry import Group, Plugin
 
 EPILOG = """\
 \b
@@ -47,11 +47,11 @@ def list_(
     In a line each; one that is named, with its parameters.
     """
     words = words or []
-    entries = [describe(group, name) for group, name in _wanted(words)]
+    in_lines = not details and not as_json and all(word in GROUPS for word in words[:2])
+    entries = [describe(group, name, brief=in_lines) for group, name in _wanted(words)]
     if as_json:
         show_json(entries)
         return
-    in_lines = not details and all(word in GROUPS for word in words[:2])
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 120
     longest = max((len(entry["name"]) for entry in entries), default=0)
     for group in GROUPS:
@@ -82,28 +82,35 @@ def _wanted(words: list[str]) -> list[tuple[Group, str]]:
     return [entry for entry in everything if not names or entry[1] in names]
 
 
-def describe(group: Group, name: str) -> dict[str, Any]:
-    """A plug-in as plain data; one that cannot be loaded has an `error` that says why."""
+def describe(group: Group, name: str, *, brief: bool = False) -> dict[str, Any]:
+    """A plug-in as plain data, `brief` without parameters; one that cannot be loaded has an `error` that says why."""
     from tts import registry
 
     entry: dict[str, Any] = {"group": group, "name": name, "source": registry.source(group, name)}
     try:
         plugin = registry.load(group, name)
-        parameters = [_parameter(key, field) for key, field in plugin.model_fields.items()]
+        parameters = [] if brief else _parameters(plugin)
     except Exception as error:  # a third-party module may fail in any way; the others are listed all the same
         return {**entry, "summary": "", "parameters": [], "error": str(error)}
     summary = inspect.cleandoc(plugin.__doc__ or "").partition("\n")[0]
     return {**entry, "summary": summary, "parameters": parameters, "error": None}
 
 
-def _parameter(name: str, field: FieldInfo) -> dict[str, Any]:
+def _parameters(plugin: type[Plugin]) -> list[dict[str, Any]]:
+    from tts.settings import documents
+
+    helps = documents(plugin)
+    return [_parameter(key, field, helps.get(key, "")) for key, field in plugin.model_fields.items()]
+
+
+def _parameter(name: str, field: FieldInfo, under: str) -> dict[str, Any]:
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     return {
         "name": name,
         "type": type_text(field.annotation, field.metadata),
         "required": field.is_required(),
         "default": getattr(default, "spec", None) or json.loads(json.dumps(default, default=str)),
-        "help": " ".join((field.description or "").split()),
+        "help": " ".join((field.description or under).split()),
     }
 
 

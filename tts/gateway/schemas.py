@@ -16,7 +16,7 @@ from tts.gateway.exchange import PASSED, APIError, Kind, bad_request
 from tts.gateway.settings import GatewayLimits
 from tts.sampler.parameters import LENGTHS
 from tts.sampler.protocol import DEEPEST, check_depth, values_in
-from tts.settings import Settings
+from tts.settings import Documented, Settings
 from tts.text import size_of
 from tts.types import Budget
 
@@ -116,7 +116,7 @@ class RequestOptions(Settings):
     """Whether a stream reports progress, in chunks without choices that have a field `tts`."""
 
 
-class Body(BaseModel, strict=True, use_attribute_docstrings=True):
+class Body(Documented, strict=True):
     """What all endpoints have in common."""
 
     model: str
@@ -198,7 +198,7 @@ class Turn(BaseModel, strict=True, extra="forbid"):
     content: str | list[Table]
 
 
-class CountTokens(BaseModel, strict=True, extra="forbid", use_attribute_docstrings=True):
+class CountTokens(Documented, strict=True, extra="forbid"):
     """The tokens of a message's prompt."""
 
     model: str

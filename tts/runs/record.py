@@ -8,6 +8,7 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from time import time
@@ -17,6 +18,9 @@ from tts.errors import ConfigError, RunMismatch
 from tts.files import write_atomically
 from tts.runs.config import Grid
 from tts.tasks import Example
+
+installed = cache(version)
+"""The version of a package, read once: its metadata hold the whole README."""
 
 
 def write_record(directory: Path, grid: Grid, examples: Sequence[Example], *, resume: bool, used: bool) -> None:
@@ -33,7 +37,7 @@ def write_record(directory: Path, grid: Grid, examples: Sequence[Example], *, re
         "problems": {example.problem.id: fingerprint(example) for example in examples},
         "started": time(),
         "command": redacted(sys.argv),
-        "versions": {"ttscale": version("ttscale"), "python": platform.python_version()},
+        "versions": {"ttscale": installed("ttscale"), "python": platform.python_version()},
     }
     if used and path.exists():
         if not resume:

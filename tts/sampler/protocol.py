@@ -288,7 +288,7 @@ def check_depth(value: Any) -> None:
     level = [value]
     for _ in range(DEEPEST):
         inner = chain.from_iterable(one.values() if isinstance(one, dict) else one for one in level)
-        level = [one for one in inner if isinstance(one, dict | list)]
+        level = [one for one in inner if isinstance(one, (dict, list))]  # a union would be made anew for each
         if not level:
             return
     raise ValueError(f"it is nested more than {DEEPEST} levels deep")

@@ -16,16 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeFloat, 
 from pydantic import model_validator as validates
 
 from tts.errors import ConfigError
+from tts.settings import Documented
 from tts.types import Problem
 from tts.verifiers.programs.compare import Output, call_text, shortened, shown
 from tts.verifiers.programs.extract import syntax
 from tts.verifiers.sandbox import CaseResult
 
 
-class PlainData(BaseModel):
+class PlainData(Documented):
     """What can be written as JSON."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
 class Call(PlainData):
