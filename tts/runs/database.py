@@ -65,6 +65,7 @@ class Database:
         self._closed = True  # what came behind would wait for ever
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
+        await asyncio.sleep(0)  # for the outcomes: Python 3.14 may come here before them
 
     def _work(self) -> None:
         connection, broken, file = None, None, None

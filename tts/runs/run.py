@@ -79,12 +79,10 @@ class Run:
 
     @cached_property
     def tracks(self) -> list[Track]:
-        """Every strategy and model that has finished cells: model by model as they were named, in the order they first
-        finished."""
+        """Every strategy and model with finished cells, model by model as named, in the order they first finished."""
         query = "SELECT strategy, model FROM cells GROUP BY strategy, model ORDER BY MIN(id)"
         named = list(self.record["config"]["models"])
-        pairs = sorted(self.db.execute(query), key=lambda pair: named.index(pair[1]))
-        return [Track(self, strategy, model) for strategy, model in pairs]
+        return [Track(self, *pair) for pair in sorted(self.db.execute(query), key=lambda pair: named.index(pair[1]))]
 
     def columns(self, cell: int) -> Columns:
         """The candidates and charges of a cell side by side, be it a cell that was stored without its `columns`."""

@@ -7,12 +7,10 @@ import json
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Awaitable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tts.errors import StoreError
 from tts.lacks import lack_of
 from tts.resources import SampleStore
 from tts.runs.addresses import Addresses
@@ -89,9 +87,8 @@ class Store(Database):
         """Finish what is queued, close the file, and seal it if every row is known to be as it was written."""
         last = self.run(version)
         await super().aclose()
-        with suppress(StoreError, sqlite3.Error):
-            if await last == self._sound:
-                await asyncio.to_thread(seal, self._path)
+        if self._sound is not None and not last.exception() and last.result() == self._sound:
+            await asyncio.to_thread(seal, self._path)
 
     async def get(self, key: bytes, occurrences: Sequence[int]) -> dict[int, Sample]:
         """The stored samples among `occurrences` of the address `key`, a digest of 16 bytes."""
