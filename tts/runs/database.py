@@ -157,14 +157,23 @@ def _settle(outcomes: list[_Outcome]) -> None:
             done.exception()  # a caller that was cancelled meanwhile does not ask for it
 
 
+class _Reader(sqlite3.Connection):
+    """A connection that whoever drops it last closes, in whichever thread that is."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection with the settings that all users of the file share."""
     if not read_only and not path.exists():
         with suppress(OSError):  # which SQLite will say better
             path.touch(0o600)  # answers are nobody else's business; SQLite gives its other files the same mode
     uri = path.absolute().as_uri() + ("?mode=ro" if read_only else "")
-    shared = {"check_same_thread": not read_only}  # a reader is closed by whichever thread finds that nobody needs it
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LOCK_SECONDS, **shared)
+    kind = _Reader if read_only else sqlite3.Connection
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, timeout=LOCK_SECONDS, factory=kind, check_same_thread=not read_only
+    )
     connection.text_factory = lambda data: data.decode(errors="replace")  # `json_extract` gives halves of characters
     connection.create_function("checksum", -1, _checksum, deterministic=True)
     connection.create_function("intact", -1, _intact, deterministic=True)

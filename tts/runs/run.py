@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import weakref
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -62,7 +61,6 @@ class Run:
     def db(self) -> sqlite3.Connection:
         """A read-only connection to the run's file; its schema is `tts.runs.store.SCHEMA`."""
         connection = connect(self.path / "run.sqlite", read_only=True)
-        weakref.finalize(self, connection.close)
         if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):  # which a writer may have open
             connection.execute("BEGIN")  # so that what is read later belongs to what was read before
         return connection
