@@ -25,8 +25,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tts"))
 # for 35. No test leaves this machine.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "nobody.pem")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with `&`: what tests start would not hear Ctrl-C
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Started with `&` or `nohup`: what tests start would not hear Ctrl-C, or a terminal that goes.
+for _ignored, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_ignored) is signal.SIG_IGN:
+        signal.signal(_ignored, _handler)
 
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data"
