@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def stored(out: Path) -> Stored:
     """The samples and scores of a run."""
     if not (out / "run.sqlite").exists():
         return {}
-    with sqlite3.connect(out / "run.sqlite") as db:
+    with closing(sqlite3.connect(out / "run.sqlite")) as db:
         tables = db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'samples'").fetchone()[0]
         rows = db.execute("SELECT key, occurrence, json_extract(data, '$.text') FROM samples") if tables else ()
         return {(key, occurrence): text for key, occurrence, text in rows}
@@ -128,7 +129,7 @@ def paid(out: Path) -> set[tuple[bytes, int]]:
     """The addresses of stored samples and scores; a remembered decision cost nothing."""
     if not stored(out):
         return set()
-    with sqlite3.connect(out / "run.sqlite") as db:
+    with closing(sqlite3.connect(out / "run.sqlite")) as db:
         query = "SELECT key, occurrence FROM samples WHERE json_extract(data, '$.charges[0]') IS NOT NULL"
         return set(db.execute(query).fetchall())
 
@@ -137,6 +138,6 @@ def answers(out: Path) -> int:
     """How many answers of the policy a run has stored."""
     if not stored(out):
         return 0
-    with sqlite3.connect(out / "run.sqlite") as db:
+    with closing(sqlite3.connect(out / "run.sqlite")) as db:
         query = "SELECT COUNT(*) FROM samples WHERE json_extract(data, '$.role') = 'policy'"
         return db.execute(query).fetchone()[0]
