@@ -161,7 +161,8 @@ class _Reader(sqlite3.Connection):
     """A connection that whoever drops it last closes, in whichever thread that is."""
 
     def __del__(self) -> None:
-        self.close()
+        with suppress(sqlite3.ProgrammingError):  # it was never open
+            self.close()
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
