@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import logging
 import re
@@ -9,11 +11,13 @@ from time import process_time
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.double import ModelDouble
 from tests.support.raw_answers import Json, Scripted, answer, response, stream
+from tests.support.scripted import ScriptedServer, choice
 from tests.support.solving import PROMPT, draw, endpoint
 from tts.accounts import Ledger
 from tts.errors import QuotaSpent, RequestRejected, SamplingFailed, Throttled, TransientError
@@ -34,7 +38,7 @@ def answered(body: Json) -> bytes:
     return response(answer(*["Hi"] * body.get("n", 1)))
 
 
-def sampler_of(server: Scripted, **settings: Any) -> Sampler:
+def sampler_of(server: Scripted | ScriptedServer, **settings: Any) -> Sampler:
     return Sampler(Endpoint(model="m", base_url=server.base_url, **{"retry_wait": 0.001, **settings}))
 
 
@@ -91,6 +95,28 @@ async def test_a_parameter_that_the_server_lacks_is_left_out_from_then_on_and_th
         assert all(body["max_completion_tokens"] == 9 for body in server.requests[before:])
     if name == "max_completion_tokens":
         assert all(body["max_tokens"] == 9 for body in server.requests[before:])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_refusal_that_comes_when_it_is_known_already_costs_no_sample(name: str, stream: bool):
+    asked, words = REFUSED[name]
+    known, late = asyncio.Event(), itertools.count()
+
+    async def respond(body: dict[str, Any]) -> Any:
+        if not asked.keys() & body.keys():
+            known.set()
+            return choice("Hi")
+        if len(body["messages"][0]["content"]) > 10 and next(late) > 0:  # not the request that finds out
+            await known.wait()
+        return web.json_response({"error": {"message": words}}, status=400)
+
+    ledger = Ledger()
+    async with ScriptedServer(respond) as server, sampler_of(server, max_n=1, stream=stream) as sampler:
+        samples = await draw(sampler, 4, ledger, **asked)
+    assert next(late) == 4
+    assert [sample.text for sample in samples] == ["Hi"] * 4
+    assert ledger.failures == []
 
 
 async def test_a_model_that_refuses_several_parameters_is_asked_without_them_all():

@@ -318,12 +318,13 @@ class _Draw:
                 return whole
             if one_by_one and len(missing) > 1:
                 return all([whole, *await together(self.fill([index]) for index in missing)])
+            refused = self._refused
             try:
                 await self._answer(missing)
             except EndpointRefused:
                 raise
             except EndpointError as error:
-                if isinstance(error, RequestRejected) and await self._do_without(error, missing):
+                if isinstance(error, RequestRejected) and await self._do_without(error, missing, refused):
                     continue
                 # Perhaps only this very request was at fault: one alone shows whether to ask for the others.
                 alone, missing = missing[:1], missing[1:]
@@ -334,10 +335,13 @@ class _Draw:
                 whole = False
         return whole
 
-    async def _do_without(self, error: EndpointError, missing: Sequence[int]) -> bool:
-        """Leave out the parameter that `error` is about, here or for good; returns whether there is one."""
-        sent = self._request(missing)
-        if self.stop_when is not None or self.sampler.endpoint.stream:
+    async def _do_without(self, error: EndpointError, missing: Sequence[int], refused: set[str]) -> bool:
+        """Leave out the parameter that `error` is about, here or for good; returns whether there is one.
+
+        `refused` are those that were left out when `missing` was asked for: others may have met a refusal meanwhile.
+        """
+        sent = self._request(missing, refused)
+        if (self.stop_when is not None or self.sampler.endpoint.stream) and "stream_options" not in refused:
             sent["stream_options"] = {}
         parameter = refusals.blamed(error, FALLBACKS.keys() & sent.keys())
         if parameter is None:
@@ -345,8 +349,8 @@ class _Draw:
         optional = parameter == "n" or isinstance(self.body.get(parameter), Dispensable) or self.images is not None
         if parameter == "response_format" and not optional:  # the form of the answer is what was asked for
             return False
-        if parameter in self.sampler.refused | self.left_out:
-            return False
+        if parameter in self._refused:
+            return True
         if not await self._lacks(parameter):
             if optional:  # it is this request's own, whose reason may be another parameter
                 self.left_out.add(parameter)
@@ -407,9 +411,13 @@ class _Draw:
         expected = count(missing[0])
         return list(takewhile(lambda index: index == next(expected), missing))
 
-    def _request(self, run: Sequence[int]) -> dict[str, Any]:
-        """The body that asks for the occurrences `run`."""
-        refused = self.sampler.refused | self.left_out
+    @property
+    def _refused(self) -> set[str]:
+        """The parameters that are left out from now on."""
+        return self.sampler.refused | self.left_out
+
+    def _request(self, run: Sequence[int], refused: set[str]) -> dict[str, Any]:
+        """The body that asks for the occurrences `run`, without the parameters that are `refused`."""
         body = without(self.body, refused) if refused else dict(self.body)
         if isinstance(seed := body.get("seed"), int | float):
             body["seed"] = int(seed) + run[0]
@@ -422,7 +430,7 @@ class _Draw:
     async def _ask(self, missing: list[int], avoid: Sequence[str]) -> None:
         """One attempt, whose answer comes in one piece."""
         run = self._consecutive(missing)
-        body, connection = self._request(run), self.sampler.connection
+        body, connection = self._request(run, self._refused), self.sampler.connection
 
         path, asked, read = self.path, body, protocol.parse if self.images is None else protocol.parse_images
         if self._own_route:
@@ -481,7 +489,7 @@ class _Draw:
             return
         run, connection = self._consecutive(missing), self.sampler.connection
         options = {"include_usage": True, **({"continuous_usage_stats": True} if self.sampler.vllm else {})}
-        body = {**self._request(run), "stream": True, "stream_options": options}
+        body = {**self._request(run, self._refused), "stream": True, "stream_options": options}
         body = await aside(self.size, protocol.bytes_of, without(body, self.sampler.refused))
         assembly = protocol.Assembly(self.sampler.endpoint.max_answer_bytes)
         to_abandon = self.stop_when.watch() if self.stop_when is not None else lambda choice: False
