@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.double import Fault, FaultKind, ModelDouble
 from tests.support.scripted import choice
+from tests.support.solving import settle
 from tts import (
     Budget,
     Candidate,
@@ -334,8 +335,7 @@ async def test_cancelling_a_run_keeps_every_answer_and_leaves_no_task(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await double.idle()
-    assert asyncio.all_tasks() == before
+    await settle(before, double)
     run = Run(tmp_path / "run")
     (stored,) = run.db.execute("SELECT COUNT(*) FROM samples").fetchone()
     choices = double.stats.choices
