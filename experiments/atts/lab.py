@@ -33,6 +33,7 @@ PLAN = Plan(draft_tokens=12, target_tokens=12, whole=160, rate=0.4, more="by=tur
 LATENCY = (
     Plan(draft_tokens=12, target_tokens=12, whole=256, rate=0.4, more="by=turn", one_at_a_time=True),
     Plan(draft_tokens=8, target_tokens=40, whole=256, rate=0.2, more="by=turn", one_at_a_time=True),
+    Plan(draft_tokens=8, target_tokens=48, whole=256, rate=0.2, more="by=turn", one_at_a_time=True),
 )
 """In which problems are solved one after another: the target in short turns, and in rarer and longer ones."""
 LONGER = "lab_math:steps=[1,12],digits=1"
@@ -114,6 +115,10 @@ async def main() -> None:
         for plan in (replace(plan, early=early) for plan in LATENCY for early in (False, True)):
             found["rows"] += await measure(slow, out, options.slow_samples, plan)
             _write(found, out)
+        found["rows"] += await measure(
+            {**slow, "limit": limit}, out, options.slow_samples, replace(LATENCY[-1], one_at_a_time=False)
+        )
+        _write(found, out)
         if options.drift_problems:
             wide = {**table, "task": f"{table['task']},size={options.drift_problems}", "limit": options.drift_problems}
             found["drift"] = await drift(
