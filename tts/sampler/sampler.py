@@ -336,10 +336,7 @@ class _Draw:
         return whole
 
     async def _do_without(self, error: EndpointError, missing: Sequence[int], refused: set[str]) -> bool:
-        """Leave out the parameter that `error` is about, here or for good; returns whether there is one.
-
-        `refused` are those that were left out when `missing` was asked for: others may have met a refusal meanwhile.
-        """
+        """Leave out, here or for good, the parameter that `error` is about; False if all such were `refused` before."""
         sent = self._request(missing, refused)
         if (self.stop_when is not None or self.sampler.endpoint.stream) and "stream_options" not in refused:
             sent["stream_options"] = {}
@@ -349,13 +346,11 @@ class _Draw:
         optional = parameter == "n" or isinstance(self.body.get(parameter), Dispensable) or self.images is not None
         if parameter == "response_format" and not optional:  # the form of the answer is what was asked for
             return False
-        if parameter in self._refused:
+        if parameter in self._refused or await self._lacks(parameter):  # or others have found out meanwhile
             return True
-        if not await self._lacks(parameter):
-            if optional:  # it is this request's own, whose reason may be another parameter
-                self.left_out.add(parameter)
-            return optional
-        return True
+        if optional:  # it is this request's own, whose reason may be another parameter
+            self.left_out.add(parameter)
+        return optional
 
     async def _lacks(self, parameter: str) -> bool:
         sampler = self.sampler
