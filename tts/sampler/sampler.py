@@ -353,8 +353,7 @@ class _Draw:
         return optional
 
     async def _lacks(self, parameter: str) -> bool:
-        sampler = self.sampler
-        return await sampler.lacks(parameter, self.path, self.prompt, role=self.role, ledger=self.ledger)
+        return await self.sampler.lacks(parameter, self.path, self.prompt, role=self.role, ledger=self.ledger)
 
     async def _observe_n(self, asked: int, received: int) -> None:
         """Learn from a request for `asked` choices whether the server takes `n`."""
