@@ -69,7 +69,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*hatch, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "sdist", filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later
+        archive.extractall(folder / "sdist")
     (source,) = (folder / "sdist").iterdir()
     subprocess.run([*hatch, "-t", "wheel"], cwd=source, check=True, capture_output=True)
     return folder

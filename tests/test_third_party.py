@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -91,10 +92,11 @@ def build_wheel(folder: Path) -> Path:
 
 
 def pip() -> dict[str, str]:
-    """The environment in which `python -m pip` runs: this one, or with the pip that Python brings along."""
+    """The environment in which `python -m pip` runs: this one, or with the pip that comes with Python."""
     if importlib.util.find_spec("pip"):
         return dict(os.environ)
-    bundled = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+    wheels = sysconfig.get_config_var("WHEEL_PKG_DIR") or Path(ensurepip.__file__).parent / "_bundled"
+    bundled = next(Path(wheels).glob("pip-*.whl"))
     return {**os.environ, "PYTHONPATH": str(bundled)}
 
 

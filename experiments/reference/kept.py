@@ -55,7 +55,8 @@ def unpack(folder: Path, kept: Path = KEPT) -> list[Path]:
     archives = sorted(kept.glob("*.tar.xz"))
     for path in archives:
         with tarfile.open(path) as archive:
-            archive.extractall(folder, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later
+            archive.extractall(folder)
     return [folder / path.name.removesuffix(".tar.xz") for path in archives]
 
 
