@@ -41,6 +41,16 @@ def test_help_shows_what_an_option_takes_in_the_words_of_users(tts: Command):
         assert "int range" not in options
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["calibrate", "import", "init", "list", "report", "run", "serve", "solve", "verify", "vllm", "embedded serve"],
+)
+def test_help_shows_an_argument_by_its_name(tts: Command, words: str):
+    arguments = tts(*words.split(), "--help").out.partition("Arguments:")[2].partition("Options:")[0]
+    assert arguments.strip()
+    assert "<" not in arguments
+
+
 def test_the_version_is_the_distributions(tts: Command):
     assert tts("--version").out == f"tts {version('ttscale')}\n"
 

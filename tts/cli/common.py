@@ -85,7 +85,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # -- interruption -----------------------------------------------------------------------------------------------
 
 
-class Commands(TyperGroup):
+class CommandGroup(TyperGroup):
+    """Commands whose help shows an argument by its name alone: the types that Typer adds are Python's."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        for one in command.params if command else ():
+            if one.param_type_name == "argument":
+                vars(one)["display_type_rich"] = lambda ctx: None
+        return command
+
+
+class Commands(CommandGroup):
     """Commands that Ctrl-C, SIGTERM and a terminal that closes (SIGHUP) end in order, at whatever moment, with exit
     code 130 or 143 and a word.
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tts.cli.common import INTERRUPTED, AsJson, console, say, show_json
+from tts.cli.common import INTERRUPTED, AsJson, CommandGroup, console, say, show_json
 from tts.tables import Table
 from tts.text import visible
 
@@ -27,7 +27,7 @@ A MODEL is a name from the list, a folder as transformers saves it (a small Llam
 of any model that llama.cpp runs. GGUF files need an extra: pip install 'ttscale[gguf]'
 """
 
-app: typer.Typer = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
+app: typer.Typer = typer.Typer(cls=CommandGroup, no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG)
 
 
 @app.callback()
