@@ -298,6 +298,30 @@ def test_problems_are_filtered_ordered_and_found(chromium: Browser, report: str)
         expect(page.locator("#problem-list tbody tr th")).to_have_text(["<b>p11</b>"])
 
 
+def test_each_task_has_a_chart_of_its_own(chromium: Browser, folder: Path, run: Run):
+    lab = {"task": "lab_math", "limit": 4, "strategies": ["single", "self_consistency:n=4"]}
+    finished(Experiment.parse(lab | {"models": {"mock": MockModel(lambda _: "Answer: 7")}}).run(folder / "lab"))
+    write_page(RunComparison([run, Run(folder / "lab")]), folder / "tasks.html")
+    with opened(chromium, (folder / "tasks.html").as_uri()) as page:
+        assert page.locator("#curves-chart > h3").all_text_contents() == ["jsonl", "lab_math"]
+        spoken = [plot.get_attribute("aria-label") or "" for plot in page.locator("#curves-chart .plot").all()]
+        assert [words.partition(":")[0] for words in spoken] == ["jsonl", "lab_math"]
+        buttons = [legend.locator("button").count() for legend in page.locator("#curves-chart .legend").all()]
+        assert buttons == [3, 2]
+        assert page.locator("#frontier > h3").all_text_contents() == ["jsonl", "lab_math"]
+
+
+def test_in_print_nothing_is_cut_off_and_colours_stay(chromium: Browser, report: str):
+    with opened(chromium, report) as page:
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": 720, "height": 1020})  # A4 between its margins
+        until(page, "Math.max(...[...document.querySelectorAll('canvas')].map((one) => one.clientWidth)) <= 720")
+        assert page.evaluate("document.documentElement.scrollWidth") == 720
+        wide = "[...document.querySelectorAll('.table, figure')].filter((one) => one.scrollWidth > one.clientWidth + 1)"
+        assert page.evaluate(f"{wide}.map((one) => one.textContent.slice(0, 80))") == []
+        assert page.evaluate("getComputedStyle(document.querySelector('.swatch')).printColorAdjust") == "exact"
+
+
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
 

@@ -96,6 +96,21 @@ async def test_runs_without_problems_in_common_are_not_compared(tmp_path: Path) 
     assert contests[1].words == ""
 
 
+async def test_each_task_has_a_panel_a_frontier_and_a_contest_of_its_own(tmp_path: Path) -> None:
+    whole, part = await run_of(tmp_path, "whole", a=range(20)), await run_of(tmp_path, "part", limit=8, b=range(6))
+    idle = MockModel(lambda _: "Answer: 1", model="c")
+    lab = {"task": "lab_math", "limit": 5, "strategies": ["single"], "models": {"c": idle}}
+    other = await Experiment.parse(lab).run(tmp_path / "other")
+    comparison = RunComparison([whole, other, part])
+    found = overview(comparison)
+    panels = [(panel["task"], panel["tracks"], panel["frontier"] is None) for panel in found["panels"]]
+    assert panels == [("jsonl", [0, 2], False), ("lab_math", [1], True)]
+    assert list(comparison.panels("samples")[0]) == ["jsonl", "lab_math"]
+    assert found["panels"][0]["frontier"]["problems"] == 8
+    assert {curve["track"] for curve in found["panels"][0]["frontier"]["curves"]["samples"]} == {0, 2}
+    assert [(contest.best.run, contest.problems) for contest in comparison.contests] == [(0, 8), (1, 5)]
+
+
 async def test_table_curve_comparison_and_study_have_one_rule_for_ties(tmp_path: Path) -> None:
     """The verifier accepts two answers alike, and votes tie: each figure is the mean over all orders, and says so."""
     questions, chance = tmp_path / "ties.jsonl", random.Random(0)
@@ -160,19 +175,20 @@ async def test_the_frontier_is_over_the_problems_that_all_have(tmp_path: Path) -
     """Alone a is better, because it has not met the hard problems yet; on those that both have, b is."""
     run = await run_of(tmp_path, a=range(18), b=range(20))
     whole = overview(RunComparison([run]))
-    assert whole["frontier"] is None
+    assert [panel["frontier"] for panel in whole["panels"]] == [None]
     with sqlite3.connect(run.path / "run.sqlite") as database:
         database.execute("DELETE FROM cells WHERE model = 'a' AND CAST(SUBSTR(problem, 2) AS INTEGER) >= 20")
     found = overview(RunComparison([Run(run.path)]))
     tracks = [track["model"] for track in found["tracks"]]
+    frontier = found["panels"][0]["frontier"]
     own = {tracks[one["track"]]: one for one in found["curves"]["samples"] if one["kind"] == "selected"}
-    paired = {tracks[one["track"]]: one for one in found["frontier"]["curves"]["samples"] if one["kind"] == "selected"}
+    paired = {tracks[one["track"]]: one for one in frontier["curves"]["samples"] if one["kind"] == "selected"}
     assert own["a"]["y"][-1] == pytest.approx(0.9)
     assert own["b"]["y"][-1] == pytest.approx(0.5)
-    assert (paired["a"]["problems"], paired["b"]["problems"], found["frontier"]["problems"]) == (20, 20, 20)
+    assert (paired["a"]["problems"], paired["b"]["problems"], frontier["problems"]) == (20, 20, 20)
     assert paired["a"]["y"][-1] == pytest.approx(0.9)
     assert paired["b"]["y"][-1] == pytest.approx(1.0)
-    tokens = {tracks[one["track"]]: one["x"][-1] for one in found["frontier"]["curves"]["completion_tokens"]}
+    tokens = {tracks[one["track"]]: one["x"][-1] for one in frontier["curves"]["completion_tokens"]}
     assert tokens["a"] == pytest.approx(tokens["b"], rel=0.05)
 
 

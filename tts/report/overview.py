@@ -36,7 +36,6 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
     tracks, runs = comparison.tracks, comparison.runs
     measures = [name for name in MEASURES if any(shown.curves.get(name) for shown in tracks)]
     drawn = {x: [_curve(i, one, c) for i, one in enumerate(tracks) for c in one.curves.get(x, ())] for x in measures}
-    paired = comparison.frontier
     shared = shared_cells([shown.track for shown in tracks])
     return {
         "title": " and ".join(run.path.resolve().name for run in runs.values()),
@@ -47,13 +46,21 @@ def overview(comparison: RunComparison) -> dict[str, Any]:
         "measures": [_measure(name, tracks) for name in measures],
         "measure": comparison.measure,
         "curves": drawn,
-        "frontier": paired
-        and {
-            "problems": len({problem for problem, _ in comparison.common or ()}),
-            "curves": {
-                x: [_curve(i, tracks[i], c) for i, one in enumerate(paired) for c in one.get(x, ())] for x in measures
-            },
-        },
+        "panels": [
+            {
+                "task": task,
+                "tracks": [i for i, shown in enumerate(tracks) if shown.task == task],
+                "frontier": frontier
+                and {
+                    "problems": frontier.problems,
+                    "curves": {
+                        x: [_curve(i, tracks[i], c) for i, one in frontier.curves.items() for c in one.get(x, ())]
+                        for x in measures
+                    },
+                },
+            }
+            for task, frontier in comparison.frontiers.items()
+        ],
         "filtered": [
             {"track": curve.label, **{name: getattr(curve, name).tolist() for name in ("k", "x", "y", "low", "high")}}
             for curve in comparison.filtered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -38,6 +38,11 @@ ProblemKey = tuple[str, str | None]
 """A problem's name and the digest of its text: different tasks may use the same names."""
 
 
+def task_of(run: Run) -> str:
+    """The name of a run's task, without its parameters."""
+    return parse_spec(run.record["config"]["task"])[0]
+
+
 @dataclass(frozen=True)
 class Shown:
     """A track under its name in the report."""
@@ -46,6 +51,11 @@ class Shown:
     """The index of its run."""
     label: str
     track: Track
+
+    @property
+    def task(self) -> str:
+        """The name of its task."""
+        return task_of(self.track.run)
 
     @cached_property
     def costs(self) -> dict[str, list[Floats]]:
@@ -137,6 +147,15 @@ class Contest:
         return made
 
 
+@dataclass(frozen=True)
+class Frontier:
+    """Curves over the problems and seeds that all tracks of a task have, where some have curves over others."""
+
+    problems: int
+    curves: dict[int, dict[str, list[Curve]]]
+    """For the tracks that take part, by their place in `RunComparison.tracks`: the curves for each measure."""
+
+
 class RunComparison:
     """One run or several, as a report shows them."""
 
@@ -204,7 +223,7 @@ class RunComparison:
     def panels(self, x: str, by: By | None = None) -> tuple[dict[str, list[Curve]], list[str]]:
         """`curves` by the name of their task, called no more than what tells those of a task apart."""
         curves, missing = self.curves(x, by)
-        tasks = {label: parse_spec(run.record["config"]["task"])[0] for label, run in self.runs.items()}
+        tasks = {label: task_of(run) for label, run in self.runs.items()}
         models = {f" · {shown.track.model}" for shown in self.tracks}
         found: defaultdict[str, list[Curve]] = defaultdict(list)
         for curve in curves:
@@ -228,16 +247,27 @@ class RunComparison:
 
     @cached_property
     def contests(self) -> list[Contest]:
-        """One among all tracks where they have two problems in common, else one in each run where its tracks have.
+        """One among all tracks where they have two problems in common, else one in each task where its tracks have,
+        else one in each run.
 
         Tracks that used the hidden truth take part only where there are no others.
         """
         graded = [(shown, solved) for shown in self.tracks if (solved := self.solved(shown))]
         entered = [(shown, solved) for shown, solved in graded if not shown.track.oracle] or graded
-        if together := self._contest(entered):
-            return [together]
-        by_run = [[one for one in entered if one[0].run == run] for run in range(len(self.runs))]
-        return [contest for group in by_run if (contest := self._contest(group))]
+        return self._contests(entered, lambda shown: shown.task, lambda shown: shown.run)
+
+    def _contests(
+        self, entered: list[tuple[Shown, dict[ProblemKey, float]]], *finer: Callable[[Shown], Any]
+    ) -> list[Contest]:
+        """One among all that have `entered`, else those within each group that the first of `finer` tells apart."""
+        if contest := self._contest(entered):
+            return [contest]
+        if not finer:
+            return []
+        groups: defaultdict[Any, list[tuple[Shown, dict[ProblemKey, float]]]] = defaultdict(list)
+        for one in entered:
+            groups[finer[0](one[0])].append(one)
+        return [contest for group in groups.values() for contest in self._contests(group, *finer[1:])]
 
     def _contest(self, entered: list[tuple[Shown, dict[ProblemKey, float]]]) -> Contest | None:
         common = set.intersection(*(set(solved) for _, solved in entered)) if entered else set()
@@ -274,28 +304,29 @@ class RunComparison:
         return {}
 
     @cached_property
-    def common(self) -> set[tuple[ProblemKey, int]] | None:
-        """The problems and seeds that every track of the frontier has curves over; None where none has any other.
+    def frontiers(self) -> dict[str, Frontier | None]:
+        """What tells who is ahead at which compute, for each task; None where its curves tell it as they are.
 
         Tracks that used the hidden truth take no part.
         """
-        entered = [shown for shown in self.tracks if not shown.track.oracle and not shown.why_no_curves]
-        cells = [{(self.key(one, row), row.seed) for row in GradedPool.of(one.track).rows} for one in entered]
-        return set.intersection(*cells) if any(part != cells[0] for part in cells) else None
+        return {task: self._frontier(task) for task in dict.fromkeys(shown.task for shown in self.tracks)}
 
-    @cached_property
-    def frontier(self) -> list[dict[str, list[Curve]]] | None:
-        """For each track its curves over what is `common`; None where all curves are over the same problems anyway."""
-        common = self.common
-        if common is None:
+    def _frontier(self, task: str) -> Frontier | None:
+        entered = {
+            place: shown
+            for place, shown in enumerate(self.tracks)
+            if shown.task == task and not shown.track.oracle and not shown.why_no_curves
+        }
+        cells = [{(self.key(one, row), row.seed) for row in GradedPool.of(one.track).rows} for one in entered.values()]
+        if all(part == cells[0] for part in cells):
             return None
+        common = set.intersection(*cells)
 
         def paired(shown: Shown) -> dict[str, list[Curve]]:
-            if shown.track.oracle or shown.why_no_curves:
-                return {}
             return curves_over(shown.track, shown.costs, only=lambda row: (self.key(shown, row), row.seed) in common)
 
-        return [paired(shown) for shown in self.tracks]
+        problems = len({problem for problem, _ in common})
+        return Frontier(problems, {place: paired(shown) for place, shown in entered.items()})
 
     @cached_property
     def filtered(self) -> list[Curve]:

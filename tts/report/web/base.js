@@ -23,6 +23,9 @@ function fill(element, attributes, children) {
   return element;
 }
 
+// A spec, path or command, which breaks after its marks where it has to.
+const coded = (text) => h("code", {}, String(text).split(/(?<=[/:,_-])/).flatMap((part) => [part, h("wbr")]));
+
 // -- numbers ---------------------------------------------------------------------------------------------------------
 
 const NOTHING = "–";

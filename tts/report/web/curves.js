@@ -4,12 +4,17 @@ const drawn = { x: null, log: true, coverage: true, bands: true, frontier: true,
 
 function curvesSection() {
   if (!data.measures.length) return null;
-  const host = h("div", { class: "chart", id: "curves-chart" });
-  const table_ = h("div", { id: "frontier" });
+  const panels = data.panels.map((panel) => ({ ...panel, host: h("div", { class: "chart" }), steps: h("div") }));
+  const headed = (panel, ...rest) => [panels.length > 1 && h("h3", {}, panel.task), ...rest];
   drawn.x ??= (data.measures.find((one) => one.name === data.measure) ?? data.measures[0]).name;
   const draw = () => {
-    drawCurves(host);
-    table_.replaceChildren(frontierTable());
+    document.querySelectorAll("i.swatch[data-track]").forEach((one) => {
+      one.style.background = colourOf(Number(one.dataset.track));
+    });
+    for (const panel of panels) {
+      drawCurves(panel);
+      panel.steps.replaceChildren(frontierTable(panel));
+    }
   };
   const set = (field) => (value) => {
     drawn[field] = value;
@@ -29,12 +34,11 @@ function curvesSection() {
       tick("intervals", drawn.bands, set("bands")),
       tick("frontier", drawn.frontier, set("frontier")),
       tick("0 to 100 %", drawn.zero, set("zero"))),
-    legend(draw), host,
+    h("div", { id: "curves-chart" }, panels.map((panel) => headed(panel, legend(draw, panel), panel.host))),
     h("h3", {}, "Compute frontier"),
     h("p", { class: "soft" }, "The least compute, mean per problem, that bought each accuracy among the strategies shown; " +
-      "those that use the hidden truth do not take part. Steps whose intervals overlap may not differ." + (data.frontier ?
-        ` Over the ${plural(data.frontier.problems, "problem")} that all strategies have finished; the curves are over their own.` : "")),
-    table_, filteredTable());
+      "those that use the hidden truth do not take part. Steps whose intervals overlap may not differ."),
+    h("div", { id: "frontier" }, panels.map((panel) => headed(panel, panel.steps))), filteredTable());
 }
 
 // Of the accepted candidates k are submitted: the columns are powers of two, beyond its last k a strategy submits all.
@@ -50,14 +54,14 @@ function filteredTable() {
     h("p", { class: "soft" }, "Whether any of k submitted candidates is right, where only those are submitted that the " +
       "verifier accepted: over all subsets of the accepted, after all candidates are paid for."),
     table([
-      { name: "strategy", left: true, cell: (curve) => h("code", {}, titled(labelled(curve.track))) },
+      { name: "strategy", left: true, cell: (curve) => coded(titled(labelled(curve.track))) },
       ...ks.sort((a, b) => a - b).map((k) => ({ name: `k = ${k}`, cell: (curve) => at(curve, k) })),
       ...(ks.includes(most) ? [] : [{ name: "all accepted", cell: (curve) => at(curve, most) }]),
     ], data.filtered));
 }
 
-function legend(draw) {
-  return h("div", { class: "legend", role: "group", "aria-label": "Strategies shown" }, data.tracks.map((track, i) => {
+function legend(draw, { task, tracks }) {
+  return h("div", { class: "legend", role: "group", "aria-label": `Strategies shown for ${task}` }, tracks.map((i) => {
     const button = h("button", { type: "button", "aria-pressed": String(!drawn.hidden.has(i)), "data-track": i,
       onclick: () => {
         if (!drawn.hidden.delete(i)) drawn.hidden.add(i);
@@ -73,9 +77,9 @@ const measure = () => data.measures.find((one) => one.name === drawn.x);
 // Of one sample coverage is accuracy.
 const oneSample = (curve) => curve.k.at(-1) === 1;
 
-function visibleCurves() {
+function visibleCurves({ tracks }) {
   const seen = new Set();
-  const shown = data.curves[drawn.x].filter((curve) => !drawn.hidden.has(curve.track));
+  const shown = data.curves[drawn.x].filter((curve) => tracks.includes(curve.track) && !drawn.hidden.has(curve.track));
   const coverage = shown.filter((curve) => curve.kind === "coverage" && (drawn.coverage || oneSample(curve)));
   return [...shown.filter((curve) => curve.kind === "selected"), ...coverage].filter((curve) => {
     const same = JSON.stringify([curve.x, curve.y]); // strategies that share their samples share coverage
@@ -86,22 +90,19 @@ function visibleCurves() {
 const points = (curve) => curve.x.map((x, i) => ({
   x, y: curve.y[i], low: curve.low[i], high: curve.high[i], k: curve.k[i], cap: curve.cap?.[i], note: curve.estimator }));
 
-function drawCurves(host) {
+function drawCurves(panel) {
   const { label, unit, name: x } = measure();
-  const series = visibleCurves().map((curve) => ({
+  const series = visibleCurves(panel).map((curve) => ({
     label: name(curve.track) + (curve.kind === "coverage" && !oneSample(curve) ? ", coverage" : ""),
     colour: colourOf(curve.track), dash: curve.kind === "coverage" && !oneSample(curve) ? [5, 5] : undefined, points: points(curve) }));
-  const steps = frontier();
-  if (drawn.frontier && steps.length > 1 && comparable()) {
+  const steps = frontier(panel);
+  if (drawn.frontier && steps.length > 1 && comparable(panel.tracks)) {
     series.unshift({ label: "frontier", colour: isDark() ? "#56606c" : "#c9c5ba", width: 7, step: true,
       points: steps.map(({ x: at, y, k, track }) => ({ x: at, y, k, note: name(track) })) });
   }
-  document.querySelectorAll("i.swatch[data-track]").forEach((one) => {
-    one.style.background = colourOf(Number(one.dataset.track));
-  });
   const base = x === "samples" || ratio(series) < 100 ? 2 : 10;
-  lineChart(host, { series, bands: drawn.bands, x: { label: unit ? `${label} (${unit})` : label, log: drawn.log, base, name: x },
-    y: { label: "accuracy", share: true, zero: drawn.zero }, about: `Accuracy against ${label}` });
+  lineChart(panel.host, { series, bands: drawn.bands, x: { label: unit ? `${label} (${unit})` : label, log: drawn.log, base, name: x },
+    y: { label: "accuracy", share: true, zero: drawn.zero }, about: `${panel.task}: accuracy against ${label}` });
 }
 
 function ratio(series) {
@@ -110,8 +111,9 @@ function ratio(series) {
 }
 
 // Points of selected accuracy over the problems that all have, in order of compute, each better than all cheaper ones.
-function frontier() {
-  const all = (data.frontier?.curves ?? data.curves)[drawn.x]
+function frontier({ tracks, frontier: common }) {
+  const all = (common?.curves ?? data.curves)[drawn.x]
+    .filter((curve) => tracks.includes(curve.track))
     .filter((curve) => curve.kind === "selected" || oneSample(curve))
     .filter((curve) => !drawn.hidden.has(curve.track) && !data.tracks[curve.track].oracle)
     .flatMap((curve) => points(curve).map((point) => ({ ...point, track: curve.track })))
@@ -120,16 +122,20 @@ function frontier() {
   return all.filter((point) => point.y > reached + 1e-9 && ((reached = point.y), true));
 }
 
-function frontierTable() {
+function frontierTable(panel) {
   const { label, unit } = measure();
-  const steps = frontier();
-  if (!comparable() || data.frontier?.problems === 0) return h("p", { class: "soft" }, "The strategies were not tried on the same problems; there is no common frontier.");
-  if (!steps.length) return h("p", { class: "soft" }, "None of the strategies shown can be used without the hidden truth.");
-  return table([
+  const steps = frontier(panel);
+  const soft = (words) => h("p", { class: "soft" }, words);
+  if (!comparable(panel.tracks) || panel.frontier?.problems === 0)
+    return soft("The strategies were not tried on the same problems; there is no common frontier.");
+  if (!steps.length) return soft("None of the strategies shown can be used without the hidden truth.");
+  const shared = panel.frontier && soft(`Over the ${plural(panel.frontier.problems, "problem")} that all strategies have ` +
+    "finished; the curves are over their own.");
+  return h("div", {}, shared, table([
     { name: unit ? `${label} (${unit})` : label, left: true, cell: (point) => precise(point.x) },
     { name: "accuracy", cell: (point) => h("b", {}, percent(point.y)) },
     { name: "95 %", cell: (point) => interval(point.low, point.high) },
-    { name: "strategy", left: true, cell: (point) => h("code", {}, name(point.track)) },
+    { name: "strategy", left: true, cell: (point) => coded(name(point.track)) },
     { name: "samples", cell: (point) => count(point.k) },
-  ], steps);
+  ], steps));
 }

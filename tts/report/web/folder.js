@@ -61,9 +61,9 @@ function runCard(run, differs) {
     h("span", { class: `badge ${{ running: "good", finished: "" }[run.state] ?? "bad"}`, "data-state": run.state }, STATE[run.state]),
     ended ? ` ${count(done)} cells` : ` ${count(done)} of ${count(expected)} cells`),
   differs.length ? h("details", {}, h("summary", {}, `${plural(differs.length, "setting")} other than in other runs of the task`),
-    h("ul", {}, differs.map((words) => h("li", {}, h("code", {}, words))))) : null,
+    h("ul", {}, differs.map((words) => h("li", {}, coded(words))))) : null,
   table([
-    { name: "strategy", left: true, cell: (track) => h("code", {}, track.strategy + (track.oracle ? " (oracle)" : "")) },
+    { name: "strategy", left: true, cell: (track) => coded(track.strategy + (track.oracle ? " (oracle)" : "")) },
     { name: "model", left: true, cell: (track) => track.model },
     { name: "problems", cell: (track) => count(track.problems) },
     { name: "right so far", cell: (track) => h("b", {}, percent(track.accuracy)) },

@@ -33,7 +33,7 @@ function contestCard(contest) {
   const best = labelled(contest.best);
   const title = !contest.others.length ? "Accuracy" : contest.equals.length ? "Most accurate" : "Best strategy";
   return card(best.oracle ? `${title}, by the hidden truth` : title, percent(best.accuracy),
-    known(best.low) && `95 %: ${interval(best.low, best.high)}`, h("code", {}, titled(best)), contest.words);
+    known(best.low) && `95 %: ${interval(best.low, best.high)}`, coded(titled(best)), contest.words);
 }
 
 function sampleCard({ one, sample }) {
@@ -43,13 +43,14 @@ function sampleCard({ one, sample }) {
 
 const coverageCard = (track) => card("Coverage", percent(track.coverage),
   known(track.coverage_low) && `95 %: ${interval(track.coverage_low, track.coverage_high)}`,
-  "problems with any right candidate", h("code", {}, titled(track)));
+  "problems with any right candidate", coded(titled(track)));
 
 const signed = (difference) => `${difference < 0 ? "−" : "+"}${Math.abs(100 * difference).toFixed(1)}`;
 
-// Whether the strategies were tried on problems in common: otherwise their accuracies say nothing of each other.
-function comparable() {
-  const tried = data.grid.map((grid) => new Set(grid.outcomes.flatMap((letters, place) => (letters === null ? [] : [place]))));
+// Whether tracks, by default all, were tried on problems in common: otherwise their accuracies say nothing of each other.
+function comparable(tracks = data.tracks.keys()) {
+  const tried = [...tracks].map((track) =>
+    new Set(data.grid[track].outcomes.flatMap((letters, place) => (letters === null ? [] : [place]))));
   return tried.every((places) => [...places].some((place) => tried[0].has(place)));
 }
 
@@ -64,7 +65,7 @@ function summaryTable() {
   return table([
     { name: "strategy", left: true, sort: (track) => track.label, cell: (track) => [
       h("i", { class: "swatch", style: { background: colourOf(data.tracks.indexOf(track)) }, "data-track": data.tracks.indexOf(track) }),
-      h("code", {}, label(track))] },
+      coded(label(track))] },
     ...(models ? [{ name: "model", left: true, sort: (track) => track.model, cell: (track) => track.model }] : []),
     { name: "problems", sort: (track) => track.problems, cell: (track) => count(track.problems) },
     { name: "accuracy", sort: (track) => track.accuracy, cell: (track) => h("b", {}, percent(track.accuracy)) },
@@ -128,9 +129,10 @@ function notes() {
       `and rows are over their own. Over the ${plural(data.tracks[0].shared_problems, "problem")} that all have: ` +
       data.tracks.map((track) => `${titled(track)} ${percent(track.shared_accuracy)}` +
         (known(track.shared_low) ? ` (${interval(track.shared_low, track.shared_high)})` : "")).join(", ") + ".",
-    !comparable() && "The strategies were not tried on the same problems: their accuracies do not compare.",
+    !comparable() && (data.panels.length > 1 ? "Accuracies on different tasks do not compare."
+      : "The strategies were not tried on the same problems: their accuracies do not compare."),
     ...data.contests.filter((contest) => contest.others.length)
-      .map((contest) => `${contest.words[0].toUpperCase()}${contest.words.slice(1)}.`),
+      .map(({ best, words }) => `${words.startsWith(best) ? words : words[0].toUpperCase() + words.slice(1)}.`),
     "Intervals are 95 % intervals over problems.",
     ...data.without_curves.map((text) => `No curve of ${text}.`),
   ].filter(Boolean);
