@@ -52,9 +52,10 @@ def main() -> None:
     os.environ.clear()
     doing = "layers"
     try:
-        if config["keep_bytecode"]:
+        if not sys.dont_write_bytecode:
             keep_bytecode(config["preload"], config["packages"])
         layers, memory, program_id, spaces, tmp = isolate(config)
+        sys.dont_write_bytecode = True
         doing = "preload"
         for name in [*USUAL, *config["preload"]]:
             importlib.import_module(name)
@@ -85,7 +86,6 @@ def keep_bytecode(preload: list[str], packages: list[str]) -> None:
         return
     importer = os.fork()
     if importer == 0:
-        sys.dont_write_bytecode = False
         sys.path += packages
         with contextlib.suppress(BaseException):  # what it is, is said where it is imported to stay
             for name in preload:
