@@ -329,6 +329,28 @@ async def test_turns_come_in_order_and_a_round_of_the_loop_has_work_for_its_byte
     assert len([begun for begun in rounds if begun]) <= 1 + sum(map(sum, rounds)) // ROUND
 
 
+@settings(max_examples=50, deadline=None)
+@given(coming=st.lists(st.integers(0, 2 * ROUND // LEAST), max_size=5), left=st.sets(st.integers(0, 200)))
+async def test_who_comes_later_has_its_turn_later(coming: list[int], left: set[int]):
+    """Also later than those whose turn has come, but who have not gone on yet; some are cancelled by then."""
+    came, taken = list[int](), list[int]()
+
+    async def work(number: int) -> None:
+        came.append(number)
+        await in_turn(LEAST)
+        taken.append(number)
+
+    begun: list[asyncio.Task[None]] = []
+    for many in coming:  # so many in each round of the loop
+        begun += [asyncio.create_task(work(len(begun) + i)) for i in range(many)]
+        await asyncio.sleep(0)
+        for number in left.intersection(range(len(begun))):
+            begun[number].cancel()
+    await asyncio.gather(*begun, return_exceptions=True)
+    assert taken == [number for number in came if number in taken]
+    assert left.union(taken) >= set(came)
+
+
 async def _told(value: int, *, wait: float = 0.0) -> int:
     await asyncio.sleep(wait)
     if value < 0:

@@ -56,6 +56,8 @@ class _Turns:
     def __init__(self) -> None:
         self.taken = 0
         self.waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.called: int = 0
+        """Those whose turn has come, and who have not gone on yet."""
 
     def next(self, loop: asyncio.AbstractEventLoop) -> None:
         self.taken = 0
@@ -64,7 +66,8 @@ class _Turns:
             if not one.done():
                 one.set_result(None)
                 self.taken += size
-        if self.taken:
+                self.called += 1
+        if self.taken or self.called:
             loop.call_soon(self.next, loop)
 
 
@@ -80,10 +83,14 @@ async def in_turn(size: int) -> None:
     size = max(size, LEAST)
     loop = asyncio.get_running_loop()
     turns = _turns.setdefault(loop, _Turns())
-    if turns.waiting or turns.taken >= ROUND:
+    if turns.waiting or turns.called or turns.taken >= ROUND:
         turn: asyncio.Future[None] = loop.create_future()
         turns.waiting.append((size, turn))
-        await turn
+        try:
+            await turn
+        finally:
+            turn.cancel()  # unless it has come
+            turns.called -= not turn.cancelled()
         return
     if not turns.taken:
         loop.call_soon(turns.next, loop)
