@@ -17,6 +17,7 @@ from tts.errors import RequestRejected, SamplingFailed
 from tts.sampler import Endpoint, Sampler
 from tts.sampler.redaction import Redactor
 from tts.sampler.sse import EventReader, ServerEvent
+from tts.sampler.transport import Reply, Request
 
 DONE = b"data: [DONE]"
 HELLO = [delta("Hel"), delta("lo"), delta("", "stop")]
@@ -228,11 +229,13 @@ async def test_what_has_come_when_a_stream_is_left_is_counted_all_the_same():
         return counted[-1]
 
     words = [f"{number} " * 100 for number in range(30)]
-    async with (
-        Scripted(lambda body: stream(*map(delta, words), DONE)) as server,
-        Sampler(Endpoint(model="m", base_url=server.base_url)) as sampler,
-    ):
-        async with sampler.connection.http.stream(server.base_url, "/chat/completions", {}, count) as events:
+    body = stream(*map(delta, words), DONE).split(b"\r\n\r\n", 1)[1]
+
+    async def at_once(request: Request) -> Reply:
+        return Reply.whole(200, body, {"content-type": "text/event-stream"})
+
+    async with Sampler(Endpoint(model="m", base_url="mock://m", transport=at_once)) as sampler:
+        async with sampler.connection.http.stream("mock://m", "/chat/completions", {}, count) as events:
             assert not isinstance(events, Mapping)
             assert await anext(events) == words[0]
         assert counted == words
