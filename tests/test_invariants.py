@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -236,7 +237,7 @@ async def test_the_axis_does_not_depend_on_what_ran_beside_in_which_order_what_f
     settings: dict[str, Any] = {"stop_early": False, "budget": budget, "faults": faults, "latency": (0.0, 0.01)}
     found, _ = await run(task, specs, tmp_path / "run", **settings)
     differ(found, alone)
-    with sqlite3.connect(tmp_path / "run" / "run.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "run" / "run.sqlite", isolation_level=None)) as database:
         database.execute("PRAGMA foreign_keys = ON")
         database.execute("DELETE FROM cells")
         database.execute("DELETE FROM samples WHERE rowid % 3 = 0")

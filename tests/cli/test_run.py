@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def named(double: ModelDouble) -> Counter[str]:
 def finished_cells(out: Path) -> int:
     if not (out / "run.sqlite").exists():
         return 0
-    with sqlite3.connect(f"file:{out}/run.sqlite?mode=ro", uri=True) as db:
+    with closing(sqlite3.connect(f"file:{out}/run.sqlite?mode=ro", uri=True)) as db:
         try:
             return db.execute("SELECT COUNT(*) FROM cells").fetchone()[0]
         except sqlite3.OperationalError:  # not even the tables are there yet

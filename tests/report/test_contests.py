@@ -5,6 +5,7 @@ import random
 import re
 import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ async def test_the_frontier_is_over_the_problems_that_all_have(tmp_path: Path) -
     run = await run_of(tmp_path, a=range(18), b=range(20))
     whole = overview(RunComparison([run]))
     assert [panel["frontier"] for panel in whole["panels"]] == [None]
-    with sqlite3.connect(run.path / "run.sqlite") as database:
+    with closing(sqlite3.connect(run.path / "run.sqlite", isolation_level=None)) as database:
         database.execute("DELETE FROM cells WHERE model = 'a' AND CAST(SUBSTR(problem, 2) AS INTEGER) >= 20")
     found = overview(RunComparison([Run(run.path)]))
     tracks = [track["model"] for track in found["tracks"]]

@@ -8,6 +8,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_a_run_its_resume_and_its_reports_take_any_text(tts: Command, clean: Pat
         ended = shown(*words, "--base-url", server.base_url)
         assert ended.code == 0, ended.err
         asked = len(server.seen)
-        with sqlite3.connect(clean / "found" / "run.sqlite") as db:
+        with closing(sqlite3.connect(clean / "found" / "run.sqlite", isolation_level=None)) as db:
             db.executescript("DELETE FROM cells; DELETE FROM candidates; DELETE FROM charges")
         ended = shown(*words, "--resume", "--base-url", server.base_url)
         assert (ended.code, len(server.seen)) == (0, asked), ended.err

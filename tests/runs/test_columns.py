@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +81,8 @@ async def test_a_run_that_was_stored_without_columns_reads_the_same(tmp_path: Pa
     run = await made(tmp_path).run(tmp_path / "run")
     before = said(run)
     run.db.close()
-    with sqlite3.connect(run.path / "run.sqlite") as db:
+    with closing(sqlite3.connect(run.path / "run.sqlite", isolation_level=None)) as db:
         db.execute("DROP TABLE columns")
-    db.close()
     assert said(Run(run.path)) == before
 
 
@@ -111,9 +111,8 @@ async def test_a_closed_file_is_sealed_and_asked_row_by_row_only_when_it_is_not_
     with pytest.raises(StoreError, match="damaged"):
         rows_asked()
     path.write_bytes(whole)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("CREATE TABLE of_somebody_else (x)")
-    db.close()
     assert rows_asked()
     await made(tmp_path, problems=7).run(tmp_path / "run", resume=True)
     assert not rows_asked()

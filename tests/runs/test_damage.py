@@ -6,6 +6,7 @@ import asyncio
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from zlib import crc32
 
@@ -31,10 +32,9 @@ async def test_no_flipped_bit_changes_what_is_read_in_silence(task: str, endpoin
     run = await Experiment.parse({"task": task, "models": endpoint, "limit": 6, **GRID}).run(tmp_path / "run")
     run.db.close()
     path = tmp_path / "run" / "run.sqlite"
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         db.execute("PRAGMA journal_mode=DELETE")
-    db.close()
     whole, before = path.read_bytes(), content(Run(tmp_path / "run"))
     generator, noticed = random.Random(0), 0
     for _ in range(300):
@@ -52,7 +52,7 @@ async def test_no_flipped_bit_changes_what_is_read_in_silence(task: str, endpoin
 async def test_a_damaged_answer_is_not_resumed_from(task: str, endpoint: Endpoint, tmp_path: Path) -> None:
     experiment = Experiment.parse({"task": task, "models": endpoint, "limit": 2, **GRID})
     await experiment.run(tmp_path / "run")
-    with sqlite3.connect(tmp_path / "run" / "run.sqlite") as db:
+    with closing(sqlite3.connect(tmp_path / "run" / "run.sqlite", isolation_level=None)) as db:
         db.execute("UPDATE samples SET data = replace(data, 'Answer: ', 'Answer: 1')")
     with pytest.raises(StoreError, match="a row of samples has changed"):
         await experiment.run(tmp_path / "run", resume=True)
@@ -94,12 +94,12 @@ async def test_a_file_with_the_checksums_of_before_is_read_and_its_damage_notice
     run = await Experiment.parse({"task": task, "models": endpoint, "limit": 2, **GRID}).run(tmp_path / "run")
     before = content(run)
     run.db.close()
-    with sqlite3.connect(tmp_path / "run" / "run.sqlite") as db:
+    with closing(sqlite3.connect(tmp_path / "run" / "run.sqlite", isolation_level=None)) as db:
         db.create_function("before", -1, lambda *values: crc32(repr(values).encode()), deterministic=True)
         for table, columns in CHECKED.items():
             db.execute(f"UPDATE {table} SET checksum = before({columns})")
     assert content(Run(tmp_path / "run")) == before
-    with sqlite3.connect(tmp_path / "run" / "run.sqlite") as db:
+    with closing(sqlite3.connect(tmp_path / "run" / "run.sqlite", isolation_level=None)) as db:
         db.execute("UPDATE charges SET completion_tokens = completion_tokens + 1")
     with pytest.raises(StoreError, match="a row of charges has changed"):
         Run(tmp_path / "run")
@@ -120,9 +120,8 @@ async def test_what_others_wrote_into_a_file_is_not_sealed(
                 interfere()
 
     def interfere() -> None:
-        with sqlite3.connect(path) as db:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute("UPDATE charges SET completion_tokens = completion_tokens + 1")
-        db.close()
 
     if when == "before":
         interfere()

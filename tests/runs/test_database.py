@@ -6,6 +6,7 @@ import asyncio
 import gc
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ async def test_a_lock_that_lasts_is_told_with_the_file(tmp_path: Path, monkeypat
     path = tmp_path / "db.sqlite"
     async with Database(path, SCHEMA) as database:
         await database.run(insert(1))
-        with sqlite3.connect(path, isolation_level=None) as other:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match=rf"{path}: another program has had it locked for 0\.2 s"):
                 await database.run(insert(2))

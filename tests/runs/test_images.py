@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ async def test_pictures_are_kept_in_the_run_and_never_drawn_twice(tmp_path: Path
         plan = experiment(models, tmp_path, *STRATEGIES)
         await plan.run(tmp_path / "run")
         assert len(painter.requests) == 2 * (6 + 3), "the first round is the same for both"
-        with sqlite3.connect(tmp_path / "run" / "run.sqlite") as database:
+        with closing(sqlite3.connect(tmp_path / "run" / "run.sqlite", isolation_level=None)) as database:
             database.executescript("DELETE FROM cells; DELETE FROM candidates; DELETE FROM charges")
         await plan.run(tmp_path / "run", resume=True)
         assert len(painter.requests) == 2 * (6 + 3)

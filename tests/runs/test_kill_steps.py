@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,9 @@ async def test_killed_at_random_moments_they_end_as_if_they_had_not_been(
         again = tmp_path / "again"
         if racing:  # what is stored, decisions included, makes the same search
             shutil.copytree(out, again)
-            with sqlite3.connect(again / "run.sqlite") as db:
+            with closing(sqlite3.connect(again / "run.sqlite", isolation_level=None)) as db:
                 db.execute("PRAGMA foreign_keys = ON")
                 db.execute("DELETE FROM cells")
-            db.close()
             before = double.stats.choices + len(rewards.asked)
         whole = await Experiment.parse(table).run(again, resume=racing)
         assert not racing or double.stats.choices + len(rewards.asked) == before

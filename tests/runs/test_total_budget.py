@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ async def test_a_total_budget_is_kept_and_an_interrupted_run_goes_on_as_it_would
     faults = {Fault(FaultKind.SERVER_ERROR): 0.1}
     again = await run(task, tmp_path / "again", budget, strategy, problems=12, faults=faults)
     assert drawn(again) == counts
-    with sqlite3.connect(tmp_path / "again" / "run.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "again" / "run.sqlite", isolation_level=None)) as database:
         database.execute("PRAGMA foreign_keys = ON")
         database.execute("DELETE FROM cells WHERE id % 2 = 0")
         database.execute("DELETE FROM samples WHERE rowid % 3 = 0")

@@ -8,6 +8,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -202,7 +203,7 @@ async def test_a_live_bandit_spends_a_budget_on_the_ends_and_a_resumed_run_draws
     even, _ = await run("even", "uniform")
     assert max(even.values()) - min(even.values()) <= 5
     assert (await run("again"))[0] == asked
-    with sqlite3.connect(tmp_path / "again" / "run.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "again" / "run.sqlite", isolation_level=None)) as database:
         database.execute("PRAGMA foreign_keys = ON")
         database.execute("DELETE FROM cells WHERE id % 2 = 0")
         database.execute("DELETE FROM samples WHERE rowid % 3 = 0")
