@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,8 @@ from statistics import median
 from typing import Any
 
 from peer_envs import PeerError, peer_python
+
+from tts.local_vllm import held_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -95,15 +96,12 @@ def upstream(latency: float) -> Iterator[str]:
 @contextmanager
 def running(gateway: Gateway, url: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """A gateway in a process of its own; gives its base URL, and figures to which its memory is added at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     bin_ = str(peer_python(gateway.peer).parent) if gateway.peer else ""
-    words = {"URL": url, "PORT": str(port)}
-    command = [words.get(word, word.replace("BIN", bin_)) for word in gateway.command]
-    own, begin = f"http://127.0.0.1:{port}", time.perf_counter()
     environment = os.environ | {"PYTHONPATH": "" if gateway.peer else str(ROOT)} | gateway.environment
-    with tempfile.TemporaryDirectory() as empty:  # optillm runs any plugin in its working directory
+    with held_port(0) as held, tempfile.TemporaryDirectory() as empty:  # optillm runs any plugin in its folder
+        words = {"URL": url, "PORT": str(held.getsockname()[1])}
+        command = [words.get(word, word.replace("BIN", bin_)) for word in gateway.command]
+        own, begin = f"http://127.0.0.1:{words['PORT']}", time.perf_counter()
         sink = subprocess.DEVNULL
         process = subprocess.Popen(command, cwd=empty, env=environment, stdout=sink, stderr=sink)
         try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from experiments.models.convert import hugging_face_form
 from tts import Endpoint, Problem, Sampler, Session
 from tts.errors import ConfigError, TTSError
 from tts.lab.public_models import located, models_folder
-from tts.local_vllm import LocalVLLM, answers, loopback_client
+from tts.local_vllm import LocalVLLM, answers, held_port, loopback_client
 
 Engine = Literal["llama.cpp", "vllm"]
 HOST = "127.0.0.1"
@@ -86,28 +85,27 @@ async def _llama_cpp(
     program = llama_server()
     if program is None:
         raise ConfigError("llama.cpp's server is not here: set TTS_LLAMA_SERVER to the program")
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port = free.getsockname()[1]
     cores = threads or os.cpu_count() or 1
-    room = ("-np", str(in_flight), "-c", str(in_flight * context), "-t", str(cores))
-    where = ("-m", str(model), "--alias", name, "--host", HOST, "--port", str(port), "--metrics")
     log = models_folder() / "llama-server.log"
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            program, *where, *room, *options, stdout=output, stderr=output, env={**WAITING, **os.environ}
-        )
-    try:
-        async with asyncio.timeout(READY_SECONDS), loopback_client() as client:
-            while not await answers(client, f"http://{HOST}:{port}/health"):
-                if process.returncode is not None:
-                    raise TTSError(f"llama-server ended with {process.returncode}; see {log}")
-                await asyncio.sleep(0.2)
-        yield Endpoint(model=name, base_url=f"http://{HOST}:{port}/v1", max_concurrency=in_flight)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    with held_port(0) as held:
+        port = held.getsockname()[1]
+        room = ("-np", str(in_flight), "-c", str(in_flight * context), "-t", str(cores))
+        where = ("-m", str(model), "--alias", name, "--host", HOST, "--port", str(port), "--metrics")
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                program, *where, *room, *options, stdout=output, stderr=output, env={**WAITING, **os.environ}
+            )
+        try:
+            async with asyncio.timeout(READY_SECONDS), loopback_client() as client:
+                while not await answers(client, f"http://{HOST}:{port}/health"):
+                    if process.returncode is not None:
+                        raise TTSError(f"llama-server ended with {process.returncode}; see {log}")
+                    await asyncio.sleep(0.2)
+            yield Endpoint(model=name, base_url=f"http://{HOST}:{port}/v1", max_concurrency=in_flight)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
 
 
 async def check(endpoint: Endpoint) -> str:

@@ -39,17 +39,16 @@ def wait_until_ready(url: str, server: psutil.Popen) -> None:
 
 
 def main(base_url: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    options = {"--base-url": base_url, "--port": port, "--best-of-n": BEST_OF, "--log": "warning"}
-    program = os.path.join(os.path.dirname(sys.executable), "optillm")
-    command = [program, *(str(part) for option in options.items() for part in option)]
     # optillm runs any plugin that it finds in the working directory: give it an empty one.
-    with tempfile.TemporaryDirectory() as empty:
+    with tempfile.TemporaryDirectory() as empty, socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that sets it too may share the port
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        options = {"--base-url": base_url, "--port": port, "--best-of-n": BEST_OF, "--log": "warning"}
+        program = os.path.join(os.path.dirname(sys.executable), "optillm")
         server = psutil.Popen(
-            command,
+            [program, *(str(part) for option in options.items() for part in option)],
             cwd=empty,
             env=os.environ | {"OPENAI_API_KEY": "none", "HF_HUB_OFFLINE": "1"},
             stdout=subprocess.DEVNULL,
