@@ -12,7 +12,7 @@ import pytest
 
 from tests.curves.brute_force import best, over_all_orders, vote
 from tests.runs.conftest import PROBABILITIES, task_in
-from tests.support.double import ModelDouble, solvable
+from tests.support.double import Fault, FaultKind, ModelDouble, solvable
 from tests.support.threaded import serving, settle
 from tts import (
     Candidate,
@@ -153,6 +153,21 @@ async def test_money_and_flops_come_from_the_model_card(task: str, endpoint: End
     assert summary(run)[0]["money"] == pytest.approx(money)
     assert curves(run, "money")[0].x[-1] == pytest.approx(money / 20)
     assert curves(run, "flops")[0].x[-1] == pytest.approx(2e9 * usage.total_tokens / 20)
+
+
+async def test_where_nothing_was_answered_nothing_is_known_of_the_money_whatever_the_prices(
+    task: str, tmp_path: Path
+) -> None:
+    card = ModelCard(prompt_price_per_million=1.0, completion_price_per_million=10.0)
+    async with ModelDouble(faults={Fault(FaultKind.SERVER_ERROR): 1.0}) as double:
+        failing = Endpoint(model="test-model", base_url=double.base_url, card=card, max_attempts=1)
+        table = {"task": task, "models": failing, "strategies": ["self_consistency:n=2"], "limit": 2}
+        run = await Experiment.parse(table).run(tmp_path / "run")
+    (row,) = summary(run)
+    assert (row["failed"], row["candidates"], double.stats.served) == (2, 0, 0)
+    assert (row["money"], row["paid_money"], row["currency"]) == (None, None, "USD")
+    shown = summary_table({"": [row]})
+    assert not shown.rows[0][[*shown.left, *shown.right].index("money")]
 
 
 def test_unknown_measures_and_too_large_k_are_refused(grid: Run) -> None:
