@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tts.cli.common import say
+from tts.cli.common import complete, say
 from tts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def calibrate(
     strategy: Annotated[
         str | None,
         typer.Option(
-            metavar="SPEC", help="Use only this strategy of the run; of policies, as it is without policies=."
+            metavar="SPEC",
+            help="Use only this strategy of the run; of policies, as it is without policies=.",
+            autocompletion=complete("strategies"),
         ),
     ] = None,
 ) -> None:

@@ -71,7 +71,13 @@ Verifier = Annotated[
     ),
 ]
 EnvironmentSpec = Annotated[
-    str | None, typer.Option("--environment", metavar="SPEC", help="Where the model acts; see: tts list environments.")
+    str | None,
+    typer.Option(
+        "--environment",
+        metavar="SPEC",
+        help="Where the model acts; see: tts list environments.",
+        autocompletion=complete("environments"),
+    ),
 ]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", metavar="T", min=0, help="Sampling temperature. Default: the server's.")

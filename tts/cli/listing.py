@@ -35,9 +35,17 @@ GROUPS: Sequence[Group] = ("strategies", "verifiers", "tasks", "environments", "
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
+def _begun(ctx: typer.Context, incomplete: str) -> list[str]:
+    """For the shell's completion: groups and names, after a group those in it."""
+    words = ctx.params.get("words") or []
+    names = [name for _, name in _wanted([word for word in words[:1] if word in GROUPS])]
+    return [word for word in (*names, *(() if words else GROUPS)) if word.startswith(incomplete)]
+
+
 def list_(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar=f"[{'|'.join(GROUPS)}] [NAME]", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar=f"[{'|'.join(GROUPS)}] [NAME]", show_default=False, autocompletion=_begun),
     ] = None,
     details: Annotated[bool, typer.Option("--details", help="Show the parameters of all.")] = False,
     as_json: AsJson = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tts.cli.common import AsJson, console, show_json
+from tts.cli.common import AsJson, complete, console, show_json
 from tts.tables import Table, interval, percent
 from tts.text import visible
 
@@ -29,7 +29,12 @@ def verify(
     path: Annotated[
         Path, typer.Argument(metavar="SAMPLES", help="File with one sample per line, .jsonl or .jsonl.gz.")
     ],
-    task: Annotated[str, typer.Option("--task", metavar="SPEC", help="The task that the samples solve.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task", metavar="SPEC", help="The task that the samples solve.", autocompletion=complete("tasks")
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Where verdicts go. Default: SAMPLES_results.jsonl."),
