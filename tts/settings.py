@@ -16,6 +16,8 @@ from pydantic_core import CoreSchema
 
 LARGEST = 2**63 - 1
 """The largest whole number that files, clocks and arrays take."""
+TOO_LARGE = "must be less than 2^63"
+"""What is said of a larger one."""
 
 
 class Documented(BaseModel):
@@ -46,7 +48,7 @@ class Settings(Documented):
     def _has_bounds(cls, value: Any) -> Any:
         for number in value if isinstance(value, tuple | list) else (value,):
             if isinstance(number, int) and abs(number) > LARGEST:
-                raise ValueError("must be less than 2^63")
+                raise ValueError(TOO_LARGE)
         return value
 
 
