@@ -35,7 +35,7 @@ from tts.cli.common import (
     show_json,
     with_n,
 )
-from tts.concurrency import look_seldom_for_cycles
+from tts.cycles import look_past_what_is_there
 from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTSError, WorkersLost
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _execute(
     experiment: Experiment, out: Path, resume: bool, progress: Progress, executor: Executor, track: list[str]
 ) -> Run:
     """Run it; if it breaks off, tell how to continue."""
-    look_seldom_for_cycles()
+    look_past_what_is_there()
     try:
         with redirect_stdout(sys.stderr):  # Ray prints what becomes of nodes, trackers where their runs are
             return asyncio.run(experiment.run(out, resume=resume, progress=progress, executor=executor, track=track))
