@@ -7,6 +7,7 @@ import shlex
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -352,6 +353,26 @@ def test_an_interruption_at_any_moment_is_told(number: int, code: int, word: str
         app(["wait"])
     assert ended.value.code == code
     assert capsys.readouterr().err == f"{word}\n"
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"), [("typer", ""), ("tts.cli.serve", ""), ("tts.tasks.jsonl", "interrupted\n"), ("the end", "")]
+)
+def test_ctrl_c_ends_a_command_without_a_traceback_from_its_first_import_to_its_last_step(moment: str, said: str):
+    program = f"""
+import atexit, runpy, signal, sys
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == {moment!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupted())
+if {moment!r} == "the end":
+    atexit.register(signal.raise_signal, signal.SIGINT)
+sys.argv = ["tts", "list", "--json"]
+runpy.run_module("tts", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (130, said)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
