@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from itertools import pairwise
@@ -39,9 +39,15 @@ class Documented(BaseModel):
 
 
 class Settings(Documented):
-    """An immutable table of settings. The string under a field documents it."""
+    """An immutable table of settings. The string under a field documents it. It shows what is not as by default."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            field = type(self).model_fields.get(name or "")
+            if field is None or field.is_required() or value != field.get_default(call_default_factory=True):
+                yield name, value
 
     @field_validator("*")
     @classmethod

@@ -95,6 +95,11 @@ class Curve:
             cap=None if cap is None else np.asarray(cap, dtype=np.float64),
         )
 
+    def __repr__(self) -> str:
+        ends = " to ".join(f"{self.y[i]:.3g} at {self.x[i]:g}" for i in dict.fromkeys((0, len(self.k) - 1)))
+        points = f"{len(self.k)} points, {ends} {self.x_label}, {self.problems} problems"
+        return f"Curve({self.label!r}, {self.estimator!r}: {points})"
+
     @property
     def x_label(self) -> str:
         """Axis title: name and unit."""

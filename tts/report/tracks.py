@@ -143,6 +143,9 @@ class RunComparison:
     def __init__(self, runs: list[Run]) -> None:
         self.runs: Mapping[str, Run] = labelled(runs)
 
+    def __repr__(self) -> str:
+        return f"RunComparison({list(self.runs.values())})"
+
     @cached_property
     def tracks(self) -> list[Shown]:
         """Every track of every run."""
