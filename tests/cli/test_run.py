@@ -243,6 +243,40 @@ def test_a_resume_may_name_a_further_strategy_alone(tts: Command, double: ModelD
     assert "none is not a run directory" in ended.err
 
 
+def test_a_run_is_resumed_and_exported_from_another_folder(
+    tts: Command, double: ModelDouble, task: str, clean: Path, monkeypatch: pytest.MonkeyPatch
+):
+    words = ["run", "--task", task, "--strategy", "single", "--base-url", double.base_url, "--out", "one", "--quiet"]
+    assert tts(*words, "--limit", 3).code == 0
+    (clean / "elsewhere").mkdir()
+    monkeypatch.chdir(clean / "elsewhere")
+    resumed = tts("run", "--resume", "--out", "../one", "--limit", 10, "--quiet")
+    assert (resumed.code, finished_cells(clean / "one")) == (0, 10), resumed.err
+    assert tts("report", "../one", "--export", "samples").code == 0
+    assert len((clean / "one" / "samples.jsonl").read_text().splitlines()) == 10
+    (clean / "questions.jsonl").rename(clean / "moved.jsonl")
+    lost = tts("run", "--resume", "--out", "../one", "--quiet")
+    assert lost.code == 2
+    assert f"there is no file {clean}/questions.jsonl" in lost.err
+    moved = tts("run", "--resume", "--out", "../one", "--quiet", "--task", task.replace("questions", "../moved"))
+    assert moved.code == 0, moved.err
+
+
+def test_a_file_that_a_resume_from_another_folder_lacks_is_told_with_that_of_the_start(
+    tts: Command, double: ModelDouble, task: str, clean: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (clean / "notes.txt").write_text("Six times seven is 42.")
+    strategy = "retrieve:corpus=notes.txt"
+    words = ["run", "--task", task, "--strategy", strategy, "--base-url", double.base_url, "--out", "one", "--quiet"]
+    assert tts(*words, "--limit", 1).code == 0
+    (clean / "elsewhere").mkdir()
+    monkeypatch.chdir(clean / "elsewhere")
+    lost = tts("run", "--resume", "--out", "../one", "--limit", 2, "--quiet")
+    assert lost.code == 2
+    assert "notes.txt" in lost.err
+    assert f"the run was started in {clean}" in lost.err
+
+
 def test_cells_that_fail_are_exit_code_1_and_are_tried_again_by_resume(tts: Command, task: str):
     unfit = {"[[p3]]"}
 

@@ -8,8 +8,8 @@ import re
 import shlex
 import sqlite3
 import sys
-from collections.abc import Mapping
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -159,22 +159,35 @@ def run(
         "sampling.max_tokens": max_tokens,
     }
     given = {key: value for key, value in options.items() if value is not None}
-    source = config
+    source, started = config, ""
     if resume and out is not None and config is None and not {"task", "strategies"} <= given.keys():
-        source = read_record(out)["config"]
-    experiment = _experiment(source, {**given, **dotted(ctx)}, model or [], base_url, n, ask=not dry_run)
-    out = out or Path("runs") / _name(experiment)
-    if dry_run:
-        _show_plan(experiment, out, as_json)
-        return
-    progress = progress_shown(quiet=quiet)
-    progress = TracedProgress(progress) if otel else progress
-    done = _execute(experiment, out, resume, progress, where, [str(tracker) for tracker in track or ()])
+        record = read_record(out)
+        source, started = record["config"], record.get("folder", "")
+    with _told_where_files_are(started):
+        experiment = _experiment(source, {**given, **dotted(ctx)}, model or [], base_url, n, ask=not dry_run)
+        out = out or Path("runs") / _name(experiment)
+        if dry_run:
+            _show_plan(experiment, out, as_json)
+            return
+        progress = progress_shown(quiet=quiet)
+        progress = TracedProgress(progress) if otel else progress
+        done = _execute(experiment, out, resume, progress, where, [str(tracker) for tracker in track or ()])
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:
         say(f"{len(failed)} cell{'s' * (len(failed) > 1)} failed: {failed[0].failures[-1]}; --resume tries them again")
         raise typer.Exit(1)
+
+
+@contextmanager
+def _told_where_files_are(started: str) -> Iterator[None]:
+    """Tells with what is wrong that the run was `started` in another folder, to which its paths may be relative."""
+    try:
+        yield
+    except ConfigError:
+        if started not in ("", str(Path.cwd())):
+            say(f"the run was started in {started}: the files that its settings name may be there")
+        raise
 
 
 def _experiment(

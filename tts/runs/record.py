@@ -36,6 +36,7 @@ def write_record(directory: Path, grid: Grid, examples: Sequence[Example], *, re
         "essence": grid.essence(),
         "problems": {example.problem.id: fingerprint(example) for example in examples},
         "started": time(),
+        "folder": str(Path.cwd()),
         "command": redacted(sys.argv),
         "versions": {"ttscale": installed("ttscale"), "python": platform.python_version()},
     }
@@ -47,9 +48,12 @@ def write_record(directory: Path, grid: Grid, examples: Sequence[Example], *, re
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """The contents of `run.json`. Raises `ConfigError` when there are none."""
+    """The contents of `run.json`. Raises `ConfigError` when there are none.
+
+    A file of problems is found from anywhere, be its path relative to the `folder` in which the run was started.
+    """
     try:
-        return json.loads((directory / "run.json").read_text())
+        record = json.loads((directory / "run.json").read_text())
     except ValueError as error:
         raise ConfigError(
             f"{directory / 'run.json'} is damaged ({error}); restore a copy, or choose another directory"
@@ -58,6 +62,10 @@ def read_record(directory: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{directory} is not a run directory (run.json: {error.strerror}); `tts run --out {directory}` makes one"
         ) from None
+    match record:
+        case {"folder": folder, "config": {"task": {"path": str(path)} as task}} if Path(folder, path).is_file():
+            task["path"] = str(Path(folder, path))
+    return record
 
 
 def fingerprint(example: Example) -> str:
