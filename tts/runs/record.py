@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -59,6 +60,12 @@ def read_record(directory: Path) -> dict[str, Any]:
             f"{directory / 'run.json'} is damaged ({error}); restore a copy, or choose another directory"
         ) from None
     except OSError as error:
+        if found := sorted(map(str, runs_below(directory))):
+            names = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+            raise ConfigError(
+                f"{directory} is not a run directory but holds such: {names}. Name one of them, or see all with: "
+                f"tts view {shlex.quote(str(directory))}"
+            ) from None
         raise ConfigError(
             f"{directory} is not a run directory (run.json: {error.strerror}); `tts run --out {directory}` makes one"
         ) from None
@@ -66,6 +73,11 @@ def read_record(directory: Path) -> dict[str, Any]:
         case {"folder": folder, "config": {"task": {"path": str(path)} as task}} if Path(folder, path).is_file():
             task["path"] = str(Path(folder, path))
     return record
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The run directories in a folder, itself and those in its folders among them, down to the third."""
+    return [file.parent for depth in range(4) for file in folder.glob("*/" * depth + "run.json")]
 
 
 def fingerprint(example: Example) -> str:
