@@ -183,7 +183,8 @@ async def test_what_does_not_fit_is_told_and_what_can_be_is_kept(sums: Jsonl, tm
 
 
 REQUEST = {"custom_id": "p0", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
-ANSWERED = {"object": "response", "model": "m", "output": []}
+EMBEDDED = {"object": "list", "model": "m", "data": []}
+RESPONSE = {"object": "response", "model": "m-1", "status": "completed", "error": None, "incomplete_details": None}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ ANSWERED = {"object": "response", "model": "m", "output": []}
     [
         (REQUEST, r"s.jsonl:1: a request of a batch; import the file that the batch made of it"),
         (
-            {"custom_id": "p0", "response": {"status_code": 200, "body": ANSWERED}},
+            {"custom_id": "p0", "response": {"status_code": 200, "body": EMBEDDED}},
             r"s.jsonl:1: an answer of another API",
         ),
         (
@@ -201,6 +202,17 @@ ANSWERED = {"object": "response", "model": "m", "output": []}
         (
             {"custom_id": "p0", "response": {"status_code": 429, "body": {"error": {"message": "rate"}}}},
             "p0 failed: rate",
+        ),
+        (
+            {
+                "custom_id": "p0",
+                "response": {"status_code": 200, "body": {**RESPONSE, "status": "failed", "error": {"message": "odd"}}},
+            },
+            "p0 failed: odd",
+        ),
+        (
+            {"custom_id": "p0", "response": {"status_code": 200, "body": {**RESPONSE, "status": "cancelled"}}},
+            "p0 failed: cancelled",
         ),
         ({"custom_id": "p0", "response": {"status_code": 502, "body": "<html>"}}, "p0 failed: <html>"),
         ({"custom_id": "p0", "response": {"status_code": 500, "body": {}}}, "p0 failed$"),
@@ -216,6 +228,22 @@ async def test_text_completions_of_a_batch_are_answers(sums: Jsonl, tmp_path: Pa
     line["response"]["body"]["choices"] = [{"index": 0, "text": "Answer: 42", "finish_reason": "stop"}]
     made = await import_samples(write(tmp_path / "s.jsonl", [line]), tmp_path / "run", task=sums)
     assert [row["content"] for row in made.run.export()] == ["Answer: 42"]
+
+
+async def test_responses_of_a_batch_are_answers(sums: Jsonl, tmp_path: Path):
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "It is 1."}]}
+    told = [{"type": "output_text", "text": text, "annotations": []} for text in ("Answer: ", "42")]
+    whole = {**RESPONSE, "output": [thought, {"type": "message", "role": "assistant", "content": told}]}
+    whole["usage"] = {"input_tokens": 20, "output_tokens": 9, "output_tokens_details": {"reasoning_tokens": 4}}
+    cut = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": [thought]}
+    bodies = {"p0": whole, "p1": {**RESPONSE, **cut}}
+    lines = [{"custom_id": id, "response": {"status_code": 200, "body": body}} for id, body in bodies.items()]
+    made = await import_samples(write(tmp_path / "s.jsonl", lines), tmp_path / "run", task=sums)
+    first, second = made.run.export()
+    assert (first["content"], first["finish_reason"], first["model"]) == ("Answer: 42", "stop", "m-1")
+    assert (first["prompt_tokens"], first["completion_tokens"], first["estimated_tokens"]) == (20, 9, 0)
+    assert (second["content"], second["finish_reason"]) == ("", "length")
+    assert (first["correct"], second["correct"]) == (1, 0)
 
 
 async def test_a_file_of_json_that_is_no_log_of_inspect_is_told(tmp_path: Path):

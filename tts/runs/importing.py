@@ -33,7 +33,10 @@ from tts.tasks import Example, Task
 from tts.tasks.jsonl import Jsonl
 from tts.tasks.loading import Record, bounded, local_file, parsed, read_jsonl
 
-FINISHED = {"length": "length", "max_tokens": "length", "model_length": "length", "content_filter": "content_filter"}
+FINISHED = {
+    **dict.fromkeys(("length", "max_tokens", "model_length", "max_output_tokens"), "length"),
+    "content_filter": "content_filter",
+}
 """Other libraries' words for why an answer ended, apart from `stop`."""
 
 Count = Annotated[int, Field(ge=0, lt=LARGEST_COUNT)]
@@ -265,14 +268,18 @@ def _batch(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
         raise record.error("a request of a batch; import the file that the batch made of it")
     response = record.fields.get("response") or {}
     body: Any = response.get("body")
-    if response.get("status_code") != 200:
-        said: Any = record.fields.get("error") or body
+    told = body.get("status") if isinstance(body, dict) and body.get("object") == "response" else None
+    if response.get("status_code") != 200 or told not in (None, "completed", "incomplete"):
+        said: Any = record.fields.get("error") or (body if told is None else body.get("error") or told)
         while isinstance(said, dict):
             said = said.get("error") or said.get("message") or said.get("code")
         left_out.append(f"{record.place}: the request for {id} failed{f': {str(said)[:200]}' if said else ''}")
         return
+    if isinstance(body, dict) and "output" in body:
+        yield _response(id, body)
+        return
     if not isinstance(body, dict) or "choices" not in body:
-        raise record.error("an answer of another API than chat and text completions")
+        raise record.error("an answer of another API than chat completions, text completions and responses")
     usage = body.get("usage") or {}
     counted = "completion_tokens" in usage and len(body["choices"]) == 1
     for choice in body["choices"]:
@@ -284,6 +291,19 @@ def _batch(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
             usage=(usage["prompt_tokens"], usage["completion_tokens"]) if counted else None,
             model=body.get("model") or "",
         )
+
+
+def _response(id: str, body: Mapping[str, Any]) -> StoredAnswer:
+    """What the API `responses` says in its messages; its thoughts and tool calls are other items."""
+    usage: Any = body.get("usage") or {}
+    cut: Any = body.get("incomplete_details") or {}
+    return StoredAnswer(
+        problem=id,
+        text="".join(_words(item["content"]) for item in body["output"] if item["type"] == "message"),
+        finish_reason=FINISHED.get(cut.get("reason"), "stop"),
+        usage=(usage["input_tokens"], usage["output_tokens"]) if "output_tokens" in usage else None,
+        model=body.get("model") or "",
+    )
 
 
 def _samples(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
