@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.support.double import ModelDouble
 from tts import curves
 from tts.report import RunComparison
 from tts.runs import Experiment
+from tts.text import counted
 
 
 def kinds() -> list[type]:
@@ -54,3 +56,18 @@ async def test_a_run_and_all_that_is_made_of_it_fit_a_line_or_two(tmp_path: Path
 def test_settings_show_what_is_not_as_by_default():
     assert repr(tts.Budget(requests=3)) == "Budget(requests=3)"
     assert repr(Experiment.model_fields["budget"].get_default(call_default_factory=True)) == "Budget()"
+
+
+def test_one_is_not_several():
+    assert [counted(n, "cell") for n in (0, 1, 2, 1234)] == ["0 cells", "1 cell", "2 cells", "1,234 cells"]
+    assert [counted(n, "problem has", "problems have") for n in (1, 2)] == ["1 problem has", "2 problems have"]
+
+
+@pytest.mark.parametrize("part", ["cli", "curves", "report", "runs", "studies", "tasks", "solving.py", "tables.py"])
+def test_messages_count_by_counted_which_knows_one_from_several(part: str):
+    nouns = "problem|sample|candidate|cell|request|attempt|verdict|run|node|score|point|call|visit|row"
+    several = re.compile(rf"\{{(?:len\(.*?\)|[^{{}}]*:,(?:\.0f)?)\}} (?:[a-z]+ )?(?:{nouns})s\b(?!/)")
+    place = Path(tts.__file__).parent / part
+    files = [place] if place.is_file() else sorted(place.rglob("*.py"))
+    lines = [f"{path.name}:{line}" for path in files for line in path.read_text().splitlines()]
+    assert [line for line in lines if several.search(line)] == []

@@ -167,7 +167,7 @@ async def test_what_does_not_fit_is_told_and_what_can_be_is_kept(sums: Jsonl, tm
     made = await import_samples(path, tmp_path / "first", task=sums, samples=1)
     assert made.run.tracks[0].strategy == "single"
     made = await import_samples(path, tmp_path / "both", task=sums, samples=2)
-    assert made.left_out == ("1 problems with fewer than 2 samples, p1 first",)
+    assert made.left_out == ("1 problem with fewer than 2 samples, p1 first",)
     with pytest.raises(ConfigError, match="holds a run already"):
         await import_samples(path, tmp_path / "both", task=sums, samples=2)
     with pytest.raises(ConfigError, match="name the task that has them, by --task"):

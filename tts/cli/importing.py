@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tts.cli.common import complete, say
+from tts.text import counted
 
 EPILOG = """\
 \b
@@ -74,4 +75,5 @@ def import_(
     for words in made.left_out:
         say(f"left out: {words}")
     for row in made.run.summary():
-        say(f"{row['candidates']:,} samples of {row['problems']:,} problems as {row['strategy']}; see tts report {out}")
+        count = f"{counted(row['candidates'], 'sample')} of {counted(row['problems'], 'problem')}"
+        say(f"{count} as {row['strategy']}; see tts report {out}")

@@ -37,6 +37,7 @@ from tts.cli.common import (
 )
 from tts.cycles import look_past_what_is_there
 from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTSError, WorkersLost
+from tts.text import counted
 
 if TYPE_CHECKING:
     from tts.runs import Experiment, Run
@@ -175,7 +176,7 @@ def run(
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:
-        say(f"{len(failed)} cell{'s' * (len(failed) > 1)} failed: {failed[0].failures[-1]}; --resume tries them again")
+        say(f"{counted(len(failed), 'cell')} failed: {failed[0].failures[-1]}; --resume tries them again")
         raise typer.Exit(1)
 
 
@@ -313,5 +314,6 @@ def _show_plan(experiment: Experiment, out: Path, as_json: bool) -> None:
         show_json({"config": config, "out": str(out), **plan})
         return
     show_json(config)
-    most = f"an unknown number of samples ({unknown})" if samples is None else f"{samples:,} samples at most"
-    typer.echo(f"\n{problems:,} problems, {cells:,} cells, {most}; would be stored in {out}. Nothing was sent.")
+    most = f"an unknown number of samples ({unknown})" if samples is None else f"{counted(samples, 'sample')} at most"
+    size = f"{counted(problems, 'problem')}, {counted(cells, 'cell')}, {most}"
+    typer.echo(f"\n{size}; would be stored in {out}. Nothing was sent.")

@@ -32,6 +32,7 @@ from tts.sampler.transport import Reply, Request
 from tts.tasks import Example, Task
 from tts.tasks.jsonl import Jsonl
 from tts.tasks.loading import Record, bounded, local_file, parsed, read_jsonl
+from tts.text import counted
 
 FINISHED = {
     **dict.fromkeys(("length", "max_tokens", "model_length", "max_output_tokens"), "length"),
@@ -101,7 +102,7 @@ async def import_samples(
         )
     n = samples or n
     if few := [id for id, found in by_problem.items() if len(found) < n]:
-        left_out.append(f"{len(few)} problems with fewer than {n} samples, {few[0]} first")
+        left_out.append(f"{counted(len(few), 'problem')} with fewer than {counted(n, 'sample')}, {few[0]} first")
     kept = {id: found[:n] for id, found in by_problem.items() if len(found) >= n}
     if (out / "run.json").exists():
         raise ConfigError(f"{out} holds a run already; choose another directory")

@@ -59,7 +59,7 @@ function runCard(run, differs) {
   h("p", { class: "soft" }, `${run.task}${run.started ? ` · begun ${new Date(run.started * 1000).toLocaleString()}` : ""}`),
   h("p", {}, h("progress", { max: Math.max(1, expected), value: done, "aria-label": "finished" }),
     h("span", { class: `badge ${{ running: "good", finished: "" }[run.state] ?? "bad"}`, "data-state": run.state }, STATE[run.state]),
-    ended ? ` ${count(done)} cells` : ` ${count(done)} of ${count(expected)} cells`),
+    ended ? ` ${plural(done, "cell")}` : ` ${count(done)} of ${plural(expected, "cell")}`),
   differs.length ? h("details", {}, h("summary", {}, `${plural(differs.length, "setting")} other than in other runs of the task`),
     h("ul", {}, differs.map((words) => h("li", {}, h("code", {}, words))))) : null,
   table([
