@@ -83,8 +83,10 @@ function visibleCurves() {
   });
 }
 
+// Of several points at the same compute, the last one: what it comes to.
 const points = (curve) => curve.x.map((x, i) => ({
-  x, y: curve.y[i], low: curve.low[i], high: curve.high[i], k: curve.k[i], cap: curve.cap?.[i], note: curve.estimator }));
+  x, y: curve.y[i], low: curve.low[i], high: curve.high[i], k: curve.k[i], cap: curve.cap?.[i], note: curve.estimator }))
+  .filter(({ x }, i) => x !== curve.x[i + 1]);
 
 function drawCurves(host) {
   const { label, unit, name: x } = measure();
