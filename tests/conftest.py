@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tts import registry
-from tts.concurrency import look_seldom_for_cycles
+from tts.cycles import look_past_what_is_there
 
 settings.register_profile(
     "tts", deadline=None, max_examples=50, derandomize=True
@@ -43,7 +43,7 @@ def pytest_collection() -> Generator[None, Any, Any]:
     finally:
         gc.freeze()
         gc.enable()
-        look_seldom_for_cycles()
+        look_past_what_is_there()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -261,7 +261,7 @@ class Strategy(Plugin):
             return ""
         verdicts = (candidate.verdict for candidate in candidates)
         lost = sum(one is not None and one.score is not None and one.weight is None for one in verdicts)
-        return f"{lost:,} negative scores did not vote: say what the verifier's scores are by its scale" if lost else ""
+        return f"negative scores did not vote: {lost:,}. Say by the verifier's scale what they are" if lost else ""
 
     def settled(self, candidates: Sequence[Candidate]) -> bool:
         """Whether to end the search early. Pure. By default a candidate that the verifier accepted is good enough."""

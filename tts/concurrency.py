@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import time
 from collections import OrderedDict, deque
@@ -119,17 +118,6 @@ def now() -> float:
         return _EPOCH + asyncio.get_running_loop().time()
     except RuntimeError:
         return _EPOCH + time.monotonic()
-
-
-def look_seldom_for_cycles() -> None:
-    """Have the garbage collector pass over what is there by now, and look through what is new at longer intervals.
-
-    By default a quarter of a sample's CPU time goes to looking for cycles, of which there are few. It is for our own
-    programs to say, not for the library: other people's may have many.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 @asynccontextmanager

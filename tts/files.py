@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -28,9 +29,23 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write into, which takes its place at the end if nothing fails; makes its folder."""
+    """A file beside `path` to write into, which takes its place at the end if nothing fails; makes its folder.
+
+    A link stays, and what it leads to is written. Where the folder takes no new files, the one that is there gets what
+    was written elsewhere.
+    """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid4().hex}.part")
+    try:
+        partial.touch()
+    except OSError:
+        if not path.is_file():
+            raise
+        with TemporaryDirectory() as folder:
+            yield Path(folder, path.name)
+            shutil.copyfile(Path(folder, path.name), path)
+        return
     try:
         yield partial
         partial.replace(path)
@@ -63,11 +78,11 @@ def check_writable(path: Path, formats: Sequence[str] = ()) -> str:
     Raises `ConfigError` if it is none of `formats`, where there are any, or nothing can be written there: before work
     whose result it is to hold.
     """
-    kind, folder = path.suffix.removeprefix(".").lower(), path.absolute().parent
+    kind, folder = path.suffix.removeprefix(".").lower(), path.resolve().parent
     if formats and kind not in formats:
         raise ConfigError(f"cannot tell the format of {path}: end the name in one of .{', .'.join(formats)}")
     if not folder.is_dir():
-        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
+        raise ConfigError(f"cannot write {path}: there is no folder {folder if path.is_symlink() else path.parent}")
     if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
         raise ConfigError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'no permission'}")
     return kind

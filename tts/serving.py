@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from tts.concurrency import look_seldom_for_cycles
+from tts.cycles import look_past_what_is_there
 from tts.errors import ConfigError, MissingExtra
 
 try:
@@ -137,7 +137,7 @@ def run_on(listening: socket.socket, app: App, ready: Callable[[], None] = lambd
         await startup(sockets)
         if not server.should_exit:
             ready()
-        look_seldom_for_cycles()  # to look through all that is there takes longer than the loop may stand still
+        look_past_what_is_there()  # to look through all that is there takes longer than the loop may stand still
 
     server.startup = settled
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal is closed: as gracefully as SIGTERM

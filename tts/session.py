@@ -131,6 +131,9 @@ class Session:
         """Most tokens of an answer that grows piece by piece, thoughts apart; None: as the strategy says."""
         self._began = now()
 
+    def __repr__(self) -> str:
+        return f"Session(problem={self.problem.id!r}, strategy={self._stream!r}, seed={self.seed})"
+
     @cached_property
     def rng(self) -> np.random.Generator:
         """Random numbers that depend on the seed, the problem and the strategy alone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from itertools import pairwise
@@ -16,6 +16,8 @@ from pydantic_core import CoreSchema
 
 LARGEST = 2**63 - 1
 """The largest whole number that files, clocks and arrays take."""
+TOO_LARGE = "must be less than 2^63"
+"""What is said of a larger one."""
 
 
 class Documented(BaseModel):
@@ -37,16 +39,22 @@ class Documented(BaseModel):
 
 
 class Settings(Documented):
-    """An immutable table of settings. The string under a field documents it."""
+    """An immutable table of settings. The string under a field documents it. It shows what is not as by default."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            field = type(self).model_fields.get(name or "")
+            if field is None or field.is_required() or value != field.get_default(call_default_factory=True):
+                yield name, value
 
     @field_validator("*")
     @classmethod
     def _has_bounds(cls, value: Any) -> Any:
         for number in value if isinstance(value, tuple | list) else (value,):
             if isinstance(number, int) and abs(number) > LARGEST:
-                raise ValueError("must be less than 2^63")
+                raise ValueError(TOO_LARGE)
         return value
 
 

@@ -247,7 +247,7 @@ async def drive(
         selected = strategy.select(choice)
         cut = sum(candidate.cut_off for candidate in ordered)
         if cut:
-            warnings.append(f"{cut} of {len(ordered)} candidates are unfinished, cut off by the budget or the strategy")
+            warnings.append(f"unfinished candidates, cut off by the budget or the strategy: {cut} of {len(ordered)}")
         warnings.append(strategy.warning(ordered))
     except Exception as error:
         if not keep_crashes:

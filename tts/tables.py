@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tts.errors import ConfigError
 from tts.lacks import lacking
-from tts.text import broken, visible
+from tts.text import broken, counted, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -189,7 +189,7 @@ def summary_table(runs: Mapping[str, Rows], *, details: bool = False) -> Table:
     """
     every = [row for rows in runs.values() for row in rows]
     models, counts = {row["model"] for row in every}, {row["problems"] for row in every}
-    title = [f"{counts.pop():,} problems"] if len(counts) == 1 and not details else []
+    title = [counted(counts.pop(), "problem")] if len(counts) == 1 and not details else []
     title += [*models] if len(models) == 1 and not details else []
     columns = ("problems", "accuracy", "95 %", "coverage", "its 95 %", "candidates", "tokens", "requests", "money")
     made = Table(", ".join(title), ("strategy", "model"), (*columns, "lost"))
@@ -227,8 +227,9 @@ def summary_table(runs: Mapping[str, Rows], *, details: bool = False) -> Table:
 def _paid_in_vain(row: Mapping[str, Any]) -> Iterator[str]:
     """Where more compute makes a strategy worse, and where it buys nothing over the best cheaper one."""
     if falls := row.get("falls"):
+        few = counted(falls["from_k"], "candidate")
         yield (
-            f"accuracy falls with more compute, from {percent(falls['from'])} with {falls['from_k']:.0f} candidates to "
+            f"accuracy falls with more compute, from {percent(falls['from'])} with {few} to "
             f"{percent(falls['to'])} with {falls['to_k']:.0f} ({points_between(falls['low'], falls['high'])} points)"
         )
     if cheaper := row.get("outdone"):
@@ -254,10 +255,11 @@ def _unlike(runs: Mapping[str, Rows]) -> Iterator[tuple[str, str]]:
                 + (f" ({interval(row['shared_low'], row['shared_high'])})" if row.get("shared_low") is not None else "")
                 for row in rows
             )
+            shared = f"over the {counted(count, 'problem')} that all have: {each}"
             yield (
                 label,
                 "strategies have finished different problems or seeds, and rows are over their own; "
-                + (f"over the {count:,} problems that all have: {each}" if count else "they have none in common"),
+                + (shared if count else "they have none in common"),
             )
 
 
@@ -322,14 +324,14 @@ def _curve_notes(curves: Sequence[Curve], *, named: bool = False) -> list[str]:
 
 def uneven(curve: Curve) -> str:
     """How a curve is over problems with unequal numbers of candidates; empty where they have equally many."""
-    fewer = f"{curve.short:,} problems have fewer candidates than the largest k"
+    fewer = f"{counted(curve.short, 'problem has', 'problems have')} fewer candidates than the largest k"
     if curve.cap is not None:
         return (
             (f"{fewer}; " if curve.short else "")
             + f"at each point all problems stand at the candidates that a cap on their {curve.x_name} affords, and the "
             "axis is what these cost on average"
         )
-    return f"{fewer}; they stand at what they had reached" if curve.short else ""
+    return f"{fewer}, and stand at what was reached with them" if curve.short else ""
 
 
 def law_table(laws: Rows) -> Table:

@@ -18,6 +18,11 @@ def well_formed(data: T) -> T:
     return _mended(data)
 
 
+def counted(number: float, one: str, many: str = "") -> str:
+    """How many there are, in words: `1 sample`, `1,234 samples`; `many` where that is not `one` and an s."""
+    return f"{number:,.0f} {one if number == 1 else many or f'{one}s'}"
+
+
 def one_line(json_text: str) -> str:
     """JSON in which no character ends a line, not even for readers that split at U+0085, U+2028 or U+2029."""
     return json_text.translate(_LINE_ENDS)

@@ -330,18 +330,18 @@ class Result:
 
     problem: str
     strategy: str
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...] = field(repr=False)
     """In order of arrival."""
     selected: Candidate | None
     ended: Ended
-    spent: Mapping[str, Usage]
+    spent: Mapping[str, Usage] = field(repr=False)
     """By role: all work that was answered and paid for here. With `wasted` it is the server's bill."""
-    reused: Mapping[str, Usage] = field(default_factory=dict)
+    reused: Mapping[str, Usage] = field(default_factory=dict, repr=False)
     """By role: of what it needed, what a store had: paid for by an earlier run or another strategy."""
-    needed: Mapping[str, Usage] = field(default_factory=dict)
+    needed: Mapping[str, Usage] = field(default_factory=dict, repr=False)
     """By role: what the search would have cost alone, with nothing to re-use and nothing that failed. See
     `tts.accounts.Tariff` for the rule. It is the sum of all charges, of candidates and `loose` ones."""
-    wasted: Mapping[str, Usage] = field(default_factory=dict)
+    wasted: Mapping[str, Usage] = field(default_factory=dict, repr=False)
     """By role: requests that failed or were cancelled, with the tokens they are known to have cost."""
     failures: tuple[str, ...] = ()
     """Samples and verdicts that failed, each with its reason."""

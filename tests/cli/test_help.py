@@ -4,10 +4,14 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from typing import Any, cast
 
 import pytest
+import typer
+from typer.main import get_command
 
 from tests.cli.conftest import Command
+from tts.cli import app
 
 HEAVY = ("numpy", "httpx", "aiohttp", "matplotlib", "pydantic", "pyarrow", "rich")
 
@@ -92,6 +96,19 @@ def test_a_missing_extra_is_the_users_to_correct(tts: Command, monkeypatch: pyte
     assert "pip install 'ttscale[serve]'" in ended.err
 
 
+def test_the_shell_completes_every_option_that_takes_a_plug_in():
+    names = {"task", "strategy", "verifier", "answer_verifier", "environment", "study"}
+    commands: dict[str, Any] = cast(Any, get_command(app)).commands
+    found = [
+        (name, option.name, option.shell_complete(typer.Context(command), ""))
+        for name, command in commands.items()
+        for option in command.params
+        if option.name in names
+    ]
+    assert len(found) > 10
+    assert [(command, option) for command, option, words in found if len(words) < 2] == []
+
+
 @pytest.mark.parametrize(
     ("line", "names"),
     [
@@ -99,6 +116,9 @@ def test_a_missing_extra_is_the_users_to_correct(tts: Command, monkeypatch: pyte
         ("tts solve hi --strategy self_", {"self_consistency", "self_refine"}),
         ("tts run --task humaneval", {"humaneval", "humaneval_plus"}),
         ("tts report runs --study imp", {"imperfect_verifier"}),
+        ("tts list str", {"strategies"}),
+        ("tts list strategies best", {"best_of_n"}),
+        ("tts list gsm8k best", {"best_of_n"}),
     ],
 )
 def test_the_shell_completes_names(line: str, names: set[str]):

@@ -1,6 +1,7 @@
 """`tts list`: all plug-ins installed, with their parameters, wherever they come from and whether or not they work."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +30,18 @@ def test_shows_the_parameters_of_one_with_type_default_and_meaning(tts: Command)
     said = tts("list", "strategies", "best_of_n").out
     assert "      n: int > 0 = 16\n          Samples.\n" in said
     assert "first_pass" not in said
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_lines_end_between_words_where_the_terminal_is_narrow(
+    tts: Command, width: int, monkeypatch: pytest.MonkeyPatch
+):
+    wide = tts("list", "--details").out
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    narrow = re.sub(r"\x1b\[\d*m", "", tts("list", "--details").out)
+    assert [line for line in narrow.splitlines() if len(line) > width and len(line.split()) > 1] == []
+    assert narrow.split() == wide.split()
 
 
 def test_a_name_is_found_whatever_its_group(tts: Command):

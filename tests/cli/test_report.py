@@ -128,6 +128,15 @@ def test_several_runs_are_compared_under_their_directories_names(
 
 
 @pytest.mark.parametrize(
+    "words", [("report", "."), ("run", "--resume", "--out", "."), ("calibrate", ".", "c.json")], ids=" ".join
+)
+def test_a_folder_that_only_holds_runs_is_refused_with_their_names(tts: Command, run: str, words: tuple[str, ...]):
+    ended = tts(*words)
+    assert ended.code == 2
+    assert f". is not a run directory but holds such: {run}. Name one of them, or see all with: tts view ." in ended.err
+
+
+@pytest.mark.parametrize(
     ("words", "named"),
     [
         (["absent"], "absent is not a run directory"),

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -243,6 +244,40 @@ def test_a_resume_may_name_a_further_strategy_alone(tts: Command, double: ModelD
     assert "none is not a run directory" in ended.err
 
 
+def test_a_run_is_resumed_and_exported_from_another_folder(
+    tts: Command, double: ModelDouble, task: str, clean: Path, monkeypatch: pytest.MonkeyPatch
+):
+    words = ["run", "--task", task, "--strategy", "single", "--base-url", double.base_url, "--out", "one", "--quiet"]
+    assert tts(*words, "--limit", 3).code == 0
+    (clean / "elsewhere").mkdir()
+    monkeypatch.chdir(clean / "elsewhere")
+    resumed = tts("run", "--resume", "--out", "../one", "--limit", 10, "--quiet")
+    assert (resumed.code, finished_cells(clean / "one")) == (0, 10), resumed.err
+    assert tts("report", "../one", "--export", "samples").code == 0
+    assert len((clean / "one" / "samples.jsonl").read_text().splitlines()) == 10
+    (clean / "questions.jsonl").rename(clean / "moved.jsonl")
+    lost = tts("run", "--resume", "--out", "../one", "--quiet")
+    assert lost.code == 2
+    assert f"there is no file {clean}/questions.jsonl" in lost.err
+    moved = tts("run", "--resume", "--out", "../one", "--quiet", "--task", task.replace("questions", "../moved"))
+    assert moved.code == 0, moved.err
+
+
+def test_a_file_that_a_resume_from_another_folder_lacks_is_told_with_that_of_the_start(
+    tts: Command, double: ModelDouble, task: str, clean: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (clean / "notes.txt").write_text("Six times seven is 42.")
+    strategy = "retrieve:corpus=notes.txt"
+    words = ["run", "--task", task, "--strategy", strategy, "--base-url", double.base_url, "--out", "one", "--quiet"]
+    assert tts(*words, "--limit", 1).code == 0
+    (clean / "elsewhere").mkdir()
+    monkeypatch.chdir(clean / "elsewhere")
+    lost = tts("run", "--resume", "--out", "../one", "--limit", 2, "--quiet")
+    assert lost.code == 2
+    assert "notes.txt" in lost.err
+    assert f"the run was started in {clean}" in lost.err
+
+
 def test_cells_that_fail_are_exit_code_1_and_are_tried_again_by_resume(tts: Command, task: str):
     unfit = {"[[p3]]"}
 
@@ -353,6 +388,26 @@ def test_an_interruption_at_any_moment_is_told(number: int, code: int, word: str
         app(["wait"])
     assert ended.value.code == code
     assert capsys.readouterr().err == f"{word}\n"
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"), [("typer", ""), ("tts.cli.serve", ""), ("tts.tasks.jsonl", "interrupted\n"), ("the end", "")]
+)
+def test_ctrl_c_ends_a_command_without_a_traceback_from_its_first_import_to_its_last_step(moment: str, said: str):
+    program = f"""
+import atexit, runpy, signal, sys
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == {moment!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupted())
+if {moment!r} == "the end":
+    atexit.register(signal.raise_signal, signal.SIGINT)
+sys.argv = ["tts", "list", "--json"]
+runpy.run_module("tts", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (130, said)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -1,6 +1,7 @@
 """`tts serve` as a process: settings, keys, the port, and how it ends."""
 
 import json
+import os
 import signal
 import sqlite3
 import threading
@@ -10,11 +11,26 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.conftest import Command, start
+from tests.cli.conftest import Command, finished, start
+from tests.support.processes import living_processes
 from tests.support.threaded import serving
 from tts.gateway.admission import hashed
 
 ASK = [{"role": "user", "content": "[[p]] What is 6 times 7?"}]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_that_are_only_starting_end_quietly_with_their_gateway(clean: Path, number: signal.Signals):
+    place = ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--port", 0, "--workers", 2]
+    process = start("serve", *place, cwd=clean, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    while not any("forkserver" in command for command in living_processes(process.pid).values()):
+        assert process.poll() is None
+    os.killpg(process.pid, number)  # as a terminal does, and what manages services
+    ended = finished(process)
+    assert ended.code == 0
+    assert "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

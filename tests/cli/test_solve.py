@@ -288,7 +288,7 @@ def test_warns_as_a_run_does(tts: Command, double: ModelDouble):
     budget = ["--budget.completion_tokens", 130, "--max-tokens", 100]
     words = ["solve", "What?", "--strategy", "best_of_n:n=3,verifier=numeric_answer(reference=1)", *budget]
     ended = tts(*words, "--base-url", double.base_url)
-    assert ended.err.splitlines()[1] == ("1 of 2 candidates are unfinished, cut off by the budget or the strategy")
+    assert ended.err.splitlines()[1] == ("unfinished candidates, cut off by the budget or the strategy: 1 of 2")
     assert tts(*words, "--json", "--base-url", double.base_url).json["warnings"] == [ended.err.splitlines()[1]]
 
 

@@ -40,7 +40,7 @@ def test_verdicts_are_counted_and_written(folder: Path):
     assert said.exit_code == 0, said
     assert "pass@1" in said.output
     assert "50.0%" in said.output
-    assert "4 samples of 1 problems" in said.output
+    assert "4 samples of 1 problem in" in said.output
     rows = [json.loads(line) for line in (folder / "samples.jsonl_results.jsonl").read_text().splitlines()]
     assert [row["passed"] for row in rows] == [True, False, True, False]
 
@@ -64,7 +64,7 @@ def test_pass_at_k_has_an_interval_and_says_where_a_problem_has_too_few_samples(
     (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = ("samples.jsonl", "--task", "humaneval:path=problems.jsonl")
     said = tts(*words)
-    assert "no pass@10: 1 problems have fewer samples" in said.output
+    assert "no pass@10: 1 problem has fewer samples" in said.output
     found = json.loads(tts(*words, "--json").stdout)
     assert found["pass@k"] == {"1": pytest.approx(0.5)}
     assert found["too few samples"] == {"10": 1}

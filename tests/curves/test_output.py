@@ -112,6 +112,22 @@ def test_intervals_are_bands_of_few_curves_and_bars_of_many_unless_asked_for(cur
     assert kinds(2, intervals="none") == set()
 
 
+@pytest.mark.parametrize("style", ["screen", "paper"])
+def test_ten_strategies_are_told_apart_by_colour_and_their_bars_stand_side_by_side(curves, style):
+    axes: Any = draw_curves([replace(curves[0], label=f"one {i}") for i in range(10)], style=style).axes[0]
+    assert len({line.get_color() for line in axes.lines}) == 10
+    bars = [drawn.get_transform().transform(drawn.get_segments()[0])[0, 0] for drawn in axes.collections]
+    assert all(after - before > 0.5 for before, after in pairwise(bars))
+    assert np.mean(bars) == pytest.approx(axes.transData.transform((curves[0].x[0], 0))[0])
+
+
+def test_of_several_points_at_the_same_compute_the_last_is_drawn(curves):
+    x = np.array([8.0, 8.0, 8.0, 16.0, 32.0, 32.0])
+    (line,) = draw_curves([replace(curves[0], x=x, x_name="tokens")]).axes[0].lines
+    assert np.array_equal(line.get_xdata(), [8, 16, 32])
+    assert np.array_equal(line.get_ydata(), curves[0].y[[2, 3, 5]])
+
+
 @pytest.mark.parametrize("count", [2, 12])
 def test_a_coverage_has_its_strategys_colour_dashed_and_nothing_else_is_dashed(curves, count):
     pytest.importorskip("matplotlib")

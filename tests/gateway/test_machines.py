@@ -213,7 +213,7 @@ async def test_what_a_killed_gateway_held_is_free_when_its_lease_has_passed(redi
         assert await one.quota.hold(tokens(90))
         one.silence()
         assert not await two.quota.hold(tokens(20))
-        with pytest.raises(APIError, match="1 requests running"):
+        with pytest.raises(APIError, match="1 request running"):
             await two.limits.known["k"].enter()
         two.ask_for(20)
         began = monotonic()
@@ -242,7 +242,7 @@ async def test_new_settings_go_by_what_is_spent_already(redis: RedisServer):
         assert await one.quota.hold(tokens(20))
         assert not await one.quota.hold(tokens(20))
         await one.limits.known["k"].enter()
-        with pytest.raises(APIError, match="1 requests running"):
+        with pytest.raises(APIError, match="1 request running"):
             await one.limits.known["k"].enter()
         await one.limits.known["other"].enter()
 

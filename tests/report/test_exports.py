@@ -15,7 +15,7 @@ import tts
 from tts.cli import main
 from tts.errors import ConfigError
 from tts.report import RunComparison, write_candidates, write_lines, write_report
-from tts.report.exports import exported
+from tts.report.exports import exported, file_name
 from tts.runs import Run
 from tts.tasks.jsonl import Jsonl
 
@@ -116,6 +116,37 @@ def test_the_command_writes_them_beside_the_run(run: Run, monkeypatch: pytest.Mo
     assert ended.value.code in (0, None)
     assert len((run.path / "sft.jsonl").read_text().splitlines()) == 1
     assert len((run.path / "samples.jsonl").read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize("kind", ["sft", "preference", "samples", "lm_eval", "inspect"])
+@pytest.mark.parametrize("why", ["other problems", "no permission"])
+def test_the_command_refuses_an_export_before_any_work(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: Any, why: str
+):
+    if why == "no permission":
+        (run.path / file_name(run, kind)).mkdir()
+    else:
+        path = Path(run.record["config"]["task"]["path"])
+        path.write_text(path.read_text().replace("p0: 6 * 7", "p0: 6 * 8"))
+    monkeypatch.setattr("sys.argv", ["tts", "report", str(run.path), "--export", kind])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == ""
+    assert not (run.path / "report.html").exists()
+
+
+@pytest.mark.parametrize("kind", ["lm_eval", "inspect"])
+def test_a_form_that_needs_right_answers_in_words_is_refused_at_once_where_programs_are_tested(
+    tmp_path: Path, kind: Any
+):
+    tests = {"entry_point": "double", "calls": [{"args": [2], "expected": 4}]}
+    (tmp_path / "problems.jsonl").write_text(json.dumps({"id": "d", "prompt": "Write double(x).", "tests": tests}))
+    model = tts.MockModel(lambda body: "def double(x): return 2 * x")
+    task = Jsonl(path=tmp_path / "problems.jsonl")
+    run = tts.Experiment(task=task, strategies="single", models=model).run_sync(tmp_path / "run")
+    with pytest.raises(ConfigError, match="'d' has no right answer in words"):
+        exported(run, kind)
 
 
 def test_an_export_that_is_refused_leaves_what_was_there(tmp_path: Path):

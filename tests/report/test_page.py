@@ -52,6 +52,12 @@ def test_the_summary_and_the_curves_are_those_of_the_run(run: Run, tmp_path: Pat
     assert set(commands) == set(registry.names("studies"))
 
 
+def test_ten_strategies_have_colours_of_their_own_on_light_and_dark_ground(run: Run, tmp_path: Path):
+    text, _ = page_of(RunComparison([run]), tmp_path / "page.html")
+    palettes = re.findall(r"^  \[(\"#[^\]]+)\],$", text, re.M)
+    assert [len(set(re.findall("#[0-9a-f]{6}", palette))) for palette in palettes] == [10, 10]
+
+
 def test_every_candidate_is_there_with_verdict_origin_calls_and_cost(run: Run, tmp_path: Path):
     _, packed = page_of(RunComparison([run]), tmp_path / "page.html")
     problem = packed["chunk-0"]["5"]

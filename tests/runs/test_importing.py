@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -121,6 +121,33 @@ async def test_samples_of_human_eval_are_judged_by_the_tasks_tests(tmp_path: Pat
     assert [list(flags) for flags in track.passed] == [[1.0, 0.0, 1.0]]  # by the example in the prompt
 
 
+@pytest.mark.parametrize("key", ["completion", "solution"])
+@pytest.mark.parametrize("style", ["chat", "completion"])
+async def test_what_is_learnt_from_imported_programs_is_asked_as_it_is_answered(
+    tmp_path: Path, key: str, style: Literal["chat", "completion"]
+):
+    head = NEXT["prompt"] if key == "solution" else ""
+    said = [f"{head}    return {value}\n" for value in ("x + 1", "x")]
+    path = write(tmp_path / "s.jsonl", [{"task_id": NEXT["task_id"], key: text} for text in said])
+    task = HumanEval(path=write(tmp_path / "he.jsonl", [NEXT]), style=style)
+    made = await import_samples(path, tmp_path / "run", task=task)
+    (right,), (pair,) = exported(made.run, "sft"), exported(made.run, "preference")
+    if key == "completion":
+        assert (right["prompt"], right["completion"]) == (NEXT["prompt"], said[0])
+        assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (NEXT["prompt"], *said)
+    else:
+        asked, answer = right["messages"]
+        assert (asked["role"], answer) == ("user", {"role": "assistant", "content": said[0]})
+        assert list(pair["prompt"]) == [asked]
+
+
+async def test_whole_programs_and_continued_prompts_are_not_mixed(tmp_path: Path):
+    task = HumanEval(path=write(tmp_path / "he.jsonl", [NEXT]))
+    lines = [{"task_id": NEXT["task_id"], key: "    return x + 1\n"} for key in ("completion", "solution")]
+    with pytest.raises(ConfigError, match="import them apart"):
+        await import_samples(write(tmp_path / "s.jsonl", lines), tmp_path / "run", task=task)
+
+
 async def test_the_output_of_a_batch_is_a_run_and_what_failed_is_told(sums: Jsonl, tmp_path: Path):
     lines = [batched(f"p{i}#{k}", f"Answer: {42 + (k > i)}") for k in range(3) for i in (1, 0)]
     path = write(tmp_path / "batch.jsonl", [*lines, batched("p2", "", status=500)])
@@ -140,7 +167,7 @@ async def test_what_does_not_fit_is_told_and_what_can_be_is_kept(sums: Jsonl, tm
     made = await import_samples(path, tmp_path / "first", task=sums, samples=1)
     assert made.run.tracks[0].strategy == "single"
     made = await import_samples(path, tmp_path / "both", task=sums, samples=2)
-    assert made.left_out == ("1 problems with fewer than 2 samples, p1 first",)
+    assert made.left_out == ("1 problem with fewer than 2 samples, p1 first",)
     with pytest.raises(ConfigError, match="holds a run already"):
         await import_samples(path, tmp_path / "both", task=sums, samples=2)
     with pytest.raises(ConfigError, match="name the task that has them, by --task"):
@@ -156,7 +183,8 @@ async def test_what_does_not_fit_is_told_and_what_can_be_is_kept(sums: Jsonl, tm
 
 
 REQUEST = {"custom_id": "p0", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
-ANSWERED = {"object": "response", "model": "m", "output": []}
+EMBEDDED = {"object": "list", "model": "m", "data": []}
+RESPONSE = {"object": "response", "model": "m-1", "status": "completed", "error": None, "incomplete_details": None}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +192,7 @@ ANSWERED = {"object": "response", "model": "m", "output": []}
     [
         (REQUEST, r"s.jsonl:1: a request of a batch; import the file that the batch made of it"),
         (
-            {"custom_id": "p0", "response": {"status_code": 200, "body": ANSWERED}},
+            {"custom_id": "p0", "response": {"status_code": 200, "body": EMBEDDED}},
             r"s.jsonl:1: an answer of another API",
         ),
         (
@@ -174,6 +202,17 @@ ANSWERED = {"object": "response", "model": "m", "output": []}
         (
             {"custom_id": "p0", "response": {"status_code": 429, "body": {"error": {"message": "rate"}}}},
             "p0 failed: rate",
+        ),
+        (
+            {
+                "custom_id": "p0",
+                "response": {"status_code": 200, "body": {**RESPONSE, "status": "failed", "error": {"message": "odd"}}},
+            },
+            "p0 failed: odd",
+        ),
+        (
+            {"custom_id": "p0", "response": {"status_code": 200, "body": {**RESPONSE, "status": "cancelled"}}},
+            "p0 failed: cancelled",
         ),
         ({"custom_id": "p0", "response": {"status_code": 502, "body": "<html>"}}, "p0 failed: <html>"),
         ({"custom_id": "p0", "response": {"status_code": 500, "body": {}}}, "p0 failed$"),
@@ -189,6 +228,22 @@ async def test_text_completions_of_a_batch_are_answers(sums: Jsonl, tmp_path: Pa
     line["response"]["body"]["choices"] = [{"index": 0, "text": "Answer: 42", "finish_reason": "stop"}]
     made = await import_samples(write(tmp_path / "s.jsonl", [line]), tmp_path / "run", task=sums)
     assert [row["content"] for row in made.run.export()] == ["Answer: 42"]
+
+
+async def test_responses_of_a_batch_are_answers(sums: Jsonl, tmp_path: Path):
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "It is 1."}]}
+    told = [{"type": "output_text", "text": text, "annotations": []} for text in ("Answer: ", "42")]
+    whole = {**RESPONSE, "output": [thought, {"type": "message", "role": "assistant", "content": told}]}
+    whole["usage"] = {"input_tokens": 20, "output_tokens": 9, "output_tokens_details": {"reasoning_tokens": 4}}
+    cut = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": [thought]}
+    bodies = {"p0": whole, "p1": {**RESPONSE, **cut}}
+    lines = [{"custom_id": id, "response": {"status_code": 200, "body": body}} for id, body in bodies.items()]
+    made = await import_samples(write(tmp_path / "s.jsonl", lines), tmp_path / "run", task=sums)
+    first, second = made.run.export()
+    assert (first["content"], first["finish_reason"], first["model"]) == ("Answer: 42", "stop", "m-1")
+    assert (first["prompt_tokens"], first["completion_tokens"], first["estimated_tokens"]) == (20, 9, 0)
+    assert (second["content"], second["finish_reason"]) == ("", "length")
+    assert (first["correct"], second["correct"]) == (1, 0)
 
 
 async def test_a_file_of_json_that_is_no_log_of_inspect_is_told(tmp_path: Path):

@@ -237,7 +237,7 @@ async def test_negative_scores_of_an_unknown_kind_do_not_vote_and_that_is_said()
     strategy = registry.make("strategies", "self_consistency:n=3,weighted=true")
     result = await solve(PROBLEM, strategy, MockModel(lambda body: next(said)), verifier=Unsaid())
     assert result.text == "Answer: 42"
-    assert strategy.warning(result.candidates).startswith("2 negative scores did not vote")
+    assert strategy.warning(result.candidates).startswith("negative scores did not vote: 2.")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tts.errors import ConfigError
 from tts.runs.analysis import track_curves
 from tts.studies.repeats import parallel_report
 from tts.studies.verifiers import VerifierReport, verifier_report
+from tts.text import counted
 
 FPR, FNR = 0.2, 0.1
 NOISY = f"noisy(fpr={FPR},fnr={FNR})"
@@ -204,7 +205,7 @@ async def test_a_short_pool_does_not_cut_the_others(task: str, endpoint: Endpoin
     np.testing.assert_allclose(report.selection.verifier.mean, curve.y)
     np.testing.assert_allclose(report.selection.verifier.low, curve.low)
     short = sum(size < max(sizes) for size in sizes)
-    assert f"{short} problems have fewer than {max(sizes)} samples, and stand at all of them" in said(report)
+    assert f"at all of their samples, fewer than {max(sizes)}, stand {counted(short, 'problem')}" in said(report)
     assert attempts.repeats.n == min(sizes)
     assert attempts.findings[0].startswith(f"{sum(size > min(sizes) for size in sizes)} problems have more than")
     assert set(attempts.repeats.intervals) == {"average", "best", "worst"}

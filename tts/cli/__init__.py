@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ import typer
 
 from tts.cli import calibrate, demo, doctor, importing, init, listing, local, report, run, serve, solve, verify
 from tts.cli.common import Commands, DottedCommand, say, show_any_text
+from tts.cycles import look_seldom_for_cycles
 from tts.errors import ConfigError, MissingExtra, TTSError
 
 SETTING = re.compile(
@@ -94,7 +94,7 @@ def _tts(
 
 def main() -> None:
     """Run the command line. Exits with 0, with 2 for what the user must correct, with 1 for any other failure."""
-    gc.set_threshold(20_000, 20, 20)  # what is loaded has few cycles, and to look for them takes a tenth of the time
+    look_seldom_for_cycles()
     show_any_text()
     words = sys.argv[1:]
     ours = words[: words.index("--")] if "--" in words else words

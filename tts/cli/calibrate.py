@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tts.cli.common import say
+from tts.cli.common import complete, say
 from tts.errors import ConfigError
+from tts.text import counted
 
 if TYPE_CHECKING:
     from tts.runs import Run
@@ -40,7 +41,9 @@ def calibrate(
     strategy: Annotated[
         str | None,
         typer.Option(
-            metavar="SPEC", help="Use only this strategy of the run; of policies, as it is without policies=."
+            metavar="SPEC",
+            help="Use only this strategy of the run; of policies, as it is without policies=.",
+            autocompletion=complete("strategies"),
         ),
     ] = None,
 ) -> None:
@@ -54,7 +57,7 @@ def calibrate(
     if sets := _by_strategy(found, strategy):
         say(f"wrote {out}: {write_profile(found, out, sets)}")
     else:
-        say(f"wrote {out}: {write_calibration(found, out, strategy=strategy)} scores")
+        say(f"wrote {out}: {counted(write_calibration(found, out, strategy=strategy), 'score')}")
 
 
 def _by_strategy(run: Run, strategy: str | None) -> dict[str, dict[str, Track]]:
@@ -116,7 +119,7 @@ def write_profile(run: Run, path: Path, sets: dict[str, dict[str, Track]]) -> st
         rows = ([by_policy[name][place] for name in tracks] for by_policy in whole.values())
         content[field] = [[value if value > float("-inf") else None for value in row] for row in rows]
     write_calibration_file(path, content)
-    return f"{', '.join(tracks)} on {len(whole)} problems, costs in {measure}"
+    return f"{', '.join(tracks)} on {counted(len(whole), 'problem')}, costs in {measure}"
 
 
 def write_calibration(run: Run, path: Path, *, strategy: str | None = None) -> int:

@@ -71,7 +71,13 @@ Verifier = Annotated[
     ),
 ]
 EnvironmentSpec = Annotated[
-    str | None, typer.Option("--environment", metavar="SPEC", help="Where the model acts; see: tts list environments.")
+    str | None,
+    typer.Option(
+        "--environment",
+        metavar="SPEC",
+        help="Where the model acts; see: tts list environments.",
+        autocompletion=complete("environments"),
+    ),
 ]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", metavar="T", min=0, help="Sampling temperature. Default: the server's.")
@@ -121,7 +127,7 @@ class Commands(CommandGroup):
 
 @contextmanager
 def _signals_interrupt() -> Iterator[list[int]]:
-    """Within, SIGTERM and SIGHUP end the work in order, as Ctrl-C does; they are then in the list."""
+    """Within, Ctrl-C raises `KeyboardInterrupt`, and so do SIGTERM and SIGHUP, which are then in the list."""
     received: list[int] = []
 
     def interrupt(number: int, _: object) -> None:
@@ -136,7 +142,9 @@ def _signals_interrupt() -> Iterator[list[int]]:
     numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    before: dict[int, Any] = {number: signal.signal(number, interrupt) for number in numbers}
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield received
     finally:

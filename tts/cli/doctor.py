@@ -16,6 +16,7 @@ import typer
 from tts.cli.common import AsJson, BaseUrl, Model, checked, console, model_or_default, place, show_json
 from tts.errors import ConfigError, EndpointError
 from tts.tables import Table
+from tts.text import counted
 
 if TYPE_CHECKING:
     from tts.sampler.probe import Capabilities
@@ -76,7 +77,7 @@ def _show_cluster(nodes: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         show_json({"nodes": nodes})
         return
-    made = Table(f"{len(nodes)} nodes", ("node", "resources", "ttscale", "isolation", "remark"))
+    made = Table(counted(len(nodes), "node"), ("node", "resources", "ttscale", "isolation", "remark"))
     for node in nodes:
         there = ", ".join(f"{name} {amount:,g}" for name, amount in node["resources"].items())
         made.add_row(
@@ -123,8 +124,8 @@ def _show(name: str, url: str, found: Capabilities) -> None:
     console().print(made)
     cost = found.cost
     typer.echo(
-        f"The probe took {cost.requests:g} requests, {cost.prompt_tokens:,g} prompt tokens "
-        f"and {cost.completion_tokens:,g} generated tokens."
+        f"The probe took {counted(cost.requests, 'request')}, {counted(cost.prompt_tokens, 'prompt token')} "
+        f"and {counted(cost.completion_tokens, 'generated token')}."
     )
 
 

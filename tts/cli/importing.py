@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from tts.cli.common import say
+from tts.cli.common import complete, say
+from tts.text import counted
 
 EPILOG = """\
 \b
@@ -28,14 +29,28 @@ def import_(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory of the run.")],
     task: Annotated[
         str | None,
-        typer.Option(metavar="SPEC", help="The task that the samples solve, where the file has no right answers."),
+        typer.Option(
+            metavar="SPEC",
+            help="The task that the samples solve, where the file has no right answers.",
+            autocompletion=complete("tasks"),
+        ),
     ] = None,
     answer_verifier: Annotated[
-        str, typer.Option(metavar="SPEC", help="What compares answers with the file's own: numeric_answer, ...")
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="What compares answers with the file's own: numeric_answer, ...",
+            autocompletion=complete("verifiers"),
+        ),
     ] = "exact_answer",
     strategy: Annotated[
         list[str] | None,
-        typer.Option("--strategy", metavar="SPEC", help="What chooses among the samples; may be repeated."),
+        typer.Option(
+            "--strategy",
+            metavar="SPEC",
+            help="What chooses among the samples; may be repeated.",
+            autocompletion=complete("strategies"),
+        ),
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", "-n", metavar="N", min=1, help="How many samples of each problem count.")
@@ -60,4 +75,5 @@ def import_(
     for words in made.left_out:
         say(f"left out: {words}")
     for row in made.run.summary():
-        say(f"{row['candidates']:,} samples of {row['problems']:,} problems as {row['strategy']}; see tts report {out}")
+        count = f"{counted(row['candidates'], 'sample')} of {counted(row['problems'], 'problem')}"
+        say(f"{count} as {row['strategy']}; see tts report {out}")

@@ -6,6 +6,7 @@ import inspect
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -35,9 +36,17 @@ GROUPS: Sequence[Group] = ("strategies", "verifiers", "tasks", "environments", "
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
+def _begun(ctx: typer.Context, incomplete: str) -> list[str]:
+    """For the shell's completion: groups and names, after a group those in it."""
+    words = ctx.params.get("words") or []
+    names = [name for _, name in _wanted([word for word in words[:1] if word in GROUPS])]
+    return [word for word in (*names, *(() if words else GROUPS)) if word.startswith(incomplete)]
+
+
 def list_(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar=f"[{'|'.join(GROUPS)}] [NAME]", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar=f"[{'|'.join(GROUPS)}] [NAME]", show_default=False, autocompletion=_begun),
     ] = None,
     details: Annotated[bool, typer.Option("--details", help="Show the parameters of all.")] = False,
     as_json: AsJson = False,
@@ -59,7 +68,7 @@ def list_(
         if members:
             typer.secho(group, bold=True)
         for entry in members:
-            _show_line(entry, longest, width) if in_lines else _show(entry)
+            _show_line(entry, longest, width) if in_lines else _show(entry, width)
     if in_lines:
         typer.echo("\nParameters: tts list NAME, or --details for all")
 
@@ -149,17 +158,26 @@ def _origin(entry: Mapping[str, Any]) -> str:
     return f" (from {entry['source']}) " if entry["source"] not in (None, "ttscale") else ""
 
 
-def _show(entry: Mapping[str, Any]) -> None:
+def _show(entry: Mapping[str, Any], width: int) -> None:
+    """A plug-in with its parameters, in lines that end between words."""
+
+    def show(indent: int, words: str, further: int) -> None:
+        wrapped = textwrap.wrap(
+            words, width - indent, subsequent_indent=" " * further, break_long_words=False, break_on_hyphens=False
+        )
+        typer.echo(textwrap.indent("\n".join(wrapped), " " * indent))
+
     theirs = _origin(entry).rstrip()
     if entry["error"]:
-        typer.echo(f"  {entry['name']}{theirs}: cannot be used: {entry['error']}\n")
+        show(2, f"{entry['name']}{theirs}: cannot be used: {entry['error']}", 2)
+        typer.echo()
         return
-    typer.echo(f"  {entry['name']}{theirs}: {entry['summary']}")
+    show(2, f"{entry['name']}{theirs}: {entry['summary']}", 2)
     for parameter in entry["parameters"]:
         default = "required" if parameter["required"] else f"= {_short(parameter['default'])}"
-        typer.echo(f"      {parameter['name']}: {parameter['type']} {default}")
+        show(6, f"{parameter['name']}: {parameter['type']} {default}", 8)
         if parameter["help"]:
-            typer.echo(f"          {parameter['help']}")
+            show(10, parameter["help"], 0)
     typer.echo()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -141,7 +142,7 @@ def report(
     """
     from tts import registry
     from tts.files import check_writable
-    from tts.report import CANDIDATE_FORMATS, RunComparison, check_report, write_candidates
+    from tts.report import CANDIDATE_FORMATS, RunComparison, check_report, write_candidates, write_lines
     from tts.runs import Run
 
     for path in out or ():
@@ -159,6 +160,7 @@ def report(
     beside = [comparison.place / f"report.{kind}" for kind in format_ or ()]
     for path in beside:
         check_report(path)
+    exports = dict(_export(comparison, cast("Export", str(kind)), cast("Label", str(label))) for kind in export or ())
     files = [*(out or ()), *beside]
     if studies:
         _show_studies(studies, comparison, as_json)
@@ -172,8 +174,9 @@ def report(
     if candidates:
         write_candidates(comparison, candidates)
         say(f"wrote {candidates}")
-    for kind in export or ():
-        _export(comparison, cast("Export", str(kind)), cast("Label", str(label)))
+    for path, rows in exports.items():
+        write_lines(rows, path)
+        say(f"wrote {path}")
     for tracker in track or ():
         from tts.report.trackers import track as give
 
@@ -181,16 +184,17 @@ def report(
             say(f"tracked by {tracker}: {give(run, tracker)}")
 
 
-def _export(comparison: RunComparison, kind: Export, label: Label) -> None:
-    from tts.report import write_lines
+def _export(comparison: RunComparison, kind: Export, label: Label) -> tuple[Path, Iterator[dict[str, Any]]]:
+    """Where this kind goes, and what; what cannot be is refused before it is read."""
+    from tts.files import check_writable
     from tts.report.exports import exported, file_name
 
     if kind == "inspect" and len(comparison.runs) > 1:
         raise ConfigError("a log of Inspect is of one run; export them one by one")
     runs = list(comparison.runs.values())
     path = comparison.place / file_name(runs[0], kind)
-    write_lines((row for run in runs for row in exported(run, kind, label)), path)
-    say(f"wrote {path}")
+    check_writable(path)
+    return path, chain.from_iterable([exported(run, kind, label) for run in runs])
 
 
 def _write(

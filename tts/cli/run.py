@@ -8,8 +8,8 @@ import re
 import shlex
 import sqlite3
 import sys
-from collections.abc import Mapping
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -35,8 +35,9 @@ from tts.cli.common import (
     show_json,
     with_n,
 )
-from tts.concurrency import look_seldom_for_cycles
+from tts.cycles import look_past_what_is_there
 from tts.errors import ConfigError, EndpointError, EndpointLost, StoreError, TTSError, WorkersLost
+from tts.text import counted
 
 if TYPE_CHECKING:
     from tts.runs import Experiment, Run
@@ -159,22 +160,35 @@ def run(
         "sampling.max_tokens": max_tokens,
     }
     given = {key: value for key, value in options.items() if value is not None}
-    source = config
+    source, started = config, ""
     if resume and out is not None and config is None and not {"task", "strategies"} <= given.keys():
-        source = read_record(out)["config"]
-    experiment = _experiment(source, {**given, **dotted(ctx)}, model or [], base_url, n, ask=not dry_run)
-    out = out or Path("runs") / _name(experiment)
-    if dry_run:
-        _show_plan(experiment, out, as_json)
-        return
-    progress = progress_shown(quiet=quiet)
-    progress = TracedProgress(progress) if otel else progress
-    done = _execute(experiment, out, resume, progress, where, [str(tracker) for tracker in track or ()])
+        record = read_record(out)
+        source, started = record["config"], record.get("folder", "")
+    with _told_where_files_are(started):
+        experiment = _experiment(source, {**given, **dotted(ctx)}, model or [], base_url, n, ask=not dry_run)
+        out = out or Path("runs") / _name(experiment)
+        if dry_run:
+            _show_plan(experiment, out, as_json)
+            return
+        progress = progress_shown(quiet=quiet)
+        progress = TracedProgress(progress) if otel else progress
+        done = _execute(experiment, out, resume, progress, where, [str(tracker) for tracker in track or ()])
     _show(done, as_json)
     failed = [row for track in done.tracks for row in track.rows if row.ended == "failed"]
     if failed:
-        say(f"{len(failed)} cell{'s' * (len(failed) > 1)} failed: {failed[0].failures[-1]}; --resume tries them again")
+        say(f"{counted(len(failed), 'cell')} failed: {failed[0].failures[-1]}; --resume tries them again")
         raise typer.Exit(1)
+
+
+@contextmanager
+def _told_where_files_are(started: str) -> Iterator[None]:
+    """Tells with what is wrong that the run was `started` in another folder, to which its paths may be relative."""
+    try:
+        yield
+    except ConfigError:
+        if started not in ("", str(Path.cwd())):
+            say(f"the run was started in {started}: the files that its settings name may be there")
+        raise
 
 
 def _experiment(
@@ -228,7 +242,7 @@ def _execute(
     experiment: Experiment, out: Path, resume: bool, progress: Progress, executor: Executor, track: list[str]
 ) -> Run:
     """Run it; if it breaks off, tell how to continue."""
-    look_seldom_for_cycles()
+    look_past_what_is_there()
     try:
         with redirect_stdout(sys.stderr):  # Ray prints what becomes of nodes, trackers where their runs are
             return asyncio.run(experiment.run(out, resume=resume, progress=progress, executor=executor, track=track))
@@ -300,5 +314,6 @@ def _show_plan(experiment: Experiment, out: Path, as_json: bool) -> None:
         show_json({"config": config, "out": str(out), **plan})
         return
     show_json(config)
-    most = f"an unknown number of samples ({unknown})" if samples is None else f"{samples:,} samples at most"
-    typer.echo(f"\n{problems:,} problems, {cells:,} cells, {most}; would be stored in {out}. Nothing was sent.")
+    most = f"an unknown number of samples ({unknown})" if samples is None else f"{counted(samples, 'sample')} at most"
+    size = f"{counted(problems, 'problem')}, {counted(cells, 'cell')}, {most}"
+    typer.echo(f"\n{size}; would be stored in {out}. Nothing was sent.")

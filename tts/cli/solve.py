@@ -29,7 +29,7 @@ from tts.cli.common import (
     with_n,
 )
 from tts.errors import ConfigError
-from tts.text import visible
+from tts.text import counted, visible
 
 if TYPE_CHECKING:
     from tts.sampler import Endpoint
@@ -126,7 +126,7 @@ def solve(
                     budget=budget,
                     seed=seed,
                     stop_early=stop_early,
-                    on_candidate=lambda _: status.update(f"{next(count)} candidates"),
+                    on_candidate=lambda _: status.update(counted(next(count), "candidate")),
                 )
 
     result = asyncio.run(work())
@@ -176,9 +176,9 @@ def summary_line(result: Result) -> str:
 
     usage, count = result.usage, len(result.candidates)
     parts = [
-        f"{count} candidate{'s' * (count != 1)}",
-        f"{usage.total_tokens:,.0f} tokens ({usage.completion_tokens:,.0f} generated)",
-        f"{usage.requests:,.0f} request{'s' * (usage.requests != 1)}",
+        counted(count, "candidate"),
+        f"{counted(usage.total_tokens, 'token')} ({usage.completion_tokens:,.0f} generated)",
+        counted(usage.requests, "request"),
         f"{result.seconds:.1f} s",
         ENDED[result.ended],
     ]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tts.cli.common import AsJson, console, show_json
+from tts.cli.common import AsJson, complete, console, show_json
 from tts.tables import Table, interval, percent
-from tts.text import visible
+from tts.text import counted, visible
 
 if TYPE_CHECKING:
     from tts.tasks.samples import SampleScores
@@ -29,7 +29,12 @@ def verify(
     path: Annotated[
         Path, typer.Argument(metavar="SAMPLES", help="File with one sample per line, .jsonl or .jsonl.gz.")
     ],
-    task: Annotated[str, typer.Option("--task", metavar="SPEC", help="The task that the samples solve.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task", metavar="SPEC", help="The task that the samples solve.", autocompletion=complete("tasks")
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Where verdicts go. Default: SAMPLES_results.jsonl."),
@@ -76,10 +81,10 @@ def _show(scores: SampleScores) -> None:
         made.add_row(kind, f"{count:,}")
     console().print(made)
     total = sum(scores.kinds.values())
-    typer.echo(f"{total:,} samples of {len(scores.samples)} problems in {scores.seconds:.1f} s; see {scores.results}")
+    count = f"{counted(total, 'sample')} of {counted(len(scores.samples), 'problem')}"
+    typer.echo(f"{count} in {scores.seconds:.1f} s; see {scores.results}")
     for k, count in scores.short.items():
-        typer.echo(f"no pass@{k}: {count:,} problems have fewer samples")
+        typer.echo(f"no pass@{k}: {counted(count, 'problem has', 'problems have')} fewer samples")
     if scores.missing:
-        typer.echo(
-            visible(f"{len(scores.missing)} problems have no sample and do not count, {scores.missing[0]} first")
-        )
+        count = counted(len(scores.missing), "problem")
+        typer.echo(visible(f"not counted: {count} without a sample, {scores.missing[0]} first"))

@@ -27,6 +27,7 @@ from tts.sampler import Endpoint
 from tts.sampler.connection import Connection
 from tts.sampler.pool import Pool
 from tts.sampler.shares import Governor
+from tts.text import counted
 
 LOOK = 2.0
 """Seconds between two looks at what nodes there are."""
@@ -130,8 +131,9 @@ class Driver:
     def lines(self) -> list[str]:
         """A line for each worker: where it is, and what it does."""
         return [
-            f"{member.facts.node} (pid {member.facts.pid}): {len(member.rows)} rows at work, "
-            f"{sum(governor.held(member) for governor in self._governors)} requests in flight, {member.done} cells done"
+            f"{member.facts.node} (pid {member.facts.pid}): {counted(len(member.rows), 'row')} at work, "
+            f"{counted(sum(governor.held(member) for governor in self._governors), 'request')} in flight, "
+            f"{counted(member.done, 'cell')} done"
             for member in self._members.values()
             if member.facts is not None
         ]

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tts.curves.estimators import CurveError, Floats, Integers, TooFewSamples, valid_ks
 from tts.curves.intervals import mean_interval
+from tts.text import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +96,11 @@ class Curve:
             cap=None if cap is None else np.asarray(cap, dtype=np.float64),
         )
 
+    def __repr__(self) -> str:
+        ends = " to ".join(f"{self.y[i]:.3g} at {self.x[i]:g}" for i in dict.fromkeys((0, len(self.k) - 1)))
+        points = f"{counted(len(self.k), 'point')}, {ends} {self.x_label}, {counted(self.problems, 'problem')}"
+        return f"Curve({self.label!r}, {self.estimator!r}: {points})"
+
     @property
     def x_label(self) -> str:
         """Axis title: name and unit."""
@@ -160,7 +166,7 @@ def replay(
         raise CurveError("a replay needs one cumulative cost and one flag for every prefix of every problem")
     ended = np.zeros(len(lengths), bool) if finished is None else np.asarray(finished, bool)
     if ended.shape != lengths.shape:
-        raise CurveError(f"`finished` must hold one flag for each of the {len(lengths)} problems")
+        raise CurveError(f"`finished` must hold one flag for each problem: {len(lengths)}")
     if not lengths.all():
         raise CurveError(f"problem {int(np.argmin(lengths))} (counted from 0) has no candidates: leave it out")
     short: NDArray[np.bool_] = ~ended & (lengths < ks.max())

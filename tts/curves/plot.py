@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette for all kinds of colour vision, without its yellow, too pale for a line on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Okabe & Ito's palette for all kinds of colour vision, without its yellow, too pale for a line on white; then Tol's.
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#882255", "#999933", "#332288",
+)  # fmt: skip
 MARKERS = "osD^vPX"
 GREY = "#666666"
 COVERAGE = " coverage"
@@ -205,6 +207,8 @@ MOST_NAMED = 6
 """Curves of a panel that are named at their ends; more are named below."""
 MOST_BANDS = 4
 """Curves of a panel whose intervals are bands unless something else is asked for; more are bars."""
+BESIDE = 0.8
+"""Points between the bars of two curves at the same compute, which would hide each other."""
 HANDLE = 0.5
 """Inches of a line beside its name below the panels."""
 
@@ -246,14 +250,18 @@ def _looks(curves: Sequence[Curve]) -> dict[str, tuple[str, str, str]]:
 
 def _draw(axes: Axes, curves: Sequence[Curve], looks: Looks, log_x: bool | None, intervals: Intervals) -> None:
     from matplotlib.ticker import PercentFormatter
+    from matplotlib.transforms import ScaledTranslation
 
-    for curve in curves:
+    for i, curve in enumerate(curves):
         colour, marker, dashes = looks[curve.label]
-        if intervals == "bands" and len(curve.x) > 1:
-            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
+        best = np.append(np.diff(curve.x) > 0, True)  # of several points at the same compute, what it comes to
+        x, y, low, high = (values[best] for values in (curve.x, curve.y, curve.low, curve.high))
+        if intervals == "bands" and len(x) > 1:
+            axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
         elif intervals != "none":
-            axes.vlines(curve.x, curve.low, curve.high, color=colour, alpha=0.5, linewidth=1)
-        axes.plot(curve.x, curve.y, color=colour, marker=marker, markersize=3.5, linestyle=dashes, label=curve.label)
+            aside = ScaledTranslation(BESIDE * (i - (len(curves) - 1) / 2) / 72, 0, axes.figure.dpi_scale_trans)
+            axes.vlines(x, low, high, color=colour, alpha=0.5, linewidth=1, transform=axes.transData + aside)
+        axes.plot(x, y, color=colour, marker=marker, markersize=3.5, linestyle=dashes, label=curve.label)
     _scale_x(axes, curves, log_x)
     _scale_y(axes, curves, intervals)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

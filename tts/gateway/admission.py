@@ -23,6 +23,7 @@ from tts.concurrency import LARGE
 from tts.gateway.exchange import APIError
 from tts.gateway.quotas import DAY, DailyQuota, QuotaFile
 from tts.gateway.settings import GatewaySettings, Key
+from tts.text import counted
 
 
 def new_key() -> tuple[str, str]:
@@ -154,12 +155,12 @@ class Keyring:
 
 def too_many(key: Key) -> APIError:
     """The error for a key with as many requests at once as it may have."""
-    return APIError(429, f"this key already has {key.running} requests running", "concurrency", None, 1)
+    return APIError(429, f"this key already has {counted(key.running or 0, 'request')} running", "concurrency", None, 1)
 
 
 def too_fast(key: Key, wait: float) -> APIError:
     """The error for a key whose next request may come in `wait` seconds."""
-    message = f"this key is limited to {key.requests_per_minute} requests a minute"
+    message = f"this key is limited to {counted(key.requests_per_minute or 0, 'request')} a minute"
     return APIError(429, message, "rate_limit_exceeded", None, wait)
 
 

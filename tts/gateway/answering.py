@@ -21,6 +21,7 @@ from tts.sampler import Sampler
 from tts.sampler.parameters import FALLBACKS
 from tts.session import Session
 from tts.solving import OnCandidate, open_session
+from tts.text import counted
 from tts.types import Candidate, Problem, Result, Usage
 from tts.verifiers.composition import parts_of
 
@@ -74,7 +75,7 @@ class Search:
             raise APIError(422, "no candidate is good enough to be the answer", "no_answer", details=told())
         if verified is False:
             reason = lost[0] if lost else f"no verdict was ready when the search ended ({result.ended})"
-            words = f"{len(lost)} of {self.session.ledger.verdicts} verdicts could not be had"
+            words = f"{len(lost)} of {counted(self.session.ledger.verdicts, 'verdict')} could not be had"
             log.warning("request %s is answered without verification; %s: %s", self.request.run, words, reason)
             if plan.must_verify:
                 status = 504 if result.ended == "deadline" else 502

@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -264,6 +265,10 @@ class Nursery:
         self._stopping = False
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tts.gateway.preloaded"])
+        decided = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+        forkserver.ensure_running()  # and ignores what a terminal tells everybody: the parent decides for all
+        for number, handler in decided.items():
+            signal.signal(number, handler)
 
     async def run(self, ready: Callable[[], None], reread: Reread | None) -> None:
         loop = asyncio.get_running_loop()
@@ -298,21 +303,25 @@ class Nursery:
             settings = self._owner.settings
             args = (settings, self._owner.endpoints, self._listening, theirs, self._workers)
             process = self._context.Process(target=_work, args=args, name=f"tts-worker-{number}")
-            with theirs:
-                await asyncio.to_thread(process.start)
             began = loop.time()
-            self._processes.add(process)
-            if self._stopping:
-                process.terminate()
-            await WorkerSeat(self._owner, settings, *await asyncio.open_unix_connection(sock=ours)).serve()
-            await asyncio.to_thread(process.join)
-            self._processes.discard(process)
+            try:
+                with theirs:
+                    await asyncio.to_thread(process.start)
+            except (EOFError, ConnectionError):  # what it was to be forked from has ended; the next has another
+                ours.close()
+            else:
+                self._processes.add(process)
+                if self._stopping:
+                    process.terminate()
+                await WorkerSeat(self._owner, settings, *await asyncio.open_unix_connection(sock=ours)).serve()
+                await asyncio.to_thread(process.join)
+                self._processes.discard(process)
             if self._stopping:
                 return
             failures = failures + 1 if loop.time() - began < EARLY else 0
             if failures == FAILURES:
                 raise TTSError(f"{FAILURES} workers in a row ended as soon as they began; the log above says why")
-            log.warning("worker %d has ended (exit code %s); another takes its place", process.pid, process.exitcode)
+            log.warning("worker %s has ended (exit code %s); another follows", process.pid or number, process.exitcode)
 
 
 def _work(

@@ -97,6 +97,9 @@ class LocalVLLM:
         self._startup_timeout, self._on_progress = startup_timeout, on_progress
         self._process: subprocess.Popen[bytes] | None = None
 
+    def __repr__(self) -> str:
+        return f"LocalVLLM({self.model!r}, name={self.name!r}, base_url={self.base_url!r})"
+
     @property
     def base_url(self) -> str:
         """The base URL for OpenAI clients."""

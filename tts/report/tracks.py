@@ -30,6 +30,7 @@ from tts.runs.measures import usual_measure
 from tts.runs.run import Floats, Row, Track
 from tts.runs.worth import told
 from tts.tables import Table, points, points_between
+from tts.text import counted
 
 MEASURES = ("samples", "completion_tokens", "prompt_tokens", "total_tokens", "seconds", "flops", "money")
 """What accuracy is drawn against, where known."""
@@ -114,7 +115,7 @@ class Contest:
         """What the contest comes to; empty for one track alone."""
         if not self.differences:
             return ""
-        over = f"(differences paired over {self.problems:,} problems, 95 %)"
+        over = f"(differences paired over {counted(self.problems, 'problem')}, 95 %)"
         if not self.equals:
             return f"{self.best.label} is better than every other {over}"
         if len(self.equals) == len(self.differences):
@@ -161,6 +162,9 @@ class RunComparison:
 
     def __init__(self, runs: list[Run]) -> None:
         self.runs: Mapping[str, Run] = labelled(runs)
+
+    def __repr__(self) -> str:
+        return f"RunComparison({list(self.runs.values())})"
 
     @cached_property
     def tracks(self) -> list[Shown]:

@@ -26,6 +26,7 @@ from tts.report.overview import overview, progress
 from tts.report.page import as_json, page
 from tts.report.tracks import RunComparison
 from tts.runs import Run
+from tts.runs.record import runs_below
 
 T = TypeVar("T")
 
@@ -130,8 +131,7 @@ class Folder:
     @property
     def names(self) -> dict[str, Path]:
         """The directories of all runs by their path below the folder, the most recent first."""
-        found = [file.parent for depth in range(4) for file in self._path.glob("*/" * depth + "run.json")]
-        found.sort(key=_touched, reverse=True)
+        found = sorted(runs_below(self._path), key=_touched, reverse=True)
         return {
             str(path.relative_to(self._path)) if path != self._path else path.resolve().name: path for path in found
         }

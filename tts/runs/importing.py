@@ -32,8 +32,12 @@ from tts.sampler.transport import Reply, Request
 from tts.tasks import Example, Task
 from tts.tasks.jsonl import Jsonl
 from tts.tasks.loading import Record, bounded, local_file, parsed, read_jsonl
+from tts.text import counted
 
-FINISHED = {"length": "length", "max_tokens": "length", "model_length": "length", "content_filter": "content_filter"}
+FINISHED = {
+    **dict.fromkeys(("length", "max_tokens", "model_length", "max_output_tokens"), "length"),
+    "content_filter": "content_filter",
+}
 """Other libraries' words for why an answer ended, apart from `stop`."""
 
 Count = Annotated[int, Field(ge=0, lt=LARGEST_COUNT)]
@@ -44,6 +48,8 @@ class StoredAnswer(BaseModel):
 
     problem: str
     text: str
+    continues: bool = False
+    """Whether it goes on where the prompt ends, and is no answer to it."""
     prompt: str | list[dict[str, str]] | None = None
     """What the model was shown; None: the file does not say."""
     reference: str | None = None
@@ -96,7 +102,7 @@ async def import_samples(
         )
     n = samples or n
     if few := [id for id, found in by_problem.items() if len(found) < n]:
-        left_out.append(f"{len(few)} problems with fewer than {n} samples, {few[0]} first")
+        left_out.append(f"{counted(len(few), 'problem')} with fewer than {counted(n, 'sample')}, {few[0]} first")
     kept = {id: found[:n] for id, found in by_problem.items() if len(found) >= n}
     if (out / "run.json").exists():
         raise ConfigError(f"{out} holds a run already; choose another directory")
@@ -131,7 +137,7 @@ def _problems(
         ids = {example.problem.id for example in whole.examples()}
         if strange := [id for id in answers if id not in ids]:
             raise ConfigError(f"the task {whole.spec} has no problem '{strange[0]}'; its ids look like '{min(ids)}'")
-        return whole
+        return _as_asked(whole, {answer.continues for found in answers.values() for answer in found}, path)
     if task is not None:
         raise ConfigError(f"{path} has its own prompts and answers; leave the task out")
     lines = [
@@ -141,6 +147,15 @@ def _problems(
     out.mkdir(parents=True, exist_ok=True)
     (out / "problems.jsonl").write_text("".join(lines), encoding="utf-8")
     return Jsonl(path=out / "problems.jsonl", answer_verifier=answer_verifier)
+
+
+def _as_asked(task: Task, continued: set[bool], path: Path) -> Task:
+    """`task` with the prompts that were answered, where it asks in two styles, by whether these were `continued`."""
+    if "style" not in type(task).model_fields:
+        return task
+    if len(continued) > 1:
+        raise ConfigError(f"{path} has whole programs and ones that continue their prompts; import them apart")
+    return task.model_copy(update={"style": "completion" if True in continued else "chat"})
 
 
 def _part(task: Task, ids: set[str]) -> Task:
@@ -254,30 +269,49 @@ def _batch(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
         raise record.error("a request of a batch; import the file that the batch made of it")
     response = record.fields.get("response") or {}
     body: Any = response.get("body")
-    if response.get("status_code") != 200:
-        said: Any = record.fields.get("error") or body
+    told = body.get("status") if isinstance(body, dict) and body.get("object") == "response" else None
+    if response.get("status_code") != 200 or told not in (None, "completed", "incomplete"):
+        said: Any = record.fields.get("error") or (body if told is None else body.get("error") or told)
         while isinstance(said, dict):
             said = said.get("error") or said.get("message") or said.get("code")
         left_out.append(f"{record.place}: the request for {id} failed{f': {str(said)[:200]}' if said else ''}")
         return
+    if isinstance(body, dict) and "output" in body:
+        yield _response(id, body)
+        return
     if not isinstance(body, dict) or "choices" not in body:
-        raise record.error("an answer of another API than chat and text completions")
+        raise record.error("an answer of another API than chat completions, text completions and responses")
     usage = body.get("usage") or {}
     counted = "completion_tokens" in usage and len(body["choices"]) == 1
     for choice in body["choices"]:
         yield StoredAnswer(
             problem=id,
             text=(choice["message"].get("content") if "message" in choice else choice["text"]) or "",
+            continues="message" not in choice,
             finish_reason=FINISHED.get(choice.get("finish_reason"), "stop"),
             usage=(usage["prompt_tokens"], usage["completion_tokens"]) if counted else None,
             model=body.get("model") or "",
         )
 
 
+def _response(id: str, body: Mapping[str, Any]) -> StoredAnswer:
+    """What the API `responses` says in its messages; its thoughts and tool calls are other items."""
+    usage: Any = body.get("usage") or {}
+    cut: Any = body.get("incomplete_details") or {}
+    return StoredAnswer(
+        problem=id,
+        text="".join(_words(item["content"]) for item in body["output"] if item["type"] == "message"),
+        finish_reason=FINISHED.get(cut.get("reason"), "stop"),
+        usage=(usage["input_tokens"], usage["output_tokens"]) if "output_tokens" in usage else None,
+        model=body.get("model") or "",
+    )
+
+
 def _samples(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
     """A sample of human-eval or EvalPlus."""
     key = "solution" if record.fields.get("solution") is not None else "completion"
-    yield StoredAnswer(problem=str(record.need("task_id", str, int)), text=record.need(key, str))
+    id, text = str(record.need("task_id", str, int)), record.need(key, str)
+    yield StoredAnswer(problem=id, text=text, continues=key == "completion")
 
 
 UNREADABLE = (ValueError, LookupError, TypeError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)

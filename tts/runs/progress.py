@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tts.runs.config import Grid
 from tts.runs.store import Cell
 from tts.sampler import Sampler
-from tts.text import visible
+from tts.text import counted, visible
 from tts.tracing import Tracer, nanoseconds, usage_attributes
 from tts.types import Result, sum_usage
 
@@ -94,8 +94,8 @@ class _Counting(Progress):
         """Cells that an earlier start has finished."""
         self.all: _Tally = _Tally()
         cells, (samples, _) = self.cells * len(pairs), planned_samples(grid, problems)
-        parts = [f"{cells:,} cells over {problems:,} problems"]
-        parts += [f"{samples:,} samples at most"] if samples is not None else []
+        parts = [f"{counted(cells, 'cell')} over {counted(problems, 'problem')}"]
+        parts += [f"{counted(samples, 'sample')} at most"] if samples is not None else []
         parts += [f"{cells - self.left:,} stored already"] if self.left < cells else []
         few = "; --limit N takes the first N problems" if grid.limit is None and problems >= MANY else ""
         self.extent: str = ", ".join(parts) + few
@@ -120,7 +120,7 @@ class _Counting(Progress):
         if not failed:
             return "; ".join(now)
         said = now or [f"last: {latest.failure[:200]}"]
-        return "; ".join([f"{failed:,} attempt{'s' * (failed != 1)} failed", *said])
+        return "; ".join([f"{counted(failed, 'attempt')} failed", *said])
 
     def pace(self) -> str:
         """Tokens generated a second, and the time left."""

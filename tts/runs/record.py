@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -36,6 +37,7 @@ def write_record(directory: Path, grid: Grid, examples: Sequence[Example], *, re
         "essence": grid.essence(),
         "problems": {example.problem.id: fingerprint(example) for example in examples},
         "started": time(),
+        "folder": str(Path.cwd()),
         "command": redacted(sys.argv),
         "versions": {"ttscale": installed("ttscale"), "python": platform.python_version()},
     }
@@ -47,17 +49,35 @@ def write_record(directory: Path, grid: Grid, examples: Sequence[Example], *, re
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """The contents of `run.json`. Raises `ConfigError` when there are none."""
+    """The contents of `run.json`. Raises `ConfigError` when there are none.
+
+    A file of problems is found from anywhere, be its path relative to the `folder` in which the run was started.
+    """
     try:
-        return json.loads((directory / "run.json").read_text())
+        record = json.loads((directory / "run.json").read_text())
     except ValueError as error:
         raise ConfigError(
             f"{directory / 'run.json'} is damaged ({error}); restore a copy, or choose another directory"
         ) from None
     except OSError as error:
+        if found := sorted(map(str, runs_below(directory))):
+            names = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+            raise ConfigError(
+                f"{directory} is not a run directory but holds such: {names}. Name one of them, or see all with: "
+                f"tts view {shlex.quote(str(directory))}"
+            ) from None
         raise ConfigError(
             f"{directory} is not a run directory (run.json: {error.strerror}); `tts run --out {directory}` makes one"
         ) from None
+    match record:
+        case {"folder": folder, "config": {"task": {"path": str(path)} as task}} if Path(folder, path).is_file():
+            task["path"] = str(Path(folder, path))
+    return record
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The run directories in a folder, itself and those in its folders among them, down to the third."""
+    return [file.parent for depth in range(4) for file in folder.glob("*/" * depth + "run.json")]
 
 
 def fingerprint(example: Example) -> str:

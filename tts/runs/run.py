@@ -57,6 +57,11 @@ class Run:
         if checked:
             check(self.db, self.path / "run.sqlite")
 
+    def __repr__(self) -> str:
+        config = self.record["config"]
+        names = ", ".join(dict.fromkeys(strategy["name"] for strategy in config.get("strategies", ())))
+        return f"Run({str(self.path)!r}: {names} with {', '.join(config['models'])} on {config['task']['name']})"
+
     @cached_property
     def db(self) -> sqlite3.Connection:
         """A read-only connection to the run's file; its schema is `tts.runs.store.SCHEMA`."""
@@ -127,9 +132,8 @@ class Run:
         return frame(self._rows(what), "polars")
 
     def _rows(self, what: Content) -> Iterable[Mapping[str, Any]]:
-        return (
-            self.export() if what == "candidates" else curve_rows(self.curves()) if what == "curves" else self.summary()
-        )
+        tables = {"candidates": self.export, "curves": lambda: curve_rows(self.curves()), "summary": self.summary}
+        return tables[what]()
 
     def _repr_html_(self) -> str:
         return summary_table({"": self.summary()}).html()
@@ -220,16 +224,7 @@ class Track:
                    FROM cells WHERE strategy = ? AND model = ?"""
         rows = self.run.db.execute(query, (self.strategy, self.model))
         places = {problem: place for place, problem in enumerate(self.run.record.get("problems", ()))}
-        found = [
-            Row(
-                *row[:7],
-                failures=json.loads(row[7]),
-                spent=_account(row[8]),
-                reused=_account(row[9]),
-                wasted=_account(row[10]),
-            )
-            for row in rows
-        ]
+        found = [Row(*[*row[:7], json.loads(row[7]), *map(_account, row[8:])]) for row in rows]
         return sorted(found, key=lambda row: (places.get(row.problem, len(places)), row.seed))
 
     def read(self, columns: str, *, holding: str = "") -> sqlite3.Cursor:
@@ -482,12 +477,11 @@ class Track:
         the latest arrival. At the largest k it is all that the cell cost.
         """
         kept = [int(whole.sum()) for whole in self.whole]
-        if measure in ("samples", "seconds"):
+        if measure == "samples":
+            return [np.arange(1.0, n + 1) for n in kept]
+        if measure == "seconds":
             parts = zip(self.split(self._flat("elapsed")), self.whole, strict=True)
-            return [
-                np.arange(1.0, n + 1) if measure == "samples" else latest_of(elapsed[whole])
-                for n, (elapsed, whole) in zip(kept, parts, strict=True)
-            ]
+            return [latest_of(elapsed[whole]) for elapsed, whole in parts]
         fields = _SUMMANDS.get(measure, (measure,))
         if not set(fields) <= set(USAGE_FIELDS):
             return self.cost(measure)  # which says what there is

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from tts.settings import LARGEST
+from tts.settings import LARGEST, TOO_LARGE
 
 NOT_SAMPLING = {
     "n": "the strategy's n, or max_n for the choices of one request",
@@ -93,7 +93,7 @@ def _check_value(key: str, value: Any) -> None:
     if value is None or (key not in NUMBERS and key not in WHOLE_NUMBERS):
         return
     if number and math.inf > abs(value) > LARGEST:
-        raise ValueError(f"{key} must be less than 2^63")
+        raise ValueError(f"{key} {TOO_LARGE}")
     if not number or not math.isfinite(value):
         raise ValueError(f"{key} must be a number, not {value!r}")
     if key in WHOLE_NUMBERS and value != int(value):

@@ -79,6 +79,9 @@ class Sampler:
         """Room for requests that score given text."""
         self._identified: asyncio.Task[None] | None = None
 
+    def __repr__(self) -> str:
+        return f"Sampler({self.endpoint!r})"
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -38,6 +38,7 @@ from tts.sampler import Endpoint, Sampler
 from tts.session import Session
 from tts.studies import FigureFile, Study, StudyFindings, Table, labelled_tracks, write_figure
 from tts.tables import number, percent
+from tts.text import counted
 from tts.types import Candidate, Problem, sum_usage
 from tts.verifiers.programs.extract import extract_program, normal_form, normal_tree
 
@@ -299,7 +300,7 @@ async def judged_ideas(track: Track, study: Diversity) -> tuple[dict[int, float]
             usages.append(session.spent)
             unanswered += len(session.ledger.failures)
     usage = sum_usage(usages)
-    cost = f"{usage.requests:,.0f} requests, {usage.total_tokens:,.0f} tokens"
+    cost = f"{counted(usage.requests, 'request')}, {counted(usage.total_tokens, 'token')}"
     lost = f", {unanswered:,} without a usable answer (their pairs are left out)" if unanswered else ""
     return found, cost + lost
 

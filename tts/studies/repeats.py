@@ -24,6 +24,7 @@ from tts.runs import Run
 from tts.runs.run import Floats, Track
 from tts.studies import Study, StudyFindings, Table, TrackReport, reports_on
 from tts.tables import interval, number, percent, points_between
+from tts.text import counted
 
 Advice = Literal["verifier", "majority", "neither"]
 
@@ -103,9 +104,10 @@ class ParallelReport(TrackReport):
     def sentences(self) -> Iterator[str]:
         if self.cut:
             n = self.repeats.n
-            yield f"{self.cut:,} problems have more than {n} attempts, of which the first {n} count, as all have them"
+            count = counted(self.cut, "problem has", "problems have")
+            yield f"{count} more than {counted(n, 'attempt')}, and only as many as all have count"
         if self.without:
-            yield f"{self.without:,} problems without a graded attempt are left out"
+            yield f"left out: {counted(self.without, 'problem')} without a graded attempt"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts.runs.run import Row, Track
-from tts.text import visible
+from tts.text import counted, visible
 from tts.types import Candidate
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ class SearchNode:
         if self.open:
             yield "left open"
         if self.visits > 1:
-            yield f"{self.visits:,} visits"
+            yield counted(self.visits, "visit")
         if self.branch_tokens:
-            yield f"{self.branch_tokens:,.0f} token" + "s" * (self.branch_tokens != 1)
+            yield counted(self.branch_tokens, "token")
 
 
 def search_tree(

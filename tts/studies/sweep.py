@@ -17,6 +17,7 @@ from tts.runs.estimates import by_problem, final_accuracies
 from tts.runs.run import Floats, Track
 from tts.studies import FigureFile, Study, StudyFindings, Table, write_figure
 from tts.tables import interval, number, percent, plain, points, points_between
+from tts.text import counted
 
 
 class Sweep(Study):
@@ -61,7 +62,7 @@ class Sweep(Study):
                 "" if one.gain is None else points(one.gain),
                 "" if one.gain_low is None or one.gain_high is None else points_between(one.gain_low, one.gain_high),
             )
-        table.notes.append(f"gain: over the lowest {self.of}, paired over {swept[0][0].problems} problems")
+        table.notes.append(f"gain: over the lowest {self.of}, paired over {counted(swept[0][0].problems, 'problem')}")
         if self.plot:
             write_figure(draw_curves([_curve(rows, x) for rows in swept]), self.plot)
         data = plain([vars(one) for rows in swept for one in rows])

@@ -25,6 +25,7 @@ from tts.studies.judging import (
     within_problems,
 )
 from tts.tables import interval, number, percent
+from tts.text import counted
 from tts.types import USAGE_FIELDS, Usage
 
 
@@ -144,7 +145,7 @@ class VerifierReport(TrackReport):
     def sentences(self) -> Iterator[str]:
         selection = self.selection
         if self.rated < self.candidates:
-            yield f"{self.candidates - self.rated:,} of {self.candidates:,} candidates have no verdict"
+            yield f"without a verdict: {self.candidates - self.rated:,} of {counted(self.candidates, 'candidate')}"
         if self.auroc_within is None:
             yield "no problem has both right and wrong candidates: there is nothing to tell apart"
         if self.cost is not None and (told := _in_words(self.cost)):
@@ -155,7 +156,7 @@ class VerifierReport(TrackReport):
             yield "selection is not measured: it needs independent samples of at least two problems"
             return
         if selection.short:
-            yield f"{selection.short:,} problems have fewer than {selection.n[-1]} samples, and stand at all of them"
+            yield f"at all of their samples, fewer than {selection.n[-1]}, stand {counted(selection.short, 'problem')}"
         n, accuracy = selection.n[-1], selection.verifier.mean[-1]
         yield f"selecting 1 of {n} by it is right {accuracy:.1%} of the time"
         rivals = [("a random sample", selection.random, selection.over_random, selection.against_random)]

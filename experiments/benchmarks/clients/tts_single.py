@@ -11,13 +11,13 @@ from pathlib import Path
 from _measure import MESSAGES, SINGLES, SINGLES_IN_FLIGHT, measured, report
 
 from tts import Endpoint, Problem, Sampler, Session
-from tts.concurrency import look_seldom_for_cycles
+from tts.cycles import look_past_what_is_there
 from tts.runs.store import Store
 
 
 async def main(base_url: str, stored: bool, seldom: bool) -> None:
     if seldom:
-        look_seldom_for_cycles()
+        look_past_what_is_there()
     endpoint = Endpoint(model="test-model", base_url=base_url, max_concurrency=SINGLES_IN_FLIGHT)
     with tempfile.TemporaryDirectory() as folder:
         async with Sampler(endpoint) as sampler, Store(Path(folder) / "run.sqlite") as store:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from _load import load, measured, report
 
-from tts.concurrency import look_seldom_for_cycles
+from tts.cycles import look_past_what_is_there
 from tts.resources import Resources
 from tts.session import Session
 from tts.tasks.humaneval import HumanEval, HumanEvalPlus
@@ -54,7 +54,7 @@ async def main() -> None:
         if job["plus"]:  # the reference's values are kept on disk: computed before, as the peers do
             first = dict(reversed(job["programs"]))
             await asyncio.gather(*(judged(id, program + "\n# first\n") for id, program in first.items()))
-        look_seldom_for_cycles()
+        look_past_what_is_there()
         before = interpreters()
         with measured() as spent:
             verdicts = await asyncio.gather(*(judged(id, program) for id, program in job["programs"]))

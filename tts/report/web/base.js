@@ -19,12 +19,16 @@ function fill(element, attributes, children) {
     else if (name === "value" || name === "checked" || name === "disabled" || name === "open") element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child != null && child !== false));
+  const kept = children.flat(Infinity).filter((child) => child != null && child !== false);
+  element.append(...kept.flatMap((child) => (typeof child === "string" && element.matches("code, p, li") ? pieces(child) : [child])));
   return element;
 }
 
-// A spec, path or command, which breaks after its marks where it has to.
-const coded = (text) => h("code", {}, String(text).split(/(?<=[/:,_-])/).flatMap((part) => [part, h("wbr")]));
+// A text whose specs may be broken after their marks, and not in the middle of a word.
+function pieces(text) {
+  const parts = text.split(/(?<=\S[,:/_(])(?=\S)/);
+  return parts.flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
+}
 
 // -- numbers ---------------------------------------------------------------------------------------------------------
 
@@ -121,8 +125,8 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 
 // For all kinds of colour vision, after Okabe and Ito; the second row is for a dark ground.
 const PALETTE = [
-  ["#0072b2", "#d55e00", "#00845f", "#b8539b", "#3a9bd1", "#a87900", "#6a51c8", "#5f6368"],
-  ["#58b0f0", "#ff8a4c", "#2fc79a", "#f08fc8", "#9ad7ff", "#f0c340", "#a99bff", "#b3bac2"],
+  ["#0072b2", "#d55e00", "#00845f", "#b8539b", "#3a9bd1", "#a87900", "#6a51c8", "#5f6368", "#8c1d4f", "#74761a"],
+  ["#58b0f0", "#ff8a4c", "#2fc79a", "#f08fc8", "#9ad7ff", "#f0c340", "#a99bff", "#b3bac2", "#ff7a9c", "#cfd05a"],
 ];
 const colourOf = (track) => PALETTE[isDark() ? 1 : 0][track % PALETTE[0].length];
 

@@ -54,7 +54,7 @@ function filteredTable() {
     h("p", { class: "soft" }, "Whether any of k submitted candidates is right, where only those are submitted that the " +
       "verifier accepted: over all subsets of the accepted, after all candidates are paid for."),
     table([
-      { name: "strategy", left: true, cell: (curve) => coded(titled(labelled(curve.track))) },
+      { name: "strategy", left: true, cell: (curve) => h("code", {}, titled(labelled(curve.track))) },
       ...ks.sort((a, b) => a - b).map((k) => ({ name: `k = ${k}`, cell: (curve) => at(curve, k) })),
       ...(ks.includes(most) ? [] : [{ name: "all accepted", cell: (curve) => at(curve, most) }]),
     ], data.filtered));
@@ -87,8 +87,10 @@ function visibleCurves({ tracks }) {
   });
 }
 
+// Of several points at the same compute, the last one: what it comes to.
 const points = (curve) => curve.x.map((x, i) => ({
-  x, y: curve.y[i], low: curve.low[i], high: curve.high[i], k: curve.k[i], cap: curve.cap?.[i], note: curve.estimator }));
+  x, y: curve.y[i], low: curve.low[i], high: curve.high[i], k: curve.k[i], cap: curve.cap?.[i], note: curve.estimator }))
+  .filter(({ x }, i) => x !== curve.x[i + 1]);
 
 function drawCurves(panel) {
   const { label, unit, name: x } = measure();
@@ -135,7 +137,7 @@ function frontierTable(panel) {
     { name: unit ? `${label} (${unit})` : label, left: true, cell: (point) => precise(point.x) },
     { name: "accuracy", cell: (point) => h("b", {}, percent(point.y)) },
     { name: "95 %", cell: (point) => interval(point.low, point.high) },
-    { name: "strategy", left: true, cell: (point) => coded(name(point.track)) },
+    { name: "strategy", left: true, cell: (point) => h("code", {}, name(point.track)) },
     { name: "samples", cell: (point) => count(point.k) },
   ], steps));
 }

@@ -182,7 +182,7 @@ function candidate(one, i, selected) {
       badge(selected && "selected", "picked"),
       badge(one.finish && one.finish !== "stop" && one.finish, "bad"),
       h("span", { class: "preview soft" }, preview(one)),
-      h("span", { class: "soft side" }, [one.tokens ? `${count(one.tokens)} tokens` : "", one.elapsed ? `at ${duration(one.elapsed)}` : ""]
+      h("span", { class: "soft side" }, [one.tokens ? plural(one.tokens, "token") : "", one.elapsed ? `at ${duration(one.elapsed)}` : ""]
         .filter(Boolean).join(" · "))));
   const openBody = () => {
     if (details.open && details.children.length === 1) details.append(...candidateBody(one));

@@ -7,17 +7,17 @@ function madeSection() {
       `${role === "policy" ? "" : `${role} of `}${model}: ${one.model}${one.base_url ? ` at ${one.base_url}` : ""}, ` +
       `${JSON.stringify({ ...(role === "policy" ? config.sampling : {}), ...one.params })}`));
     const rows = [
-      ["run", coded(run.path)],
-      ["task", coded(specOf(config.task))],
-      ["strategies", config.strategies.map((one) => [coded(specOf(one)), h("br")])],
-      ["models", models.map((text) => [coded(text), h("br")])],
-      config.verifier && ["verifier", coded(specOf(config.verifier))],
+      ["run", h("code", {}, run.path)],
+      ["task", h("code", {}, specOf(config.task))],
+      ["strategies", config.strategies.map((one) => [h("code", {}, specOf(one)), h("br")])],
+      ["models", models.map((text) => [h("code", {}, text), h("br")])],
+      config.verifier && ["verifier", h("code", {}, specOf(config.verifier))],
       ["seeds", (config.seeds ?? []).join(", ")],
       config.limit && ["limit", plural(config.limit, "problem")],
       ["begun", run.started ? new Date(run.started * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC" : NOTHING],
       ["finished", `${count(run.progress.done)} of ${count(run.progress.expected)} (problem, strategy, model and seed)`],
       ["versions", Object.entries(run.versions ?? {}).map(([what, version]) => `${what} ${version}`).join(", ")],
-      ["command", coded((run.command ?? []).join(" "))],
+      ["command", h("code", {}, (run.command ?? []).join(" "))],
     ].filter(Boolean);
     return [run.label && h("h3", {}, run.label), h("dl", { class: "facts" }, rows.map(([term, value]) => [h("dt", {}, term), h("dd", {}, value)])),
       h("details", {}, h("summary", {}, "The whole configuration"), h("pre", { tabindex: 0 }, JSON.stringify(config, null, 2)))];
@@ -34,7 +34,7 @@ function studiesSection() {
     table([
       { name: "study", left: true, cell: (study) => (place(study) ? h("a", { href: place(study) }, study.name) : study.name) },
       { name: "answers", left: true, cell: (study) => study.question },
-      { name: "command", left: true, cell: (study) => coded(study.command) },
+      { name: "command", left: true, cell: (study) => h("code", {}, study.command) },
     ], data.studies));
 }
 

@@ -21,7 +21,7 @@ function progressNote() {
   const expected = data.runs.reduce((sum, run) => sum + run.progress.expected, 0);
   if (done >= expected) return null;
   return h("div", { class: "note", id: "going" }, h("progress", { max: expected, value: done, "aria-label": "finished" }),
-    ` ${count(done)} of ${count(expected)} cells are finished; ` + (source.live ? "this page follows." : "this is what there was when the report was written."));
+    ` ${count(done)} of ${plural(expected, "cell")} finished; ` + (source.live ? "this page follows." : "this is what there was when the report was written."));
 }
 
 function draw() {

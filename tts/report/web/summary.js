@@ -28,12 +28,14 @@ function cards() {
 const card = (title, value, ...words) => h("div", { class: "card" },
   h("h3", {}, title), h("p", { class: "figure" }, value), words.filter(Boolean).map((text) => h("p", {}, text)));
 
+const inWords = ({ words }) => (severalModels() ? words : words.replaceAll(` · ${data.tracks[0].model}`, ""));
+
 // Who is ahead, and whether that is more than chance.
 function contestCard(contest) {
   const best = labelled(contest.best);
   const title = !contest.others.length ? "Accuracy" : contest.equals.length ? "Most accurate" : "Best strategy";
   return card(best.oracle ? `${title}, by the hidden truth` : title, percent(best.accuracy),
-    known(best.low) && `95 %: ${interval(best.low, best.high)}`, coded(titled(best)), contest.words);
+    known(best.low) && `95 %: ${interval(best.low, best.high)}`, h("code", {}, titled(best)), inWords(contest));
 }
 
 function sampleCard({ one, sample }) {
@@ -43,7 +45,7 @@ function sampleCard({ one, sample }) {
 
 const coverageCard = (track) => card("Coverage", percent(track.coverage),
   known(track.coverage_low) && `95 %: ${interval(track.coverage_low, track.coverage_high)}`,
-  "problems with any right candidate", coded(titled(track)));
+  "problems with any right candidate", h("code", {}, titled(track)));
 
 const signed = (difference) => `${difference < 0 ? "−" : "+"}${Math.abs(100 * difference).toFixed(1)}`;
 
@@ -65,7 +67,7 @@ function summaryTable() {
   return table([
     { name: "strategy", left: true, sort: (track) => track.label, cell: (track) => [
       h("i", { class: "swatch", style: { background: colourOf(data.tracks.indexOf(track)) }, "data-track": data.tracks.indexOf(track) }),
-      coded(label(track))] },
+      h("code", {}, label(track))] },
     ...(models ? [{ name: "model", left: true, sort: (track) => track.model, cell: (track) => track.model }] : []),
     { name: "problems", sort: (track) => track.problems, cell: (track) => count(track.problems) },
     { name: "accuracy", sort: (track) => track.accuracy, cell: (track) => h("b", {}, percent(track.accuracy)) },
@@ -109,22 +111,22 @@ function notes() {
   const words = [
     data.tracks.some((track) => track.oracle) && "(oracle): the hidden truth was used to find or select the answer; " +
       "no such verifier exists where the answer is not known.",
-    sum("failed") && `${plural(sum("failed"), "problem")} without a usable candidate count as not solved.`,
-    sum("abstained") && `${plural(sum("abstained"), "problem")} without a selected answer count as not solved.`,
-    sum("ungraded") && `${plural(sum("ungraded"), "problem")} could not be graded and are left out of the accuracy.`,
+    sum("failed") && `Without a usable candidate, and so not solved: ${plural(sum("failed"), "problem")}.`,
+    sum("abstained") && `Without a selected answer, and so not solved: ${plural(sum("abstained"), "problem")}.`,
+    sum("ungraded") && `Not graded, and so left out of the accuracy: ${plural(sum("ungraded"), "problem")}.`,
     sum("ungraded_candidates") && `${plural(sum("ungraded_candidates"), "candidate")} could not be graded: what grades ` +
       "them failed, see their details.",
     sum("unrated_candidates") && `${plural(sum("unrated_candidates"), "candidate")} could not be rated: their verifier ` +
       "failed, see their details.",
     sum("settled_early") && `${plural(sum("settled_early"), "search", "searches")} ended early, their selection settled.`,
     sum("budget_ended") && `${plural(sum("budget_ended"), "search", "searches")} ended because their budget was spent.`,
-    sum("cut_off") && `${plural(sum("cut_off"), "candidate")} were cut off by the budget, and are left out of pass@k, ` +
-      "best-of-k and majority@k.",
+    sum("cut_off") && "Cut off by the budget, and left out of pass@k, best-of-k and majority@k: " +
+      `${plural(sum("cut_off"), "candidate")}.`,
     data.tracks.some((track) => track.estimator !== "replay") && "Accuracies by best-of-k and majority are means over " +
       "all orders of the samples, ties averaged, as in the curves.",
     ...data.lacks.map((text) => `${text}.`),
     ...data.uneven.map((text) => `${text}.`),
-    sum("estimated_tokens") && `${plural(sum("estimated_tokens"), "token")} are estimates: the server did not count them.`,
+    sum("estimated_tokens") && `Estimates, which the server did not count: ${plural(sum("estimated_tokens"), "token")}.`,
     comparable() && known(data.tracks[0]?.shared_problems) && "The strategies have finished different problems or seeds, " +
       `and rows are over their own. Over the ${plural(data.tracks[0].shared_problems, "problem")} that all have: ` +
       data.tracks.map((track) => `${titled(track)} ${percent(track.shared_accuracy)}` +
@@ -132,7 +134,7 @@ function notes() {
     !comparable() && (data.panels.length > 1 ? "Accuracies on different tasks do not compare."
       : "The strategies were not tried on the same problems: their accuracies do not compare."),
     ...data.contests.filter((contest) => contest.others.length)
-      .map(({ best, words }) => `${words.startsWith(best) ? words : words[0].toUpperCase() + words.slice(1)}.`),
+      .map((contest) => `${inWords(contest).replace(/^no /, "No ")}.`),
     "Intervals are 95 % intervals over problems.",
     ...data.without_curves.map((text) => `No curve of ${text}.`),
   ].filter(Boolean);

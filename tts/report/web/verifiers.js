@@ -21,7 +21,7 @@ function rates() {
     h("p", { class: "soft" }, "Completeness: the share of right candidates that is accepted. Soundness: the share of wrong ones that is refused. " +
       "AUROC within problems is what selection depends on; 0.5 is chance."),
     table([
-      { name: "verifier", left: true, cell: (one) => [coded(one.verifier), h("br"), h("small", { class: "soft" }, titledAs(one.track))] },
+      { name: "verifier", left: true, cell: (one) => [h("code", {}, one.verifier), h("br"), h("small", { class: "soft" }, titledAs(one.track))] },
       { name: "rated", cell: (one) => count(one.rated) },
       { name: "right", cell: (one) => percent(one.right) },
       { name: "completeness", cell: (one) => percent(one.decisions.completeness) },
@@ -87,7 +87,7 @@ function lambdas(items) {
   const rows = items.flatMap((one) => one.rewards.map((reward) => ({ track: one.track, reward })));
   const k = (best) => (best.k === null ? "∞" : `${count(best.k)}${best.at_most ? " or more" : ""}`);
   host.append(h("details", {}, h("summary", {}, "K* for each λ"), table([
-    { name: "strategy", left: true, cell: (row) => coded(titledAs(row.track)) },
+    { name: "strategy", left: true, cell: (row) => h("code", {}, titledAs(row.track)) },
     { name: "λ", cell: (row) => row.reward.best.ratio },
     { name: "K*", cell: (row) => h("b", {}, k(row.reward.best)) },
     { name: "worth there", cell: (row) => decimal(row.reward.best.reward) },
@@ -108,7 +108,7 @@ function roomForVerifier() {
   return [h("h3", {}, "Would a better verifier find something?"),
     h("p", { class: "soft" }, "How different the attempts at the same problem are, and for which share of the problems a verifier, a majority or neither gains."),
     table([
-      { name: "strategy", left: true, cell: (one) => coded(titledAs(one.track)) },
+      { name: "strategy", left: true, cell: (one) => h("code", {}, titledAs(one.track)) },
       { name: "mean", cell: (one) => percent(one.mean) },
       { name: "spread", cell: (one) => decimal(one.spread) },
       { name: "for a verifier", cell: (one) => percent(one.shares.verifier) },

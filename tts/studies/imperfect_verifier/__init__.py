@@ -38,6 +38,7 @@ from tts.studies.imperfect_verifier.counts import (
 from tts.studies.imperfect_verifier.style import StyleReport, style_report
 from tts.studies.imperfect_verifier.two_types import TwoTypes
 from tts.tables import interval, percent, plain
+from tts.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,7 +120,7 @@ class ResamplingReport(TrackReport):
         low, high = counts.conditional_accuracy_range
         if silent := len(counts) - len(counts.answered):
             bounds = f"from {low:.1%} to {high:.1%} with them"
-            yield f"{silent:,} of {len(counts):,} problems have no accepted sample ({bounds})"
+            yield f"{silent:,} of {counted(len(counts), 'problem')} without an accepted sample ({bounds})"
         if self.critical == np.inf:
             yield f"no cost of a false positive makes more samples harmful, up to {most}"
         else:
