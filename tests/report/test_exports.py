@@ -108,13 +108,16 @@ def test_other_problems_than_the_runs_are_refused(run: Run):
         list(exported(run, "sft"))
 
 
-def test_the_command_writes_them_beside_the_run(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_the_command_writes_them_beside_the_run_and_says_how_many(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     words = ["--export", "sft", "--export", "samples", "--label", "verifier", "--json"]
     monkeypatch.setattr("sys.argv", ["tts", "report", str(run.path), *words])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code in (0, None)
     assert len((run.path / "sft.jsonl").read_text().splitlines()) == 1
+    assert "sft.jsonl: 1 line\n" in capsys.readouterr().err
     assert len((run.path / "samples.jsonl").read_text().splitlines()) == 8
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Hashable
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,15 @@ class Scene:
             self.governor.join(name)
         self.most = self.served = 0
         self.tasks = set[asyncio.Task[None]]()
+
+    async def __aenter__(self) -> Self:
+        self.tasks.add(asyncio.create_task(self.report()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
     def later(self, do: object) -> None:
         async def wait() -> None:
@@ -85,41 +95,32 @@ class Scene:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_shares_never_exceed_the_limit_and_all_is_served(seed: int) -> None:
-    scene = Scene(seed, workers=4, maximum=10)
-    reports = asyncio.create_task(scene.report())
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(120), Scene(seed, workers=4, maximum=10) as scene:
         loads = [scene.rng.randint(0, 120) for _ in range(4)]
         await asyncio.gather(*(scene.work(name, load, allowed=99) for name, load in enumerate(loads)))
         await scene.work(0, 100, allowed=99)
-    reports.cancel()
     assert scene.most <= 10
     assert scene.served == sum(loads) + 100
 
 
 @pytest.mark.parametrize("workers", [1, 4])
 async def test_a_server_that_throttles_is_sent_what_it_takes(workers: int) -> None:
-    scene = Scene(0, workers, maximum=64)
-    reports = asyncio.create_task(scene.report())
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(120), Scene(0, workers, maximum=64) as scene:
         await asyncio.gather(*(scene.work(name, 400 // workers, allowed=6) for name in range(workers)))
-    reports.cancel()
     assert scene.served == 400
     assert scene.most <= 64
 
 
 async def test_what_a_lost_worker_held_is_dealt_out_later() -> None:
-    scene = Scene(0, workers=2, maximum=8)
-    reports = asyncio.create_task(scene.report())
-    await scene.work(0, 20, allowed=99)
-    lost = scene.governor.grant(0).shares[0]
-    assert lost >= 4
-    loop = asyncio.get_running_loop()
-    left = loop.time()
-    scene.governor.leave(0, hold=0.3)
-    del scene.pools[0]
-    assert scene.governor.grant(1).shares[0] <= 8 - lost
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(120), Scene(0, workers=2, maximum=8) as scene:
+        await scene.work(0, 20, allowed=99)
+        lost = scene.governor.grant(0).shares[0]
+        assert lost >= 4
+        loop = asyncio.get_running_loop()
+        left = loop.time()
+        scene.governor.leave(0, hold=0.3)
+        del scene.pools[0]
+        assert scene.governor.grant(1).shares[0] <= 8 - lost
         while scene.governor.grant(1).shares[0] < 8:
             await asyncio.sleep(0.01)
-    assert loop.time() - left >= 0.3
-    reports.cancel()
+        assert loop.time() - left >= 0.3

@@ -14,7 +14,7 @@ import typer
 
 from tts.cli.common import AsJson, Trackers, choices, complete, console, say, show_json
 from tts.errors import ConfigError
-from tts.text import visible
+from tts.text import counted, visible
 
 if TYPE_CHECKING:
     from tts.curves import Curve
@@ -175,8 +175,7 @@ def report(
         write_candidates(comparison, candidates)
         say(f"wrote {candidates}")
     for path, rows in exports.items():
-        write_lines(rows, path)
-        say(f"wrote {path}")
+        say(f"wrote {path}: {counted(write_lines(rows, path), 'line')}")
     for tracker in track or ():
         from tts.report.trackers import track as give
 

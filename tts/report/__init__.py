@@ -82,7 +82,8 @@ def write_candidates(comparison: RunComparison, path: Path) -> None:
         {**({"run": label} if label else {}), **row} for label, run in comparison.runs.items() for row in run.export()
     )
     if check_writable(path, CANDIDATE_FORMATS) == "jsonl":
-        return write_lines(rows, path)
+        write_lines(rows, path)
+        return
     with writing(path), written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         if first := next(rows, None):
             writer = csv.DictWriter(file, list(first))
@@ -91,10 +92,15 @@ def write_candidates(comparison: RunComparison, path: Path) -> None:
             writer.writerows(rows)
 
 
-def write_lines(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write `rows` as JSON, one a line. Raises `ConfigError` if that cannot be, and leaves what was there."""
+def write_lines(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
+    """Write `rows` as JSON, one a line; returns how many. Raises `ConfigError` if that cannot be, and leaves what was
+    there."""
+    lines = 0
     with writing(path), written_whole(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.writelines(one_line(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
+        for row in rows:
+            file.write(one_line(json.dumps(row, ensure_ascii=False)) + "\n")
+            lines += 1
+    return lines
 
 
 def markdown(comparison: RunComparison, x: str, by: By | None = None) -> str:
