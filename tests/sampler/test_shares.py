@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Hashable
-from typing import Self
+from collections.abc import Coroutine, Hashable
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -38,23 +38,31 @@ class Scene:
         for name in self.pools:
             self.governor.join(name)
         self.most = self.served = 0
+        self.over = False
         self.tasks = set[asyncio.Task[None]]()
 
     async def __aenter__(self) -> Self:
-        self.tasks.add(asyncio.create_task(self.report()))
+        self.begin(self.report())
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.over = True
         for task in self.tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.wait(self.tasks)
 
     def later(self, do: object) -> None:
+        if self.over:  # a governor has its own timers
+            return
+
         async def wait() -> None:
             await asyncio.sleep(self.rng.random() * 0.01)
             do()  # pyright: ignore[reportCallIssue]
 
-        task = asyncio.create_task(wait())
+        self.begin(wait())
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
