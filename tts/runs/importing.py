@@ -282,14 +282,14 @@ def _batch(record: Record, left_out: list[str]) -> Iterator[StoredAnswer]:
     if not isinstance(body, dict) or "choices" not in body:
         raise record.error("an answer of another API than chat completions, text completions and responses")
     usage = body.get("usage") or {}
-    counted = "completion_tokens" in usage and len(body["choices"]) == 1
+    alone = "completion_tokens" in usage and len(body["choices"]) == 1
     for choice in body["choices"]:
         yield StoredAnswer(
             problem=id,
             text=(choice["message"].get("content") if "message" in choice else choice["text"]) or "",
             continues="message" not in choice,
             finish_reason=FINISHED.get(choice.get("finish_reason"), "stop"),
-            usage=(usage["prompt_tokens"], usage["completion_tokens"]) if counted else None,
+            usage=(usage["prompt_tokens"], usage["completion_tokens"]) if alone else None,
             model=body.get("model") or "",
         )
 
