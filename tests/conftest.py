@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,14 @@ def pytest_collection() -> Generator[None, Any, Any]:
         gc.freeze()
         gc.enable()
         look_past_what_is_there()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests are dealt out by their ids: of several with one id, all but one would be left out in silence."""
+    twice = [id for id, times in Counter(item.nodeid for item in items).items() if times > 1]
+    if twice:
+        raise pytest.UsageError(f"only one test of each of these ids would run: {', '.join(twice)}")
 
 
 @pytest.hookimpl(wrapper=True)
