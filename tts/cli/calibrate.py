@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tts.cli.common import complete, say
+from tts.cli.common import plugin_option, say
 from tts.errors import ConfigError
 from tts.text import counted
 
@@ -40,11 +40,7 @@ def calibrate(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; must not exist.")],
     strategy: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="Use only this strategy of the run; of policies, as it is without policies=.",
-            autocompletion=complete("strategies"),
-        ),
+        plugin_option("strategies", "Use only this strategy of the run; of policies, as it is without policies=."),
     ] = None,
 ) -> None:
     """Write the file by which later runs reject, route or escalate.

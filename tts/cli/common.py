@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from io import TextIOWrapper
@@ -35,15 +35,15 @@ def choices(kind: type[StrEnum]) -> str:
     return f"<{'|'.join(kind)}>"
 
 
-def complete(group: Group) -> Callable[[str], list[str]]:
-    """For the shell's completion: the names of a group that begin with what is written, `best_` say."""
+def plugin_option(group: Group, help: str, *names: str) -> Any:
+    """An option for a plug-in of a group. The shell completes what is written of its name, `best_` say."""
 
-    def found(incomplete: str) -> list[str]:
+    def begun(incomplete: str) -> list[str]:
         from tts import registry
 
         return [name for name in registry.names(group) if name.startswith(incomplete)]
 
-    return found
+    return typer.Option(*names, metavar="SPEC", help=help, autocompletion=begun)
 
 
 INTERRUPTED = 130
@@ -63,21 +63,11 @@ Model = Annotated[
 ]
 Verifier = Annotated[
     str | None,
-    typer.Option(
-        "--verifier",
-        metavar="SPEC",
-        help="Verifies candidates; see: tts list verifiers.",
-        autocompletion=complete("verifiers"),
-    ),
+    plugin_option("verifiers", "Verifies candidates; see: tts list verifiers.", "--verifier"),
 ]
 EnvironmentSpec = Annotated[
     str | None,
-    typer.Option(
-        "--environment",
-        metavar="SPEC",
-        help="Where the model acts; see: tts list environments.",
-        autocompletion=complete("environments"),
-    ),
+    plugin_option("environments", "Where the model acts; see: tts list environments.", "--environment"),
 ]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", metavar="T", min=0, help="Sampling temperature. Default: the server's.")

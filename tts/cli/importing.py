@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tts.cli.common import complete, say
+from tts.cli.common import plugin_option, say
 from tts.text import counted
 
 EPILOG = """\
@@ -29,28 +29,15 @@ def import_(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory of the run.")],
     task: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="The task that the samples solve, where the file has no right answers.",
-            autocompletion=complete("tasks"),
-        ),
+        plugin_option("tasks", "The task that the samples solve, where the file has no right answers."),
     ] = None,
     answer_verifier: Annotated[
         str,
-        typer.Option(
-            metavar="SPEC",
-            help="What compares answers with the file's own: numeric_answer, ...",
-            autocompletion=complete("verifiers"),
-        ),
+        plugin_option("verifiers", "What compares answers with the file's own: numeric_answer, ..."),
     ] = "exact_answer",
     strategy: Annotated[
         list[str] | None,
-        typer.Option(
-            "--strategy",
-            metavar="SPEC",
-            help="What chooses among the samples; may be repeated.",
-            autocompletion=complete("strategies"),
-        ),
+        plugin_option("strategies", "What chooses among the samples; may be repeated.", "--strategy"),
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", "-n", metavar="N", min=1, help="How many samples of each problem count.")

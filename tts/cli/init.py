@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tts.cli.common import BaseUrl, complete, say
+from tts.cli.common import BaseUrl, plugin_option, say
 from tts.errors import ConfigError
 
 EPILOG = """\
@@ -66,7 +66,7 @@ def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path("experiment.toml"),
     task: Annotated[
         str,
-        typer.Option(metavar="SPEC", help="Problems to solve; see: tts list tasks.", autocompletion=complete("tasks")),
+        plugin_option("tasks", "Problems to solve; see: tts list tasks."),
     ] = "lab_math",
     model: Annotated[str, typer.Option("--model", metavar="NAME", help="The model's name.")] = "lab-target",
     base_url: BaseUrl = None,

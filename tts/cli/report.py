@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from tts.cli.common import AsJson, Trackers, choices, complete, console, say, show_json
+from tts.cli.common import AsJson, Trackers, choices, console, plugin_option, say, show_json
 from tts.errors import ConfigError
 from tts.text import counted, visible
 
@@ -95,11 +95,7 @@ def report(
     ] = None,
     study: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="SPEC",
-            help="Answer this question instead (see: tts list studies); may be repeated.",
-            autocompletion=complete("studies"),
-        ),
+        plugin_option("studies", "Answer this question instead (see: tts list studies); may be repeated."),
     ] = None,
     candidates: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every candidate with its cost: .csv or .jsonl.")

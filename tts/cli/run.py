@@ -27,10 +27,10 @@ from tts.cli.common import (
     Trackers,
     Verifier,
     choices,
-    complete,
     dotted,
     model_or_default,
     place,
+    plugin_option,
     say,
     show_json,
     with_n,
@@ -76,13 +76,11 @@ def run(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(metavar="SPEC", help="Problems to solve; see: tts list tasks.", autocompletion=complete("tasks")),
+        plugin_option("tasks", "Problems to solve; see: tts list tasks."),
     ] = None,
     strategy: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="SPEC", help="Repeatable; see: tts list strategies.", autocompletion=complete("strategies")
-        ),
+        plugin_option("strategies", "Repeatable; see: tts list strategies."),
     ] = None,
     model: Annotated[
         list[str] | None,

@@ -19,10 +19,10 @@ from tts.cli.common import (
     Temperature,
     Verifier,
     checked,
-    complete,
     dotted,
     model_or_default,
     place,
+    plugin_option,
     say,
     show_json,
     tree,
@@ -70,9 +70,7 @@ def solve(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The question, or - to read it from stdin.")],
     strategy: Annotated[
         str,
-        typer.Option(
-            metavar="SPEC", help="How to search; see: tts list strategies.", autocompletion=complete("strategies")
-        ),
+        plugin_option("strategies", "How to search; see: tts list strategies."),
     ] = "single",
     verifier: Verifier = None,
     environment: EnvironmentSpec = None,

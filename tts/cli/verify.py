@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tts.cli.common import AsJson, complete, console, show_json
+from tts.cli.common import AsJson, console, plugin_option, show_json
 from tts.tables import Table, interval, percent
 from tts.text import counted, visible
 
@@ -31,9 +31,7 @@ def verify(
     ],
     task: Annotated[
         str,
-        typer.Option(
-            "--task", metavar="SPEC", help="The task that the samples solve.", autocompletion=complete("tasks")
-        ),
+        plugin_option("tasks", "The task that the samples solve.", "--task"),
     ],
     out: Annotated[
         Path | None,
