@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -64,3 +65,14 @@ def test_a_file_that_may_be_written_is_where_its_folder_takes_no_other(sealed: P
     with pytest.raises(PermissionError):
         write_atomically(sealed / "other.md", "after")
     assert [path.name for path in sealed.iterdir()] == ["report.md"]
+
+
+def test_a_disk_that_takes_no_new_file_leaves_the_one_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "report.md").write_text("before")
+    monkeypatch.setattr(Path, "touch", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "report.md", "after")
+    assert (tmp_path / "report.md").read_text() == "before"

@@ -5,6 +5,7 @@ answers: files named by their content, in a folder beside the run's store, shown
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -39,8 +40,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{uuid4().hex}.part")
     try:
         partial.touch()
-    except OSError:
-        if not path.is_file():
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not path.is_file():
             raise
         with TemporaryDirectory() as folder:
             yield Path(folder, path.name)
