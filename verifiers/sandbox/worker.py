@@ -20,7 +20,6 @@ from tts.verifiers.sandbox.child.folders import empty
 from tts.verifiers.sandbox.types import Isolation, SandboxError
 
 ZYGOTE = Path(__file__).parent / "child" / "zygote.py"
-FLAGS = ("-s", "-P", "-S", "-X", "utf8")
 TMP_MB = 64
 START = 300.0  # seconds that a zygote may need on a busy machine, for libraries whose bytecode is not kept too
 ENVIRONMENT = {
@@ -69,11 +68,11 @@ class Worker:
         self._wanted = layers
         self.folder: str = "" if "namespaces" in layers else tempfile.mkdtemp(prefix="tts-sandbox-")
         """Where its programs write, if they have no file system of their own."""
-        no_bytecode = ["-B"] if sys.dont_write_bytecode else []
+        flags = ["-s", "-P", "-S", "-X", "utf8", *(["-B"] if sys.dont_write_bytecode else [])]
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, *FLAGS, *no_bytecode, str(ZYGOTE.resolve()), str(theirs.fileno())],
+                [sys.executable, *flags, str(ZYGOTE.resolve()), str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

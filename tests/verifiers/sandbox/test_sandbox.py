@@ -21,7 +21,7 @@ from tests.support.processes import living_processes
 from tts.verifiers.sandbox import CaseResult, Invocation, Job, Opaque, ProgramLimits, Sandbox, SandboxError, encode
 from tts.verifiers.sandbox.child.codec import read_answer
 from tts.verifiers.sandbox.running import RunningProgram
-from tts.verifiers.sandbox.worker import report
+from tts.verifiers.sandbox.worker import ZYGOTE, report
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -365,9 +365,12 @@ async def test_the_bytecode_of_what_is_loaded_is_kept_where_the_interpreter_keep
     (packages / "as_seldom.py").write_text("")
     monkeypatch.setattr(sys, "path", [*sys.path, str(packages)])
     monkeypatch.setattr(sys, "dont_write_bytecode", not kept)
+    own = shutil.copytree(ZYGOTE.parent, tmp_path / "child", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("tts.verifiers.sandbox.worker.ZYGOTE", own / ZYGOTE.name)
     assert (await sandbox.run(Job("import seldom_loaded, as_seldom", preload=("seldom_loaded",)))).loaded.status == "ok"
     names = {path.name.partition(".")[0] for path in packages.glob("__pycache__/*.pyc")}
     assert names == ({"seldom_loaded", "as_seldom"} if kept else set())
+    assert kept == any(own.glob("__pycache__/program.*.pyc"))
 
 
 async def test_everything_ends_with_the_sandbox() -> None:
