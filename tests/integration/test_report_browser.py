@@ -318,6 +318,11 @@ def test_each_task_has_a_chart_of_its_own(chromium: Browser, folder: Path, run: 
         buttons = [legend.locator("button").count() for legend in page.locator("#curves-chart .legend").all()]
         assert buttons == [3, 2]
         assert page.locator("#frontier > h3").all_text_contents() == ["jsonl", "lab_math"]
+        for chart, run_name in zip(page.locator("#curves-chart .chart").all(), ("one", "lab"), strict=True):
+            chart.locator("summary").click()
+            lines = chart.locator('.numbers [data-name="line"]')
+            lines.first.wait_for()
+            assert {line.partition("/")[0] for line in lines.all_text_contents()} - {"frontier"} == {run_name}
 
 
 def test_in_print_nothing_is_cut_off_and_colours_stay(chromium: Browser, report: str):
